@@ -1,1 +1,28 @@
-//! x
+//! Strongroom backs up a Microsoft 365 organisation, or a folder, into a deduplicated, encrypted repository, and shows
+//! every snapshot as ordinary folders.
+//!
+//! The modules in the order in which data flows. docs/architecture.md is the map.
+
+pub mod mail;
+pub mod mbox;
+pub mod mime;
+pub mod names;
+
+pub mod cbor;
+pub mod compress;
+pub mod crypto;
+pub mod id;
+pub mod sealed;
+
+pub mod chunker;
+pub mod entry;
+pub mod index;
+pub mod node;
+pub mod pack;
+pub mod tree;
+
+pub mod backend;
+pub mod config;
+pub mod keyslot;
+pub mod reader;
+pub mod snapshot;

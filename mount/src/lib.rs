@@ -1,1 +1,41 @@
-//! x
+//! Serves immutable trees as a FUSE file system; knows nothing of repositories.
+//!
+//! In the order in which a request travels:
+//!
+//! - `session` mounts, watches the catalog, unmounts; `mountpoint` knows what is mounted where; `guard` takes the mount away when
+//!   the process dies.
+//! - `fuse` takes the kernel's requests apart and answers them; `requests` counts them.
+//! - [`fs`] is the file system itself, as functions that need no mount; `catalog` keeps the folder `snapshots`.
+//! - [`inode`] makes inode numbers, [`error`] holds the only map to errno.
+//! - `view` has the traits [`View`] and [`Catalog`], behind which the snapshots are.
+//!
+//! docs/semantics.md says what each file operation promises.
+//!
+//! ```no_run
+//! # fn example(catalog: std::sync::Arc<dyn strongroom_mount::Catalog>) -> Result<(), strongroom_mount::MountError> {
+//! use strongroom_mount::{Options, Target, mount};
+//!
+//! let mounted = mount(Target::Catalog(catalog), "/mnt/backup".as_ref(), &Options::default())?;
+//! let unmounter = mounted.unmounter(); // for the thread that waits for signals
+//! mounted.wait();
+//! # drop(unmounter);
+//! # Ok(())
+//! # }
+//! ```
+
+mod catalog;
+pub mod error;
+pub mod fs;
+mod fuse;
+mod guard;
+pub mod inode;
+mod mountpoint;
+mod requests;
+mod session;
+mod view;
+
+pub use catalog::Changes;
+pub use fs::Target;
+pub use requests::{Operation, Requests};
+pub use session::{MountError, Mounted, Options, Owner, Unmounted, Unmounter, mount};
+pub use view::{Attr, Catalog, Kind, READ_SIZE_BYTES_MAX, Rank, SnapshotInfo, Time, Totals, View, ViewError};

@@ -1,0 +1,547 @@
+//! The file system as plain functions: inode numbers in, attributes, names and bytes out. No kernel, no mount needed.
+//!
+//! Everything that the mount promises is decided here, except for what only FUSE can say (cache switches: `fuse.rs`). Two
+//! layouts are served by the same code:
+//!
+//! ```text
+//! one snapshot      inode 1 is the root of the view
+//! a catalog         README.txt   latest -> snapshots/<newest>   snapshots/<name>/...
+//! ```
+//!
+//! Invariants: an answer about a snapshot's inside depends on nothing but the snapshot and the options, so the kernel may
+//! keep it for ever ([`TTL_FOREVER`]); what changes is answered with [`TTL_CHANGING`] and announced by [`Changes`]. A view that
+//! fails or panics costs the one operation, with a line in the log that names the entry and never its content.
+
+use crate::catalog::{Changes, Listing, NAME_LENGTH_BYTES_MAX, Snapshot};
+use crate::error::FsError;
+use crate::inode::{Ino, Slot, fixed};
+use crate::view::{Attr, Catalog, Kind, READ_SIZE_BYTES_MAX, Rank, Time, Totals, View, ViewError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the kernel may keep what it learnt about the inside of a snapshot: ten years, in effect for ever.
+pub const TTL_FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+/// How long the kernel may keep what it learnt about the folders that change, if a notification should get lost.
+pub const TTL_CHANGING: Duration = Duration::from_secs(1);
+/// Unit of `statfs`, and what `st_blksize` recommends for reading.
+pub const BLOCK_SIZE_BYTES: u32 = 4096;
+
+const README: &[u8] = b"\
+This folder shows a Strongroom backup. Everything in it is read-only.
+
+latest       leads to the newest snapshot
+snapshots    has one folder for each snapshot, named by its time and what was backed up
+
+To get something back, copy it out. New snapshots appear here by themselves.
+";
+
+/// What a file system shows.
+#[derive(Clone)]
+pub enum Target {
+    /// One snapshot, its root at the root of the file system.
+    View(Arc<dyn View>),
+    /// All snapshots of a catalog, one folder each.
+    Catalog(Arc<dyn Catalog>),
+}
+
+/// How entries are presented.
+#[derive(Clone, Copy, Debug)]
+pub struct Presentation {
+    /// Owner of everything, instead of the stored owners. Their permission to read (and to enter directories) is then added
+    /// to what is stored: whoever mounts a backup may read it.
+    pub owner: Option<(u32, u32)>,
+    /// Owner of the folders that the mount itself adds.
+    pub mounted_by: (u32, u32),
+    /// Whether extended attributes are shown.
+    pub xattr: bool,
+}
+
+/// What `stat` shows of an entry. Access and change time are the modification time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stat {
+    /// Inode number.
+    pub ino: Ino,
+    /// What the entry is.
+    pub kind: Kind,
+    /// Size in bytes.
+    pub size: u64,
+    /// Last change.
+    pub mtime: Time,
+    /// Permission bits, `07777`.
+    pub mode: u16,
+    /// Owner as presented.
+    pub uid: u32,
+    /// Group as presented.
+    pub gid: u32,
+    /// Link count.
+    pub links: u32,
+    /// How long the kernel may keep this.
+    pub ttl: Duration,
+}
+
+impl Stat {
+    /// Returns the size in units of 512 bytes, rounded up.
+    pub fn blocks(&self) -> u64 {
+        self.size.div_ceil(512)
+    }
+}
+
+/// The answer to a lookup.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Found {
+    /// There is such an entry.
+    Entry(Stat),
+    /// There is none, and the kernel may remember that for so long.
+    Nothing(Duration),
+}
+
+/// One name in a listing.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// Name, without `/`.
+    pub name: &'a [u8],
+    /// Attributes. For `.` and `..` only `ino` and `kind` are meaningful.
+    pub stat: Stat,
+    /// The offset at which a listing goes on after this entry.
+    pub next: u64,
+}
+
+/// The numbers of `statfs`; nothing is ever free.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Space {
+    /// Size in blocks of [`BLOCK_SIZE_BYTES`].
+    pub blocks: u64,
+    /// Number of entries.
+    pub files: u64,
+}
+
+/// The file system. Methods may be called from any thread.
+pub struct Fs {
+    shows: Shows,
+    presentation: Presentation,
+}
+
+enum Shows {
+    View(Arc<dyn View>),
+    Catalog(Listing),
+}
+
+/// What an inode number stands for.
+enum Node {
+    Root,
+    Latest,
+    Snapshots,
+    Readme,
+    Entry(Entry),
+}
+
+struct Entry {
+    view: Arc<dyn View>,
+    /// `None` if the mount shows one view only.
+    snapshot: Option<Arc<Snapshot>>,
+    slot: Slot,
+    rank: Rank,
+}
+
+impl Fs {
+    /// Returns a file system that shows `target`.
+    ///
+    /// # Errors
+    /// What the catalog answered when asked for its snapshots.
+    pub fn new(target: Target, presentation: Presentation) -> Result<Fs, FsError> {
+        let shows = match target {
+            Target::View(view) => Shows::View(view),
+            Target::Catalog(catalog) => Shows::Catalog(Listing::new(catalog)?),
+        };
+        Ok(Fs { shows, presentation })
+    }
+
+    /// Asks the catalog for its snapshots again and returns what is different. To be called from one thread at a time.
+    ///
+    /// # Errors
+    /// What the catalog answered. What is shown stays as it was.
+    pub fn refresh(&self) -> Result<Changes, FsError> {
+        match &self.shows {
+            Shows::View(_) => Ok(Changes::default()),
+            Shows::Catalog(listing) => listing.refresh(),
+        }
+    }
+
+    /// Returns the entry called `name` in the directory `parent`. `.` and `..` are understood, for file handles (NFS).
+    /// A found entry counts as one reference, to be undone by [`Fs::forget`].
+    ///
+    /// # Errors
+    /// [`ViewError::NotADirectory`] if `parent` is no directory. That there is no such entry is an answer, not an error.
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Found, FsError> {
+        if name.len() > NAME_LENGTH_BYTES_MAX {
+            return Err(FsError::NameTooLong);
+        }
+        let found = match name {
+            b"." => Found::Entry(self.stat(parent)?),
+            b".." => Found::Entry(self.stat(self.parent(parent)?)?),
+            _ => self.child(parent, name)?,
+        };
+        if let Found::Entry(stat) = &found {
+            self.referenced(stat.ino);
+        }
+        Ok(found)
+    }
+
+    /// Takes note that the kernel dropped `count` references to `ino`.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        if let Shows::Catalog(listing) = &self.shows
+            && let Some(snapshot) = listing.by_slot(ino.slot())
+        {
+            snapshot.forgotten(count);
+        }
+    }
+
+    /// Returns the attributes of `ino`.
+    ///
+    /// # Errors
+    /// [`FsError::Stale`] if its snapshot is gone.
+    pub fn stat(&self, ino: Ino) -> Result<Stat, FsError> {
+        match self.node(ino)? {
+            Node::Entry(entry) => {
+                let attr = entry.call("attr", |view, rank| view.attr(rank))?;
+                self.present(&entry, attr)
+            }
+            node => Ok(self.own(&node)),
+        }
+    }
+
+    /// Returns the target of the symbolic link `ino`.
+    ///
+    /// # Errors
+    /// [`ViewError::Invalid`] if it is no symbolic link.
+    pub fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
+        match self.node(ino)? {
+            Node::Entry(entry) => entry.call("read_link", |view, rank| view.read_link(rank)),
+            Node::Latest => self.latest_target().ok_or(ViewError::NotFound.into()),
+            _ => Err(ViewError::Invalid.into()),
+        }
+    }
+
+    /// Returns up to `size` bytes at `offset` of the file `ino`: fewer only at its end, and never more than
+    /// [`READ_SIZE_BYTES_MAX`].
+    ///
+    /// # Errors
+    /// [`ViewError::IsADirectory`] or [`ViewError::Invalid`] if it is no file.
+    pub fn read(&self, ino: Ino, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
+        let size = size.min(READ_SIZE_BYTES_MAX);
+        match self.node(ino)? {
+            Node::Entry(entry) => {
+                let mut bytes = entry.call("read", |view, rank| view.read(rank, offset, size))?;
+                debug_assert!(bytes.len() <= size, "View::read returned more than it was asked for");
+                bytes.truncate(size);
+                Ok(bytes)
+            }
+            Node::Readme => {
+                let start = usize::try_from(offset).map_or(README.len(), |offset| offset.min(README.len()));
+                Ok(README[start..].iter().take(size).copied().collect())
+            }
+            Node::Latest => Err(ViewError::Invalid.into()),
+            Node::Root | Node::Snapshots => Err(ViewError::IsADirectory.into()),
+        }
+    }
+
+    /// Calls `emit` with the entries of the directory `dir` from `offset` on (0, or a former [`Listed::next`]), `.` and `..`
+    /// first, until it returns false. An entry that `emit` took counts as one reference (`.` and `..` do not).
+    ///
+    /// # Errors
+    /// [`ViewError::NotADirectory`] if it is no directory.
+    pub fn list(&self, dir: Ino, offset: u64, emit: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<(), FsError> {
+        let node = self.node(dir)?;
+        if matches!(node, Node::Latest | Node::Readme) {
+            return Err(ViewError::NotADirectory.into());
+        }
+        if offset < 2 {
+            let directory = |ino| Stat { kind: Kind::Directory, ..self.own_stat(ino, 0) };
+            if offset == 0 && !emit(Listed { name: b".", stat: directory(dir), next: 1 }) {
+                return Ok(());
+            }
+            let parent = self.parent(dir)?;
+            if !emit(Listed { name: b"..", stat: directory(parent), next: 2 }) {
+                return Ok(());
+            }
+        }
+        let start = offset.saturating_sub(2);
+        let emit = &mut |name: &[u8], stat: Stat, next: u64| {
+            // Counted before it is sent: the kernel may forget it before this thread goes on.
+            self.referenced(stat.ino);
+            let taken = emit(Listed { name, stat, next: next + 2 });
+            if !taken {
+                self.forget(stat.ino, 1);
+            }
+            taken
+        };
+        match node {
+            Node::Root => self.list_root(start, emit),
+            Node::Snapshots => self.list_snapshots(start, emit),
+            Node::Entry(entry) => self.list_entry(&entry, start, emit),
+            Node::Latest | Node::Readme => Err(ViewError::NotADirectory.into()),
+        }
+    }
+
+    /// Returns the value of the extended attribute `name` of `ino`.
+    ///
+    /// # Errors
+    /// [`FsError::NotOffered`] if the mount shows none, [`FsError::NoAttribute`] if there is none of this name.
+    pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, FsError> {
+        if !self.presentation.xattr {
+            return Err(FsError::NotOffered);
+        }
+        // `ls -l` asks for security.* and system.* of every file; those questions need not reach the view.
+        if !name.starts_with(b"user.") {
+            return Err(FsError::NoAttribute);
+        }
+        let attributes = self.xattrs(ino)?;
+        attributes
+            .into_iter()
+            .find_map(|(known, value)| (known.as_bytes() == name).then_some(value))
+            .ok_or(FsError::NoAttribute)
+    }
+
+    /// Returns the names of the extended attributes of `ino`, each followed by a NUL.
+    ///
+    /// # Errors
+    /// [`FsError::NotOffered`] if the mount shows none.
+    pub fn xattr_names(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
+        if !self.presentation.xattr {
+            return Err(FsError::NotOffered);
+        }
+        let names = self.xattrs(ino)?.into_iter().map(|(name, _)| name).filter(|name| name.starts_with("user."));
+        Ok(names.flat_map(|name| name.into_bytes().into_iter().chain([0])).collect())
+    }
+
+    /// Returns the size of what is shown: the one snapshot's, or the newest one's. (The sum over all snapshots would count
+    /// the same mail again for each of them.)
+    pub fn space(&self) -> Space {
+        let totals = match &self.shows {
+            Shows::View(view) => totals(view.as_ref()),
+            Shows::Catalog(listing) => listing
+                .newest()
+                .and_then(|newest| listing.view(&newest.snapshot).ok())
+                .map_or_else(Totals::default, |view| totals(view.as_ref())),
+        };
+        Space { blocks: totals.bytes.div_ceil(BLOCK_SIZE_BYTES.into()), files: totals.entries }
+    }
+
+    /// Returns whether the listing of `dir` can change.
+    pub fn changes(&self, dir: Ino) -> bool {
+        matches!(self.shows, Shows::Catalog(_)) && dir.slot() == Slot::ZERO
+    }
+
+    fn node(&self, ino: Ino) -> Result<Node, FsError> {
+        let rank = || ino.rank().ok_or(FsError::Stale);
+        match &self.shows {
+            Shows::View(view) if ino.slot() == Slot::ZERO => {
+                Ok(Node::Entry(Entry { view: view.clone(), snapshot: None, slot: Slot::ZERO, rank: rank()? }))
+            }
+            Shows::View(_) => Err(FsError::Stale),
+            Shows::Catalog(listing) => match ino {
+                fixed::ROOT => Ok(Node::Root),
+                fixed::LATEST => Ok(Node::Latest),
+                fixed::SNAPSHOTS => Ok(Node::Snapshots),
+                fixed::README => Ok(Node::Readme),
+                _ => {
+                    let snapshot = listing.by_slot(ino.slot()).ok_or(FsError::Stale)?;
+                    let view = listing.view(&snapshot)?;
+                    Ok(Node::Entry(Entry { view, slot: snapshot.slot, snapshot: Some(snapshot), rank: rank()? }))
+                }
+            },
+        }
+    }
+
+    fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
+        match self.node(ino)? {
+            Node::Entry(entry) if entry.rank == Rank::ROOT && entry.snapshot.is_some() => Ok(fixed::SNAPSHOTS),
+            Node::Entry(entry) => {
+                let parent = entry.call("parent", |view, rank| view.parent(rank))?;
+                Ino::of(entry.slot, parent).ok_or(FsError::TooManyEntries)
+            }
+            _ => Ok(fixed::ROOT),
+        }
+    }
+
+    fn child(&self, parent: Ino, name: &[u8]) -> Result<Found, FsError> {
+        let node = match (self.node(parent)?, name) {
+            (Node::Entry(entry), _) => {
+                return Ok(match entry.call("lookup", |view, rank| view.lookup(rank, name))? {
+                    Some(attr) => Found::Entry(self.present(&entry, attr)?),
+                    None => Found::Nothing(TTL_FOREVER),
+                });
+            }
+            (Node::Root, b"snapshots") => Node::Snapshots,
+            (Node::Root, b"README.txt") => Node::Readme,
+            (Node::Root, b"latest") if self.latest_target().is_some() => Node::Latest,
+            (Node::Snapshots, _) => {
+                let Some(folder) = self.listing().and_then(|listing| listing.by_name(name)) else {
+                    return Ok(Found::Nothing(TTL_CHANGING));
+                };
+                let ino = Ino::of(folder.snapshot.slot, Rank::ROOT).ok_or(FsError::TooManyEntries)?;
+                return Ok(Found::Entry(self.stat(ino)?));
+            }
+            (Node::Root, _) => return Ok(Found::Nothing(TTL_CHANGING)),
+            (Node::Latest | Node::Readme, _) => return Err(ViewError::NotADirectory.into()),
+        };
+        Ok(Found::Entry(self.own(&node)))
+    }
+
+    fn list_root(&self, start: u64, emit: &mut dyn FnMut(&[u8], Stat, u64) -> bool) -> Result<(), FsError> {
+        let latest = self.latest_target().map(|_| Node::Latest);
+        // The place of an entry is fixed, also while `latest` is missing.
+        let entries: [(&[u8], Option<Node>); 3] =
+            [(b"README.txt", Some(Node::Readme)), (b"latest", latest), (b"snapshots", Some(Node::Snapshots))];
+        for ((name, node), next) in entries.into_iter().zip(1..) {
+            if let Some(node) = node
+                && next > start
+                && !emit(name, self.own(&node), next)
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn list_snapshots(&self, start: u64, emit: &mut dyn FnMut(&[u8], Stat, u64) -> bool) -> Result<(), FsError> {
+        for folder in self.listing().map(|listing| listing.from(start)).unwrap_or_default() {
+            let ino = Ino::of(folder.snapshot.slot, Rank::ROOT).ok_or(FsError::TooManyEntries)?;
+            // Listing a thousand names must not open a thousand snapshots. A snapshot that is not open yet is listed with
+            // attributes that expire at once, so that whoever looks closer asks again.
+            let stat = match folder.snapshot.view_if_open() {
+                Some(_) => self.stat(ino),
+                None => Ok(Stat { mtime: folder.snapshot.time, ttl: Duration::ZERO, ..self.own_stat(ino, 0o555) }),
+            };
+            let stat = stat.unwrap_or(Stat { ttl: Duration::ZERO, ..self.own_stat(ino, 0o555) });
+            if !emit(folder.name.as_bytes(), stat, folder.position + 1) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn list_entry(
+        &self,
+        dir: &Entry,
+        start: u64,
+        emit: &mut dyn FnMut(&[u8], Stat, u64) -> bool,
+    ) -> Result<(), FsError> {
+        let mut next = start;
+        let mut failed = None;
+        dir.call("list", |view, rank| {
+            view.list(rank, start, &mut |name, attr| {
+                next += 1;
+                match self.present(dir, attr) {
+                    Ok(stat) => emit(name, stat, next),
+                    Err(error) => {
+                        failed = Some(error);
+                        false
+                    }
+                }
+            })
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn xattrs(&self, ino: Ino) -> Result<Vec<(String, Vec<u8>)>, FsError> {
+        match self.node(ino)? {
+            Node::Entry(entry) => entry.call("xattrs", |view, rank| view.xattrs(rank)),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn listing(&self) -> Option<&Listing> {
+        match &self.shows {
+            Shows::View(_) => None,
+            Shows::Catalog(listing) => Some(listing),
+        }
+    }
+
+    fn latest_target(&self) -> Option<Vec<u8>> {
+        Some(format!("snapshots/{}", self.listing()?.newest()?.name).into_bytes())
+    }
+
+    fn referenced(&self, ino: Ino) {
+        if let Some(snapshot) = self.listing().and_then(|listing| listing.by_slot(ino.slot())) {
+            snapshot.referenced();
+        }
+    }
+
+    /// Returns what is shown of an entry of a view.
+    fn present(&self, entry: &Entry, attr: Attr) -> Result<Stat, FsError> {
+        let ino = Ino::of(entry.slot, attr.rank).ok_or(FsError::TooManyEntries)?;
+        let mut mode = attr.mode & 0o7777;
+        let (uid, gid) = match self.presentation.owner {
+            Some(owner) => {
+                mode |= if attr.kind == Kind::Directory { 0o500 } else { 0o400 };
+                owner
+            }
+            None => (attr.uid, attr.gid),
+        };
+        // The root of a snapshot hangs in a folder that changes.
+        let hangs = entry.snapshot.is_some() && attr.rank == Rank::ROOT;
+        let ttl = if hangs { TTL_CHANGING } else { TTL_FOREVER };
+        let links = attr.links.max(1);
+        Ok(Stat { ino, kind: attr.kind, size: attr.size, mtime: attr.mtime, mode, uid, gid, links, ttl })
+    }
+
+    /// Returns what is shown of a folder or file that the mount itself adds.
+    fn own(&self, node: &Node) -> Stat {
+        let file = |ino, kind, mode, size| Stat { kind, size, links: 1, ..self.own_stat(ino, mode) };
+        match node {
+            Node::Root => Stat { links: 3, ..self.own_stat(fixed::ROOT, 0o555) },
+            Node::Latest => {
+                let length = self.latest_target().map_or(0, |target| target.len());
+                file(fixed::LATEST, Kind::Symlink, 0o777, length as u64)
+            }
+            Node::Readme => file(fixed::README, Kind::File, 0o444, README.len() as u64),
+            Node::Snapshots | Node::Entry(_) => {
+                let count = self.listing().map_or(0, Listing::count);
+                let links = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2);
+                Stat { links, ..self.own_stat(fixed::SNAPSHOTS, 0o555) }
+            }
+        }
+    }
+
+    /// Returns a directory of the mount's own, dated as the newest snapshot.
+    fn own_stat(&self, ino: Ino, mode: u16) -> Stat {
+        let (uid, gid) = self.presentation.mounted_by;
+        let mtime = self.listing().and_then(Listing::newest).map_or_else(Time::default, |newest| newest.snapshot.time);
+        Stat { ino, kind: Kind::Directory, size: 0, mtime, mode, uid, gid, links: 2, ttl: TTL_CHANGING }
+    }
+}
+
+impl Entry {
+    /// Asks the view about this entry. A panic becomes an error, and what somebody must look at goes into the log.
+    fn call<T>(
+        &self,
+        call: &'static str,
+        f: impl FnOnce(&dyn View, Rank) -> Result<T, ViewError>,
+    ) -> Result<T, FsError> {
+        let rank = self.rank;
+        let snapshot = || self.snapshot.as_deref().map(Snapshot::short_id).unwrap_or_default();
+        match catch_unwind(AssertUnwindSafe(|| f(self.view.as_ref(), rank))) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                if matches!(error, ViewError::Damaged { .. } | ViewError::Backend { .. }) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(call, snapshot = snapshot(), %rank, error, "could not read from the snapshot");
+                }
+                Err(error.into())
+            }
+            Err(_) => {
+                tracing::error!(call, snapshot = snapshot(), %rank, "the view panicked");
+                Err(FsError::Panicked)
+            }
+        }
+    }
+}
+
+fn totals(view: &dyn View) -> Totals {
+    catch_unwind(AssertUnwindSafe(|| view.totals())).unwrap_or_else(|_| {
+        tracing::error!(call = "totals", "the view panicked");
+        Totals::default()
+    })
+}

@@ -1,0 +1,102 @@
+//! Inode numbers, made from what an entry is instead of handed out.
+//!
+//! ```text
+//! bit 63       0; kept for a second tree of the same snapshot (a text view)
+//! bits 62..40  slot of the snapshot, 1 to 2^23 - 1; 0 for the folders of the mount itself, or for the only snapshot
+//! bits 39..0   rank of the entry + 1; in slot 0 of a catalog one of the numbers in `fixed`
+//! ```
+//!
+//! There is no table of inodes, so nothing grows with what has been looked at, the kernel's `forget` needs no bookkeeping for
+//! single entries, and a number means the same file after a remount. The root of the file system is 1 either way, which is
+//! what FUSE asks for.
+
+use crate::view::Rank;
+
+const RANK_BITS: u32 = 40;
+const SLOT_BITS: u32 = 23;
+
+/// Inode numbers of what the mount itself adds in the catalog layout.
+pub mod fixed {
+    use super::Ino;
+
+    /// The root of the file system.
+    pub const ROOT: Ino = Ino(1);
+    /// The symbolic link to the newest snapshot.
+    pub const LATEST: Ino = Ino(2);
+    /// The folder of snapshots.
+    pub const SNAPSHOTS: Ino = Ino(3);
+    /// The explanation for people.
+    pub const README: Ino = Ino(4);
+}
+
+/// An inode number as the kernel sees it.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Ino(pub u64);
+
+/// Which snapshot an inode number belongs to.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Slot(u32);
+
+impl Slot {
+    /// The mount's own folders, or the snapshot of a mount that shows only one.
+    pub const ZERO: Slot = Slot(0);
+
+    /// Returns the slot that a snapshot would like to have, never [`Slot::ZERO`]. It depends on nothing but the id.
+    pub fn preferred(id: &[u8; 32]) -> Slot {
+        // FNV-1a, 64 bits: ids are hashes already, but a catalog may number its snapshots 1, 2, 3.
+        let hash = id.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+        let folded = (hash ^ (hash >> 32)) % u64::from(Self::COUNT);
+        Slot(u32::try_from(folded).expect("reduced modulo a u32") + 1)
+    }
+
+    /// Returns the slot to try when this one is taken.
+    pub fn next(self) -> Slot {
+        Slot(self.0 % Self::COUNT + 1)
+    }
+
+    /// How many snapshots can have a slot at the same time.
+    pub const COUNT: u32 = (1 << SLOT_BITS) - 1;
+}
+
+impl Ino {
+    /// Returns the number of the entry at `rank`, or `None` if the rank is larger than [`Rank::MAX`].
+    pub fn of(slot: Slot, rank: Rank) -> Option<Ino> {
+        (rank <= Rank::MAX).then(|| Ino(u64::from(slot.0) << RANK_BITS | (rank.0 + 1)))
+    }
+
+    /// Returns the snapshot's slot.
+    pub fn slot(self) -> Slot {
+        Slot(u32::try_from(self.0 >> RANK_BITS).expect("24 bits are left"))
+    }
+
+    /// Returns the rank within the snapshot, or `None` for a number that [`Ino::of`] never makes.
+    pub fn rank(self) -> Option<Rank> {
+        (self.0 & ((1 << RANK_BITS) - 1)).checked_sub(1).map(Rank)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn number_tells_slot_and_rank(id: [u8; 32], rank in 0..=Rank::MAX.0) {
+            let slot = Slot::preferred(&id);
+            prop_assert_ne!(slot, Slot::ZERO);
+            let ino = Ino::of(slot, Rank(rank)).unwrap();
+            prop_assert_eq!((ino.slot(), ino.rank()), (slot, Some(Rank(rank))));
+            prop_assert_eq!(ino.0 >> 63, 0);
+        }
+    }
+
+    #[test]
+    fn edges() {
+        assert_eq!(Ino::of(Slot::ZERO, Rank::ROOT), Some(fixed::ROOT));
+        assert_eq!(Ino::of(Slot::ZERO, Rank(Rank::MAX.0 + 1)), None);
+        assert_eq!(Ino(1 << RANK_BITS).rank(), None);
+        assert_eq!(Slot(Slot::COUNT).next(), Slot(1), "probing wraps around and leaves out slot 0");
+        assert_eq!(Slot(7).next(), Slot(8));
+    }
+}

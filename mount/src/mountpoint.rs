@@ -1,0 +1,173 @@
+//! The place in the file system: what is mounted where, clearing away a dead mount, undoing one.
+//!
+//! Which mount is ours is told by its device number, read from `/proc/self/mountinfo`. Asking the folder itself
+//! would send a request to the file system, and fails once its process is dead.
+
+use crate::session::MountError;
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Source and subtype of our mounts, as `mount` and `findmnt` show them.
+pub(crate) const FS_NAME: &str = "strongroom";
+/// How many dead mounts on top of each other are cleared away.
+const DEAD_MOUNTS_MAX: usize = 8;
+
+/// A device number, `major:minor`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Device(pub(crate) String);
+
+#[derive(Debug)]
+struct MountEntry {
+    device: Device,
+    path: PathBuf,
+    fs_type: String,
+    source: String,
+}
+
+impl MountEntry {
+    fn is_ours(&self) -> bool {
+        self.fs_type == format!("fuse.{FS_NAME}") || (self.fs_type == "fuse" && self.source == FS_NAME)
+    }
+}
+
+/// Returns the uppermost mount at `path`, if something is mounted there.
+fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|byte| *byte == b'\n').filter_map(parse).filter(|entry| entry.path == path).last())
+}
+
+/// Reads a line `id parent major:minor root path options [tags] - type source options` (proc(5)).
+fn parse(line: &[u8]) -> Option<MountEntry> {
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    let mut fields = line.split(|byte| *byte == b' ');
+    let device = Device(text(fields.nth(2)?));
+    let path = PathBuf::from(OsString::from_vec(unescape(fields.nth(1)?)));
+    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+    Some(MountEntry { device, path, fs_type: text(fields.next()?), source: text(fields.next()?) })
+}
+
+/// Undoes the `\040` with which the table writes spaces, tabs, newlines and backslashes.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).filter(|_| first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    bytes
+}
+
+/// Returns the device number of what is mounted at `path`.
+pub(crate) fn device_at(path: &Path) -> Option<Device> {
+    mounted_at(path).ok().flatten().map(|entry| entry.device)
+}
+
+/// Makes sure that something can be mounted at `at`, clearing away what a killed process of ours left there. Returns the
+/// path without symbolic links.
+pub(crate) fn prepare(at: &Path) -> Result<PathBuf, MountError> {
+    let failed = |source| MountError::Failed { path: at.to_owned(), source };
+    // Several dead mounts can lie on top of each other.
+    for _ in 0..DEAD_MOUNTS_MAX {
+        let Some(path) = dead_mount(at).map_err(failed)? else { break };
+        if !mounted_at(&path).map_err(failed)?.is_some_and(|entry| entry.is_ours()) {
+            return Err(MountError::DeadMount { path });
+        }
+        tracing::warn!(path = %path.display(), "clearing away the mount of a process that was killed");
+        detach(&path).map_err(failed)?;
+    }
+    match std::fs::metadata(at) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Err(MountError::NotADirectory { path: at.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(MountError::NotFound { path: at.to_owned() });
+        }
+        Err(error) => return Err(failed(error)),
+    }
+    let path = at.canonicalize().map_err(failed)?;
+    if mounted_at(&path).map_err(failed)?.is_some_and(|entry| entry.is_ours()) {
+        return Err(MountError::AlreadyMounted { path });
+    }
+    Ok(path)
+}
+
+/// Returns the path of the mount at `at` if the process that served it is dead.
+fn dead_mount(at: &Path) -> io::Result<Option<PathBuf>> {
+    // Not stat: the kernel answers that from its cache for as long as it was told to, dead or not.
+    match rustix::fs::statfs(at) {
+        Err(Errno::NOTCONN) => Ok(Some(resolve_dead(at)?)),
+        _ => Ok(None),
+    }
+}
+
+/// Resolves all of a path but its last component, which cannot be looked at because its mount is dead.
+fn resolve_dead(path: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(path)?;
+    match (absolute.parent(), absolute.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => Ok(absolute),
+    }
+}
+
+/// Unmounts `path`, failing with EBUSY if it is in use. Who is not root does so through `fusermount3`.
+pub(crate) fn unmount(path: &Path) -> io::Result<()> {
+    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
+        Err(Errno::PERM) => fusermount(path, "-u"),
+        result => Ok(result?),
+    }
+}
+
+/// Takes the mount at `path` out of the tree, now; files that are open in it stay open.
+pub(crate) fn detach(path: &Path) -> io::Result<()> {
+    match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
+        Err(Errno::PERM) => fusermount(path, "-uz"),
+        result => Ok(result?),
+    }
+}
+
+fn fusermount(path: &Path, option: &str) -> io::Result<()> {
+    let mut command = Command::new("fusermount3");
+    command.args([option, "--"]).arg(path).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null());
+    let output = command.stderr(Stdio::piped()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    // It has no exit code for this.
+    let busy = message.contains("busy");
+    Err(if busy { Errno::BUSY.into() } else { io::Error::other(message) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_line_of_the_mount_table() {
+        let line = br"36 35 0:98 / /mnt/two\040words rw,nosuid shared:1 master:2 - fuse.strongroom strongroom rw,user_id=0";
+        let entry = parse(line).unwrap();
+        assert_eq!(entry.device, Device("0:98".into()));
+        assert_eq!(entry.path, Path::new("/mnt/two words"));
+        assert!(entry.is_ours());
+        assert!(!parse(b"1 0 8:1 / / rw - ext4 /dev/sda1 rw").unwrap().is_ours());
+        assert!(parse(b"").is_none());
+    }
+
+    #[test]
+    fn unescapes() {
+        assert_eq!(unescape(br"a\134b\011\0z"), b"a\\b\t\\0z");
+    }
+}

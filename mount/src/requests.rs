@@ -1,0 +1,109 @@
+//! Counts what the kernel asks. A warm mount should be asked nothing, and only counting shows whether that is so.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Kinds of requests that are told apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(usize)]
+pub enum Operation {
+    /// A name was looked up.
+    Lookup,
+    /// Attributes were asked for.
+    Getattr,
+    /// A symbolic link was read.
+    Readlink,
+    /// A file was opened; seen once at most, where the kernel can do without.
+    Open,
+    /// Bytes of a file were read.
+    Read,
+    /// A directory was opened; seen once at most, where the kernel can do without.
+    Opendir,
+    /// A directory was listed, names only.
+    Readdir,
+    /// A directory was listed with attributes.
+    Readdirplus,
+    /// The size of the file system was asked for.
+    Statfs,
+    /// An extended attribute or the list of them was asked for.
+    Xattr,
+    /// A permission was asked for.
+    Access,
+    /// Something tried to write.
+    Change,
+    /// Anything else.
+    Other,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Operation; 13] = [
+        Operation::Lookup,
+        Operation::Getattr,
+        Operation::Readlink,
+        Operation::Open,
+        Operation::Read,
+        Operation::Opendir,
+        Operation::Readdir,
+        Operation::Readdirplus,
+        Operation::Statfs,
+        Operation::Xattr,
+        Operation::Access,
+        Operation::Change,
+        Operation::Other,
+    ];
+
+    /// Returns the name for logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Lookup => "lookup",
+            Operation::Getattr => "getattr",
+            Operation::Readlink => "readlink",
+            Operation::Open => "open",
+            Operation::Read => "read",
+            Operation::Opendir => "opendir",
+            Operation::Readdir => "readdir",
+            Operation::Readdirplus => "readdirplus",
+            Operation::Statfs => "statfs",
+            Operation::Xattr => "xattr",
+            Operation::Access => "access",
+            Operation::Change => "change",
+            Operation::Other => "other",
+        }
+    }
+}
+
+/// How many requests of each kind a mount has been sent. Forgets are not counted.
+#[derive(Debug, Default)]
+pub struct Requests([AtomicU64; Operation::ALL.len()]);
+
+impl Requests {
+    pub(crate) fn count(&self, operation: Operation) {
+        self.0[operation as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many requests of this kind there were.
+    pub fn of(&self, operation: Operation) -> u64 {
+        self.0[operation as usize].load(Ordering::Relaxed)
+    }
+
+    /// Returns how many requests there were in all.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// Shows the kinds that occurred: `lookup 505, read 100000`.
+impl fmt::Display for Requests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for operation in Operation::ALL {
+            let count = self.of(operation);
+            if count > 0 {
+                write!(f, "{separator}{} {count}", operation.name())?;
+                separator = ", ";
+            }
+        }
+        if separator.is_empty() { f.write_str("none") } else { Ok(()) }
+    }
+}

@@ -1,0 +1,487 @@
+//! From mounting to unmounting: prepares the place, starts the threads, watches the catalog, takes the mount away again.
+//!
+//! Threads of a mount: [`Options::threads`] that serve requests, one that waits for their end, and with a catalog one that
+//! asks it for news and tells the kernel. The last holds no lock while it tells: the kernel may have to wait for a
+//! request that another thread is serving.
+
+use crate::catalog::Changes;
+use crate::error::FsError;
+use crate::fs::{Fs, Presentation, Target};
+use crate::fuse::Adapter;
+use crate::guard::Guard;
+use crate::inode::fixed;
+use crate::mountpoint::{self, Device, FS_NAME};
+use crate::requests::Requests;
+use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
+use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long unmounting waits for a busy mount to become free before it is detached.
+const BUSY_RETRY_MS: u64 = 1000;
+const BUSY_RETRY_DELAY_MS: u64 = 50;
+/// How long unmounting waits for the serving threads to notice.
+const SESSION_END_MS_MAX: u64 = 2000;
+/// 1 MiB, the largest request: more brings nothing, and the default of 128 halves the speed of large files.
+const READ_AHEAD_KIB: u32 = 1024;
+
+/// Whose names stand on the files.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Owner {
+    /// As stored if root mounts, else the mounting user.
+    #[default]
+    Automatic,
+    /// Owner and group as stored in the snapshot.
+    Stored,
+    /// The user who mounts; what is stored for the owner is made readable.
+    MountingUser,
+}
+
+/// How to mount.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Whether other users may look inside, as far as permissions allow. Otherwise only the mounting user may.
+    pub allow_other: bool,
+    /// Whether extended attributes are shown. They cost every `ls -l` two requests a file.
+    pub xattr: bool,
+    /// Whose names stand on the files.
+    pub owner: Owner,
+    /// How many threads serve requests.
+    pub threads: usize,
+    /// How often the catalog is asked for news.
+    pub poll_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            allow_other: false,
+            xattr: false,
+            owner: Owner::Automatic,
+            threads: 2,
+            poll_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why mounting or unmounting failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MountError {
+    /// The folder to mount at is missing.
+    #[error("the folder {path} does not exist", path = path.display())]
+    NotFound {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It is no folder.
+    #[error("{path} is not a folder", path = path.display())]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// There is a mount of ours, alive.
+    #[error("a backup is already mounted at {path}", path = path.display())]
+    AlreadyMounted {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is a mount of another program, dead.
+    #[error("{path} is a mount of another program that has ended", path = path.display())]
+    DeadMount {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The machine or container has no FUSE.
+    #[error("there is no /dev/fuse")]
+    NoFuse,
+    /// FUSE is there, but not for us.
+    #[error("mounting at {path} is not permitted", path = path.display())]
+    NotPermitted {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The list of snapshots could not be had.
+    #[error("could not list the snapshots")]
+    Catalog {
+        /// Why.
+        #[source]
+        source: FsError,
+    },
+    /// Mounting failed in another way.
+    #[error("could not mount at {path}", path = path.display())]
+    Failed {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Unmounting failed.
+    #[error("could not unmount {path}", path = path.display())]
+    Unmount {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl MountError {
+    /// Returns what the user can do about it, as a sentence.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            MountError::NotFound { path } => Some(format!("Create it with `mkdir -p {}`.", path.display())),
+            MountError::NotADirectory { .. } => Some("Name a folder, best an empty one.".to_owned()),
+            MountError::AlreadyMounted { path } | MountError::DeadMount { path } => {
+                Some(format!("Take it away with `fusermount3 -u {}`, or name another folder.", path.display()))
+            }
+            MountError::NoFuse => Some("Load it with `modprobe fuse`; a container needs `--device /dev/fuse`.".to_owned()),
+            MountError::NotPermitted { .. } => {
+                Some("Install `fuse3`; `allow_other` needs `user_allow_other` in /etc/fuse.conf.".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How an unmount went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unmounted {
+    /// Nobody was using it, or it was gone already.
+    Clean,
+    /// It was in use, so it was only taken out of the tree. Files that are open in it can be read as long as this process lives.
+    Detached,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    Serving,
+    Detached,
+    Ended,
+}
+
+struct Shared {
+    path: PathBuf,
+    /// Tells this mount from another at the same place.
+    device: Option<Device>,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Held while unmounting, so that two do not get in each other's way.
+    unmounting: Mutex<Option<Guard>>,
+}
+
+/// A mount. Dropping it unmounts.
+pub struct Mounted {
+    shared: Arc<Shared>,
+    session: Option<JoinHandle<()>>,
+    watcher: Option<JoinHandle<()>>,
+    requests: Arc<Requests>,
+}
+
+/// Unmounts from any thread, such as one that waits for signals.
+#[derive(Clone)]
+pub struct Unmounter(Arc<Shared>);
+
+/// Mounts `target` at the existing folder `at` and returns when it can be used.
+///
+/// The mount goes away when [`Mounted`] is dropped, when somebody unmounts it from outside, and when the process dies, however
+/// it dies. It does not survive a `fork` in which the parent exits: fork first, then mount.
+///
+/// # Errors
+/// A [`MountError`], whose [`hint`](MountError::hint) tells the user what to do.
+pub fn mount(target: Target, at: &Path, options: &Options) -> Result<Mounted, MountError> {
+    let path = mountpoint::prepare(at)?;
+    if !Path::new("/dev/fuse").exists() {
+        return Err(MountError::NoFuse);
+    }
+    let has_catalog = matches!(target, Target::Catalog(_));
+    let fs = Fs::new(target, presentation(options)).map_err(|source| MountError::Catalog { source })?;
+    let fs = Arc::new(fs);
+    let requests = Arc::new(Requests::default());
+
+    // Before mounting, so that there is no moment at which death would leave the mount behind.
+    let guard = Guard::start(&path)
+        .inspect_err(|error| tracing::warn!(%error, "no mount guard: if this process is killed, the mount stays behind"))
+        .ok();
+    let session = match Session::new(Adapter::new(fs.clone(), requests.clone()), &path, &config(options)) {
+        Ok(session) => session,
+        Err(source) => {
+            if let Some(guard) = guard {
+                guard.release();
+            }
+            return Err(not_mounted(path, source));
+        }
+    };
+
+    let device = mountpoint::device_at(&path);
+    raise_read_ahead(device.as_ref());
+    let notifier = session.notifier();
+    let shared = Arc::new(Shared {
+        path,
+        device,
+        state: Mutex::new(State::Serving),
+        changed: Condvar::new(),
+        unmounting: Mutex::new(guard),
+    });
+    let mut mounted = Mounted { shared: shared.clone(), session: None, watcher: None, requests };
+    let failed = |source| MountError::Failed { path: shared.path.clone(), source };
+    let serve = {
+        let shared = shared.clone();
+        move || shared.serve(session)
+    };
+    mounted.session = Some(thread::Builder::new().name("mount".to_owned()).spawn(serve).map_err(failed)?);
+    if has_catalog {
+        let interval = options.poll_interval;
+        let watch = {
+            let shared = shared.clone();
+            move || shared.watch(&fs, &notifier, interval)
+        };
+        mounted.watcher = Some(thread::Builder::new().name("mount-watch".to_owned()).spawn(watch).map_err(failed)?);
+    }
+    Ok(mounted)
+}
+
+fn mounting_user() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+fn shows_stored_owner(options: &Options) -> bool {
+    match options.owner {
+        Owner::Stored => true,
+        Owner::MountingUser => false,
+        Owner::Automatic => rustix::process::geteuid().is_root(),
+    }
+}
+
+fn presentation(options: &Options) -> Presentation {
+    let user = mounting_user();
+    Presentation {
+        owner: (!shows_stored_owner(options)).then_some(user),
+        mounted_by: user,
+        xattr: options.xattr,
+    }
+}
+
+fn config(options: &Options) -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(FS_NAME.to_owned()),
+        // Not MountOption::Subtype: fuser drops that when it mounts without fusermount3.
+        MountOption::CUSTOM(format!("subtype={FS_NAME}")),
+        MountOption::RO,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoAtime,
+    ];
+    // The kernel's own check costs no request and answers `test -x` rightly. Without it everybody who gets in may read
+    // everything, which only the case of a user who asked for foreign owners on a private mount needs.
+    let own_check = options.allow_other || !shows_stored_owner(options) || rustix::process::geteuid().is_root();
+    if own_check {
+        config.mount_options.push(MountOption::DefaultPermissions);
+    }
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(options.threads.max(1));
+    config.clone_fd = options.threads > 1;
+    config
+}
+
+fn not_mounted(path: PathBuf, source: io::Error) -> MountError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => MountError::NotPermitted { path, source },
+        _ => MountError::Failed { path, source },
+    }
+}
+
+/// Lets the kernel read ahead in whole requests. Only root may; without it large files are half as fast.
+fn raise_read_ahead(device: Option<&Device>) {
+    let Some(device) = device else { return };
+    let file = format!("/sys/class/bdi/{}/read_ahead_kb", device.0);
+    if let Err(error) = std::fs::write(&file, READ_AHEAD_KIB.to_string()) {
+        tracing::debug!(%error, file, "read-ahead stays as it is");
+    }
+}
+
+impl Shared {
+    /// Serves requests until the mount is gone.
+    fn serve(&self, session: Session<Adapter>) {
+        if let Err(error) = session.run() {
+            tracing::error!(%error, "serving the mount ended");
+        }
+        // If it ended although it is still mounted (somebody aborted the connection), a dead mount would stay.
+        if self.is_mounted()
+            && let Err(error) = mountpoint::detach(&self.path)
+        {
+            tracing::error!(%error, path = %self.path.display(), "a dead mount stays behind");
+        }
+        self.become_state(State::Ended);
+    }
+
+    fn is_mounted(&self) -> bool {
+        self.device.is_some() && mountpoint::device_at(&self.path) == self.device
+    }
+
+    fn become_state(&self, state: State) {
+        let mut current = self.state.lock();
+        // Ended is the end.
+        if *current != State::Ended {
+            *current = state;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Waits until the mount is no longer in the tree, at most until `deadline`; returns the state then.
+    fn wait(&self, deadline: Option<Instant>) -> State {
+        let mut state = self.state.lock();
+        while *state == State::Serving {
+            match deadline {
+                Some(deadline) if self.changed.wait_until(&mut state, deadline).timed_out() => break,
+                Some(_) => {}
+                None => self.changed.wait(&mut state),
+            }
+        }
+        *state
+    }
+
+    fn unmount(&self) -> Result<Unmounted, MountError> {
+        let mut guard = self.unmounting.lock();
+        let result = self.unmount_once();
+        if result.is_ok()
+            && let Some(guard) = guard.take()
+        {
+            guard.release();
+        }
+        result
+    }
+
+    fn unmount_once(&self) -> Result<Unmounted, MountError> {
+        let deadline = Instant::now() + Duration::from_millis(BUSY_RETRY_MS);
+        while self.is_mounted() {
+            match mountpoint::unmount(&self.path) {
+                Ok(()) => break,
+                Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(BUSY_RETRY_DELAY_MS));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, path = %self.path.display(), "the mount is in use, detaching it");
+                    mountpoint::detach(&self.path)
+                        .map_err(|source| MountError::Unmount { path: self.path.clone(), source })?;
+                    self.become_state(State::Detached);
+                    return Ok(Unmounted::Detached);
+                }
+            }
+        }
+        // Already out of the tree, perhaps detached by somebody else while files are open: then the session goes on.
+        let deadline = Instant::now() + Duration::from_millis(SESSION_END_MS_MAX);
+        if self.wait(Some(deadline)) == State::Ended {
+            return Ok(Unmounted::Clean);
+        }
+        self.become_state(State::Detached);
+        Ok(Unmounted::Detached)
+    }
+
+    /// Asks the catalog for news until the mount ends, and tells the kernel.
+    fn watch(&self, fs: &Fs, notifier: &Notifier, interval: Duration) {
+        let mut told = Changes::default();
+        while self.wait(Some(Instant::now() + interval)) == State::Serving {
+            let changes = match fs.refresh() {
+                Ok(changes) => changes,
+                Err(error) => {
+                    tracing::warn!(%error, "the list of snapshots stays as it was");
+                    Changes::default()
+                }
+            };
+            // Everything is told a second time one interval later: an answer from before the change may have been on
+            // its way into the kernel's cache while the first notification passed it.
+            let again = std::mem::replace(&mut told, changes.clone());
+            for changes in [again, changes].iter().filter(|changes| !changes.is_empty()) {
+                if let Err(error) = tell(notifier, changes) {
+                    tracing::debug!(%error, "the kernel was not told of a change");
+                }
+            }
+        }
+    }
+}
+
+/// Makes the kernel drop what it knows of the changed names and of the folders that they are in.
+fn tell(notifier: &Notifier, changes: &Changes) -> io::Result<()> {
+    let [root, latest, snapshots] = [fixed::ROOT, fixed::LATEST, fixed::SNAPSHOTS].map(|ino| INodeNo(ino.0));
+    // Listing and attributes of the folders first, so that no new lookup can lean on them.
+    notifier.inval_inode(snapshots, 0, 0)?;
+    notifier.inval_inode(root, 0, 0)?;
+    for name in &changes.names {
+        notifier.inval_entry(snapshots, OsStr::new(name))?;
+    }
+    if changes.latest {
+        notifier.inval_inode(latest, 0, 0)?;
+        notifier.inval_entry(root, OsStr::new("latest"))?;
+    }
+    Ok(())
+}
+
+impl Mounted {
+    /// Waits until the mount is gone: unmounted from outside, or by an [`Unmounter`].
+    pub fn wait(&self) {
+        self.shared.wait(None);
+    }
+
+    /// Unmounts. A mount that is in use is given a second to become free, then it is taken out of the tree.
+    ///
+    /// # Errors
+    /// [`MountError::Unmount`] if the system refuses both.
+    pub fn unmount(self) -> Result<Unmounted, MountError> {
+        self.shared.unmount()
+    }
+
+    /// Returns a handle with which another thread can unmount.
+    pub fn unmounter(&self) -> Unmounter {
+        Unmounter(self.shared.clone())
+    }
+
+    /// Returns where it is mounted, without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Returns how many requests the kernel has sent so far.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+}
+
+impl Unmounter {
+    /// As [`Mounted::unmount`]. May be called again; that changes nothing.
+    ///
+    /// # Errors
+    /// [`MountError::Unmount`] if the system refuses.
+    pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        self.0.unmount()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = self.shared.unmount() {
+            tracing::error!(error = &error as &dyn std::error::Error, "unmounting failed");
+            return;
+        }
+        let detached = *self.shared.state.lock() == State::Detached;
+        for thread in [self.watcher.take(), self.session.take()].into_iter().flatten() {
+            // A detached mount is served until the last open file is closed; this thread does not wait for that.
+            if !detached {
+                // The threads do not panic, and nothing is left to do if one did.
+                let _ = thread.join();
+            }
+        }
+    }
+}

@@ -1,0 +1,732 @@
+//! Objects as files in a folder of a local (or locally mounted) file system.
+//!
+//! [`Backend::save`] writes a temporary file beside its target, syncs it, renames it and syncs the folder. So a name only
+//! ever shows a whole object, whenever the process or the power goes. What a crash leaves behind is a file called
+//! `.tmp-...`, which listings pass over and [`Local::remove_stale_temporaries`] takes away.
+//!
+//! - Names that must not be overwritten are taken by a rename that refuses to (else by a hard link), so that of two
+//!   processes one wins.
+//! - Files have mode 0600 and folders 0700; a umask may only take away.
+//! - [`Backend::load_range`] reads with `pread` through a small cache of open files, and holds no lock meanwhile. An open
+//!   file outlives the removal of its name by others; our own `remove` and replacing `save` close it.
+//! - The root is never made by `save`, and held open: a disk that went away is an error, not an empty repository.
+//!
+//! File systems that cannot sync a folder are taken as they are; there a power loss may undo the last saves.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::{Backend, BackendError, ObjectKind, ObjectName, Operation};
+
+const TEMPORARY_PREFIX: &str = ".tmp-";
+const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
+const TEMPORARY_NAME_TRIES_MAX: u32 = 16;
+
+/// A backend in a folder.
+#[derive(Debug)]
+pub struct Local {
+    root: PathBuf,
+    /// Keeps the file system from being unmounted while we would write into what lies below.
+    _root_file: File,
+    /// Folders known to exist and to be durable.
+    folders: Mutex<HashSet<PathBuf>>,
+    open_files: Mutex<OpenFiles>,
+    temporary_next: AtomicU64,
+}
+
+#[derive(Debug)]
+struct OpenFiles {
+    /// Grows when a file is replaced or removed, so that who opened it just before does not put it into the cache.
+    epoch: u64,
+    files: LruCache<ObjectName, Arc<OpenFile>>,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    file: File,
+    bytes: u64,
+}
+
+impl Local {
+    /// Makes the folder `path`, with its parents, and opens it. Nothing else is made, and nothing is removed.
+    ///
+    /// The folder may exist if it is empty or holds a repository, be it an unfinished one: whether there is one
+    /// already shows when the config is saved.
+    ///
+    /// # Errors
+    /// [`BackendError::ForeignFolder`] if anything else lies in it.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, BackendError> {
+        let path = path.as_ref();
+        let failed = |source| BackendError::Folder { path: path.to_owned(), source };
+        make_folder_with_parents(&std::path::absolute(path).map_err(failed)?).map_err(failed)?;
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let is_folder = entry.file_type().map_err(failed)?.is_dir();
+            let found = entry.file_name().to_string_lossy().into_owned();
+            let is_ours = ObjectKind::ALL
+                .into_iter()
+                .any(|kind| kind.folder() == found && is_folder == (kind != ObjectKind::Config))
+                || found.starts_with(TEMPORARY_PREFIX)
+                // The top folder of a fresh ext4 is not empty.
+                || found == "lost+found";
+            if !is_ours {
+                return Err(BackendError::ForeignFolder { path: path.to_owned(), found });
+            }
+        }
+        Self::open(path)
+    }
+
+    /// Opens the folder `path`. Whether a repository lies in it is not looked at.
+    ///
+    /// # Errors
+    /// [`BackendError::NoFolder`] if there is none.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, BackendError> {
+        let path = path.as_ref();
+        let failed = |source: io::Error| match source.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => BackendError::NoFolder { path: path.to_owned() },
+            _ => BackendError::Folder { path: path.to_owned(), source },
+        };
+        // Absolute, as the process may change its working folder (a mount in the background does).
+        let root = fs::canonicalize(path).map_err(failed)?;
+        let root_file = File::open(&root).map_err(failed)?;
+        if !root_file.metadata().map_err(failed)?.is_dir() {
+            return Err(failed(ErrorKind::NotADirectory.into()));
+        }
+        // Starts at the time of day, as in a container every process may have the same number.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            root,
+            _root_file: root_file,
+            folders: Mutex::default(),
+            open_files: Mutex::new(OpenFiles { epoch: 0, files: LruCache::new(OPEN_FILES_MAX) }),
+            temporary_next: AtomicU64::new(now.as_nanos() as u64),
+        })
+    }
+
+    /// Removes temporary files last written at least `age` ago, which a crash left behind, and returns how many.
+    /// `age` must be longer than any save may take: a day is a good choice.
+    ///
+    /// # Errors
+    /// [`BackendError::List`]; some may be gone by then.
+    pub fn remove_stale_temporaries(&self, age: Duration) -> Result<u64, BackendError> {
+        let mut removed = 0;
+        for kind in ObjectKind::ALL {
+            self.each_file(kind, &mut |path, file| {
+                // A time in the future has no age.
+                let is_stale = |modified: SystemTime| modified.elapsed().is_ok_and(|elapsed| elapsed >= age);
+                if file.starts_with(TEMPORARY_PREFIX) && is_stale(fs::metadata(path)?.modified()?) {
+                    fs::remove_file(path)?;
+                    removed += 1;
+                }
+                Ok(())
+            })
+            .map_err(|source| BackendError::List { kind, source })?;
+        }
+        Ok(removed)
+    }
+
+    fn path(&self, name: ObjectName) -> PathBuf {
+        self.root.join(name.path())
+    }
+
+    /// Calls `each` with the path and the file name of all files where objects of `kind` may lie. Files that vanish
+    /// meanwhile ([`ErrorKind::NotFound`] from `each`) are passed over.
+    fn each_file(&self, kind: ObjectKind, each: &mut dyn FnMut(&Path, &str) -> io::Result<()>) -> io::Result<()> {
+        let folders = match kind {
+            ObjectKind::Config => vec![self.root.clone()],
+            ObjectKind::Pack => {
+                let mut folders = Vec::with_capacity(256);
+                self.each_entry(&self.root.join(kind.folder()), &mut |path, folder| {
+                    if folder.len() == 2 && fs::metadata(path)?.is_dir() {
+                        folders.push(path.to_owned());
+                    }
+                    Ok(())
+                })?;
+                folders
+            }
+            _ => vec![self.root.join(kind.folder())],
+        };
+        folders.iter().try_for_each(|folder| self.each_entry(folder, each))
+    }
+
+    fn each_entry(&self, folder: &Path, each: &mut dyn FnMut(&Path, &str) -> io::Result<()>) -> io::Result<()> {
+        let entries = match fs::read_dir(folder) {
+            // Folders are made on demand, but without its root the repository is not empty: it is gone.
+            Err(error) if error.kind() == ErrorKind::NotFound => return fs::metadata(&self.root).map(drop),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if let Some(file) = entry.file_name().to_str() {
+                match each(&entry.path(), file) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    done => done?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `folder` and the folders between it and the root where they are missing.
+    fn prepare_folder(&self, folder: &Path) -> io::Result<()> {
+        if folder == self.root || self.folders.lock().contains(folder) {
+            return Ok(());
+        }
+        if let Some(parent) = folder.parent() {
+            self.prepare_folder(parent)?;
+        }
+        make_folder(folder)?;
+        self.folders.lock().insert(folder.to_owned());
+        Ok(())
+    }
+
+    /// Writes `data` to a new temporary file in `folder`, and returns its path once the content is durable.
+    fn write_temporary(&self, folder: &Path, data: &[u8]) -> io::Result<PathBuf> {
+        let (path, mut file) = self.create_temporary(folder)?;
+        match file.write_all(data).and_then(|()| file.sync_all()) {
+            Ok(()) => Ok(path),
+            Err(error) => {
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn create_temporary(&self, folder: &Path) -> io::Result<(PathBuf, File)> {
+        let mut tries = 0;
+        loop {
+            let number = self.temporary_next.fetch_add(1, Ordering::Relaxed);
+            let path = folder.join(format!("{TEMPORARY_PREFIX}{}-{number:x}", process::id()));
+            match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < TEMPORARY_NAME_TRIES_MAX => {
+                    tries += 1
+                }
+                opened => return Ok((path, opened?)),
+            }
+        }
+    }
+
+    /// Makes what happened in `folder` durable; a folder that is missing, in the root.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        match sync_folder(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => sync_folder(&self.root),
+            synced => synced,
+        }
+    }
+
+    fn open_file(&self, name: ObjectName) -> io::Result<Arc<OpenFile>> {
+        let epoch = self.open_files.lock().epoch;
+        let file = File::open(self.path(name))?;
+        let bytes = file.metadata()?.len();
+        let open = Arc::new(OpenFile { file, bytes });
+        self.keep_open(name, epoch, &open);
+        Ok(open)
+    }
+
+    /// Puts `open` into the cache, unless a file was replaced or removed since `epoch`, when it was not open yet.
+    fn keep_open(&self, name: ObjectName, epoch: u64, open: &Arc<OpenFile>) {
+        let mut open_files = self.open_files.lock();
+        if name.kind().is_content_addressed() && open_files.epoch == epoch {
+            open_files.files.put(name, Arc::clone(open));
+        }
+    }
+
+    fn forget_open_file(&self, name: ObjectName) {
+        let mut open_files = self.open_files.lock();
+        open_files.epoch += 1;
+        open_files.files.pop(&name);
+    }
+}
+
+impl Backend for Local {
+    fn save(&self, name: ObjectName, data: &[u8]) -> Result<(), BackendError> {
+        let failed = |source| BackendError::from_io(Operation::Save, name, source);
+        let path = self.path(name);
+        let folder = path.parent().expect("objects lie below the root");
+        let may_replace = name.kind().is_content_addressed();
+
+        let old_bytes = match fs::metadata(&path) {
+            Ok(_) if !may_replace => return Err(BackendError::Exists { name }),
+            Ok(metadata) => Some(metadata.len()),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        if old_bytes == Some(data.len() as u64) {
+            // Another process may have renamed it a moment ago, and not have come to syncing the folder.
+            return sync_folder(folder).map_err(failed);
+        }
+
+        self.prepare_folder(folder).map_err(failed)?;
+        let temporary = match self.write_temporary(folder, data) {
+            // Somebody tidied up a folder that we remembered.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.folders.lock().clear();
+                self.prepare_folder(folder).and_then(|()| self.write_temporary(folder, data))
+            }
+            written => written,
+        }
+        .map_err(failed)?;
+
+        let placed = if may_replace { fs::rename(&temporary, &path) } else { rename_new(&temporary, &path) };
+        if let Err(error) = placed {
+            let _ = fs::remove_file(&temporary);
+            return Err(match error.kind() {
+                ErrorKind::AlreadyExists if !may_replace => BackendError::Exists { name },
+                _ => failed(error),
+            });
+        }
+        if old_bytes.is_some() {
+            self.forget_open_file(name);
+        }
+        sync_folder(folder).map_err(failed)
+    }
+
+    fn load(&self, name: ObjectName) -> Result<Vec<u8>, BackendError> {
+        fs::read(self.path(name)).map_err(|source| BackendError::from_io(Operation::Load, name, source))
+    }
+
+    fn load_range(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
+        let failed = |source| BackendError::from_io(Operation::LoadRange, name, source);
+        let wanted = range.end.max(range.start);
+
+        let cached = self.open_files.lock().files.get(&name).cloned();
+        // Too short is damaged, and may have been replaced since by another process.
+        let cached = cached.filter(|open| open.bytes >= wanted);
+        let open = cached.map_or_else(|| self.open_file(name), Ok).map_err(failed)?;
+        // Before memory is taken: the range may come from a damaged index.
+        if open.bytes < wanted {
+            return Err(BackendError::Short { name, wanted, got: open.bytes });
+        }
+
+        let bytes = usize::try_from(wanted - range.start).map_err(|_| failed(ErrorKind::OutOfMemory.into()))?;
+        let mut data = Vec::with_capacity(bytes);
+        while data.len() < bytes {
+            let at = range.start + data.len() as u64;
+            match rustix::io::pread(&open.file, spare_capacity(&mut data), at) {
+                Ok(0) => return Err(BackendError::Short { name, wanted, got: at }),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    // An open file that went stale (NFS) must not stand in the way of another try.
+                    self.forget_open_file(name);
+                    return Err(failed(error.into()));
+                }
+            }
+        }
+        data.truncate(bytes);
+        Ok(data)
+    }
+
+    fn list(&self, kind: ObjectKind, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), BackendError> {
+        self.each_file(kind, &mut |path, _| {
+            let below_root = path.strip_prefix(&self.root).ok().and_then(Path::to_str);
+            let name = below_root.and_then(|path| path.parse::<ObjectName>().ok()).filter(|name| name.kind() == kind);
+            if let Some(name) = name {
+                let metadata = fs::metadata(path)?;
+                if metadata.is_file() {
+                    each(name, metadata.len());
+                }
+            }
+            Ok(())
+        })
+        .map_err(|source| BackendError::List { kind, source })
+    }
+
+    fn size(&self, name: ObjectName) -> Result<u64, BackendError> {
+        fs::metadata(self.path(name))
+            .map(|metadata| metadata.len())
+            .map_err(|source| BackendError::from_io(Operation::Size, name, source))
+    }
+
+    fn remove(&self, name: ObjectName) -> Result<(), BackendError> {
+        let path = self.path(name);
+        let removed = fs::remove_file(&path);
+        self.forget_open_file(name);
+        match removed {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => removed.map_err(|source| BackendError::from_io(Operation::Remove, name, source))?,
+        }
+        // Also when it was gone: whoever removed it may not have come to syncing the folder.
+        self.sync_folder(path.parent().expect("objects lie below the root")).map_err(|source| BackendError::Io {
+            operation: Operation::Remove,
+            name,
+            source,
+        })
+    }
+
+    fn describe(&self) -> String {
+        format!("folder {}", self.root.display())
+    }
+}
+
+/// Renames `from` to `to` unless that is taken ([`ErrorKind::AlreadyExists`]).
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let error = match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => return Ok(()),
+        Err(error) => io::Error::from(error),
+    };
+    match error.kind() {
+        // NFS and several FUSE file systems know no such rename.
+        ErrorKind::InvalidInput | ErrorKind::Unsupported => link_new(from, to),
+        _ => Err(error),
+    }
+}
+
+/// Does what [`rename_new`] does, with a hard link.
+fn link_new(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Ok(()) => {}
+        // The answer of an NFS server may get lost, and the second request then finds our own link.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && fs::metadata(from)?.nlink() == 2 => {}
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
+            // Neither is known here, so a moment remains between looking and renaming. Names of these kinds are random
+            // except for the config, which is written once.
+            if fs::exists(to)? {
+                return Err(ErrorKind::AlreadyExists.into());
+            }
+            return fs::rename(from, to);
+        }
+        Err(error) => return Err(error),
+    }
+    // The object is in place: a second name left behind is only one more stale temporary file.
+    let _ = fs::remove_file(from);
+    Ok(())
+}
+
+/// Makes `path` unless it is there, durable either way.
+fn make_folder(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        // Made by another thread or process, which may not have come to syncing it.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+fn make_folder_with_parents(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    path.parent().map_or(Ok(()), make_folder_with_parents)?;
+    make_folder(path)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match File::open(path)?.sync_all() {
+        // Some file systems cannot (SMB, several over FUSE), and there is nothing better to do there.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
+        synced => synced,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use tempfile::TempDir;
+
+    use super::super::testing::{self, listing, name};
+    use super::*;
+
+    /// A repository that takes its folder along when it goes.
+    struct Scratch {
+        local: Local,
+        folder: TempDir,
+    }
+
+    impl std::ops::Deref for Scratch {
+        type Target = Local;
+
+        fn deref(&self) -> &Local {
+            &self.local
+        }
+    }
+
+    fn scratch() -> Scratch {
+        let folder = TempDir::new().unwrap();
+        Scratch { local: Local::create(folder.path()).unwrap(), folder }
+    }
+
+    fn files_below(folder: &Path) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+        }
+        files
+    }
+
+    #[test]
+    fn keeps_the_contract() {
+        testing::suite(|| Box::new(scratch()));
+    }
+
+    #[test]
+    fn create_makes_the_folder_and_its_parents() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("a/b");
+        Local::create(&path).unwrap().save(ObjectName::config(), b"x").unwrap();
+        for made in [path.clone(), folder.path().join("a")] {
+            assert_eq!(fs::metadata(made).unwrap().mode() & 0o777, 0o700);
+        }
+        // Once more is fine: that there is a repository shows with its config.
+        let again = Local::create(&path).unwrap();
+        assert!(matches!(again.save(ObjectName::config(), b"y"), Err(BackendError::Exists { .. })));
+        assert_eq!(Local::open(&path).unwrap().load(ObjectName::config()).unwrap(), b"x");
+    }
+
+    #[test]
+    fn create_refuses_what_is_not_ours() {
+        for (foreign, is_folder) in [("letter.txt", false), ("packs", false), ("config", true), ("photos", true)] {
+            let folder = TempDir::new().unwrap();
+            let path = folder.path().join(foreign);
+            if is_folder {
+                fs::create_dir(path).unwrap()
+            } else {
+                fs::write(path, b"").unwrap()
+            }
+            let error = Local::create(folder.path()).unwrap_err();
+            assert!(matches!(&error, BackendError::ForeignFolder { found, .. } if found == foreign), "{error:?}");
+            assert!(error.to_string().contains(foreign));
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(matches!(Local::create(file.path()), Err(BackendError::Folder { .. })));
+    }
+
+    #[test]
+    fn create_takes_an_unfinished_repository() {
+        let folder = TempDir::new().unwrap();
+        for known in ["keys", "packs", "lost+found"] {
+            fs::create_dir(folder.path().join(known)).unwrap();
+        }
+        fs::write(folder.path().join(".tmp-1-2"), b"con").unwrap();
+        Local::create(folder.path()).unwrap().save(ObjectName::config(), b"config").unwrap();
+    }
+
+    #[test]
+    fn open_needs_a_folder() {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, b"").unwrap();
+        for path in [folder.path().join("missing"), file.join("below"), file] {
+            let error = Local::open(&path).unwrap_err();
+            assert!(matches!(error, BackendError::NoFolder { .. }), "{error:?}");
+        }
+        assert!(!folder.path().join("missing").exists());
+    }
+
+    #[test]
+    fn files_and_folders_are_private() {
+        let local = scratch();
+        for kind in ObjectKind::ALL {
+            local.save(name(kind, 1), b"x").unwrap();
+            let path = local.path(name(kind, 1));
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600, "{kind}");
+            for folder in path.ancestors().skip(1).take_while(|&folder| folder != local.root) {
+                assert_eq!(fs::metadata(folder).unwrap().permissions().mode() & 0o7777, 0o700, "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_objects_remain_after_saves() {
+        let local = scratch();
+        for kind in ObjectKind::ALL {
+            local.save(name(kind, 1), b"x").unwrap();
+            let _ = local.save(name(kind, 1), b"yy");
+            let _ = local.save(name(kind, 1), b"zz");
+        }
+        let mut expected = ObjectKind::ALL.map(|kind| local.path(name(kind, 1))).to_vec();
+        let mut found = files_below(&local.root);
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_crash_while_saving_leaves_nothing_to_see() {
+        let local = scratch();
+        for kind in ObjectKind::ALL {
+            // As far as a killed process came: the folder is made, and part of the temporary file written.
+            let path = local.path(name(kind, 1));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path.with_file_name(".tmp-1-2"), b"who").unwrap();
+            assert!(listing(&*local, kind).is_empty());
+            assert!(matches!(local.load(name(kind, 1)), Err(BackendError::NotFound { .. })));
+        }
+        let local = Local::open(local.folder.path()).unwrap();
+        for kind in ObjectKind::ALL {
+            local.save(name(kind, 1), b"whole").unwrap();
+            assert_eq!(listing(&local, kind).into_values().collect::<Vec<_>>(), [5]);
+            assert_eq!(local.load(name(kind, 1)).unwrap(), b"whole");
+        }
+    }
+
+    #[test]
+    fn a_torn_pack_is_replaced_and_then_read() {
+        let local = scratch();
+        let name = name(ObjectKind::Pack, 1);
+        local.save(name, b"").unwrap();
+        fs::write(local.path(name), b"torn").unwrap();
+        assert_eq!(local.load_range(name, 0..4).unwrap(), b"torn");
+        local.save(name, b"whole").unwrap();
+        assert_eq!(local.load_range(name, 0..4).unwrap(), b"whol");
+    }
+
+    #[test]
+    fn a_pack_repaired_by_another_process_is_read() {
+        let local = scratch();
+        let name = name(ObjectKind::Pack, 1);
+        local.save(name, b"torn").unwrap();
+        assert!(local.load_range(name, 0..4).is_ok());
+        Local::open(local.folder.path()).unwrap().save(name, b"whole").unwrap();
+        assert_eq!(local.load_range(name, 0..5).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn open_files_are_few() {
+        let local = scratch();
+        for seed in 0..100 {
+            local.save(name(ObjectKind::Pack, seed), b"data").unwrap();
+            local.save(name(ObjectKind::Key, seed), b"data").unwrap();
+        }
+        for seed in 0..100 {
+            local.load_range(name(ObjectKind::Pack, seed), 0..4).unwrap();
+            local.load_range(name(ObjectKind::Key, seed), 0..4).unwrap();
+        }
+        let open_files = local.open_files.lock();
+        assert_eq!(open_files.files.len(), OPEN_FILES_MAX.get());
+        assert!(open_files.files.iter().all(|(name, _)| name.kind() == ObjectKind::Pack));
+    }
+
+    #[test]
+    fn a_file_opened_before_its_removal_is_not_kept_open() {
+        let local = scratch();
+        let (torn, gone) = (name(ObjectKind::Pack, 1), name(ObjectKind::Pack, 2));
+        for name in [torn, gone] {
+            local.save(name, b"torn").unwrap();
+            // One thread has opened the file and not yet put it into the cache, when another replaces or removes it.
+            let epoch = local.open_files.lock().epoch;
+            let open = local.open_file(name).unwrap();
+            if name == torn {
+                local.save(name, b"whole").unwrap()
+            } else {
+                local.remove(name).unwrap()
+            }
+            local.keep_open(name, epoch, &open);
+        }
+        assert_eq!(local.load_range(torn, 0..4).unwrap(), b"whol");
+        assert!(matches!(local.load_range(gone, 0..4), Err(BackendError::NotFound { .. })));
+    }
+
+    #[test]
+    fn foreign_files_are_passed_over() {
+        let local = scratch();
+        let pack = name(ObjectKind::Pack, 1);
+        local.save(pack, b"pack").unwrap();
+        let packs = local.root.join("packs");
+        let file = local.path(pack).file_name().unwrap().to_owned();
+        let other_folder = if local.path(pack).starts_with(packs.join("00")) { "01" } else { "00" };
+        fs::create_dir(packs.join(other_folder)).unwrap();
+        fs::create_dir(packs.join("zz")).unwrap();
+        fs::create_dir(packs.join("backup of packs")).unwrap();
+        fs::write(packs.join("ff"), b"a file where a folder should be").unwrap();
+        fs::write(packs.join(other_folder).join(&file), b"in the wrong folder").unwrap();
+        fs::write(packs.join(&file), b"in no folder").unwrap();
+        fs::write(local.path(pack).with_extension("bak"), b"foreign").unwrap();
+        fs::create_dir(local.root.join("index")).unwrap();
+        fs::create_dir(local.path(name(ObjectKind::Index, 1))).unwrap();
+        std::os::unix::fs::symlink("nowhere", local.path(name(ObjectKind::Index, 2))).unwrap();
+        assert_eq!(listing(&*local, ObjectKind::Pack), [(pack, 4)].into());
+        assert!(listing(&*local, ObjectKind::Index).is_empty());
+        assert!(listing(&*local, ObjectKind::Config).is_empty());
+    }
+
+    #[test]
+    fn a_folder_that_somebody_removed_is_made_again() {
+        let local = scratch();
+        let name = name(ObjectKind::Pack, 1);
+        local.save(name, b"data").unwrap();
+        fs::remove_dir_all(local.root.join("packs")).unwrap();
+        local.save(name, b"data").unwrap();
+        assert_eq!(local.load(name).unwrap(), b"data");
+    }
+
+    #[test]
+    fn a_root_that_went_away_is_an_error_and_not_empty() {
+        let local = scratch();
+        local.save(name(ObjectKind::Index, 1), b"data").unwrap();
+        fs::remove_dir_all(&local.root).unwrap();
+        for kind in ObjectKind::ALL {
+            assert!(matches!(local.list(kind, &mut |_, _| {}), Err(BackendError::List { .. })));
+            let saved = local.save(name(kind, 2), b"data");
+            assert!(matches!(saved, Err(BackendError::Io { .. })), "{saved:?}");
+            let removed = local.remove(name(kind, 1));
+            assert!(matches!(removed, Err(BackendError::Io { .. })), "{removed:?}");
+        }
+        assert!(!local.root.exists());
+    }
+
+    #[test]
+    fn stale_temporaries_are_removed() {
+        let local = scratch();
+        for kind in ObjectKind::ALL {
+            local.save(name(kind, 1), b"whole").unwrap();
+            let temporary = local.path(name(kind, 1)).with_file_name(".tmp-1-2");
+            fs::write(&temporary, b"who").unwrap();
+        }
+        let objects = ObjectKind::ALL.len();
+        assert_eq!(local.remove_stale_temporaries(Duration::from_secs(3600)).unwrap(), 0);
+        assert_eq!(files_below(&local.root).len(), 2 * objects);
+        assert_eq!(local.remove_stale_temporaries(Duration::ZERO).unwrap(), objects as u64);
+        assert_eq!(files_below(&local.root).len(), objects);
+    }
+
+    #[test]
+    fn without_the_rename_a_link_takes_the_name() {
+        let folder = TempDir::new().unwrap();
+        let (from, to) = (folder.path().join(".tmp-1-2"), folder.path().join("config"));
+        for place in [link_new, rename_new] {
+            fs::write(&from, b"new").unwrap();
+            place(&from, &to).unwrap();
+            assert!(!from.exists());
+            fs::write(&from, b"newer").unwrap();
+            assert_eq!(place(&from, &to).unwrap_err().kind(), ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&to).unwrap(), b"new");
+            fs::remove_file(&to).unwrap();
+        }
+    }
+
+    #[test]
+    fn regression_link_whose_answer_was_lost() {
+        let folder = TempDir::new().unwrap();
+        let (from, to) = (folder.path().join(".tmp-1-2"), folder.path().join("config"));
+        fs::write(&from, b"new").unwrap();
+        fs::hard_link(&from, &to).unwrap();
+        link_new(&from, &to).unwrap();
+        assert_eq!((fs::read(&to).unwrap(), from.exists()), (b"new".to_vec(), false));
+    }
+
+    #[test]
+    fn two_processes_do_not_share_temporary_files() {
+        let local = scratch();
+        let other = Local::open(local.folder.path()).unwrap();
+        other.temporary_next.store(local.temporary_next.load(Ordering::Relaxed), Ordering::Relaxed);
+        let (mine, _) = local.create_temporary(&local.root).unwrap();
+        let (theirs, _) = other.create_temporary(&local.root).unwrap();
+        assert_ne!(mine, theirs);
+    }
+}
