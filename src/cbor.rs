@@ -329,11 +329,17 @@ mod tests {
 
     #[test]
     fn hostile_lengths_and_depths_are_refused() {
-        assert_eq!(Reader::new(&[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).array(), Err(CborError::Truncated));
+        assert_eq!(
+            Reader::new(&[0x9b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).array(),
+            Err(CborError::Truncated)
+        );
         assert_eq!(Reader::new(&[0x5a, 0xff, 0xff, 0xff, 0xff, 1]).bytes(), Err(CborError::Truncated));
         assert_eq!(Reader::new(&[0x81; 1000]).skip(), Err(CborError::Unsupported));
         assert_eq!(Reader::new(&[0x5f]).skip(), Err(CborError::Unsupported));
-        assert_eq!(Reader::new(&[0xa2, 2, 0, 1, 0]).fields(|_, _| Ok::<_, CborError>(false)), Err(CborError::Unexpected { expected: "ascending keys" }));
+        assert_eq!(
+            Reader::new(&[0xa2, 2, 0, 1, 0]).fields(|_, _| Ok::<_, CborError>(false)),
+            Err(CborError::Unexpected { expected: "ascending keys" })
+        );
     }
 
     proptest! {

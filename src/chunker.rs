@@ -138,5 +138,5 @@ mod tests {
         assert_eq!(lengths(&chunker(1), &noise(512 << 10)), PINNED);
     }
 
-    const PINNED: [usize; 0] = [];
+    const PINNED: [usize; 9] = [87596, 72253, 90929, 18996, 35852, 97662, 65664, 32445, 22891];
 }

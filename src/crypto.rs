@@ -111,10 +111,12 @@ pub enum Purpose {
     KeyInfo,
     /// A record of what was taken away on purpose.
     Gc,
+    /// What a machine remembers about files, in its local state.
+    LocalState,
 }
 
 impl Purpose {
-    const ALL: [Purpose; 7] = [
+    const ALL: [Purpose; 8] = [
         Purpose::DataBlock,
         Purpose::MetaBlock,
         Purpose::PackFooter,
@@ -122,6 +124,7 @@ impl Purpose {
         Purpose::Snapshot,
         Purpose::KeyInfo,
         Purpose::Gc,
+        Purpose::LocalState,
     ];
 
     /// Returns the context string of the key derivation, which is the associated data too.
@@ -134,6 +137,7 @@ impl Purpose {
             Purpose::Snapshot => "strongroom format 1: snapshot",
             Purpose::KeyInfo => "strongroom format 1: key slot information",
             Purpose::Gc => "strongroom format 1: gc record",
+            Purpose::LocalState => "strongroom: local state",
         }
     }
 }
@@ -180,7 +184,7 @@ pub fn random<const N: usize>() -> [u8; N] {
 pub struct Keys {
     #[zeroize(skip)]
     cipher: Cipher,
-    sealing: [SivKey; 7],
+    sealing: [SivKey; 8],
     chunk_id: [u8; 32],
     node_id: [u8; 32],
     node_cut: [u8; 32],

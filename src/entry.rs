@@ -114,10 +114,9 @@ impl Segment {
                 }
                 Ok(Segment::Base64 { form, decoded_len: chunks_len(&chunks), chunks })
             }
-            (2, 3) => Ok(Segment::List {
-                len: reader.uint()?,
-                node: NodeRef { id: NodeId(reader.array_of()?), hint: None },
-            }),
+            (2, 3) => {
+                Ok(Segment::List { len: reader.uint()?, node: NodeRef { id: NodeId(reader.array_of()?), hint: None } })
+            }
             _ => Err(CborError::Unexpected { expected: "a segment" }),
         }
     }
@@ -177,6 +176,13 @@ impl Content {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Returns a hash that two contents share when they are stored as the same chunks.
+    pub fn identity(&self) -> blake3::Hash {
+        let mut out = Writer::new();
+        write_segments(&self.segments, &mut out);
+        blake3::hash(&out.into_bytes())
+    }
 }
 
 /// A reference that a node holds, in the order in which hints are stored.
@@ -219,7 +225,7 @@ pub struct Sums {
     pub dirs: u64,
     /// Entries at any depth: how many numbers a walk in preorder gives out.
     pub items: u64,
-    /// Files at any depth.
+    /// Files and symbolic links at any depth: everything but directories.
     pub files: u64,
     /// Bytes of files at any depth, as presented.
     pub bytes: u64,
@@ -399,7 +405,7 @@ impl Entry {
     pub fn sums(&self) -> Sums {
         match &self.kind {
             EntryKind::File(content) => Sums { entries: 1, dirs: 0, items: 1, files: 1, bytes: content.len() },
-            EntryKind::Symlink(_) => Sums { entries: 1, dirs: 0, items: 1, files: 0, bytes: 0 },
+            EntryKind::Symlink(_) => Sums { entries: 1, dirs: 0, items: 1, files: 1, bytes: 0 },
             EntryKind::Directory(dir) => {
                 let Sums { items, files, bytes, .. } = dir.sums;
                 Sums { entries: 1, dirs: 1, items: items.saturating_add(1), files, bytes }

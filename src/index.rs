@@ -174,10 +174,8 @@ mod tests {
             plaintext_len: blobs.iter().map(|blob| blob.len).sum(),
             blobs,
         });
-        let footer = (any::<bool>(), proptest::collection::vec(block, 0..5)).prop_map(|(data, blocks)| Footer {
-            kind: if data { PackKind::Data } else { PackKind::Meta },
-            blocks,
-        });
+        let footer = (any::<bool>(), proptest::collection::vec(block, 0..5))
+            .prop_map(|(data, blocks)| Footer { kind: if data { PackKind::Data } else { PackKind::Meta }, blocks });
         proptest::collection::vec((any::<[u8; 32]>().prop_map(PackId), footer), 0..5)
     }
 

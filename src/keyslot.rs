@@ -183,8 +183,7 @@ impl Slot {
         let mut plain = cbor::Writer::new();
         map.finish(&mut plain);
         let bound = [&binding(place)[..], &head].concat();
-        let info =
-            sealed::seal_bound(keys, Purpose::KeyInfo, &bound, &plain.into_bytes(), &mut Compressor::new(1));
+        let info = sealed::seal_bound(keys, Purpose::KeyInfo, &bound, &plain.into_bytes(), &mut Compressor::new(1));
 
         let mut object = cbor::Writer::new();
         object.array(2).bytes(&head).bytes(&info);

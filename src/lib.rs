@@ -24,5 +24,12 @@ pub mod tree;
 pub mod backend;
 pub mod config;
 pub mod keyslot;
+pub mod local;
 pub mod reader;
+pub mod repository;
 pub mod snapshot;
+pub mod store;
+
+pub mod backup;
+pub mod source;
+pub mod splitter;

@@ -1,23 +1,23 @@
 //! Reads mbox files, message by message.
 //!
-//! An mbox file (RFC 4155) is a row of messages, each after a line `From sender date` (the "From_ line") and, but for the
-//! last, followed by a blank line. There is no standard for what a From_ line looks like, nor for how body lines that look
-//! like one are kept apart from it; [`Messages`] takes the files of all common writers:
+//! An mbox file (RFC 4155) is a row of messages, each after a line `From sender date` (the "From_ line") and, but for
+//! the last, followed by a blank line. There is no standard for what a From_ line looks like, nor for how body lines
+//! that look like one are kept apart from it; [`Messages`] takes the files of all common writers:
 //!
-//! - A From_ line stands at the start of the file or after a blank line, starts with `From `, and holds a time of day, a
-//!   year of four digits, and a month's or weekday's name. A paragraph that begins with "From here on" is none.
+//! - A From_ line stands at the start of the file or after a blank line, starts with `From `, and holds a time of day,
+//!   a year of four digits, and a month's or weekday's name. A paragraph that begins with "From here on" is none.
 //! - Lines quoted as `>From ` (mboxo, mboxrd, mboxcl) are kept as they are. Which of them the writer quoted cannot be
 //!   known for sure (mboxo does not quote what was quoted already), and a backup keeps what the file holds.
-//! - `Content-Length` fields are not trusted, as programs that edited the file often left them wrong. In the rare mboxcl2
-//!   files, which quote nothing, an unquoted line that passes for a From_ line is therefore taken for one.
+//! - `Content-Length` fields are not trusted, as programs that edited the file often left them wrong. In the rare
+//!   mboxcl2 files, which quote nothing, an unquoted line that passes for a From_ line is therefore taken for one.
 //!
 //! A message's bytes are exactly those of the file after the From_ line, line endings included, without the one blank
 //! line that ends it. Memory is bounded by the largest message.
 
 use std::io::{self, BufRead, Read as _};
 
-/// Messages larger than this are an error. Mail services stop at 150 MB; a file in which no further From_ line is found must
-/// not fill the memory.
+/// Messages larger than this are an error. Exchange Online stops at 150 MB; a file in which no further From_ line is
+/// found must not fill the memory.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
 /// Where words of a From_ line are looked for; longer lines are not From_ lines for what stands behind this.
@@ -33,6 +33,8 @@ const NAMES: [&[u8]; 19] = [
 pub struct MboxMessage {
     /// Where the From_ line starts in the file.
     pub offset: u64,
+    /// Where the message itself starts in the file.
+    pub start: u64,
     /// The From_ line without its line ending.
     pub from_line: Vec<u8>,
     /// The message, as it stands in the file.
@@ -102,6 +104,7 @@ impl<R: BufRead> Messages<R> {
     /// Reads the message whose From_ line was read last, and the next From_ line.
     fn read_message(&mut self, offset: u64) -> Result<MboxMessage, MboxError> {
         let from_line = without_eol(&self.line).to_vec();
+        let start = self.offset;
         let mut message = Vec::new();
         let mut after_blank = false;
         loop {
@@ -123,7 +126,7 @@ impl<R: BufRead> Messages<R> {
         if after_blank {
             message.truncate(without_eol(&message).len());
         }
-        Ok(MboxMessage { offset, from_line, message })
+        Ok(MboxMessage { offset, start, from_line, message })
     }
 
     /// Reads up to the first From_ line. Returns its offset, or none if the file is empty.

@@ -11,8 +11,9 @@
 //!
 //! Because every split is proven, finding the bodies need not be exact, and the scan is liberal and light: it looks for
 //! `Content-Transfer-Encoding: base64` fields, wherever they stand, and tries the lines after the next blank line. It
-//! parses neither multipart boundaries nor nesting, so that attachments of messages nested at any depth are found alike,
-//! also where the structure around them is broken. A message that is itself encoded in base64 is decoded as a blob.
+//! parses neither multipart boundaries nor nesting, so that attachments of messages nested at any depth are found
+//! alike, also where the structure around them is broken. A message that is itself encoded in base64 is decoded as a
+//! blob.
 //!
 //! A body of which only a part has a regular layout (a footer of a mailing list, a line cut or joined on the way,
 //! missing padding, wrong padding bits) is split into runs that do, with raw bytes between them.
@@ -36,9 +37,8 @@ const PIECE_BYTES: usize = 8192;
 /// How an attachment's base64 text was laid out: enough to give back the exact bytes from the decoded ones.
 ///
 /// The text itself is canonical (standard alphabet, padded, unused bits zero), so that only its lines are described.
-/// Lines may have any length. (If that is no multiple of 4, the padding can be torn apart by a line ending; the last one or
-/// two bytes then stay raw.)
-/// Any value of the fields is valid.
+/// Lines may have any length. (If that is no multiple of 4, the padding can be torn apart by a line ending; the last
+/// one or two bytes then stay raw.) Any value of the fields is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Base64Form {
     /// Characters in each full line, without its line ending; need not be a multiple of 4. 0 means that the text is one
@@ -250,7 +250,7 @@ impl Run {
         let line_len = if unbroken { 0 } else { u32::try_from(line_len).ok()? };
         let mut form = Base64Form { line_len, crlf, final_eol: false };
         let len = form.encoded_len(decoded_len) as usize;
-        form.final_eol = text[len..].starts_with(form.eol());
+        form.final_eol = text.get(len..)?.starts_with(form.eol());
         Some((len + if form.final_eol { form.eol().len() } else { 0 }, form))
     }
 
@@ -834,7 +834,8 @@ mod tests {
         #[test]
         fn any_bytes_come_back(message in vec(any::<u8>(), 0..2000), body in vec(any::<u8>(), 0..2000)) {
             prop_assert!(join_segments(&split(&message)) == message);
-            let message = [b"Content-Transfer-Encoding: base64\n\n", &message[..], STANDARD.encode(body).as_bytes()].concat();
+            let text = STANDARD.encode(body);
+            let message = [b"Content-Transfer-Encoding: base64\n\n", &message[..], text.as_bytes()].concat();
             prop_assert!(join_segments(&split(&message)) == message);
         }
 
@@ -869,7 +870,13 @@ mod tests {
 
         /// A body in form is found whole, whatever its layout.
         #[test]
-        fn regular_bodies_are_decoded(len in DECODED_BYTES_MIN..5000, seed: u64, line_len in line_lens(), crlf: bool, tail in "(\n--b.*)?") {
+        fn regular_bodies_are_decoded(
+            len in DECODED_BYTES_MIN..5000,
+            seed: u64,
+            line_len in line_lens(),
+            crlf: bool,
+            tail in "(\n--b.*)?",
+        ) {
             // Where lines may end inside a group, the padding may be torn apart; that group then stays raw.
             let len = if line_len.is_multiple_of(4) { len } else { len.next_multiple_of(3) };
             let file = noise(len, seed);

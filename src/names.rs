@@ -46,8 +46,8 @@ pub fn safe_name(stem: &str, suffix: &str) -> String {
 
 /// Gives names that differ within one folder, also where case does not count.
 ///
-/// Two names are the same if they are equal after each character is mapped to upper and then to lower case, which joins at
-/// least what Windows and macOS join.
+/// Two names are the same if they are equal after each character is mapped to upper and then to lower case, which joins
+/// at least what Windows and macOS join.
 #[derive(Clone, Debug, Default)]
 pub struct UniqueNames {
     taken: HashSet<String>,
@@ -265,13 +265,13 @@ mod tests {
     fn many_equal_names_are_numbered_quickly() {
         let mut names = UniqueNames::new();
         let long = "x".repeat(250);
-        for i in 0..100_000 {
+        for i in 0..10_000 {
             names.claim("a.eml");
             // Different names that only differ where they are cut.
             names.reserve(&format!("{long}{i}.eml"));
             assert!(names.claim(&format!("{long}{i}.eml")).len() <= NAME_BYTES_MAX);
         }
-        assert_eq!(names.claim("a.eml"), "a (100001).eml");
+        assert_eq!(names.claim("a.eml"), "a (10001).eml");
     }
 
     fn is_sane(name: &str) -> bool {

@@ -441,13 +441,15 @@ mod tests {
             let block = BlockLocation { pack: PackId([pack; 32]), offset, len: block_len };
             Place::Stored(Location { block, offset: at, len })
         });
-        let place = prop_oneof![
-            Just(Place::Unknown),
-            (small(), small()).prop_map(|(offset, len)| Place::OwnBlock { offset, len }),
-            (small(), small(), small(), small())
-                .prop_map(|(block_offset, block_len, offset, len)| Place::OwnPack { block_offset, block_len, offset, len }),
-            stored,
-        ];
+        let place =
+            prop_oneof![
+                Just(Place::Unknown),
+                (small(), small()).prop_map(|(offset, len)| Place::OwnBlock { offset, len }),
+                (small(), small(), small(), small()).prop_map(|(block_offset, block_len, offset, len)| {
+                    Place::OwnPack { block_offset, block_len, offset, len }
+                }),
+                stored,
+            ];
         proptest::collection::vec((place, any::<bool>()), 0..20)
     }
 

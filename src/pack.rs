@@ -149,9 +149,8 @@ impl Footer {
 
     fn encode(&self) -> Vec<u8> {
         let blobs = self.blocks.iter().map(|block| block.blobs.len()).sum::<usize>();
-        let mut bytes = Vec::with_capacity(
-            FOOTER_HEADER_LEN + self.blocks.len() * BLOCK_RECORD_LEN + blobs * BLOB_RECORD_LEN,
-        );
+        let mut bytes =
+            Vec::with_capacity(FOOTER_HEADER_LEN + self.blocks.len() * BLOCK_RECORD_LEN + blobs * BLOB_RECORD_LEN);
         bytes.extend([FOOTER_VERSION, self.kind.code(), 0, 0]);
         bytes.extend((self.blocks.len() as u32).to_le_bytes());
         bytes.extend((blobs as u32).to_le_bytes());
@@ -274,7 +273,11 @@ pub fn open_footer(keys: &Keys, sealed_footer: Vec<u8>, pack_len: u64) -> Result
     let sealed_len = sealed_footer.len() as u64;
     let bytes = sealed::open(keys, Purpose::PackFooter, sealed_footer).map_err(PackError::Footer)?;
     let footer = Footer::decode(&bytes).ok_or(PackError::Malformed)?;
-    if footer.blocks_len() + sealed_len + TRAILER_LEN as u64 == pack_len { Ok(footer) } else { Err(PackError::Malformed) }
+    if footer.blocks_len() + sealed_len + TRAILER_LEN as u64 == pack_len {
+        Ok(footer)
+    } else {
+        Err(PackError::Malformed)
+    }
 }
 
 #[cfg(test)]

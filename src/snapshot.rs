@@ -192,7 +192,8 @@ impl Snapshot {
 
 impl Summary {
     fn numbers(&self) -> [u64; 9] {
-        let Summary { new, changed, moved, deleted, unchanged, failed, source_bytes, added_bytes, stored_bytes } = *self;
+        let Summary { new, changed, moved, deleted, unchanged, failed, source_bytes, added_bytes, stored_bytes } =
+            *self;
         [new, changed, moved, deleted, unchanged, failed, source_bytes, added_bytes, stored_bytes]
     }
 
@@ -217,8 +218,7 @@ fn read_location(value: &mut Reader<'_>) -> Result<Location, SnapshotError> {
     if value.array()? != 5 {
         return Err(SnapshotError::Malformed);
     }
-    let block =
-        BlockLocation { pack: PackId(value.array_of()?), offset: value.uint_as()?, len: value.uint_as()? };
+    let block = BlockLocation { pack: PackId(value.array_of()?), offset: value.uint_as()?, len: value.uint_as()? };
     let (offset, len): (u32, u32) = (value.uint_as()?, value.uint_as()?);
     offset.checked_add(len).ok_or(SnapshotError::Malformed)?;
     Ok(Location { block, offset, len })

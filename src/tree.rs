@@ -187,7 +187,9 @@ impl<'a> Entries<'a> {
         loop {
             let position = choose(&node, entries.before_leaf);
             let (child, level) = match &node.kind {
-                NodeKind::Inner { level, children } if position < children.len() => (children[position].node, level - 1),
+                NodeKind::Inner { level, children } if position < children.len() => {
+                    (children[position].node, level - 1)
+                }
                 NodeKind::Leaf(_) => {
                     entries.leaf = Some((node, position));
                     return Ok(entries);

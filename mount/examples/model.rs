@@ -65,14 +65,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 }
                 println!("total {}", now.iter().sum::<u64>() - before.iter().sum::<u64>());
                 before = now;
-            } else {
-                match unmounter.unmount() {
-                    Ok(how) => println!("unmounted: {how:?}"),
-                    Err(error) => println!("not unmounted: {error}"),
-                }
+            } else if let Err(error) = unmounter.unmount() {
+                eprintln!("not unmounted: {error}");
             }
         }
     });
     mounted.wait();
+    println!("unmounted: {:?}", mounted.unmounter().unmount()?);
     Ok(())
 }

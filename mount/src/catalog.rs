@@ -4,7 +4,8 @@
 //! - While mounted, a snapshot keeps its folder name, its slot and its place in the listing, whatever comes and goes
 //!   around it. Over remounts the slot stays the same unless two snapshots collide and the older one is gone.
 //! - A snapshot that left the catalog leaves the folder at once, but its view is kept until the kernel has forgotten the
-//!   last of its inodes: an open file stays readable. That is one counter for a snapshot, not a table of inodes.
+//!   last of its inodes: an open file stays readable. That is one counter for a snapshot, not a table of inodes. (What was
+//!   open when the snapshot left stays in the kernel's cache after it is closed, until memory is needed.)
 
 use crate::error::FsError;
 use crate::inode::Slot;
@@ -181,8 +182,7 @@ impl State {
         }
         changes.names.extend(kept.into_values().map(|folder| folder.name));
         changes.latest = self.newest != latest_before;
-        self.position_by_name =
-            self.folders.values().map(|folder| (folder.name.clone(), folder.position)).collect();
+        self.position_by_name = self.folders.values().map(|folder| (folder.name.clone(), folder.position)).collect();
         self.infos = infos;
         changes
     }

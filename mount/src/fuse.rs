@@ -61,7 +61,9 @@ fn system_time(time: Time) -> SystemTime {
     } else {
         SystemTime::UNIX_EPOCH.checked_add(whole)
     };
-    seconds.and_then(|seconds| seconds.checked_add(Duration::from_nanos(nanos.into()))).unwrap_or(SystemTime::UNIX_EPOCH)
+    seconds
+        .and_then(|seconds| seconds.checked_add(Duration::from_nanos(nanos.into())))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn file_type(kind: Kind) -> FileType {

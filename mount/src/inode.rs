@@ -44,7 +44,8 @@ impl Slot {
     /// Returns the slot that a snapshot would like to have, never [`Slot::ZERO`]. It depends on nothing but the id.
     pub fn preferred(id: &[u8; 32]) -> Slot {
         // FNV-1a, 64 bits: ids are hashes already, but a catalog may number its snapshots 1, 2, 3.
-        let hash = id.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+        let hash =
+            id.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
         let folded = (hash ^ (hash >> 32)) % u64::from(Self::COUNT);
         Slot(u32::try_from(folded).expect("reduced modulo a u32") + 1)
     }

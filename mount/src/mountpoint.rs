@@ -35,10 +35,10 @@ impl MountEntry {
     }
 }
 
-/// Returns the uppermost mount at `path`, if something is mounted there.
+/// Returns the uppermost mount at `path` (the last in the table), if something is mounted there.
 fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
     let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(table.split(|byte| *byte == b'\n').filter_map(parse).filter(|entry| entry.path == path).last())
+    Ok(table.split(|byte| *byte == b'\n').filter_map(parse).rfind(|entry| entry.path == path))
 }
 
 /// Reads a line `id parent major:minor root path options [tags] - type source options` (proc(5)).
@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn reads_a_line_of_the_mount_table() {
-        let line = br"36 35 0:98 / /mnt/two\040words rw,nosuid shared:1 master:2 - fuse.strongroom strongroom rw,user_id=0";
+        let line =
+            br"36 35 0:98 / /mnt/two\040words rw,nosuid shared:1 master:2 - fuse.strongroom strongroom rw,user_id=0";
         let entry = parse(line).unwrap();
         assert_eq!(entry.device, Device("0:98".into()));
         assert_eq!(entry.path, Path::new("/mnt/two words"));

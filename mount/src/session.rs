@@ -44,7 +44,6 @@ pub enum Owner {
 
 /// How to mount.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct Options {
     /// Whether other users may look inside, as far as permissions allow. Otherwise only the mounting user may.
     pub allow_other: bool,
@@ -146,7 +145,9 @@ impl MountError {
             MountError::AlreadyMounted { path } | MountError::DeadMount { path } => {
                 Some(format!("Take it away with `fusermount3 -u {}`, or name another folder.", path.display()))
             }
-            MountError::NoFuse => Some("Load it with `modprobe fuse`; a container needs `--device /dev/fuse`.".to_owned()),
+            MountError::NoFuse => {
+                Some("Load it with `modprobe fuse`; a container needs `--device /dev/fuse`.".to_owned())
+            }
             MountError::NotPermitted { .. } => {
                 Some("Install `fuse3`; `allow_other` needs `user_allow_other` in /etc/fuse.conf.".to_owned())
             }
@@ -212,7 +213,9 @@ pub fn mount(target: Target, at: &Path, options: &Options) -> Result<Mounted, Mo
 
     // Before mounting, so that there is no moment at which death would leave the mount behind.
     let guard = Guard::start(&path)
-        .inspect_err(|error| tracing::warn!(%error, "no mount guard: if this process is killed, the mount stays behind"))
+        .inspect_err(
+            |error| tracing::warn!(%error, "no mount guard: if this process is killed, the mount stays behind"),
+        )
         .ok();
     let session = match Session::new(Adapter::new(fs.clone(), requests.clone()), &path, &config(options)) {
         Ok(session) => session,
@@ -266,11 +269,7 @@ fn shows_stored_owner(options: &Options) -> bool {
 
 fn presentation(options: &Options) -> Presentation {
     let user = mounting_user();
-    Presentation {
-        owner: (!shows_stored_owner(options)).then_some(user),
-        mounted_by: user,
-        xattr: options.xattr,
-    }
+    Presentation { owner: (!shows_stored_owner(options)).then_some(user), mounted_by: user, xattr: options.xattr }
 }
 
 fn config(options: &Options) -> Config {

@@ -41,10 +41,8 @@ where
         NodeKind::Inner { level, .. } => *level,
         _ => 0,
     };
-    let mut edits: Edits = changes
-        .into_iter()
-        .map(|(name, entry)| (name, entry.map(|mut entry| Record::of_entry(&mut entry))))
-        .collect();
+    let mut edits: Edits =
+        changes.into_iter().map(|(name, entry)| (name, entry.map(|mut entry| Record::of_entry(&mut entry)))).collect();
     let mut editor = Editor { source, root: dir.root, cutter, sink, fresh: HashMap::new() };
     for level in 0..=top {
         edits = editor.edit_level(level, edits)?;

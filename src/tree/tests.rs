@@ -58,7 +58,8 @@ fn names() -> impl Strategy<Value = Box<[u8]>> {
 }
 
 fn entries() -> impl Strategy<Value = Model> {
-    let one = (names(), any::<u16>(), 0u64..4).prop_map(|(name, version, below)| (name.clone(), entry(&name, version, below)));
+    let one = (names(), any::<u16>(), 0u64..4)
+        .prop_map(|(name, version, below)| (name.clone(), entry(&name, version, below)));
     proptest::collection::vec(one, 0..200).prop_map(|entries| entries.into_iter().collect())
 }
 
@@ -75,7 +76,10 @@ fn build(model: &Model, cutter: build::Cutter<'_>, nodes: &mut Nodes) -> Directo
 }
 
 /// Half of the edits change or remove a name that is there.
-fn changes_of(model: &Model, edits: &[(prop::sample::Index, Box<[u8]>, Option<u16>)]) -> BTreeMap<Box<[u8]>, Option<Entry>> {
+fn changes_of(
+    model: &Model,
+    edits: &[(prop::sample::Index, Box<[u8]>, Option<u16>)],
+) -> BTreeMap<Box<[u8]>, Option<Entry>> {
     let change = |(number, (pick, name, version)): (usize, &(prop::sample::Index, Box<[u8]>, Option<u16>))| {
         let name = match model.is_empty() || number % 2 == 0 {
             true => name.clone(),
@@ -113,9 +117,11 @@ proptest! {
             let found = find(&nodes, &dir, &entry.name).unwrap().expect("it is there");
             prop_assert_eq!(found.entry(), entry);
             prop_assert_eq!(found.before, before);
-            prop_assert_eq!(nth(&nodes, &dir, number as u64).unwrap().expect("it is there").entry(), entry);
+            let found = nth(&nodes, &dir, number as u64).unwrap().expect("it is there");
+            prop_assert_eq!(found.entry(), entry);
             for rank in before.items..before.items + entry.sums().items {
-                prop_assert_eq!(at_rank(&nodes, &dir, rank).unwrap().expect("it is there").entry(), entry);
+                let found = at_rank(&nodes, &dir, rank).unwrap().expect("it is there");
+                prop_assert_eq!(found.entry(), entry);
             }
             before = before.checked_add(entry.sums()).unwrap();
         }

@@ -11,6 +11,7 @@
 //! their author's OneDrive and in a team's site, and documents that exist in several versions. The default sizes give
 //! about 15,000 files and 285 MB; docs/performance.md says how far other programs shrink it.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -139,7 +140,6 @@ pub fn generate(options: &Options, dir: &Path) -> Result<Summary> {
 /// Returns the `number`th employee; names stay unique by a number after twenty times twenty-four of them.
 pub fn employee(seed: u64, number: usize) -> Person {
     let mut rng = Rng::for_purpose(seed, &format!("employee {number}"));
-    // 24 and 5 and 20: each first name meets each last name once before a pair comes back.
     let (first, first_ascii) = FIRST_NAMES[number % FIRST_NAMES.len()];
     let (last, last_ascii) = LAST_NAMES[(number * 7 + number / FIRST_NAMES.len()) % LAST_NAMES.len()];
     let round = number / (FIRST_NAMES.len() * LAST_NAMES.len());
@@ -205,6 +205,8 @@ struct Tenant<'a> {
     logo: Arc<Vec<u8>>,
     /// Office documents in each user's OneDrive that mails may carry.
     documents: Vec<Vec<Attachment>>,
+    /// How many documents have got a size.
+    sizes: Cell<u64>,
     summary: Summary,
 }
 
@@ -216,8 +218,13 @@ impl<'a> Tenant<'a> {
             people: (0..options.users).map(|number| employee(options.seed, number)).collect(),
             logo: Arc::new(documents::logo(&mut Rng::for_purpose(options.seed, "logo"))),
             documents: vec![Vec::new(); options.users],
+            sizes: Cell::new(0),
             summary: Summary::default(),
         }
+    }
+
+    fn next_size(&self, rng: &mut Rng) -> usize {
+        documents::heavy_tailed_size(rng, self.sizes.replace(self.sizes.get() + 1))
     }
 
     fn home(&self, user: usize) -> PathBuf {
@@ -244,13 +251,13 @@ impl<'a> Tenant<'a> {
                 let unix = random_working_time(&mut rng);
                 let stem = self.vocabulary.title(&mut rng, language);
                 match rng.below(100) {
-                    0..6 => {
+                    0..8 => {
                         let folder = drive.join("Documents").join(rng.pick(&folders));
                         let versions = usize::from(rng.chance(30)) * rng.between(1, 3) as usize;
                         left -= self.write_document(&mut rng, user, &folder, &stem, unix, versions.min(left - 1))?;
                     }
-                    6..8 => {
-                        let size = documents::heavy_tailed_size(&mut rng);
+                    8..10 => {
+                        let size = self.next_size(&mut rng);
                         let photo = Kind::Jpeg.generate(&self.vocabulary, &mut rng, language, size);
                         let path =
                             files::free_name(&drive.join("Pictures"), &format!("IMG_{}", rng.below(9_999)), "jpg");
@@ -281,7 +288,7 @@ impl<'a> Tenant<'a> {
         edits: usize,
     ) -> Result<usize> {
         let kind = *rng.pick(&[Kind::Docx, Kind::Docx, Kind::Xlsx, Kind::Pptx, Kind::Pdf]);
-        let size = documents::heavy_tailed_size(rng);
+        let size = self.next_size(rng);
         let mut data = kind.generate(&self.vocabulary, rng, Language::English, size);
         let edits = if kind == Kind::Docx { edits } else { 0 };
         for version in 0..=edits {
@@ -318,31 +325,19 @@ impl<'a> Tenant<'a> {
 
     /// Writes a conversation into the mailboxes of all who took part, until `copies` messages have been written.
     fn write_conversation(&mut self, rng: &mut Rng, copies: u64) -> Result<()> {
-        let language = language(rng);
-        let topic = self.vocabulary.title(rng, language);
-        let mut members: Vec<usize> = (0..=rng.geometric(5)).map(|_| rng.index(self.people.len())).collect();
-        members.sort_unstable();
-        members.dedup();
-        // Half of all conversations are with somebody outside, most of those with one employee.
-        let outsider = (rng.chance(50) || members.len() == 1).then(|| outside_person(rng));
-        if outsider.is_some() && rng.chance(60) {
-            members.truncate(1);
-        }
-        let project = rng.chance(15).then(|| self.vocabulary.title(rng, Language::English));
-        let logo = rng.chance(45);
+        let conversation = self.conversation(rng);
         let mut sent = random_working_time(rng);
         let mut former: Option<Message> = None;
         for _ in 0..=rng.geometric(5) {
-            let author = if outsider.is_some() && rng.chance(50) { None } else { Some(*rng.pick(&members)) };
-            let mut message = self.message(rng, author, &members, outsider.as_ref(), &topic, language, sent, former);
-            message.logo = (logo && author.is_some()).then(|| self.logo.clone());
+            let message = self.message(rng, &conversation, sent, former.as_ref());
             let body = message.body();
-            for &member in &members {
+            for &member in &conversation.members {
                 if self.summary.mails == copies {
                     return Ok(());
                 }
                 let owner = self.people[member].clone();
-                let folder = self.home(member).join("Outlook").join(folder(rng, &message, &owner, project.as_deref()));
+                let folder = folder(rng, &message, &owner, conversation.project.as_deref());
+                let folder = self.home(member).join("Outlook").join(folder);
                 let content = message.delivered(&owner, &body);
                 files::write(&files::free_name(&folder, &mail_file_stem(&message), "eml"), &content, sent)?;
                 self.summary.mails += 1;
@@ -354,65 +349,78 @@ impl<'a> Tenant<'a> {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that a message depends on")]
-    fn message(
-        &self,
-        rng: &mut Rng,
-        author: Option<usize>,
-        members: &[usize],
-        outsider: Option<&Person>,
-        topic: &str,
-        language: Language,
-        sent: i64,
-        former: Option<Message>,
-    ) -> Message {
-        let from = match (author, outsider) {
-            (Some(author), _) => self.people[author].clone(),
-            (None, Some(outsider)) => outsider.clone(),
-            (None, None) => unreachable!("only a conversation with an outsider has messages from one"),
+    fn conversation(&self, rng: &mut Rng) -> Conversation {
+        let language = language(rng);
+        let mut members: Vec<usize> = (0..=rng.geometric(5)).map(|_| rng.index(self.people.len())).collect();
+        members.sort_unstable();
+        members.dedup();
+        // Half of all conversations are with somebody outside, most of those with one employee.
+        let outsider = (rng.chance(50) || members.len() == 1).then(|| outside_person(rng));
+        if outsider.is_some() && rng.chance(60) {
+            members.truncate(1);
+        }
+        Conversation {
+            topic: self.vocabulary.title(rng, language),
+            language,
+            members,
+            outsider,
+            project: rng.chance(15).then(|| self.vocabulary.title(rng, Language::English)),
+            logo: rng.chance(40),
+        }
+    }
+
+    fn message(&self, rng: &mut Rng, conversation: &Conversation, sent: i64, former: Option<&Message>) -> Message {
+        let Conversation { topic, language, members, outsider, .. } = conversation;
+        let (author, from) = match outsider {
+            Some(outsider) if rng.chance(50) => (None, outsider.clone()),
+            _ => {
+                let author = *rng.pick(members);
+                (Some(author), self.people[author].clone())
+            }
         };
         let mut others: Vec<Person> = members.iter().map(|&member| self.people[member].clone()).collect();
-        others.extend(outsider.cloned());
+        others.extend(outsider.clone());
         others.retain(|person| person.address != from.address);
         if others.is_empty() {
             others.push(from.clone());
         }
         let cc = others.split_off(others.len().min(3));
-        let attachments = self.attachments(rng, author, language, former.as_ref());
-        let logo = author.is_some() && rng.chance(70);
-        let (text, html) = mail::compose(&paragraphs(&self.vocabulary, rng, language), &from, logo, former.as_ref());
+        let attachments = self.attachments(rng, author, conversation, former);
+        let logo = author.is_some() && conversation.logo;
+        let (text, html) = mail::compose(&paragraphs(&self.vocabulary, rng, *language), &from, logo, former);
         let mut references = Vec::new();
-        if let Some(former) = &former {
+        if let Some(former) = former {
             references.clone_from(&former.references);
             references.push(former.id.clone());
         }
-        let subject = if former.is_some() { format!("RE: {topic}") } else { topic.to_owned() };
         let host = if author.is_some() { "eurprd04.prod.outlook.com" } else { "mail.fabrikam.com" };
-        let id = format!("<{}PR04MB{}{}@{host}>", rng.hex(5), rng.below(9_999), rng.hex(24));
+        // A quoted message brings the picture of its signature along.
+        let logo = (logo || former.is_some_and(|former| former.logo.is_some())).then(|| self.logo.clone());
         Message {
             from,
             to: others,
             cc,
-            subject,
-            topic: topic.to_owned(),
+            subject: if former.is_some() { format!("RE: {topic}") } else { topic.clone() },
+            topic: topic.clone(),
             sent,
-            id,
+            id: format!("<{}PR04MB{}{}@{host}>", rng.hex(5), rng.below(9_999), rng.hex(24)),
             references,
-            language,
+            language: *language,
             text,
             html,
-            logo: None,
+            logo,
             attachments,
             external: author.is_none(),
         }
     }
 
-    /// About a sixth of the first messages carry a document, and some replies send the same one again.
+    /// About a sixth of the first messages carry a document, and some replies send the same one again. What is large goes
+    /// to few people.
     fn attachments(
         &self,
         rng: &mut Rng,
         author: Option<usize>,
-        language: Language,
+        conversation: &Conversation,
         former: Option<&Message>,
     ) -> Vec<Attachment> {
         if let Some(former) = former {
@@ -422,17 +430,32 @@ impl<'a> Tenant<'a> {
             return Vec::new();
         }
         let own = author.map(|author| &self.documents[author]).filter(|documents| !documents.is_empty());
-        match own {
-            Some(own) if rng.chance(60) => vec![rng.pick(own).clone()],
+        let attachment = match own {
+            Some(own) if rng.chance(60) => rng.pick(own).clone(),
             _ => {
                 let kind = *rng.pick(&Kind::ALL);
-                let size = documents::heavy_tailed_size(rng);
-                let data = Arc::new(kind.generate(&self.vocabulary, rng, language, size));
-                let name = format!("{}.{}", self.vocabulary.title(rng, language), kind.extension());
-                vec![Attachment { name, media_type: kind.media_type(), data }]
+                let size = self.next_size(rng);
+                let data = Arc::new(kind.generate(&self.vocabulary, rng, conversation.language, size));
+                let name = format!("{}.{}", self.vocabulary.title(rng, conversation.language), kind.extension());
+                Attachment { name, media_type: kind.media_type(), data }
             }
-        }
+        };
+        let copies = conversation.members.len();
+        if copies * attachment.data.len() > 2_500_000 { Vec::new() } else { vec![attachment] }
     }
+}
+
+/// Who writes to whom about what.
+struct Conversation {
+    topic: String,
+    language: Language,
+    /// Employees who take part; at least one.
+    members: Vec<usize>,
+    outsider: Option<Person>,
+    /// The folder into which the members file it.
+    project: Option<String>,
+    /// Whether employees sign with the company's logo.
+    logo: bool,
 }
 
 fn outside_person(rng: &mut Rng) -> Person {
@@ -484,7 +507,7 @@ mod tests {
         for _ in 0..1_000 {
             let unix = random_working_time(&mut rng);
             let date = Date::from_unix(unix);
-            assert!((BEGIN..END).contains(&unix) && (7..=19).contains(&date.hour) && date.weekday % 6 != 0);
+            assert!((BEGIN..END).contains(&unix) && (7..=19).contains(&date.hour) && (1..=5).contains(&date.weekday));
         }
     }
 }

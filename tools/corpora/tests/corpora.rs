@@ -106,7 +106,8 @@ fn few_messages_hold_the_needle() {
     let (_temp, dir, summary) =
         tenant(&office::Options { users: 2, mails_per_user: 2_000, files_per_user: 1, ..small(1) });
     let parser = MessageParser::new();
-    let found = files::list(&dir, ".eml").expect("messages").iter().filter(|path| {
+    let mails = files::list(&dir, ".eml").expect("messages");
+    let found = mails.iter().filter(|path| {
         let raw = fs::read(path).expect("a message");
         parser.parse(&raw).expect("a message").body_text(0).is_some_and(|text| text.contains(words::NEEDLE))
     });

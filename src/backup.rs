@@ -1,0 +1,594 @@
+//! Makes a snapshot of a source.
+//!
+//! ```text
+//! walk ─► batches ─► splitters (one a core) ─► in order again ─► trees ─► snapshot
+//! ```
+//!
+//! The walk and the trees are sequential, what lies between is not. A batch holds neighbours, so that they stay
+//! neighbours in storage; the number of batches under way is bounded, so a giant file among small ones cannot pile up
+//! the results behind it.
+
+use crate::cbor;
+use crate::chunker::Chunker;
+use crate::compress::{Compressor, META_LEVEL};
+use crate::crypto::Keys;
+use crate::entry::{Directory, Entry, EntryKind, Timestamp};
+use crate::id::SnapshotId;
+use crate::local::LocalState;
+use crate::reader::{CacheSizes, ReadError, Reader};
+use crate::repository::{IndexSearch, Repository, RepositoryError};
+use crate::snapshot::{FAILURES_KEPT_MAX, Failure, Snapshot, Summary};
+use crate::source::{Event, Item, ItemKind, Meta, Source};
+use crate::splitter::{SplitError, Splitter};
+use crate::store::{Store, StoreError, Stored};
+use crate::tree::build::Cutter;
+use crate::tree::{self, Change, TreeBuilder};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// A batch ends at this many items or bytes.
+const BATCH_ITEMS_MAX: usize = 64;
+const BATCH_BYTES_MAX: u64 = 1 << 20;
+/// Batches between the walk and the trees, wherever they are.
+const BATCHES_UNDERWAY_MAX: usize = 256;
+/// Items that came or went are compared by content up to this many, to tell moves from changes.
+const MOVES_CONSIDERED_MAX: usize = 1_000_000;
+
+/// Why no snapshot was made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The source cannot be walked.
+    #[error("could not read what is to be backed up")]
+    Source(#[source] io::Error),
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// Storing failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Somebody asked to stop. What was stored stays and spares the next run the work.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<ReadError> for BackupError {
+    fn from(error: ReadError) -> Self {
+        BackupError::Repository(error.into())
+    }
+}
+
+/// What a backup run is asked to do.
+#[derive(Debug, Clone)]
+pub struct BackupOptions {
+    /// The name of the set.
+    pub set: String,
+    /// The name of this machine.
+    pub host: String,
+}
+
+/// How far a run is; read by whoever shows it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Items done.
+    pub items: AtomicU64,
+    /// Bytes of items done.
+    pub bytes: AtomicU64,
+    /// What was begun last.
+    pub current: Mutex<Vec<u8>>,
+}
+
+/// What a run did.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// What stands in it.
+    pub snapshot: Snapshot,
+    /// Everything that could not be read.
+    pub failures: Vec<Failure>,
+    /// What was passed over by its nature.
+    pub skipped: Vec<(Vec<u8>, &'static str)>,
+}
+
+/// Backs `source` up, and returns once the snapshot is durable.
+///
+/// # Errors
+/// See [`BackupError`]; there is no snapshot then, and everything that was there before is as it was. Items that cannot be
+/// read are no error: they are reported, and carried over from the snapshot before where it has them.
+pub fn backup(
+    repository: &Arc<Repository>,
+    mut local: LocalState,
+    source: &mut dyn Source,
+    options: &BackupOptions,
+    progress: &Progress,
+    cancel: &AtomicBool,
+) -> Result<Report, BackupError> {
+    let started = now();
+    let adopted = local.sync(repository)?;
+    let snapshots = repository.snapshots()?;
+    let previous = snapshots.iter().rev().find(|(_, snapshot)| snapshot.set == options.set).map(|(_, s)| s.clone());
+    let root = source.root().map_err(BackupError::Source)?;
+    let store = Arc::new(Store::new(repository.clone(), local, adopted));
+    let reader = repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default());
+
+    let run = Run { repository, store: &store, set: &options.set, progress, cancel };
+    let trees = run.trees(source, root, previous.as_ref(), &reader);
+    let store = Arc::into_inner(store).expect("the threads of the run have ended");
+    let trees = match trees {
+        Ok(trees) => trees,
+        Err(error) => {
+            // What was stored is kept for the next run; the error that ended this one is the one to tell.
+            return Err(match (store.finish(), error) {
+                (Err(first), BackupError::Store(StoreError::GivenUp)) => first.into(),
+                (_, error) => error,
+            });
+        }
+    };
+    let (local, stored) = store.finish()?;
+    commit(repository, &local, &reader, options, Commit { started, snapshots, previous, trees, stored })
+}
+
+struct Run<'a> {
+    repository: &'a Arc<Repository>,
+    store: &'a Arc<Store>,
+    set: &'a str,
+    progress: &'a Progress,
+    cancel: &'a AtomicBool,
+}
+
+/// What the walk came to.
+struct Trees {
+    root: Entry,
+    failures: Vec<Failure>,
+    skipped: Vec<(Vec<u8>, &'static str)>,
+}
+
+struct Batch {
+    number: u64,
+    events: Vec<Event>,
+    /// Given back when the trees have taken the batch.
+    _ticket: Ticket,
+}
+
+/// A place among the batches under way.
+struct Ticket(Receiver<()>);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let _ = self.0.try_recv();
+    }
+}
+
+/// What became of an event.
+enum Outcome {
+    Enter { meta: Meta },
+    Leave,
+    Entry(Box<Entry>),
+    Failed { path: Vec<u8>, error: String },
+    Skipped { path: Vec<u8>, reason: &'static str },
+}
+
+struct Done {
+    number: u64,
+    outcomes: Vec<Outcome>,
+    _ticket: Ticket,
+}
+
+impl Run<'_> {
+    fn trees(
+        &self,
+        source: &mut dyn Source,
+        root: Meta,
+        previous: Option<&Snapshot>,
+        reader: &Reader,
+    ) -> Result<Trees, BackupError> {
+        let splitters = std::thread::available_parallelism().map_or(1, usize::from);
+        let chunker = Arc::new(Chunker::new(self.repository.config().chunker, self.repository.keys()));
+        let (to_splitters, batches) = bounded::<Batch>(splitters);
+        let (to_trees, done) = bounded::<Done>(BATCHES_UNDERWAY_MAX);
+        std::thread::scope(|scope| {
+            let walking = scope.spawn(move || self.walk(source, &to_splitters));
+            let working: Vec<_> = (0..splitters)
+                .map(|_| {
+                    let (batches, to_trees) = (batches.clone(), to_trees.clone());
+                    let splitter = Splitter::new(self.store.clone(), self.repository.keys().clone(), chunker.clone());
+                    scope.spawn(move || self.split_batches(splitter, &batches, &to_trees))
+                })
+                .collect();
+            drop((batches, to_trees));
+            let trees = self.assemble(root, &done, previous, reader);
+            // Ends the stages before, should this one have given up.
+            drop(done);
+            let walked = walking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            for worker in working {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            if self.cancel.load(Ordering::Relaxed) {
+                return Err(BackupError::Interrupted);
+            }
+            walked.map_err(BackupError::Source)?;
+            trees
+        })
+    }
+
+    /// Cuts the walk into batches.
+    fn walk(&self, source: &mut dyn Source, output: &Sender<Batch>) -> io::Result<()> {
+        let (take_ticket, tickets) = bounded(BATCHES_UNDERWAY_MAX);
+        let mut number = 0;
+        let mut events = Vec::new();
+        let (mut items, mut bytes) = (0, 0);
+        let mut send = |events: &mut Vec<Event>| {
+            if take_ticket.send(()).is_err() || self.cancel.load(Ordering::Relaxed) {
+                return ControlFlow::Break(());
+            }
+            let batch = Batch { number, events: std::mem::take(events), _ticket: Ticket(tickets.clone()) };
+            number += 1;
+            if output.send(batch).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let walked = source.walk(&mut |event| {
+            if let Event::Item(Item { kind: ItemKind::File { content, .. }, .. }) = &event {
+                bytes += content.len_hint();
+            }
+            items += 1;
+            events.push(event);
+            if items < BATCH_ITEMS_MAX && bytes < BATCH_BYTES_MAX {
+                return ControlFlow::Continue(());
+            }
+            (items, bytes) = (0, 0);
+            send(&mut events)
+        })?;
+        if walked.is_continue() && !events.is_empty() {
+            let _ = send(&mut events);
+        }
+        Ok(())
+    }
+
+    fn split_batches(
+        &self,
+        splitter: Splitter,
+        input: &Receiver<Batch>,
+        output: &Sender<Done>,
+    ) -> Result<(), StoreError> {
+        let keys = self.repository.keys();
+        let compressor = Compressor::new(META_LEVEL);
+        let mut worker = Worker { run: self, keys, splitter, compressor, facts: Vec::new() };
+        for batch in input {
+            if self.cancel.load(Ordering::Relaxed) {
+                break;
+            }
+            let outcomes = batch.events.into_iter().map(|event| worker.process(event)).collect::<Result<_, _>>()?;
+            worker.finish_batch()?;
+            if output.send(Done { number: batch.number, outcomes, _ticket: batch._ticket }).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Builds the trees from the outcomes, in the order of the walk.
+    fn assemble(
+        &self,
+        root: Meta,
+        done: &Receiver<Done>,
+        previous: Option<&Snapshot>,
+        reader: &Reader,
+    ) -> Result<Trees, BackupError> {
+        let cutter = Cutter::new(self.repository.keys(), self.repository.config().node_size);
+        let mut assembler = Assembler {
+            store: self.store,
+            cutter,
+            reader,
+            previous: previous.map(Snapshot::directory),
+            folders: vec![(root, TreeBuilder::new(cutter))],
+            failures: Vec::new(),
+            skipped: Vec::new(),
+        };
+        let mut next = 0;
+        let mut early = BTreeMap::new();
+        for batch in done {
+            early.insert(batch.number, batch);
+            while let Some(batch) = early.remove(&next) {
+                batch.outcomes.into_iter().try_for_each(|outcome| assembler.take(outcome))?;
+                next += 1;
+            }
+        }
+        if self.cancel.load(Ordering::Relaxed) || !early.is_empty() {
+            return Err(BackupError::Interrupted);
+        }
+        assembler.finish()
+    }
+}
+
+/// One thread that turns items into entries.
+struct Worker<'a> {
+    run: &'a Run<'a>,
+    keys: &'a Keys,
+    splitter: Splitter,
+    compressor: Compressor,
+    /// Facts to remember once the batch's chunks are on their way.
+    facts: Vec<([u8; 32], Vec<u8>)>,
+}
+
+impl Worker<'_> {
+    fn process(&mut self, event: Event) -> Result<Outcome, StoreError> {
+        Ok(match event {
+            Event::Enter { meta, .. } => Outcome::Enter { meta },
+            Event::Leave => Outcome::Leave,
+            Event::Failed { path, error, .. } => Outcome::Failed { path, error },
+            Event::Skipped { path, reason } => Outcome::Skipped { path, reason },
+            Event::Item(item) => {
+                let path = item.path.clone();
+                self.run.progress.current.lock().clone_from(&path);
+                match self.entry(item) {
+                    Ok(entry) => {
+                        self.run.progress.items.fetch_add(1, Ordering::Relaxed);
+                        self.run.progress.bytes.fetch_add(entry.sums().bytes, Ordering::Relaxed);
+                        Outcome::Entry(Box::new(entry))
+                    }
+                    Err(SplitError::Item(error)) => Outcome::Failed { path, error: error.to_string() },
+                    Err(SplitError::Store(error)) => return Err(error),
+                }
+            }
+        })
+    }
+
+    fn entry(&mut self, item: Item) -> Result<Entry, SplitError> {
+        let Item { meta, path, kind, facts } = item;
+        let (content, fingerprint) = match kind {
+            ItemKind::Symlink(target) => return Ok(entry_of(meta, EntryKind::Symlink(target))),
+            ItemKind::File { content, fingerprint } => (content, fingerprint),
+        };
+        let key = self.facts_key(&path);
+        if let Some(known) = self.unchanged(&key, &fingerprint)? {
+            // Name, owner and permissions may be others although the content is the same.
+            return Ok(Entry { facts: known.facts, ..entry_of(meta, known.kind) });
+        }
+        let split = self.splitter.split(&*content)?;
+        let mut entry = entry_of(meta, EntryKind::File(split.content));
+        entry.facts = if split.facts == Default::default() { facts } else { split.facts };
+        if !content.is_unchanged() {
+            tracing::warn!(path = %String::from_utf8_lossy(&path), "changed while it was read");
+        } else if !fingerprint.is_empty() {
+            self.facts.push((key, remembered(&fingerprint, &entry)));
+        }
+        Ok(entry)
+    }
+
+    fn facts_key(&self, path: &[u8]) -> [u8; 32] {
+        let mut name = Vec::with_capacity(self.run.set.len() + 1 + path.len());
+        name.extend_from_slice(self.run.set.as_bytes());
+        name.push(0);
+        name.extend_from_slice(path);
+        self.keys.chunk_id(&name).0
+    }
+
+    /// Returns what is remembered of a file whose fingerprint is as it was and whose content is all there.
+    fn unchanged(&self, key: &[u8; 32], fingerprint: &[u8]) -> Result<Option<Entry>, StoreError> {
+        if fingerprint.is_empty() {
+            return Ok(None);
+        }
+        let Some(bytes) = self.run.store.local().facts(key) else { return Ok(None) };
+        let Some((found, entry)) = bytes.split_at_checked(fingerprint.len()) else { return Ok(None) };
+        let Ok(entry) = Entry::read(&mut cbor::Reader::new(entry)) else { return Ok(None) };
+        let Some(content) = entry.content() else { return Ok(None) };
+        // What is remembered may have been pruned, or never stored for good.
+        let mut complete = found == fingerprint;
+        for segment in &content.segments {
+            complete = complete && self.run.store.has_segment(segment)?;
+        }
+        Ok(complete.then_some(entry))
+    }
+
+    fn finish_batch(&mut self) -> Result<(), StoreError> {
+        self.splitter.flush()?;
+        let facts = self.facts.iter().map(|(key, value)| (key, value.as_slice()));
+        self.run.store.local().put_facts(facts, &mut self.compressor)?;
+        self.facts.clear();
+        Ok(())
+    }
+}
+
+fn entry_of(meta: Meta, kind: EntryKind) -> Entry {
+    let mut entry = Entry::new(&meta.name, kind, meta.mtime);
+    entry.mode = meta.mode;
+    entry.owner = meta.owner;
+    entry
+}
+
+fn remembered(fingerprint: &[u8], entry: &Entry) -> Vec<u8> {
+    let mut bytes = fingerprint.to_vec();
+    bytes.extend(entry.encode());
+    bytes
+}
+
+/// Builds trees from outcomes.
+struct Assembler<'a> {
+    store: &'a Store,
+    cutter: Cutter<'a>,
+    reader: &'a Reader,
+    previous: Option<&'a Directory>,
+    /// The folders on the way to where the walk is.
+    folders: Vec<(Meta, TreeBuilder<'a>)>,
+    failures: Vec<Failure>,
+    skipped: Vec<(Vec<u8>, &'static str)>,
+}
+
+impl Assembler<'_> {
+    fn take(&mut self, outcome: Outcome) -> Result<(), BackupError> {
+        match outcome {
+            Outcome::Enter { meta } => self.folders.push((meta, TreeBuilder::new(self.cutter))),
+            Outcome::Leave => {
+                let (meta, builder) = self.folders.pop().expect("a walk leaves only what it entered");
+                let dir = builder.finish(&mut self.store)?;
+                self.push(entry_of(meta, EntryKind::Directory(dir)))?;
+            }
+            Outcome::Entry(entry) => self.push(*entry)?,
+            Outcome::Failed { path, error } => {
+                let path_text = String::from_utf8_lossy(&path).into_owned();
+                let carried = self.carry_over(&path)?;
+                tracing::warn!(path = path_text, error, carried, "could not be read");
+                self.failures.push(Failure { path, error });
+            }
+            Outcome::Skipped { path, reason } => self.skipped.push((path, reason)),
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, entry: Entry) -> Result<(), BackupError> {
+        let (_, builder) = self.folders.last_mut().expect("a walk does not leave its root");
+        Ok(builder.push(entry, &mut self.store)?)
+    }
+
+    /// Takes what cannot be read from the snapshot before, if that has it.
+    fn carry_over(&mut self, path: &[u8]) -> Result<bool, BackupError> {
+        let Some(previous) = self.previous else { return Ok(false) };
+        // The snapshot before may be damaged: then there is nothing to carry over, which is no reason to stop.
+        let Ok(Some(found)) = tree::find_path(self.reader, previous, path) else { return Ok(false) };
+        let entry = found.entry().clone();
+        if let Some(content) = entry.content()
+            && !content.segments.iter().all(|segment| self.store.has_segment(segment).unwrap_or(false))
+        {
+            return Ok(false);
+        }
+        self.push(entry)?;
+        Ok(true)
+    }
+
+    fn finish(mut self) -> Result<Trees, BackupError> {
+        let (meta, builder) = self.folders.pop().expect("a walk does not leave its root");
+        let dir = builder.finish(&mut self.store)?;
+        let root = entry_of(meta, EntryKind::Directory(dir));
+        Ok(Trees { root, failures: self.failures, skipped: self.skipped })
+    }
+}
+
+/// What a snapshot is committed from.
+struct Commit {
+    started: Timestamp,
+    snapshots: Vec<(SnapshotId, Snapshot)>,
+    previous: Option<Snapshot>,
+    trees: Trees,
+    stored: Stored,
+}
+
+fn commit(
+    repository: &Arc<Repository>,
+    local: &LocalState,
+    reader: &Reader,
+    options: &BackupOptions,
+    Commit { started, snapshots, previous, trees, stored }: Commit,
+) -> Result<Report, BackupError> {
+    let Trees { mut root, failures, skipped } = trees;
+    let EntryKind::Directory(dir) = &mut root.kind else { unreachable!("made of a directory") };
+    dir.root.hint = Some(Store::location(local, dir.root.id.into())?);
+    let mut summary = summarise(reader, previous.as_ref().map(Snapshot::directory), dir)?;
+    summary.failed = failures.len() as u64;
+    summary.added_bytes = stored.added_bytes;
+    summary.stored_bytes = stored.stored_bytes;
+
+    let named: HashSet<_> = snapshots.iter().flat_map(|(_, snapshot)| &snapshot.parents).collect();
+    let parents = snapshots.iter().map(|(id, _)| *id).filter(|id| !named.contains(id)).collect();
+    let keys = repository.key_ids()?;
+    let snapshot = Snapshot {
+        started,
+        finished: now(),
+        set: options.set.clone(),
+        host: options.host.clone(),
+        root,
+        parents,
+        keys,
+        summary,
+        failures: failures.iter().take(FAILURES_KEPT_MAX).cloned().collect(),
+        source_state: BTreeMap::new(),
+        program: format!("strongroom {}", env!("CARGO_PKG_VERSION")),
+    };
+    let id = repository.save_snapshot(&snapshot)?;
+    let seen = snapshots.iter().map(|(id, _)| *id).chain([id]);
+    local.remember(seen, snapshot.keys.iter().copied()).map_err(RepositoryError::from)?;
+    local.flush().map_err(RepositoryError::from)?;
+    Ok(Report { id, snapshot, failures, skipped })
+}
+
+/// Counts what differs from the snapshot before, walking only that.
+fn summarise(reader: &Reader, previous: Option<&Directory>, now: &Directory) -> Result<Summary, ReadError> {
+    let mut summary = Summary { source_bytes: now.sums.bytes, ..Summary::default() };
+    let Some(previous) = previous else {
+        return Ok(Summary { new: now.sums.files, ..summary });
+    };
+    let mut counts = Counts::default();
+    counts.compare(reader, previous, now)?;
+    let moved = counts.moved();
+    summary.moved = moved;
+    summary.new = counts.came - moved;
+    summary.deleted = counts.went - moved;
+    summary.changed = counts.changed;
+    summary.unchanged = now.sums.files.saturating_sub(counts.came + counts.changed);
+    Ok(summary)
+}
+
+/// What came, went and changed between two snapshots.
+#[derive(Default)]
+struct Counts {
+    came: u64,
+    went: u64,
+    changed: u64,
+    /// By content: how often it came, how often it went.
+    contents: HashMap<blake3::Hash, (u64, u64)>,
+}
+
+impl Counts {
+    fn compare(&mut self, reader: &Reader, old: &Directory, new: &Directory) -> Result<(), ReadError> {
+        let mut below = Vec::new();
+        tree::diff(reader, old, new, |change| {
+            match change {
+                Change::Added(entry) => self.count_all(reader, entry, true)?,
+                Change::Removed(entry) => self.count_all(reader, entry, false)?,
+                Change::Changed(before, after) => match (before.directory(), after.directory()) {
+                    (Some(before), Some(after)) if before.root != after.root => below.push((*before, *after)),
+                    // A folder whose own time or permissions changed is no item.
+                    (Some(_), Some(_)) => {}
+                    (None, None) => self.changed += 1,
+                    _ => {
+                        self.count_all(reader, before, false)?;
+                        self.count_all(reader, after, true)?;
+                    }
+                },
+            }
+            Ok::<_, ReadError>(())
+        })?;
+        below.iter().try_for_each(|(before, after)| self.compare(reader, before, after))
+    }
+
+    fn count_all(&mut self, reader: &Reader, entry: &Entry, came: bool) -> Result<(), ReadError> {
+        if let Some(dir) = entry.directory() {
+            for found in tree::Entries::new(reader, dir)? {
+                self.count_all(reader, found?.entry(), came)?;
+            }
+            return Ok(());
+        }
+        *if came { &mut self.came } else { &mut self.went } += 1;
+        if let Some(content) = entry.content()
+            && !content.is_empty()
+            && self.contents.len() < MOVES_CONSIDERED_MAX
+        {
+            let (comings, goings) = self.contents.entry(content.identity()).or_default();
+            *if came { comings } else { goings } += 1;
+        }
+        Ok(())
+    }
+
+    fn moved(&self) -> u64 {
+        self.contents.values().map(|(came, went)| came.min(went)).sum()
+    }
+}
+
+fn now() -> Timestamp {
+    let now = jiff::Timestamp::now();
+    Timestamp { secs: now.as_second(), nanos: now.subsec_nanosecond().max(0) as u32 }
+}

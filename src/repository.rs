@@ -1,0 +1,554 @@
+//! The one door to a repository: creating, opening, and its objects by name.
+//!
+//! Opening reads `config` and the key slots and nothing else, so it costs the same however much is stored. What changes the
+//! repository writes in an order that leaves it valid at every instant: packs, then index objects, then the snapshot.
+
+use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
+use crate::cbor::{MapWriter, Writer};
+use crate::compress::{Compressor, META_LEVEL};
+use crate::config::{Config, ConfigError};
+use crate::crypto::{Cipher, Keys, MasterKey, Purpose, random};
+use crate::id::{IndexId, KeyId, PackId, RepositoryId, SnapshotId};
+use crate::index::{Index, MalformedIndex};
+use crate::keyslot::{MalformedSlot, PasswordCost, RecoveryKey, Slot, SlotInfo, SlotKind};
+use crate::local::LocalError;
+use crate::pack::{self, Footer, PackError, TRAILER_LEN};
+use crate::reader::{CacheSizes, Lookup, ReadError, Reader};
+use crate::sealed::{self, OpenError};
+use crate::snapshot::{Snapshot, SnapshotError};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Why something could not be done with a repository.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepositoryError {
+    /// There is none.
+    #[error("there is no repository at {place}")]
+    NoRepository {
+        /// Where it was looked for.
+        place: String,
+    },
+    /// There is one already.
+    #[error("there is a repository at {place} already")]
+    Exists {
+        /// Where it is.
+        place: String,
+    },
+    /// The password or recovery key opens no slot.
+    #[error("no key slot opens with this password (tried {tried})")]
+    NoKeyFits {
+        /// How many slots there are.
+        tried: usize,
+    },
+    /// The storage failed.
+    #[error("the storage of the repository failed")]
+    Backend(#[from] BackendError),
+    /// Something could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The `config` object cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A key slot is damaged.
+    #[error("key slot {key} cannot be read")]
+    Slot {
+        /// The slot.
+        key: KeyId,
+        /// What is wrong with it.
+        source: MalformedSlot,
+    },
+    /// An object that is sealed as a whole does not open.
+    #[error("{name} {source}")]
+    Sealed {
+        /// The object.
+        name: ObjectName,
+        /// What is wrong with it.
+        source: OpenError,
+    },
+    /// A pack's footer cannot be read.
+    #[error("pack {pack} cannot be read")]
+    Pack {
+        /// The pack.
+        pack: PackId,
+        /// What is wrong with it.
+        source: PackError,
+    },
+    /// An index object cannot be read.
+    #[error("index {index} cannot be read")]
+    Index {
+        /// The object.
+        index: IndexId,
+        /// What is wrong with it.
+        source: MalformedIndex,
+    },
+    /// A snapshot cannot be read.
+    #[error("snapshot {snapshot} cannot be read")]
+    Snapshot {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What is wrong with it.
+        source: SnapshotError,
+    },
+    /// No snapshot is meant by what was asked for.
+    #[error("no snapshot matches {asked:?}")]
+    NoSnapshot {
+        /// What was asked for.
+        asked: String,
+    },
+    /// More than one is.
+    #[error("{asked:?} matches {matches} snapshots")]
+    Ambiguous {
+        /// What was asked for.
+        asked: String,
+        /// How many match.
+        matches: usize,
+    },
+    /// Taking the slot away would leave nothing that opens the repository.
+    #[error("key slot {key} is the last one")]
+    LastSlot {
+        /// The slot.
+        key: KeyId,
+    },
+    /// There is no such slot.
+    #[error("there is no key slot {asked:?}")]
+    NoSlot {
+        /// What was asked for.
+        asked: String,
+    },
+    /// The cost of trying a password is beyond reason.
+    #[error("the cost of a password must be between 8 KiB and 4 GiB of memory")]
+    Cost,
+    /// The local state cannot be used.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+}
+
+impl RepositoryError {
+    /// Returns whether the repository is damaged, rather than out of reach for now or wrongly asked for.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            RepositoryError::Read(error) => error.is_damage(),
+            RepositoryError::Backend(error) => {
+                matches!(error, BackendError::NotFound { .. } | BackendError::Short { .. })
+            }
+            RepositoryError::Config(error) => !matches!(error, ConfigError::Version(_)),
+            RepositoryError::Slot { .. }
+            | RepositoryError::Sealed { .. }
+            | RepositoryError::Pack { .. }
+            | RepositoryError::Index { .. } => true,
+            RepositoryError::Snapshot { source, .. } => !matches!(source, SnapshotError::Version(_)),
+            _ => false,
+        }
+    }
+}
+
+type Result<T> = std::result::Result<T, RepositoryError>;
+
+/// What a new repository is made with.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    /// How everything is sealed.
+    pub cipher: Cipher,
+    /// What it costs to try a password.
+    pub cost: PasswordCost,
+}
+
+impl Default for CreateOptions {
+    fn default() -> Self {
+        Self { cipher: Cipher::Aes256Siv, cost: PasswordCost::default() }
+    }
+}
+
+/// A key slot in a list.
+#[derive(Debug, Clone)]
+pub struct SlotEntry {
+    /// Its name.
+    pub id: KeyId,
+    /// What opens it, and what its maker said of it; or that it is damaged.
+    pub slot: std::result::Result<(SlotKind, SlotInfo), MalformedSlot>,
+    /// The repository was opened with it.
+    pub in_use: bool,
+}
+
+/// An open repository.
+pub struct Repository {
+    backend: Arc<dyn Backend>,
+    config: Config,
+    master: MasterKey,
+    keys: Arc<Keys>,
+    opened_with: KeyId,
+}
+
+impl Repository {
+    /// Creates a repository and returns it with its recovery key, which is nowhere else.
+    ///
+    /// `config` is written last: an interrupted `create` leaves no repository, and can be repeated.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Exists`], or what the storage gives.
+    pub fn create(backend: Arc<dyn Backend>, password: &[u8], options: &CreateOptions) -> Result<(Self, RecoveryKey)> {
+        match backend.size(ObjectName::config()) {
+            Err(BackendError::NotFound { .. }) => {}
+            Ok(_) => return Err(RepositoryError::Exists { place: backend.describe() }),
+            Err(error) => return Err(error.into()),
+        }
+        // Without a config these belong to nothing.
+        for name in names(&*backend, ObjectKind::Key)? {
+            backend.remove(name)?;
+        }
+        let config = Config::new(RepositoryId(random()), options.cipher);
+        let master = MasterKey::generate();
+        let keys = Arc::new(Keys::derive(&master, config.cipher));
+        let (password_id, recovery_id) = (KeyId(random()), KeyId(random()));
+        let repository = Self { backend, config, master, keys, opened_with: password_id };
+        repository.add_password_slot(password_id, password, options.cost, "first password")?;
+        let recovery = RecoveryKey::generate();
+        repository.add_recovery_slot(recovery_id, &recovery, "recovery key")?;
+        let config = repository.config.encode(&repository.keys);
+        repository.backend.save(ObjectName::config(), &config)?;
+        Ok((repository, recovery))
+    }
+
+    /// Opens a repository with a password or its recovery key.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NoRepository`], [`RepositoryError::NoKeyFits`], or what the storage gives.
+    pub fn open(backend: Arc<dyn Backend>, secret: &[u8]) -> Result<Self> {
+        let object = match backend.load(ObjectName::config()) {
+            Err(BackendError::NotFound { .. }) => {
+                return Err(RepositoryError::NoRepository { place: backend.describe() });
+            }
+            object => object?,
+        };
+        let config = Config::decode(&object)?;
+        let mut slots = Vec::new();
+        for name in names(&*backend, ObjectKind::Key)? {
+            let id = KeyId::from_slice(name.id_bytes()).expect("key names have 16 bytes");
+            if let Ok(slot) = Slot::decode(&backend.load(name)?) {
+                slots.push((id, slot));
+            }
+        }
+        // The recovery slot costs nothing to try, a password slot some tenths of a second.
+        slots.sort_by_key(|(id, slot)| (slot.kind == SlotKind::Password, *id));
+        let opened = slots.iter().find_map(|(id, slot)| Some((*id, slot.open((config.id, *id), secret)?)));
+        let Some((opened_with, master)) = opened else {
+            return Err(RepositoryError::NoKeyFits { tried: slots.len() });
+        };
+        let keys = Arc::new(Keys::derive(&master, config.cipher));
+        Config::verify(&object, &keys)?;
+        Ok(Self { backend, config, master, keys, opened_with })
+    }
+
+    /// Returns the repository's id.
+    pub fn id(&self) -> RepositoryId {
+        self.config.id
+    }
+
+    /// Returns what it was created with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns its keys.
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.keys
+    }
+
+    /// Returns where its objects lie.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    // Key slots
+
+    fn add_password_slot(&self, id: KeyId, password: &[u8], cost: PasswordCost, label: &str) -> Result<()> {
+        let info = slot_info(label);
+        let slot = Slot::for_password((self.id(), id), (&self.master, &self.keys), password, cost, &info)
+            .ok_or(RepositoryError::Cost)?;
+        Ok(self.backend.save(ObjectName::key(id.0), &slot)?)
+    }
+
+    fn add_recovery_slot(&self, id: KeyId, recovery: &RecoveryKey, label: &str) -> Result<()> {
+        let slot = Slot::for_recovery((self.id(), id), (&self.master, &self.keys), recovery, &slot_info(label));
+        Ok(self.backend.save(ObjectName::key(id.0), &slot)?)
+    }
+
+    /// Adds a slot for another password.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn add_password(&self, password: &[u8], cost: PasswordCost, label: &str) -> Result<KeyId> {
+        let id = KeyId(random());
+        self.add_password_slot(id, password, cost, label)?;
+        Ok(id)
+    }
+
+    /// Adds a slot for a new recovery key and returns the key, which is nowhere else.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn add_recovery(&self, label: &str) -> Result<(KeyId, RecoveryKey)> {
+        let (id, recovery) = (KeyId(random()), RecoveryKey::generate());
+        self.add_recovery_slot(id, &recovery, label)?;
+        Ok((id, recovery))
+    }
+
+    /// Lists the key slots, the damaged ones too.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn slots(&self) -> Result<Vec<SlotEntry>> {
+        let mut slots = Vec::new();
+        for id in self.key_ids()? {
+            let slot = Slot::decode(&self.backend.load(ObjectName::key(id.0))?)
+                .and_then(|slot| Ok((slot.kind, slot.info((self.id(), id), &self.keys)?)));
+            slots.push(SlotEntry { id, slot, in_use: id == self.opened_with });
+        }
+        Ok(slots)
+    }
+
+    /// Removes the slot whose id begins with `asked`, and leaves a record of it.
+    ///
+    /// # Errors
+    /// [`RepositoryError::LastSlot`] if nothing else opens the repository, [`RepositoryError::NoSlot`] if no slot or
+    /// more than one is meant.
+    pub fn remove_slot(&self, asked: &str) -> Result<KeyId> {
+        let slots = self.slots()?;
+        let matching: Vec<_> = slots.iter().filter(|slot| slot.id.to_string().starts_with(asked)).collect();
+        let [slot] = matching.as_slice() else {
+            return Err(RepositoryError::NoSlot { asked: asked.to_owned() });
+        };
+        if !slots.iter().any(|other| other.id != slot.id && other.slot.is_ok()) {
+            return Err(RepositoryError::LastSlot { key: slot.id });
+        }
+        self.record_removal(&[slot.id], &[])?;
+        self.backend.remove(ObjectName::key(slot.id.0))?;
+        Ok(slot.id)
+    }
+
+    /// Returns the ids of the key slots.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn key_ids(&self) -> Result<Vec<KeyId>> {
+        Ok(self.ids(ObjectKind::Key)?.into_iter().map(KeyId).collect())
+    }
+
+    // Records of what was removed on purpose
+
+    /// Leaves a record that these were removed on purpose, before they are.
+    fn record_removal(&self, keys: &[KeyId], snapshots: &[SnapshotId]) -> Result<()> {
+        let mut map = MapWriter::default();
+        map.field(1).int(jiff::Timestamp::now().as_second());
+        let field = map.field(2).array(keys.len());
+        keys.iter().for_each(|id| _ = field.bytes(id.as_bytes()));
+        let field = map.field(3).array(snapshots.len());
+        snapshots.iter().for_each(|id| _ = field.bytes(id.as_bytes()));
+        let mut out = Writer::new();
+        map.finish(&mut out);
+        let id: [u8; 16] = random();
+        let record =
+            sealed::seal_bound(&self.keys, Purpose::Gc, &id, &out.into_bytes(), &mut Compressor::new(META_LEVEL));
+        Ok(self.backend.save(ObjectName::gc(id), &record)?)
+    }
+
+    /// Returns the key slots and snapshots that were removed on purpose.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Sealed`] for a damaged record, or what the storage gives.
+    pub fn removed(&self) -> Result<(Vec<KeyId>, Vec<SnapshotId>)> {
+        let (mut keys, mut snapshots) = (Vec::new(), Vec::new());
+        for name in names(&*self.backend, ObjectKind::Gc)? {
+            let sealed = self.backend.load(name)?;
+            let record = sealed::open_bound(&self.keys, Purpose::Gc, name.id_bytes(), sealed)
+                .map_err(|source| RepositoryError::Sealed { name, source })?;
+            let read = crate::cbor::Reader::new(&record).fields(|key, value| {
+                match key {
+                    2 => (0..value.array()?).try_for_each(|_| value.array_of().map(|id| keys.push(KeyId(id))))?,
+                    3 => (0..value.array()?)
+                        .try_for_each(|_| value.array_of().map(|id| snapshots.push(SnapshotId(id))))?,
+                    _ => return Ok::<_, crate::cbor::CborError>(false),
+                }
+                Ok(true)
+            });
+            read.map_err(|_| RepositoryError::Sealed { name, source: OpenError::Malformed })?;
+        }
+        Ok((keys, snapshots))
+    }
+
+    // Snapshots
+
+    /// Stores a snapshot, which commits the backup: everything it needs must be durable.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId> {
+        let sealed = self.seal(Purpose::Snapshot, &snapshot.encode());
+        let id = SnapshotId(*blake3::hash(&sealed).as_bytes());
+        self.backend.save(ObjectName::snapshot(id.0), &sealed)?;
+        Ok(id)
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Sealed`] or [`RepositoryError::Snapshot`] when it is damaged, or what the storage gives.
+    pub fn load_snapshot(&self, id: SnapshotId) -> Result<Snapshot> {
+        let plain = self.load_sealed(ObjectName::snapshot(id.0), Purpose::Snapshot)?;
+        Snapshot::decode(&plain).map_err(|source| RepositoryError::Snapshot { snapshot: id, source })
+    }
+
+    /// Returns the ids of all snapshots.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn snapshot_ids(&self) -> Result<Vec<SnapshotId>> {
+        Ok(self.ids(ObjectKind::Snapshot)?.into_iter().map(SnapshotId).collect())
+    }
+
+    /// Reads all snapshots, the oldest first. Damaged ones are left out with a warning: `check` says more.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn snapshots(&self) -> Result<Vec<(SnapshotId, Snapshot)>> {
+        let mut snapshots = Vec::new();
+        for id in self.snapshot_ids()? {
+            match self.load_snapshot(id) {
+                Ok(snapshot) => snapshots.push((id, snapshot)),
+                // Forgotten since it was listed, or damaged: neither hides the others.
+                Err(error) if error.is_damage() => tracing::warn!(snapshot = %id, %error, "snapshot left out"),
+                Err(error) => return Err(error),
+            }
+        }
+        snapshots.sort_by_key(|(id, snapshot)| (snapshot.started, *id));
+        Ok(snapshots)
+    }
+
+    // Packs and index objects
+
+    /// Returns all packs with their length in bytes.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn packs(&self) -> Result<HashMap<PackId, u64>> {
+        let mut packs = HashMap::new();
+        self.backend.list(ObjectKind::Pack, &mut |name, len| {
+            packs.extend(PackId::from_slice(name.id_bytes()).map(|id| (id, len)));
+        })?;
+        Ok(packs)
+    }
+
+    /// Returns the ids of all index objects.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn index_ids(&self) -> Result<Vec<IndexId>> {
+        Ok(self.ids(ObjectKind::Index)?.into_iter().map(IndexId).collect())
+    }
+
+    /// Reads the footer of a pack of `len` bytes, with two range reads.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Pack`] when it is damaged, or what the storage gives.
+    pub fn load_footer(&self, id: PackId, len: u64) -> Result<Footer> {
+        let name = ObjectName::pack(id.0);
+        let failed = |source| RepositoryError::Pack { pack: id, source };
+        let trailer_start = len.checked_sub(TRAILER_LEN as u64).ok_or_else(|| failed(PackError::NoTrailer))?;
+        let trailer = self.backend.load_range(name, trailer_start..len)?;
+        let footer_len = pack::footer_len(&trailer, len).map_err(failed)?;
+        let footer = self.backend.load_range(name, trailer_start - footer_len..trailer_start)?;
+        pack::open_footer(&self.keys, footer, len).map_err(failed)
+    }
+
+    /// Reads an index object.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Sealed`] or [`RepositoryError::Index`] when it is damaged, or what the storage gives.
+    pub fn load_index(&self, id: IndexId) -> Result<Index> {
+        let plain = self.load_sealed(ObjectName::index(id.0), Purpose::Index)?;
+        Index::decode(plain).map_err(|source| RepositoryError::Index { index: id, source })
+    }
+
+    /// Stores an index object over `packs`, which must be durable.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn save_index(&self, packs: &[(PackId, Footer)]) -> Result<IndexId> {
+        let sealed = self.seal(Purpose::Index, &crate::index::encode(packs));
+        let id = IndexId(*blake3::hash(&sealed).as_bytes());
+        self.backend.save(ObjectName::index(id.0), &sealed)?;
+        Ok(id)
+    }
+
+    /// Creates a reader that asks `lookup` where a hint leads nowhere.
+    pub fn reader(&self, lookup: Box<dyn Lookup>, sizes: CacheSizes) -> Reader {
+        Reader::new(self.backend.clone(), self.keys.clone(), lookup, sizes)
+    }
+
+    fn seal(&self, purpose: Purpose, plaintext: &[u8]) -> Vec<u8> {
+        sealed::seal(&self.keys, purpose, plaintext, &mut Compressor::new(META_LEVEL))
+    }
+
+    fn load_sealed(&self, name: ObjectName, purpose: Purpose) -> Result<Vec<u8>> {
+        let object = self.backend.load(name)?;
+        sealed::open(&self.keys, purpose, object).map_err(|source| RepositoryError::Sealed { name, source })
+    }
+
+    fn ids<const N: usize>(&self, kind: ObjectKind) -> Result<Vec<[u8; N]>> {
+        let mut ids: Vec<[u8; N]> =
+            names(&*self.backend, kind)?.iter().filter_map(|name| name.id_bytes().try_into().ok()).collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}
+
+fn names(backend: &dyn Backend, kind: ObjectKind) -> Result<Vec<ObjectName>> {
+    let mut names = Vec::new();
+    backend.list(kind, &mut |name, _| names.push(name))?;
+    Ok(names)
+}
+
+fn slot_info(label: &str) -> SlotInfo {
+    SlotInfo { created: jiff::Timestamp::now().as_second(), label: label.to_owned() }
+}
+
+/// Looks blobs up in the index objects, one after the other: for readers without local state, which seldom need it.
+pub struct IndexSearch {
+    repository: Arc<Repository>,
+    /// The object that answered last, which often answers next.
+    last: parking_lot::Mutex<Option<(IndexId, Arc<Index>)>>,
+}
+
+impl IndexSearch {
+    /// Creates a search over the index objects that there are when it is asked.
+    pub fn new(repository: Arc<Repository>) -> Self {
+        Self { repository, last: parking_lot::Mutex::new(None) }
+    }
+
+    fn search(&self, blob: &crate::id::BlobId) -> Result<Option<crate::pack::Location>> {
+        if let Some((_, index)) = &*self.last.lock()
+            && let Some(location) = index.find(blob)
+        {
+            return Ok(Some(location));
+        }
+        for id in self.repository.index_ids()? {
+            let index = match self.repository.load_index(id) {
+                Ok(index) => Arc::new(index),
+                Err(error) if error.is_damage() => continue,
+                Err(error) => return Err(error),
+            };
+            if let Some(location) = index.find(blob) {
+                *self.last.lock() = Some((id, index));
+                return Ok(Some(location));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Lookup for IndexSearch {
+    fn find(&self, blob: &crate::id::BlobId) -> std::result::Result<Option<crate::pack::Location>, ReadError> {
+        self.search(blob).map_err(|error| ReadError::Index(Box::new(error)))
+    }
+}

@@ -1,0 +1,115 @@
+//! Where items come from. A source walks what it has and tells what it meets; it knows nothing of the repository.
+//!
+//! The walk is a sequence of [`Event`]s in depth-first order, the names of one folder in ascending order of their
+//! bytes. Contents are read later, by other threads, through [`Content`].
+
+pub mod files;
+pub mod mbox;
+
+use crate::entry::{Facts, Timestamp};
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+
+/// What a source knows of an item or folder before its content is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// Its name in its folder.
+    pub name: Box<[u8]>,
+    /// When its content last changed.
+    pub mtime: Timestamp,
+    /// Permission bits, where they mean something.
+    pub mode: Option<u16>,
+    /// Owner and group, where they mean something.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// The bytes of an item, not read yet.
+pub trait Content: Send {
+    /// Returns roughly how many bytes there will be.
+    fn len_hint(&self) -> u64;
+
+    /// Opens it for reading.
+    ///
+    /// # Errors
+    /// When the item cannot be read; it then becomes a failure in the report, and the run goes on.
+    fn open(&self) -> io::Result<Box<dyn Read + '_>>;
+
+    /// Returns whether the item is still as it was when the walk met it. Asked after its bytes were read.
+    fn is_unchanged(&self) -> bool {
+        true
+    }
+}
+
+/// An item of a folder.
+pub struct Item {
+    /// What is known of it.
+    pub meta: Meta,
+    /// Its path from the root of the walk.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub kind: ItemKind,
+    /// What is known of it beyond its bytes; a file that is a mail says more of itself.
+    pub facts: Facts,
+}
+
+/// What an item is.
+pub enum ItemKind {
+    /// A file.
+    File {
+        /// Its bytes.
+        content: Box<dyn Content>,
+        /// As long as this is the same under the same path, the content is the same. Empty: never believed.
+        fingerprint: Vec<u8>,
+    },
+    /// A symbolic link with its target.
+    Symlink(Box<[u8]>),
+}
+
+/// What a source meets on its walk.
+pub enum Event {
+    /// A folder; everything up to its [`Event::Leave`] lies in it.
+    Enter {
+        /// What is known of it.
+        meta: Meta,
+        /// Its path from the root of the walk.
+        path: Vec<u8>,
+    },
+    /// The end of the folder entered last.
+    Leave,
+    /// An item of the folder entered last.
+    Item(Item),
+    /// Something of that folder that cannot be read.
+    Failed {
+        /// Its name.
+        name: Box<[u8]>,
+        /// Its path from the root of the walk.
+        path: Vec<u8>,
+        /// Why.
+        error: String,
+    },
+    /// Something of that folder that cannot be backed up by its nature, such as a socket.
+    Skipped {
+        /// Its path from the root of the walk.
+        path: Vec<u8>,
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+/// Takes the events of a walk; `Break` ends it early.
+pub type Sink<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
+
+/// Something that can be backed up.
+pub trait Source: Send {
+    /// Returns what is known of the root, under a name that means nothing.
+    ///
+    /// # Errors
+    /// When there is nothing to back up.
+    fn root(&self) -> io::Result<Meta>;
+
+    /// Walks everything under the root.
+    ///
+    /// # Errors
+    /// When the walk cannot go on at all. What fails for one item alone is an event.
+    fn walk(&mut self, sink: &mut Sink<'_>) -> io::Result<ControlFlow<()>>;
+}

@@ -1,0 +1,167 @@
+//! mbox files: each becomes a folder of messages, named like every mail of a backup.
+//!
+//! The file is read twice. The first pass finds the messages and names them, and keeps a place and a name for each (some
+//! 150 bytes); the second reads them in the order of their names.
+
+use super::{Content, Event, Item, ItemKind, Meta, Sink, Source};
+use crate::entry::{Facts, Timestamp};
+use crate::mail;
+use crate::mbox::{MboxError, Messages};
+use crate::names::{UniqueNames, mail_name};
+use crate::snapshot::ROOT_NAME;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::ops::ControlFlow;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A set of mbox files.
+pub struct Mboxes {
+    /// By the name of their folder.
+    files: BTreeMap<Box<[u8]>, PathBuf>,
+}
+
+impl Mboxes {
+    /// Creates a source of the messages in `files`. Two files with the same name get folders `name` and `name (2)`.
+    pub fn new(files: &[PathBuf]) -> Self {
+        let mut names = UniqueNames::new();
+        let mut by_name = BTreeMap::new();
+        for file in files {
+            let name = file.file_name().map(OsStrExt::as_bytes).unwrap_or(b"mbox");
+            let name = match std::str::from_utf8(name) {
+                Ok(text) => names.claim(text).into_bytes(),
+                Err(_) => name.to_vec(),
+            };
+            by_name.insert(name.into(), file.clone());
+        }
+        Self { files: by_name }
+    }
+
+    fn walk_file(file: &Path, folder: &[u8], sink: &mut Sink<'_>) -> Result<ControlFlow<()>, MboxError> {
+        let read_error = |source| MboxError::Read { offset: 0, source };
+        let opened = Arc::new(File::open(file).map_err(read_error)?);
+        let stat = opened.metadata().map_err(read_error)?;
+        let (messages, cut_off) = find_messages(&opened)?;
+        let mtime = Timestamp { secs: stat.mtime(), nanos: stat.mtime_nsec() as u32 };
+        let meta = Meta { name: folder.into(), mtime, mode: None, owner: None };
+        if sink(Event::Enter { meta, path: folder.to_vec() }).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        for (name, message) in messages {
+            let path = [folder, b"/", name.as_bytes()].concat();
+            let meta = Meta {
+                name: name.into_bytes().into(),
+                mtime: Timestamp { secs: message.date.unwrap_or(mtime.secs), nanos: 0 },
+                mode: None,
+                owner: None,
+            };
+            let content = Box::new(MessageContent { file: opened.clone(), message });
+            let kind = ItemKind::File { content, fingerprint: Vec::new() };
+            if sink(Event::Item(Item { meta, path, kind, facts: Facts::default() })).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        if let Some(error) = cut_off {
+            // Sorts behind every mail, and says that some are missing.
+            let name: Box<[u8]> = "\u{10ffff}".as_bytes().into();
+            let path = [folder, b"/", &name].concat();
+            if sink(Event::Failed { name, path, error: error_text(&error) }).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(sink(Event::Leave))
+    }
+}
+
+/// Where a message lies.
+struct Message {
+    offset: u64,
+    len: u64,
+    date: Option<i64>,
+}
+
+type Found = (BTreeMap<String, Message>, Option<MboxError>);
+
+/// Finds all messages, or those before the one that cannot be read and why.
+fn find_messages(file: &File) -> Result<Found, MboxError> {
+    let mut names = UniqueNames::new();
+    let mut messages = BTreeMap::new();
+    for message in Messages::new(BufReader::with_capacity(1 << 20, file)) {
+        let message = match message {
+            Ok(message) => message,
+            Err(error) if messages.is_empty() => return Err(error),
+            Err(error) => return Ok((messages, Some(error))),
+        };
+        let facts = mail::facts(&message.message);
+        let name = names.claim(&mail_name(facts.date, facts.from.as_deref(), facts.subject.as_deref()));
+        let place = Message { offset: message.start, len: message.message.len() as u64, date: facts.date };
+        messages.insert(name, place);
+    }
+    Ok((messages, None))
+}
+
+impl Source for Mboxes {
+    fn root(&self) -> io::Result<Meta> {
+        let mut mtime = Timestamp::default();
+        for file in self.files.values() {
+            let stat = std::fs::metadata(file)?;
+            mtime = mtime.max(Timestamp { secs: stat.mtime(), nanos: stat.mtime_nsec() as u32 });
+        }
+        Ok(Meta { name: ROOT_NAME.into(), mtime, mode: None, owner: None })
+    }
+
+    fn walk(&mut self, sink: &mut Sink<'_>) -> io::Result<ControlFlow<()>> {
+        for (name, file) in &self.files {
+            let walked = Self::walk_file(file, name, sink).or_else(|error| {
+                let error = error_text(&error);
+                Ok::<_, io::Error>(sink(Event::Failed { name: name.clone(), path: name.to_vec(), error }))
+            })?;
+            if walked.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+fn error_text(error: &MboxError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+struct MessageContent {
+    file: Arc<File>,
+    message: Message,
+}
+
+impl Content for MessageContent {
+    fn len_hint(&self) -> u64 {
+        self.message.len
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(MessageReader { file: &self.file, at: self.message.offset, left: self.message.len }))
+    }
+}
+
+/// Reads a part of a file without moving its position, which other threads share.
+struct MessageReader<'a> {
+    file: &'a File,
+    at: u64,
+    left: u64,
+}
+
+impl Read for MessageReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let read = self.file.read_at(&mut buffer[..wanted], self.at)?;
+        self.at += read as u64;
+        self.left -= read as u64;
+        Ok(read)
+    }
+}

@@ -1,0 +1,614 @@
+//! Writes chunks and nodes into a repository: the stages between a source and the backend.
+//!
+//! ```text
+//! append ─► open blocks ─► sealers (compress, encrypt) ─► packer ─► storer (hash, fsync) ─► local index ─► index objects
+//! put_node ─► queue of nodes ─► flush: waits until all content is stored, then seals and stores the nodes
+//! ```
+//!
+//! Every stage is a thread of its own and every channel between them is short, so that the stages overlap and memory stays
+//! flat: about `2 x pack size + (channel lengths + threads) x block size`.
+//!
+//! A node names the place of everything it refers to, so nodes are written after the content: they wait in a queue
+//! that is emptied when it holds [`NODE_QUEUE_BYTES_MAX`]. Nothing that [`Store::finish`] has confirmed is ever lost, and what
+//! an interrupted run stored is found by the next one through the footers of its packs.
+
+use crate::compress::{Compressor, DATA_LEVEL, META_LEVEL};
+use crate::crypto::Keys;
+use crate::entry::Segment;
+use crate::id::{BlobId, ChunkId, NodeId, PackId};
+use crate::index::BLOBS_PER_OBJECT;
+use crate::local::{LocalError, LocalState};
+use crate::node::{self, BlobRef, NewNode, Place};
+use crate::pack::{BlobRecord, Footer, Location, Pack, PackBuilder, PackKind};
+use crate::repository::{Repository, RepositoryError};
+use crate::sealed;
+use crate::tree::NodeSink;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+/// The queue of nodes is written when their canonical bytes reach this.
+const NODE_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Blocks of nodes are short, so that looking into a folder decodes little.
+const NODE_BLOCK_SIZE: usize = 256 << 10;
+/// Blocks waiting to be sealed or packed.
+const BLOCKS_WAITING_MAX: usize = 4;
+
+/// Why something could not be stored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// Another thread failed before; its error is reported by [`Store::finish`].
+    #[error("storing was given up after an earlier error")]
+    GivenUp,
+    /// A node refers to something that is stored nowhere: a fault of this program, noticed before it does harm.
+    #[error("{blob} was to be referred to, but is not stored")]
+    Lost {
+        /// What is not there.
+        blob: BlobId,
+    },
+    /// A block did not open right after it was sealed: memory or processor are faulty.
+    #[error("a block did not open after it was sealed; is the machine's memory sound?")]
+    Unsound,
+}
+
+impl From<LocalError> for StoreError {
+    fn from(error: LocalError) -> Self {
+        StoreError::Repository(error.into())
+    }
+}
+
+impl From<crate::reader::ReadError> for StoreError {
+    fn from(error: crate::reader::ReadError) -> Self {
+        StoreError::Repository(error.into())
+    }
+}
+
+/// What kind of bytes a chunk holds: like is put beside like, which compresses better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Texture {
+    /// Text: headers, bodies, markup, source code.
+    Text,
+    /// Everything else.
+    Binary,
+}
+
+/// A chunk that the repository may not have.
+pub struct NewChunk<'a> {
+    /// Its id.
+    pub id: ChunkId,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// What it is like.
+    pub texture: Texture,
+}
+
+/// How much was stored so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Bytes of new chunks before compression.
+    pub added_bytes: u64,
+    /// Bytes of packs and index objects.
+    pub stored_bytes: u64,
+}
+
+/// A block before it is sealed.
+struct OpenBlock {
+    number: u64,
+    plaintext: Vec<u8>,
+    blobs: Vec<BlobRecord>,
+}
+
+struct SealedBlock {
+    number: u64,
+    bytes: Vec<u8>,
+    blobs: Vec<BlobRecord>,
+}
+
+enum ToPacker {
+    Block(SealedBlock),
+    /// Store everything up to this block, then answer.
+    Flush {
+        below: u64,
+        done: Sender<()>,
+    },
+}
+
+enum ToStorer {
+    Pack(Box<Pack>),
+    Answer(Sender<()>),
+}
+
+/// Chunks on their way: appended, but not in the local index yet.
+#[derive(Default)]
+struct Blocks {
+    text: Vec<u8>,
+    text_blobs: Vec<BlobRecord>,
+    binary: Vec<u8>,
+    binary_blobs: Vec<BlobRecord>,
+    underway: HashSet<ChunkId>,
+    next_number: u64,
+}
+
+struct Shared {
+    repository: Arc<Repository>,
+    local: LocalState,
+    blocks: Mutex<Blocks>,
+    /// Packs that no index object speaks of yet.
+    unindexed: Mutex<Vec<(PackId, Footer)>>,
+    error: Mutex<Option<StoreError>>,
+    failed: AtomicBool,
+    added_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
+}
+
+/// Writes into a repository; see the module. Methods may be called from any thread.
+pub struct Store {
+    shared: Arc<Shared>,
+    to_sealers: Option<Sender<OpenBlock>>,
+    to_packer: Option<Sender<ToPacker>>,
+    nodes: Mutex<NodeQueue>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Starts the threads. `adopted` are packs without an index ([`LocalState::sync`]), which this run will index.
+    pub fn new(repository: Arc<Repository>, local: LocalState, adopted: Vec<(PackId, Footer)>) -> Self {
+        let shared = Arc::new(Shared {
+            repository,
+            local,
+            blocks: Mutex::default(),
+            unindexed: Mutex::new(adopted),
+            error: Mutex::default(),
+            failed: AtomicBool::new(false),
+            added_bytes: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
+        });
+        let (to_sealers, sealer_input) = bounded(BLOCKS_WAITING_MAX);
+        let (to_packer, packer_input) = bounded(BLOCKS_WAITING_MAX);
+        let (to_storer, storer_input) = bounded(1);
+        let sealers = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut threads = Vec::new();
+        for _ in 0..sealers {
+            let (shared, input, output) = (shared.clone(), sealer_input.clone(), to_packer.clone());
+            threads.push(std::thread::spawn(move || seal_blocks(&shared, &input, &output)));
+        }
+        let (packing, storing) = (shared.clone(), shared.clone());
+        threads.push(std::thread::spawn(move || pack_blocks(&packing, &packer_input, &to_storer)));
+        threads.push(std::thread::spawn(move || store_packs(&storing, &storer_input)));
+        Self { shared, to_sealers: Some(to_sealers), to_packer: Some(to_packer), nodes: Mutex::default(), threads }
+    }
+
+    /// Returns the local state.
+    pub fn local(&self) -> &LocalState {
+        &self.shared.local
+    }
+
+    /// Returns how much was stored so far.
+    pub fn stored(&self) -> Stored {
+        Stored {
+            added_bytes: self.shared.added_bytes.load(Ordering::Relaxed),
+            stored_bytes: self.shared.stored_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Returns whether a pack holds the chunk. One that is on its way counts as not there.
+    ///
+    /// # Errors
+    /// When the local index fails.
+    pub fn has_chunk(&self, id: ChunkId) -> Result<bool, StoreError> {
+        Ok(self.shared.local.find_blob(&id.into())?.is_some())
+    }
+
+    /// Returns whether a pack holds everything that `segment` refers to.
+    ///
+    /// A list counts when its node is there: nodes are stored after what they refer to.
+    ///
+    /// # Errors
+    /// When the local index fails.
+    pub fn has_segment(&self, segment: &Segment) -> Result<bool, StoreError> {
+        match segment {
+            Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => {
+                for chunk in chunks {
+                    if !self.has_chunk(chunk.id)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            Segment::List { node, .. } => Ok(self.shared.local.find_blob(&node.id.into())?.is_some()),
+        }
+    }
+
+    /// Stores those of `chunks` that are not on their way already; they will stand next to each other.
+    ///
+    /// Callers ask [`Store::has_chunk`] first: this does not look into the index.
+    ///
+    /// # Errors
+    /// [`StoreError::GivenUp`] when a stage behind has failed.
+    pub fn append<'a>(&self, chunks: impl Iterator<Item = NewChunk<'a>>) -> Result<(), StoreError> {
+        let block_size = self.shared.repository.config().block_size as usize;
+        // Blocks that are full leave in the order of their numbers, which the lock gives out.
+        let mut full = Vec::new();
+        {
+            let mut blocks = self.shared.blocks.lock();
+            for chunk in chunks {
+                if !blocks.underway.insert(chunk.id) {
+                    continue;
+                }
+                self.shared.added_bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+                full.extend(blocks.add(&chunk, block_size));
+            }
+        }
+        full.into_iter().try_for_each(|block| self.send_block(block))
+    }
+
+    fn send_block(&self, block: OpenBlock) -> Result<(), StoreError> {
+        let sender = self.to_sealers.as_ref().ok_or(StoreError::GivenUp)?;
+        sender.send(block).map_err(|_| StoreError::GivenUp)?;
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.shared.failed.load(Ordering::Relaxed) { Err(StoreError::GivenUp) } else { Ok(()) }
+    }
+
+    /// Waits until everything appended so far is durable and in the local index.
+    fn flush_content(&self) -> Result<(), StoreError> {
+        let (rest, below) = {
+            let mut blocks = self.shared.blocks.lock();
+            let rest: Vec<_> = [Texture::Text, Texture::Binary].into_iter().filter_map(|t| blocks.close(t)).collect();
+            (rest, blocks.next_number)
+        };
+        rest.into_iter().try_for_each(|block| self.send_block(block))?;
+        let (done, wait) = bounded(1);
+        let sender = self.to_packer.as_ref().ok_or(StoreError::GivenUp)?;
+        sender.send(ToPacker::Flush { below, done }).map_err(|_| StoreError::GivenUp)?;
+        wait.recv().map_err(|_| StoreError::GivenUp)?;
+        self.check()
+    }
+
+    /// Stores a node, unless the repository has it: children before their parents.
+    ///
+    /// # Errors
+    /// When an earlier stage failed or the queue of nodes could not be written.
+    pub fn put_node(&self, node: NewNode) -> Result<(), StoreError> {
+        let mut nodes = self.nodes.lock();
+        if nodes.queued.contains(&node.id) || self.shared.local.find_blob(&node.id.into())?.is_some() {
+            return Ok(());
+        }
+        self.shared.added_bytes.fetch_add(node.canonical.len() as u64, Ordering::Relaxed);
+        nodes.queued.insert(node.id);
+        nodes.bytes += node.canonical.len();
+        nodes.nodes.push(node);
+        if nodes.bytes < NODE_QUEUE_BYTES_MAX {
+            return Ok(());
+        }
+        self.flush_nodes(&mut nodes)
+    }
+
+    fn flush_nodes(&self, queue: &mut NodeQueue) -> Result<(), StoreError> {
+        self.flush_content()?;
+        let mut writer = NodeWriter::new(&self.shared);
+        for node in std::mem::take(queue).nodes {
+            writer.push(&node)?;
+        }
+        writer.finish()
+    }
+
+    /// Writes everything that waits, and the index objects; returns once all of it is durable.
+    ///
+    /// # Errors
+    /// The first error of any stage.
+    pub fn finish(mut self) -> Result<(LocalState, Stored), StoreError> {
+        let written = self.flush_nodes(&mut self.nodes.lock()).and_then(|()| self.flush_content());
+        self.stop();
+        if let Some(error) = self.shared.error.lock().take() {
+            return Err(error);
+        }
+        written?;
+        let packs = std::mem::take(&mut *self.shared.unindexed.lock());
+        if !packs.is_empty() {
+            self.shared.save_index(&packs)?;
+        }
+        let stored = self.stored();
+        let shared = self.shared.clone();
+        drop(self);
+        let shared = Arc::into_inner(shared).expect("all threads have ended");
+        shared.local.flush()?;
+        Ok((shared.local, stored))
+    }
+
+    fn stop(&mut self) {
+        self.to_sealers = None;
+        self.to_packer = None;
+        for thread in self.threads.drain(..) {
+            // A panic in a stage has been printed; the channels it leaves closed tell the others.
+            if thread.join().is_err() {
+                self.shared.fail(StoreError::GivenUp);
+            }
+        }
+    }
+
+    /// Returns where a blob lies that is stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] if it is not.
+    pub fn location(local: &LocalState, blob: BlobId) -> Result<Location, StoreError> {
+        local.find_blob(&blob)?.ok_or(StoreError::Lost { blob })
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl NodeSink for &Store {
+    type Error = StoreError;
+
+    fn put(&mut self, node: NewNode) -> Result<(), StoreError> {
+        self.put_node(node)
+    }
+}
+
+impl Blocks {
+    fn add(&mut self, chunk: &NewChunk<'_>, block_size: usize) -> Option<OpenBlock> {
+        let (plaintext, blobs) = match chunk.texture {
+            Texture::Text => (&mut self.text, &mut self.text_blobs),
+            Texture::Binary => (&mut self.binary, &mut self.binary_blobs),
+        };
+        if plaintext.capacity() == 0 {
+            plaintext.reserve_exact(block_size + chunk.bytes.len());
+        }
+        plaintext.extend_from_slice(chunk.bytes);
+        blobs.push(BlobRecord { id: chunk.id.into(), len: chunk.bytes.len() as u32 });
+        if plaintext.len() >= block_size { self.close(chunk.texture) } else { None }
+    }
+
+    fn close(&mut self, texture: Texture) -> Option<OpenBlock> {
+        let (plaintext, blobs) = match texture {
+            Texture::Text => (&mut self.text, &mut self.text_blobs),
+            Texture::Binary => (&mut self.binary, &mut self.binary_blobs),
+        };
+        if blobs.is_empty() {
+            return None;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        Some(OpenBlock { number, plaintext: std::mem::take(plaintext), blobs: std::mem::take(blobs) })
+    }
+}
+
+impl Shared {
+    fn fail(&self, error: StoreError) {
+        self.error.lock().get_or_insert(error);
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    fn save_index(&self, packs: &[(PackId, Footer)]) -> Result<(), StoreError> {
+        let index = self.repository.save_index(packs)?;
+        self.local.mark_indexed(index, packs.iter().map(|(id, _)| *id))?;
+        Ok(())
+    }
+
+    /// Stores a pack, then makes its blobs known.
+    fn save_pack(&self, pack: Pack) -> Result<(), StoreError> {
+        let name = crate::backend::ObjectName::pack(pack.id.0);
+        self.repository.backend().save(name, &pack.bytes).map_err(RepositoryError::from)?;
+        self.stored_bytes.fetch_add(pack.bytes.len() as u64, Ordering::Relaxed);
+        self.local.add_pack(pack.id, &pack.footer)?;
+        let full = {
+            let mut unindexed = self.unindexed.lock();
+            unindexed.push((pack.id, pack.footer));
+            let blobs = unindexed.iter().flat_map(|(_, footer)| &footer.blocks).map(|block| block.blobs.len());
+            (blobs.sum::<usize>() >= BLOBS_PER_OBJECT).then(|| std::mem::take(&mut *unindexed))
+        };
+        full.map_or(Ok(()), |packs| self.save_index(&packs))
+    }
+}
+
+fn seal_blocks(shared: &Shared, input: &Receiver<OpenBlock>, output: &Sender<ToPacker>) {
+    let mut compressor = Compressor::new(DATA_LEVEL);
+    for block in input {
+        let purpose = PackKind::Data.purpose();
+        let bytes = sealed::seal(shared.repository.keys(), purpose, &block.plaintext, &mut compressor);
+        let sealed = SealedBlock { number: block.number, bytes, blobs: block.blobs };
+        if output.send(ToPacker::Block(sealed)).is_err() {
+            break;
+        }
+    }
+}
+
+/// Puts blocks into packs, in the order in which they come, and answers flushes when all blocks before have come.
+fn pack_blocks(shared: &Shared, input: &Receiver<ToPacker>, output: &Sender<ToStorer>) {
+    let mut packer = Packer {
+        shared,
+        output,
+        compressor: Compressor::new(META_LEVEL),
+        builder: PackBuilder::new(PackKind::Data),
+        complete_below: 0,
+        ahead: BTreeSet::new(),
+        flushes: Vec::new(),
+    };
+    for message in input {
+        let sent = match message {
+            ToPacker::Block(block) => packer.add(block),
+            ToPacker::Flush { below, done } => {
+                packer.flushes.push((below, done));
+                packer.answer()
+            }
+        };
+        if sent.is_none() {
+            break;
+        }
+    }
+}
+
+struct Packer<'a> {
+    shared: &'a Shared,
+    output: &'a Sender<ToStorer>,
+    compressor: Compressor,
+    builder: PackBuilder,
+    /// All blocks with lower numbers have come; some with higher ones, too.
+    complete_below: u64,
+    ahead: BTreeSet<u64>,
+    flushes: Vec<(u64, Sender<()>)>,
+}
+
+impl Packer<'_> {
+    fn add(&mut self, block: SealedBlock) -> Option<()> {
+        self.builder.push(&block.bytes, block.blobs);
+        self.ahead.insert(block.number);
+        while self.ahead.remove(&self.complete_below) {
+            self.complete_below += 1;
+        }
+        if self.builder.len() >= self.shared.repository.config().pack_size as usize {
+            self.close()?;
+        }
+        self.answer()
+    }
+
+    fn close(&mut self) -> Option<()> {
+        if self.builder.is_empty() {
+            return Some(());
+        }
+        let builder = std::mem::replace(&mut self.builder, PackBuilder::new(PackKind::Data));
+        let pack = builder.finish(self.shared.repository.keys(), &mut self.compressor);
+        self.output.send(ToStorer::Pack(Box::new(pack))).ok()
+    }
+
+    fn answer(&mut self) -> Option<()> {
+        while let Some(position) = self.flushes.iter().position(|(below, _)| *below <= self.complete_below) {
+            let (_, done) = self.flushes.swap_remove(position);
+            self.close()?;
+            self.output.send(ToStorer::Answer(done)).ok()?;
+        }
+        Some(())
+    }
+}
+
+fn store_packs(shared: &Shared, input: &Receiver<ToStorer>) {
+    for message in input {
+        match message {
+            // After an error the rest is passed over, so that nobody waits for room in a channel.
+            ToStorer::Pack(_) if shared.failed.load(Ordering::Relaxed) => {}
+            ToStorer::Pack(pack) => {
+                let stored: Vec<_> =
+                    pack.footer.blocks.iter().flat_map(|block| &block.blobs).map(|blob| blob.id).collect();
+                match shared.save_pack(*pack) {
+                    Ok(()) => {
+                        let mut blocks = shared.blocks.lock();
+                        stored.iter().for_each(|id| _ = blocks.underway.remove(&ChunkId(id.0)));
+                    }
+                    Err(error) => shared.fail(error),
+                }
+            }
+            ToStorer::Answer(done) => _ = done.send(()),
+        }
+    }
+}
+
+/// Nodes that wait until the content they refer to is stored.
+#[derive(Default)]
+struct NodeQueue {
+    nodes: Vec<NewNode>,
+    queued: HashSet<NodeId>,
+    bytes: usize,
+}
+
+/// Writes nodes into metadata packs, each with the places of what it refers to.
+struct NodeWriter<'a> {
+    shared: &'a Shared,
+    keys: Arc<Keys>,
+    compressor: Compressor,
+    builder: PackBuilder,
+    plaintext: Vec<u8>,
+    blobs: Vec<BlobRecord>,
+    /// Where the nodes of the open pack are: number of the block, offset, length.
+    own: HashMap<BlobId, (usize, u32, u32)>,
+    /// Where the blocks of the open pack are: offset, sealed length.
+    own_blocks: Vec<(u32, u32)>,
+}
+
+impl<'a> NodeWriter<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            keys: shared.repository.keys().clone(),
+            compressor: Compressor::new(META_LEVEL),
+            builder: PackBuilder::new(PackKind::Meta),
+            plaintext: Vec::new(),
+            blobs: Vec::new(),
+            own: HashMap::new(),
+            own_blocks: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, node: &NewNode) -> Result<(), StoreError> {
+        let places: Vec<_> = node.refs.iter().map(|reference| self.place(*reference)).collect::<Result<_, _>>()?;
+        let stored = node::encode_stored(node, &places);
+        let offset = self.plaintext.len() as u32;
+        self.plaintext.extend_from_slice(&stored);
+        let id = BlobId::from(node.id);
+        self.blobs.push(BlobRecord { id, len: stored.len() as u32 });
+        self.own.insert(id, (self.own_blocks.len(), offset, stored.len() as u32));
+        if self.plaintext.len() >= NODE_BLOCK_SIZE {
+            self.close_block()?;
+        }
+        if self.builder.len() >= self.shared.repository.config().pack_size as usize {
+            self.close_pack()?;
+        }
+        Ok(())
+    }
+
+    fn place(&self, reference: BlobRef) -> Result<Place, StoreError> {
+        let Some((block, offset, len)) = self.own.get(&reference.id()).copied() else {
+            return Store::location(&self.shared.local, reference.id()).map(Place::Stored);
+        };
+        Ok(match self.own_blocks.get(block) {
+            Some((block_offset, block_len)) => {
+                Place::OwnPack { block_offset: *block_offset, block_len: *block_len, offset, len }
+            }
+            None => Place::OwnBlock { offset, len },
+        })
+    }
+
+    fn close_block(&mut self) -> Result<(), StoreError> {
+        if self.blobs.is_empty() {
+            return Ok(());
+        }
+        let purpose = PackKind::Meta.purpose();
+        let bytes = sealed::seal(&self.keys, purpose, &self.plaintext, &mut self.compressor);
+        // A bad bit in a folder's node would lose the folder: what was sealed is opened once before it is stored.
+        if sealed::open(&self.keys, purpose, bytes.clone()).ok().as_deref() != Some(&self.plaintext) {
+            return Err(StoreError::Unsound);
+        }
+        self.own_blocks.push((self.builder.len() as u32, bytes.len() as u32));
+        self.builder.push(&bytes, std::mem::take(&mut self.blobs));
+        self.plaintext.clear();
+        Ok(())
+    }
+
+    fn close_pack(&mut self) -> Result<(), StoreError> {
+        self.close_block()?;
+        if self.builder.is_empty() {
+            return Ok(());
+        }
+        let builder = std::mem::replace(&mut self.builder, PackBuilder::new(PackKind::Meta));
+        self.own.clear();
+        self.own_blocks.clear();
+        self.shared.save_pack(builder.finish(&self.keys, &mut self.compressor))
+    }
+
+    fn finish(mut self) -> Result<(), StoreError> {
+        self.close_pack()
+    }
+}

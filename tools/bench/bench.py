@@ -1,0 +1,369 @@
+#!/usr/bin/env python3
+"""Measures Strongroom beside restic, borg and plain files, on the same tenant, in turns.
+
+    tools/bench/bench.py                        # all four, three rounds, a table of medians
+    tools/bench/bench.py --only restic,borg     # some of them
+    tools/bench/bench.py --quick                # a small tenant, one round: does everything work?
+
+Each round gives each program an empty repository and measures the first backup, a second run over the unchanged source,
+and three fresh mounts: one for `find` and `ls`, one for ripgrep, one for 1,000 single mails in random order. The order
+of the programs changes from round to round. The source is read once before each backup, so that all of them find it in
+memory and the disk decides nothing; "cold" means a fresh mount after the kernel has dropped its caches (as root), "warm"
+the same command again. Counts and hits through a mount must equal those of the source, or the run fails.
+
+On machines whose idle CPUs sleep deeply (virtual machines above all), a request to a file system in user space takes
+five times as long when the daemon's CPU has to be woken for it, and the figures then say more about the machine than
+about the program. ``--spin`` keeps the CPUs awake during the mount measurements with one process per CPU at nice 19,
+which gives way to everything else: for all programs alike, and noted under the table.
+
+Only Python's standard library is used. restic, borg, ripgrep and zstd come from the distribution.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Iterator
+
+import bounds
+import contestants
+import measure
+from contestants import Contestant
+from measure import CommandFailed
+
+PROJECT = Path(__file__).resolve().parents[2]
+READ_TIMEOUT_S = 240.0
+NEEDLE = "heliograph"  # strongroom-corpora plants it in one message in four hundred
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table."""
+
+    key: str
+    label: str
+    unit: str
+
+
+METRICS = [
+    Metric("backup_wall", "first backup", "s"),
+    Metric("backup_cpu", "first backup, CPU", "s"),
+    Metric("backup_rss", "first backup, peak memory", "MiB"),
+    Metric("again_wall", "unchanged run", "s"),
+    Metric("again_cpu", "unchanged run, CPU", "s"),
+    Metric("size", "repository", "MB"),
+    Metric("mount_ls", "mount to first `ls`", "s"),
+    Metric("find_cold", "`find`, cold", "s"),
+    Metric("find_warm", "`find`, warm", "s"),
+    Metric("ls", "`ls -lR`", "s"),
+    Metric("rg_cold", "`rg`, cold", "s"),
+    Metric("rg_warm", "`rg`, warm", "s"),
+    Metric("read_p50", "one random mail, median", "ms"),
+    Metric("read_p99", "one random mail, 99th percentile", "ms"),
+    Metric("mount_rss", "mount, peak memory", "MiB"),
+]
+SCALES = {"s": 1.0, "MiB": 1 / (1 << 20), "MB": 1e-6, "ms": 1e3}
+Results = dict[str, dict[str, list[float]]]
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """Yields every file below a folder in a fixed order."""
+    for folder, folders, names in os.walk(root):
+        folders.sort()
+        for name in sorted(names):
+            yield Path(folder, name)
+
+
+def find_count(root: Path) -> tuple[float, int]:
+    """Runs `find | wc -l`; returns seconds and the count."""
+    usage = measure.run(["sh", "-c", 'find "$0" | wc -l', root], READ_TIMEOUT_S)
+    return usage.wall_s, int(usage.output)
+
+
+def rg_hits(root: Path, word: str) -> tuple[float, int]:
+    """Searches all files for a word; returns seconds and how many files hold it."""
+    words = ["rg", "--files-with-matches", "--no-ignore", "--hidden", "--no-config", "-e", word, str(root)]
+    usage = measure.run(words, READ_TIMEOUT_S, allowed=(0, 1))
+    return usage.wall_s, len(usage.output.splitlines())
+
+
+def read_mails(root: Path, names: Path) -> None:
+    """Reads the listed files and prints each one's seconds as JSON: the work of a child process (--read-mails)."""
+    times = []
+    for name in names.read_text().splitlines():
+        started = time.perf_counter_ns()
+        with open(root / name, "rb", buffering=0) as mail:
+            while mail.read(1 << 20):
+                pass
+        times.append((time.perf_counter_ns() - started) / 1e9)
+    json.dump(times, sys.stdout)
+
+
+def expect(what: str, found: int, wanted: int) -> None:
+    """Fails the run if a mount shows something else than the source holds."""
+    if found != wanted:
+        raise CommandFailed(f"{what}: {found} through the mount, {wanted} in the source")
+
+
+class Bench:
+    """The measurements of all rounds."""
+
+    def __init__(self, source: Path, work: Path, word: str, spin: bool) -> None:
+        self.source = source
+        self.work = work
+        self.word = word
+        self.spin = spin
+        self.results: Results = {}
+        self.cold = measure.drop_caches()
+        self.source_bytes = sum(path.lstat().st_size for path in files_below(source))
+        self.files = sum(1 for _ in files_below(source))
+        self.entries = find_count(source)[1]
+        self.hits = rg_hits(source, word)[1]
+        mails = [path for path in files_below(source) if path.suffix == ".eml"] or list(files_below(source))
+        chosen = random.Random(1).sample(mails, min(1000, len(mails)))
+        self.names = work / "mails"
+        self.names.write_text("".join(f"{path.relative_to(source)}\n" for path in chosen))
+
+    def add(self, contestant: Contestant, key: str, value: float) -> None:
+        """Notes one measurement."""
+        self.results.setdefault(contestant.name, {}).setdefault(key, []).append(value)
+
+    def one(self, contestant: Contestant, progress: Callable[[str], None]) -> None:
+        """Measures one program once."""
+        progress("first backup")
+        contestant.init()
+        self.warm_source()
+        usage = contestant.backup(1)
+        self.add(contestant, "backup_wall", usage.wall_s)
+        self.add(contestant, "backup_cpu", usage.cpu_s)
+        self.add(contestant, "backup_rss", usage.rss_bytes)
+        self.add(contestant, "size", contestant.size())
+        progress("unchanged run")
+        usage = contestant.backup(2)
+        self.add(contestant, "again_wall", usage.wall_s)
+        self.add(contestant, "again_cpu", usage.cpu_s)
+        with measure.spinners(os.cpu_count() or 1) if self.spin else nullcontext():
+            self.mounts(contestant, progress)
+
+    def mounts(self, contestant: Contestant, progress: Callable[[str], None]) -> None:
+        """Measures what reads, through three fresh mounts."""
+        peak = 0
+        progress("find, ls")
+        measure.drop_caches()
+        with contestant.mount() as mount:
+            if mount.daemon_pid:
+                self.add(contestant, "mount_ls", mount.ready_s)
+            for key in ("find_cold", "find_warm"):
+                wall, count = find_count(mount.root)
+                expect("find", count, self.entries)
+                self.add(contestant, key, wall)
+            usage = measure.run(["sh", "-c", 'ls -lR "$0" >/dev/null', mount.root], READ_TIMEOUT_S)
+            self.add(contestant, "ls", usage.wall_s)
+            peak = max(peak, mount.daemon_peak())
+        progress("rg")
+        measure.drop_caches()
+        with contestant.mount() as mount:
+            for key in ("rg_cold", "rg_warm"):
+                wall, hits = rg_hits(mount.root, self.word)
+                expect("rg", hits, self.hits)
+                self.add(contestant, key, wall)
+            peak = max(peak, mount.daemon_peak())
+        progress("random mails")
+        measure.drop_caches()
+        with contestant.mount() as mount:
+            words = [sys.executable, __file__, "--read-mails", mount.root, self.names]
+            times = sorted(json.loads(measure.run(words, READ_TIMEOUT_S).output))
+            self.add(contestant, "read_p50", times[len(times) // 2])
+            self.add(contestant, "read_p99", times[len(times) * 99 // 100])
+            peak = max(peak, mount.daemon_peak())
+        if peak:
+            self.add(contestant, "mount_rss", peak)
+
+    def warm_source(self) -> None:
+        """Reads the source once, so that every program finds it in memory."""
+        for path in files_below(self.source):
+            with path.open("rb", buffering=0) as file:
+                while file.read(1 << 20):
+                    pass
+
+    def medians(self) -> dict[str, dict[str, float]]:
+        """Returns each program's median of each metric."""
+        return {name: {key: statistics.median(values) for key, values in metrics.items()}
+                for name, metrics in self.results.items()}
+
+
+def formatted(metric: Metric, value: float | None) -> str:
+    """Returns a value in the unit of its row, with three figures or so."""
+    if value is None:
+        return "–"
+    value *= SCALES[metric.unit]
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 3
+    return f"{value:.{digits}f}"
+
+
+def ratio(value: float | None, other: float | None) -> str:
+    """Returns ``value / other`` for the table."""
+    return f"{value / other:.2f}" if value and other else "–"
+
+
+def table(medians: dict[str, dict[str, float]]) -> str:
+    """Returns the Markdown table: a row a metric, a column a program, then Strongroom's ratios."""
+    names = [name for name in contestants.ALL if name in medians]
+    ratios = "strongroom" in names and len(names) > 1
+    head = ["", *names]
+    if ratios:
+        head += ["strongroom / best of restic, borg", "strongroom / plain"]
+    lines = [head, ["---", *["--:"] * (len(head) - 1)]]
+    for metric in METRICS:
+        values = {name: medians[name].get(metric.key) for name in names}
+        line = [f"{metric.label} ({metric.unit})", *(formatted(metric, values[name]) for name in names)]
+        if ratios:
+            others = [value for name in ("restic", "borg") if (value := values.get(name))]
+            line += [ratio(values["strongroom"], min(others, default=None)),
+                     ratio(values["strongroom"], values.get("plain"))]
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def make_tenant(arguments: argparse.Namespace) -> Path:
+    """Returns the tenant's folder, made new unless the same generator made one of the same sizes before."""
+    sizes = {"seed": arguments.seed, "users": arguments.users, "mails-per-user": arguments.mails_per_user,
+             "files-per-user": arguments.files_per_user}
+    generator: Path = arguments.corpora
+    if not generator.exists():
+        raise CommandFailed(f"{generator} is not there: build it (`cargo build --release -p strongroom-corpora`), or "
+                            "name it with --corpora, or a folder with --source")
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    folder = arguments.cache / ("tenant-" + "-".join(str(size) for size in sizes.values()))
+    mark = folder.with_suffix(".made-by")
+    digest = hashlib.sha256(generator.read_bytes()).hexdigest()
+    if folder.is_dir() and mark.is_file() and mark.read_text() == digest:
+        return folder
+    print("making the tenant ...", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=arguments.cache, prefix="tenant.") as temporary:
+        options = [f"--{name}={size}" for name, size in sizes.items()]
+        made = Path(temporary, "tenant")
+        measure.run([generator, "office", *options, made], 300)
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    mark.write_text(digest)
+    return folder
+
+
+def bound_lines(bench: Bench, medians: dict[str, dict[str, float]]) -> tuple[dict[str, int], list[str]]:
+    """Computes the bounds; returns them and what to print of them."""
+    found = {"tar | zstd -19 --long": bounds.tar_bound(bench.source, bench.source_bytes),
+             "every decoded attachment and text once, zstd -19": bounds.decoded_bound(bench.source,
+                                                                                      bench.source_bytes)}
+    lines = []
+    for name, size in found.items():
+        own = medians.get("strongroom", {}).get("size")
+        lines.append(f"- {name}: {size / 1e6:.1f} MB" + (f"; strongroom is {own / size:.2f} of it" if own else ""))
+    return found, lines
+
+
+def machine() -> str:
+    """Returns the processor, kernel and memory in a line."""
+    model = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), platform.machine())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return f"{os.cpu_count()} x {model}, {memory:.0f} GiB, Linux {platform.release()}"
+
+
+def parse() -> argparse.Namespace:
+    """Returns the arguments of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--strongroom", type=Path, default=PROJECT / "target/release/strongroom", metavar="PATH")
+    parser.add_argument("--corpora", type=Path, default=PROJECT / "target/release/strongroom-corpora", metavar="PATH")
+    parser.add_argument("--only", default=",".join(contestants.ALL), help="programs, separated by commas")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--users", type=int, default=24)
+    parser.add_argument("--mails-per-user", type=int, default=500)
+    parser.add_argument("--files-per-user", type=int, default=120)
+    parser.add_argument("--quick", action="store_true", help="a small tenant, one round")
+    parser.add_argument("--source", type=Path, help="back this folder up instead of a made tenant")
+    parser.add_argument("--word", default=NEEDLE, help="what rg looks for")
+    parser.add_argument("--bounds", action="store_true", help="compute how small it could get (two minutes more)")
+    parser.add_argument("--spin", action="store_true", help="keep idle CPUs awake during mount measurements")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
+    parser.add_argument("--cache", type=Path, metavar="DIR",
+                        default=Path(os.environ.get("STRONGROOM_CACHE") or PROJECT / ".cache"))
+    parser.add_argument("--read-mails", nargs=2, type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.users, arguments.mails_per_user, arguments.files_per_user, arguments.rounds = 4, 200, 60, 1
+    arguments.cache = arguments.cache.resolve()
+    unknown = set(arguments.only.split(",")) - set(contestants.ALL)
+    if unknown:
+        parser.error(f"--only knows {', '.join(contestants.ALL)}; not {', '.join(sorted(unknown))}")
+    return arguments
+
+
+def main() -> int:
+    """Runs the bench; returns the exit code."""
+    arguments = parse()
+    if arguments.read_mails:
+        read_mails(*arguments.read_mails)
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    contestants.Strongroom.binary = arguments.strongroom.resolve()
+    started = time.monotonic()
+
+    def progress(text: str) -> None:
+        print(f"[{time.monotonic() - started:4.0f} s] {text}", file=sys.stderr, flush=True)
+
+    try:
+        kinds = [contestants.ALL[name] for name in contestants.ALL if name in arguments.only.split(",")]
+        versions = {kind.name: kind.version() for kind in kinds}
+        source = arguments.source.resolve() if arguments.source else make_tenant(arguments)
+        with ExitStack() as stack:
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.cache, prefix="bench.")))
+            bench = Bench(source, work, arguments.word, arguments.spin)
+            for number in range(arguments.rounds):
+                turn = number % len(kinds)
+                for kind in kinds[turn:] + kinds[:turn]:
+                    with contestants.fresh(kind, source, work) as contestant:
+                        label = f"round {number + 1} of {arguments.rounds}: {kind.name}"
+                        bench.one(contestant, lambda text, label=label: progress(f"{label}: {text}"))
+            medians = bench.medians()
+            print(f"{bench.files:,} files, {bench.source_bytes / 1e6:.1f} MB; `{arguments.word}` in {bench.hits} files. "
+                  f"Medians of {arguments.rounds}. {machine()}. {'; '.join(versions.values())}.")
+            print(f"Idle CPUs {'were kept awake' if arguments.spin else 'could sleep'} during the mount measurements"
+                  + ("." if bench.cold else "; NOT ROOT: caches were not dropped, \"cold\" is a fresh mount only.") + "\n")
+            print(table(medians), flush=True)
+            found: dict[str, int] = {}
+            if arguments.bounds:
+                progress("bounds")
+                found, lines = bound_lines(bench, medians)
+                print("\n" + "\n".join(lines))
+            if arguments.json:
+                report = {"machine": machine(), "versions": versions, "files": bench.files, "spin": arguments.spin,
+                          "source_bytes": bench.source_bytes, "caches_dropped": bench.cold, "medians": medians,
+                          "rounds": bench.results, "bounds": found}
+                arguments.json.write_text(json.dumps(report, indent=2) + "\n")
+            progress("done")
+        return 0
+    except (CommandFailed, FileNotFoundError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; everything is unmounted and removed", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
