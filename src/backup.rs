@@ -10,6 +10,7 @@
 
 use crate::cbor;
 use crate::chunker::Chunker;
+use crate::compare::{Difference, compare};
 use crate::compress::{Compressor, META_LEVEL};
 use crate::crypto::Keys;
 use crate::entry::{Directory, Entry, EntryKind, Timestamp};
@@ -22,10 +23,10 @@ use crate::source::{Event, Item, ItemKind, Meta, Source};
 use crate::splitter::{SplitError, Splitter};
 use crate::store::{Store, StoreError, Stored};
 use crate::tree::build::Cutter;
-use crate::tree::{self, Change, TreeBuilder};
+use crate::tree::{self, TreeBuilder};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -36,8 +37,6 @@ const BATCH_ITEMS_MAX: usize = 64;
 const BATCH_BYTES_MAX: u64 = 1 << 20;
 /// Batches between the walk and the trees, wherever they are.
 const BATCHES_UNDERWAY_MAX: usize = 256;
-/// Items that came or went are compared by content up to this many, to tell moves from changes.
-const MOVES_CONSIDERED_MAX: usize = 1_000_000;
 
 /// Why no snapshot was made.
 #[derive(Debug, thiserror::Error)]
@@ -521,71 +520,14 @@ fn summarise(reader: &Reader, previous: Option<&Directory>, now: &Directory) -> 
     let Some(previous) = previous else {
         return Ok(Summary { new: now.sums.files, ..summary });
     };
-    let mut counts = Counts::default();
-    counts.compare(reader, previous, now)?;
-    let moved = counts.moved();
-    summary.moved = moved;
-    summary.new = counts.came - moved;
-    summary.deleted = counts.went - moved;
-    summary.changed = counts.changed;
-    summary.unchanged = now.sums.files.saturating_sub(counts.came + counts.changed);
+    compare(reader, previous, now, &mut |difference| match difference {
+        Difference::Added(_) => summary.new += 1,
+        Difference::Removed(_) => summary.deleted += 1,
+        Difference::Changed(_) | Difference::Touched(_) => summary.changed += 1,
+        Difference::Moved(..) => summary.moved += 1,
+    })?;
+    summary.unchanged = now.sums.files.saturating_sub(summary.new + summary.changed + summary.moved);
     Ok(summary)
-}
-
-/// What came, went and changed between two snapshots.
-#[derive(Default)]
-struct Counts {
-    came: u64,
-    went: u64,
-    changed: u64,
-    /// By content: how often it came, how often it went.
-    contents: HashMap<blake3::Hash, (u64, u64)>,
-}
-
-impl Counts {
-    fn compare(&mut self, reader: &Reader, old: &Directory, new: &Directory) -> Result<(), ReadError> {
-        let mut below = Vec::new();
-        tree::diff(reader, old, new, |change| {
-            match change {
-                Change::Added(entry) => self.count_all(reader, entry, true)?,
-                Change::Removed(entry) => self.count_all(reader, entry, false)?,
-                Change::Changed(before, after) => match (before.directory(), after.directory()) {
-                    (Some(before), Some(after)) if before.root != after.root => below.push((*before, *after)),
-                    // A folder whose own time or permissions changed is no item.
-                    (Some(_), Some(_)) => {}
-                    (None, None) => self.changed += 1,
-                    _ => {
-                        self.count_all(reader, before, false)?;
-                        self.count_all(reader, after, true)?;
-                    }
-                },
-            }
-            Ok::<_, ReadError>(())
-        })?;
-        below.iter().try_for_each(|(before, after)| self.compare(reader, before, after))
-    }
-
-    fn count_all(&mut self, reader: &Reader, entry: &Entry, came: bool) -> Result<(), ReadError> {
-        if let Some(dir) = entry.directory() {
-            for found in tree::Entries::new(reader, dir)? {
-                self.count_all(reader, found?.entry(), came)?;
-            }
-            return Ok(());
-        }
-        *if came { &mut self.came } else { &mut self.went } += 1;
-        if let Some(content) = entry.content()
-            && !content.is_empty()
-            && self.contents.len() < MOVES_CONSIDERED_MAX
-        {
-            let (comings, goings) = self.contents.entry(content.identity()).or_default();
-            *if came { comings } else { goings } += 1;
-        }
-        Ok(())
-    }
-
-    fn moved(&self) -> u64 {
-        self.contents.values().map(|(came, went)| came.min(went)).sum()
-    }
 }
 
 fn now() -> Timestamp {

@@ -33,3 +33,10 @@ pub mod store;
 pub mod backup;
 pub mod source;
 pub mod splitter;
+
+pub mod check;
+pub mod compare;
+pub mod select;
+pub mod view;
+
+pub mod cli;

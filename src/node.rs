@@ -211,7 +211,7 @@ pub(crate) fn inner(level: u8, count: usize, children: &[u8]) -> Vec<u8> {
 }
 
 /// Encodes the canonical bytes of a content list.
-pub(crate) fn list(segments: &[Segment]) -> Vec<u8> {
+pub fn list(segments: &[Segment]) -> Vec<u8> {
     let mut out = Writer::new();
     out.array(2).uint(LIST);
     entry::write_segments(segments, &mut out);
@@ -289,7 +289,7 @@ mod tag {
 }
 
 /// Encodes a node as it is stored, given the place of each of its references.
-pub(crate) fn encode_stored(node: &NewNode, places: &[Place]) -> Vec<u8> {
+pub fn encode_stored(node: &NewNode, places: &[Place]) -> Vec<u8> {
     let mut packs: Vec<PackId> = Vec::new();
     let mut tail = Vec::new();
     let mut previous: Option<(Place, u32)> = None;

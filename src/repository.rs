@@ -122,6 +122,9 @@ pub enum RepositoryError {
     /// The local state cannot be used.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// Somebody asked to stop.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl RepositoryError {

@@ -1,0 +1,212 @@
+//! The command line: one file a command, the contract in docs/cli.md.
+
+mod backup;
+mod cat;
+mod check;
+mod diff;
+mod error;
+mod generate;
+mod init;
+mod key;
+mod ls;
+mod mount;
+mod output;
+mod progress;
+mod restore;
+mod secret;
+mod snapshots;
+mod stats;
+
+use crate::backend::local::Local;
+use crate::backend::{Backend, BackendError};
+use crate::local::LocalState;
+use crate::reader::{CacheSizes, Reader};
+use crate::repository::{IndexSearch, Repository, RepositoryError};
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use error::{Exit, UsageError};
+use output::Output;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tracing_subscriber::EnvFilter;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done except for listed items; 10 no repository there; \
+11 locked; 12 no key fits; 13 the repository is damaged; 130 interrupted (what was done is kept).";
+
+/// Backs up mail and files into an encrypted repository, and mounts every snapshot as ordinary folders.
+#[derive(Parser)]
+#[command(name = "strongroom", version, after_help = EXIT_CODES, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Clone)]
+struct Global {
+    /// The repository: a folder
+    #[arg(short, long, global = true, env = "STRONGROOM_REPO", value_name = "URL")]
+    repo: Option<String>,
+    /// Reads the password (or the recovery key) from the first line of this file
+    #[arg(long, global = true, env = "STRONGROOM_PASSWORD_FILE", value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Keeps local state here; it may be deleted at any time, which costs time and never data
+    /// [default: ~/.local/state/strongroom]
+    #[arg(long, global = true, env = "STRONGROOM_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Writes results as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Shows no progress and no remarks, only results and errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Says more of what is done: once for what a run does, twice for every item
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Init(init::Init),
+    Backup(backup::Backup),
+    Snapshots(snapshots::Snapshots),
+    Ls(ls::Ls),
+    Cat(cat::Cat),
+    Diff(diff::Diff),
+    Mount(mount::Mount),
+    Restore(restore::Restore),
+    Check(check::Check),
+    Stats(stats::Stats),
+    Key(key::Key),
+    Completions(generate::Completions),
+    Man(generate::Man),
+}
+
+/// Runs the program and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's own code for wrong usage is 2 as well.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { Exit::Done as u8 });
+        }
+    };
+    no_core_dumps();
+    start_log(&cli.global);
+    let context = Session { global: cli.global };
+    match run(&context, cli.command) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(error) => error::report(&error),
+    }
+}
+
+fn run(session: &Session, command: Command) -> Result<Exit> {
+    match command {
+        Command::Init(command) => command.run(session),
+        Command::Backup(command) => command.run(session),
+        Command::Snapshots(command) => command.run(session),
+        Command::Ls(command) => command.run(session),
+        Command::Cat(command) => command.run(session),
+        Command::Diff(command) => command.run(session),
+        Command::Mount(command) => command.run(session),
+        Command::Restore(command) => command.run(session),
+        Command::Check(command) => command.run(session),
+        Command::Stats(command) => command.run(session),
+        Command::Key(command) => command.run(session),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
+    }
+}
+
+/// A core dump would hold the master key.
+fn no_core_dumps() {
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+}
+
+fn start_log(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, 2) => "debug",
+        (false, _) => "trace",
+    };
+    let filter = EnvFilter::try_from_env("STRONGROOM_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
+}
+
+/// What every command works with.
+struct Session {
+    global: Global,
+}
+
+impl Session {
+    fn output(&self) -> Output {
+        Output { json: self.global.json, quiet: self.global.quiet }
+    }
+
+    /// Returns where the repository is, as a folder.
+    fn repository_path(&self) -> Result<PathBuf> {
+        let url = self.global.repo.as_deref().ok_or(UsageError::NoRepository)?;
+        match url.split_once("://") {
+            None => Ok(PathBuf::from(url)),
+            Some(("file", path)) => Ok(PathBuf::from(path)),
+            Some((scheme, _)) => Err(UsageError::Scheme(scheme.to_owned()).into()),
+        }
+    }
+
+    fn backend(&self) -> Result<Arc<dyn Backend>> {
+        let path = self.repository_path()?;
+        match Local::open(&path) {
+            Ok(local) => Ok(Arc::new(local)),
+            Err(BackendError::NoFolder { path }) => {
+                Err(RepositoryError::NoRepository { place: path.display().to_string() }.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open(&self) -> Result<Arc<Repository>> {
+        let backend = self.backend()?;
+        let place = backend.describe();
+        let opening = || format!("could not open the repository at {place}");
+        // Before anybody is asked for a password: whether there is something to open.
+        if let Err(BackendError::NotFound { .. }) = backend.size(crate::backend::ObjectName::config()) {
+            return Err(RepositoryError::NoRepository { place }.into());
+        }
+        let secret = secret::password(&self.global, "Password of the repository")?;
+        Ok(Arc::new(Repository::open(backend, &secret).with_context(opening)?))
+    }
+
+    fn state_dir(&self) -> Result<PathBuf> {
+        if let Some(dir) = &self.global.state_dir {
+            return Ok(dir.clone());
+        }
+        let from_env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        from_env("XDG_STATE_HOME")
+            .or_else(|| from_env("HOME").map(|home| home.join(".local/state")))
+            .map(|base| base.join("strongroom"))
+            .ok_or_else(|| UsageError::NoStateDir.into())
+    }
+
+    fn local_state(&self, repository: &Repository) -> Result<LocalState> {
+        Ok(LocalState::open(&self.state_dir()?, repository).map_err(RepositoryError::from)?)
+    }
+}
+
+/// Creates a reader that needs no local state.
+fn reader(repository: &Arc<Repository>) -> Arc<Reader> {
+    Arc::new(repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default()))
+}
+
+/// Returns an absolute path without requiring that it exists.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("could not find the folder {}", path.display()))
+}

@@ -1,0 +1,91 @@
+//! `strongroom check`
+
+use super::Session;
+use super::error::{Exit, UsageError};
+use super::output::{self, Output, bytes};
+use super::progress;
+use crate::check::{self, CheckOptions, CheckReport};
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::json;
+
+/// Problems beyond this many are counted, not listed; `--json` lists them all.
+const SHOWN_MAX: usize = 100;
+
+/// Proves the repository sound, or says what is damaged and which items that touches
+#[derive(Args)]
+#[command(after_help = "Examples:\n  strongroom check\n  strongroom check --read-data\n  strongroom check --read-data=10%\n\n\
+    Exit code 13 means damage.")]
+pub struct Check {
+    /// Reads and proves every byte, or this share of the packs
+    #[arg(long, value_name = "N%", num_args = 0..=1, require_equals = true, default_missing_value = "100%")]
+    read_data: Option<String>,
+}
+
+impl Check {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let read_data = self.read_data.as_deref().map(parse_percent).transpose()?;
+        let repository = session.open()?;
+        // What this machine remembers is asked for nothing but what is gone; another run may be using it.
+        let remembered = match session.local_state(&repository) {
+            Ok(local) => local.remembered().map_err(crate::repository::RepositoryError::from)?,
+            Err(error) => {
+                session.output().remark(format_args!("without what this machine remembers: {error}"));
+                Default::default()
+            }
+        };
+        let state_dir = session.state_dir()?;
+        let scratch = state_dir.join(format!("check-{}", std::process::id()));
+        let cancel = progress::cancel_on_signals()?;
+        let checked = check::check(&repository, CheckOptions { read_data }, &scratch, remembered, &cancel);
+        std::fs::remove_dir_all(&scratch)
+            .with_context(|| format!("could not remove the folder {}", scratch.display()))
+            .or_else(|error| if scratch.exists() { Err(error) } else { Ok(()) })?;
+        let report = checked.context("could not finish the check")?;
+        show(session.output(), &report, read_data)?;
+        Ok(if report.is_sound() { Exit::Done } else { Exit::Damaged })
+    }
+}
+
+fn parse_percent(text: &str) -> Result<u8> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok().filter(|percent| (1..=100).contains(percent));
+    number.ok_or_else(|| UsageError::Other("--read-data takes a share from 1% to 100%".to_owned()).into())
+}
+
+fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<()> {
+    if output.json {
+        return output.json(&json!({
+            "sound": report.is_sound(),
+            "snapshots": report.snapshots,
+            "packs": report.packs,
+            "packs_without_index": report.packs_without_index,
+            "bytes_read": report.bytes_read,
+            "problems": report.problems.iter()
+                .map(|problem| json!({ "object": problem.object, "error": problem.error })).collect::<Vec<_>>(),
+            "lost": report.lost.iter().map(|item| json!({
+                "snapshot": item.snapshot.to_string(), "path": String::from_utf8_lossy(&item.path), "error": item.error,
+            })).collect::<Vec<_>>(),
+        }));
+    }
+    for problem in report.problems.iter().take(SHOWN_MAX) {
+        println!("damaged: {}: {}", problem.object, problem.error);
+    }
+    for item in report.lost.iter().take(SHOWN_MAX) {
+        let path = if item.path.is_empty() { "(everything)".to_owned() } else { output::path(&item.path) };
+        println!("lost: {} {path}: {}", item.snapshot.short(), item.error);
+    }
+    let more = report.problems.len().saturating_sub(SHOWN_MAX) + report.lost.len().saturating_sub(SHOWN_MAX);
+    if more > 0 {
+        println!("and {more} more; `--json` lists them all");
+    }
+    let read = match read_data {
+        Some(_) => format!("{} read", bytes(report.bytes_read)),
+        None => "content not read".to_owned(),
+    };
+    let verdict = if report.is_sound() { "sound" } else { "DAMAGED" };
+    println!("{verdict}: {} snapshots, {} packs, {read}", report.snapshots, report.packs);
+    if report.packs_without_index > 0 {
+        println!("{} packs have no index yet; the next backup takes them in", report.packs_without_index);
+    }
+    Ok(())
+}

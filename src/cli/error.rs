@@ -1,0 +1,134 @@
+//! Turns errors into what a person reads and a script sees: `Error:`, the chain of causes, a hint, and an exit code.
+
+use crate::backend::BackendError;
+use crate::backup::BackupError;
+use crate::local::LocalError;
+use crate::repository::RepositoryError;
+use crate::store::StoreError;
+use std::process::ExitCode;
+
+/// The exit codes of docs/cli.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Partial = 3,
+    NoRepository = 10,
+    Locked = 11,
+    NoKeyFits = 12,
+    Damaged = 13,
+    Interrupted = 130,
+}
+
+/// What was asked for cannot be meant.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    #[error("no repository is named")]
+    NoRepository,
+    #[error("repositories at {0}:// are not supported yet")]
+    Scheme(String),
+    #[error("there is no place for the local state: HOME is not set")]
+    NoStateDir,
+    #[error("no password is given, and there is no terminal to ask on")]
+    NoPassword,
+    #[error("the password is empty")]
+    EmptyPassword,
+    #[error("the passwords differ")]
+    PasswordsDiffer,
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Prints `error` and returns its exit code.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if is_broken_pipe(error) {
+        // Whoever read our output has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    let exit = exit_of(error);
+    eprintln!("Error: {error}");
+    let mut last = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if cause != last {
+            eprintln!("Caused by: {cause}");
+        }
+        last = cause;
+    }
+    if let Some(hint) = hint_of(error, exit) {
+        eprintln!("Hint: {hint}");
+    }
+    ExitCode::from(exit as u8)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn exit_of(error: &anyhow::Error) -> Exit {
+    error.chain().find_map(exit_of_cause).unwrap_or(Exit::Failed)
+}
+
+fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if cause.is::<UsageError>() {
+        return Some(Exit::Usage);
+    }
+    match cause.downcast_ref::<BackupError>() {
+        Some(BackupError::Interrupted) => return Some(Exit::Interrupted),
+        Some(BackupError::Repository(error) | BackupError::Store(StoreError::Repository(error))) => {
+            return exit_of_repository(error);
+        }
+        _ => {}
+    }
+    cause.downcast_ref::<RepositoryError>().and_then(exit_of_repository)
+}
+
+fn exit_of_repository(error: &RepositoryError) -> Option<Exit> {
+    match error {
+        RepositoryError::NoRepository { .. } => Some(Exit::NoRepository),
+        RepositoryError::NoKeyFits { .. } => Some(Exit::NoKeyFits),
+        RepositoryError::Local(LocalError::Locked { .. }) => Some(Exit::Locked),
+        RepositoryError::Interrupted => Some(Exit::Interrupted),
+        RepositoryError::NoSnapshot { .. } | RepositoryError::Ambiguous { .. } | RepositoryError::NoSlot { .. } => {
+            Some(Exit::Usage)
+        }
+        error if error.is_damage() => Some(Exit::Damaged),
+        _ => None,
+    }
+}
+
+fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
+    let repository = error.chain().find_map(|cause| cause.downcast_ref::<RepositoryError>());
+    let usage = error.chain().find_map(|cause| cause.downcast_ref::<UsageError>());
+    let backend = error.chain().find_map(|cause| cause.downcast_ref::<BackendError>());
+    let mount = error.chain().find_map(|cause| cause.downcast_ref::<strongroom_mount::MountError>());
+    let hint = match (repository, usage, backend) {
+        (_, Some(UsageError::NoRepository), _) => "name it with `--repo FOLDER` or STRONGROOM_REPO",
+        (_, Some(UsageError::NoPassword), _) => {
+            "give `--password-file FILE`, or set STRONGROOM_PASSWORD_FILE or STRONGROOM_PASSWORD"
+        }
+        (Some(RepositoryError::NoRepository { .. }), ..) => {
+            "`strongroom init` creates one; `--repo` or STRONGROOM_REPO says where"
+        }
+        (Some(RepositoryError::Exists { .. }), ..) => "choose another folder, or use the repository that is there",
+        (Some(RepositoryError::NoKeyFits { .. }), ..) => {
+            "check the password; the recovery key that `init` printed is accepted in its place"
+        }
+        (Some(RepositoryError::NoSnapshot { .. } | RepositoryError::Ambiguous { .. }), ..) => {
+            "`strongroom snapshots` lists them; an id may be shortened as long as it stays unambiguous"
+        }
+        (Some(RepositoryError::NoSlot { .. }), ..) => "`strongroom key list` shows the key slots",
+        (Some(RepositoryError::LastSlot { .. }), ..) => "add another first: `strongroom key add`",
+        (Some(RepositoryError::Local(LocalError::Locked { .. })), ..) => {
+            "wait until the other run has ended, or give this one its own `--state-dir`"
+        }
+        (.., Some(BackendError::NoSpace { .. })) => "free some space; what was stored is kept and spares the next run the work",
+        _ if exit == Exit::Damaged => "`strongroom check --read-data` says what is damaged and which items it touches",
+        _ => return mount.and_then(strongroom_mount::MountError::hint),
+    };
+    Some(hint.to_owned())
+}

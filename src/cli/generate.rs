@@ -1,0 +1,47 @@
+//! `strongroom completions` and `strongroom man`: both come from the definitions of the commands themselves.
+
+use super::Cli;
+use super::error::Exit;
+use anyhow::{Context, Result};
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+/// Writes completions for a shell to standard output
+#[derive(Args)]
+#[command(after_help = "Example:\n  strongroom completions bash > /etc/bash_completion.d/strongroom")]
+pub struct Completions {
+    /// Which shell
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn run(self) -> Result<Exit> {
+        clap_complete::generate(self.shell, &mut Cli::command(), "strongroom", &mut std::io::stdout().lock());
+        Ok(Exit::Done)
+    }
+}
+
+/// Writes the manual page to standard output, or one for every command into a folder
+#[derive(Args)]
+#[command(after_help = "Examples:\n  strongroom man | man -l -\n  strongroom man --dir /usr/local/share/man/man1")]
+pub struct Man {
+    /// Writes strongroom.1, strongroom-backup.1 and so on here
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+impl Man {
+    pub fn run(self) -> Result<Exit> {
+        let command = Cli::command();
+        match self.dir {
+            Some(dir) => {
+                std::fs::create_dir_all(&dir)
+                    .and_then(|()| clap_mangen::generate_to(command, &dir))
+                    .with_context(|| format!("could not write manual pages to {}", dir.display()))?;
+            }
+            None => clap_mangen::Man::new(command).render(&mut std::io::stdout().lock())?,
+        }
+        Ok(Exit::Done)
+    }
+}

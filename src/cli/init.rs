@@ -1,0 +1,53 @@
+//! `strongroom init`
+
+use super::Session;
+use super::error::{Exit, UsageError};
+use super::secret;
+use crate::backend::local::Local;
+use crate::crypto::Cipher;
+use crate::keyslot::PasswordCost;
+use crate::repository::{CreateOptions, Repository};
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::json;
+use std::sync::Arc;
+
+/// Creates a repository; prints its id and, once, the recovery key
+#[derive(Args)]
+#[command(after_help = "Example:\n  strongroom init --repo /srv/strongroom --password-file /etc/strongroom/password")]
+pub struct Init {
+    /// How everything is encrypted: aes-256-siv (RFC 5297), or aes-256-pmac-siv, which is faster and has no RFC
+    #[arg(long, default_value = Cipher::Aes256Siv.name(), value_parser = Cipher::ALL.map(Cipher::name))]
+    cipher: String,
+    /// Memory that trying a password takes, in MiB: more makes guessing dearer and opening slower
+    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    password_memory: u32,
+}
+
+impl Init {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let path = session.repository_path()?;
+        let creating = || format!("could not create a repository at {}", path.display());
+        let cipher = Cipher::from_name(&self.cipher).ok_or_else(|| UsageError::Other("no such cipher".to_owned()))?;
+        let backend = Arc::new(Local::create(&path).with_context(creating)?);
+        let file = session.global.password_file.as_deref();
+        let password = secret::new_password(file, "STRONGROOM_PASSWORD", "New password")?;
+        let cost = PasswordCost { memory_kib: self.password_memory << 10, ..PasswordCost::default() };
+        let options = CreateOptions { cipher, cost };
+        let (repository, recovery) = Repository::create(backend, &password, &options).with_context(creating)?;
+
+        let (id, recovery) = (repository.id().to_string(), recovery.reveal());
+        if session.output().json {
+            session.output().json(&json!({ "id": id, "recovery_key": *recovery }))?;
+        } else {
+            println!("Created repository {id} at {}", path.display());
+            println!();
+            println!("Recovery key: {}", *recovery);
+            println!();
+            println!("It opens the repository when the password is lost, and is shown only now. Print it, or keep it");
+            println!("somewhere that does not need this repository. Without password and recovery key nobody can read");
+            println!("what is stored.");
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,128 @@
+//! `strongroom key`
+
+use super::error::{Exit, UsageError};
+use super::output::table;
+use super::{Session, secret};
+use crate::cli::backup::rfc3339;
+use crate::keyslot::PasswordCost;
+use crate::view::local_time;
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Lists, adds and removes what opens the repository
+#[derive(Args)]
+#[command(after_help = "Examples:\n  strongroom key list\n  strongroom key add --label ops --new-password-file ops.txt\n  \
+    strongroom key remove 5f0c\n\nNothing that is stored is written again: a key slot holds the repository's own key, \
+    wrapped for a password.")]
+pub struct Key {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Lists the key slots
+    List,
+    /// Adds a password, or a recovery key
+    Add(Add),
+    /// Removes a key slot
+    Remove {
+        /// Its id, or the beginning of it
+        #[arg(value_name = "KEY")]
+        id: String,
+    },
+}
+
+#[derive(Args)]
+struct Add {
+    /// What to call the key slot
+    #[arg(long, default_value = "")]
+    label: String,
+    /// Reads the new password from the first line of this file [env: STRONGROOM_NEW_PASSWORD holds it itself]
+    #[arg(long, value_name = "FILE", conflicts_with = "recovery")]
+    new_password_file: Option<PathBuf>,
+    /// Makes a new recovery key and prints it, once
+    #[arg(long)]
+    recovery: bool,
+}
+
+impl Key {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        match self.action {
+            Action::List => list(session),
+            Action::Add(add) => add.run(session),
+            Action::Remove { id } => remove(session, &id),
+        }
+    }
+}
+
+fn list(session: &Session) -> Result<Exit> {
+    let slots = session.open()?.slots()?;
+    let damaged = slots.iter().any(|entry| entry.slot.is_err());
+    if session.output().json {
+        let list: Vec<_> = slots
+            .iter()
+            .map(|entry| match &entry.slot {
+                Ok((kind, info)) => json!({
+                    "id": entry.id.to_string(), "kind": kind.name(), "label": info.label,
+                    "created": rfc3339(info.created), "in_use": entry.in_use,
+                }),
+                Err(error) => json!({ "id": entry.id.to_string(), "error": error.to_string() }),
+            })
+            .collect();
+        session.output().json(&list)?;
+    } else {
+        let mut rows = vec![["", "id", "kind", "created", "label"].map(str::to_owned).to_vec()];
+        rows.extend(slots.iter().map(|entry| {
+            let mark = if entry.in_use { "*" } else { "" }.to_owned();
+            match &entry.slot {
+                Ok((kind, info)) => {
+                    let created = local_time(info.created, "%Y-%m-%d %H:%M");
+                    vec![mark, entry.id.to_string(), kind.name().to_owned(), created, info.label.clone()]
+                }
+                Err(_) => vec![mark, entry.id.to_string(), "damaged".to_owned()],
+            }
+        }));
+        table(&rows, &[])?;
+    }
+    Ok(if damaged { Exit::Damaged } else { Exit::Done })
+}
+
+impl Add {
+    fn run(self, session: &Session) -> Result<Exit> {
+        let repository = session.open()?;
+        let label = if self.label.chars().any(char::is_control) {
+            return Err(UsageError::Other("a label must not hold control characters".to_owned()).into());
+        } else {
+            self.label
+        };
+        let (id, recovery) = if self.recovery {
+            let (id, key) = repository.add_recovery(&label)?;
+            (id, Some(key.reveal()))
+        } else {
+            let file = self.new_password_file.as_deref();
+            let password = secret::new_password(file, "STRONGROOM_NEW_PASSWORD", "New password")?;
+            (repository.add_password(&password, PasswordCost::default(), &label)?, None)
+        };
+        if session.output().json {
+            session.output().json(&json!({ "id": id.to_string(), "recovery_key": recovery.as_deref() }))?;
+            return Ok(Exit::Done);
+        }
+        println!("Added key slot {id}");
+        if let Some(recovery) = recovery {
+            println!("Recovery key: {}", *recovery);
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn remove(session: &Session, asked: &str) -> Result<Exit> {
+    let id = session.open()?.remove_slot(asked)?;
+    match session.output().json {
+        true => session.output().json(&json!({ "removed": id.to_string() }))?,
+        false => println!("Removed key slot {id}"),
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,119 @@
+//! `strongroom ls`
+
+use super::error::{Exit, UsageError};
+use super::{Session, output, reader};
+use crate::cli::backup::rfc3339;
+use crate::entry::{Entry, EntryKind};
+use crate::reader::Reader;
+use crate::select::{self, Selected};
+use crate::tree::{self, Entries};
+use crate::view::local_time;
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use std::ffi::OsString;
+use std::io::{BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
+
+/// Lists what a snapshot holds
+#[derive(Args)]
+#[command(after_help = "Examples:\n  strongroom ls latest\n  strongroom ls -R latest:Users/alice@contoso.com/Outlook")]
+pub struct Ls {
+    /// Lists everything under the folder
+    #[arg(short = 'R', long)]
+    recursive: bool,
+    /// Which snapshot, and where in it
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    what: OsString,
+}
+
+impl Ls {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let repository = session.open()?;
+        let Selected { snapshot, path, .. } = select::select(&repository, self.what.as_bytes())?;
+        let reader = reader(&repository);
+        let entry = find(&reader, &snapshot.root, &path)?;
+        let lister = Lister {
+            reader: &reader,
+            json: session.output().json,
+            recursive: self.recursive,
+            out: BufWriter::new(std::io::stdout().lock()),
+        };
+        lister.list(&entry, path)?;
+        Ok(Exit::Done)
+    }
+}
+
+/// Returns the entry at `path` under `root`.
+pub fn find(reader: &Reader, root: &Entry, path: &[u8]) -> Result<Entry> {
+    if path.is_empty() {
+        return Ok(root.clone());
+    }
+    let found = match root.directory() {
+        Some(dir) => tree::find_path(reader, dir, path)?,
+        None => None,
+    };
+    match found {
+        Some(found) => Ok(found.entry().clone()),
+        None => Err(UsageError::Other(format!("the snapshot has no {}", output::path(path))).into()),
+    }
+}
+
+struct Lister<'a, W: Write> {
+    reader: &'a Reader,
+    json: bool,
+    recursive: bool,
+    out: W,
+}
+
+impl<W: Write> Lister<'_, W> {
+    fn list(mut self, entry: &Entry, mut path: Vec<u8>) -> Result<()> {
+        match entry.directory() {
+            Some(_) => self.list_folder(entry, &mut path)?,
+            None => self.show(entry, &path)?,
+        }
+        Ok(self.out.flush()?)
+    }
+
+    fn list_folder(&mut self, folder: &Entry, path: &mut Vec<u8>) -> Result<()> {
+        let Some(dir) = folder.directory() else { return Ok(()) };
+        for found in Entries::new(self.reader, dir)? {
+            let found = found?;
+            let entry = found.entry();
+            let len = path.len();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(&entry.name);
+            self.show(entry, path)?;
+            if self.recursive {
+                self.list_folder(entry, path)?;
+            }
+            path.truncate(len);
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {
+        let (kind, letter) = match entry.kind {
+            EntryKind::File(_) => ("file", '-'),
+            EntryKind::Directory(_) => ("directory", 'd'),
+            EntryKind::Symlink(_) => ("symlink", 'l'),
+        };
+        if self.json {
+            let object = json!({
+                "path": String::from_utf8_lossy(path),
+                "type": kind,
+                "size": entry.size(),
+                "mtime": rfc3339(entry.mtime.secs),
+                "subject": entry.facts.subject,
+                "from": entry.facts.from,
+            });
+            serde_json::to_writer(&mut self.out, &object)?;
+            return Ok(self.out.write_all(b"\n")?);
+        }
+        let time = local_time(entry.mtime.secs, "%Y-%m-%d %H:%M");
+        let slash = if letter == 'd' { "/" } else { "" };
+        Ok(writeln!(self.out, "{letter} {:>12}  {time}  {}{slash}", entry.size(), output::path(path))?)
+    }
+}

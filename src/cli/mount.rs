@@ -1,0 +1,175 @@
+//! `strongroom mount`
+//!
+//! Without `--foreground` the command starts itself once more, in a session of its own, hands it the password through a
+//! pipe, and returns when that one says that the folder is ready. So an error of mounting is an error of the command.
+
+use super::error::{Exit, UsageError};
+use super::{Session, absolute, output, reader, secret};
+use crate::local::LocalState;
+use crate::repository::Repository;
+use crate::select;
+use crate::view::{RepositoryCatalog, SnapshotView};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use strongroom_mount::{Mounted, Options, Target, Unmounted};
+use zeroize::Zeroizing;
+
+/// What the process in the background says when the folder is ready.
+const READY: &str = "ready";
+
+/// Mounts the repository, or one snapshot, as a folder
+#[derive(Args)]
+#[command(after_help = "Examples:\n  strongroom mount /mnt/backup\n  ls /mnt/backup/latest\n  \
+    strongroom mount /mnt/backup --snapshot latest:mail --foreground\n\nTo leave: `fusermount3 -u /mnt/backup`, or Ctrl-C \
+    with --foreground.")]
+pub struct Mount {
+    /// Where to mount: a folder that exists
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Mounts this snapshot alone, its root at DIR
+    #[arg(long, value_name = "SNAPSHOT")]
+    snapshot: Option<OsString>,
+    /// Lets other users look inside
+    #[arg(long)]
+    allow_other: bool,
+    /// Shows each item's facts as extended attributes; costs `ls -l` two requests a file
+    #[arg(long)]
+    xattr: bool,
+    /// Stays until the folder is unmounted
+    #[arg(long)]
+    foreground: bool,
+    /// Runs as the process in the background; the password comes through standard input
+    #[arg(long, hide = true)]
+    background: bool,
+}
+
+impl Mount {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        if !self.foreground && !self.background {
+            return self.start_background(session);
+        }
+        let repository = match self.background {
+            true => {
+                rustix::process::setsid().context("could not leave the terminal's session")?;
+                let mut secret = Zeroizing::new(Vec::new());
+                std::io::stdin().read_to_end(&mut secret).context("could not read the password")?;
+                Arc::new(Repository::open(session.backend()?, &secret)?)
+            }
+            false => session.open()?,
+        };
+        let target = self.target(&repository)?;
+        let options =
+            Options { allow_other: self.allow_other, xattr: self.xattr, ..Options::default() };
+        // Before mounting: a signal in between must not end the process and leave the mount.
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        let mounted = strongroom_mount::mount(target, &absolute(&self.dir)?, &options)
+            .with_context(|| format!("could not mount at {}", self.dir.display()))?;
+        let unmounter = mounted.unmounter();
+        std::thread::spawn(move || {
+            for _ in signals.forever() {
+                match unmounter.unmount() {
+                    Ok(Unmounted::Detached) => tracing::warn!("files are still open; the mount goes when they are closed"),
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(%error, "could not unmount"),
+                }
+            }
+        });
+        self.announce(session, &repository, &mounted)?;
+        mounted.wait();
+        Ok(Exit::Done)
+    }
+
+    fn target(&self, repository: &Arc<Repository>) -> Result<Target> {
+        let reader = reader(repository);
+        let Some(asked) = &self.snapshot else {
+            return Ok(Target::Catalog(Arc::new(RepositoryCatalog::new(repository.clone(), reader))));
+        };
+        let selected = select::select(repository, asked.as_bytes())?;
+        if !selected.path.is_empty() {
+            return Err(UsageError::Other("--snapshot takes a snapshot without a path".to_owned()).into());
+        }
+        Ok(Target::View(Arc::new(SnapshotView::new(reader, selected.id, selected.snapshot))))
+    }
+
+    fn announce(&self, session: &Session, repository: &Repository, mounted: &Mounted) -> Result<()> {
+        if !self.background {
+            let dir = mounted.path().display();
+            session.output().remark(format_args!("Mounted at {dir}; Ctrl-C or `fusermount3 -u {dir}` unmounts"));
+            return Ok(());
+        }
+        // From here on nobody reads our output: errors go to a log.
+        let log = log_file(session, repository)?;
+        rustix::stdio::dup2_stderr(&log).context("could not redirect messages to the log")?;
+        println!("{READY}");
+        std::io::stdout().flush()?;
+        let nothing = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        rustix::stdio::dup2_stdout(&nothing)?;
+        Ok(rustix::stdio::dup2_stdin(&nothing)?)
+    }
+
+    fn start_background(&self, session: &Session) -> Result<Exit> {
+        let backend = session.backend()?;
+        let secret = secret::password(&session.global, "Password of the repository")?;
+        // Opened here too, so that a wrong password is told as by every other command.
+        let repository = Repository::open(backend, &secret)?;
+        let program = std::env::current_exe().context("could not find the program itself")?;
+        let mut command = Command::new(program);
+        command.arg("mount").arg(absolute(&self.dir)?).arg("--background");
+        command.arg("--repo").arg(absolute(&session.repository_path()?)?);
+        command.arg("--state-dir").arg(absolute(&session.state_dir()?)?);
+        command.args(self.snapshot.iter().flat_map(|snapshot| [OsString::from("--snapshot"), snapshot.clone()]));
+        let flags = [(self.allow_other, "--allow-other"), (self.xattr, "--xattr"), (session.global.quiet, "--quiet")];
+        command.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| *flag));
+        command.args((0..session.global.verbose).map(|_| "-v"));
+        // The password goes through the pipe alone, and the process must not keep the caller's folder busy.
+        command.env_remove("STRONGROOM_PASSWORD").env_remove("STRONGROOM_PASSWORD_FILE").current_dir("/");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("could not start the process in the background")?;
+        child.stdin.take().expect("piped above").write_all(&secret).context("could not hand over the password")?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped above")).read_line(&mut line)?;
+        if line.trim_end() != READY {
+            let status = child.wait()?;
+            // It has said why.
+            return match status.code() {
+                Some(2) => Ok(Exit::Usage),
+                Some(13) => Ok(Exit::Damaged),
+                Some(_) => Ok(Exit::Failed),
+                None => bail!("the process in the background was killed"),
+            };
+        }
+        let dir = absolute(&self.dir)?;
+        let log = log_path(session, &repository)?;
+        session.output().remark(format_args!(
+            "Mounted at {dir}; `fusermount3 -u {dir}` unmounts; messages go to {log}",
+            dir = output::path(dir.as_os_str().as_bytes()),
+            log = log.display()
+        ));
+        Ok(Exit::Done)
+    }
+}
+
+fn log_path(session: &Session, repository: &Repository) -> Result<PathBuf> {
+    let folder = LocalState::folder(&session.state_dir()?, repository.id());
+    Ok(folder.with_file_name("mount.log"))
+}
+
+fn log_file(session: &Session, repository: &Repository) -> Result<File> {
+    let path = log_path(session, repository)?;
+    let folder = path.parent().expect("a file in a folder");
+    std::fs::create_dir_all(folder).with_context(|| format!("could not create the folder {}", folder.display()))?;
+    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    opened.with_context(|| format!("could not write the log {}", path.display()))
+}

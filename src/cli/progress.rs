@@ -1,0 +1,92 @@
+//! Shows how far a long command is, and ends it when somebody asks to.
+
+use super::output::{self, Output};
+use crate::backup::Progress;
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// On a terminal a line is drawn this often; elsewhere one is printed every [`PLAIN_INTERVAL`].
+const DRAW_INTERVAL: Duration = Duration::from_millis(200);
+const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Progress on its way to the screen.
+pub struct Shown {
+    /// What the work reports to.
+    pub progress: Arc<Progress>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Shown {
+    /// Starts showing, unless nobody wants to see it.
+    pub fn start(output: Output, what: &'static str) -> Self {
+        let progress = Arc::new(Progress::default());
+        let ended = Arc::new(AtomicBool::new(false));
+        let thread = (!output.quiet).then(|| {
+            let (progress, ended) = (progress.clone(), ended.clone());
+            std::thread::spawn(move || show(what, &progress, &ended))
+        });
+        Self { progress, ended, thread }
+    }
+
+    /// Takes the line away.
+    pub fn finish(self) {}
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+fn show(what: &str, progress: &Progress, ended: &AtomicBool) {
+    let started = Instant::now();
+    let terminal = std::io::stderr().is_terminal();
+    let interval = if terminal { DRAW_INTERVAL } else { PLAIN_INTERVAL };
+    let bar = terminal.then(|| {
+        let style = ProgressStyle::with_template("{spinner} {wide_msg}").expect("a template that indicatif knows");
+        ProgressBar::new_spinner().with_style(style)
+    });
+    loop {
+        std::thread::park_timeout(interval);
+        if ended.load(Ordering::Relaxed) {
+            break;
+        }
+        let items = progress.items.load(Ordering::Relaxed);
+        let done = progress.bytes.load(Ordering::Relaxed);
+        let rate = (done as f64 / started.elapsed().as_secs_f64()) as u64;
+        let current = output::path(&progress.current.lock());
+        let line = format!("{what}: {items} items, {}, {}/s  {current}", output::bytes(done), output::bytes(rate));
+        match &bar {
+            Some(bar) => {
+                bar.set_message(line);
+                bar.tick();
+            }
+            None => eprintln!("{line}"),
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+}
+
+/// Returns a flag that Ctrl-C or SIGTERM sets; a second one ends the process at once.
+pub fn cancel_on_signals() -> Result<Arc<AtomicBool>> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // In this order: the first signal finds the flag unset and only sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, cancel.clone())
+            .and_then(|_| signal_hook::flag::register(signal, cancel.clone()))
+            .context("could not listen to signals")?;
+    }
+    Ok(cancel)
+}

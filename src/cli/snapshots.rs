@@ -1,0 +1,53 @@
+//! `strongroom snapshots`
+
+use super::Session;
+use super::backup::rfc3339;
+use super::error::Exit;
+use super::output::{bytes, table};
+use crate::view::local_time;
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+/// Lists the snapshots, the oldest first
+#[derive(Args)]
+#[command(after_help = "Example:\n  strongroom snapshots --json | jq -r '.[-1].id'")]
+pub struct Snapshots {}
+
+impl Snapshots {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let snapshots = session.open()?.snapshots()?;
+        if session.output().json {
+            let list: Vec<_> = snapshots
+                .iter()
+                .map(|(id, snapshot)| {
+                    json!({
+                        "id": id.to_string(),
+                        "time": rfc3339(snapshot.started.secs),
+                        "set": snapshot.set,
+                        "items": snapshot.directory().sums.files,
+                        "bytes": snapshot.directory().sums.bytes,
+                        "added": snapshot.summary.stored_bytes,
+                        "failed": snapshot.summary.failed,
+                    })
+                })
+                .collect();
+            session.output().json(&list)?;
+            return Ok(Exit::Done);
+        }
+        let mut rows = vec![["id", "time", "set", "items", "size", "added", "failed"].map(str::to_owned).to_vec()];
+        rows.extend(snapshots.iter().map(|(id, snapshot)| {
+            vec![
+                id.short(),
+                local_time(snapshot.started.secs, "%Y-%m-%d %H:%M:%S"),
+                snapshot.set.clone(),
+                snapshot.directory().sums.files.to_string(),
+                bytes(snapshot.directory().sums.bytes),
+                bytes(snapshot.summary.stored_bytes),
+                snapshot.summary.failed.to_string(),
+            ]
+        }));
+        table(&rows, &[3, 4, 5, 6])?;
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,47 @@
+//! `strongroom stats`
+
+use super::Session;
+use super::error::Exit;
+use super::output::bytes;
+use crate::backend::ObjectKind;
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+/// Says how much the repository holds and takes
+#[derive(Args)]
+#[command(after_help = "Example:\n  strongroom stats --json")]
+pub struct Stats {}
+
+impl Stats {
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let repository = session.open()?;
+        let mut stored = 0;
+        let mut packs = 0u64;
+        for kind in ObjectKind::ALL {
+            repository.backend().list(kind, &mut |_, len| {
+                stored += len;
+                packs += u64::from(kind == ObjectKind::Pack);
+            })?;
+        }
+        let mut chunks = 0;
+        for id in repository.index_ids()? {
+            chunks += repository.load_index(id)?.locations().len() as u64;
+        }
+        let snapshots = repository.snapshots()?;
+        let source: u64 = snapshots.iter().map(|(_, snapshot)| snapshot.directory().sums.bytes).sum();
+        if session.output().json {
+            let object = json!({
+                "bytes_stored": stored, "bytes_source": source, "snapshots": snapshots.len(), "chunks": chunks, "packs": packs,
+            });
+            session.output().json(&object)?;
+        } else {
+            println!("snapshots      {}", snapshots.len());
+            println!("bytes in them  {}", bytes(source));
+            println!("bytes stored   {}", bytes(stored));
+            println!("packs          {packs}");
+            println!("chunks         {chunks}");
+        }
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,299 @@
+//! Brings a snapshot, or parts of it, back: planned first, then carried out.
+//!
+//! ```text
+//! snapshot ─► selection ─► walk ─┬─► survey     what there is to do, what is there already, what cannot be done
+//!                                └─► executor   does it
+//! ```
+//!
+//! `plan` knows snapshots and no target: it selects and walks, in memory for one path of folders, however much there is.
+//! An executor knows one kind of target and takes the steps of the walk, once to survey and once to act; `local` is the
+//! one for folders of this machine. What others will share (the choice of [`WhenExists`], counting, reports) stands here.
+//!
+//! - Nothing is deleted, and nothing is changed that was not asked for. Restoring twice does not duplicate anything.
+//! - A name shows a whole item or nothing, also when the run is killed; only temporary names may be left behind.
+//! - One bad item does not end a run: it becomes a failure in the [`Report`].
+//! - Names in a repository are input from outside: whatever they say, nothing outside the target is written.
+
+mod local;
+mod plan;
+
+use crate::entry::Entry;
+use crate::reader::{ReadError, Reader};
+use crate::snapshot::Failure;
+use plan::{Selection, Walk};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+pub use crate::backup::Progress;
+
+/// Conflicts and problems that a [`Survey`] keeps by name, each; their number is always exact.
+pub const SHOWN_MAX: usize = 100;
+/// Failures that a [`Report`] keeps by name; their number is always exact.
+pub const FAILURES_KEPT_MAX: usize = 10_000;
+
+/// What to do with an item when its name is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenExists {
+    /// Leave what is there.
+    #[default]
+    Skip,
+    /// Put the item in its place. A folder never takes the place of something else, nor something else that of a folder.
+    Overwrite,
+    /// Give the item another name: `Budget (restored 2026-11-22 10.30).xlsx`.
+    KeepBoth,
+}
+
+impl WhenExists {
+    /// Returns the name that the command line uses.
+    pub fn name(self) -> &'static str {
+        match self {
+            WhenExists::Skip => "skip",
+            WhenExists::Overwrite => "overwrite",
+            WhenExists::KeepBoth => "keep-both",
+        }
+    }
+
+    /// Returns what `name` stands for.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [WhenExists::Skip, WhenExists::Overwrite, WhenExists::KeepBoth].into_iter().find(|when| when.name() == name)
+    }
+}
+
+/// Why a restore could not begin, or ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The snapshot does not hold what was asked for.
+    #[error("the snapshot has no {path:?}")]
+    NotInSnapshot {
+        /// The path that was asked for.
+        path: String,
+    },
+    /// Two of the things asked for would get the same name.
+    #[error("{first:?} and {second:?} would both become {name:?} in the target; restore them one after the other")]
+    SameName {
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+        /// The name.
+        name: String,
+    },
+    /// What was asked for could not be looked up.
+    #[error("could not read the snapshot")]
+    Read(#[from] ReadError),
+    /// The target folder cannot be used.
+    #[error("could not use the folder {}", dir.display())]
+    Target {
+        /// The folder.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The target takes nothing more: it is full, or became read-only.
+    #[error("the target takes nothing more; {path:?} could not be written")]
+    TargetFull {
+        /// The item that was being written, by its path in the snapshot.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What was written may not be durable.
+    #[error("could not make durable what was written to {}", dir.display())]
+    Sync {
+        /// The target folder.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl RestoreError {
+    /// Returns whether the repository is damaged, rather than out of reach for now or wrongly asked for.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, RestoreError::Read(error) if error.is_damage())
+    }
+}
+
+/// What a restore has before it.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// Folders.
+    pub folders: u64,
+    /// Everything else: files and symbolic links.
+    pub items: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Items whose name is taken.
+    pub existing: u64,
+    /// Those of them where something of the same kind, size and time stands.
+    pub alike: u64,
+    /// The first of the items whose name is taken, by their paths in the snapshot; the alike are left out.
+    pub conflicts: Vec<Vec<u8>>,
+    /// Items and folders that cannot be restored.
+    pub impossible: u64,
+    /// The first reasons. One that concerns a folder stands for everything in it.
+    pub problems: Vec<Failure>,
+    /// Bytes that the target has room for, where it says so.
+    pub bytes_free: Option<u64>,
+}
+
+impl Survey {
+    fn problem(&mut self, path: &[u8], items: u64, error: String) {
+        self.impossible = self.impossible.saturating_add(items);
+        if self.problems.len() < SHOWN_MAX {
+            self.problems.push(Failure { path: path.to_vec(), error });
+        }
+    }
+}
+
+/// What a restore did.
+#[derive(Debug, Default)]
+#[must_use = "it says what could not be restored"]
+pub struct Report {
+    /// Items (files and symbolic links) that were written.
+    pub restored: u64,
+    /// Bytes of the files that were written.
+    pub bytes: u64,
+    /// Folders that were made.
+    pub folders: u64,
+    /// Items that were there already, with the same content.
+    pub already_there: u64,
+    /// Items that were not restored because something else has their name.
+    pub skipped: u64,
+    /// Items and folders that could not be restored.
+    pub failed: u64,
+    /// The first of the failures, by path. One that concerns a folder stands for everything in it.
+    pub failures: Vec<Failure>,
+    /// Why the run ended before everything was tried, if it did. What it had done by then is kept, and made durable.
+    pub stopped: Option<RestoreError>,
+}
+
+impl Report {
+    fn fail(&mut self, path: &[u8], items: u64, error: String) {
+        tracing::warn!(path = printable(path), error, "could not be restored");
+        self.failed = self.failed.saturating_add(items);
+        if self.failures.len() < FAILURES_KEPT_MAX {
+            self.failures.push(Failure { path: path.to_vec(), error });
+        }
+    }
+}
+
+/// A restore that was thought through, and is ready to be carried out.
+pub struct RestorePlan<'a> {
+    reader: &'a Reader,
+    selection: Selection,
+    target: local::Target,
+    when_exists: WhenExists,
+    survey: Survey,
+}
+
+impl<'a> RestorePlan<'a> {
+    /// Plans to restore `paths` of the snapshot whose root entry is `root` to the folder `dir` of this machine.
+    ///
+    /// Each path gets its last name in `dir`: `Users/alice/Inbox` becomes `dir/Inbox`. No path, or an empty one, means
+    /// everything: what the root holds goes directly into `dir`. Nothing is written; `dir` need not exist.
+    ///
+    /// # Errors
+    /// [`RestoreError::NotInSnapshot`] and [`RestoreError::SameName`] for paths that cannot be meant,
+    /// [`RestoreError::Target`] when `dir` is something else than a folder, [`RestoreError::Interrupted`]. What cannot
+    /// be restored below stands in the [`Survey`] instead.
+    pub fn to_folder(
+        reader: &'a Reader,
+        root: &Entry,
+        paths: &[Vec<u8>],
+        dir: &Path,
+        when_exists: WhenExists,
+        cancel: &AtomicBool,
+    ) -> Result<Self, RestoreError> {
+        let selection = Selection::new(reader, root, paths)?;
+        let target = local::Target::new(dir)?;
+        let survey = target.survey(Walk::new(reader, &selection), cancel)?;
+        Ok(Self { reader, selection, target, when_exists, survey })
+    }
+
+    /// Returns what there is to do.
+    pub fn survey(&self) -> &Survey {
+        &self.survey
+    }
+
+    /// Returns what is done with items whose name is taken.
+    pub fn when_exists(&self) -> WhenExists {
+        self.when_exists
+    }
+
+    /// Carries the plan out, and returns once what was written is durable.
+    ///
+    /// `progress` ends at the survey's items and bytes when everything was tried. Once `cancel` is set the run stops at the
+    /// next item, or within a large one; running the plan again continues.
+    ///
+    /// # Errors
+    /// [`RestoreError::Target`] when nothing could be begun. What happens later stands in the [`Report`].
+    pub fn execute(&self, progress: &Progress, cancel: &AtomicBool) -> Result<Report, RestoreError> {
+        self.target.execute(self.reader, &self.selection, self.when_exists, progress, cancel)
+    }
+}
+
+impl fmt::Display for RestorePlan<'_> {
+    /// Shows the plan in lines, for `--dry-run`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Survey { folders, items, bytes, existing, alike, impossible, .. } = self.survey;
+        writeln!(f, "{items} items ({bytes} bytes) and {folders} folders to {}", self.target.dir().display())?;
+        if existing > 0 {
+            let fate = match self.when_exists {
+                WhenExists::Skip => "stay as they are",
+                WhenExists::Overwrite => "are replaced",
+                WhenExists::KeepBoth => "stay, and what differs from them gets another name",
+            };
+            writeln!(f, "{existing} names are taken and {fate}; {alike} of them have the same size and time")?;
+            show_some(f, self.survey.conflicts.iter().map(|path| printable(path)), existing - alike)?;
+        }
+        if impossible > 0 {
+            writeln!(f, "{impossible} cannot be restored:")?;
+            let problems = &self.survey.problems;
+            let lines = problems.iter().map(|Failure { path, error }| format!("{}: {error}", printable(path)));
+            show_some(f, lines, problems.len() as u64)?;
+        }
+        match self.survey.bytes_free {
+            Some(free) if free < bytes => writeln!(f, "the target has room for {free} bytes only"),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn show_some(f: &mut fmt::Formatter<'_>, lines: impl ExactSizeIterator<Item = String>, total: u64) -> fmt::Result {
+    let shown = lines.len() as u64;
+    for line in lines {
+        writeln!(f, "  {line}")?;
+    }
+    if shown < total { writeln!(f, "  and {} more", total - shown) } else { Ok(()) }
+}
+
+/// Returns `path` for people: what a terminal could take for a command is replaced.
+pub fn printable(path: &[u8]) -> String {
+    let show = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    String::from_utf8_lossy(path).chars().map(show).collect()
+}
+
+/// Returns the texts of `error` and of what caused it.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // Some errors repeat their cause already.
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

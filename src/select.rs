@@ -1,0 +1,175 @@
+//! Says which snapshot is meant: an id or the beginning of one, `latest`, `latest:SET`, `latest~N`, or a time; and which
+//! path in it.
+
+use crate::id::SnapshotId;
+use crate::repository::{Repository, RepositoryError};
+use crate::snapshot::Snapshot;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+/// A snapshot and a path in it, as somebody asked for them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Selected {
+    /// The snapshot's id.
+    pub id: SnapshotId,
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// The path from its root, without slashes at either end; empty for everything.
+    pub path: Vec<u8>,
+}
+
+/// Resolves `SNAPSHOT[:PATH]`.
+///
+/// # Errors
+/// [`RepositoryError::NoSnapshot`], [`RepositoryError::Ambiguous`], or what reading snapshots gives.
+pub fn select(repository: &Repository, asked: &[u8]) -> Result<Selected, RepositoryError> {
+    let snapshots = repository.snapshots()?;
+    let (number, path) = resolve(&snapshots, asked)?;
+    let (id, snapshot) = snapshots.into_iter().nth(number).expect("a position in the list");
+    Ok(Selected { id, snapshot, path: path.to_vec() })
+}
+
+type Listed = (SnapshotId, Snapshot);
+
+fn resolve<'a>(snapshots: &[Listed], asked: &'a [u8]) -> Result<(usize, &'a [u8]), RepositoryError> {
+    let none = || RepositoryError::NoSnapshot { asked: String::from_utf8_lossy(asked).into_owned() };
+    let (name, path) = split_name(snapshots, asked);
+    let name = std::str::from_utf8(name).map_err(|_| none())?;
+    let mut matches = matching(snapshots, name).ok_or_else(none)?;
+    match (matches.pop(), matches.len()) {
+        (None, _) => Err(none()),
+        (Some(only), 0) => Ok((only, trim_slashes(path))),
+        (Some(_), more) => Err(RepositoryError::Ambiguous { asked: name.to_owned(), matches: more + 1 }),
+    }
+}
+
+/// Returns the positions of the snapshots called `name`; `None` where it is no name at all.
+fn matching(snapshots: &[Listed], name: &str) -> Option<Vec<usize>> {
+    let newest_of = |set: Option<&str>, back: usize| {
+        let of_set = |(_, (_, snapshot)): &(usize, &Listed)| set.is_none_or(|set| snapshot.set == set);
+        snapshots.iter().enumerate().rev().filter(of_set).nth(back).map(|(number, _)| number).into_iter().collect()
+    };
+    if let Some(rest) = name.strip_prefix("latest") {
+        return match rest.as_bytes().first() {
+            None => Some(newest_of(None, 0)),
+            Some(b'~') => Some(newest_of(None, rest[1..].parse().ok()?)),
+            Some(b':') => Some(newest_of(Some(&rest[1..]), 0)),
+            Some(_) => None,
+        };
+    }
+    if let Some(time) = parse_time(name) {
+        let at_or_before = snapshots.iter().rposition(|(_, snapshot)| snapshot.started.secs <= time);
+        return Some(at_or_before.into_iter().collect());
+    }
+    if name.is_empty() {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    let matches = |(number, (id, _)): (usize, &Listed)| id.to_string().starts_with(&name).then_some(number);
+    Some(snapshots.iter().enumerate().filter_map(matches).collect())
+}
+
+/// Reads a time in this machine's time zone (`2026-11-21T22:00`, `2026-11-21 22.00.00`, `2026-11-21`) or with an offset,
+/// as the last second that it stands for.
+fn parse_time(text: &str) -> Option<i64> {
+    if let Ok(exact) = text.parse::<jiff::Timestamp>() {
+        return Some(exact.as_second());
+    }
+    let text = text.replace('.', ":");
+    let (time, precision) = match text.len() {
+        10 => (format!("{text}T00:00:00"), 24 * 60 * 60),
+        16 => (format!("{text}:00"), 60),
+        19 => (text, 1),
+        _ => return None,
+    };
+    let zoned = time.parse::<DateTime>().ok()?.to_zoned(TimeZone::system()).ok()?;
+    Some(zoned.timestamp().as_second() + precision - 1)
+}
+
+/// Splits `SNAPSHOT:PATH`. The colons of a time, and the one before the name of a set, belong to the snapshot.
+fn split_name<'a>(snapshots: &[Listed], asked: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+    let colons = asked.iter().enumerate().filter(|(_, byte)| **byte == b':').map(|(at, _)| at);
+    let ends: Vec<_> = colons.chain([asked.len()]).collect();
+    let is_whole_name = |end: &&usize| {
+        let Ok(name) = std::str::from_utf8(&asked[..**end]) else { return false };
+        match name.strip_prefix("latest:") {
+            Some(set) => snapshots.iter().any(|(_, snapshot)| snapshot.set == set),
+            None => parse_time(name).is_some(),
+        }
+    };
+    // The longest that is a time or names a set; else all up to the first colon.
+    let end = *ends.iter().rev().find(is_whole_name).unwrap_or(&ends[0]);
+    (&asked[..end], asked.get(end + 1..).unwrap_or_default())
+}
+
+fn trim_slashes(path: &[u8]) -> &[u8] {
+    let start = path.iter().position(|byte| *byte != b'/').unwrap_or(path.len());
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(start, |last| last + 1);
+    &path[start..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Directory, Entry, EntryKind, NodeRef, Sums, Timestamp};
+    use crate::id::NodeId;
+    use crate::snapshot::{ROOT_NAME, Summary};
+
+    fn snapshot(id: u8, set: &str, secs: i64) -> Listed {
+        let root = Directory { root: NodeRef { id: NodeId([0; 32]), hint: None }, sums: Sums::default() };
+        let snapshot = Snapshot {
+            started: Timestamp { secs, nanos: 0 },
+            finished: Timestamp { secs, nanos: 0 },
+            set: set.to_owned(),
+            host: String::new(),
+            root: Entry::new(ROOT_NAME, EntryKind::Directory(root), Timestamp::default()),
+            parents: Vec::new(),
+            keys: Vec::new(),
+            summary: Summary::default(),
+            failures: Vec::new(),
+            source_state: Default::default(),
+            program: String::new(),
+        };
+        (SnapshotId([id; 32]), snapshot)
+    }
+
+    fn at(text: &str) -> i64 {
+        text.parse::<DateTime>().unwrap().to_zoned(TimeZone::system()).unwrap().timestamp().as_second()
+    }
+
+    #[test]
+    fn snapshots_are_found_by_every_name_that_the_manual_promises() {
+        let list = [
+            snapshot(0x11, "mail", at("2026-11-20T22:00:00")),
+            snapshot(0x12, "docs", at("2026-11-21T22:00:30")),
+            snapshot(0xab, "mail", at("2026-11-22T22:00:00")),
+        ];
+        let cases: [(&str, Option<(usize, &str)>); 20] = [
+            ("latest", Some((2, ""))),
+            ("latest:docs", Some((1, ""))),
+            ("latest:docs:a/b", Some((1, "a/b"))),
+            ("latest:a/b", Some((2, "a/b"))),
+            ("latest:/a/b/", Some((2, "a/b"))),
+            ("latest~1", Some((1, ""))),
+            ("latest~2:x", Some((0, "x"))),
+            ("latest~3", None),
+            ("ab", Some((2, ""))),
+            ("AB", Some((2, ""))),
+            ("11:a:b", Some((0, "a:b"))),
+            ("1", None),
+            ("cd", None),
+            ("", None),
+            ("2026-11-21T22:00", Some((1, ""))),
+            ("2026-11-21T22:00:29", Some((0, ""))),
+            ("2026-11-21T22:00:a: b", Some((1, "a: b"))),
+            ("2026-11-22 22.00.00", Some((2, ""))),
+            ("2026-11-21", Some((1, ""))),
+            ("2026-11-01", None),
+        ];
+        for (asked, expected) in cases {
+            let found = resolve(&list, asked.as_bytes()).ok();
+            assert_eq!(found, expected.map(|(number, path)| (number, path.as_bytes())), "{asked}");
+        }
+        assert!(matches!(resolve(&list, b"1"), Err(RepositoryError::Ambiguous { matches: 2, .. })));
+    }
+}

@@ -1,0 +1,235 @@
+//! Shows snapshots to the mount: what implements `strongroom_mount`'s traits.
+//!
+//! An entry is known by its rank: its place in a preorder walk of its snapshot, the root being 0. The sums in the tree
+//! nodes lead from a rank to its entry in one walk from root to leaf for each folder on the way, so nothing is kept of
+//! what was looked at but the reader's bounded caches.
+
+use crate::entry::{Directory, Entry, EntryKind};
+use crate::id::SnapshotId;
+use crate::names::safe_name;
+use crate::reader::{ReadError, Reader};
+use crate::repository::{Repository, RepositoryError};
+use crate::snapshot::Snapshot;
+use crate::tree::{self, Entries, Found};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use strongroom_mount::{Attr, Catalog, Kind, Rank, SnapshotInfo, Time, Totals, View, ViewError};
+
+/// Permissions of what its source gave none.
+const FILE_MODE: u16 = 0o644;
+const FOLDER_MODE: u16 = 0o755;
+
+/// One snapshot as a tree of files.
+pub struct SnapshotView {
+    reader: Arc<Reader>,
+    id: SnapshotId,
+    root: Entry,
+}
+
+/// An entry and the rank of its folder.
+struct Located {
+    found: Found,
+    parent: u64,
+}
+
+impl SnapshotView {
+    /// Creates the view of `snapshot`.
+    pub fn new(reader: Arc<Reader>, id: SnapshotId, snapshot: Snapshot) -> Self {
+        Self { reader, id, root: snapshot.root }
+    }
+
+    fn root(&self) -> &Directory {
+        self.root.directory().expect("a snapshot's root is a directory")
+    }
+
+    /// Finds the entry at `rank`, which is not the root's.
+    fn locate(&self, rank: Rank) -> Result<Located, ViewError> {
+        let mut dir = *self.root();
+        let mut parent = 0;
+        loop {
+            let wanted = rank.0.checked_sub(parent + 1).ok_or(ViewError::NotFound)?;
+            let found = tree::at_rank(&*self.reader, &dir, wanted).map_err(view_error)?.ok_or(ViewError::NotFound)?;
+            let at = parent + 1 + found.before.items;
+            if at == rank.0 {
+                return Ok(Located { found, parent });
+            }
+            dir = *found.entry().directory().ok_or_else(|| damaged("sums do not fit the entries they are over"))?;
+            parent = at;
+        }
+    }
+
+    fn with_entry<T>(&self, rank: Rank, use_entry: impl FnOnce(&Entry) -> Result<T, ViewError>) -> Result<T, ViewError> {
+        match rank {
+            Rank::ROOT => use_entry(&self.root),
+            _ => use_entry(self.locate(rank)?.found.entry()),
+        }
+    }
+
+    fn directory(&self, rank: Rank) -> Result<Directory, ViewError> {
+        self.with_entry(rank, |entry| entry.directory().copied().ok_or(ViewError::NotADirectory))
+    }
+}
+
+fn attr_of(entry: &Entry, rank: u64) -> Attr {
+    let (kind, mode, links) = match &entry.kind {
+        EntryKind::File(_) => (Kind::File, FILE_MODE, 1),
+        EntryKind::Symlink(_) => (Kind::Symlink, 0o777, 1),
+        EntryKind::Directory(dir) => {
+            (Kind::Directory, FOLDER_MODE, u32::try_from(dir.sums.dirs.saturating_add(2)).unwrap_or(u32::MAX))
+        }
+    };
+    let (uid, gid) = entry.owner.unwrap_or_default();
+    Attr {
+        rank: Rank(rank),
+        kind,
+        size: entry.size(),
+        mtime: Time { secs: entry.mtime.secs, nanos: entry.mtime.nanos },
+        mode: entry.mode.unwrap_or(mode),
+        uid,
+        gid,
+        links,
+    }
+}
+
+impl View for SnapshotView {
+    fn attr(&self, rank: Rank) -> Result<Attr, ViewError> {
+        self.with_entry(rank, |entry| Ok(attr_of(entry, rank.0)))
+    }
+
+    fn lookup(&self, dir: Rank, name: &[u8]) -> Result<Option<Attr>, ViewError> {
+        let found = tree::find(&*self.reader, &self.directory(dir)?, name).map_err(view_error)?;
+        Ok(found.map(|found| attr_of(found.entry(), dir.0 + 1 + found.before.items)))
+    }
+
+    fn parent(&self, rank: Rank) -> Result<Rank, ViewError> {
+        if rank == Rank::ROOT {
+            return Ok(rank);
+        }
+        self.locate(rank).map(|located| Rank(located.parent))
+    }
+
+    fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr) -> bool) -> Result<(), ViewError> {
+        let directory = self.directory(dir)?;
+        for found in Entries::from_number(&*self.reader, &directory, start).map_err(view_error)? {
+            let found = found.map_err(view_error)?;
+            if !emit(&found.entry().name, attr_of(found.entry(), dir.0 + 1 + found.before.items)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&self, file: Rank, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
+        self.with_entry(file, |entry| match &entry.kind {
+            EntryKind::File(content) => {
+                let mut bytes = Vec::with_capacity(size.min(content.len().saturating_sub(offset) as usize));
+                self.reader.read(content, offset, size, &mut bytes).map_err(view_error)?;
+                Ok(bytes)
+            }
+            EntryKind::Directory(_) => Err(ViewError::IsADirectory),
+            EntryKind::Symlink(_) => Err(ViewError::Invalid),
+        })
+    }
+
+    fn read_link(&self, link: Rank) -> Result<Vec<u8>, ViewError> {
+        self.with_entry(link, |entry| match &entry.kind {
+            EntryKind::Symlink(target) => Ok(target.to_vec()),
+            _ => Err(ViewError::Invalid),
+        })
+    }
+
+    fn xattrs(&self, rank: Rank) -> Result<Vec<(String, Vec<u8>)>, ViewError> {
+        self.with_entry(rank, |entry| {
+            let facts = &entry.facts;
+            let texts =
+                [("subject", &facts.subject), ("from", &facts.from), ("to", &facts.to), ("message_id", &facts.message_id)];
+            let mut attributes = vec![("user.strongroom.snapshot".to_owned(), self.id.to_string().into_bytes())];
+            for (name, text) in texts {
+                attributes.extend(text.as_ref().map(|text| (format!("user.strongroom.{name}"), text.clone().into_bytes())));
+            }
+            if let Some(date) = facts.date.and_then(|secs| jiff::Timestamp::from_second(secs).ok()) {
+                attributes.push(("user.strongroom.date".to_owned(), date.to_string().into_bytes()));
+            }
+            Ok(attributes)
+        })
+    }
+
+    fn totals(&self) -> Totals {
+        let sums = self.root().sums;
+        Totals { entries: sums.items.saturating_add(1), bytes: sums.bytes }
+    }
+}
+
+/// The snapshots of a repository, as they come and go.
+pub struct RepositoryCatalog {
+    repository: Arc<Repository>,
+    reader: Arc<Reader>,
+    /// What was read once: snapshots do not change.
+    known: Mutex<HashMap<SnapshotId, Snapshot>>,
+}
+
+impl RepositoryCatalog {
+    /// Creates the catalog of everything in `repository`.
+    pub fn new(repository: Arc<Repository>, reader: Arc<Reader>) -> Self {
+        Self { repository, reader, known: Mutex::default() }
+    }
+
+    fn refresh(&self) -> Result<Vec<SnapshotInfo>, RepositoryError> {
+        let ids = self.repository.snapshot_ids()?;
+        let mut known = self.known.lock();
+        known.retain(|id, _| ids.binary_search(id).is_ok());
+        for id in ids {
+            if let std::collections::hash_map::Entry::Vacant(slot) = known.entry(id) {
+                match self.repository.load_snapshot(id) {
+                    Ok(snapshot) => _ = slot.insert(snapshot),
+                    Err(error) if error.is_damage() => tracing::error!(snapshot = %id, %error, "snapshot is not shown"),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        let info = |(id, snapshot): (&SnapshotId, &Snapshot)| SnapshotInfo {
+            id: id.0,
+            name: folder_name(snapshot),
+            time: Time { secs: snapshot.started.secs, nanos: snapshot.started.nanos },
+        };
+        Ok(known.iter().map(info).collect())
+    }
+}
+
+/// Returns the name of a snapshot's folder: its time, in this machine's time zone, and its set.
+pub fn folder_name(snapshot: &Snapshot) -> String {
+    let time = local_time(snapshot.started.secs, "%Y-%m-%d %H.%M.%S");
+    safe_name(&format!("{time} {}", snapshot.set), "")
+}
+
+/// Formats a moment in this machine's time zone.
+pub fn local_time(secs: i64, format: &str) -> String {
+    let time = jiff::Timestamp::from_second(secs).unwrap_or_default();
+    time.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string()
+}
+
+impl Catalog for RepositoryCatalog {
+    fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ViewError> {
+        self.refresh().map_err(|source| ViewError::Backend { source: Box::new(source) })
+    }
+
+    fn open(&self, id: &[u8; 32]) -> Result<Arc<dyn View>, ViewError> {
+        let id = SnapshotId(*id);
+        let snapshot = self.known.lock().get(&id).cloned().ok_or(ViewError::NotFound)?;
+        Ok(Arc::new(SnapshotView::new(self.reader.clone(), id, snapshot)))
+    }
+}
+
+fn damaged(what: &str) -> ViewError {
+    ViewError::Damaged { what: what.to_owned() }
+}
+
+fn view_error(error: ReadError) -> ViewError {
+    if error.is_damage() {
+        let cause = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        ViewError::Damaged { what: format!("{error}{cause}") }
+    } else {
+        ViewError::Backend { source: Box::new(error) }
+    }
+}
