@@ -302,5 +302,87 @@ mod tests {
         }
     }
 
-    // PUBLISHED-VECTORS
+    /// Key, associated strings, plaintext and sealed text of a published example, in hexadecimal.
+    type Example = (&'static str, &'static [&'static str], &'static str, &'static str);
+
+    const ONE_STRING: (&[&str], &str) =
+        (&["101112131415161718191a1b1c1d1e1f2021222324252627"], "112233445566778899aabbccddee");
+    const THREE_STRINGS: (&[&str], &str) = (
+        &[
+            "00112233445566778899aabbccddeeffdeaddadadeaddadaffeeddccbbaa99887766554433221100",
+            "102030405060708090a0",
+            "09f911029d74e35bd84156c5635688c0",
+        ],
+        "7468697320697320736f6d6520706c61696e7465787420746f20656e6372797074207573696e67205349562d414553",
+    );
+    const KEY_ONE: &str = "fffefdfcfbfaf9f8f7f6f5f4f3f2f1f06f6e6d6c6b6a69686766656463626160\
+                           f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff000102030405060708090a0b0c0d0e0f";
+    const KEY_TWO: &str = "7f7e7d7c7b7a797877767574737271706f6e6d6c6b6a69686766656463626160\
+                           404142434445464748494a4b4c4d4e4f505152535455565758595a5b5b5d5e5f";
+
+    /// The examples with 64-byte keys that Miscreant publishes for both forms, `aes_siv.tjson` and `aes_pmac_siv.tjson`
+    /// in <https://github.com/miscreant/meta/tree/master/vectors>. RFC 5297 has none of that length.
+    #[test]
+    fn published_examples_come_out() {
+        let examples: [(Cipher, Example); 4] = [
+            (
+                Cipher::Aes256Siv,
+                (KEY_ONE, ONE_STRING.0, ONE_STRING.1, "f125274c598065cfc26b0e71575029088b035217e380cac8919ee800c126"),
+            ),
+            (
+                Cipher::Aes256Siv,
+                (
+                    KEY_TWO,
+                    THREE_STRINGS.0,
+                    THREE_STRINGS.1,
+                    "85b8167310038db7dc4692c0281ca35868181b2762f3c24f2efa5fb80cb14351\
+                     6ce6c434b898a6fd8eb98a418842f51f66fc67de43ac185a66dd72475bbb08",
+                ),
+            ),
+            (
+                Cipher::Aes256PmacSiv,
+                (KEY_ONE, ONE_STRING.0, ONE_STRING.1, "77097bb3e160988e8b262c1942f983885f826d0d7e047e975e2fc4ea6776"),
+            ),
+            (
+                Cipher::Aes256PmacSiv,
+                (
+                    KEY_TWO,
+                    THREE_STRINGS.0,
+                    THREE_STRINGS.1,
+                    "cd07d56dca0fe1569b8ecb3cf2346604290726e12529fc5948546b6be39fed9c\
+                     d8652256c594c8f56208c7496789de8dfb4f161627c91482f9ecf809652a9e",
+                ),
+            ),
+        ];
+        for (cipher, (key, associated, plaintext, sealed)) in examples {
+            assert_eq!(encrypt(key, associated, plaintext, cipher), unhex(sealed), "{}", cipher.name());
+        }
+    }
+
+    /// RFC 5297, appendices A.1 and A.2. They have 32-byte keys, so they hold the crate's `Aes128Siv`, which is the same
+    /// code over the shorter AES.
+    #[test]
+    fn the_examples_of_rfc_5297_come_out() {
+        let examples: [Example; 2] = [
+            (
+                "fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff",
+                ONE_STRING.0,
+                ONE_STRING.1,
+                "85632d07c6e8f37f950acd320a2ecc9340c02b9690c4dc04daef7f6afe5c",
+            ),
+            (
+                "7f7e7d7c7b7a79787776757473727170404142434445464748494a4b4c4d4e4f",
+                THREE_STRINGS.0,
+                THREE_STRINGS.1,
+                "7bdb6e3b432667eb06f4d14bff2fbd0fcb900f2fddbe404326601965c889bf17\
+                 dba77ceb094fa663b7a3f748ba8af829ea64ad544a272e9c485b62a3fd5c0d",
+            ),
+        ];
+        for (key, associated, plaintext, sealed) in examples {
+            let key: [u8; 32] = unhex(key).try_into().expect("32 bytes");
+            let associated: Vec<_> = associated.iter().map(|text| unhex(text)).collect();
+            let mut cipher = aes_siv::siv::Aes128Siv::new(&key.into());
+            assert_eq!(cipher.encrypt(&associated, &unhex(plaintext)).expect("few strings"), unhex(sealed));
+        }
+    }
 }

@@ -40,3 +40,4 @@ pub mod select;
 pub mod view;
 
 pub mod cli;
+pub mod restore;

@@ -11,7 +11,7 @@ use crate::tree::{self, Entries, Found};
 use std::collections::BTreeMap;
 
 /// Folders deeper than this are not restored: no honest tree has them, and paths would fill the memory.
-pub(super) const DEPTH_MAX: usize = 10_000;
+pub(super) const DEPTH_MAX: usize = 4096;
 
 /// What was asked for.
 pub(super) enum Selection {
@@ -33,7 +33,8 @@ impl Selection {
         let dir = root.directory().ok_or_else(|| not_in_snapshot(b"/"))?;
         let mut parts = BTreeMap::<Box<[u8]>, Part>::new();
         for asked in paths {
-            let path = asked.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect::<Vec<_>>().join(&b'/');
+            let path =
+                asked.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect::<Vec<_>>().join(&b'/');
             if path.is_empty() {
                 return Ok(Selection::Everything(root.clone()));
             }
@@ -63,10 +64,7 @@ pub(super) enum Step {
     /// The end of the folder entered last.
     Leave,
     /// So many entries of the folder entered last could not be read.
-    Unreadable {
-        entries: u64,
-        error: ReadError,
-    },
+    Unreadable { entries: u64, error: ReadError },
 }
 
 pub(super) struct Walk<'a> {
@@ -81,11 +79,17 @@ pub(super) struct Walk<'a> {
 
 struct Level<'a> {
     dir: Directory,
-    /// None before the first entry was asked for.
-    entries: Option<Entries<'a>>,
+    entries: Position<'a>,
     /// How many entries came, or were lost.
     passed: u64,
     path_len: usize,
+}
+
+enum Position<'a> {
+    NotBegun,
+    At(Entries<'a>),
+    /// Nothing more can be read.
+    Lost,
 }
 
 impl<'a> Walk<'a> {
@@ -145,16 +149,21 @@ impl<'a> Walk<'a> {
 
 impl<'a> Level<'a> {
     fn new(dir: Directory, path_len: usize) -> Self {
-        Self { dir, entries: None, passed: 0, path_len }
+        Self { dir, entries: Position::NotBegun, passed: 0, path_len }
     }
 
     fn next(&mut self, reader: &'a Reader) -> Option<Result<Found, (u64, ReadError)>> {
         let next = match &mut self.entries {
-            Some(entries) => entries.next(),
-            None => match Entries::new(reader, &self.dir) {
-                Ok(entries) => self.entries.insert(entries).next(),
+            Position::At(entries) => entries.next(),
+            Position::NotBegun => match Entries::new(reader, &self.dir) {
+                Ok(mut entries) => {
+                    let first = entries.next();
+                    self.entries = Position::At(entries);
+                    first
+                }
                 Err(error) => Some(Err(error)),
             },
+            Position::Lost => None,
         };
         match next? {
             Ok(found) => {
@@ -201,10 +210,6 @@ impl<'a> Level<'a> {
             }
         }
         self.passed = good;
-        // An iterator that has ended, if nothing more can be read.
-        self.entries = entries.or_else(|| self.entries.take());
-        if self.entries.is_none() {
-            self.dir.sums.entries = 0;
-        }
+        self.entries = entries.map_or(Position::Lost, Position::At);
     }
 }

@@ -297,7 +297,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a small tenant, one round")
     parser.add_argument("--source", type=Path, help="back this folder up instead of a made tenant")
     parser.add_argument("--word", default=NEEDLE, help="what rg looks for")
-    parser.add_argument("--bounds", action="store_true", help="compute how small it could get (two minutes more)")
+    parser.add_argument("--bounds", action="store_true", help="compute how small it could get (several minutes more)")
     parser.add_argument("--spin", action="store_true", help="keep idle CPUs awake during mount measurements")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
     parser.add_argument("--cache", type=Path, metavar="DIR",

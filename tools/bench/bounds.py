@@ -12,12 +12,32 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import tempfile
+import threading
+from contextlib import contextmanager
 from email.parser import BytesParser
 from email.policy import compat32
 from pathlib import Path
 from typing import IO, Iterator
 
-TIMEOUT_S = 600
+from measure import CommandFailed
+
+TIMEOUT_S = 900.0
+
+
+@contextmanager
+def bounded(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Kills the processes when the time is up, and at the end in any case."""
+    timer = threading.Timer(TIMEOUT_S, lambda: [process.kill() for process in processes])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def window_log(size_bytes: int) -> int:
@@ -43,17 +63,13 @@ def tar_bound(source: Path, source_bytes: int) -> int:
     order = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner"]
     tar = subprocess.Popen(["tar", *order, "-C", str(source), "-cf", "-", "."], stdout=subprocess.PIPE)
     zstd = subprocess.Popen(zstd_command(source_bytes), stdin=tar.stdout, stdout=subprocess.PIPE)
-    try:
+    with bounded(tar, zstd):
         assert tar.stdout is not None and zstd.stdout is not None
         tar.stdout.close()
         size = count_bytes(zstd.stdout)
-        if zstd.wait(TIMEOUT_S) != 0 or tar.wait(TIMEOUT_S) != 0:
-            raise RuntimeError("tar | zstd failed")
+        if zstd.wait() != 0 or tar.wait() != 0:
+            raise CommandFailed("tar | zstd failed or ran out of time")
         return size
-    finally:
-        for process in (tar, zstd):
-            process.kill()
-            process.wait()
 
 
 def distinct_contents(source: Path) -> Iterator[bytes]:
@@ -77,19 +93,17 @@ def distinct_contents(source: Path) -> Iterator[bytes]:
 
 def decoded_bound(source: Path, source_bytes: int) -> int:
     """Returns the size of every decoded attachment and text once under ``zstd -19 --long``."""
-    import tempfile
-
     # Through a file, so that zstd's output can be counted without a second thread.
     with tempfile.TemporaryFile() as out:
         zstd = subprocess.Popen(zstd_command(source_bytes), stdin=subprocess.PIPE, stdout=out)
-        try:
+        with bounded(zstd):
             assert zstd.stdin is not None
-            for content in distinct_contents(source):
-                zstd.stdin.write(content)
-            zstd.stdin.close()
-            if zstd.wait(TIMEOUT_S) != 0:
-                raise RuntimeError("zstd failed")
+            try:
+                for content in distinct_contents(source):
+                    zstd.stdin.write(content)
+                zstd.stdin.close()
+            except BrokenPipeError:
+                pass  # its status says what happened
+            if zstd.wait() != 0:
+                raise CommandFailed("zstd failed or ran out of time")
             return os.fstat(out.fileno()).st_size
-        finally:
-            zstd.kill()
-            zstd.wait()

@@ -77,8 +77,8 @@ impl Kind {
 
 /// Returns the size of the `nth` document: 20 KB to 2 MB, where each doubling is half as frequent.
 ///
-/// The doublings come in a fixed order (every second document is small, every fourth twice as large, and so on), since a
-/// few large files decide how large a tenant is: drawn freely, it would vary by a third from seed to seed.
+/// The doublings come in a fixed order (every second document is small, every fourth twice as large, and so on): a few
+/// large files decide how large a tenant is, and drawn freely, it would vary by a third from seed to seed.
 pub fn heavy_tailed_size(rng: &mut Rng, nth: u64) -> usize {
     let octave = 20_000_u64 << nth.trailing_ones().min(6);
     rng.between(octave, octave * 2).min(2_000_000) as usize

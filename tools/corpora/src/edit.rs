@@ -53,7 +53,7 @@ pub enum Change {
 /// Fails if `dir` holds no tenant, too few files for the changes, or cannot be written to.
 pub fn edit(options: &Options, dir: &Path) -> Result<Vec<Change>> {
     let mut rng = Rng::for_purpose(options.seed, "edit");
-    let unix = END + rng.below(300) as i64 * DAY + rng.between(8 * 3_600, 17 * 3_600) as i64;
+    let unix = END + rng.below(20) as i64 * DAY + rng.between(8 * 3_600, 17 * 3_600) as i64;
     let vocabulary = Vocabulary::new(options.seed);
     let users = dir.join("Users");
     let mut mails = files::list(&users, ".eml").context("the folder holds no tenant (made by `office`)")?;

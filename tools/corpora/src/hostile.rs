@@ -1,7 +1,7 @@
 //! A tree of names, files and messages that hurt: everything a Linux folder may hold and careless programs trip over.
 //!
 //! Whatever backs it up must give it back byte for byte. It holds no devices, sockets or pipes, and no path is longer
-//! than `PATH_MAX`, so that ordinary tools can compare the result.
+//! than `PATH_MAX`, so that ordinary tools can compare the result. Symbolic links have the time of their making.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -221,7 +221,7 @@ fn write_times(dir: &Path) -> Result<()> {
         ("1970 and a nanosecond", 0, 1),
         ("before 1970", -1, 0),
         ("before 1970, half a second", -1, 500_000_000),
-        ("1904", -2_082_844_800 + 366 * 86_400, 0),
+        ("1904", -2_082_844_800, 0),
         ("2038", i64::from(i32::MAX) + 1, 0),
         ("2100", YEAR_2100, 0),
         ("2100 and a nanosecond less", YEAR_2100 - 1, 999_999_999),

@@ -189,14 +189,14 @@ impl Message {
             let (from_ip, by_ip, date) = (address(own), address(own), Date::from_unix(self.sent + 4 - hop).mail());
             let _ = write!(
                 out,
-                "Received: from {from}.eurprd04.prod.outlook.com ({from_ip})\r\n by {by}.eurprd04.prod.outlook.com with \
-                 HTTPS; {date}\r\n"
+                "Received: from {from}.eurprd04.prod.outlook.com ({from_ip})\r\n by {by}.eurprd04.prod.outlook.com \
+                 with HTTPS; {date}\r\n"
             );
             let _ = write!(
                 out,
                 "Received: from {by}.eurprd04.prod.outlook.com ({by_ip}) by\r\n {from}.eurprd04.prod.outlook.com \
-                 ({from_ip}) with Microsoft SMTP\r\n Server (version=TLS1_2, cipher=TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384) \
-                 id\r\n 15.20.{}.{}; {date}\r\n",
+                 ({from_ip}) with Microsoft SMTP\r\n Server (version=TLS1_2, \
+                 cipher=TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384) id\r\n 15.20.{}.{}; {date}\r\n",
                 own.between(7_000, 9_000),
                 own.below(40)
             );
@@ -211,8 +211,8 @@ impl Message {
                 "ARC-Seal: i=1; a=rsa-sha256; s=arcselector10001; d=microsoft.com; cv=none;\r\n b={seal}\r\n\
                  Authentication-Results: spf=pass smtp.mailfrom={domain}; dkim=pass (signature\r\n was verified) \
                  header.d={domain};dmarc=pass action=none header.from={domain};\r\n\
-                 Received-SPF: Pass (protection.outlook.com: domain of {domain} designates\r\n 203.0.113.{} as permitted \
-                 sender) receiver=protection.outlook.com;\r\n\
+                 Received-SPF: Pass (protection.outlook.com: domain of {domain} designates\r\n 203.0.113.{} as \
+                 permitted sender) receiver=protection.outlook.com;\r\n\
                  DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d={domain}; s=selector1;\r\n \
                  h=From:Date:Subject:Message-ID:Content-Type:MIME-Version;\r\n bh={hash};\r\n b={dkim}\r\n",
                 shared.below(256)

@@ -414,8 +414,8 @@ impl<'a> Tenant<'a> {
         }
     }
 
-    /// About a sixth of the first messages carry a document, and some replies send the same one again. What is large goes
-    /// to few people.
+    /// About a sixth of the first messages carry a document, and some replies send the same one again. What is large
+    /// goes to few people.
     fn attachments(
         &self,
         rng: &mut Rng,

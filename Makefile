@@ -1,0 +1,64 @@
+# make demo   shows the main job on real mail (KEEP=1 leaves the mount open)
+# make test   runs every check and every test
+# make bench  measures Strongroom, restic, borg and the plain disk side by side
+#
+# Each installs what it needs: Debian packages (as root, or with sudo), cargo-deny and the test readers' Python packages.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE ?= .cache
+VENV := $(CACHE)/venv
+BINARY := target/release/strongroom
+
+.PHONY: help demo test bench build packages packages-bench lint deny test-rust docs clean
+
+help:
+	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST)) | head -4
+
+# What the build and the mount need. `fuse3` brings fusermount3.
+packages:
+	@tools/packages.sh build-essential pkg-config librocksdb-dev libclang1-14 fuse3 ripgrep rsync python3 python3-venv
+
+packages-bench: packages
+	@tools/packages.sh restic borgbackup python3-pyfuse3 python3-llfuse zstd
+
+build: packages
+	cargo build --release --locked
+
+demo: build
+	STRONGROOM=$(BINARY) STRONGROOM_CACHE=$(CACHE) KEEP=$(KEEP) tools/demo.sh
+
+# The independent reader of the repository format is written in Python.
+$(VENV)/.ready: tools/reader/requirements.txt | packages
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+lint: packages
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+deny:
+	tools/deny.sh check bans licenses sources
+
+test: lint deny $(VENV)/.ready
+	tools/corpus-spamassassin.sh $(CACHE)/spam-assassin
+	$(MAKE) --no-print-directory test-rust
+
+test-rust: export STRONGROOM_PYTHON := $(abspath $(VENV))/bin/python3
+test-rust: export STRONGROOM_CORPUS := $(abspath $(CACHE))/spam-assassin
+test-rust:
+	cargo test --workspace --locked --doc
+	if cargo nextest --version >/dev/null 2>&1; \
+	then cargo nextest run --workspace --locked --no-fail-fast; \
+	else cargo test --workspace --locked --no-fail-fast --lib --bins --tests; fi
+
+bench: build packages-bench
+	cargo build --release --locked -p strongroom-corpora
+	python3 tools/bench/bench.py --strongroom $(BINARY) --corpora target/release/strongroom-corpora $(BENCH_ARGS)
+
+clean:
+	cargo clean
+	rm -rf $(CACHE)

@@ -1,0 +1,375 @@
+#!/usr/bin/env python3
+"""Reads a Strongroom repository, from docs/repository-format.md alone: the names in quotes are its sections.
+
+It shares no code with the program, so that one misreading of the format cannot hide in both, and proves what it reads:
+names of objects, envelopes, ids of nodes and chunks, order, sums and lengths. Needs Python 3.11 with the packages
+blake3, cbor2, cryptography and zstandard. It lacks the cipher aes-256-pmac-siv, which no package has.
+"""
+
+from __future__ import annotations
+
+import argparse, base64, mmap, os, stat, struct, sys  # noqa: E401
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cbor2
+import zstandard
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+FORMAT = "strongroom format 1: "
+PLAINTEXT_LEN_MAX = 256 << 20
+LIST_DEPTH_MAX = 9
+FILE, DIRECTORY, SYMLINK = 0, 1, 2
+RAW, BASE64, LIST = 0, 1, 2
+
+
+def require(condition: object, what: str) -> None:
+    """Raises `ValueError` unless `condition` holds: something is not as the page says."""
+    if not condition:
+        raise ValueError(what)
+
+
+class Place(NamedTuple):
+    """Where a blob lies: in which block of a pack, the first three, and where in the block's plaintext."""
+
+    pack: bytes
+    block_offset: int
+    block_length: int
+    offset: int
+    length: int
+
+
+class Ref:
+    """A reference to a chunk, or to a node (whose length it does not know), with the place that its hint names."""
+
+    def __init__(self, id: bytes, length: int | None = None) -> None:
+        self.id, self.length = id, length
+        self.place: Place | None = None
+
+
+class Segment:
+    """A piece of content ("Content"): chunks as they are, chunks as base64 text, or a node that lists segments."""
+
+    def __init__(self, item: list[Any]) -> None:
+        self.kind: int = item[0]
+        require((self.kind, len(item)) in ((RAW, 2), (BASE64, 4), (LIST, 3)), "unknown segment")
+        if self.kind == LIST:
+            self.length, self.refs = item[1], [Ref(item[2])]
+            return
+        require(len(item[-1]) % 36 == 0, "chunk references of odd length")
+        self.refs = [Ref(id, length) for id, length in struct.iter_unpack("<32sI", item[-1])]
+        self.length = sum(ref.length or 0 for ref in self.refs)
+        if self.kind == BASE64:
+            chars = -(-self.length // 3) * 4
+            self.line_len = item[1] or max(chars, 1)
+            self.eol, final_eol = b"\r\n" if item[2] & 1 else b"\n", item[2] >> 1
+            self.final_eol = self.eol if final_eol and chars else b""
+            self.length = chars + max(-(-chars // self.line_len) - 1, 0) * len(self.eol) + len(self.final_eol)
+
+
+class Entry:
+    """One name in a directory ("Entries")."""
+
+    def __init__(self, fields: dict[int, Any]) -> None:
+        self.name, self.kind, self.mode = fields[1], fields[2], fields.get(5)
+        self.mtime_ns: int = fields[3] * 10**9 + fields.get(4, 0)
+        legal = 0 < len(self.name) <= 255 and self.name not in (b".", b"..") and not set(self.name) & {0, 47}
+        require(legal and self.kind in (FILE, DIRECTORY, SYMLINK), f"illegal entry {self.name!r}")
+        self.content = [Segment(item) for item in fields.get(8, [])]
+        self.length = sum(segment.length for segment in self.content)
+        self.target: bytes = fields.get(10, b"")
+        root, self.tree_sums = fields.get(9, (b"", [0] * 5))
+        self.root = Ref(root)
+        parts = self.content + [Segment(item) for item in fields.get(12, [])]
+        self.refs = [self.root] * (self.kind == DIRECTORY) + [ref for part in parts for ref in part.refs]
+        below = [1, 1, self.tree_sums[2] + 1, *self.tree_sums[3:]]
+        self.sums = below if self.kind == DIRECTORY else [1, 0, 1, 1, self.length]
+
+
+class Node:
+    """A decoded node ("Nodes"): entries of a leaf, (last name, ref, sums) of an inner node, segments of a list."""
+
+    def __init__(self, canonical: bytes) -> None:
+        kind, *levels, items = cbor2.loads(canonical)
+        require((kind, len(levels)) in ((0, 0), (1, 1), (2, 0)), "unknown kind of node")
+        self.level: int = {0: 0, 1: sum(levels), 2: -1}[kind]
+        self.entries = [Entry(item) for item in items] if kind == 0 else []
+        self.children = [(last, Ref(id), sums) for last, id, sums in items] if kind == 1 else []
+        self.segments = [Segment(item) for item in items] if kind == 2 else []
+        self.refs = [ref for _, ref, _ in self.children]
+        self.refs += [ref for record in [*self.entries, *self.segments] for ref in record.refs]
+
+
+def varint(stream: Iterator[int]) -> int:
+    """Reads a LEB128 number."""
+    value = shift = 0
+    for byte in stream:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value
+    raise ValueError("hints end too early")
+
+
+def fill_hints(hints: bytes, at: Place, refs: list[Ref]) -> None:
+    """Gives `refs` the places that the hints of a node, which itself lies at `at`, name ("Hints")."""
+    stream = iter(hints)
+    packs = [bytes(islice(stream, 32)) for _ in range(varint(stream))]
+    last: Place | None = None
+    for ref in refs:
+        tag = varint(stream)
+        if tag == 0:
+            continue
+        if tag in (1, 2):
+            require(last, "a hint without a predecessor")
+            block = last[:3]
+        elif tag == 3:
+            block = at[:3]
+        else:
+            block = (at.pack if tag == 4 else packs[tag - 5], varint(stream), varint(stream))
+        offset = last.offset + last.length if tag == 1 else varint(stream)
+        ref.place = last = Place(*block, offset, varint(stream) if ref.length is None else ref.length)
+
+
+class Repository:
+    """An open repository; `find_by` says where places come from: "hints", "index" or "footers" ("Reading")."""
+
+    def __init__(self, root: Path, secret: bytes, find_by: str) -> None:
+        self.root, self.find_by = root, find_by
+        data = (root / "config").read_bytes()
+        fields, code = data[:-32], data[-32:]
+        config = cbor2.loads(fields)
+        require(config[1] == 1, f"format version {config[1]} is unknown")
+        require(config[3] == "aes-256-siv", f"cipher {config[3]} is not supported")
+        self.master = self._unlock(config[2], secret)
+        require(blake3(fields, key=self.key("config")).digest() == code, "config is not authentic")
+        self.chunk_key, self.node_key = self.key("chunk id"), self.key("node id")
+        self.block = lru_cache(maxsize=32)(self._block)
+        self.pack = lru_cache(maxsize=None)(self._pack)
+
+    def _unlock(self, repository: bytes, secret: bytes) -> bytes:
+        """Returns the master key ("Key slots")."""
+        for path in sorted((self.root / "keys").iterdir()):
+            head = cbor2.loads(cbor2.loads(path.read_bytes())[0])
+            try:
+                if head[2] == 1:
+                    memory, passes, lanes, salt = head[3]
+                    argon2 = Argon2id(salt=salt, length=64, iterations=passes, lanes=lanes, memory_cost=memory)
+                    material = argon2.derive(secret)
+                else:
+                    material = base64.b64decode(secret.strip(), validate=True)
+                wrapping = AESSIV(blake3(material, derive_key_context=FORMAT + "key slot").digest(length=64))
+                return wrapping.decrypt(head[4], [f"{FORMAT}key slot".encode(), repository + bytes.fromhex(path.name)])
+            except (InvalidTag, ValueError):
+                continue
+        raise ValueError("no key slot opens with this password")
+
+    def key(self, purpose: str, length: int = 32) -> bytes:
+        """Derives a key from the master key ("Keys")."""
+        return blake3(self.master, derive_key_context=FORMAT + purpose).digest(length=length)
+
+    def unseal(self, purpose: str, sealed: bytes, what: str) -> bytes:
+        """Opens an envelope ("Envelope")."""
+        try:
+            plain = AESSIV(self.key(purpose, 64)).decrypt(sealed, [(FORMAT + purpose).encode(), b""])
+        except (InvalidTag, ValueError):
+            raise ValueError(f"{what} failed authentication") from None
+        compression, length = struct.unpack_from("<BI", plain)
+        require(compression in (0, 1) and length <= PLAINTEXT_LEN_MAX, f"{what} has an unknown form")
+        zstd = zstandard.ZstdDecompressor()
+        body = zstd.decompress(plain[5:], max_output_size=length) if compression else plain[5:]
+        require(len(body) == length, f"{what} has another length than it says")
+        return body
+
+    def named(self, folder: str, purpose: str) -> Iterator[tuple[str, bytes]]:
+        """Yields name and plaintext of the sealed objects of a kind ("Objects"); temporary files are none."""
+        path = self.root / folder
+        for name in sorted(name for name in os.listdir(path) if len(name) == 64) if path.is_dir() else []:
+            data = (path / name).read_bytes()
+            require(blake3(data).hexdigest() == name, f"{folder}/{name} is not what its name says")
+            yield name, self.unseal(purpose, data, f"{folder}/{name}")
+
+    def snapshots(self) -> list[tuple[str, dict[int, Any]]]:
+        """Returns all snapshots, the oldest first ("Snapshots")."""
+        found = [(name, cbor2.loads(plain)) for name, plain in self.named("snapshots", "snapshot")]
+        return sorted(found, key=lambda pair: (pair[1][2], pair[0]))
+
+    def snapshot(self, asked: str) -> Entry:
+        """Returns the root entry of the snapshot whose id begins with `asked`, or of the "latest"."""
+        found = [fields for name, fields in self.snapshots() if asked == "latest" or name.startswith(asked)]
+        require(found and (asked == "latest" or len(found) == 1), f"{asked!r} names {len(found)} snapshots")
+        root = Entry(found[-1][6])
+        require(found[-1][1] == 1 and root.kind == DIRECTORY, "a snapshot of an unknown version or form")
+        root.root.place = Place(*found[-1][7]) if 7 in found[-1] else None
+        return root
+
+    def _pack(self, id: bytes) -> mmap.mmap | None:
+        """Returns the bytes of a pack, held against its name; nothing if it is gone."""
+        path = self.root / "packs" / id.hex()[:2] / id.hex()
+        if not path.exists():
+            return None
+        with open(path, "rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        require(blake3(data).digest() == id, f"pack {id.hex()} is not what its name says")
+        return data
+
+    def _block(self, purpose: str, pack: bytes, offset: int, length: int) -> bytes:
+        sealed = self.pack(pack)[offset : offset + length]
+        return self.unseal(purpose, sealed, f"block at {offset} of pack {pack.hex()}")
+
+    def _read_footers(self) -> Iterator[tuple[bytes, Place]]:
+        """Reads the footer of every pack ("Packs")."""
+        for id in sorted(bytes.fromhex(path.name) for path in (self.root / "packs").glob("??/" + "?" * 64)):
+            data = self.pack(id)
+            length, magic = struct.unpack("<I4s", data[-8:])
+            require(magic == b"SRP1" and length + 8 <= len(data), f"pack {id.hex()} has no trailer")
+            footer = self.unseal("pack footer", data[-8 - length : -8], f"footer of pack {id.hex()}")
+            version, _, blocks, blobs = struct.unpack_from("<BB2xII", footer)
+            require(version == 1 and len(footer) == 12 + 12 * blocks + 36 * blobs, "malformed footer")
+            records = struct.iter_unpack("<32sI", footer[12 + 12 * blocks :])
+            at = 0
+            for sealed, plaintext, count in struct.iter_unpack("<III", footer[12 : 12 + 12 * blocks]):
+                offset = 0
+                for _ in range(count):
+                    blob, blob_length = next(records)
+                    yield blob, Place(id, at, sealed, offset, blob_length)
+                    offset += blob_length
+                require(offset == plaintext, "a footer contradicts itself")
+                at += sealed
+            require(at + length + 8 == len(data), "a footer does not fit its pack")
+
+    def _read_indexes(self) -> Iterator[tuple[bytes, Place]]:
+        """Reads every index object ("Index")."""
+        for _, index in self.named("index", "index"):
+            version, packs, blocks, blobs = struct.unpack_from("<B3xIII", index)
+            blocks_at, blobs_at = 16 + 40 * packs, 16 + 40 * packs + 12 * blocks
+            require(version == 1 and len(index) == blobs_at + 44 * blobs, "malformed index")
+            owners = [p for p, _, count in struct.iter_unpack("<32sB3xI", index[16:blocks_at]) for _ in range(count)]
+            sizes = struct.iter_unpack("<III", index[blocks_at:blobs_at])
+            listed = [(pack, offset, sealed) for pack, (offset, sealed, _) in zip(owners, sizes, strict=True)]
+            for blob, block, offset, length in struct.iter_unpack("<32sIII", index[blobs_at:]):
+                yield blob, Place(*listed[block], offset, length)
+
+    @cached_property
+    def places(self) -> dict[bytes, Place]:
+        """Where every blob lies, as footers or index objects say."""
+        return dict(self._read_footers() if self.find_by == "footers" else self._read_indexes())
+
+    def blob(self, ref: Ref, purpose: str) -> tuple[Place, bytes]:
+        """Returns the stored bytes of a blob: from where its hint says, else from where it is listed ("Reading")."""
+        place = ref.place if self.find_by == "hints" else None
+        if place is None or self.pack(place.pack) is None:
+            place = self.places.get(ref.id)
+        require(place and self.pack(place.pack), f"{ref.id.hex()} is in no pack")
+        return place, self.block(purpose, *place[:3])[place.offset : place.offset + place.length]
+
+    def chunk(self, ref: Ref) -> bytes:
+        """Reads a chunk and proves it ("Chunks")."""
+        _, data = self.blob(ref, "data block")
+        require(len(data) == ref.length, f"chunk {ref.id.hex()} has another length")
+        require(blake3(data, key=self.chunk_key).digest() == ref.id, f"chunk {ref.id.hex()} holds other bytes")
+        return data
+
+    def node(self, ref: Ref) -> Node:
+        """Reads a node and proves it ("Nodes")."""
+        place, stored = self.blob(ref, "metadata block")
+        end = 4 + struct.unpack_from("<I", stored)[0]
+        require(blake3(stored[4:end], key=self.node_key).digest() == ref.id, f"node {ref.id.hex()} holds other bytes")
+        node = Node(stored[4:end])
+        fill_hints(stored[end:], place, node.refs)
+        return node
+
+    def entries(self, ref: Ref, sums: list[int], level: int | None = None) -> list[Entry]:
+        """Returns the entries under a node, which must lie at `level` and have these sums ("Trees")."""
+        node = self.node(ref)
+        require(node.level >= 0 and level in (None, node.level), "a node stands at the wrong level")
+        entries = node.entries
+        for last, child, child_sums in node.children:
+            entries += self.entries(child, child_sums, node.level - 1)
+            require(entries and entries[-1].name == last, "a child ends with another name")
+        require([sum(column) for column in zip([0] * 5, *(e.sums for e in entries))] == sums, "sums are wrong")
+        names = [entry.name for entry in entries]
+        require(names == sorted(set(names)), "names do not ascend")
+        return entries
+
+    def read(self, content: list[Segment], depth: int = 0) -> Iterator[bytes]:
+        """Yields the bytes of a content ("Content")."""
+        for segment in content:
+            if segment.kind == RAW:
+                yield from map(self.chunk, segment.refs)
+            elif segment.kind == BASE64:
+                text, width = base64.b64encode(b"".join(map(self.chunk, segment.refs))), segment.line_len
+                lines = (text[at : at + width] for at in range(0, len(text), width))
+                yield segment.eol.join(lines) + segment.final_eol
+            else:
+                node = self.node(segment.refs[0])
+                good = node.level < 0 and sum(part.length for part in node.segments) == segment.length
+                require(good and depth < LIST_DEPTH_MAX, "a list is not as it was announced")
+                yield from self.read(node.segments, depth + 1)
+
+
+def extract(repository: Repository, entry: Entry, path: bytes) -> None:
+    """Writes `entry` as `path`, where nothing may be: contents, links, times and permissions."""
+    if entry.kind == DIRECTORY:
+        os.mkdir(path, 0o700)
+        for below in repository.entries(entry.root, entry.tree_sums):
+            extract(repository, below, os.path.join(path, below.name))
+    elif entry.kind == SYMLINK:
+        os.symlink(entry.target, path)
+    else:
+        with open(path, "xb") as file:
+            written = sum(file.write(piece) for piece in repository.read(entry.content))
+        require(written == entry.length, f"{path!r} has another length than its entry says")
+    if entry.mode is not None and entry.kind != SYMLINK:
+        os.chmod(path, entry.mode)
+    os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
+
+
+def show(repository: Repository, directory: Entry, path: bytes = b"") -> None:
+    """Prints everything under `directory`."""
+    types = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK}
+    for entry in repository.entries(directory.root, directory.tree_sums):
+        mode = stat.filemode(types[entry.kind] | (entry.mode or 0))
+        line = f"{mode} {entry.length:>12} {datetime.fromtimestamp(entry.mtime_ns // 10**9, UTC)} ".encode() + path + entry.name
+        sys.stdout.buffer.write(line.replace(b"\n", b"\\n") + b"\n")
+        if entry.kind == DIRECTORY:
+            show(repository, entry, path + entry.name + b"/")
+
+
+def main() -> int:
+    """The password, or the recovery key, stands in the environment as STRONGROOM_PASSWORD."""
+    parser = argparse.ArgumentParser(description="Reads a Strongroom repository.", epilog=main.__doc__)
+    parser.add_argument("command", choices=["list", "ls", "extract"])
+    parser.add_argument("repo", type=Path)
+    parser.add_argument("snapshot", nargs="?", default="latest", help="its id, the beginning of it, or latest")
+    parser.add_argument("outdir", nargs="?", type=os.fsencode, help="a folder that does not exist yet")
+    for option in ("--index", "--footers"):
+        parser.add_argument(option, dest="by", action="store_const", const=option[2:], help="ignore hints")
+    args = parser.parse_args()
+    try:
+        secret = os.environb.get(b"STRONGROOM_PASSWORD", b"")
+        repository = Repository(args.repo, secret, args.by or "hints")
+        if args.command == "list":
+            for name, fields in repository.snapshots():
+                print(name, datetime.fromtimestamp(fields[2][0], UTC), fields[4], fields[5], sep="  ")
+        elif args.command == "ls":
+            show(repository, repository.snapshot(args.snapshot))
+        elif args.outdir is None:
+            parser.error("extract needs OUTDIR")
+        else:
+            extract(repository, repository.snapshot(args.snapshot), args.outdir)
+    except (ValueError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
