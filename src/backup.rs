@@ -486,7 +486,14 @@ fn commit(
     let Trees { mut root, failures, skipped } = trees;
     let EntryKind::Directory(dir) = &mut root.kind else { unreachable!("made of a directory") };
     dir.root.hint = Some(Store::location(local, dir.root.id.into())?);
-    let mut summary = summarise(reader, previous.as_ref().map(Snapshot::directory), dir)?;
+    let mut summary = match summarise(reader, previous.as_ref().map(Snapshot::directory), dir) {
+        // The snapshot before is damaged: the new one is whole all the same, and everything in it counts as new.
+        Err(error) if error.is_damage() => {
+            tracing::warn!(%error, "the snapshot before cannot be compared with");
+            summarise(reader, None, dir)?
+        }
+        summary => summary?,
+    };
     summary.failed = failures.len() as u64;
     summary.added_bytes = stored.added_bytes;
     summary.stored_bytes = stored.stored_bytes;

@@ -58,7 +58,7 @@ impl Config {
             id,
             cipher,
             chunker: ChunkerParams::default(),
-            block_size: 1 << 20,
+            block_size: 512 << 10,
             pack_size: 32 << 20,
             node_size: 32 << 10,
         }

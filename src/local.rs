@@ -128,12 +128,14 @@ impl LocalState {
         Ok((db, packs))
     }
 
-    /// Forgets everything.
+    /// Forgets where anything is and what files were like. The snapshots and key slots that were seen stay known: damage
+    /// must not hide that one of them disappeared.
     fn clear(&mut self) -> Result<(), LocalError> {
         // Deleting keys one range after the other keeps the open handle, which an own destroy would not.
         let mut batch = WriteBatch::default();
-        batch.delete_range([0u8].as_slice(), [0xffu8].as_slice());
-        batch.put(LAYOUT_KEY, LAYOUT);
+        for prefix in [b'b', b'f', b'i', b'p'] {
+            batch.delete_range([prefix], [prefix + 1]);
+        }
         self.write(batch)?;
         *self.packs.write() = Packs::default();
         Ok(())

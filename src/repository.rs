@@ -530,8 +530,9 @@ impl IndexSearch {
     }
 
     fn search(&self, blob: &crate::id::BlobId) -> Result<Option<crate::pack::Location>> {
-        if let Some((_, index)) = &*self.last.lock()
-            && let Some(location) = index.find(blob)
+        let last = self.last.lock().as_ref().and_then(|(_, index)| index.find(blob));
+        if let Some(location) = last
+            && self.is_there(location.block.pack)?
         {
             return Ok(Some(location));
         }
@@ -541,12 +542,23 @@ impl IndexSearch {
                 Err(error) if error.is_damage() => continue,
                 Err(error) => return Err(error),
             };
-            if let Some(location) = index.find(blob) {
+            if let Some(location) = index.find(blob)
+                && self.is_there(location.block.pack)?
+            {
                 *self.last.lock() = Some((id, index));
                 return Ok(Some(location));
             }
         }
         Ok(None)
+    }
+
+    /// Returns whether the pack exists: an index outlives a pack that got lost, and another may know a newer copy.
+    fn is_there(&self, pack: PackId) -> Result<bool> {
+        match self.repository.backend.size(ObjectName::pack(pack.0)) {
+            Ok(_) => Ok(true),
+            Err(BackendError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -100,7 +100,7 @@ show 'strongroom mount mount'
 mounted || fail 'nothing is mounted' 'see the messages above'
 show 'ls mount mount/latest mount/latest/Mail'
 show 'ls -l mount/latest/Documents | head -n 6'
-show 'find mount/latest -type f | wc -l'
+show 'find mount/latest/ -type f | wc -l'
 show "$search heliograph mount/latest/Mail"
 show "$search antarctica mount/latest/Mail | head -n 5"
 show "cp mount/latest/$new copy.eml && cmp copy.eml data/$new && echo identical"

@@ -75,10 +75,10 @@ fn host_name() -> String {
 
 fn show(output: Output, report: &Report) -> Result<()> {
     for failure in report.failures.iter().take(FAILURES_SHOWN_MAX) {
-        eprintln!("failed: {}: {}", output::path(&failure.path), failure.error);
+        output::message(format_args!("failed: {}: {}", output::path(&failure.path), failure.error));
     }
     if report.failures.len() > FAILURES_SHOWN_MAX {
-        eprintln!("failed: {} more", report.failures.len() - FAILURES_SHOWN_MAX);
+        output::message(format_args!("failed: {} more", report.failures.len() - FAILURES_SHOWN_MAX));
     }
     for (path, reason) in &report.skipped {
         output.remark(format_args!("skipped: {}: {reason}", output::path(path)));
@@ -89,18 +89,18 @@ fn show(output: Output, report: &Report) -> Result<()> {
 fn show_text(report: &Report) -> Result<()> {
     let summary = &report.snapshot.summary;
     let seconds = report.snapshot.finished.secs - report.snapshot.started.secs;
-    println!("Snapshot {} of {} in {seconds} s", report.id.short(), report.snapshot.set);
-    println!(
+    let set = output::path(report.snapshot.set.as_bytes());
+    output::line(format_args!("Snapshot {} of {set} in {seconds} s", report.id.short()))?;
+    output::line(format_args!(
         "  items: {} new, {} changed, {} moved, {} deleted, {} unchanged, {} failed",
         summary.new, summary.changed, summary.moved, summary.deleted, summary.unchanged, summary.failed
-    );
-    println!(
+    ))?;
+    output::line(format_args!(
         "  bytes: {} in the snapshot, {} new, {} stored",
         output::bytes(summary.source_bytes),
         output::bytes(summary.added_bytes),
         output::bytes(summary.stored_bytes)
-    );
-    Ok(())
+    ))
 }
 
 fn json_of(report: &Report) -> Value {

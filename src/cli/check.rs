@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::error::{Exit, UsageError};
-use super::output::{self, Output, bytes};
+use super::output::{self, Output, bytes, line};
 use super::progress;
 use crate::check::{self, CheckOptions, CheckReport};
 use anyhow::{Context, Result};
@@ -42,8 +42,9 @@ impl Check {
             .with_context(|| format!("could not remove the folder {}", scratch.display()))
             .or_else(|error| if scratch.exists() { Err(error) } else { Ok(()) })?;
         let report = checked.context("could not finish the check")?;
-        show(session.output(), &report, read_data)?;
-        Ok(if report.is_sound() { Exit::Done } else { Exit::Damaged })
+        let shown = show(session.output(), &report, read_data);
+        // Damage is told by the exit code even to somebody who has stopped reading.
+        if report.is_sound() { shown.map(|()| Exit::Done) } else { Ok(Exit::Damaged) }
     }
 }
 
@@ -68,24 +69,24 @@ fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<(
         }));
     }
     for problem in report.problems.iter().take(SHOWN_MAX) {
-        println!("damaged: {}: {}", problem.object, problem.error);
+        line(format_args!("damaged: {}: {}", problem.object, problem.error))?;
     }
     for item in report.lost.iter().take(SHOWN_MAX) {
         let path = if item.path.is_empty() { "(everything)".to_owned() } else { output::path(&item.path) };
-        println!("lost: {} {path}: {}", item.snapshot.short(), item.error);
+        line(format_args!("lost: {} {path}: {}", item.snapshot.short(), item.error))?;
     }
     let more = report.problems.len().saturating_sub(SHOWN_MAX) + report.lost.len().saturating_sub(SHOWN_MAX);
     if more > 0 {
-        println!("and {more} more; `--json` lists them all");
+        line(format_args!("and {more} more; `--json` lists them all"))?;
     }
     let read = match read_data {
         Some(_) => format!("{} read", bytes(report.bytes_read)),
         None => "content not read".to_owned(),
     };
     let verdict = if report.is_sound() { "sound" } else { "DAMAGED" };
-    println!("{verdict}: {} snapshots, {} packs, {read}", report.snapshots, report.packs);
+    line(format_args!("{verdict}: {} snapshots, {} packs, {read}", report.snapshots, report.packs))?;
     if report.packs_without_index > 0 {
-        println!("{} packs have no index yet; the next backup takes them in", report.packs_without_index);
+        line(format_args!("{} packs have no index yet; the next backup takes them in", report.packs_without_index))?;
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Turns errors into what a person reads and a script sees: `Error:`, the chain of causes, a hint, and an exit code.
 
+use super::output;
 use crate::backend::BackendError;
 use crate::backup::BackupError;
 use crate::local::LocalError;
+use crate::reader::ReadError;
 use crate::repository::RepositoryError;
 use crate::store::StoreError;
 use std::process::ExitCode;
@@ -48,16 +50,16 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let exit = exit_of(error);
-    eprintln!("Error: {error}");
+    output::message(format_args!("Error: {error}"));
     let mut last = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if cause != last {
-            eprintln!("Caused by: {cause}");
+            output::message(format_args!("Caused by: {cause}"));
         }
         last = cause;
     }
     if let Some(hint) = hint_of(error, exit) {
-        eprintln!("Hint: {hint}");
+        output::message(format_args!("Hint: {hint}"));
     }
     ExitCode::from(exit as u8)
 }
@@ -83,6 +85,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             return exit_of_repository(error);
         }
         _ => {}
+    }
+    if cause.downcast_ref::<ReadError>().is_some_and(ReadError::is_damage) {
+        return Some(Exit::Damaged);
     }
     cause.downcast_ref::<RepositoryError>().and_then(exit_of_repository)
 }

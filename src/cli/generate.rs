@@ -5,6 +5,7 @@ use super::error::Exit;
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Writes completions for a shell to standard output
@@ -17,7 +18,10 @@ pub struct Completions {
 
 impl Completions {
     pub fn run(self) -> Result<Exit> {
-        clap_complete::generate(self.shell, &mut Cli::command(), "strongroom", &mut std::io::stdout().lock());
+        // Into memory first: the generator panics where it cannot write.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "strongroom", &mut script);
+        std::io::stdout().lock().write_all(&script)?;
         Ok(Exit::Done)
     }
 }

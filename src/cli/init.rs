@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::error::{Exit, UsageError};
+use super::output::{self, line};
 use super::secret;
 use crate::backend::local::Local;
 use crate::crypto::Cipher;
@@ -10,6 +11,7 @@ use crate::repository::{CreateOptions, Repository};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// Creates a repository; prints its id and, once, the recovery key
@@ -40,13 +42,13 @@ impl Init {
         if session.output().json {
             session.output().json(&json!({ "id": id, "recovery_key": *recovery }))?;
         } else {
-            println!("Created repository {id} at {}", path.display());
-            println!();
-            println!("Recovery key: {}", *recovery);
-            println!();
-            println!("It opens the repository when the password is lost, and is shown only now. Print it, or keep it");
-            println!("somewhere that does not need this repository. Without password and recovery key nobody can read");
-            println!("what is stored.");
+            line(format_args!("Created repository {id} at {}", output::path(path.as_os_str().as_bytes())))?;
+            line("")?;
+            line(format_args!("Recovery key: {}", *recovery))?;
+            line("")?;
+            line("It opens the repository when the password is lost, and is shown only now. Print it, or keep it")?;
+            line("somewhere that does not need this repository. Without password and recovery key nobody can read")?;
+            line("what is stored.")?;
         }
         Ok(Exit::Done)
     }

@@ -1,7 +1,7 @@
 //! `strongroom key`
 
 use super::error::{Exit, UsageError};
-use super::output::table;
+use super::output::{line, table};
 use super::{Session, secret};
 use crate::cli::backup::rfc3339;
 use crate::keyslot::PasswordCost;
@@ -24,10 +24,12 @@ pub struct Key {
 #[derive(Subcommand)]
 enum Action {
     /// Lists the key slots
+    #[command(after_help = "Example:\n  strongroom key list --json | jq -r '.[].label'")]
     List,
     /// Adds a password, or a recovery key
     Add(Add),
     /// Removes a key slot
+    #[command(after_help = "Example:\n  strongroom key remove 5f0c")]
     Remove {
         /// Its id, or the beginning of it
         #[arg(value_name = "KEY")]
@@ -36,6 +38,8 @@ enum Action {
 }
 
 #[derive(Args)]
+#[command(after_help = "Examples:\n  strongroom key add --label ops --new-password-file ops.txt\n  \
+    strongroom key add --recovery --label safe")]
 struct Add {
     /// What to call the key slot
     #[arg(long, default_value = "")]
@@ -110,9 +114,9 @@ impl Add {
             session.output().json(&json!({ "id": id.to_string(), "recovery_key": recovery.as_deref() }))?;
             return Ok(Exit::Done);
         }
-        println!("Added key slot {id}");
+        line(format_args!("Added key slot {id}"))?;
         if let Some(recovery) = recovery {
-            println!("Recovery key: {}", *recovery);
+            line(format_args!("Recovery key: {}", *recovery))?;
         }
         Ok(Exit::Done)
     }
@@ -122,7 +126,7 @@ fn remove(session: &Session, asked: &str) -> Result<Exit> {
     let id = session.open()?.remove_slot(asked)?;
     match session.output().json {
         true => session.output().json(&json!({ "removed": id.to_string() }))?,
-        false => println!("Removed key slot {id}"),
+        false => line(format_args!("Removed key slot {id}"))?,
     }
     Ok(Exit::Done)
 }

@@ -109,8 +109,7 @@ impl<W: Write> Lister<'_, W> {
                 "subject": entry.facts.subject,
                 "from": entry.facts.from,
             });
-            serde_json::to_writer(&mut self.out, &object)?;
-            return Ok(self.out.write_all(b"\n")?);
+            return output::write_json(&mut self.out, &object);
         }
         let time = local_time(entry.mtime.secs, "%Y-%m-%d %H:%M");
         let slash = if letter == 'd' { "/" } else { "" };

@@ -14,17 +14,32 @@ pub struct Output {
 impl Output {
     /// Writes one JSON document or one object of a stream.
     pub fn json(self, value: &impl Serialize) -> Result<()> {
-        let mut out = std::io::stdout().lock();
-        serde_json::to_writer(&mut out, value)?;
-        Ok(out.write_all(b"\n")?)
+        write_json(&mut std::io::stdout().lock(), value)
     }
 
     /// Writes a remark for people, unless they want none.
     pub fn remark(self, text: impl std::fmt::Display) {
         if !self.quiet {
-            eprintln!("{text}");
+            message(text);
         }
     }
+}
+
+/// Writes a line for people to standard error; that nobody reads it is no reason to stop.
+pub fn message(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Writes a line of a result to standard output.
+pub fn line(text: impl std::fmt::Display) -> Result<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
+
+/// Writes one JSON document or one object of a stream to `out`.
+pub fn write_json(out: &mut impl Write, value: &impl Serialize) -> Result<()> {
+    // As an I/O error, a closed pipe is recognised for what it is.
+    serde_json::to_writer(&mut *out, value).map_err(std::io::Error::from)?;
+    Ok(out.write_all(b"\n")?)
 }
 
 /// Writes a number of bytes for people: `3.2 GiB`.

@@ -71,7 +71,7 @@ fn show(what: &str, progress: &Progress, ended: &AtomicBool) {
                 bar.set_message(line);
                 bar.tick();
             }
-            None => eprintln!("{line}"),
+            None => output::message(line),
         }
     }
     if let Some(bar) = bar {

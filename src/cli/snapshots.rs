@@ -3,7 +3,7 @@
 use super::Session;
 use super::backup::rfc3339;
 use super::error::Exit;
-use super::output::{bytes, table};
+use super::output::{bytes, path, table};
 use crate::view::local_time;
 use anyhow::Result;
 use clap::Args;
@@ -40,7 +40,7 @@ impl Snapshots {
             vec![
                 id.short(),
                 local_time(snapshot.started.secs, "%Y-%m-%d %H:%M:%S"),
-                snapshot.set.clone(),
+                path(snapshot.set.as_bytes()),
                 snapshot.directory().sums.files.to_string(),
                 bytes(snapshot.directory().sums.bytes),
                 bytes(snapshot.summary.stored_bytes),

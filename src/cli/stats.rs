@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::error::Exit;
-use super::output::bytes;
+use super::output::{bytes, line};
 use crate::backend::ObjectKind;
 use anyhow::Result;
 use clap::Args;
@@ -36,11 +36,11 @@ impl Stats {
             });
             session.output().json(&object)?;
         } else {
-            println!("snapshots      {}", snapshots.len());
-            println!("bytes in them  {}", bytes(source));
-            println!("bytes stored   {}", bytes(stored));
-            println!("packs          {packs}");
-            println!("chunks         {chunks}");
+            line(format_args!("snapshots      {}", snapshots.len()))?;
+            line(format_args!("bytes in them  {}", bytes(source)))?;
+            line(format_args!("bytes stored   {}", bytes(stored)))?;
+            line(format_args!("packs          {packs}"))?;
+            line(format_args!("chunks         {chunks}"))?;
         }
         Ok(Exit::Done)
     }

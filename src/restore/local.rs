@@ -277,9 +277,8 @@ fn kind_of(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-#[allow(clippy::useless_conversion, clippy::cast_lossless, reason = "the types differ between platforms")]
 fn mtime_of(stat: &Stat) -> Timestamp {
-    Timestamp { secs: stat.st_mtime as i64, nanos: stat.st_mtime_nsec as u32 }
+    Timestamp { secs: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 }
 }
 
 fn id_of(stat: &Stat) -> (u64, u64) {

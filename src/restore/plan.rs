@@ -16,7 +16,7 @@ pub(super) const DEPTH_MAX: usize = 4096;
 /// What was asked for.
 pub(super) enum Selection {
     /// What the root of the snapshot holds.
-    Everything(Entry),
+    Everything(Box<Entry>),
     /// Single items and folders, each under its last name.
     Parts(Vec<Part>),
 }
@@ -36,7 +36,7 @@ impl Selection {
             let path =
                 asked.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect::<Vec<_>>().join(&b'/');
             if path.is_empty() {
-                return Ok(Selection::Everything(root.clone()));
+                return Ok(Selection::Everything(Box::new(root.clone())));
             }
             let found = tree::find_path(reader, dir, &path)?.ok_or_else(|| not_in_snapshot(asked))?;
             let name = found.entry().name.clone();
@@ -49,7 +49,7 @@ impl Selection {
             }
         }
         if paths.is_empty() {
-            return Ok(Selection::Everything(root.clone()));
+            return Ok(Selection::Everything(Box::new(root.clone())));
         }
         Ok(Selection::Parts(parts.into_values().collect()))
     }

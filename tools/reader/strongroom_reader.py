@@ -1,49 +1,39 @@
 #!/usr/bin/env python3
 """Reads a Strongroom repository, from docs/repository-format.md alone: the names in quotes are its sections.
 
-It shares no code with the program, so that one misreading of the format cannot hide in both, and proves what it reads:
-names of objects, envelopes, ids of nodes and chunks, order, sums and lengths. Needs Python 3.11 with the packages
-blake3, cbor2, cryptography and zstandard. It lacks the cipher aes-256-pmac-siv, which no package has.
+It shares no code with the program, so that one misreading of the format cannot hide in both. Needs Python 3.11 with the
+packages blake3, cbor2, cryptography and zstandard. It lacks the cipher aes-256-pmac-siv, which no package has.
 """
 
 from __future__ import annotations
 
 import argparse, base64, mmap, os, stat, struct, sys  # noqa: E401
+from collections import namedtuple
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import cbor2
-import zstandard
+import cbor2, zstandard  # noqa: E401
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 FORMAT = "strongroom format 1: "
-PLAINTEXT_LEN_MAX = 256 << 20
-LIST_DEPTH_MAX = 9
-FILE, DIRECTORY, SYMLINK = 0, 1, 2
-RAW, BASE64, LIST = 0, 1, 2
+PLAINTEXT_LEN_MAX, LIST_DEPTH_MAX = 256 << 20, 9
+FILE, DIRECTORY, SYMLINK = RAW, BASE64, LIST = 0, 1, 2
+# Where a blob lies: in which block of a pack, the first three, and where in the block's plaintext ("Packs").
+Place = namedtuple("Place", "pack block_offset block_length offset length")
 
 
 def require(condition: object, what: str) -> None:
     """Raises `ValueError` unless `condition` holds: something is not as the page says."""
     if not condition:
         raise ValueError(what)
-
-
-class Place(NamedTuple):
-    """Where a blob lies: in which block of a pack, the first three, and where in the block's plaintext."""
-
-    pack: bytes
-    block_offset: int
-    block_length: int
-    offset: int
-    length: int
 
 
 class Ref:
@@ -59,7 +49,8 @@ class Segment:
 
     def __init__(self, item: list[Any]) -> None:
         self.kind: int = item[0]
-        require((self.kind, len(item)) in ((RAW, 2), (BASE64, 4), (LIST, 3)), "unknown segment")
+        known = (self.kind, len(item)) in ((RAW, 2), (BASE64, 4), (LIST, 3)) and (self.kind != BASE64 or item[2] < 4)
+        require(known, "unknown segment")
         if self.kind == LIST:
             self.length, self.refs = item[1], [Ref(item[2])]
             return
@@ -86,8 +77,7 @@ class Entry:
         self.length = sum(segment.length for segment in self.content)
         self.target: bytes = fields.get(10, b"")
         root, self.tree_sums = fields.get(9, (b"", [0] * 5))
-        self.root = Ref(root)
-        parts = self.content + [Segment(item) for item in fields.get(12, [])]
+        self.root, parts = Ref(root), self.content + [Segment(item) for item in fields.get(12, [])]
         self.refs = [self.root] * (self.kind == DIRECTORY) + [ref for part in parts for ref in part.refs]
         below = [1, 1, self.tree_sums[2] + 1, *self.tree_sums[3:]]
         self.sums = below if self.kind == DIRECTORY else [1, 0, 1, 1, self.length]
@@ -108,14 +98,9 @@ class Node:
 
 
 def varint(stream: Iterator[int]) -> int:
-    """Reads a LEB128 number."""
-    value = shift = 0
-    for byte in stream:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value
-    raise ValueError("hints end too early")
+    """Reads a LEB128 number ("Hints")."""
+    byte = next(stream, 0)
+    return byte if byte < 0x80 else byte & 0x7F | varint(stream) << 7
 
 
 def fill_hints(hints: bytes, at: Place, refs: list[Ref]) -> None:
@@ -127,12 +112,10 @@ def fill_hints(hints: bytes, at: Place, refs: list[Ref]) -> None:
         tag = varint(stream)
         if tag == 0:
             continue
-        if tag in (1, 2):
-            require(last, "a hint without a predecessor")
-            block = last[:3]
-        elif tag == 3:
+        require(last or tag > 2, "a hint without a predecessor")
+        if tag == 3:
             block = at[:3]
-        else:
+        elif tag > 3:
             block = (at.pack if tag == 4 else packs[tag - 5], varint(stream), varint(stream))
         offset = last.offset + last.length if tag == 1 else varint(stream)
         ref.place = last = Place(*block, offset, varint(stream) if ref.length is None else ref.length)
@@ -144,13 +127,11 @@ class Repository:
     def __init__(self, root: Path, secret: bytes, find_by: str) -> None:
         self.root, self.find_by = root, find_by
         data = (root / "config").read_bytes()
-        fields, code = data[:-32], data[-32:]
-        config = cbor2.loads(fields)
+        config = cbor2.loads(data[:-32])
         require(config[1] == 1, f"format version {config[1]} is unknown")
         require(config[3] == "aes-256-siv", f"cipher {config[3]} is not supported")
         self.master = self._unlock(config[2], secret)
-        require(blake3(fields, key=self.key("config")).digest() == code, "config is not authentic")
-        self.chunk_key, self.node_key = self.key("chunk id"), self.key("node id")
+        require(blake3(data[:-32], key=self.key("config")).digest() == data[-32:], "config is not authentic")
         self.block = lru_cache(maxsize=32)(self._block)
         self.pack = lru_cache(maxsize=None)(self._pack)
 
@@ -158,7 +139,7 @@ class Repository:
         """Returns the master key ("Key slots")."""
         for path in sorted((self.root / "keys").iterdir()):
             head = cbor2.loads(cbor2.loads(path.read_bytes())[0])
-            try:
+            with suppress(InvalidTag, ValueError):
                 if head[2] == 1:
                     memory, passes, lanes, salt = head[3]
                     argon2 = Argon2id(salt=salt, length=64, iterations=passes, lanes=lanes, memory_cost=memory)
@@ -167,8 +148,6 @@ class Repository:
                     material = base64.b64decode(secret.strip(), validate=True)
                 wrapping = AESSIV(blake3(material, derive_key_context=FORMAT + "key slot").digest(length=64))
                 return wrapping.decrypt(head[4], [f"{FORMAT}key slot".encode(), repository + bytes.fromhex(path.name)])
-            except (InvalidTag, ValueError):
-                continue
         raise ValueError("no key slot opens with this password")
 
     def key(self, purpose: str, length: int = 32) -> bytes:
@@ -210,12 +189,9 @@ class Repository:
         root.root.place = Place(*found[-1][7]) if 7 in found[-1] else None
         return root
 
-    def _pack(self, id: bytes) -> mmap.mmap | None:
-        """Returns the bytes of a pack, held against its name; nothing if it is gone."""
-        path = self.root / "packs" / id.hex()[:2] / id.hex()
-        if not path.exists():
-            return None
-        with open(path, "rb") as file:
+    def _pack(self, id: bytes) -> mmap.mmap:
+        """Returns the bytes of a pack, held against its name."""
+        with open(self.root / "packs" / id.hex()[:2] / id.hex(), "rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         require(blake3(data).digest() == id, f"pack {id.hex()} is not what its name says")
         return data
@@ -229,7 +205,7 @@ class Repository:
         for id in sorted(bytes.fromhex(path.name) for path in (self.root / "packs").glob("??/" + "?" * 64)):
             data = self.pack(id)
             length, magic = struct.unpack("<I4s", data[-8:])
-            require(magic == b"SRP1" and length + 8 <= len(data), f"pack {id.hex()} has no trailer")
+            require(magic == b"SRP1" and length + 8 <= len(data), f"pack {id.hex()} does not end like a pack")
             footer = self.unseal("pack footer", data[-8 - length : -8], f"footer of pack {id.hex()}")
             version, _, blocks, blobs = struct.unpack_from("<BB2xII", footer)
             require(version == 1 and len(footer) == 12 + 12 * blocks + 36 * blobs, "malformed footer")
@@ -252,8 +228,8 @@ class Repository:
             blocks_at, blobs_at = 16 + 40 * packs, 16 + 40 * packs + 12 * blocks
             require(version == 1 and len(index) == blobs_at + 44 * blobs, "malformed index")
             owners = [p for p, _, count in struct.iter_unpack("<32sB3xI", index[16:blocks_at]) for _ in range(count)]
-            sizes = struct.iter_unpack("<III", index[blocks_at:blobs_at])
-            listed = [(pack, offset, sealed) for pack, (offset, sealed, _) in zip(owners, sizes, strict=True)]
+            sizes = struct.iter_unpack("<II4x", index[blocks_at:blobs_at])
+            listed = [(pack, *size) for pack, size in zip(owners, sizes, strict=True)]
             for blob, block, offset, length in struct.iter_unpack("<32sIII", index[blobs_at:]):
                 yield blob, Place(*listed[block], offset, length)
 
@@ -262,26 +238,27 @@ class Repository:
         """Where every blob lies, as footers or index objects say."""
         return dict(self._read_footers() if self.find_by == "footers" else self._read_indexes())
 
-    def blob(self, ref: Ref, purpose: str) -> tuple[Place, bytes]:
-        """Returns the stored bytes of a blob: from where its hint says, else from where it is listed ("Reading")."""
-        place = ref.place if self.find_by == "hints" else None
-        if place is None or self.pack(place.pack) is None:
-            place = self.places.get(ref.id)
-        require(place and self.pack(place.pack), f"{ref.id.hex()} is in no pack")
-        return place, self.block(purpose, *place[:3])[place.offset : place.offset + place.length]
+    def blob(self, ref: Ref) -> tuple[Place, bytes]:
+        """Finds a blob where its hint says, or else where it is listed ("Reading")."""
+        if ref.place and self.find_by == "hints":
+            with suppress(OSError, ValueError):  # A hint is advice.
+                return self.proven(ref, ref.place)
+        require(ref.id in self.places, f"{ref.id.hex()} is in no pack")
+        return self.proven(ref, self.places[ref.id])
 
-    def chunk(self, ref: Ref) -> bytes:
-        """Reads a chunk and proves it ("Chunks")."""
-        _, data = self.blob(ref, "data block")
-        require(len(data) == ref.length, f"chunk {ref.id.hex()} has another length")
-        require(blake3(data, key=self.chunk_key).digest() == ref.id, f"chunk {ref.id.hex()} holds other bytes")
-        return data
+    def proven(self, ref: Ref, place: Place) -> tuple[Place, bytes]:
+        """Reads a blob and proves it ("Chunks", "Nodes")."""
+        key, purpose = ("node id", "metadata block") if ref.length is None else ("chunk id", "data block")
+        data = self.block(purpose, *place[:3])[place.offset : place.offset + place.length]
+        named = data[4 : 4 + int.from_bytes(data[:4], "little")] if ref.length is None else data
+        good = ref.length in (None, len(data)) and blake3(named, key=self.key(key)).digest() == ref.id
+        require(good, f"the bytes stored for {ref.id.hex()} are not its own")
+        return place, data
 
     def node(self, ref: Ref) -> Node:
-        """Reads a node and proves it ("Nodes")."""
-        place, stored = self.blob(ref, "metadata block")
-        end = 4 + struct.unpack_from("<I", stored)[0]
-        require(blake3(stored[4:end], key=self.node_key).digest() == ref.id, f"node {ref.id.hex()} holds other bytes")
+        """Reads a node and its hints ("Nodes")."""
+        place, stored = self.blob(ref)
+        end = 4 + int.from_bytes(stored[:4], "little")
         node = Node(stored[4:end])
         fill_hints(stored[end:], place, node.refs)
         return node
@@ -295,17 +272,17 @@ class Repository:
             entries += self.entries(child, child_sums, node.level - 1)
             require(entries and entries[-1].name == last, "a child ends with another name")
         require([sum(column) for column in zip([0] * 5, *(e.sums for e in entries))] == sums, "sums are wrong")
-        names = [entry.name for entry in entries]
-        require(names == sorted(set(names)), "names do not ascend")
+        require(all(a.name < b.name for a, b in pairwise(entries)), "names do not ascend")
         return entries
 
     def read(self, content: list[Segment], depth: int = 0) -> Iterator[bytes]:
         """Yields the bytes of a content ("Content")."""
         for segment in content:
+            chunks = (self.blob(ref)[1] for ref in segment.refs)
             if segment.kind == RAW:
-                yield from map(self.chunk, segment.refs)
+                yield from chunks
             elif segment.kind == BASE64:
-                text, width = base64.b64encode(b"".join(map(self.chunk, segment.refs))), segment.line_len
+                text, width = base64.b64encode(b"".join(chunks)), segment.line_len
                 lines = (text[at : at + width] for at in range(0, len(text), width))
                 yield segment.eol.join(lines) + segment.final_eol
             else:
@@ -337,8 +314,8 @@ def show(repository: Repository, directory: Entry, path: bytes = b"") -> None:
     types = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK}
     for entry in repository.entries(directory.root, directory.tree_sums):
         mode = stat.filemode(types[entry.kind] | (entry.mode or 0))
-        line = f"{mode} {entry.length:>12} {datetime.fromtimestamp(entry.mtime_ns // 10**9, UTC)} ".encode() + path + entry.name
-        sys.stdout.buffer.write(line.replace(b"\n", b"\\n") + b"\n")
+        line = f"{mode} {entry.length:>12} {datetime.fromtimestamp(entry.mtime_ns // 10**9, UTC)} ".encode()
+        sys.stdout.buffer.write(line + (path + entry.name).replace(b"\n", b"\\n") + b"\n")
         if entry.kind == DIRECTORY:
             show(repository, entry, path + entry.name + b"/")
 
@@ -354,17 +331,14 @@ def main() -> int:
         parser.add_argument(option, dest="by", action="store_const", const=option[2:], help="ignore hints")
     args = parser.parse_args()
     try:
-        secret = os.environb.get(b"STRONGROOM_PASSWORD", b"")
-        repository = Repository(args.repo, secret, args.by or "hints")
+        repository = Repository(args.repo, os.environb.get(b"STRONGROOM_PASSWORD", b""), args.by or "hints")
         if args.command == "list":
             for name, fields in repository.snapshots():
                 print(name, datetime.fromtimestamp(fields[2][0], UTC), fields[4], fields[5], sep="  ")
         elif args.command == "ls":
             show(repository, repository.snapshot(args.snapshot))
-        elif args.outdir is None:
-            parser.error("extract needs OUTDIR")
         else:
-            extract(repository, repository.snapshot(args.snapshot), args.outdir)
+            extract(repository, repository.snapshot(args.snapshot), args.outdir or parser.error("extract needs OUTDIR"))
     except (ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
