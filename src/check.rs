@@ -96,12 +96,14 @@ pub fn check(
     check.report.packs = packs.len();
     check.indexes(&packs)?;
     let mut local = LocalState::open(scratch, repository)?;
-    check.report.packs_without_index = local.sync(repository)?.len();
+    let without_index = local.sync(repository)?;
+    check.report.packs_without_index = without_index.len();
+    let unindexed = check.unindexed(&without_index)?;
     check.footers(&packs, &local)?;
     if let Some(percent) = options.read_data {
         check.read_packs(&packs, percent)?;
     }
-    check.trees(&snapshots, local)?;
+    check.trees(&snapshots, local, &unindexed)?;
     Ok(check.report)
 }
 
@@ -238,6 +240,26 @@ impl Check<'_> {
         Ok(())
     }
 
+    /// Returns the blobs that no index object speaks of, and their packs. No snapshot may need one: index objects are
+    /// durable before it is, so one of them would be missing.
+    fn unindexed(&mut self, without_index: &[(PackId, Footer)]) -> Result<HashMap<BlobId, PackId>> {
+        let blobs = without_index.iter().flat_map(|(id, footer)| footer.locations(*id).map(|(blob, _)| (blob, *id)));
+        let mut unindexed: HashMap<_, _> = blobs.collect();
+        if unindexed.is_empty() {
+            return Ok(unindexed);
+        }
+        for id in self.repository.index_ids()? {
+            self.go_on()?;
+            match self.repository.load_index(id) {
+                Ok(index) => index.locations().for_each(|(blob, _)| _ = unindexed.remove(&blob)),
+                // Reported with the index objects.
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(unindexed)
+    }
+
     /// Proves the footers; blobs of a pack whose footer is damaged may be whole all the same.
     fn footers(&mut self, packs: &HashMap<PackId, u64>, local: &LocalState) -> Result<()> {
         for (id, len) in packs {
@@ -290,18 +312,35 @@ impl Check<'_> {
         Ok(())
     }
 
-    fn trees(&mut self, snapshots: &[(SnapshotId, Snapshot)], local: LocalState) -> Result<()> {
+    fn trees(
+        &mut self,
+        snapshots: &[(SnapshotId, Snapshot)],
+        local: LocalState,
+        unindexed: &HashMap<BlobId, PackId>,
+    ) -> Result<()> {
         let local = Arc::new(local);
         let sizes = CacheSizes { blocks: 4 << 20, nodes: 64 << 20 };
         let reader = self.repository.reader(Box::new(SharedLookup(local.clone())), sizes);
-        let mut walk = Walk { reader: &reader, local: &local, bad: &self.bad, sound: HashSet::new(), lost: Vec::new() };
+        let mut walk = Walk {
+            reader: &reader,
+            local: &local,
+            bad: &self.bad,
+            unindexed,
+            needed: BTreeSet::new(),
+            sound: HashSet::new(),
+            lost: Vec::new(),
+        };
         for (id, snapshot) in snapshots {
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(RepositoryError::Interrupted);
             }
             walk.directory(*id, snapshot.directory(), &mut Vec::new())?;
         }
-        self.report.lost = walk.lost;
+        let Walk { lost, needed, .. } = walk;
+        self.report.lost = lost;
+        for pack in needed {
+            self.problem(ObjectName::pack(pack.0), "is needed by a snapshot, but in no index: an index object is missing");
+        }
         Ok(())
     }
 }
@@ -417,6 +456,9 @@ struct Walk<'a> {
     reader: &'a Reader,
     local: &'a LocalState,
     bad: &'a HashSet<BlobId>,
+    unindexed: &'a HashMap<BlobId, PackId>,
+    /// Packs without an index that a snapshot refers to.
+    needed: BTreeSet<PackId>,
     sound: HashSet<NodeId>,
     lost: Vec<LostItem>,
 }
@@ -480,8 +522,9 @@ impl Walk<'_> {
         Ok(Some(walked))
     }
 
-    fn load(&self, reference: &NodeRef) -> std::result::Result<Arc<Node>, ReadError> {
+    fn load(&mut self, reference: &NodeRef) -> std::result::Result<Arc<Node>, ReadError> {
         let blob = BlobId::from(reference.id);
+        self.needed.extend(self.unindexed.get(&blob));
         if self.bad.contains(&blob) {
             return Err(ReadError::Mismatch { blob });
         }
@@ -542,8 +585,9 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn chunk(&self, chunk: &ChunkRef) -> std::result::Result<(), ReadError> {
+    fn chunk(&mut self, chunk: &ChunkRef) -> std::result::Result<(), ReadError> {
         let blob = BlobId::from(chunk.id);
+        self.needed.extend(self.unindexed.get(&blob));
         match self.local.find(&blob)? {
             None => Err(ReadError::Missing { blob }),
             Some(at) if at.len != chunk.len || self.bad.contains(&blob) => Err(ReadError::Mismatch { blob }),

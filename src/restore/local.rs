@@ -810,7 +810,8 @@ impl Run<'_> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         // What cannot be read is not known to be the same.
         let Ok(fd) = rustix::fs::openat(folder, name, flags, Mode::empty()) else { return Ok(false) };
-        let (mut wanted, mut found) = (Vec::new(), vec![0; PIECE_LEN]);
+        let mut wanted = Vec::new();
+        let mut found = vec![0; usize::try_from(len).map_or(PIECE_LEN, |len| len.min(PIECE_LEN))];
         let mut offset = 0;
         while offset < len {
             if self.is_halted() {
