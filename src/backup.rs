@@ -343,7 +343,7 @@ impl Worker<'_> {
             ItemKind::Symlink(target) => return Ok(entry_of(meta, EntryKind::Symlink(target))),
             ItemKind::File { content, fingerprint } => (content, fingerprint),
         };
-        let key = self.facts_key(&path);
+        let key = self.keys.local_path(self.run.set, &path);
         if let Some(known) = self.unchanged(&key, &fingerprint)? {
             // Name, owner and permissions may be others although the content is the same.
             return Ok(Entry { facts: known.facts, ..entry_of(meta, known.kind) });
@@ -357,14 +357,6 @@ impl Worker<'_> {
             self.facts.push((key, remembered(&fingerprint, &entry)));
         }
         Ok(entry)
-    }
-
-    fn facts_key(&self, path: &[u8]) -> [u8; 32] {
-        let mut name = Vec::with_capacity(self.run.set.len() + 1 + path.len());
-        name.extend_from_slice(self.run.set.as_bytes());
-        name.push(0);
-        name.extend_from_slice(path);
-        self.keys.chunk_id(&name).0
     }
 
     /// Returns what is remembered of a file whose fingerprint is as it was and whose content is all there.

@@ -4,6 +4,9 @@
 //! lengths. Tree nodes hold millions of entries, so reading borrows from the input and allocates nothing. Data from
 //! a repository is hostile: every length is checked against what is left before it is used.
 
+/// Fields of a map, encoded, by their keys.
+pub type Fields = Vec<(u64, Box<[u8]>)>;
+
 /// Why bytes are not the CBOR that was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -173,12 +176,21 @@ impl<'a> Reader<'a> {
 
     fn head(&mut self) -> Result<(u8, u64), CborError> {
         let first = self.take(1)?[0];
-        let value = match first & 0x1f {
-            small @ 0..=23 => u64::from(small),
-            24 => u64::from(self.take(1)?[0]),
-            wide @ 25..=27 => self.take(1 << (wide - 24))?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)),
+        let (value, least) = match first & 0x1f {
+            small @ 0..=23 => (u64::from(small), 0),
+            24 => (u64::from(self.take(1)?[0]), 24),
+            wide @ 25..=27 => {
+                let bytes = self.take(1 << (wide - 24))?;
+                let value = bytes.iter().fold(0, |value, byte| (value << 8) | u64::from(*byte));
+                (value, 1 << (4 << (wide - 24)))
+            }
             _ => return Err(CborError::Unsupported),
         };
+        // One value, one encoding; the simple values that the format uses fit into the first byte.
+        let simple = first >> 5 == SIMPLE;
+        if value < least || (simple && !(20..=22).contains(&first.wrapping_sub(SIMPLE << 5))) {
+            return Err(CborError::Unsupported);
+        }
         Ok((first >> 5, value))
     }
 
@@ -284,7 +296,7 @@ impl<'a> Reader<'a> {
     pub fn fields<E: From<CborError>>(
         &mut self,
         mut field: impl FnMut(u64, &mut Self) -> Result<bool, E>,
-    ) -> Result<Vec<(u64, Box<[u8]>)>, E> {
+    ) -> Result<Fields, E> {
         let mut unknown = Vec::new();
         let mut last = None;
         for _ in 0..self.map()? {

@@ -38,6 +38,9 @@ pub enum ConfigError {
     /// It was written by a later version of the program.
     #[error("the repository has format version {0}, this program reads version {FORMAT_VERSION}")]
     Version(u64),
+    /// It asks for something that this version does not know.
+    #[error("the repository needs features of a later version of this program")]
+    Features,
     /// Its authentication code is wrong.
     #[error("the config object was changed: its authentication code is wrong")]
     NotAuthentic,
@@ -94,8 +97,12 @@ impl Config {
         let (fields, _) = bytes.split_last_chunk::<MAC_LEN>().ok_or(ConfigError::Malformed)?;
         let mut version = None;
         let mut cipher = None;
+        let mut sizes_given = 0;
+        let mut known_features = true;
         let mut config = Config::new(RepositoryId([0; 16]), Cipher::Aes256Siv);
-        Reader::new(fields).fields(|key, value| {
+        let mut reader = Reader::new(fields);
+        reader.fields(|key, value| {
+            sizes_given += usize::from((4..=9).contains(&key));
             match key {
                 1 => version = Some(value.uint()?),
                 2 => config.id = RepositoryId(value.array_of()?),
@@ -106,6 +113,12 @@ impl Config {
                 7 => config.block_size = value.uint_as()?,
                 8 => config.pack_size = value.uint_as()?,
                 9 => config.node_size = value.uint_as()?,
+                // Features that a reader must know: this version has none.
+                10 => {
+                    let features = value.array()?;
+                    known_features = features == 0;
+                    (0..features).try_for_each(|_| value.skip().map(drop))?;
+                }
                 _ => return Ok::<_, ConfigError>(false),
             }
             Ok(true)
@@ -115,15 +128,23 @@ impl Config {
             Some(other) => return Err(ConfigError::Version(other)),
             None => return Err(ConfigError::Malformed),
         }
+        if !known_features {
+            return Err(ConfigError::Features);
+        }
         config.cipher = cipher.ok_or(ConfigError::Malformed)?;
-        let sane = config.sizes_are_sane();
+        let sane = reader.is_empty() && sizes_given == 6 && config.sizes_are_sane();
         if sane { Ok(config) } else { Err(ConfigError::Malformed) }
     }
 
     fn sizes_are_sane(&self) -> bool {
         let chunks_are_sane = |sizes: ChunkSizes| {
             let ChunkSizes { min, avg, max } = sizes;
-            64 <= min && min <= avg && avg <= max && max <= 64 << 20 && [min, avg, max].iter().all(|size| size % 2 == 0)
+            64 <= min
+                && min <= avg
+                && avg <= max
+                && avg <= 16 << 20
+                && max <= 64 << 20
+                && [min, avg, max].iter().all(|size| size % 2 == 0)
         };
         chunks_are_sane(self.chunker.small)
             && chunks_are_sane(self.chunker.large)

@@ -189,6 +189,7 @@ pub struct Keys {
     node_id: [u8; 32],
     node_cut: [u8; 32],
     config_mac: [u8; 32],
+    local_path: [u8; 32],
     gear: [u8; 32],
 }
 
@@ -209,6 +210,7 @@ impl Keys {
             node_id: hash_key("strongroom format 1: node id"),
             node_cut: hash_key("strongroom format 1: node boundaries"),
             config_mac: hash_key("strongroom format 1: config"),
+            local_path: hash_key("strongroom: paths in the local state"),
             gear: hash_key("strongroom format 1: chunk boundaries"),
         }
     }
@@ -245,6 +247,13 @@ impl Keys {
     pub fn node_cut(&self, key: &[u8]) -> u64 {
         let hash = blake3::keyed_hash(&self.node_cut, key);
         u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
+    }
+
+    /// Returns the name under which the local state keeps what it knows of the file at `path` in `set`.
+    pub fn local_path(&self, set: &str, path: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.local_path);
+        // No set's name holds a zero byte.
+        *hasher.update(set.as_bytes()).update(&[0]).update(path).finalize().as_bytes()
     }
 
     /// Returns the authentication code of the `config` object's fields.

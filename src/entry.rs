@@ -4,7 +4,7 @@
 //! (docs/repository-format.md, "Entries"). Where a chunk was written is a *hint*: it travels with the reference in
 //! memory and beside the entries in a node, but is no part of an entry's bytes.
 
-use crate::cbor::{CborError, MapWriter, Reader, Writer};
+use crate::cbor::{CborError, Fields, MapWriter, Reader, Writer};
 use crate::id::{ChunkId, NodeId};
 use crate::mime::Base64Form;
 use crate::pack::Location;
@@ -81,6 +81,11 @@ impl Segment {
             Segment::Base64 { form, decoded_len, .. } => form.encoded_len(*decoded_len),
             Segment::List { len, .. } => *len,
         }
+    }
+
+    /// Returns whether it makes no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     fn write(&self, out: &mut Writer) {
@@ -295,7 +300,7 @@ pub struct Facts {
     /// When a mail was sent or received, in seconds since 1970 (UTC).
     pub date: Option<i64>,
     /// Fields that a later version wrote.
-    pub unknown: Vec<(u64, Box<[u8]>)>,
+    pub unknown: Fields,
 }
 
 impl Facts {
@@ -358,9 +363,14 @@ pub struct Entry {
     pub facts: Facts,
     /// The source's own description of the item, which restoring at full fidelity needs.
     pub payload: Option<Content>,
+    /// Further contents, by their keys in [`RESERVED_CONTENTS`], that a later version wrote.
+    pub contents: Vec<(u64, Content)>,
     /// Fields that a later version wrote.
-    pub unknown: Vec<(u64, Box<[u8]>)>,
+    pub unknown: Fields,
 }
+
+/// Keys of an entry that hold content in every version: their references have hints, whoever knows what they are for.
+pub const RESERVED_CONTENTS: std::ops::RangeInclusive<u64> = 16..=31;
 
 /// Why an entry could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -397,6 +407,7 @@ impl Entry {
             owner: None,
             facts: Facts::default(),
             payload: None,
+            contents: Vec::new(),
             unknown: Vec::new(),
         }
     }
@@ -471,7 +482,12 @@ impl Entry {
         if let Some(payload) = &self.payload {
             write_segments(&payload.segments, map.field(12));
         }
-        write_unknown(&self.unknown, &mut map);
+        let (below, above) = self.unknown.split_at(self.unknown.partition_point(|(key, _)| *key < 16));
+        write_unknown(below, &mut map);
+        for (key, content) in &self.contents {
+            write_segments(&content.segments, map.field(*key));
+        }
+        write_unknown(above, &mut map);
         map.finish(out);
     }
 
@@ -503,6 +519,9 @@ impl Entry {
                 10 => target = Some(value.bytes()?.into()),
                 11 => entry.facts = Facts::read(value)?,
                 12 => entry.payload = Some(Content { segments: read_segments(value)? }),
+                key if RESERVED_CONTENTS.contains(&key) => {
+                    entry.contents.push((key, Content { segments: read_segments(value)? }));
+                }
                 _ => return Ok(false),
             }
             Ok(true)
@@ -513,6 +532,9 @@ impl Entry {
             (Some(2), None, None, Some(target)) => EntryKind::Symlink(target),
             _ => return Err(EntryError::Incomplete),
         };
+        if uid.is_some() != gid.is_some() {
+            return Err(EntryError::Incomplete);
+        }
         entry.owner = uid.zip(gid);
         if entry.mtime.nanos >= 1_000_000_000 || entry.mode.is_some_and(|mode| mode > 0o7777) {
             return Err(CborError::Range.into());
@@ -534,9 +556,7 @@ impl Entry {
             EntryKind::Directory(dir) => each(RefMut::Node(&mut dir.root))?,
             EntryKind::Symlink(_) => {}
         }
-        match &mut self.payload {
-            Some(payload) => for_each_ref(&mut payload.segments, each),
-            None => Ok(()),
-        }
+        let contents = self.contents.iter_mut().map(|(_, content)| content);
+        self.payload.iter_mut().chain(contents).try_for_each(|content| for_each_ref(&mut content.segments, each))
     }
 }

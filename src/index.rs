@@ -94,7 +94,7 @@ impl Index {
 
     fn decode_checked(bytes: Vec<u8>) -> Option<Self> {
         let header = bytes.first_chunk::<HEADER_LEN>()?;
-        if header[0] != VERSION {
+        if header[..4] != [VERSION, 0, 0, 0] {
             return None;
         }
         let [packs, blocks, blobs] = [4, 8, 12].map(|at| word(header, at) as usize);
@@ -107,6 +107,9 @@ impl Index {
         let mut pack_of_block = Vec::with_capacity(blocks);
         for record in bytes[HEADER_LEN..blocks_start].chunks_exact(PACK_RECORD_LEN) {
             let number = names.len() as u32;
+            if record[33..36] != [0, 0, 0] {
+                return None;
+            }
             names.push((PackId::from_slice(&record[..32])?, PackKind::from_code(record[32])?));
             let count = word(record, 36) as usize;
             if count > blocks - pack_of_block.len() {

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use zeroize::{Zeroize, Zeroizing};
 
 const VERSION: u64 = 1;
+const SALT_LEN: usize = 16;
 const KIND_PASSWORD: u64 = 1;
 const KIND_RECOVERY: u64 = 2;
 /// The context under which a key that wraps the master key is derived.
@@ -40,7 +41,7 @@ impl Default for PasswordCost {
 impl PasswordCost {
     /// Refuses what would let a forged slot take all memory or time.
     fn is_sane(self) -> bool {
-        (8..=4 << 20).contains(&self.memory_kib) && (1..=64).contains(&self.passes) && (1..=64).contains(&self.lanes)
+        (8..=1 << 20).contains(&self.memory_kib) && (1..=16).contains(&self.passes) && (1..=16).contains(&self.lanes)
     }
 
     fn derive(self, password: &[u8], salt: &[u8]) -> Option<SivKey> {
@@ -136,7 +137,7 @@ impl Slot {
         cost: PasswordCost,
         info: &SlotInfo,
     ) -> Option<Vec<u8>> {
-        let salt: [u8; 16] = random();
+        let salt: [u8; SALT_LEN] = random();
         let wrapping = cost.derive(password, &salt).filter(|_| cost.is_sane())?;
         Some(Self::seal(place, keys, SlotKind::Password, Some((cost, salt)), &wrapping, info))
     }
@@ -178,8 +179,9 @@ impl Slot {
         let head = head.into_bytes();
 
         let mut map = MapWriter::default();
-        map.field(1).int(info.created);
-        map.field(2).text(&info.label);
+        map.field(1).uint(VERSION);
+        map.field(2).int(info.created);
+        map.field(3).text(&info.label);
         let mut plain = cbor::Writer::new();
         map.finish(&mut plain);
         let bound = [&binding(place)[..], &head].concat();
@@ -201,7 +203,8 @@ impl Slot {
         }
         let (head, info) = (reader.bytes()?.to_vec(), reader.bytes()?.to_vec());
         let (mut version, mut kind, mut cost, mut wrapped) = (None, None, None, Vec::new());
-        cbor::Reader::new(&head).fields(|key, value| {
+        let mut head_reader = cbor::Reader::new(&head);
+        head_reader.fields(|key, value| {
             match key {
                 1 => version = Some(value.uint()?),
                 2 => kind = Some(value.uint()?),
@@ -211,7 +214,7 @@ impl Slot {
                         passes: value.uint_as()?,
                         lanes: value.uint_as()?,
                     };
-                    cost = Some((numbers, value.bytes()?.to_vec()));
+                    cost = Some((numbers, value.array_of::<SALT_LEN>()?.to_vec()));
                 }
                 4 => wrapped = value.bytes()?.to_vec(),
                 _ => return Err(MalformedSlot),
@@ -223,7 +226,10 @@ impl Slot {
             (Some(KIND_RECOVERY), None) => SlotKind::Recovery,
             _ => return Err(MalformedSlot),
         };
-        let whole = reader.is_empty() && version == Some(VERSION) && wrapped.len() == TAG_LEN + MasterKey::LEN;
+        let whole = reader.is_empty()
+            && head_reader.is_empty()
+            && version == Some(VERSION)
+            && wrapped.len() == TAG_LEN + MasterKey::LEN;
         if whole { Ok(Slot { kind, head, cost, wrapped, info }) } else { Err(MalformedSlot) }
     }
 
@@ -251,8 +257,8 @@ impl Slot {
         let mut info = SlotInfo { created: 0, label: String::new() };
         cbor::Reader::new(&plain).fields(|key, value| {
             match key {
-                1 => info.created = value.int()?,
-                2 => info.label = value.text()?.to_owned(),
+                2 => info.created = value.int()?,
+                3 => info.label = value.text()?.to_owned(),
                 _ => return Ok::<_, MalformedSlot>(false),
             }
             Ok(true)

@@ -192,7 +192,7 @@ impl LocalState {
         };
         let mut adopted = Vec::new();
         for (id, len) in unindexed {
-            match repository.load_footer(id, len) {
+            match repository.load_footer_proven(id, len) {
                 Ok(footer) => {
                     self.add_pack(id, &footer)?;
                     adopted.push((id, footer));

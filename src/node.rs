@@ -137,8 +137,18 @@ impl Node {
     pub fn decode_stored(stored: &[u8], at: BlockLocation) -> Result<Self, NodeError> {
         let (canonical, hints) = split_stored(stored).ok_or(NodeError::Hints)?;
         let mut node = Self::decode(canonical)?;
-        let mut hints = HintReader::new(hints, at)?;
-        node.for_each_ref(&mut |reference| hints.fill(reference))?;
+        let filled =
+            HintReader::new(hints, at).and_then(|mut hints| node.for_each_ref(&mut |reference| hints.fill(reference)));
+        // A hint is advice: without it the index is asked.
+        if filled.is_err() {
+            let Ok(()) = node.for_each_ref(&mut |reference| {
+                match reference {
+                    RefMut::Chunk(chunk) => chunk.hint = None,
+                    RefMut::Node(node) => node.hint = None,
+                }
+                Ok::<_, std::convert::Infallible>(())
+            });
+        }
         Ok(node)
     }
 
@@ -441,15 +451,14 @@ mod tests {
             let block = BlockLocation { pack: PackId([pack; 32]), offset, len: block_len };
             Place::Stored(Location { block, offset: at, len })
         });
-        let place =
-            prop_oneof![
-                Just(Place::Unknown),
-                (small(), small()).prop_map(|(offset, len)| Place::OwnBlock { offset, len }),
-                (small(), small(), small(), small()).prop_map(|(block_offset, block_len, offset, len)| {
-                    Place::OwnPack { block_offset, block_len, offset, len }
-                }),
-                stored,
-            ];
+        let place = prop_oneof![
+            Just(Place::Unknown),
+            (small(), small()).prop_map(|(offset, len)| Place::OwnBlock { offset, len }),
+            (small(), small(), small(), small()).prop_map(|(block_offset, block_len, offset, len)| {
+                Place::OwnPack { block_offset, block_len, offset, len }
+            }),
+            stored,
+        ];
         proptest::collection::vec((place, any::<bool>()), 0..20)
     }
 

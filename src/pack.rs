@@ -168,7 +168,7 @@ impl Footer {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (header, rest) = bytes.split_first_chunk::<FOOTER_HEADER_LEN>()?;
-        if header[0] != FOOTER_VERSION {
+        if header[0] != FOOTER_VERSION || header[2..4] != [0, 0] {
             return None;
         }
         let kind = PackKind::from_code(header[1])?;

@@ -136,7 +136,7 @@ impl Reader {
     }
 
     /// Calls `read` with the hint, then, unless that succeeds, with the place that the index knows.
-    fn from_either<T>(
+    fn at_either_place<T>(
         &self,
         blob: BlobId,
         hint: Option<Location>,
@@ -178,7 +178,7 @@ impl Reader {
 
     fn chunk(&self, chunk: &ChunkRef) -> Result<(Arc<Block>, Range<usize>), ReadError> {
         let blob = BlobId::from(chunk.id);
-        self.from_either(blob, chunk.hint, |location| {
+        self.at_either_place(blob, chunk.hint, |location| {
             let block = self.block(location.block, PackKind::Data)?;
             let range = range_of(location);
             let bytes = block.plaintext.get(range.clone()).ok_or(ReadError::Mismatch { blob })?;
@@ -291,7 +291,7 @@ impl NodeSource for Reader {
         if let Some(cached) = self.nodes.get(&node.id) {
             return Ok(cached);
         }
-        let read = self.from_either(node.id.into(), node.hint, |at| self.read_node(node.id, at))?;
+        let read = self.at_either_place(node.id.into(), node.hint, |at| self.read_node(node.id, at))?;
         let len = read.memory_len();
         Ok(self.nodes.get_or_insert(node.id, || (read, len)))
     }

@@ -66,6 +66,20 @@ pub enum RepositoryError {
         /// What is wrong with it.
         source: OpenError,
     },
+    /// An object does not hold the bytes that it is named by.
+    #[error("{name} does not hold the bytes it is named by")]
+    Renamed {
+        /// The object.
+        name: ObjectName,
+    },
+    /// An object is longer than any of its kind.
+    #[error("{name} is {len} bytes long, which no such object is")]
+    TooLong {
+        /// The object.
+        name: ObjectName,
+        /// How long it is.
+        len: u64,
+    },
     /// A pack's footer cannot be read.
     #[error("pack {pack} cannot be read")]
     Pack {
@@ -117,7 +131,7 @@ pub enum RepositoryError {
         asked: String,
     },
     /// The cost of trying a password is beyond reason.
-    #[error("the cost of a password must be between 8 KiB and 4 GiB of memory")]
+    #[error("the cost of a password must be between 8 KiB and 1 GiB of memory")]
     Cost,
     /// The local state cannot be used.
     #[error(transparent)]
@@ -135,9 +149,11 @@ impl RepositoryError {
             RepositoryError::Backend(error) => {
                 matches!(error, BackendError::NotFound { .. } | BackendError::Short { .. })
             }
-            RepositoryError::Config(error) => !matches!(error, ConfigError::Version(_)),
+            RepositoryError::Config(error) => !matches!(error, ConfigError::Version(_) | ConfigError::Features),
             RepositoryError::Slot { .. }
             | RepositoryError::Sealed { .. }
+            | RepositoryError::Renamed { .. }
+            | RepositoryError::TooLong { .. }
             | RepositoryError::Pack { .. }
             | RepositoryError::Index { .. } => true,
             RepositoryError::Snapshot { source, .. } => !matches!(source, SnapshotError::Version(_)),
@@ -145,6 +161,14 @@ impl RepositoryError {
         }
     }
 }
+
+/// `config` and key slots are some hundred bytes long.
+const SMALL_LEN_MAX: u64 = 64 << 10;
+/// Everything that is sealed as a whole.
+const SEALED_LEN_MAX: u64 = (sealed::PLAINTEXT_LEN_MAX + sealed::OVERHEAD) as u64;
+/// Forged key slots must not make opening take hours.
+const SLOTS_TRIED_MAX: usize = 64;
+const GC_VERSION: u64 = 1;
 
 type Result<T> = std::result::Result<T, RepositoryError>;
 
@@ -218,18 +242,20 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::NoRepository`], [`RepositoryError::NoKeyFits`], or what the storage gives.
     pub fn open(backend: Arc<dyn Backend>, secret: &[u8]) -> Result<Self> {
-        let object = match backend.load(ObjectName::config()) {
-            Err(BackendError::NotFound { .. }) => {
+        let object = match load_limited(&*backend, ObjectName::config(), SMALL_LEN_MAX) {
+            Err(RepositoryError::Backend(BackendError::NotFound { .. })) => {
                 return Err(RepositoryError::NoRepository { place: backend.describe() });
             }
             object => object?,
         };
         let config = Config::decode(&object)?;
         let mut slots = Vec::new();
-        for name in names(&*backend, ObjectKind::Key)? {
+        for name in names(&*backend, ObjectKind::Key)?.into_iter().take(SLOTS_TRIED_MAX) {
             let id = KeyId::from_slice(name.id_bytes()).expect("key names have 16 bytes");
-            if let Ok(slot) = Slot::decode(&backend.load(name)?) {
-                slots.push((id, slot));
+            match load_limited(&*backend, name, SMALL_LEN_MAX) {
+                Ok(object) => slots.extend(Slot::decode(&object).ok().map(|slot| (id, slot))),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
             }
         }
         // The recovery slot costs nothing to try, a password slot some tenths of a second.
@@ -304,8 +330,13 @@ impl Repository {
     pub fn slots(&self) -> Result<Vec<SlotEntry>> {
         let mut slots = Vec::new();
         for id in self.key_ids()? {
-            let slot = Slot::decode(&self.backend.load(ObjectName::key(id.0))?)
-                .and_then(|slot| Ok((slot.kind, slot.info((self.id(), id), &self.keys)?)));
+            let object = match load_limited(&*self.backend, ObjectName::key(id.0), SMALL_LEN_MAX) {
+                Ok(object) => object,
+                // Nothing so long is a slot.
+                Err(RepositoryError::TooLong { .. }) => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            let slot = Slot::decode(&object).and_then(|slot| Ok((slot.kind, slot.info((self.id(), id), &self.keys)?)));
             slots.push(SlotEntry { id, slot, in_use: id == self.opened_with });
         }
         Ok(slots)
@@ -343,10 +374,11 @@ impl Repository {
     /// Leaves a record that these were removed on purpose, before they are.
     fn record_removal(&self, keys: &[KeyId], snapshots: &[SnapshotId]) -> Result<()> {
         let mut map = MapWriter::default();
-        map.field(1).int(jiff::Timestamp::now().as_second());
-        let field = map.field(2).array(keys.len());
+        map.field(1).uint(GC_VERSION);
+        map.field(2).int(jiff::Timestamp::now().as_second());
+        let field = map.field(3).array(keys.len());
         keys.iter().for_each(|id| _ = field.bytes(id.as_bytes()));
-        let field = map.field(3).array(snapshots.len());
+        let field = map.field(4).array(snapshots.len());
         snapshots.iter().for_each(|id| _ = field.bytes(id.as_bytes()));
         let mut out = Writer::new();
         map.finish(&mut out);
@@ -363,19 +395,24 @@ impl Repository {
     pub fn removed(&self) -> Result<(Vec<KeyId>, Vec<SnapshotId>)> {
         let (mut keys, mut snapshots) = (Vec::new(), Vec::new());
         for name in names(&*self.backend, ObjectKind::Gc)? {
-            let sealed = self.backend.load(name)?;
+            let sealed = load_limited(&*self.backend, name, SEALED_LEN_MAX)?;
             let record = sealed::open_bound(&self.keys, Purpose::Gc, name.id_bytes(), sealed)
                 .map_err(|source| RepositoryError::Sealed { name, source })?;
-            let read = crate::cbor::Reader::new(&record).fields(|key, value| {
+            let mut reader = crate::cbor::Reader::new(&record);
+            let mut version = None;
+            let read = reader.fields(|key, value| {
                 match key {
-                    2 => (0..value.array()?).try_for_each(|_| value.array_of().map(|id| keys.push(KeyId(id))))?,
-                    3 => (0..value.array()?)
+                    1 => version = Some(value.uint()?),
+                    3 => (0..value.array()?).try_for_each(|_| value.array_of().map(|id| keys.push(KeyId(id))))?,
+                    4 => (0..value.array()?)
                         .try_for_each(|_| value.array_of().map(|id| snapshots.push(SnapshotId(id))))?,
                     _ => return Ok::<_, crate::cbor::CborError>(false),
                 }
                 Ok(true)
             });
-            read.map_err(|_| RepositoryError::Sealed { name, source: OpenError::Malformed })?;
+            if read.is_err() || !reader.is_empty() || version != Some(GC_VERSION) {
+                return Err(RepositoryError::Sealed { name, source: OpenError::Malformed });
+            }
         }
         Ok((keys, snapshots))
     }
@@ -450,6 +487,19 @@ impl Repository {
         Ok(self.ids(ObjectKind::Index)?.into_iter().map(IndexId).collect())
     }
 
+    /// Reads a pack whole, holds it against its name, and returns its footer: for packs that no index vouches for.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Renamed`] or [`RepositoryError::Pack`] when it is damaged, or what the storage gives.
+    pub fn load_footer_proven(&self, id: PackId, len: u64) -> Result<Footer> {
+        let name = ObjectName::pack(id.0);
+        let bytes = load_limited(&*self.backend, name, SEALED_LEN_MAX)?;
+        if *blake3::hash(&bytes).as_bytes() != id.0 {
+            return Err(RepositoryError::Renamed { name });
+        }
+        self.load_footer(id, len)
+    }
+
     /// Reads the footer of a pack of `len` bytes, with two range reads.
     ///
     /// # Errors
@@ -493,8 +543,13 @@ impl Repository {
         sealed::seal(&self.keys, purpose, plaintext, &mut Compressor::new(META_LEVEL))
     }
 
+    /// Loads an object that is named by the hash of its bytes. Without comparing the two, somebody with no key could put an
+    /// old snapshot in a new one's place.
     fn load_sealed(&self, name: ObjectName, purpose: Purpose) -> Result<Vec<u8>> {
-        let object = self.backend.load(name)?;
+        let object = load_limited(&*self.backend, name, SEALED_LEN_MAX)?;
+        if blake3::hash(&object).as_bytes() != name.id_bytes() {
+            return Err(RepositoryError::Renamed { name });
+        }
         sealed::open(&self.keys, purpose, object).map_err(|source| RepositoryError::Sealed { name, source })
     }
 
@@ -504,6 +559,15 @@ impl Repository {
         ids.sort_unstable();
         Ok(ids)
     }
+}
+
+/// Loads an object, unless it is longer than any honest one: what lies in storage must not decide how much memory is taken.
+fn load_limited(backend: &dyn Backend, name: ObjectName, len_max: u64) -> Result<Vec<u8>> {
+    let len = backend.size(name)?;
+    if len > len_max {
+        return Err(RepositoryError::TooLong { name, len });
+    }
+    Ok(backend.load(name)?)
 }
 
 fn names(backend: &dyn Backend, kind: ObjectKind) -> Result<Vec<ObjectName>> {

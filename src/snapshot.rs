@@ -157,7 +157,8 @@ impl Snapshot {
             source_state: BTreeMap::new(),
             program: String::new(),
         };
-        Reader::new(bytes).fields(|key, value| {
+        let mut reader = Reader::new(bytes);
+        reader.fields(|key, value| {
             match key {
                 1 => version = Some(value.uint()?),
                 2 => snapshot.started = read_time(value)?,
@@ -180,6 +181,9 @@ impl Snapshot {
             Some(VERSION) => {}
             Some(other) => return Err(SnapshotError::Version(other)),
             None => return Err(SnapshotError::Malformed),
+        }
+        if !reader.is_empty() {
+            return Err(SnapshotError::Malformed);
         }
         snapshot.root = root.ok_or(SnapshotError::Malformed)?;
         match &mut snapshot.root.kind {

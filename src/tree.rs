@@ -1,6 +1,6 @@
-//! Directories as prolly trees: sorted maps, name -> entry, in nodes whose boundaries depend on the names alone.
+//! Directories as prolly trees: sorted maps, name -> entry, in nodes whose boundaries depend on single records alone.
 //!
-//! Records are serialised in order and cut into nodes where a keyed hash of the record's name says so; the nodes are
+//! Records are serialised in order and cut into nodes where a keyed hash of the record's name, weighed with its length, says so; the nodes are
 //! listed in nodes of the next level, cut the same way, until one node is left: the root. Whether a node ends after a
 //! record depends on nothing but that record, so a set of entries has exactly one tree, however it came about, and a
 //! change rewrites only the nodes on its path. Every child is listed with sums over what lies under it, so counting,

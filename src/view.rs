@@ -59,7 +59,11 @@ impl SnapshotView {
         }
     }
 
-    fn with_entry<T>(&self, rank: Rank, use_entry: impl FnOnce(&Entry) -> Result<T, ViewError>) -> Result<T, ViewError> {
+    fn with_entry<T>(
+        &self,
+        rank: Rank,
+        use_entry: impl FnOnce(&Entry) -> Result<T, ViewError>,
+    ) -> Result<T, ViewError> {
         match rank {
             Rank::ROOT => use_entry(&self.root),
             _ => use_entry(self.locate(rank)?.found.entry()),
@@ -142,11 +146,16 @@ impl View for SnapshotView {
     fn xattrs(&self, rank: Rank) -> Result<Vec<(String, Vec<u8>)>, ViewError> {
         self.with_entry(rank, |entry| {
             let facts = &entry.facts;
-            let texts =
-                [("subject", &facts.subject), ("from", &facts.from), ("to", &facts.to), ("message_id", &facts.message_id)];
+            let texts = [
+                ("subject", &facts.subject),
+                ("from", &facts.from),
+                ("to", &facts.to),
+                ("message_id", &facts.message_id),
+            ];
             let mut attributes = vec![("user.strongroom.snapshot".to_owned(), self.id.to_string().into_bytes())];
             for (name, text) in texts {
-                attributes.extend(text.as_ref().map(|text| (format!("user.strongroom.{name}"), text.clone().into_bytes())));
+                attributes
+                    .extend(text.as_ref().map(|text| (format!("user.strongroom.{name}"), text.clone().into_bytes())));
             }
             if let Some(date) = facts.date.and_then(|secs| jiff::Timestamp::from_second(secs).ok()) {
                 attributes.push(("user.strongroom.date".to_owned(), date.to_string().into_bytes()));

@@ -111,7 +111,8 @@ fn hostile_tree_read_by_tools() {
 #[track_caller]
 fn same_output(source: &Path, mounted: &Path, program: &str, args: &[&str]) {
     let lines = |dir: &Path| {
-        let mut lines: Vec<_> = quiet(Command::new(program).args(args).current_dir(dir)).lines().map(str::to_owned).collect();
+        let mut lines: Vec<_> =
+            quiet(Command::new(program).args(args).current_dir(dir)).lines().map(str::to_owned).collect();
         lines.sort_unstable();
         lines
     };

@@ -4,6 +4,7 @@ use super::error::{Exit, UsageError};
 use super::output::{self, Output};
 use super::progress;
 use super::{Session, absolute};
+use crate::backend::local::Local;
 use crate::backup::{self, BackupOptions, Report};
 use crate::source::Source;
 use crate::source::files::Files;
@@ -13,9 +14,13 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Failures beyond this many are counted, not listed.
 const FAILURES_SHOWN_MAX: usize = 20;
+
+/// Temporary files of this age belong to nobody who still writes.
+const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Backs up a folder, or mbox files, into one snapshot
 #[derive(Args)]
@@ -49,6 +54,12 @@ impl Backup {
         }
         let repository = session.open()?;
         let local = session.local_state(&repository)?;
+        // What killed runs left behind.
+        let cleared =
+            Local::open(session.repository_path()?).and_then(|folder| folder.remove_stale_temporaries(TEMPORARY_AGE));
+        if let Err(error) = cleared {
+            tracing::warn!(error = &error as &dyn std::error::Error, "old temporary files stay");
+        }
         let mut source: Box<dyn Source> = match &self.files {
             Some(_) => Box::new(Files::new(&named, &[session.repository_path()?, session.state_dir()?])),
             None => Box::new(Mboxes::new(&self.mbox)),
@@ -106,9 +117,7 @@ fn show_text(report: &Report) -> Result<()> {
 fn json_of(report: &Report) -> Value {
     let snapshot = &report.snapshot;
     let summary = &snapshot.summary;
-    let failure = |failure: &crate::snapshot::Failure| {
-        json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error })
-    };
+    let failure = |failure: &crate::snapshot::Failure| json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error });
     json!({
         "snapshot": report.id.to_string(),
         "set": snapshot.set,

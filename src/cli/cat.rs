@@ -15,7 +15,9 @@ const PIECE_LEN: usize = 1 << 20;
 
 /// Writes a file of a snapshot to standard output
 #[derive(Args)]
-#[command(after_help = "Example:\n  strongroom cat 'latest:Users/alice@contoso.com/Outlook/Inbox/Budget.eml' > Budget.eml")]
+#[command(
+    after_help = "Example:\n  strongroom cat 'latest:Users/alice@contoso.com/Outlook/Inbox/Budget.eml' > Budget.eml"
+)]
 pub struct Cat {
     /// Which snapshot, and which file in it
     #[arg(value_name = "SNAPSHOT:PATH")]

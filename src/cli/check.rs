@@ -14,8 +14,10 @@ const SHOWN_MAX: usize = 100;
 
 /// Proves the repository sound, or says what is damaged and which items that touches
 #[derive(Args)]
-#[command(after_help = "Examples:\n  strongroom check\n  strongroom check --read-data\n  strongroom check --read-data=10%\n\n\
-    Exit code 13 means damage.")]
+#[command(
+    after_help = "Examples:\n  strongroom check\n  strongroom check --read-data\n  strongroom check --read-data=10%\n\n\
+    Exit code 13 means damage."
+)]
 pub struct Check {
     /// Reads and proves every byte, or this share of the packs
     #[arg(long, value_name = "N%", num_args = 0..=1, require_equals = true, default_missing_value = "100%")]

@@ -13,7 +13,9 @@ use std::os::unix::ffi::OsStrExt;
 
 /// Says what came (+), went (-), moved (R), changed (M) and was touched (T: time or permissions only) between two snapshots
 #[derive(Args)]
-#[command(after_help = "Examples:\n  strongroom diff latest~1 latest\n  strongroom diff 2026-11-01 latest Users/alice@contoso.com")]
+#[command(
+    after_help = "Examples:\n  strongroom diff latest~1 latest\n  strongroom diff 2026-11-01 latest Users/alice@contoso.com"
+)]
 pub struct Diff {
     /// The older snapshot
     #[arg(value_name = "A")]

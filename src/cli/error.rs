@@ -131,7 +131,9 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
         (Some(RepositoryError::Local(LocalError::Locked { .. })), ..) => {
             "wait until the other run has ended, or give this one its own `--state-dir`"
         }
-        (.., Some(BackendError::NoSpace { .. })) => "free some space; what was stored is kept and spares the next run the work",
+        (.., Some(BackendError::NoSpace { .. })) => {
+            "free some space; what was stored is kept and spares the next run the work"
+        }
         _ if exit == Exit::Damaged => "`strongroom check --read-data` says what is damaged and which items it touches",
         _ => return mount.and_then(strongroom_mount::MountError::hint),
     };

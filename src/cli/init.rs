@@ -22,7 +22,7 @@ pub struct Init {
     #[arg(long, default_value = Cipher::Aes256Siv.name(), value_parser = Cipher::ALL.map(Cipher::name))]
     cipher: String,
     /// Memory that trying a password takes, in MiB: more makes guessing dearer and opening slower
-    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024))]
     password_memory: u32,
 }
 

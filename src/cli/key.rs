@@ -13,9 +13,11 @@ use std::path::PathBuf;
 
 /// Lists, adds and removes what opens the repository
 #[derive(Args)]
-#[command(after_help = "Examples:\n  strongroom key list\n  strongroom key add --label ops --new-password-file ops.txt\n  \
+#[command(
+    after_help = "Examples:\n  strongroom key list\n  strongroom key add --label ops --new-password-file ops.txt\n  \
     strongroom key remove 5f0c\n\nNothing that is stored is written again: a key slot holds the repository's own key, \
-    wrapped for a password.")]
+    wrapped for a password."
+)]
 pub struct Key {
     #[command(subcommand)]
     action: Action,

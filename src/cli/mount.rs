@@ -67,8 +67,7 @@ impl Mount {
             false => session.open()?,
         };
         let target = self.target(&repository)?;
-        let options =
-            Options { allow_other: self.allow_other, xattr: self.xattr, ..Options::default() };
+        let options = Options { allow_other: self.allow_other, xattr: self.xattr, ..Options::default() };
         // Before mounting: a signal in between must not end the process and leave the mount.
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let mounted = strongroom_mount::mount(target, &absolute(&self.dir)?, &options)
@@ -77,7 +76,9 @@ impl Mount {
         std::thread::spawn(move || {
             for _ in signals.forever() {
                 match unmounter.unmount() {
-                    Ok(Unmounted::Detached) => tracing::warn!("files are still open; the mount goes when they are closed"),
+                    Ok(Unmounted::Detached) => {
+                        tracing::warn!("files are still open; the mount goes when they are closed")
+                    }
                     Ok(_) => {}
                     Err(error) => tracing::error!(%error, "could not unmount"),
                 }

@@ -7,5 +7,7 @@ use clap::Args;
 #[derive(Args)]
 pub struct Restore {}
 impl Restore {
-    pub fn run(self, _session: &Session) -> Result<Exit> { Ok(Exit::Failed) }
+    pub fn run(self, _session: &Session) -> Result<Exit> {
+        Ok(Exit::Failed)
+    }
 }

@@ -9,6 +9,9 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 type Model = BTreeMap<Box<[u8]>, Entry>;
+/// An edit: which existing name to pick, or which other name, and the version that stands there afterwards.
+type Edit = (prop::sample::Index, Box<[u8]>, Option<u16>);
+type Sides = (Option<Entry>, Option<Entry>);
 
 /// Nodes in memory, which counts how many are read and written.
 #[derive(Default)]
@@ -63,7 +66,7 @@ fn entries() -> impl Strategy<Value = Model> {
     proptest::collection::vec(one, 0..200).prop_map(|entries| entries.into_iter().collect())
 }
 
-fn edits() -> impl Strategy<Value = Vec<(prop::sample::Index, Box<[u8]>, Option<u16>)>> {
+fn edits() -> impl Strategy<Value = Vec<Edit>> {
     proptest::collection::vec((any::<prop::sample::Index>(), names(), any::<Option<u16>>()), 0..20)
 }
 
@@ -76,11 +79,8 @@ fn build(model: &Model, cutter: build::Cutter<'_>, nodes: &mut Nodes) -> Directo
 }
 
 /// Half of the edits change or remove a name that is there.
-fn changes_of(
-    model: &Model,
-    edits: &[(prop::sample::Index, Box<[u8]>, Option<u16>)],
-) -> BTreeMap<Box<[u8]>, Option<Entry>> {
-    let change = |(number, (pick, name, version)): (usize, &(prop::sample::Index, Box<[u8]>, Option<u16>))| {
+fn changes_of(model: &Model, edits: &[Edit]) -> BTreeMap<Box<[u8]>, Option<Entry>> {
+    let change = |(number, (pick, name, version)): (usize, &Edit)| {
         let name = match model.is_empty() || number % 2 == 0 {
             true => name.clone(),
             false => model.keys().nth(pick.index(model.len())).expect("within the model").clone(),
@@ -155,7 +155,7 @@ proptest! {
         let old = build(&model, cutter, &mut nodes);
         let after = apply(&model, &changes_of(&model, &edits));
         let new = build(&after, cutter, &mut nodes);
-        let mut told: BTreeMap<Box<[u8]>, (Option<Entry>, Option<Entry>)> = BTreeMap::new();
+        let mut told: BTreeMap<Box<[u8]>, Sides> = BTreeMap::new();
         diff::<ReadError>(&nodes, &old, &new, |change| {
             let (before, after) = match change {
                 Change::Added(entry) => (None, Some(entry)),

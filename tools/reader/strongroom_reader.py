@@ -77,7 +77,7 @@ class Entry:
         self.length = sum(segment.length for segment in self.content)
         self.target: bytes = fields.get(10, b"")
         root, self.tree_sums = fields.get(9, (b"", [0] * 5))
-        self.root, parts = Ref(root), self.content + [Segment(item) for item in fields.get(12, [])]
+        self.root, parts = Ref(root), self.content + [Segment(item) for key in (12, *range(16, 32)) for item in fields.get(key, [])]
         self.refs = [self.root] * (self.kind == DIRECTORY) + [ref for part in parts for ref in part.refs]
         below = [1, 1, self.tree_sums[2] + 1, *self.tree_sums[3:]]
         self.sums = below if self.kind == DIRECTORY else [1, 0, 1, 1, self.length]
