@@ -19,7 +19,7 @@ use crate::local::LocalState;
 use crate::reader::{CacheSizes, ReadError, Reader};
 use crate::repository::{IndexSearch, Repository, RepositoryError};
 use crate::snapshot::{FAILURES_KEPT_MAX, Failure, Snapshot, Summary};
-use crate::source::{Event, Item, ItemKind, Meta, Source};
+use crate::source::{Content, Event, Item, ItemKind, Meta, Source};
 use crate::splitter::{SplitError, Splitter};
 use crate::store::{Store, StoreError, Stored};
 use crate::tree::build::Cutter;
@@ -27,7 +27,7 @@ use crate::tree::{self, TreeBuilder};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashSet};
-use std::io;
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -263,6 +263,10 @@ impl Run<'_> {
             }
             let outcomes = batch.events.into_iter().map(|event| worker.process(event)).collect::<Result<_, _>>()?;
             worker.finish_batch()?;
+            // Reading ended early then: what looks like failures is none.
+            if self.cancel.load(Ordering::Relaxed) {
+                break;
+            }
             if output.send(Done { number: batch.number, outcomes, _ticket: batch._ticket }).is_err() {
                 break;
             }
@@ -330,6 +334,10 @@ impl Worker<'_> {
                         self.run.progress.bytes.fetch_add(entry.sums().bytes, Ordering::Relaxed);
                         Outcome::Entry(Box::new(entry))
                     }
+                    // Deleted after the walk saw it: it is not there, as if the walk had come later.
+                    Err(SplitError::Item(error)) if error.kind() == io::ErrorKind::NotFound => {
+                        Outcome::Skipped { path, reason: "deleted before it was read" }
+                    }
                     Err(SplitError::Item(error)) => Outcome::Failed { path, error: error.to_string() },
                     Err(SplitError::Store(error)) => return Err(error),
                 }
@@ -341,14 +349,14 @@ impl Worker<'_> {
         let Item { meta, path, kind, facts } = item;
         let (content, fingerprint) = match kind {
             ItemKind::Symlink(target) => return Ok(entry_of(meta, EntryKind::Symlink(target))),
-            ItemKind::File { content, fingerprint } => (content, fingerprint),
+            ItemKind::File { content, fingerprint } => (Cancellable { content, cancel: self.run.cancel }, fingerprint),
         };
         let key = self.keys.local_path(self.run.set, &path);
         if let Some(known) = self.unchanged(&key, &fingerprint)? {
             // Name, owner and permissions may be others although the content is the same.
             return Ok(Entry { facts: known.facts, ..entry_of(meta, known.kind) });
         }
-        let split = self.splitter.split(&*content)?;
+        let split = self.splitter.split(&content)?;
         let mut entry = entry_of(meta, EntryKind::File(split.content));
         entry.facts = if split.facts == Default::default() { facts } else { split.facts };
         if !content.is_unchanged() {
@@ -382,6 +390,36 @@ impl Worker<'_> {
         self.run.store.local().put_facts(facts, &mut self.compressor)?;
         self.facts.clear();
         Ok(())
+    }
+}
+
+/// Content whose reading ends when the run is cancelled: that of a giant could take hours.
+struct Cancellable<'a, T> {
+    content: T,
+    cancel: &'a AtomicBool,
+}
+
+impl Content for Cancellable<'_, Box<dyn Content>> {
+    fn len_hint(&self) -> u64 {
+        self.content.len_hint()
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(Cancellable { content: self.content.open()?, cancel: self.cancel }))
+    }
+
+    fn is_unchanged(&self) -> bool {
+        self.content.is_unchanged()
+    }
+}
+
+impl Read for Cancellable<'_, Box<dyn Read + '_>> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.cancel.load(Ordering::Relaxed) {
+            // Not ErrorKind::Interrupted, upon which readers try again.
+            return Err(io::Error::other("interrupted"));
+        }
+        self.content.read(buffer)
     }
 }
 

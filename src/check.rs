@@ -163,8 +163,14 @@ impl Check<'_> {
                 self.problem(ObjectName::key(slot.id.0), error);
             }
         }
-        let removed = self.repository.removed();
-        let Some((removed_keys, removed_snapshots)) = self.note_removed(removed)? else { return Ok(()) };
+        let (mut removed_keys, mut removed_snapshots) = (Vec::new(), Vec::new());
+        for name in self.repository.removal_records()? {
+            let loaded = self.repository.load_removals(name);
+            if let Some((keys, snapshots)) = self.note(name, loaded)? {
+                removed_keys.extend(keys);
+                removed_snapshots.extend(snapshots);
+            }
+        }
         let keys_there: HashSet<_> = slots.iter().map(|slot| slot.id).chain(removed_keys).collect();
         let named_keys = snapshots.iter().flat_map(|(_, snapshot)| snapshot.keys.iter().copied());
         let missing: BTreeSet<_> = named_keys.chain(seen_keys).filter(|id| !keys_there.contains(id)).collect();
@@ -179,14 +185,6 @@ impl Check<'_> {
             self.problem(ObjectName::snapshot(id.0), "is missing, and there is no record that it was removed");
         }
         Ok(())
-    }
-
-    fn note_removed<T>(&mut self, removed: Result<T>) -> Result<Option<T>> {
-        let object = match &removed {
-            Err(RepositoryError::Sealed { name, .. }) => *name,
-            _ => ObjectName::config(),
-        };
-        self.note(object, removed)
     }
 
     /// Proves the index objects, and that they say what the footers of their packs say.

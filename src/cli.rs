@@ -47,6 +47,7 @@ struct Cli {
 
 /// Options of every command.
 #[derive(Args, Clone)]
+#[command(next_help_heading = "Options of every command")]
 struct Global {
     /// The repository: a folder
     #[arg(short, long, global = true, env = "STRONGROOM_REPO", value_name = "URL")]

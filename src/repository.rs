@@ -388,31 +388,46 @@ impl Repository {
         Ok(self.backend.save(ObjectName::gc(id), &record)?)
     }
 
+    /// Returns the names of the records of what was removed on purpose.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn removal_records(&self) -> Result<Vec<ObjectName>> {
+        names(&*self.backend, ObjectKind::Gc)
+    }
+
     /// Returns the key slots and snapshots that were removed on purpose.
     ///
     /// # Errors
     /// [`RepositoryError::Sealed`] for a damaged record, or what the storage gives.
     pub fn removed(&self) -> Result<(Vec<KeyId>, Vec<SnapshotId>)> {
+        let records = self.removal_records()?.into_iter().map(|name| self.load_removals(name));
+        let (keys, snapshots): (Vec<_>, Vec<_>) = records.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        Ok((keys.concat(), snapshots.concat()))
+    }
+
+    /// Reads one of those records: the key slots and snapshots that were removed.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Sealed`] when it is damaged, or what the storage gives.
+    pub fn load_removals(&self, name: ObjectName) -> Result<(Vec<KeyId>, Vec<SnapshotId>)> {
         let (mut keys, mut snapshots) = (Vec::new(), Vec::new());
-        for name in names(&*self.backend, ObjectKind::Gc)? {
-            let sealed = load_limited(&*self.backend, name, SEALED_LEN_MAX)?;
-            let record = sealed::open_bound(&self.keys, Purpose::Gc, name.id_bytes(), sealed)
-                .map_err(|source| RepositoryError::Sealed { name, source })?;
-            let mut reader = crate::cbor::Reader::new(&record);
-            let mut version = None;
-            let read = reader.fields(|key, value| {
-                match key {
-                    1 => version = Some(value.uint()?),
-                    3 => (0..value.array()?).try_for_each(|_| value.array_of().map(|id| keys.push(KeyId(id))))?,
-                    4 => (0..value.array()?)
-                        .try_for_each(|_| value.array_of().map(|id| snapshots.push(SnapshotId(id))))?,
-                    _ => return Ok::<_, crate::cbor::CborError>(false),
-                }
-                Ok(true)
-            });
-            if read.is_err() || !reader.is_empty() || version != Some(GC_VERSION) {
-                return Err(RepositoryError::Sealed { name, source: OpenError::Malformed });
+        let sealed = load_limited(&*self.backend, name, SEALED_LEN_MAX)?;
+        let record = sealed::open_bound(&self.keys, Purpose::Gc, name.id_bytes(), sealed)
+            .map_err(|source| RepositoryError::Sealed { name, source })?;
+        let mut reader = crate::cbor::Reader::new(&record);
+        let mut version = None;
+        let read = reader.fields(|key, value| {
+            match key {
+                1 => version = Some(value.uint()?),
+                3 => (0..value.array()?).try_for_each(|_| value.array_of().map(|id| keys.push(KeyId(id))))?,
+                4 => (0..value.array()?).try_for_each(|_| value.array_of().map(|id| snapshots.push(SnapshotId(id))))?,
+                _ => return Ok::<_, crate::cbor::CborError>(false),
             }
+            Ok(true)
+        });
+        if read.is_err() || !reader.is_empty() || version != Some(GC_VERSION) {
+            return Err(RepositoryError::Sealed { name, source: OpenError::Malformed });
         }
         Ok((keys, snapshots))
     }

@@ -125,14 +125,24 @@ impl RestoreError {
 pub struct Survey {
     /// Folders.
     pub folders: u64,
+    /// Those of them that are still to be made.
+    pub new_folders: u64,
     /// Everything else: files and symbolic links.
     pub items: u64,
     /// Bytes of the files.
     pub bytes: u64,
+    /// Items whose name is free.
+    pub new: u64,
+    /// Bytes of those.
+    pub new_bytes: u64,
     /// Items whose name is taken.
     pub existing: u64,
+    /// Bytes of those.
+    pub existing_bytes: u64,
     /// Those of them where something of the same kind, size and time stands.
     pub alike: u64,
+    /// Bytes of those.
+    pub alike_bytes: u64,
     /// The first of the items whose name is taken, by their paths in the snapshot; the alike are left out.
     pub conflicts: Vec<Vec<u8>>,
     /// Items and folders that cannot be restored.
@@ -176,7 +186,8 @@ pub struct Report {
 
 impl Report {
     fn fail(&mut self, path: &[u8], items: u64, error: String) {
-        tracing::warn!(path = printable(path), error, "could not be restored");
+        // Whoever started the run lists the failures.
+        tracing::debug!(path = printable(path), error, "could not be restored");
         self.failed = self.failed.saturating_add(items);
         if self.failures.len() < FAILURES_KEPT_MAX {
             self.failures.push(Failure { path: path.to_vec(), error });
@@ -201,8 +212,9 @@ impl<'a> RestorePlan<'a> {
     ///
     /// # Errors
     /// [`RestoreError::NotInSnapshot`] and [`RestoreError::SameName`] for paths that cannot be meant,
-    /// [`RestoreError::Target`] when `dir` is something else than a folder, [`RestoreError::Interrupted`]. What cannot
-    /// be restored below stands in the [`Survey`] instead.
+    /// [`RestoreError::Read`] when the way to them or the root cannot be read, [`RestoreError::Target`] when `dir` is
+    /// something else than a folder, [`RestoreError::Interrupted`]. What cannot be restored below stands in the [`Survey`]
+    /// instead.
     pub fn to_folder(
         reader: &'a Reader,
         root: &Entry,
@@ -220,6 +232,28 @@ impl<'a> RestorePlan<'a> {
     /// Returns what there is to do.
     pub fn survey(&self) -> &Survey {
         &self.survey
+    }
+
+    /// Returns the report that carrying the plan out should give, as far as names, sizes and times tell: nothing is read
+    /// to see whether something of the same size and time is the same.
+    pub fn expected(&self) -> Report {
+        let survey = &self.survey;
+        let differing = survey.existing - survey.alike;
+        let (restored, bytes, already_there, skipped) = match self.when_exists {
+            WhenExists::Skip => (0, 0, survey.alike, differing),
+            WhenExists::Overwrite => (survey.existing, survey.existing_bytes, 0, 0),
+            WhenExists::KeepBoth => (differing, survey.existing_bytes - survey.alike_bytes, survey.alike, 0),
+        };
+        Report {
+            restored: survey.new + restored,
+            bytes: survey.new_bytes.saturating_add(bytes),
+            folders: survey.new_folders,
+            already_there,
+            skipped,
+            failed: survey.impossible,
+            failures: survey.problems.clone(),
+            stopped: None,
+        }
     }
 
     /// Returns what is done with items whose name is taken.
@@ -260,7 +294,7 @@ impl fmt::Display for RestorePlan<'_> {
             show_some(f, lines, problems.len() as u64)?;
         }
         match self.survey.bytes_free {
-            Some(free) if free < bytes => writeln!(f, "the target has room for {free} bytes only"),
+            Some(free) if free < self.expected().bytes => writeln!(f, "the target has room for {free} bytes only"),
             _ => Ok(()),
         }
     }

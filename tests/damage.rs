@@ -51,9 +51,9 @@ impl Vault {
     /// Writes files that fill several blocks, some of them shared by several versions.
     fn change(&self, number: u64) {
         let file = |name: &str, content: &[u8]| write(&self.source.join(name), content);
-        file(&format!("large/{number}.bin"), &noise(number, 2_500_000));
-        file("changing", &[noise(10, 1_200_000), noise(11 + number, 1_300_000)].concat());
-        file(&format!("folder {number}/note.txt"), format!("note {number}\n").repeat(40_000).as_bytes());
+        file(&format!("large/{number}.bin"), &noise(number, 1_200_000));
+        file("changing", &[noise(10, 700_000), noise(11 + number, 500_000)].concat());
+        file(&format!("folder {number}/note.txt"), format!("note {number}\n").repeat(10_000).as_bytes());
         file(&format!("folder {number}/other.txt"), b"short\n");
         for mail in 0..10 {
             let subject = format!("Subject: {number} {mail}\r\n\r\nHello\r\n");
@@ -153,12 +153,13 @@ fn footer_start(pack: &[u8]) -> usize {
 /// Everything that is done to one object: what it is called, and the bytes it leaves, if any.
 fn damages(name: ObjectName, bytes: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
     let len = bytes.len();
-    let mut places = BTreeSet::from([0, 1, len / 3, len / 2, len - 2, len - 1]);
+    let mut places = BTreeSet::from([0, len / 3, len / 2, len - 1]);
     if name.kind() == ObjectKind::Pack {
         let footer = footer_start(bytes);
-        places.extend([footer - 1, footer, (footer + len - 8) / 2, len - 9, len - 8]);
+        places.extend([footer - 1, (footer + len - 8) / 2, len - 8]);
     }
-    let flips = places.iter().map(|at| (format!("bit flipped in byte {at} of {len}"), flip(bytes, *at, (at % 8) as u8)));
+    let flips =
+        places.iter().map(|at| (format!("bit flipped in byte {at} of {len}"), flip(bytes, *at, (at % 8) as u8)));
     let cuts = [len - 1, len / 2, 0].map(|left| (format!("cut to {left} of {len}"), Some(bytes[..left].to_vec())));
     let grown = ("a byte added".to_owned(), Some([bytes, b"x"].concat()));
     flips.chain(cuts).chain([grown, ("deleted".to_owned(), None)]).collect()
@@ -192,10 +193,10 @@ fn assert_found(vault: &Vault, name: ObjectName, what: &str) {
             assert!(!problems.is_empty(), "{what}");
             // Without the index object its packs are what shows that it is missing, a record of removals stands for keys.
             let objects: Vec<_> = problems.iter().map(|problem| problem["object"].as_str().unwrap()).collect();
-            let is_deleted = what.ends_with("deleted");
+            let is_gone = !vault.file(name).exists();
             let named = match name.kind() {
-                ObjectKind::Index if is_deleted => objects.iter().all(|object| object.starts_with("packs/")),
-                ObjectKind::Gc if is_deleted => objects.iter().all(|object| object.starts_with("keys/")),
+                ObjectKind::Index if is_gone => objects.iter().all(|object| object.starts_with("packs/")),
+                ObjectKind::Gc if is_gone => objects.iter().all(|object| object.starts_with("keys/")),
                 _ => objects.contains(&name.path().as_str()),
             };
             assert!(named, "{what}: {report}");
@@ -309,7 +310,7 @@ fn is_lost(lost: &BTreeSet<String>, path: &str) -> bool {
 fn packs_by_kind(vault: &Vault) -> (Vec<ObjectName>, Vec<ObjectName>) {
     let objects = vault.objects();
     let packs = objects.into_iter().filter(|(name, _)| name.kind() == ObjectKind::Pack);
-    packs.map(|(name, bytes)| (name, bytes)).partition_map(|(name, bytes)| {
+    packs.partition_map(|(name, bytes)| {
         fs::remove_file(vault.file(name)).unwrap();
         let lists = vault.snapshots.iter().all(|(id, _)| {
             let output = vault.lab.command(["ls", "-R", id]).output().unwrap();
@@ -468,7 +469,9 @@ fn the_next_backup_heals_what_the_source_still_has() {
             assert!(output.stdout == *content, "{what}: {path}");
         }
         let (code, report) = vault.check(PASSWORD, &what);
-        assert_eq!(code, 13, "{what}: the pack is still missing");
+        // The same content in the same order makes the same pack, and then nothing is missing any more.
+        let is_back = lost.iter().all(|name| vault.file(*name).exists());
+        assert_eq!(code, if is_back { 0 } else { 13 }, "{what}");
         let lost = lost_of(&report.unwrap());
         assert!(!lost.contains_key(id), "{what}: {lost:?}");
         // What an older snapshot lost is what it does not share with the source.

@@ -13,9 +13,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::SystemTime;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 /// A report's counts that are not 0.
 fn counts(report: &Value) -> Value {
@@ -276,7 +276,7 @@ fn what_is_no_file_is_passed_over_with_a_remark() {
 }
 
 #[test]
-fn a_file_that_vanishes_is_not_a_failure() {
+fn regression_a_file_deleted_before_it_was_read_was_a_failure() {
     let lab = Lab::new();
     let source = lab.dir("source");
     // Files that take long to read keep every thread busy while the walk is behind them already.
@@ -332,22 +332,28 @@ fn items_that_fail_are_listed_and_carried_over() {
     let report = lab.json_with_exit(args!["backup", "--files", &source, "--as", "files"], 3);
     assert_eq!(report["status"], "partial");
     let failures = report["failures"].as_array().unwrap();
-    assert_eq!(failures.len(), 1, "{report}");
-    let failed = failures[0]["path"].as_str().unwrap().to_owned();
-    let error = failures[0]["error"].as_str().unwrap();
-    assert!(error.to_lowercase().contains("input/output error"), "{error}");
-    assert_eq!(counts(&report), json!({ "unchanged": 4, "failed": 1 }));
-    // The one that failed is as it was in the snapshot before.
+    // One damaged block; two files that are read at the same time can share it.
+    assert!((1..=2).contains(&failures.len()), "{report}");
+    for failure in failures {
+        let error = failure["error"].as_str().unwrap();
+        assert!(error.to_lowercase().contains("input/output error"), "{error}");
+    }
+    assert_eq!(counts(&report), json!({ "unchanged": 4, "failed": failures.len() }));
+    // What failed is as it was in the snapshot before.
     for (name, content) in &contents {
         assert!(lab.run(args!["cat", format!("latest:folder/{name}")], 0).stdout == *content, "{name}");
     }
     // A set that never had it does without it; and people are told as well.
     let output = lab.run(args!["backup", "--files", &source, "--as", "fresh"], 3);
-    assert!(text(&output.stderr).contains(&format!("failed: {failed}: ")), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("3 new") && text(&output.stdout).contains("1 failed"));
-    let listed = text(&lab.run(["ls", "-R", "latest:fresh"], 0).stdout);
-    assert!(listed.lines().count() == 4 && !listed.contains(&failed), "{listed}");
-    assert_eq!(lab.json(["snapshots"])[2]["failed"], 1);
+    let (said, listed) = (text(&output.stderr), text(&lab.run(["ls", "-R", "latest:fresh"], 0).stdout));
+    for failure in failures {
+        let path = failure["path"].as_str().unwrap();
+        assert!(said.contains(&format!("failed: {path}: ")), "{said}");
+        assert!(!listed.contains(path), "{listed}");
+    }
+    assert_eq!(listed.lines().count(), 1 + contents.len() - failures.len(), "{listed}");
+    assert!(text(&output.stdout).contains(&format!("{} failed", failures.len())), "{}", text(&output.stdout));
+    assert_eq!(lab.json(["snapshots"])[2]["failed"], failures.len());
     lab.run(["check", "--read-data"], 0);
 }
 
@@ -408,53 +414,54 @@ fn messages_of_an_mbox_come_back() {
     }
 }
 
-/// A backup of incompressible data that was stopped (SIGSTOP) when something was stored, and not everything.
-struct Halfway<'a> {
-    lab: &'a Lab,
-    source: PathBuf,
-    child: Child,
+/// A process that is killed when a test fails.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    #[track_caller]
+    fn exit_code(&mut self, within: Duration) -> Option<i32> {
+        eventually("the process ends", within, || self.0.try_wait().unwrap().is_some());
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Gone already unless a test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 const HALFWAY_BYTES: usize = 160 << 20;
 
-impl Halfway<'_> {
-    fn start(lab: &Lab) -> Halfway<'_> {
-        let source = lab.dir("large");
-        for number in 0..40 {
-            write(&source.join(format!("{number}.bin")), noise(number, HALFWAY_BYTES / 40));
-        }
-        let mut command = lab.command(args!["backup", "--files", &source, "--as", "large", "--json"]);
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let halfway = Halfway { lab, source, child };
-        let before = lab.objects();
-        eventually("a first pack is stored", PATIENCE, || {
-            lab.objects()
-                .keys()
-                .any(|name| name.starts_with("packs/") && !name.contains(".tmp-") && !before.contains_key(name))
-        });
-        halfway.signal(Signal::STOP);
-        assert!(growth(&before, &lab.objects()) < HALFWAY_BYTES as u64 * 3 / 4, "stopped too late to be of use");
-        halfway
+/// Starts a backup of incompressible data and stops it (SIGSTOP) when something is stored, and not everything.
+fn halfway(lab: &Lab, source: &Path) -> Running {
+    for number in 0..40 {
+        write(&source.join(format!("{number}.bin")), noise(number, HALFWAY_BYTES / 40));
     }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-}
-
-impl Drop for Halfway<'_> {
-    fn drop(&mut self) {
-        // Gone already unless a test failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    let packs = || lab.objects().into_iter().filter(|(name, _)| name.starts_with("packs/") && !name.contains(".tmp-"));
+    let running = Running::start(&mut lab.command(args!["backup", "--files", source, "--as", "large"]));
+    eventually("a first pack is stored", PATIENCE, || packs().count() > 0);
+    running.signal(Signal::STOP);
+    let stored: u64 = packs().map(|(_, size)| size).sum();
+    assert!(stored < HALFWAY_BYTES as u64 * 3 / 4, "stopped too late to be of use");
+    running
 }
 
 #[test]
 fn one_backup_at_a_time_and_interrupted_ones_are_continued() {
     let lab = Lab::new();
-    let mut halfway = Halfway::start(&lab);
-    let source = halfway.source.clone();
+    let source = lab.dir("large");
+    let mut halfway = halfway(&lab, &source);
     // While it has the local state, another one is turned away.
     let small = lab.dir("small");
     write(&small.join("file"), "content");
@@ -465,9 +472,8 @@ fn one_backup_at_a_time_and_interrupted_ones_are_continued() {
 
     halfway.signal(Signal::INT);
     halfway.signal(Signal::CONT);
-    eventually("the interrupted backup ends", PATIENCE, || halfway.child.try_wait().unwrap().is_some());
-    assert_eq!(halfway.child.wait().unwrap().code(), Some(130));
-    assert_eq!(halfway.lab.json(["snapshots"]).as_array().unwrap().len(), 1, "it left no snapshot");
+    assert_eq!(halfway.exit_code(PATIENCE), Some(130));
+    assert_eq!(lab.json(["snapshots"]).as_array().unwrap().len(), 1, "it left no snapshot");
     lab.run(["check"], 0);
 
     let before: u64 = lab.objects().values().sum();
@@ -487,24 +493,16 @@ fn one_backup_at_a_time_and_interrupted_ones_are_continued() {
 }
 
 #[test]
-fn an_interrupt_does_not_wait_for_a_giant_file() {
+fn regression_an_interrupt_waited_for_a_giant_file() {
     let lab = Lab::new();
     let source = lab.dir("source");
     // Holes read quickly, and there are hours of them.
     File::create(source.join("giant")).unwrap().set_len(4 << 40).unwrap();
     let watch = Watch::new(&source);
-    let mut child = lab.command(args!["backup", "--files", &source]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut running = Running::start(&mut lab.command(args!["backup", "--files", &source]));
     eventually("it reads", PATIENCE, || !watch.opened().is_empty());
-    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    let mut ended = None;
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while ended.is_none() && std::time::Instant::now() < deadline {
-        ended = child.try_wait().unwrap();
-        std::thread::yield_now();
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    assert_eq!(ended.and_then(|status| status.code()), Some(130), "within ten seconds");
+    running.signal(Signal::INT);
+    assert_eq!(running.exit_code(Duration::from_secs(10)), Some(130));
 }
 
 #[test]
@@ -522,7 +520,7 @@ fn a_backup_while_mounted_appears_in_the_mount() {
     let first = fs::read_link(mount.path("latest")).unwrap();
     write(&source.join("file"), "two");
     lab.backup(&source, "files");
-    eventually("the new snapshot is shown", std::time::Duration::from_secs(5), || content() == "two");
+    eventually("the new snapshot is shown", Duration::from_secs(5), || content() == "two");
     assert_eq!(fs::read_dir(mount.path("snapshots")).unwrap().count(), 2);
     assert_eq!(fs::read_to_string(mount.path(first).join("file")).unwrap(), "one", "the older one is as it was");
     let names: BTreeSet<_> =

@@ -84,15 +84,13 @@ fn foreground_ends_by_signals_and_fusermount() {
         return;
     }
     let (lab, _) = lab_with_snapshot();
-    let mut ways: Vec<Box<dyn Fn(&Mount)>> = Vec::new();
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        ways.push(Box::new(move |mount| mount.signal(signal)));
-    }
-    ways.push(Box::new(|mount| _ = tool("fusermount3", args!["-u", mount.path("")])));
-    for end in ways {
+    for signal in [Some(Signal::TERM), Some(Signal::INT), Some(Signal::HUP), None] {
         let mut mount = lab.mount_foreground(&[]);
         assert_eq!(fs::read_to_string(mount.path("latest/file")).unwrap(), "content");
-        end(&mount);
+        match signal {
+            Some(signal) => mount.signal(signal),
+            None => _ = tool("fusermount3", args!["-u", mount.path("")]),
+        }
         let (code, said) = mount.wait();
         assert_eq!(code, Some(0), "{said}");
         assert!(said.contains("Mounted at"), "{said}");
@@ -205,7 +203,7 @@ fn wrong_places_and_wrong_questions() {
         (args![&file], 1, "is not a folder"),
         (args![busy.path("")], 1, "already mounted"),
         (args![&at, "--snapshot", "0000"], 2, "strongroom snapshots"),
-        (args![&at, "--snapshot", "latest:nobody"], 2, "strongroom snapshots"),
+        (args![&at, "--snapshot", "latest:nobody"], 2, "no set called \"nobody\""),
         (args![&at, "--snapshot", "latest:files:folder"], 2, "without a path"),
         (args![&at, "--repo", lab.path("source")], 10, "strongroom init"),
         (args![&at, "--repo", lab.path("nowhere")], 10, "strongroom init"),

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Lab, Mount, NodeContent, Tree, assert_same_tree, no_fuse, quiet, read_tree, spam_assassin, text, tool};
+use common::{Lab, NodeContent, Tree, assert_same_tree, no_fuse, quiet, read_tree, spam_assassin, text, tool};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use strongroom_corpora::{hostile, mailbox};
@@ -220,7 +220,7 @@ fn mailboxes_read_by_python() {
     mailbox::write_maildir(&corpus, &source.join("maildir")).unwrap();
     mailbox::write_mbox(&corpus, &source.join("box.mbox"), mailbox::Quoting::Mboxrd, mailbox::LineEnds::Keep).unwrap();
     lab.backup(&source, "boxes");
-    let mount: Mount = lab.mount(&[]);
+    let mount = lab.mount(&[]);
     let script = r#"
 import hashlib, mailbox, pathlib, sys
 root = pathlib.Path(sys.argv[1])

@@ -6,6 +6,7 @@ use crate::backup::BackupError;
 use crate::local::LocalError;
 use crate::reader::ReadError;
 use crate::repository::RepositoryError;
+use crate::restore::RestoreError;
 use crate::store::StoreError;
 use std::process::ExitCode;
 
@@ -86,6 +87,11 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         }
         _ => {}
     }
+    match cause.downcast_ref::<RestoreError>() {
+        Some(RestoreError::NotInSnapshot { .. } | RestoreError::SameName { .. }) => return Some(Exit::Usage),
+        Some(RestoreError::Interrupted) => return Some(Exit::Interrupted),
+        _ => {}
+    }
     if cause.downcast_ref::<ReadError>().is_some_and(ReadError::is_damage) {
         return Some(Exit::Damaged);
     }
@@ -135,7 +141,23 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
             "free some space; what was stored is kept and spares the next run the work"
         }
         _ if exit == Exit::Damaged => "`strongroom check --read-data` says what is damaged and which items it touches",
-        _ => return mount.and_then(strongroom_mount::MountError::hint),
+        _ => match error.chain().find_map(|cause| cause.downcast_ref::<RestoreError>()) {
+            Some(error) => hint_of_restore(error)?,
+            None => return mount.and_then(strongroom_mount::MountError::hint),
+        },
     };
     Some(hint.to_owned())
+}
+
+fn hint_of_restore(error: &RestoreError) -> Option<&'static str> {
+    match error {
+        RestoreError::NotInSnapshot { .. } => Some("`strongroom ls -R SNAPSHOT` shows every path of a snapshot"),
+        RestoreError::SameName { .. } => Some("give each its own `--to local:DIR`"),
+        RestoreError::Target { .. } => Some("name a folder that you may write to, or one that can be made"),
+        RestoreError::TargetFull { .. } => Some(
+            "what was restored stays; make room, or make it writable, and give the same command again for the rest",
+        ),
+        RestoreError::Interrupted => Some("what was restored stays; give the same command again for the rest"),
+        _ => None,
+    }
 }

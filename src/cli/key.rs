@@ -49,6 +49,9 @@ struct Add {
     /// Reads the new password from the first line of this file [env: STRONGROOM_NEW_PASSWORD holds it itself]
     #[arg(long, value_name = "FILE", conflicts_with = "recovery")]
     new_password_file: Option<PathBuf>,
+    /// Memory that trying the password takes, in MiB: more makes guessing dearer and opening slower
+    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    password_memory: u32,
     /// Makes a new recovery key and prints it, once
     #[arg(long)]
     recovery: bool,
@@ -110,7 +113,8 @@ impl Add {
         } else {
             let file = self.new_password_file.as_deref();
             let password = secret::new_password(file, "STRONGROOM_NEW_PASSWORD", "New password")?;
-            (repository.add_password(&password, PasswordCost::default(), &label)?, None)
+            let cost = PasswordCost { memory_kib: self.password_memory << 10, ..PasswordCost::default() };
+            (repository.add_password(&password, cost, &label)?, None)
         };
         if session.output().json {
             session.output().json(&json!({ "id": id.to_string(), "recovery_key": recovery.as_deref() }))?;

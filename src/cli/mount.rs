@@ -96,7 +96,10 @@ impl Mount {
         };
         let selected = select::select(repository, asked.as_bytes())?;
         if !selected.path.is_empty() {
-            return Err(UsageError::Other("--snapshot takes a snapshot without a path".to_owned()).into());
+            // `latest:NAME` is a path where there is no set of that name.
+            let path = output::path(&selected.path);
+            let text = format!("--snapshot takes a snapshot without a path, and there is no set called {path:?}");
+            return Err(UsageError::Other(text).into());
         }
         Ok(Target::View(Arc::new(SnapshotView::new(reader, selected.id, selected.snapshot))))
     }

@@ -1,13 +1,274 @@
 //! `strongroom restore`
-use super::Session;
-use super::error::Exit;
-use anyhow::Result;
+//!
+//! What is asked of one snapshot becomes one plan. All plans are made before the first is carried out, so that a mistake in
+//! any argument is told while nothing is written yet.
+
+use super::error::{Exit, UsageError};
+use super::output;
+use super::{Session, absolute, progress, reader};
+use crate::reader::Reader;
+use crate::repository::Repository;
+use crate::restore::{FAILURES_KEPT_MAX, Report, RestorePlan, WhenExists};
+use crate::select;
+use crate::snapshot::Snapshot;
+use anyhow::{Context, Result};
 use clap::Args;
-/// R
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use serde_json::{Value, json};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+/// Failures beyond this many are counted, not listed.
+const FAILURES_SHOWN_MAX: usize = 20;
+
+/// Brings a snapshot, or parts of it, back to a folder
+///
+/// Each path arrives under its last name: `latest:Users/alice/Inbox` becomes DIR/Inbox. Without a path, what the snapshot
+/// holds goes directly into DIR, which is made if need be. Nothing that is there already is deleted.
 #[derive(Args)]
-pub struct Restore {}
+#[command(after_help = "Examples:\n  strongroom restore latest --to local:/tmp/back\n  \
+    strongroom restore latest:Mail/Inbox latest:Mail/Sent --to local:/tmp/mail --dry-run\n  \
+    strongroom restore latest~1:report.odt --to local:. --when-exists keep-both\n\nA restore that was interrupted goes on \
+    when the same command is given again.\n\nExit code 3 means that some items could not be restored (with --dry-run: \
+    cannot be): they are listed, and everything else is restored.")]
+pub struct Restore {
+    /// Which snapshot, and which folder or file in it; may be given several times
+    #[arg(value_name = "SNAPSHOT[:PATH]", required = true)]
+    what: Vec<OsString>,
+    /// Where to: local:DIR, a folder of this machine
+    #[arg(long, value_name = "TARGET")]
+    to: OsString,
+    /// What to do with an item whose name is taken
+    #[arg(long, value_name = "WHAT", default_value = WhenExists::default().name(), value_parser = when_exists_parser())]
+    when_exists: WhenExists,
+    /// Shows what would be done and writes nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn when_exists_parser() -> impl TypedValueParser<Value = WhenExists> {
+    let value = |when: WhenExists, help: &'static str| PossibleValue::new(when.name()).help(help);
+    PossibleValuesParser::new([
+        value(WhenExists::Skip, "leave what is there"),
+        value(WhenExists::Overwrite, "replace it; a folder and a file never replace each other"),
+        value(WhenExists::KeepBoth, "restore beside it: `Budget (restored 2026-11-22 10.30).xlsx`"),
+    ])
+    .map(|name| WhenExists::from_name(&name).expect("one of the names above"))
+}
+
 impl Restore {
-    pub fn run(self, _session: &Session) -> Result<Exit> {
-        Ok(Exit::Failed)
+    pub fn run(self, session: &Session) -> Result<Exit> {
+        let dir = target(&self.to)?;
+        session.refuse_own_folders(&dir)?;
+        let repository = session.open()?;
+        let wanted = group(&repository, &self.what)?;
+        let reader = reader(&repository);
+        let cancel = progress::cancel_on_signals()?;
+        let plan = |wanted: &Wanted| plan(&reader, wanted, &dir, self.when_exists, &cancel);
+        let plans = wanted.iter().map(plan).collect::<Result<Vec<_>>>()?;
+        let output = session.output();
+        let outcome = match self.dry_run {
+            true => Outcome::expected(&plans),
+            false => {
+                let shown = progress::Shown::start(output, "Restoring");
+                Outcome::of(&plans, &shown.progress, &cancel)
+            }
+        };
+        let shown = match (output.json, self.dry_run) {
+            (true, _) => output.json(&json_of(&outcome.report, self.dry_run.then_some(&*plans))),
+            (false, true) => show_plans(&wanted, &plans),
+            (false, false) => show(&outcome.report, &dir),
+        };
+        if !self.dry_run {
+            list_failures(&outcome.report);
+            if outcome.report.skipped > 0 {
+                output
+                    .remark("what is there was left as it is; `--when-exists overwrite` or `keep-both` restores more");
+            }
+        }
+        if let Some(stopped) = outcome.stopped {
+            return Err(stopped).with_context(|| format!("could not restore everything to {}", shown_dir(&dir)));
+        }
+        // Failures are told by the exit code even to somebody who has stopped reading.
+        if outcome.report.failed == 0 { shown.map(|()| Exit::Done) } else { Ok(Exit::Partial) }
     }
+}
+
+/// Returns the folder that `to` names.
+fn target(to: &OsStr) -> Result<PathBuf> {
+    let usage = |text: String| Err(UsageError::Other(text).into());
+    let shown = output::path(to.as_bytes());
+    let Some(dir) = to.as_bytes().strip_prefix(b"local:") else {
+        // Something that can only be a folder; `original`, `contoso:Users/...` and the like cannot.
+        let is_folder = to.as_bytes().starts_with(b"/") || to.as_bytes().starts_with(b".");
+        let example = if is_folder { &shown } else { "DIR" };
+        return usage(format!(
+            "cannot restore to {shown}: what there is today is a folder of this machine, `--to local:{example}`"
+        ));
+    };
+    if dir.is_empty() {
+        return usage("`--to local:` lacks the folder: `--to local:DIR`".to_owned());
+    }
+    if dir == b"~" || dir.starts_with(b"~/") {
+        // A shell replaces it only at the beginning of a word.
+        let rest = output::path(&dir[1..]);
+        return usage(format!(
+            "`~` stands for no folder here: write `--to \"local:$HOME{rest}\"`, or `local:./~{rest}`"
+        ));
+    }
+    absolute(Path::new(OsStr::from_bytes(dir)))
+}
+
+impl Session {
+    /// Refuses a target in the repository or the local state: restored files would mix with theirs.
+    fn refuse_own_folders(&self, dir: &Path) -> Result<()> {
+        let resolve = |path: &Path| {
+            let (above, existing) = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)))?;
+            Some(existing.join(path.strip_prefix(above).ok()?))
+        };
+        let target = resolve(dir);
+        let own = [(self.repository_path().ok(), "repository"), (self.state_dir().ok(), "local state")];
+        for (own, what) in own {
+            let own = own.and_then(|own| resolve(&absolute(&own).ok()?));
+            if target.as_ref().zip(own).is_some_and(|(target, own)| target.starts_with(own)) {
+                let text = format!("{} lies in the {what}, where nothing else may be", shown_dir(dir));
+                return Err(UsageError::Other(text).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shown_dir(dir: &Path) -> String {
+    output::path(dir.as_os_str().as_bytes())
+}
+
+/// What is asked of one snapshot.
+struct Wanted {
+    name: String,
+    snapshot: Snapshot,
+    paths: Vec<Vec<u8>>,
+}
+
+/// Puts what is asked of the same snapshot together, in the order in which the snapshots are named first.
+fn group(repository: &Repository, what: &[OsString]) -> Result<Vec<Wanted>> {
+    let mut ids = Vec::new();
+    let mut wanted = Vec::<Wanted>::new();
+    for asked in what {
+        let selected = select::select(repository, asked.as_bytes())?;
+        match ids.iter().position(|id| *id == selected.id) {
+            Some(number) => wanted[number].paths.push(selected.path),
+            None => {
+                ids.push(selected.id);
+                let (snapshot, paths) = (selected.snapshot, vec![selected.path]);
+                wanted.push(Wanted { name: selected.id.short().to_string(), snapshot, paths });
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+fn plan<'a>(
+    reader: &'a Reader,
+    wanted: &Wanted,
+    dir: &Path,
+    when_exists: WhenExists,
+    cancel: &AtomicBool,
+) -> Result<RestorePlan<'a>> {
+    RestorePlan::to_folder(reader, &wanted.snapshot.root, &wanted.paths, dir, when_exists, cancel)
+        .with_context(|| format!("could not restore from snapshot {}", wanted.name))
+}
+
+/// What all plans together came to.
+#[derive(Default)]
+struct Outcome {
+    report: Report,
+    /// Why not everything was tried.
+    stopped: Option<crate::restore::RestoreError>,
+}
+
+impl Outcome {
+    fn of(plans: &[RestorePlan<'_>], progress: &crate::restore::Progress, cancel: &AtomicBool) -> Self {
+        let mut all = Self::default();
+        for plan in plans {
+            match plan.execute(progress, cancel) {
+                Ok(report) => all.add(report),
+                Err(error) => all.stopped = Some(error),
+            }
+            if all.stopped.is_some() {
+                break;
+            }
+        }
+        all
+    }
+
+    fn expected(plans: &[RestorePlan<'_>]) -> Self {
+        let mut all = Self::default();
+        plans.iter().for_each(|plan| all.add(plan.expected()));
+        all
+    }
+
+    fn add(&mut self, more: Report) {
+        let all = &mut self.report;
+        all.restored += more.restored;
+        all.bytes = all.bytes.saturating_add(more.bytes);
+        all.folders += more.folders;
+        all.already_there += more.already_there;
+        all.skipped += more.skipped;
+        all.failed = all.failed.saturating_add(more.failed);
+        all.failures.extend(more.failures);
+        all.failures.truncate(FAILURES_KEPT_MAX);
+        self.stopped = self.stopped.take().or(more.stopped);
+    }
+}
+
+fn show_plans(wanted: &[Wanted], plans: &[RestorePlan<'_>]) -> Result<()> {
+    for (wanted, plan) in wanted.iter().zip(plans) {
+        let text = plan.to_string();
+        output::line(format_args!("From snapshot {}: {}", wanted.name, text.trim_end()))?;
+    }
+    output::line("Nothing was written.")
+}
+
+fn show(report: &Report, dir: &Path) -> Result<()> {
+    let Report { restored, folders, already_there, skipped, failed, .. } = report;
+    output::line(format_args!("Restored {restored} items ({}) to {}", output::bytes(report.bytes), shown_dir(dir)))?;
+    output::line(format_args!(
+        "  {folders} folders made, {already_there} items already there, {skipped} skipped, {failed} failed"
+    ))
+}
+
+fn list_failures(report: &Report) {
+    let shown = report.failures.len().min(FAILURES_SHOWN_MAX);
+    for failure in &report.failures[..shown] {
+        let path =
+            if failure.path.is_empty() { "(the whole snapshot)".to_owned() } else { output::path(&failure.path) };
+        output::message(format_args!("failed: {path}: {}", failure.error));
+    }
+    // A failure may stand for many items, so these are failures.
+    if report.failures.len() > shown {
+        output::message(format_args!("failed: {} more", report.failures.len() - shown));
+    }
+}
+
+/// `plans` are given for a dry run.
+fn json_of(report: &Report, plans: Option<&[RestorePlan<'_>]>) -> Value {
+    let failure = |failure: &crate::snapshot::Failure| json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error });
+    let mut value = json!({
+        "restored": report.restored,
+        "already_there": report.already_there,
+        "skipped": report.skipped,
+        "failed": report.failed,
+        "folders": report.folders,
+        "bytes": report.bytes,
+        "dry_run": plans.is_some(),
+        "failures": report.failures.iter().map(failure).collect::<Vec<_>>(),
+    });
+    if let Some(plans) = plans {
+        let conflicts = plans.iter().flat_map(|plan| &plan.survey().conflicts);
+        value["conflicts"] = conflicts.map(|path| String::from_utf8_lossy(path)).collect();
+    }
+    value
 }

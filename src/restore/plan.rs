@@ -7,7 +7,7 @@
 use super::{RestoreError, printable};
 use crate::entry::{Directory, Entry};
 use crate::reader::{ReadError, Reader};
-use crate::tree::{self, Entries, Found};
+use crate::tree::{self, Entries, Found, NodeSource};
 use std::collections::BTreeMap;
 
 /// Folders deeper than this are not restored: no honest tree has them, and paths would fill the memory.
@@ -32,11 +32,13 @@ impl Selection {
         let not_in_snapshot = |path: &[u8]| RestoreError::NotInSnapshot { path: printable(path) };
         let dir = root.directory().ok_or_else(|| not_in_snapshot(b"/"))?;
         let mut parts = BTreeMap::<Box<[u8]>, Part>::new();
+        let mut everything = paths.is_empty();
         for asked in paths {
             let path =
                 asked.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect::<Vec<_>>().join(&b'/');
             if path.is_empty() {
-                return Ok(Selection::Everything(Box::new(root.clone())));
+                everything = true;
+                continue;
             }
             let found = tree::find_path(reader, dir, &path)?.ok_or_else(|| not_in_snapshot(asked))?;
             let name = found.entry().name.clone();
@@ -48,7 +50,9 @@ impl Selection {
                 _ => drop(parts.insert(name, Part { path, found })),
             }
         }
-        if paths.is_empty() {
+        if everything {
+            // Without its root node, nothing of a snapshot can be read.
+            reader.node(&dir.root)?;
             return Ok(Selection::Everything(Box::new(root.clone())));
         }
         Ok(Selection::Parts(parts.into_values().collect()))

@@ -350,11 +350,13 @@ fn a_plan_counts_and_changes_nothing() {
     let fixture = Fixture::new();
     let root = fixture.back_up(from.path()).root;
     let (reader, cancel) = (fixture.reader(), AtomicBool::new(false));
-    let plan = |dir: &Path| RestorePlan::to_folder(&reader, &root, &[], dir, WhenExists::Skip, &cancel).unwrap();
+    let plan_when = |dir: &Path, when| RestorePlan::to_folder(&reader, &root, &[], dir, when, &cancel).unwrap();
+    let plan = |dir: &Path| plan_when(dir, WhenExists::Skip);
 
     let absent = to.path().join("absent");
     let survey = plan(&absent).survey().clone();
     assert_eq!((survey.folders, survey.items, survey.bytes, survey.existing), (4, 6, 18, 0));
+    assert_eq!((survey.new_folders, survey.new, survey.new_bytes), (4, 6, 18));
     assert!(survey.bytes_free > Some(0));
     assert!(!absent.exists());
 
@@ -373,6 +375,18 @@ fn a_plan_counts_and_changes_nothing() {
     assert!(shown.contains("6 items (18 bytes) and 4 folders to "), "{shown}");
     assert!(shown.contains("\n  a/other\n") && shown.contains("\n  c: a symbolic link stands where"), "{shown}");
     assert_eq!(scan(to.path()), before);
+
+    // `same` is not looked into; `new` and `b/deep/file` are new.
+    for (when_exists, expected) in [
+        (WhenExists::Skip, (2, 8, 2, 1, 1)),
+        (WhenExists::Overwrite, (4, 17, 2, 0, 0)),
+        (WhenExists::KeepBoth, (3, 13, 2, 1, 0)),
+    ] {
+        let report = plan_when(to.path(), when_exists).expected();
+        let Report { restored, bytes, folders, already_there, skipped, failed, .. } = report;
+        assert_eq!((restored, bytes, folders, already_there, skipped), expected, "{when_exists:?}");
+        assert_eq!((failed, report.failures.len()), (3, 1));
+    }
 
     let cancelled = AtomicBool::new(true);
     let error = RestorePlan::to_folder(&reader, &root, &[], to.path(), WhenExists::Skip, &cancelled).err().unwrap();

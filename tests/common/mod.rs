@@ -235,7 +235,8 @@ pub fn no_fuse() -> bool {
 /// Whether something is mounted at `path`, from the mount table.
 pub fn is_mounted(path: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    table.lines().any(|line| line.split(' ').nth(4) == path.to_str())
+    // As paths, to which a slash at the end does not matter.
+    table.lines().any(|line| line.split(' ').nth(4).is_some_and(|mounted| Path::new(mounted) == path))
 }
 
 /// Waits until `condition` holds, and fails if it does not within `within`.
