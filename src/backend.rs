@@ -32,8 +32,7 @@ pub trait Backend: Send + Sync {
     /// Stores `data` under `name`, and returns once it is durable.
     ///
     /// When the name is taken and its kind is content-addressed ([`ObjectKind::is_content_addressed`]), the same name
-    /// means the same bytes: an old object of the same length is kept, and one of another length, which must be
-    /// damaged, is replaced in one step. To replace an object that is damaged but has its length, remove it first.
+    /// means the same bytes: an old object with other bytes is damaged, and is replaced in one step.
     ///
     /// # Errors
     /// [`BackendError::Exists`] if the name is taken and its kind is not content-addressed: nothing is overwritten. A

@@ -20,21 +20,26 @@ use crate::reader::{CacheSizes, ReadError, Reader};
 use crate::repository::{IndexSearch, Repository, RepositoryError};
 use crate::snapshot::{FAILURES_KEPT_MAX, Failure, Snapshot, Summary};
 use crate::source::{Content, Event, Item, ItemKind, Meta, Source};
-use crate::splitter::{SplitError, Splitter};
+use crate::splitter::{Split, SplitError, Splitter};
 use crate::store::{Store, StoreError, Stored};
 use crate::tree::build::Cutter;
-use crate::tree::{self, TreeBuilder};
+use crate::tree::{self, NodeSource, TreeBuilder};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A batch ends at this many items or bytes.
 const BATCH_ITEMS_MAX: usize = 64;
 const BATCH_BYTES_MAX: u64 = 1 << 20;
+/// An item that changes while it is read is read again, so often in all.
+const READINGS_MAX: usize = 3;
+/// A report keeps this many failures and remarks by name; failures are all counted.
+const REPORTED_MAX: usize = 100_000;
 /// Batches between the walk and the trees, wherever they are.
 const BATCHES_UNDERWAY_MAX: usize = 256;
 
@@ -51,6 +56,9 @@ pub enum BackupError {
     /// Storing failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A fault of this program, which has said more on standard error.
+    #[error("this program failed; please report what it said")]
+    Fault,
     /// Somebody asked to stop. What was stored stays and spares the next run the work.
     #[error("interrupted")]
     Interrupted,
@@ -89,10 +97,12 @@ pub struct Report {
     pub id: SnapshotId,
     /// What stands in it.
     pub snapshot: Snapshot,
-    /// Everything that could not be read.
+    /// What could not be read, the first of it; the snapshot's summary has the number.
     pub failures: Vec<Failure>,
     /// What was passed over by its nature.
     pub skipped: Vec<(Vec<u8>, &'static str)>,
+    /// Files that changed whenever they were read: the snapshot holds what the last reading gave.
+    pub changing: Vec<Vec<u8>>,
 }
 
 /// Backs `source` up, and returns once the snapshot is durable.
@@ -111,7 +121,9 @@ pub fn backup(
     let started = now();
     let adopted = local.sync(repository)?;
     let snapshots = repository.snapshots()?;
-    let previous = snapshots.iter().rev().find(|(_, snapshot)| snapshot.set == options.set).map(|(_, s)| s.clone());
+    // Another machine's set may have the same name: what cannot be read here must not be taken from there.
+    let is_before = |(_, before): &&(SnapshotId, Snapshot)| before.set == options.set && before.host == options.host;
+    let previous = snapshots.iter().rev().find(is_before).map(|(_, s)| s.clone());
     let root = source.root().map_err(BackupError::Source)?;
     let store = Arc::new(Store::new(repository.clone(), local, adopted));
     let reader = repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default());
@@ -144,8 +156,10 @@ struct Run<'a> {
 /// What the walk came to.
 struct Trees {
     root: Entry,
+    failed: u64,
     failures: Vec<Failure>,
     skipped: Vec<(Vec<u8>, &'static str)>,
+    changing: Vec<Vec<u8>>,
 }
 
 struct Batch {
@@ -166,11 +180,23 @@ impl Drop for Ticket {
 
 /// What became of an event.
 enum Outcome {
-    Enter { meta: Meta },
+    Enter {
+        meta: Meta,
+    },
     Leave,
-    Entry(Box<Entry>),
-    Failed { path: Vec<u8>, error: String },
-    Skipped { path: Vec<u8>, reason: &'static str },
+    /// An entry; with its path where the item kept changing while it was read.
+    Entry {
+        entry: Box<Entry>,
+        changing: Option<Vec<u8>>,
+    },
+    Failed {
+        path: Vec<u8>,
+        error: String,
+    },
+    Skipped {
+        path: Vec<u8>,
+        reason: &'static str,
+    },
 }
 
 struct Done {
@@ -190,7 +216,7 @@ impl Run<'_> {
         let splitters = std::thread::available_parallelism().map_or(1, usize::from);
         let chunker = Arc::new(Chunker::new(self.repository.config().chunker, self.repository.keys()));
         let (to_splitters, batches) = bounded::<Batch>(splitters);
-        let (to_trees, done) = bounded::<Done>(BATCHES_UNDERWAY_MAX);
+        let (to_trees, done) = bounded(BATCHES_UNDERWAY_MAX);
         std::thread::scope(|scope| {
             let walking = scope.spawn(move || self.walk(source, &to_splitters));
             let working: Vec<_> = (0..splitters)
@@ -206,18 +232,18 @@ impl Run<'_> {
             drop(done);
             let walked = walking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             for worker in working {
-                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             }
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(BackupError::Interrupted);
             }
-            walked.map_err(BackupError::Source)?;
+            walked.and_then(|source| source.finish()).map_err(BackupError::Source)?;
             trees
         })
     }
 
     /// Cuts the walk into batches.
-    fn walk(&self, source: &mut dyn Source, output: &Sender<Batch>) -> io::Result<()> {
+    fn walk<'s>(&self, source: &'s mut dyn Source, output: &Sender<Batch>) -> io::Result<&'s dyn Source> {
         let (take_ticket, tickets) = bounded(BATCHES_UNDERWAY_MAX);
         let mut number = 0;
         let mut events = Vec::new();
@@ -245,40 +271,30 @@ impl Run<'_> {
         if walked.is_continue() && !events.is_empty() {
             let _ = send(&mut events);
         }
-        Ok(())
+        Ok(source)
     }
 
-    fn split_batches(
-        &self,
-        splitter: Splitter,
-        input: &Receiver<Batch>,
-        output: &Sender<Done>,
-    ) -> Result<(), StoreError> {
+    /// Turns batches into outcomes. An error, a panic too, is handed on and ends the run: the batch would be missing.
+    fn split_batches(&self, splitter: Splitter, input: &Receiver<Batch>, output: &Sender<Result<Done, BackupError>>) {
         let keys = self.repository.keys();
         let compressor = Compressor::new(META_LEVEL);
         let mut worker = Worker { run: self, keys, splitter, compressor, facts: Vec::new() };
         for batch in input {
-            if self.cancel.load(Ordering::Relaxed) {
-                break;
-            }
-            let outcomes = batch.events.into_iter().map(|event| worker.process(event)).collect::<Result<_, _>>()?;
-            worker.finish_batch()?;
+            let done = catch_unwind(AssertUnwindSafe(|| worker.batch(batch))).unwrap_or(Err(BackupError::Fault));
             // Reading ended early then: what looks like failures is none.
-            if self.cancel.load(Ordering::Relaxed) {
-                break;
-            }
-            if output.send(Done { number: batch.number, outcomes, _ticket: batch._ticket }).is_err() {
+            let done = if self.cancel.load(Ordering::Relaxed) { Err(BackupError::Interrupted) } else { done };
+            let ends = done.is_err();
+            if output.send(done).is_err() || ends {
                 break;
             }
         }
-        Ok(())
     }
 
     /// Builds the trees from the outcomes, in the order of the walk.
     fn assemble(
         &self,
         root: Meta,
-        done: &Receiver<Done>,
+        done: &Receiver<Result<Done, BackupError>>,
         previous: Option<&Snapshot>,
         reader: &Reader,
     ) -> Result<Trees, BackupError> {
@@ -289,12 +305,15 @@ impl Run<'_> {
             reader,
             previous: previous.map(Snapshot::directory),
             folders: vec![(root, TreeBuilder::new(cutter))],
+            failed: 0,
             failures: Vec::new(),
             skipped: Vec::new(),
+            changing: Vec::new(),
         };
         let mut next = 0;
         let mut early = BTreeMap::new();
         for batch in done {
+            let batch = batch?;
             early.insert(batch.number, batch);
             while let Some(batch) = early.remove(&next) {
                 batch.outcomes.into_iter().try_for_each(|outcome| assembler.take(outcome))?;
@@ -319,6 +338,13 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
+    fn batch(&mut self, batch: Batch) -> Result<Done, BackupError> {
+        let Batch { number, events, _ticket } = batch;
+        let outcomes = events.into_iter().map(|event| self.process(event)).collect::<Result<_, _>>()?;
+        self.finish_batch()?;
+        Ok(Done { number, outcomes, _ticket })
+    }
+
     fn process(&mut self, event: Event) -> Result<Outcome, StoreError> {
         Ok(match event {
             Event::Enter { meta, .. } => Outcome::Enter { meta },
@@ -328,11 +354,13 @@ impl Worker<'_> {
             Event::Item(item) => {
                 let path = item.path.clone();
                 self.run.progress.current.lock().clone_from(&path);
-                match self.entry(item) {
-                    Ok(entry) => {
+                // A fault of this program that one item brings out must not keep all others from being backed up.
+                let made = catch_unwind(AssertUnwindSafe(|| self.entry(item)));
+                match made.unwrap_or_else(|_| Err(SplitError::Item(io::Error::other("this program failed on it")))) {
+                    Ok((entry, stable)) => {
                         self.run.progress.items.fetch_add(1, Ordering::Relaxed);
                         self.run.progress.bytes.fetch_add(entry.sums().bytes, Ordering::Relaxed);
-                        Outcome::Entry(Box::new(entry))
+                        Outcome::Entry { entry: Box::new(entry), changing: (!stable).then_some(path) }
                     }
                     // Deleted after the walk saw it: it is not there, as if the walk had come later.
                     Err(SplitError::Item(error)) if error.kind() == io::ErrorKind::NotFound => {
@@ -345,26 +373,40 @@ impl Worker<'_> {
         })
     }
 
-    fn entry(&mut self, item: Item) -> Result<Entry, SplitError> {
+    /// Returns the item's entry, and whether its bytes are surely of one moment.
+    fn entry(&mut self, item: Item) -> Result<(Entry, bool), SplitError> {
         let Item { meta, path, kind, facts } = item;
         let (content, fingerprint) = match kind {
-            ItemKind::Symlink(target) => return Ok(entry_of(meta, EntryKind::Symlink(target))),
+            ItemKind::Symlink(target) => return Ok((entry_of(meta, EntryKind::Symlink(target)), true)),
             ItemKind::File { content, fingerprint } => (Cancellable { content, cancel: self.run.cancel }, fingerprint),
         };
         let key = self.keys.local_path(self.run.set, &path);
         if let Some(known) = self.unchanged(&key, &fingerprint)? {
             // Name, owner and permissions may be others although the content is the same.
-            return Ok(Entry { facts: known.facts, ..entry_of(meta, known.kind) });
+            return Ok((Entry { facts: known.facts, ..entry_of(meta, known.kind) }, true));
         }
-        let split = self.splitter.split(&content)?;
+        let (split, stable) = self.split(&content)?;
         let mut entry = entry_of(meta, EntryKind::File(split.content));
         entry.facts = if split.facts == Default::default() { facts } else { split.facts };
-        if !content.is_unchanged() {
-            tracing::warn!(path = %String::from_utf8_lossy(&path), "changed while it was read");
-        } else if !fingerprint.is_empty() {
+        if stable && !fingerprint.is_empty() && content.stamp() == fingerprint {
             self.facts.push((key, remembered(&fingerprint, &entry)));
         }
-        Ok(entry)
+        Ok((entry, stable))
+    }
+
+    /// Splits an item and says whether it stayed the same meanwhile; one that changed is read once more.
+    fn split(&mut self, content: &dyn Content) -> Result<(Split, bool), SplitError> {
+        let mut before = content.stamp();
+        for _ in 0..READINGS_MAX - 1 {
+            let split = self.splitter.split(content)?;
+            let after = content.stamp();
+            if before == after {
+                return Ok((split, true));
+            }
+            before = after;
+        }
+        let split = self.splitter.split(content)?;
+        Ok((split, before == content.stamp()))
     }
 
     /// Returns what is remembered of a file whose fingerprint is as it was and whose content is all there.
@@ -408,8 +450,8 @@ impl Content for Cancellable<'_, Box<dyn Content>> {
         Ok(Box::new(Cancellable { content: self.content.open()?, cancel: self.cancel }))
     }
 
-    fn is_unchanged(&self) -> bool {
-        self.content.is_unchanged()
+    fn stamp(&self) -> Vec<u8> {
+        self.content.stamp()
     }
 }
 
@@ -444,8 +486,10 @@ struct Assembler<'a> {
     previous: Option<&'a Directory>,
     /// The folders on the way to where the walk is.
     folders: Vec<(Meta, TreeBuilder<'a>)>,
+    failed: u64,
     failures: Vec<Failure>,
     skipped: Vec<(Vec<u8>, &'static str)>,
+    changing: Vec<Vec<u8>>,
 }
 
 impl Assembler<'_> {
@@ -457,14 +501,20 @@ impl Assembler<'_> {
                 let dir = builder.finish(&mut self.store)?;
                 self.push(entry_of(meta, EntryKind::Directory(dir)))?;
             }
-            Outcome::Entry(entry) => self.push(*entry)?,
-            Outcome::Failed { path, error } => {
-                let path_text = String::from_utf8_lossy(&path).into_owned();
-                let carried = self.carry_over(&path)?;
-                tracing::warn!(path = path_text, error, carried, "could not be read");
-                self.failures.push(Failure { path, error });
+            Outcome::Entry { entry, changing } => {
+                self.changing.extend(changing.filter(|_| self.changing.len() < REPORTED_MAX));
+                self.push(*entry)?;
             }
-            Outcome::Skipped { path, reason } => self.skipped.push((path, reason)),
+            Outcome::Failed { path, error } => {
+                let carried = self.carry_over(&path)?;
+                tracing::debug!(error, carried, "an item could not be read");
+                self.failed += 1;
+                if self.failures.len() < REPORTED_MAX {
+                    self.failures.push(Failure { path, error });
+                }
+            }
+            Outcome::Skipped { path, reason } if self.skipped.len() < REPORTED_MAX => self.skipped.push((path, reason)),
+            Outcome::Skipped { .. } => {}
         }
         Ok(())
     }
@@ -480,20 +530,31 @@ impl Assembler<'_> {
         // The snapshot before may be damaged: then there is nothing to carry over, which is no reason to stop.
         let Ok(Some(found)) = tree::find_path(self.reader, previous, path) else { return Ok(false) };
         let entry = found.entry().clone();
-        if let Some(content) = entry.content()
-            && !content.segments.iter().all(|segment| self.store.has_segment(segment).unwrap_or(false))
-        {
+        if !self.is_whole(&entry) {
             return Ok(false);
         }
         self.push(entry)?;
         Ok(true)
     }
 
+    /// Returns whether everything under `entry` is stored.
+    fn is_whole(&self, entry: &Entry) -> bool {
+        let contents = entry.content().into_iter().chain(&entry.payload).chain(entry.contents.iter().map(|(_, c)| c));
+        if !contents.flat_map(|content| &content.segments).all(|part| self.store.has_segment(part).unwrap_or(false)) {
+            return false;
+        }
+        let Some(dir) = entry.directory() else { return true };
+        self.store.has_node(dir.root.id).unwrap_or(false)
+            && tree::Entries::new(self.reader, dir)
+                .is_ok_and(|mut entries| entries.all(|found| found.is_ok_and(|found| self.is_whole(found.entry()))))
+    }
+
     fn finish(mut self) -> Result<Trees, BackupError> {
         let (meta, builder) = self.folders.pop().expect("a walk does not leave its root");
         let dir = builder.finish(&mut self.store)?;
         let root = entry_of(meta, EntryKind::Directory(dir));
-        Ok(Trees { root, failures: self.failures, skipped: self.skipped })
+        let Self { failed, failures, skipped, changing, .. } = self;
+        Ok(Trees { root, failed, failures, skipped, changing })
     }
 }
 
@@ -513,18 +574,18 @@ fn commit(
     options: &BackupOptions,
     Commit { started, snapshots, previous, trees, stored }: Commit,
 ) -> Result<Report, BackupError> {
-    let Trees { mut root, failures, skipped } = trees;
+    let Trees { mut root, failed, failures, skipped, changing } = trees;
     let EntryKind::Directory(dir) = &mut root.kind else { unreachable!("made of a directory") };
     dir.root.hint = Some(Store::location(local, dir.root.id.into())?);
     let mut summary = match summarise(reader, previous.as_ref().map(Snapshot::directory), dir) {
         // The snapshot before is damaged: the new one is whole all the same, and everything in it counts as new.
-        Err(error) if error.is_damage() => {
+        Err(error) if error.is_damage() && reader.node(&dir.root).is_ok() => {
             tracing::warn!(%error, "the snapshot before cannot be compared with");
             summarise(reader, None, dir)?
         }
         summary => summary?,
     };
-    summary.failed = failures.len() as u64;
+    summary.failed = failed;
     summary.added_bytes = stored.added_bytes;
     summary.stored_bytes = stored.stored_bytes;
 
@@ -546,9 +607,11 @@ fn commit(
     };
     let id = repository.save_snapshot(&snapshot)?;
     let seen = snapshots.iter().map(|(id, _)| *id).chain([id]);
-    local.remember(seen, snapshot.keys.iter().copied()).map_err(RepositoryError::from)?;
-    local.flush().map_err(RepositoryError::from)?;
-    Ok(Report { id, snapshot, failures, skipped })
+    // The snapshot stands, whatever becomes of what this machine remembers of it.
+    if let Err(error) = local.remember(seen, snapshot.keys.iter().copied()).and_then(|()| local.flush()) {
+        tracing::warn!(%error, "the local state could not be written");
+    }
+    Ok(Report { id, snapshot, failures, skipped, changing })
 }
 
 /// Counts what differs from the snapshot before, walking only that.

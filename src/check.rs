@@ -13,7 +13,7 @@ use crate::entry::{ChunkRef, Directory, Entry, EntryKind, NodeRef, Segment, Sums
 use crate::id::{BlobId, IndexId, KeyId, NodeId, PackId, SnapshotId};
 use crate::local::LocalState;
 use crate::node::{self, Node, NodeKind};
-use crate::pack::{self, Footer, Location, PackKind, TRAILER_LEN};
+use crate::pack::{self, Footer, Location, PackKind};
 use crate::reader::{CacheSizes, Lookup, ReadError, Reader};
 use crate::repository::{Repository, RepositoryError};
 use crate::sealed;
@@ -92,9 +92,10 @@ pub fn check(
     // In the order opposite to writing: all that these snapshots need is there when they are.
     let snapshots = check.snapshots()?;
     check.removals(&snapshots, remembered)?;
+    let indexes = repository.index_ids()?;
     let packs = repository.packs()?;
     check.report.packs = packs.len();
-    check.indexes(&packs)?;
+    check.indexes(indexes, &packs)?;
     let mut local = LocalState::open(scratch, repository)?;
     let without_index = local.sync(repository)?;
     check.report.packs_without_index = without_index.len();
@@ -188,8 +189,8 @@ impl Check<'_> {
     }
 
     /// Proves the index objects, and that they say what the footers of their packs say.
-    fn indexes(&mut self, packs: &HashMap<PackId, u64>) -> Result<()> {
-        for id in self.repository.index_ids()? {
+    fn indexes(&mut self, indexes: Vec<IndexId>, packs: &HashMap<PackId, u64>) -> Result<()> {
+        for id in indexes {
             self.go_on()?;
             self.index(id, packs)?;
         }
@@ -313,15 +314,13 @@ impl Check<'_> {
             reader: &reader,
             local: &local,
             bad: &self.bad,
+            cancel: self.cancel,
             unindexed,
             needed: BTreeSet::new(),
             sound: HashSet::new(),
             lost: Vec::new(),
         };
         for (id, snapshot) in snapshots {
-            if self.cancel.load(Ordering::Relaxed) {
-                return Err(RepositoryError::Interrupted);
-            }
             walk.directory(*id, snapshot.directory(), &mut Vec::new())?;
         }
         let Walk { lost, needed, .. } = walk;
@@ -359,13 +358,13 @@ struct ReadPack {
 
 fn read_pack(repository: &Repository, id: PackId, len: u64) -> Result<ReadPack> {
     let mut read = ReadPack { id, len, errors: Vec::new(), bad: Vec::new() };
-    let bytes = repository.backend().load(ObjectName::pack(id.0))?;
+    let bytes = repository.load_pack(id)?;
     if *blake3::hash(&bytes).as_bytes() != id.0 {
         read.errors.push("its name is not the hash of its bytes".to_owned());
     }
-    let footer = match footer_of(repository.keys(), &bytes) {
-        Some(footer) => footer,
-        None => match footer_from_indexes(repository, id)? {
+    let footer = match pack::footer_of(repository.keys(), &bytes) {
+        Ok(footer) => footer,
+        Err(_) => match footer_from_indexes(repository, id)? {
             Some(footer) => footer,
             None => return Ok(read),
         },
@@ -390,12 +389,6 @@ fn read_pack(repository: &Repository, id: PackId, len: u64) -> Result<ReadPack> 
         read.errors.push(format!("{} of its blobs cannot be read", read.bad.len()));
     }
     Ok(read)
-}
-
-fn footer_of(keys: &Keys, bytes: &[u8]) -> Option<Footer> {
-    let end = bytes.len().checked_sub(TRAILER_LEN)?;
-    let len = pack::footer_len(&bytes[end..], bytes.len() as u64).ok()? as usize;
-    pack::open_footer(keys, bytes[end - len..end].to_vec(), bytes.len() as u64).ok()
 }
 
 /// Finds out from the index what a pack with a damaged footer holds.
@@ -447,6 +440,7 @@ struct Walk<'a> {
     reader: &'a Reader,
     local: &'a LocalState,
     bad: &'a HashSet<BlobId>,
+    cancel: &'a AtomicBool,
     unindexed: &'a HashMap<BlobId, PackId>,
     /// Packs without an index that a snapshot refers to.
     needed: BTreeSet<PackId>,
@@ -475,6 +469,9 @@ impl Walk<'_> {
 
     /// Returns what the node holds, or `None` if it cannot be read.
     fn node(&mut self, snapshot: SnapshotId, reference: &NodeRef, path: &mut Vec<u8>) -> Result<Option<Walked>> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(RepositoryError::Interrupted);
+        }
         let lost_before = self.lost.len();
         let node = match self.load(reference) {
             Ok(node) => node,

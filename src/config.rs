@@ -149,7 +149,7 @@ impl Config {
         chunks_are_sane(self.chunker.small)
             && chunks_are_sane(self.chunker.large)
             && (1 << 10..=64 << 20).contains(&self.block_size)
-            && (1 << 10..=1 << 30).contains(&self.pack_size)
+            && (1 << 10..=128 << 20).contains(&self.pack_size)
             && (64..=16 << 20).contains(&self.node_size)
     }
 

@@ -17,7 +17,7 @@ use crate::reader::{Lookup, ReadError};
 use crate::repository::{Repository, RepositoryError};
 use crate::sealed;
 use parking_lot::RwLock;
-use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch, WriteOptions};
+use rocksdb::{DB, Direction, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions};
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -95,7 +95,13 @@ impl LocalState {
         let keys = repository.keys().clone();
         match Self::open_database(&path) {
             Ok((db, packs)) => Ok(Self { path, db, keys, packs: RwLock::new(packs) }),
-            Err(error) if error.to_string().contains("LOCK") => Err(LocalError::Locked { path }),
+            Err(error) if error.kind() == ErrorKind::IOError && error.to_string().contains("/LOCK: ") => {
+                Err(LocalError::Locked { path })
+            }
+            // Only what cannot be read is thrown away; a full disk, say, is no reason to forget.
+            Err(source) if !matches!(source.kind(), ErrorKind::Corruption | ErrorKind::InvalidArgument) => {
+                Err(LocalError::Database { path, source })
+            }
             Err(_) => {
                 let database = |source| LocalError::Database { path: path.clone(), source };
                 DB::destroy(&options(), &path).map_err(database)?;
@@ -165,8 +171,9 @@ impl LocalState {
     /// # Errors
     /// When the repository cannot be listed, or the database fails.
     pub fn sync(&mut self, repository: &Repository) -> Result<Vec<(PackId, Footer)>, RepositoryError> {
-        let stored = repository.packs()?;
+        // In the order opposite to writing: the packs of these index objects are there when they are.
         let indexes = repository.index_ids()?;
+        let stored = repository.packs()?;
         let gone = {
             let packs = self.packs.read();
             packs.ids.iter().any(|id| !stored.contains_key(id))
@@ -188,11 +195,11 @@ impl LocalState {
         }
         let unindexed: Vec<_> = {
             let packs = self.packs.read();
-            stored.into_iter().filter(|(id, _)| !packs.indexed.contains(id)).collect()
+            stored.into_keys().filter(|id| !packs.indexed.contains(id)).collect()
         };
         let mut adopted = Vec::new();
-        for (id, len) in unindexed {
-            match repository.load_footer_proven(id, len) {
+        for id in unindexed {
+            match repository.load_footer_proven(id) {
                 Ok(footer) => {
                     self.add_pack(id, &footer)?;
                     adopted.push((id, footer));

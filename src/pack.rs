@@ -142,13 +142,18 @@ impl Footer {
         })
     }
 
+    /// Returns how many blobs the pack holds.
+    pub fn blobs(&self) -> usize {
+        self.blocks.iter().map(|block| block.blobs.len()).sum()
+    }
+
     /// Returns the length in bytes of all blocks together.
     pub fn blocks_len(&self) -> u64 {
         self.blocks.iter().map(|block| u64::from(block.len)).sum()
     }
 
     fn encode(&self) -> Vec<u8> {
-        let blobs = self.blocks.iter().map(|block| block.blobs.len()).sum::<usize>();
+        let blobs = self.blobs();
         let mut bytes =
             Vec::with_capacity(FOOTER_HEADER_LEN + self.blocks.len() * BLOCK_RECORD_LEN + blobs * BLOB_RECORD_LEN);
         bytes.extend([FOOTER_VERSION, self.kind.code(), 0, 0]);
@@ -278,6 +283,16 @@ pub fn open_footer(keys: &Keys, sealed_footer: Vec<u8>, pack_len: u64) -> Result
     } else {
         Err(PackError::Malformed)
     }
+}
+
+/// Reads the footer of a whole pack.
+///
+/// # Errors
+/// See [`PackError`].
+pub fn footer_of(keys: &Keys, pack: &[u8]) -> Result<Footer, PackError> {
+    let end = pack.len().checked_sub(TRAILER_LEN).ok_or(PackError::NoTrailer)?;
+    let len = footer_len(&pack[end..], pack.len() as u64)? as usize;
+    open_footer(keys, pack[end - len..end].to_vec(), pack.len() as u64)
 }
 
 #[cfg(test)]

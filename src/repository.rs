@@ -3,6 +3,10 @@
 //! Opening reads `config` and the key slots and nothing else, so it costs the same however much is stored. What changes the
 //! repository writes in an order that leaves it valid at every instant: packs, then index objects, then the snapshot.
 
+mod search;
+
+pub use search::IndexSearch;
+
 use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
 use crate::cbor::{MapWriter, Writer};
 use crate::compress::{Compressor, META_LEVEL};
@@ -506,13 +510,20 @@ impl Repository {
     ///
     /// # Errors
     /// [`RepositoryError::Renamed`] or [`RepositoryError::Pack`] when it is damaged, or what the storage gives.
-    pub fn load_footer_proven(&self, id: PackId, len: u64) -> Result<Footer> {
-        let name = ObjectName::pack(id.0);
-        let bytes = load_limited(&*self.backend, name, SEALED_LEN_MAX)?;
+    pub fn load_footer_proven(&self, id: PackId) -> Result<Footer> {
+        let bytes = self.load_pack(id)?;
         if *blake3::hash(&bytes).as_bytes() != id.0 {
-            return Err(RepositoryError::Renamed { name });
+            return Err(RepositoryError::Renamed { name: ObjectName::pack(id.0) });
         }
-        self.load_footer(id, len)
+        pack::footer_of(&self.keys, &bytes).map_err(|source| RepositoryError::Pack { pack: id, source })
+    }
+
+    /// Reads a pack whole, without holding it against its name.
+    ///
+    /// # Errors
+    /// [`RepositoryError::TooLong`] for what is no pack, or what the storage gives.
+    pub fn load_pack(&self, id: PackId) -> Result<Vec<u8>> {
+        load_limited(&*self.backend, ObjectName::pack(id.0), SEALED_LEN_MAX)
     }
 
     /// Reads the footer of a pack of `len` bytes, with two range reads.
@@ -593,56 +604,4 @@ fn names(backend: &dyn Backend, kind: ObjectKind) -> Result<Vec<ObjectName>> {
 
 fn slot_info(label: &str) -> SlotInfo {
     SlotInfo { created: jiff::Timestamp::now().as_second(), label: label.to_owned() }
-}
-
-/// Looks blobs up in the index objects, one after the other: for readers without local state, which seldom need it.
-pub struct IndexSearch {
-    repository: Arc<Repository>,
-    /// The object that answered last, which often answers next.
-    last: parking_lot::Mutex<Option<(IndexId, Arc<Index>)>>,
-}
-
-impl IndexSearch {
-    /// Creates a search over the index objects that there are when it is asked.
-    pub fn new(repository: Arc<Repository>) -> Self {
-        Self { repository, last: parking_lot::Mutex::new(None) }
-    }
-
-    fn search(&self, blob: &crate::id::BlobId) -> Result<Option<crate::pack::Location>> {
-        let last = self.last.lock().as_ref().and_then(|(_, index)| index.find(blob));
-        if let Some(location) = last
-            && self.is_there(location.block.pack)?
-        {
-            return Ok(Some(location));
-        }
-        for id in self.repository.index_ids()? {
-            let index = match self.repository.load_index(id) {
-                Ok(index) => Arc::new(index),
-                Err(error) if error.is_damage() => continue,
-                Err(error) => return Err(error),
-            };
-            if let Some(location) = index.find(blob)
-                && self.is_there(location.block.pack)?
-            {
-                *self.last.lock() = Some((id, index));
-                return Ok(Some(location));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Returns whether the pack exists: an index outlives a pack that got lost, and another may know a newer copy.
-    fn is_there(&self, pack: PackId) -> Result<bool> {
-        match self.repository.backend.size(ObjectName::pack(pack.0)) {
-            Ok(_) => Ok(true),
-            Err(BackendError::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-impl Lookup for IndexSearch {
-    fn find(&self, blob: &crate::id::BlobId) -> std::result::Result<Option<crate::pack::Location>, ReadError> {
-        self.search(blob).map_err(|error| ReadError::Index(Box::new(error)))
-    }
 }

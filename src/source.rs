@@ -34,9 +34,10 @@ pub trait Content: Send {
     /// When the item cannot be read; it then becomes a failure in the report, and the run goes on.
     fn open(&self) -> io::Result<Box<dyn Read + '_>>;
 
-    /// Returns whether the item is still as it was when the walk met it. Asked after its bytes were read.
-    fn is_unchanged(&self) -> bool {
-        true
+    /// Returns what is different whenever the bytes are, as they are now. Two readings of an item that give the same are of the
+    /// same bytes; one between which it differs may be a mixture. Empty for what cannot change.
+    fn stamp(&self) -> Vec<u8> {
+        Vec::new()
     }
 }
 
@@ -100,7 +101,7 @@ pub enum Event {
 pub type Sink<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
 
 /// Something that can be backed up.
-pub trait Source: Send {
+pub trait Source: Send + Sync {
     /// Returns what is known of the root, under a name that means nothing.
     ///
     /// # Errors
@@ -112,4 +113,12 @@ pub trait Source: Send {
     /// # Errors
     /// When the walk cannot go on at all. What fails for one item alone is an event.
     fn walk(&mut self, sink: &mut Sink<'_>) -> io::Result<ControlFlow<()>>;
+
+    /// Proves, when everything was read, that the source is still there: what vanished with its disk was not deleted.
+    ///
+    /// # Errors
+    /// When it is gone, or another stands in its place.
+    fn finish(&self) -> io::Result<()> {
+        Ok(())
+    }
 }

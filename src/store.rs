@@ -18,17 +18,18 @@ use crate::entry::Segment;
 use crate::id::{BlobId, ChunkId, NodeId, PackId};
 use crate::index::BLOBS_PER_OBJECT;
 use crate::local::{LocalError, LocalState};
-use crate::node::{self, BlobRef, NewNode, Place};
+use crate::node::{self, BlobRef, NewNode, Node, NodeError, Place};
 use crate::pack::{BlobRecord, Footer, Location, Pack, PackBuilder, PackKind};
 use crate::repository::{Repository, RepositoryError};
 use crate::sealed;
 use crate::tree::NodeSink;
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// The queue of nodes is written when their canonical bytes reach this.
 const NODE_QUEUE_BYTES_MAX: usize = 16 << 20;
@@ -52,6 +53,12 @@ pub enum StoreError {
     Lost {
         /// What is not there.
         blob: BlobId,
+    },
+    /// A node could not be read right after it was made: a fault of this program, noticed before it does harm.
+    #[error("a node that was made could not be read again")]
+    Node {
+        /// What is wrong with it.
+        source: NodeError,
     },
     /// A block did not open right after it was sealed: memory or processor are faulty.
     #[error("a block did not open after it was sealed; is the machine's memory sound?")]
@@ -222,8 +229,16 @@ impl Store {
                 }
                 Ok(true)
             }
-            Segment::List { node, .. } => Ok(self.shared.local.find_blob(&node.id.into())?.is_some()),
+            Segment::List { node, .. } => self.has_node(node.id),
         }
+    }
+
+    /// Returns whether a pack holds the node.
+    ///
+    /// # Errors
+    /// When the local index fails.
+    pub fn has_node(&self, id: NodeId) -> Result<bool, StoreError> {
+        Ok(self.shared.local.find_blob(&id.into())?.is_some())
     }
 
     /// Stores those of `chunks` that are not on their way already; they will stand next to each other.
@@ -246,13 +261,13 @@ impl Store {
                 full.extend(blocks.add(&chunk, block_size));
             }
         }
-        full.into_iter().try_for_each(|block| self.send_block(block))
+        full.into_iter().try_for_each(|block| self.send_block(block))?;
+        self.check()
     }
 
     fn send_block(&self, block: OpenBlock) -> Result<(), StoreError> {
         let sender = self.to_sealers.as_ref().ok_or(StoreError::GivenUp)?;
-        sender.send(block).map_err(|_| StoreError::GivenUp)?;
-        self.check()
+        sender.send(block).map_err(|_| StoreError::GivenUp)
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -270,8 +285,14 @@ impl Store {
         let (done, wait) = bounded(1);
         let sender = self.to_packer.as_ref().ok_or(StoreError::GivenUp)?;
         sender.send(ToPacker::Flush { below, done }).map_err(|_| StoreError::GivenUp)?;
-        wait.recv().map_err(|_| StoreError::GivenUp)?;
-        self.check()
+        loop {
+            match wait.recv_timeout(Duration::from_secs(1)) {
+                Ok(()) => return self.check(),
+                // A stage that ended in a panic answers nothing, but has said that it failed.
+                Err(RecvTimeoutError::Timeout) => self.check()?,
+                Err(RecvTimeoutError::Disconnected) => return Err(StoreError::GivenUp),
+            }
+        }
     }
 
     /// Stores a node, unless the repository has it: children before their parents.
@@ -314,9 +335,7 @@ impl Store {
         }
         written?;
         let packs = std::mem::take(&mut *self.shared.unindexed.lock());
-        if !packs.is_empty() {
-            self.shared.save_index(&packs)?;
-        }
+        self.shared.save_index(&packs)?;
         let stored = self.stored();
         let shared = self.shared.clone();
         drop(self);
@@ -393,9 +412,20 @@ impl Shared {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    fn save_index(&self, packs: &[(PackId, Footer)]) -> Result<(), StoreError> {
-        let index = self.repository.save_index(packs)?;
-        self.local.mark_indexed(index, packs.iter().map(|(id, _)| *id))?;
+    /// Stores index objects over `packs`, each of about [`BLOBS_PER_OBJECT`] blobs.
+    fn save_index(&self, mut packs: &[(PackId, Footer)]) -> Result<(), StoreError> {
+        while !packs.is_empty() {
+            let mut blobs = 0;
+            let fits = |(_, footer): &&(PackId, Footer)| {
+                let before = blobs;
+                blobs += footer.blobs();
+                before < BLOBS_PER_OBJECT
+            };
+            let (group, rest) = packs.split_at(packs.iter().take_while(fits).count());
+            let index = self.repository.save_index(group)?;
+            self.local.mark_indexed(index, group.iter().map(|(id, _)| *id))?;
+            packs = rest;
+        }
         Ok(())
     }
 
@@ -408,14 +438,26 @@ impl Shared {
         let full = {
             let mut unindexed = self.unindexed.lock();
             unindexed.push((pack.id, pack.footer));
-            let blobs = unindexed.iter().flat_map(|(_, footer)| &footer.blocks).map(|block| block.blobs.len());
+            let blobs = unindexed.iter().map(|(_, footer)| footer.blobs());
             (blobs.sum::<usize>() >= BLOBS_PER_OBJECT).then(|| std::mem::take(&mut *unindexed))
         };
         full.map_or(Ok(()), |packs| self.save_index(&packs))
     }
 }
 
+/// Says for a stage that ends in a panic that it failed, so that nobody waits for it.
+struct OnPanic<'a>(&'a Shared);
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(StoreError::GivenUp);
+        }
+    }
+}
+
 fn seal_blocks(shared: &Shared, input: &Receiver<OpenBlock>, output: &Sender<ToPacker>) {
+    let _on_panic = OnPanic(shared);
     let mut compressor = Compressor::new(DATA_LEVEL);
     for block in input {
         let purpose = PackKind::Data.purpose();
@@ -429,6 +471,7 @@ fn seal_blocks(shared: &Shared, input: &Receiver<OpenBlock>, output: &Sender<ToP
 
 /// Puts blocks into packs, in the order in which they come, and answers flushes when all blocks before have come.
 fn pack_blocks(shared: &Shared, input: &Receiver<ToPacker>, output: &Sender<ToStorer>) {
+    let _on_panic = OnPanic(shared);
     let mut packer = Packer {
         shared,
         output,
@@ -496,6 +539,7 @@ impl Packer<'_> {
 }
 
 fn store_packs(shared: &Shared, input: &Receiver<ToStorer>) {
+    let _on_panic = OnPanic(shared);
     for message in input {
         match message {
             // After an error the rest is passed over, so that nobody waits for room in a channel.
@@ -553,6 +597,8 @@ impl<'a> NodeWriter<'a> {
     }
 
     fn push(&mut self, node: &NewNode) -> Result<(), StoreError> {
+        // A node that readers would refuse must not get into a tree: it would take its neighbours along.
+        Node::decode(&node.canonical).map_err(|source| StoreError::Node { source })?;
         let places: Vec<_> = node.refs.iter().map(|reference| self.place(*reference)).collect::<Result<_, _>>()?;
         let stored = node::encode_stored(node, &places);
         let offset = self.plaintext.len() as u32;

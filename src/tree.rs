@@ -127,7 +127,7 @@ pub fn find(source: &dyn NodeSource, dir: &Directory, name: &[u8]) -> Result<Opt
 /// # Errors
 /// See [`ReadError`].
 pub fn nth(source: &dyn NodeSource, dir: &Directory, number: u64) -> Result<Option<Found>, ReadError> {
-    descend(source, dir, |node, before| node.position_by(|sums| before.entries + sums.entries > number))
+    descend(source, dir, |node, before| node.position_by(|sums| before.entries.saturating_add(sums.entries) > number))
 }
 
 /// Finds the entry that `rank` falls into: the one at that place of a preorder walk of everything under `dir`, counted
@@ -136,7 +136,7 @@ pub fn nth(source: &dyn NodeSource, dir: &Directory, number: u64) -> Result<Opti
 /// # Errors
 /// See [`ReadError`].
 pub fn at_rank(source: &dyn NodeSource, dir: &Directory, rank: u64) -> Result<Option<Found>, ReadError> {
-    descend(source, dir, |node, before| node.position_by(|sums| before.items + sums.items > rank))
+    descend(source, dir, |node, before| node.position_by(|sums| before.items.saturating_add(sums.items) > rank))
 }
 
 /// Iterates over the entries of one directory in order.
@@ -174,7 +174,9 @@ impl<'a> Entries<'a> {
     /// # Errors
     /// See [`ReadError`].
     pub fn from_number(source: &'a dyn NodeSource, dir: &Directory, number: u64) -> Result<Self, ReadError> {
-        Self::start(source, dir, |node, before| node.position_by(|sums| before.entries + sums.entries > number))
+        Self::start(source, dir, |node, before| {
+            node.position_by(|sums| before.entries.saturating_add(sums.entries) > number)
+        })
     }
 
     fn start(

@@ -50,7 +50,7 @@ impl SnapshotView {
         loop {
             let wanted = rank.0.checked_sub(parent + 1).ok_or(ViewError::NotFound)?;
             let found = tree::at_rank(&*self.reader, &dir, wanted).map_err(view_error)?.ok_or(ViewError::NotFound)?;
-            let at = parent + 1 + found.before.items;
+            let at = found.before.items.saturating_add(parent + 1);
             if at == rank.0 {
                 return Ok(Located { found, parent });
             }
@@ -103,7 +103,7 @@ impl View for SnapshotView {
 
     fn lookup(&self, dir: Rank, name: &[u8]) -> Result<Option<Attr>, ViewError> {
         let found = tree::find(&*self.reader, &self.directory(dir)?, name).map_err(view_error)?;
-        Ok(found.map(|found| attr_of(found.entry(), dir.0 + 1 + found.before.items)))
+        Ok(found.map(|found| attr_of(found.entry(), found.before.items.saturating_add(dir.0 + 1))))
     }
 
     fn parent(&self, rank: Rank) -> Result<Rank, ViewError> {
@@ -117,7 +117,7 @@ impl View for SnapshotView {
         let directory = self.directory(dir)?;
         for found in Entries::from_number(&*self.reader, &directory, start).map_err(view_error)? {
             let found = found.map_err(view_error)?;
-            if !emit(&found.entry().name, attr_of(found.entry(), dir.0 + 1 + found.before.items)) {
+            if !emit(&found.entry().name, attr_of(found.entry(), found.before.items.saturating_add(dir.0 + 1))) {
                 break;
             }
         }
@@ -191,7 +191,8 @@ impl RepositoryCatalog {
         for id in ids {
             if let std::collections::hash_map::Entry::Vacant(slot) = known.entry(id) {
                 match self.repository.load_snapshot(id) {
-                    Ok(snapshot) => _ = slot.insert(snapshot),
+                    // A mount shows no failures: there may be a thousand in each.
+                    Ok(snapshot) => _ = slot.insert(Snapshot { failures: Vec::new(), ..snapshot }),
                     Err(error) if error.is_damage() => tracing::error!(snapshot = %id, %error, "snapshot is not shown"),
                     Err(error) => return Err(error),
                 }

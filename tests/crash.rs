@@ -202,16 +202,16 @@ impl Killing {
 fn a_backup_killed_at_any_moment_leaves_everything_sound() {
     let kills = number_from_env("STRONGROOM_KILLS").unwrap_or(200);
     let mut killing = Killing::new();
-    let mut longest = Duration::ZERO;
+    let mut typical = Duration::ZERO;
     for _ in 0..3 {
         change_source(&killing.source, &mut killing.random);
-        longest = longest.max(killing.backup());
+        typical = typical.max(killing.backup());
     }
     let (mut ended, mut committed, mut left_packs) = (0, 0, 0);
     for round in 1..=kills {
         change_source(&killing.source, &mut killing.random);
         // From before the program's first line to a little after its last.
-        let wait = longest.mul_f64(1.05 * (killing.random.next() % 10_000) as f64 / 10_000.0);
+        let wait = typical.mul_f64(1.05 * (killing.random.next() % 10_000) as f64 / 10_000.0);
         let has_ended = killing.kill_backup(wait);
         let has_committed = killing.meet_snapshots() == 1;
         assert!(has_committed || !has_ended, "what ended well has made a snapshot");
@@ -228,13 +228,14 @@ fn a_backup_killed_at_any_moment_leaves_everything_sound() {
             for id in killing.some_ids() {
                 killing.assert_reads(&id);
             }
-            killing.backup();
+            // Other work on the machine makes runs longer and shorter.
+            typical = (typical + killing.backup()) / 2;
             let report = killing.assert_sound(&[]);
             assert_eq!(report["packs_without_index"], 0, "the next backup takes them in");
         }
     }
     eprintln!(
-        "{kills} kills within {longest:?}: {left_packs} left packs without an index, {committed} came between the commit \
+        "{kills} kills within about {typical:?}: {left_packs} left packs without an index, {committed} came between the commit \
          and the end, {ended} too late; {} snapshots",
         killing.snapshots.len()
     );

@@ -62,6 +62,9 @@ fn the_mount_knows_no_other_crate_of_ours() {
 #[test]
 fn files_are_short() {
     for (path, text) in sources("src").into_iter().chain(sources("mount/src")) {
+        if path.ends_with("tests.rs") {
+            continue;
+        }
         let code = text.split("\n#[cfg(test)]\n").next().unwrap_or_default();
         let lines = code.lines().count();
         assert!(lines <= 650, "{} has {lines} lines without its tests", path.display());

@@ -265,7 +265,8 @@ impl Backend for Local {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
-        if old_bytes == Some(data.len() as u64) {
+        // A file that a crash of the system left with the right length and without its bytes is written again.
+        if old_bytes == Some(data.len() as u64) && fs::read(&path).map_err(failed)? == data {
             // Another process may have renamed it a moment ago, and not have come to syncing the folder.
             return sync_folder(folder).map_err(failed);
         }

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Failures beyond this many are counted, not listed.
-const FAILURES_SHOWN_MAX: usize = 20;
+/// Failures and remarks beyond this many are counted, not listed.
+const LISTED_MAX: usize = 20;
 
 /// Temporary files of this age belong to nobody who still writes.
 const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -70,8 +70,9 @@ impl Backup {
         let report = backup::backup(&repository, local, &mut *source, &options, &shown.progress, &cancel);
         shown.finish();
         let report = report.with_context(|| format!("could not back up {}", named.display()))?;
-        show(session.output(), &report)?;
-        Ok(if report.failures.is_empty() { Exit::Done } else { Exit::Partial })
+        let shown = show(session.output(), &report);
+        // Failures are told by the exit code even to somebody who has stopped reading.
+        if report.failures.is_empty() { shown.map(|()| Exit::Done) } else { Ok(Exit::Partial) }
     }
 }
 
@@ -85,14 +86,21 @@ fn host_name() -> String {
 }
 
 fn show(output: Output, report: &Report) -> Result<()> {
-    for failure in report.failures.iter().take(FAILURES_SHOWN_MAX) {
+    for failure in report.failures.iter().take(LISTED_MAX) {
         output::message(format_args!("failed: {}: {}", output::path(&failure.path), failure.error));
     }
-    if report.failures.len() > FAILURES_SHOWN_MAX {
-        output::message(format_args!("failed: {} more", report.failures.len() - FAILURES_SHOWN_MAX));
+    let failed = report.snapshot.summary.failed;
+    if failed > LISTED_MAX as u64 {
+        output::message(format_args!("failed: {} more", failed - LISTED_MAX as u64));
     }
-    for (path, reason) in &report.skipped {
+    for (path, reason) in report.skipped.iter().take(LISTED_MAX) {
         output.remark(format_args!("skipped: {}: {reason}", output::path(path)));
+    }
+    if report.skipped.len() > LISTED_MAX {
+        output.remark(format_args!("skipped: {} more", report.skipped.len() - LISTED_MAX));
+    }
+    for path in report.changing.iter().take(LISTED_MAX) {
+        output.remark(format_args!("changed while it was read, three times: {}", output::path(path)));
     }
     if output.json { output.json(&json_of(report)) } else { show_text(report) }
 }

@@ -8,6 +8,7 @@ use crate::check::{self, CheckOptions, CheckReport};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
+use std::path::Path;
 
 /// Problems beyond this many are counted, not listed; `--json` lists them all.
 const SHOWN_MAX: usize = 100;
@@ -37,6 +38,7 @@ impl Check {
             }
         };
         let state_dir = session.state_dir()?;
+        remove_leftovers(&state_dir);
         let scratch = state_dir.join(format!("check-{}", std::process::id()));
         let cancel = progress::cancel_on_signals()?;
         let checked = check::check(&repository, CheckOptions { read_data }, &scratch, remembered, &cancel);
@@ -47,6 +49,18 @@ impl Check {
         let shown = show(session.output(), &report, read_data);
         // Damage is told by the exit code even to somebody who has stopped reading.
         if report.is_sound() { shown.map(|()| Exit::Done) } else { Ok(Exit::Damaged) }
+    }
+}
+
+/// Removes the scratch folders of checks that were killed.
+fn remove_leftovers(state_dir: &Path) {
+    for entry in std::fs::read_dir(state_dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix("check-")?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            // Best effort: what cannot be removed is in nobody's way.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -66,10 +66,11 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    // What is not our own output (a pipe to another process, a connection) says in a context of its own what failed.
+    let Some(outermost) = error.chain().next() else { return false };
+    let io = outermost.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let json = outermost.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+    io.or(json) == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 fn exit_of(error: &anyhow::Error) -> Exit {

@@ -4,7 +4,7 @@
 //! passed over. A folder that changes while it is read gives what was there at some moment of the walk.
 
 use super::{Content, Event, Item, ItemKind, Meta, Sink, Source};
-use crate::entry::{Facts, Timestamp};
+use crate::entry::{Facts, Timestamp, is_legal_name};
 use crate::snapshot::ROOT_NAME;
 use rustix::fs::{Mode, OFlags};
 use std::ffi::OsStr;
@@ -23,15 +23,16 @@ pub struct Files {
     root: PathBuf,
     /// Folders that are not walked into: the repository and the local state, should they lie inside.
     excluded: Vec<(u64, u64)>,
+    /// Device and inode of the root, as far as there is one.
+    identity: Option<(u64, u64)>,
     now: i64,
 }
 
 impl Files {
     /// Creates a source of everything under `root`, without the folders `excluded`.
     pub fn new(root: &Path, excluded: &[PathBuf]) -> Self {
-        let identity = |path: &PathBuf| std::fs::metadata(path).ok().map(|stat| (stat.dev(), stat.ino()));
-        let now = jiff::Timestamp::now().as_second();
-        Self { root: root.to_owned(), excluded: excluded.iter().filter_map(identity).collect(), now }
+        let excluded = excluded.iter().filter_map(|path| identity(path)).collect();
+        Self { root: root.to_owned(), excluded, identity: identity(root), now: jiff::Timestamp::now().as_second() }
     }
 
     fn walk_folder(&self, folder: &Path, path: &[u8], names: Vec<Vec<u8>>, sink: &mut Sink<'_>) -> ControlFlow<()> {
@@ -45,6 +46,14 @@ impl Files {
             path.push(b'/');
         }
         path.extend_from_slice(&name);
+        // Other systems' file systems allow names that are longer in bytes than a folder of a snapshot does.
+        if !is_legal_name(&name) {
+            return sink(Event::Failed {
+                name: name.into(),
+                path,
+                error: "its name is longer than 255 bytes".to_owned(),
+            });
+        }
         let stat = match std::fs::symlink_metadata(&full) {
             Ok(stat) => stat,
             // Deleted between listing and looking: it is not there.
@@ -61,7 +70,7 @@ impl Files {
                 Err(error) => return sink(failed(name, path, &error)),
             }
         } else if stat.is_file() {
-            let content = Box::new(FileContent { path: full, len: stat.len(), stat: key_of(&stat) });
+            let content = Box::new(FileContent { path: full, len: stat.len() });
             ItemKind::File { content, fingerprint: fingerprint_of(&stat, self.now) }
         } else {
             return sink(Event::Skipped { path, reason: "a device, socket or named pipe" });
@@ -91,6 +100,10 @@ impl Files {
     }
 }
 
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|stat| (stat.dev(), stat.ino()))
+}
+
 fn sorted_names(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -112,6 +125,16 @@ impl Source for Files {
     fn walk(&mut self, sink: &mut Sink<'_>) -> io::Result<ControlFlow<()>> {
         let names = sorted_names(&self.root)?;
         Ok(self.walk_folder(&self.root, b"", names, sink))
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        if identity(&self.root) == self.identity {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the folder went away, or another took its place, while it was read",
+        ))
     }
 }
 
@@ -140,13 +163,16 @@ fn fingerprint_of(stat: &Metadata, now: i64) -> Vec<u8> {
     if stat.ctime() + RACY_SECS > now {
         return Vec::new();
     }
+    stamp_of(stat)
+}
+
+fn stamp_of(stat: &Metadata) -> Vec<u8> {
     key_of(stat).iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 struct FileContent {
     path: PathBuf,
     len: u64,
-    stat: StatKey,
 }
 
 impl Content for FileContent {
@@ -167,7 +193,7 @@ impl Content for FileContent {
         Ok(Box::new(file))
     }
 
-    fn is_unchanged(&self) -> bool {
-        std::fs::symlink_metadata(&self.path).is_ok_and(|stat| key_of(&stat) == self.stat)
+    fn stamp(&self) -> Vec<u8> {
+        std::fs::symlink_metadata(&self.path).map(|stat| stamp_of(&stat)).unwrap_or_default()
     }
 }

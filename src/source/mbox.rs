@@ -10,7 +10,7 @@ use crate::mbox::{MboxError, Messages};
 use crate::names::{UniqueNames, mail_name};
 use crate::snapshot::ROOT_NAME;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read};
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
@@ -31,11 +31,9 @@ impl Mboxes {
         let mut by_name = BTreeMap::new();
         for file in files {
             let name = file.file_name().map(OsStrExt::as_bytes).unwrap_or(b"mbox");
-            let name = match std::str::from_utf8(name) {
-                Ok(text) => names.claim(text).into_bytes(),
-                Err(_) => name.to_vec(),
-            };
-            by_name.insert(name.into(), file.clone());
+            // A folder of the snapshot is named as text, whatever the file is.
+            let name = names.claim(&String::from_utf8_lossy(name));
+            by_name.insert(name.into_bytes().into(), file.clone());
         }
         Self { files: by_name }
     }
@@ -44,6 +42,7 @@ impl Mboxes {
         let read_error = |source| MboxError::Read { offset: 0, source };
         let opened = Arc::new(File::open(file).map_err(read_error)?);
         let stat = opened.metadata().map_err(read_error)?;
+        let listed = Stamp::of(&stat);
         let (messages, cut_off) = find_messages(&opened)?;
         let mtime = Timestamp { secs: stat.mtime(), nanos: stat.mtime_nsec() as u32 };
         let meta = Meta { name: folder.into(), mtime, mode: None, owner: None };
@@ -58,7 +57,7 @@ impl Mboxes {
                 mode: None,
                 owner: None,
             };
-            let content = Box::new(MessageContent { file: opened.clone(), message });
+            let content = Box::new(MessageContent { file: opened.clone(), listed, message });
             let kind = ItemKind::File { content, fingerprint: Vec::new() };
             if sink(Event::Item(Item { meta, path, kind, facts: Facts::default() })).is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -134,8 +133,20 @@ fn error_text(error: &MboxError) -> String {
     }
 }
 
+/// What changes whenever the file does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp([i64; 5]);
+
+impl Stamp {
+    fn of(stat: &Metadata) -> Self {
+        Stamp([stat.size().cast_signed(), stat.mtime(), stat.mtime_nsec(), stat.ctime(), stat.ctime_nsec()])
+    }
+}
+
 struct MessageContent {
     file: Arc<File>,
+    /// What the file was like when its messages were found.
+    listed: Stamp,
     message: Message,
 }
 
@@ -145,13 +156,15 @@ impl Content for MessageContent {
     }
 
     fn open(&self) -> io::Result<Box<dyn Read + '_>> {
-        Ok(Box::new(MessageReader { file: &self.file, at: self.message.offset, left: self.message.len }))
+        let Message { offset, len, .. } = self.message;
+        Ok(Box::new(MessageReader { file: &self.file, listed: self.listed, at: offset, left: len }))
     }
 }
 
 /// Reads a part of a file without moving its position, which other threads share.
 struct MessageReader<'a> {
     file: &'a File,
+    listed: Stamp,
     at: u64,
     left: u64,
 }
@@ -160,6 +173,10 @@ impl Read for MessageReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let read = self.file.read_at(&mut buffer[..wanted], self.at)?;
+        // At its end a message counts only if the file is still the one that it was found in.
+        if read == 0 && !buffer.is_empty() && (self.left > 0 || Stamp::of(&self.file.metadata()?) != self.listed) {
+            return Err(io::Error::other("the mbox file changed while it was read"));
+        }
         self.at += read as u64;
         self.left -= read as u64;
         Ok(read)
