@@ -87,8 +87,9 @@ class Strongroom(Contestant):
 
     @contextmanager
     def mount(self) -> Iterator[Mount]:
-        words = [self.binary, "mount", self.point, "--foreground"]
-        with measure.mounted(words, self.point, self.point / "latest", self.env()) as mount:
+        # One snapshot at the root: `latest` is a link, which `find` and `rg` do not follow.
+        words = [self.binary, "mount", self.point, "--snapshot", "latest", "--foreground"]
+        with measure.mounted(words, self.point, self.point, self.env()) as mount:
             yield mount
 
 
