@@ -20,7 +20,7 @@ use crate::entry::Segment;
 use crate::id::{BlobId, ChunkId, NodeId, PackId};
 use crate::index::BLOBS_PER_OBJECT;
 use crate::local::{LocalError, LocalState};
-use crate::node::{NewNode, NodeError};
+use crate::node::{NewNode, Node, NodeError};
 use crate::pack::{BlobRecord, Footer, Location, Pack, PackBuilder, PackKind};
 use crate::repository::{Repository, RepositoryError};
 use crate::sealed;
@@ -374,6 +374,8 @@ impl NodeSink for &Store {
     type Error = StoreError;
 
     fn put(&mut self, node: NewNode) -> Result<(), StoreError> {
+        // A node that readers would refuse must not get into a tree: it would take its neighbours along.
+        Node::decode(&node.canonical).map_err(|source| StoreError::Node { source })?;
         self.put_node(node)
     }
 }

@@ -50,7 +50,7 @@ impl Backend for Mem {
         let mut objects = self.objects.lock();
         match objects.get(&name) {
             Some(_) if !name.kind().is_content_addressed() => return Err(BackendError::Exists { name }),
-            Some(old) if old.len() == data.len() => {}
+            Some(old) if old.as_slice() == data => {}
             _ => drop(objects.insert(name, Arc::new(data.to_vec()))),
         }
         Ok(())

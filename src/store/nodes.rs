@@ -4,7 +4,7 @@ use super::{Shared, Store, StoreError};
 use crate::compress::{Compressor, META_LEVEL};
 use crate::crypto::Keys;
 use crate::id::{BlobId, NodeId};
-use crate::node::{self, BlobRef, NewNode, Node, Place};
+use crate::node::{self, BlobRef, NewNode, Place};
 use crate::pack::{BlobRecord, PackBuilder, PackKind};
 use crate::sealed;
 use std::collections::{HashMap, HashSet};
@@ -51,8 +51,6 @@ impl<'a> NodeWriter<'a> {
     }
 
     pub fn push(&mut self, node: &NewNode) -> Result<(), StoreError> {
-        // A node that readers would refuse must not get into a tree: it would take its neighbours along.
-        Node::decode(&node.canonical).map_err(|source| StoreError::Node { source })?;
         let places: Vec<_> = node.refs.iter().map(|reference| self.place(*reference)).collect::<Result<_, _>>()?;
         let stored = node::encode_stored(node, &places);
         let offset = self.plaintext.len() as u32;
