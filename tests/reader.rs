@@ -73,8 +73,8 @@ fn make_source(root: &Path, version: u32) {
     write(&root.join("mail/bare lf.eml"), &mail("lf", &document[..50_001], 60, "\n"));
     write(&root.join("mail/one line.eml"), &mail("one", &document[..49_999], usize::MAX, "\n"));
     write(&root.join("mail/broken.eml"), &[mail("broken", &document, 76, "\r\n"), b"=!\r\n\r\n".to_vec()].concat());
-    write(&root.join("mail/giant.eml"), &mail("giant", &noise("giant", 10 << 20), 76, "\r\n"));
-    let mut big = noise("big", 12 << 20);
+    write(&root.join("mail/giant.eml"), &mail("giant", &noise("giant", 14 << 20), 76, "\r\n"));
+    let mut big = noise("big", 14 << 20);
     big[5 << 20] ^= version as u8;
     write(&root.join("big"), &big);
     write(&root.join("empty"), b"");
