@@ -1,0 +1,3 @@
+//! `strongroom-simulator`: starts a tenant on loopback.
+
+fn main() {}
