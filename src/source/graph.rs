@@ -28,6 +28,8 @@ mod http;
 mod json;
 pub mod request;
 pub mod retry;
+#[cfg(test)]
+mod testing;
 pub mod throttle;
 
 pub use auth::{Credential, TokenCache};
