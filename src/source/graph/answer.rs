@@ -117,6 +117,9 @@ pub(super) fn refusal(request: &Request, status: StatusCode, headers: &HeaderMap
         code,
         headers.get("request-id").and_then(|id| id.to_str().ok()).filter(|id| is_id(id)),
     );
+    if kind == ErrorKind::SignIn {
+        error = error.explained("the token is refused".into());
+    }
     if !envelope.message.is_empty() {
         error = error.detailed(shorten(&envelope.message));
     }

@@ -16,13 +16,14 @@ use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use tracing::{Instrument, debug, debug_span, info, warn};
+use tracing::{Instrument, debug, debug_span, warn};
 use url::Url;
 
 #[cfg(test)]
@@ -155,11 +156,14 @@ impl Client {
         let label = request.label;
         self.whole(&request, JSON_BYTES_MAX, |body| {
             json::read(&body).map_err(|error| {
-                let error = GraphError::new(ErrorKind::Malformed, label).with(error);
-                match body.is_empty() {
-                    true => error.explained("the answer is empty".into()),
-                    false => error.explained(format!("{} bytes are not the JSON that was expected", body.len())),
-                }
+                // JSON of another shape will most likely come again; what is no JSON was damaged on its way.
+                let fault = if error.is_data() { Fault::Doubtful } else { Fault::Broken };
+                let why = match body.len() {
+                    0 => "the answer is empty".to_owned(),
+                    len => format!("{len} bytes are not the JSON that was expected"),
+                };
+                let error = GraphError::new(ErrorKind::Malformed, label).explained(why).with(JsonError::of(&error));
+                Failure { ambiguous: true, ..Failure::new(error, Some(fault)) }
             })
         })
         .await
@@ -209,14 +213,14 @@ impl Client {
         &self,
         request: &Request,
         max: u64,
-        read: impl Fn(Bytes) -> Result<T, GraphError>,
+        read: impl Fn(Bytes) -> Result<T, Failure>,
     ) -> Result<T, GraphError> {
         self.unless_cancelled(request.label, async {
             let mut course = Course::new(&self.0, request)?;
             loop {
                 let answer = match course.attempt().await {
                     // The service did what it was asked for: from here on another attempt does it again.
-                    Ok(body) => body.rest(max).await.and_then(&read).map_err(Failure::after_success),
+                    Ok(body) => body.rest(max).await.map_err(Failure::after_success).and_then(&read),
                     Err(failure) => Err(failure),
                 };
                 match answer {
@@ -246,6 +250,26 @@ async fn cancellation(shared: &Shared) {
     let _ = shared.cancelled.subscribe().wait_for(|&cancelled| cancelled).await;
 }
 
+/// Where JSON ceased to make sense. The parser's own words may quote what it read.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} at line {line}, column {column}")]
+struct JsonError {
+    what: &'static str,
+    line: usize,
+    column: usize,
+}
+
+impl JsonError {
+    fn of(error: &serde_json::Error) -> Self {
+        let what = match error.classify() {
+            Category::Data => "something of another kind",
+            Category::Eof => "the end of the text",
+            Category::Syntax | Category::Io => "something that is no JSON",
+        };
+        Self { what, line: error.line(), column: error.column() }
+    }
+}
+
 /// One request on its way through its attempts.
 struct Course<'a> {
     shared: &'a Arc<Shared>,
@@ -271,9 +295,9 @@ impl Failure {
         Self { error, fault, whose: Whose::Scope, ambiguous: false, permit: None }
     }
 
-    /// An answer that began as a success, and was cut off or made no sense.
+    /// An answer that began as a success, and did not come to its end.
     fn after_success(error: GraphError) -> Self {
-        let fault = (error.is_transient() || error.kind() == ErrorKind::Malformed).then_some(Fault::Broken);
+        let fault = error.is_transient().then_some(Fault::Broken);
         Self { ambiguous: true, ..Self::new(error, fault) }
     }
 
@@ -386,7 +410,7 @@ impl<'a> Course<'a> {
             permit.hold(whose, wait.or(hint).unwrap_or_default());
             drop(permit);
             let wait_ms = wait.unwrap_or_default().as_millis() as u64;
-            info!(%error, ?whose, wait_ms, attempt = self.sent, "throttled");
+            debug!(%error, ?whose, wait_ms, attempt = self.sent, "throttled");
             return wait.map(drop).ok_or(error);
         }
         let Some(wait) = wait else { return Err(error) };

@@ -61,8 +61,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Returns the endpoints at `login` (which issues tokens) and `graph`, with everything after a `/` at their end cut
-    /// off.
+    /// Returns the endpoints at `login`, which issues tokens, and `graph`. Whether they end with a `/` does not matter.
     ///
     /// # Errors
     /// [`ErrorKind::BadRequest`] when one of them is no `http` or `https` URL, or has a user, a query or a fragment.
@@ -71,7 +70,7 @@ impl Endpoints {
             let plain = url.username().is_empty() && url.password().is_none();
             let bare = url.query().is_none() && url.fragment().is_none();
             if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !plain || !bare {
-                return Err(GraphError::new(ErrorKind::BadRequest, "endpoint").explained(format!(
+                return Err(GraphError::new(ErrorKind::BadRequest, "an endpoint").explained(format!(
                     "the {what} endpoint must be an http or https URL with nothing but a host and a path"
                 )));
             }
@@ -86,7 +85,9 @@ impl Endpoints {
     pub fn parse(login: &str, graph: &str) -> Result<Self, GraphError> {
         let url = |text: &str| {
             Url::parse(text).map_err(|error| {
-                GraphError::new(ErrorKind::BadRequest, "endpoint").explained("an endpoint is no URL".into()).with(error)
+                GraphError::new(ErrorKind::BadRequest, "an endpoint")
+                    .explained("an endpoint is no URL".into())
+                    .with(error)
             })
         };
         Self::new(url(login)?, url(graph)?)
@@ -121,5 +122,40 @@ impl Endpoints {
     /// Returns whether neither service is asked over TLS.
     pub(crate) fn are_unencrypted(&self) -> bool {
         [&self.login, &self.graph].into_iter().all(|url| url.scheme() == "http")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clouds_are_found_by_name() {
+        for cloud in Cloud::ALL {
+            assert_eq!(Cloud::from_name(cloud.name()), Some(cloud));
+            let endpoints = cloud.endpoints();
+            assert!(!endpoints.are_local() && !endpoints.are_unencrypted());
+        }
+        assert_eq!(Cloud::from_name("Global"), None);
+        assert_eq!(Cloud::default().endpoints().graph_root(), "https://graph.microsoft.com");
+        let token_url = "https://login.microsoftonline.us/contoso.com/oauth2/v2.0/token";
+        assert_eq!(Cloud::UsGovDod.endpoints().oauth("contoso.com", "token"), token_url);
+    }
+
+    #[test]
+    fn endpoints_of_ones_own() {
+        let own = Endpoints::parse("http://127.0.0.1:8080/", "http://localhost:8080/graph/").unwrap();
+        assert!(own.are_local() && own.are_unencrypted());
+        assert_eq!(own.graph_root(), "http://localhost:8080/graph");
+        assert_eq!(own.oauth("a/b?c", "token"), "http://127.0.0.1:8080/a%2Fb%3Fc/oauth2/v2.0/token");
+        let mixed = Endpoints::parse("https://[::1]", "http://graph.test").unwrap();
+        assert!(!mixed.are_local() && !mixed.are_unencrypted());
+        for wrong in
+            ["graph", "ftp://graph", "https://user@graph", "https://:word@graph", "https://graph?x", "https://graph#x"]
+        {
+            let error = Endpoints::parse("https://login", wrong).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::BadRequest, "{wrong}");
+            assert!(!error.to_string().contains("word"), "{error}");
+        }
     }
 }

@@ -65,7 +65,7 @@ impl ErrorKind {
             Self::TooLarge => "is too large",
             Self::Throttled => "was throttled for too long",
             Self::Unavailable => "did not get through",
-            Self::SignIn => "could not sign in",
+            Self::SignIn => "failed",
             Self::Cancelled => "was cancelled",
             Self::Malformed => "got an answer that makes no sense",
         }

@@ -67,6 +67,13 @@ async fn what_does_not_pass_is_given_up() {
     assert!(error.is_transient() && !error.is_ambiguous());
     assert_eq!(service.requests("/users").len(), 6);
 
+    // JSON of another kind than was asked for is not likely to change.
+    let service = Service::start(vec![json("200 OK", r#"{"name":"Alice"}"#); 9]).await;
+    let error = service.client().json::<std::collections::HashMap<String, u32>>(get()).await.unwrap_err();
+    assert_eq!((error.kind(), service.requests("/users").len()), (ErrorKind::Malformed, 3));
+    let text = format!("{error:?}");
+    assert!(text.contains("something of another kind at line 1") && !text.contains("Alice"), "{text}");
+
     let service = Service::start(vec![json("200 OK", "[1"); 9]).await;
     let error = service.client().json::<Value>(get()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Malformed);
@@ -436,6 +443,87 @@ async fn other_methods_are_sent_as_asked() {
     let delete = Request::new(Method::DELETE, target, Scope::mailbox("u"));
     assert_eq!(service.client().bytes(delete, 0).await.unwrap(), "");
     assert_eq!(service.requests("DELETE /v1.0/users/u/messages/m ").len(), 2, "deleting twice is deleting once");
+}
+
+/// At the most talkative level, of this program and of all it is made of.
+#[tokio::test]
+async fn no_log_has_a_secret_in_it() {
+    use crate::source::graph::auth::{browser, device};
+    use crate::source::graph::{Credential, TokenCache};
+    use tracing_subscriber::util::SubscriberInitExt;
+
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+    // On this thread alone, on which everything runs.
+    let guard = subscriber.with_writer(move || writer.clone()).finish().set_default();
+    let link = |service: &Service| format!("{}/v1.0/users?$skiptoken=canary-link", service.url);
+    let service = Service::start([
+        error("401 Unauthorized", "InvalidAuthenticationToken"),
+        answer("429 Too Many Requests", "Retry-After: 1", "canary-words"),
+        error("500 Internal Server Error", "canary@words").with("canary-message"),
+        Say::Cut(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"canary-body\":".to_vec()),
+        json("200 OK", r#"["canary-json"]"#),
+        Say::Cut(Vec::new()),
+        answer("307 Temporary Redirect", "Location: http://127.0.0.1/canary-redirect", ""),
+    ])
+    .await;
+    let client = service.client();
+    let id = "canary-id@contoso.com";
+    let of_person =
+        || Request::get(path(&["users", id, "messages"]), Scope::mailbox(id)).query("$search", "canary-search");
+    client.json::<Vec<String>>(of_person()).await.unwrap();
+    client.json::<Value>(of_person()).await.unwrap_err();
+    let post = Request::post(path(&["users", id]), Scope::mailbox(id), &value!({ "canary-post": 1 }));
+    client.json::<Value>(post).await.unwrap();
+    client.json::<Value>(Request::follow(link(&service), Scope::Directory)).await.unwrap();
+    client.json::<Value>(Request::follow("http://canary-host/".to_owned(), Scope::Directory)).await.unwrap_err();
+    for code in ["invalid_grant", "invalid_client"] {
+        let refused = r#"{"error":"CODE","error_description":"canary-description","error_codes":[1]}"#;
+        let other = service.client();
+        service.login([json("400 Bad Request", &refused.replace("CODE", code))]);
+        other.json::<Value>(get()).await.unwrap_err();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut connection = service.connection();
+    connection.credential = Credential::Login { client_id: "app".to_owned() };
+    connection.state = Some(TokenCache::open(folder.path()).unwrap());
+    let device = r#"{"device_code":"canary-device","user_code":"canary-user-code","verification_uri":"x","expires_in":9,"interval":0}"#;
+    service.login([json("200 OK", device)]);
+    device::sign_in(&connection, |_| ()).await.unwrap();
+    Client::new(connection.clone()).unwrap().json::<Value>(get()).await.unwrap();
+    let browser = |page: &Url| {
+        let of = |name: &str| page.query_pairs().find(|(key, _)| key == name).unwrap().1.into_owned();
+        let (back, state) = (of("redirect_uri"), of("state"));
+        tokio::spawn(async move {
+            let mut stream =
+                tokio::net::TcpStream::connect(back.replace("http://localhost", "127.0.0.1")).await.unwrap();
+            let head = format!("GET /?code=canary-code&state={state} HTTP/1.1\r\n\r\n");
+            tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
+        });
+    };
+    browser::sign_in(&connection, browser).await.unwrap();
+    drop(guard);
+
+    let log = String::from_utf8(log.0.lock().clone()).unwrap();
+    assert!(log.contains("client_request_id") && log.contains("trying again"), "something was logged");
+    assert!(log.contains("hyper") || log.contains("reqwest"), "the layers below were heard");
+    let line = log.lines().find(|line| line.contains("canary"));
+    assert_eq!(line, None);
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]

@@ -67,6 +67,8 @@ impl Rounds {
             self.last = Some(now);
             self.count = self.count.saturating_add(1);
         }
+        // A straggler of a round that a success ended.
+        self.count = self.count.max(1);
         is_new
     }
 
