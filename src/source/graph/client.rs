@@ -1,6 +1,6 @@
 //! Sends requests, and sends them again where that helps.
 //!
-//! One attempt: wait at the gate, take a token, send, read. What comes of it is judged ([`super::answer`]), and whether there
+//! One attempt: wait at the gate, take a token, send, read. What comes of it is judged (`answer`), and whether there
 //! is another attempt is decided ([`super::retry`]). Each attempt has a `client-request-id` of its own, which the log has too.
 
 use super::answer::{Refusal, refusal};

@@ -1,6 +1,6 @@
 //! Whether and when to ask again.
 //!
-//! What went wrong decides ([`Fault`]), and how often it did. A service that is busy is waited for, for a long time; one
+//! What went wrong decides (`Fault`), and how often it did. A service that is busy is waited for, for a long time; one
 //! that breaks is asked a few times more, at growing intervals with a random share, so that many clients do not come
 //! back at once; what is refused for good is not asked again.
 

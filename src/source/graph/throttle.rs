@@ -1,6 +1,6 @@
 //! When a request may leave, so that the service never has to refuse it.
 //!
-//! Every request waits at the [`Gate`] for a [`Permit`] and keeps it until its answer was read. The gate knows the
+//! Every request waits at the gate for a permit and keeps it until its answer was read. The gate knows the
 //! published limits (Graph: throttling limits) and learns from refusals:
 //!
 //! - of one mailbox no more than four requests are in flight, and no more leave in ten minutes, nor carry more bytes in
@@ -10,7 +10,7 @@
 //! - a refusal keeps those waiting that it speaks of, for as long as it says: a mailbox, the directory or the tenant;
 //! - mailboxes take turns. One that must wait holds up no other.
 //!
-//! Left to others: what a refusal is ([`super::answer`]) and how long to wait where it does not say ([`super::retry`]).
+//! Left to others: what a refusal is (`answer`) and how long to wait where it does not say ([`super::retry`]).
 
 mod schedule;
 #[cfg(test)]

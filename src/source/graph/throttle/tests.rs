@@ -158,6 +158,18 @@ async fn leaving_early_leaves_nobody_asleep() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_place_that_nobody_comes_for_is_given_to_another() {
+    let gate = Gate::new(1, Limits::default());
+    let permit = enter(&gate, 0).await;
+    let mut left = enter(&gate, 1);
+    assert!(left.as_mut().now_or_never().is_none());
+    // It is let go here, and does not live to know.
+    drop(permit);
+    drop(left);
+    assert!(enter(&gate, 2).now_or_never().is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn refusals_in_the_name_of_the_tenant_halve_the_window_once_a_round() {
     let gate = Gate::new(16, Limits::default());
     let all = |n: usize| futures_util::future::join_all((0..n).map(|number| enter(&gate, number)));
@@ -289,7 +301,7 @@ async fn nine_tenths_of_the_limits_are_used_and_nothing_is_refused() {
     let service = service.lock();
     let allowed = MAILBOXES * 6 * 10_000;
     assert!(service.answered >= allowed * 9 / 10, "{} of {allowed}", service.answered);
-    assert!(service.refused * 100 < service.answered, "{} refused of {}", service.refused, service.answered);
+    assert_eq!(service.refused, 0, "of {}", service.answered);
 }
 
 #[derive(Debug, Clone)]
