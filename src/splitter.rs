@@ -315,5 +315,5 @@ fn texture_of(bytes: &[u8]) -> Texture {
 
 fn facts_of(message: &[u8]) -> Facts {
     let mail::MailFacts { subject, from, to, message_id, date } = mail::facts(message);
-    Facts { subject, from, to, message_id, date, unknown: Vec::new() }
+    Facts { subject, from, to, message_id, date, ..Facts::default() }
 }
