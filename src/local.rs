@@ -333,20 +333,31 @@ impl LocalState {
         self.write(batch)
     }
 
-    /// Iterates over what was put aside in `area`, in the order of the keys.
-    pub fn set_aside(&self, area: u64) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), LocalError>> {
-        let start = aside(area, &[]);
-        let prefix_len = start.len();
-        let items = self.db.iterator(IteratorMode::From(&start, Direction::Forward));
-        let of_area = move |item: &Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>| {
-            item.as_ref().map_or(true, |(key, _)| key.starts_with(&start))
+    /// Returns up to `max` of what was put aside in `area`, in the order of the keys, from behind `after` on.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`], or [`LocalError::Unsound`].
+    pub fn set_aside(
+        &self,
+        area: u64,
+        after: Option<&[u8]>,
+        max: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LocalError> {
+        let prefix = aside(area, &[]);
+        let start = match after {
+            // The least key that is greater.
+            Some(after) => [&prefix, after, &[0]].concat(),
+            None => prefix.clone(),
         };
-        items.take_while(of_area).map(move |item| {
+        let mut found = Vec::new();
+        for item in self.db.iterator(IteratorMode::From(&start, Direction::Forward)).take(max) {
             let (key, sealed) = item.map_err(|source| self.failed(source))?;
+            let Some(name) = key.strip_prefix(prefix.as_slice()) else { break };
             let value = sealed::open_bound(&self.keys, Purpose::LocalState, &key, sealed.into())
                 .map_err(|_| LocalError::Unsound { path: self.path.clone() })?;
-            Ok((key[prefix_len..].to_vec(), value))
-        })
+            found.push((name.to_vec(), value));
+        }
+        Ok(found)
     }
 
     /// Takes everything away that was put aside in `area`, or in any area.

@@ -102,6 +102,19 @@ impl Splitter {
         Ok(Split { content, facts })
     }
 
+    /// Returns the content of what a service says of an item.
+    ///
+    /// # Errors
+    /// When nothing can be stored any more.
+    pub fn split_payload(&mut self, payload: &[u8]) -> Result<Content, StoreError> {
+        let chunks = self.split_bytes(payload, Texture::Payload);
+        match chunks.and_then(|chunks| self.content(segments_of(chunks))) {
+            Ok(content) => Ok(content),
+            Err(SplitError::Store(error)) => Err(error),
+            Err(SplitError::Item(_)) => unreachable!("bytes in memory can be read"),
+        }
+    }
+
     fn split_mail(&mut self, message: &[u8]) -> Result<Content, SplitError> {
         let mut segments = Vec::new();
         for part in mime::split(message) {

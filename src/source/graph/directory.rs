@@ -9,6 +9,19 @@ use serde_json::Value;
 const USER_FIELDS: &str = "id,userPrincipalName,mail,displayName,accountEnabled,userType,assignedLicenses,assignedPlans,\
     onPremisesSyncEnabled";
 
+/// Returns the id of the organisation; `None` where the permission to ask is missing.
+///
+/// # Errors
+/// See [`GraphError`].
+pub async fn organisation(client: &Client) -> Result<Option<String>, GraphError> {
+    let request = Request::get(path(&["organization"]), Scope::Directory).query("$select", "id");
+    match client.json::<Page<Value>>(request.labelled("reading the organisation")).await {
+        Ok(page) => Ok(page.value.first().and_then(|row| row.get("id")).and_then(text).map(str::to_owned)),
+        Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::MissingPermission) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Lists the users of the organisation. Neither licence nor account tells whether there is a mailbox: shared mailboxes have
 /// none of both (Graph: user: list).
 ///
