@@ -4,6 +4,7 @@
 //! bytes. Contents are read later, by other threads, through [`Content`].
 
 pub mod files;
+pub mod graph;
 pub mod mbox;
 
 use crate::entry::{Facts, Timestamp};

@@ -1,0 +1,35 @@
+//! Microsoft 365 over Microsoft Graph: the wire, and what is read through it.
+//!
+//! In the order in which a request flows:
+//!
+//! - [`cloud`]: which hosts to talk to, for each of Microsoft's clouds or for endpoints of one's own;
+//! - [`request`]: what is asked for, of which part of the tenant, and whether it may be asked twice;
+//! - [`auth`]: who asks; tokens, and how to get new ones;
+//! - [`throttle`]: when a request may leave, so that the service never has to refuse it;
+//! - [`client`]: sends it, and sends it again where [`retry`] says so;
+//! - [`error`]: what went wrong, in kinds that a caller treats differently.
+//!
+//! Invariants kept here:
+//! - a token goes to the configured Graph endpoint and nowhere else, and follows no redirect;
+//! - no secret, token, address, subject or body is logged at any level;
+//! - a failure that may pass is tried again within a limit that has a name; what is given up is an error, never an empty
+//!   answer;
+//! - a request that makes something is never sent twice after a failure that may have been a success.
+//!
+//! Left to others: what the answers mean (the modules that read mail, calendars and files), and remembering what was
+//! read.
+
+pub mod auth;
+pub mod client;
+pub mod cloud;
+pub mod error;
+pub mod request;
+pub mod retry;
+pub mod throttle;
+
+pub use auth::{Credential, TokenCache};
+pub use client::{Body, Client, Connection, Counters};
+pub use cloud::{Cloud, Endpoints};
+pub use error::{ErrorKind, GraphError};
+pub use request::{Request, Scope, Target, path};
+pub use throttle::Limits;

@@ -1,0 +1,215 @@
+//! What is asked for, of which part of the tenant, and whether it may be asked twice.
+
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+pub use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use std::fmt;
+use std::sync::Arc;
+
+/// What stays as it is in a path segment: unreserved characters (RFC 3986, 2.3), and `$` for `$value`.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
+/// What stays as it is in a query value, beside the above what OData expressions are made of.
+const QUERY: &AsciiSet = &SEGMENT.remove(b',').remove(b'(').remove(b')').remove(b'\'').remove(b'/').remove(b':');
+
+/// Returns the path of `segments`, each percent-encoded as one, whatever it holds: `/users/a%23b/messages`.
+///
+/// Ids are opaque and may hold `/`, `+`, `=` or `#`; user principal names hold `@`, `'` and `#` as well.
+pub fn path(segments: &[&str]) -> String {
+    let mut path = String::new();
+    for segment in segments {
+        path.push('/');
+        path.extend(utf8_percent_encode(segment, SEGMENT));
+    }
+    path
+}
+
+/// Where a request goes.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A path below `/v1.0`, from [`path`], perhaps with a query.
+    Path(String),
+    /// A path below `/beta`.
+    Beta(String),
+    /// A `nextLink` or `deltaLink`, followed as it is. It must lead to the Graph endpoint.
+    Link(String),
+}
+
+impl fmt::Debug for Target {
+    /// Says only of which kind it is: paths name people, and links hold tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Path(_) => "Path([redacted])",
+            Self::Beta(_) => "Beta([redacted])",
+            Self::Link(_) => "Link([redacted])",
+        })
+    }
+}
+
+/// Whose limits a request counts against.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// Users, groups, the organisation.
+    Directory,
+    /// One mailbox, named by the id of its user, always in the same spelling.
+    Mailbox(Arc<str>),
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "Directory",
+            Self::Mailbox(_) => "Mailbox([redacted])",
+        })
+    }
+}
+
+/// What a request carries.
+#[derive(Clone, Default)]
+pub(crate) enum Payload {
+    /// Nothing.
+    #[default]
+    None,
+    /// Bytes of a media type.
+    Bytes(HeaderValue, Bytes),
+}
+
+impl Payload {
+    /// Returns how many bytes it has.
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Bytes(_, bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// One question to Graph.
+///
+/// ```
+/// use strongroom::source::graph::{Request, Scope, path};
+///
+/// let user = "48d31887-5fad-4d73-a9f5-3c356e68a038";
+/// let request = Request::get(path(&["users", user, "mailFolders", "inbox", "messages", "delta"]), Scope::mailbox(user))
+///     .labelled("listing messages")
+///     .query("$select", "id,changeKey")
+///     .prefer("odata.maxpagesize=500");
+/// ```
+#[derive(Clone)]
+pub struct Request {
+    pub(crate) method: Method,
+    pub(crate) target: Target,
+    pub(crate) scope: Scope,
+    pub(crate) label: &'static str,
+    pub(crate) query: String,
+    pub(crate) prefer: Vec<String>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Payload,
+    pub(crate) replay: bool,
+    pub(crate) size_hint: Option<u64>,
+}
+
+impl Scope {
+    /// Returns the scope of the mailbox of the user with this id.
+    pub fn mailbox(user: &str) -> Self {
+        Self::Mailbox(user.into())
+    }
+}
+
+impl Request {
+    /// Asks `target` with `method`. Anything but a POST may be sent again after a failure that may have been a success.
+    pub fn new(method: Method, target: Target, scope: Scope) -> Self {
+        let replay = method != Method::POST;
+        Self {
+            method,
+            target,
+            scope,
+            label: "request",
+            query: String::new(),
+            prefer: Vec::new(),
+            headers: HeaderMap::new(),
+            payload: Payload::None,
+            replay,
+            size_hint: None,
+        }
+    }
+
+    /// Reads `path` below `/v1.0`.
+    pub fn get(path: String, scope: Scope) -> Self {
+        Self::new(Method::GET, Target::Path(path), scope)
+    }
+
+    /// Reads `path` below `/beta`.
+    pub fn get_beta(path: String, scope: Scope) -> Self {
+        Self::new(Method::GET, Target::Beta(path), scope)
+    }
+
+    /// Follows a `nextLink` or `deltaLink`. What a page was asked for with [`Request::prefer`] must be asked for again.
+    pub fn follow(link: String, scope: Scope) -> Self {
+        Self::new(Method::GET, Target::Link(link), scope)
+    }
+
+    /// Posts `body` to `path` below `/v1.0`.
+    pub fn post(path: String, scope: Scope, body: &serde_json::Value) -> Self {
+        Self::new(Method::POST, Target::Path(path), scope).json(body)
+    }
+
+    /// Says in a few words what is being done, for errors and logs: `listing messages`. No names.
+    pub fn labelled(mut self, label: &'static str) -> Self {
+        self.label = label;
+        self
+    }
+
+    /// Adds `name=value` to the query; `value` is percent-encoded. Links take none: their query is theirs.
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        if !self.query.is_empty() {
+            self.query.push('&');
+        }
+        self.query.extend(utf8_percent_encode(name, QUERY));
+        self.query.push('=');
+        self.query.extend(utf8_percent_encode(value, QUERY));
+        self
+    }
+
+    /// Adds a preference (Graph: `Prefer` header), such as `IdType="ImmutableId"`.
+    pub fn prefer(mut self, preference: impl Into<String>) -> Self {
+        self.prefer.push(preference.into());
+        self
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    /// Carries `body`.
+    pub fn json(self, body: &serde_json::Value) -> Self {
+        self.bytes(HeaderValue::from_static("application/json"), body.to_string().into())
+    }
+
+    /// Carries `body` as `media_type`.
+    pub fn bytes(mut self, media_type: HeaderValue, body: Bytes) -> Self {
+        self.payload = Payload::Bytes(media_type, body);
+        self
+    }
+
+    /// Says whether it may be sent again after a failure that may have been a success: a POST that only reads may.
+    pub fn replayable(mut self, replay: bool) -> Self {
+        self.replay = replay;
+        self
+    }
+
+    /// Says how many bytes the answer will have, roughly. Of the requests that wait for one mailbox those of unknown size
+    /// go first, then the largest.
+    pub fn size_hint(mut self, bytes: u64) -> Self {
+        self.size_hint = Some(bytes);
+        self
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("method", &self.method).field("label", &self.label).finish_non_exhaustive()
+    }
+}
