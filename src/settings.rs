@@ -13,6 +13,7 @@ pub use document::Place;
 pub use secret::{SecretSource, read_secret_file};
 
 use crate::selection::Selection;
+use crate::source::graph::{Cloud, Endpoints};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use url::Url;
@@ -53,8 +54,8 @@ pub struct TenantSettings {
     pub credential: CredentialSettings,
     /// Which of Microsoft's clouds the organisation is in.
     pub cloud: Cloud,
-    /// Addresses that take the place of the cloud's.
-    pub endpoints: Option<EndpointSettings>,
+    /// The cloud's hosts, or those that take their place.
+    pub endpoints: Endpoints,
     /// The HTTP proxy that all requests go through.
     pub proxy: Option<Url>,
 }
@@ -68,30 +69,6 @@ pub enum CredentialSettings {
     Certificate(SecretSource),
     /// As a person, by `strongroom tenant login`.
     Login,
-}
-
-/// Microsoft's clouds, which know nothing of each other (Graph: national cloud deployments).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Cloud {
-    /// The worldwide one, GCC included.
-    #[default]
-    Global,
-    /// US government L4: GCC High.
-    Usgov,
-    /// US government L5: DoD.
-    UsgovDod,
-    /// China, operated by 21Vianet.
-    China,
-}
-
-/// Addresses of a service other than Microsoft's, for tests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointSettings {
-    /// Where tokens come from.
-    pub login: Url,
-    /// Where Graph is.
-    pub graph: Url,
 }
 
 /// What of a tenant a set backs up.
@@ -294,3 +271,6 @@ pub fn refuse_set_name(name: &str) -> Option<&'static str> {
     let bad = name.is_empty() || name.contains(['/', ':', '\0']);
     bad.then_some("the name of a set must not be empty or hold `/` or `:`")
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,14 +3,15 @@
 use super::document::Document;
 use super::secret::{HOW, Written};
 use super::{
-    CONCURRENCY_DEFAULT, Cloud, CredentialSettings, EndpointSettings, RepositorySettings, SecretSource, Service,
-    SetSettings, Settings, SettingsError, TenantSettings, refuse_set_name,
+    CONCURRENCY_DEFAULT, CredentialSettings, RepositorySettings, SecretSource, Service, SetSettings, Settings,
+    SettingsError, TenantSettings, refuse_set_name,
 };
 use crate::selection::Selection;
+use crate::source::graph::{Cloud, Endpoints};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use url::{Host, Url};
+use url::Url;
 
 /// More requests at a time than any tenant's limits let through.
 const CONCURRENCY_MAX: u16 = 512;
@@ -40,15 +41,14 @@ struct Tenant {
     client_id: String,
     client_secret: Option<Written>,
     certificate: Option<String>,
-    #[serde(default)]
-    cloud: Cloud,
-    endpoints: Option<Endpoints>,
+    cloud: Option<String>,
+    endpoints: Option<Hosts>,
     proxy: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table with the keys `login` and `graph`")]
-struct Endpoints {
+struct Hosts {
     login: String,
     graph: String,
 }
@@ -168,24 +168,23 @@ impl Reading<'_> {
             }
             (None, None) => CredentialSettings::Login,
         };
+        let cloud = match written.cloud {
+            None => Cloud::default(),
+            Some(cloud) => Cloud::from_name(&cloud).ok_or_else(|| {
+                let hint = format!("there are {}", Cloud::ALL.map(Cloud::name).join(", "));
+                self.document.invalid(&key("cloud"), format_args!("there is no cloud called `{cloud}`"), hint)
+            })?,
+        };
         let endpoints = match written.endpoints {
-            None => None,
-            Some(endpoints) => {
-                let key = |name| [&key("endpoints")[..], &[name]].concat();
-                let login = self.address(&key("login"), &endpoints.login)?;
-                let graph = self.address(&key("graph"), &endpoints.graph)?;
-                for url in [&login, &graph].into_iter().filter(|url| is_in_the_open(url)) {
-                    tracing::warn!(%url, "tokens and items travel unencrypted; use https:// for any other machine");
-                }
-                Some(EndpointSettings { login, graph })
-            }
+            None => cloud.endpoints(),
+            Some(hosts) => self.endpoints(&key("endpoints"), &hosts)?,
         };
         let proxy = written.proxy.map(|proxy| self.address(&key("proxy"), &proxy)).transpose()?;
         Ok(TenantSettings {
             tenant_id: written.tenant_id,
             client_id: written.client_id,
             credential,
-            cloud: written.cloud,
+            cloud,
             endpoints,
             proxy,
         })
@@ -269,11 +268,24 @@ impl Reading<'_> {
             .ok_or_else(|| self.document.invalid(key, "this must name exactly one of `file`, `env` and `command`", HOW))
     }
 
+    fn endpoints(&self, key: &[&str], hosts: &Hosts) -> Result<Endpoints, SettingsError> {
+        let below = |name| [key, &[name]].concat();
+        let login = self.address(&below("login"), &hosts.login)?;
+        let graph = self.address(&below("graph"), &hosts.graph)?;
+        let in_the_open = [&login, &graph].iter().any(|url| url.scheme() == "http");
+        let endpoints =
+            Endpoints::new(login, graph).map_err(|error| self.document.invalid(key, error, ADDRESS_HINT))?;
+        if in_the_open && !endpoints.are_local() {
+            let place = self.document.place(key);
+            tracing::warn!(%place, "tokens and items travel unencrypted; use https:// for any other machine");
+        }
+        Ok(endpoints)
+    }
+
     fn address(&self, key: &[&str], written: &str) -> Result<Url, SettingsError> {
         let url = Url::parse(written).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
         let Some(url) = url else {
-            let hint = "write http:// or https://, a host, and where needed a port";
-            return Err(self.document.invalid(key, "this is no address", hint));
+            return Err(self.document.invalid(key, "this is no address", ADDRESS_HINT));
         };
         match url.password() {
             Some(_) => Err(self.plain_password(key)),
@@ -300,6 +312,7 @@ impl Reading<'_> {
 const ROOTS: [&str; 5] = ["Users", "Groups", "Teams", "Site Collections", "Public Folders"];
 
 const PATTERN_HINT: &str = "write paths as they appear in a snapshot: Users/*/Outlook/Junk Email";
+const ADDRESS_HINT: &str = "write http:// or https://, a host, and where needed a port";
 const TENANT_ID_HINT: &str = "write the Directory (tenant) ID of the Entra portal, or a verified domain";
 const CLIENT_ID_HINT: &str = "write the Application (client) ID of the Entra portal";
 
@@ -307,17 +320,6 @@ const CLIENT_ID_HINT: &str = "write the Application (client) ID of the Entra por
 fn is_id(text: &str) -> bool {
     let begins = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
     begins && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
-}
-
-/// Whether what goes to `url` can be read on the way.
-fn is_in_the_open(url: &Url) -> bool {
-    let here = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    };
-    url.scheme() != "https" && !here
 }
 
 fn known<'a>(kind: &str, names: impl Iterator<Item = &'a String>) -> String {
