@@ -37,7 +37,9 @@ pub mod splitter;
 pub mod check;
 pub mod compare;
 pub mod select;
+pub mod selection;
 pub mod view;
 
 pub mod cli;
 pub mod restore;
+pub mod settings;
