@@ -18,7 +18,7 @@ use crate::compress::{Compressor, META_LEVEL};
 use crate::crypto::Keys;
 use crate::entry::{Directory, Entry, EntryKind};
 use crate::id::SnapshotId;
-use crate::local::LocalState;
+use crate::local::{LocalError, LocalState};
 use crate::reader::{CacheSizes, ReadError, Reader};
 use crate::repository::{IndexSearch, Repository, RepositoryError};
 use crate::snapshot::{Failure, Snapshot};
@@ -78,6 +78,12 @@ pub enum BackupError {
     /// Somebody asked to stop. What was stored stays and spares the next run the work.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<LocalError> for BackupError {
+    fn from(error: LocalError) -> Self {
+        BackupError::Repository(error.into())
+    }
 }
 
 impl From<ReadError> for BackupError {
@@ -159,7 +165,8 @@ pub fn backup(
     };
     let (local, stored) = store.finish()?;
     let Trees { root, failed, failures, skipped, changing } = trees;
-    let made = Made { started, snapshots, previous, root, failed, failures: &failures, source_state: BTreeMap::new(), stored };
+    let made =
+        Made { started, snapshots, previous, root, failed, failures: &failures, source_state: BTreeMap::new(), stored };
     let (id, snapshot) = commit(repository, &local, &reader, options, made)?;
     Ok(Report { id, snapshot, failures, skipped, changing })
 }

@@ -58,6 +58,14 @@ impl Selection {
         included && !matches_any_level(&self.exclude, path)
     }
 
+    /// Returns whether what has two paths is part of the backup: a folder called in its owner's language, and as everybody
+    /// else calls it. One of them is enough to include it, and one to exclude it.
+    pub fn selects_either(&self, path: &str, other: &str) -> bool {
+        let paths = [path.to_lowercase(), other.to_lowercase()];
+        let included = |path: &String| self.include.as_ref().is_none_or(|include| matches_any_level(include, path));
+        paths.iter().any(included) && !paths.iter().any(|path| matches_any_level(&self.exclude, path))
+    }
+
     /// Returns whether the folder at `path` is selected or something below it could be: whether to look inside.
     pub fn may_contain(&self, path: &str) -> bool {
         let path = &path.to_lowercase();

@@ -136,7 +136,9 @@ pub fn backup_tenant(
     let snapshots = repository.snapshots()?;
     let previous = snapshots.iter().rev().find(|(_, before)| before.set == options.backup.set).cloned();
     let state = match &previous {
-        Some((_, before)) => TenantState::of(before).ok_or_else(|| BackupError::OtherKind(options.backup.set.clone()))?,
+        Some((_, before)) => {
+            TenantState::of(before).ok_or_else(|| BackupError::OtherKind(options.backup.set.clone()))?
+        }
         None => TenantState::default(),
     };
     // What every pack of was there when it was made, and since, needs no proof piece by piece.
@@ -234,7 +236,9 @@ impl Run {
         };
         let mut accounts = self.accounts(users)?;
         // The largest first, so that none of them is left alone at the end; what is new may be large.
-        accounts.sort_by_key(|account| std::cmp::Reverse(account.before.as_ref().map_or(u64::MAX, |b| b.ledger().enumerated)));
+        accounts.sort_by_key(|account| {
+            std::cmp::Reverse(account.before.as_ref().map_or(u64::MAX, |b| b.ledger().enumerated))
+        });
         let mut entries = BTreeMap::new();
         self.keep_the_gone(&accounts, &mut whole, &mut entries)?;
         let context = &self.context;
@@ -292,7 +296,9 @@ impl Run {
     fn users_before(&self) -> Result<HashMap<Box<[u8]>, Entry>, BackupError> {
         let Some(before) = &self.before else { return Ok(HashMap::new()) };
         let Context { reader, store, .. } = &*self.context;
-        let Ok(Some(users)) = tree::find(&**reader, before.directory(), USERS.as_bytes()) else { return Ok(HashMap::new()) };
+        let Ok(Some(users)) = tree::find(&**reader, before.directory(), USERS.as_bytes()) else {
+            return Ok(HashMap::new());
+        };
         let Some(dir) = users.entry().directory() else { return Ok(HashMap::new()) };
         let mut entries = HashMap::new();
         for found in tree::Entries::new(&**reader, dir)? {
@@ -321,7 +327,9 @@ impl Run {
             }
             let mut state = state.clone();
             if state.kept.is_none() {
-                whole.warnings.push(format!("{} is no longer listed by the organisation; the last backup is kept", state.name));
+                whole
+                    .warnings
+                    .push(format!("{} is no longer listed by the organisation; the last backup is kept", state.name));
             }
             state.kept = Some("no longer listed by the organisation".to_owned());
             state.folders.iter_mut().for_each(carry_ledger);

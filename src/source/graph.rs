@@ -25,12 +25,15 @@
 //!
 //! Left to others: remembering what was read.
 
+mod answer;
 pub mod auth;
 pub mod client;
 pub mod cloud;
 pub mod directory;
 pub mod eml;
 pub mod error;
+mod http;
+mod json;
 pub mod mail;
 pub mod model;
 pub mod request;
@@ -42,4 +45,5 @@ pub use client::{Body, Client, Connection, Counters};
 pub use cloud::{Cloud, Endpoints};
 pub use error::{ErrorKind, GraphError};
 pub use request::{Request, Scope, Target, path};
+pub use retry::RetryPolicy;
 pub use throttle::Limits;

@@ -2,7 +2,6 @@
 
 use super::Context;
 use crate::chunker::Chunker;
-use crate::entry::{Content, Facts};
 use crate::repository::Repository;
 use crate::source;
 use crate::source::graph::mail::Mailbox;
@@ -13,8 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 
 /// Messages up to this length wait in memory for their turn; longer ones stream.
 const WHOLE_BYTES_MAX: usize = 4 << 20;
@@ -31,7 +29,7 @@ pub struct Splitters {
     free: Arc<Semaphore>,
     room: Arc<Semaphore>,
     /// Long messages are taken one at a time: taking one apart needs several times its length.
-    long: Arc<Semaphore>,
+    long: Semaphore,
 }
 
 impl Splitters {
@@ -39,13 +37,19 @@ impl Splitters {
     pub fn new(repository: &Repository, store: &Arc<Store>) -> Self {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let chunker = Arc::new(Chunker::new(repository.config().chunker, repository.keys()));
-        let idle = (0..count).map(|_| Splitter::new(store.clone(), repository.keys().clone(), chunker.clone())).collect();
+        let idle =
+            (0..count).map(|_| Splitter::new(store.clone(), repository.keys().clone(), chunker.clone())).collect();
         Self {
             idle: Mutex::new(idle),
             free: Arc::new(Semaphore::new(count)),
             room: Arc::new(Semaphore::new(WAITING_BYTES_MAX / ROOM_BYTES as usize)),
-            long: Arc::new(Semaphore::new(1)),
+            long: Semaphore::new(1),
         }
+    }
+
+    /// Waits until no long message is being worked on, and keeps others waiting as long as the permit lives.
+    pub async fn one_long(&self) -> SemaphorePermit<'_> {
+        self.long.acquire().await.expect("the semaphore is never closed")
     }
 }
 
@@ -118,7 +122,7 @@ pub async fn split_long(
     mut body: Body,
     size: Option<u64>,
 ) -> Result<Result<Split, GraphError>, StoreError> {
-    let _one_at_a_time = context.splitters.long.acquire().await.expect("the semaphore is never closed");
+    let _one_at_a_time = context.splitters.one_long().await;
     let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
     let len = size.unwrap_or(0).max(start.iter().map(Bytes::len).sum::<usize>() as u64);
     let arriving = Arriving { start: Mutex::new(start), rest: Mutex::new(receiver), len };
@@ -226,19 +230,4 @@ impl source::Content for Pieces {
         }
         Ok(reader)
     }
-}
-
-/// Content that belongs to a run: reading it ends when somebody asks to stop.
-pub fn cancelled(cancel: &AtomicBool) -> bool {
-    cancel.load(Ordering::Relaxed)
-}
-
-/// What the splitters made of a message and what the service says of it.
-pub struct Stored {
-    /// The message's bytes.
-    pub content: Content,
-    /// What its headers say.
-    pub facts: Facts,
-    /// What the service says.
-    pub payload: Content,
 }

@@ -93,7 +93,12 @@ impl Edits {
         }
     }
 
-    fn merge(&self, before: Option<&Directory>, context: &Context, cutter: Cutter<'_>) -> Result<Directory, StoreError> {
+    fn merge(
+        &self,
+        before: Option<&Directory>,
+        context: &Context,
+        cutter: Cutter<'_>,
+    ) -> Result<Directory, StoreError> {
         let sink = &mut &*context.store;
         let mut builder = TreeBuilder::new(cutter);
         let mut old = match before {
@@ -114,7 +119,8 @@ impl Edits {
                 }
                 if !bytes.is_empty() {
                     let entry = Entry::read(&mut cbor::Reader::new(bytes));
-                    builder.push(entry.expect("the local state gives back what this run wrote, authenticated"), sink)?;
+                    builder
+                        .push(entry.expect("the local state gives back what this run wrote, authenticated"), sink)?;
                 }
             }
         }

@@ -93,9 +93,11 @@ fn part(attachment: &Attachment) -> MimePart<'_> {
 }
 
 fn is_media_type(kind: &str) -> bool {
-    let token = |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+._".contains(&b));
+    let token =
+        |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+._".contains(&b));
     // A type that has parts of its own would need its parameters.
-    kind.split_once('/').is_some_and(|(kind, sub)| token(kind) && token(sub) && kind != "multipart" && kind != "message")
+    kind.split_once('/')
+        .is_some_and(|(kind, sub)| token(kind) && token(sub) && kind != "multipart" && kind != "message")
 }
 
 fn address(recipient: &Value) -> Option<Address<'static>> {
@@ -151,7 +153,8 @@ mod tests {
         assert_eq!(mail.from().and_then(|from| from.first()).and_then(|from| from.name()), Some("Alice \"A\" Smith"));
         assert_eq!(mail.date().map(|date| date.to_timestamp()), Some(1_793_525_400));
         assert_eq!(mail.body_html(0).as_deref(), Some("<p>Grüße</p>"));
-        let names: Vec<_> = mail.attachments().map(|part| part.attachment_name().unwrap_or_default().to_owned()).collect();
+        let names: Vec<_> =
+            mail.attachments().map(|part| part.attachment_name().unwrap_or_default().to_owned()).collect();
         assert_eq!(names, ["a.pdf", "inner", "b.doc.missing.txt"]);
         assert_eq!(mail.attachment(0).map(|part| part.contents()), Some(b"\x00pdf\xff".as_slice()));
         assert_eq!(mail.attachment(1).and_then(|part| part.message()).and_then(|m| m.subject()), Some("inner"));

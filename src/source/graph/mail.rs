@@ -72,6 +72,11 @@ impl Mailbox {
         Self { client, user: user.into(), hidden_folders }
     }
 
+    /// Returns the id of its user.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
     fn get(&self, label: &'static str, segments: &[&str]) -> Request {
         let path = path(&[&["users", &*self.user], segments].concat());
         Request::get(path, Scope::Mailbox(self.user.clone())).labelled(label).prefer(IMMUTABLE_IDS)
@@ -154,7 +159,7 @@ impl Mailbox {
             match (page.next, page.delta) {
                 (Some(next), _) => request = self.follow(LABEL, &next),
                 (None, Some(link)) => return Ok(FolderChanges { rows, link }),
-                (None, None) => return Err(GraphError::new(ErrorKind::Malformed, LABEL)),
+                (None, None) => return Err(GraphError::malformed(LABEL)),
             }
         }
     }
@@ -178,7 +183,7 @@ impl Mailbox {
         }
         let ask = async |name: &'static str| {
             let request = self.get("finding well-known folders", &["mailFolders", name]).query("$select", "id");
-            Ok((found(self.client.json::<Id>(request).await)?, name))
+            Ok::<_, GraphError>((found(self.client.json::<Id>(request).await)?, name))
         };
         let asked = futures_util::future::try_join_all(WELL_KNOWN.iter().map(|(name, _)| ask(name))).await?;
         Ok(asked.into_iter().filter_map(|(found, name)| Some((found?.id, name))).collect())
@@ -291,7 +296,7 @@ impl Round<'_> {
         self.state = match (page.next, page.delta) {
             (Some(next), _) => RoundState::More(self.mailbox.follow(self.label, &next).prefer(PAGE_SIZE)),
             (None, Some(link)) => RoundState::Complete(link),
-            (None, None) => return Err(GraphError::new(ErrorKind::Malformed, self.label)),
+            (None, None) => return Err(GraphError::malformed(self.label)),
         };
         Ok(Some(page.value))
     }
