@@ -19,10 +19,13 @@
 //! Left to others: what the answers mean (the modules that read mail, calendars and files), and remembering what was
 //! read.
 
+mod answer;
 pub mod auth;
 pub mod client;
 pub mod cloud;
 pub mod error;
+mod http;
+mod json;
 pub mod request;
 pub mod retry;
 pub mod throttle;
@@ -32,4 +35,5 @@ pub use client::{Body, Client, Connection, Counters};
 pub use cloud::{Cloud, Endpoints};
 pub use error::{ErrorKind, GraphError};
 pub use request::{Request, Scope, Target, path};
+pub use retry::RetryPolicy;
 pub use throttle::Limits;

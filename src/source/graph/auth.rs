@@ -1,9 +1,39 @@
 //! Who asks: signing in, and tokens.
+//!
+//! An application signs in as itself with a secret or a certificate ([`Credential`]), or on behalf of somebody who signed in
+//! once, on another device ([`device`]) or in a browser ([`browser`]); then a refresh token in the [`TokenCache`] stands for
+//! them. Tokens are renewed early, once for all who ask at the same time; a new refresh token is stored before the access
+//! token that came with it is used, so that no crash loses it.
+//!
+//! A token is opaque (Entra: access tokens): how long it is good for is what the service said, and what it allows is seen by
+//! trying. [`claims_of`] looks inside to explain failures.
 
+mod aadsts;
+pub mod browser;
 pub mod cache;
+mod certificate;
+pub mod device;
+mod oauth;
+mod token;
 
 pub use cache::TokenCache;
+pub use token::{Claims, claims_of};
+
+use super::client::Connection;
+use super::error::{ErrorKind, GraphError};
+use super::http::Http;
+use super::retry::RetryPolicy;
+use cache::Holder;
+use certificate::Certificate;
+use oauth::{Grant, NoToken};
+use parking_lot::RwLock;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+pub(crate) use token::Token;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::warn;
 use zeroize::Zeroizing;
 
 /// What an application signs in with.
@@ -49,4 +79,194 @@ impl fmt::Debug for Credential {
             Self::Login { .. } => "Login([redacted])",
         })
     }
+}
+
+/// After a refusal nobody asks again for so long: the others who wait for the same token would all be refused.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+
+/// How a token is asked for.
+enum Grantor {
+    Secret(Zeroizing<String>),
+    Certificate(Box<Certificate>),
+    Refresh(TokenCache),
+}
+
+/// Gets tokens, one at a time.
+pub(crate) struct Authenticator {
+    http: Http,
+    policy: RetryPolicy,
+    token_url: String,
+    client_id: String,
+    scope: String,
+    grantor: Grantor,
+    current: RwLock<Option<Arc<Token>>>,
+    /// Held by the one who asks; holds the last refusal.
+    asking: Mutex<Option<(Instant, GraphError)>>,
+}
+
+impl Authenticator {
+    pub(crate) fn new(connection: &Connection, http: Http, policy: RetryPolicy) -> Result<Self, GraphError> {
+        let grantor = match &connection.credential {
+            Credential::Secret { secret, .. } => Grantor::Secret(secret.clone()),
+            Credential::Certificate { pem, .. } => Grantor::Certificate(Box::new(Certificate::read(pem)?)),
+            Credential::Login { .. } => Grantor::Refresh(cache_of(connection)?.clone()),
+        };
+        let application = format!("{}/.default", connection.endpoints.graph_root());
+        let scope = match grantor {
+            Grantor::Refresh(_) => delegated_scope(connection),
+            Grantor::Secret(_) | Grantor::Certificate(_) => application,
+        };
+        Ok(Self {
+            http,
+            policy,
+            token_url: connection.endpoints.oauth(&connection.tenant_id, "token"),
+            client_id: connection.credential.client_id().to_owned(),
+            scope,
+            grantor,
+            current: RwLock::new(None),
+            asking: Mutex::new(None),
+        })
+    }
+
+    /// Returns a token that is good for a while.
+    pub(crate) async fn token(&self) -> Result<Arc<Token>, GraphError> {
+        let fresh = |now| self.current.read().clone().filter(|token| token.is_fresh(now));
+        let usable = |now| self.current.read().clone().filter(|token| token.is_valid(now));
+        if let Some(token) = fresh(Instant::now()) {
+            return Ok(token);
+        }
+        let mut refused = match (self.asking.try_lock(), usable(Instant::now())) {
+            (Ok(asking), _) => asking,
+            // Somebody gets another; this one does until then.
+            (Err(_), Some(token)) => return Ok(token),
+            (Err(_), None) => self.asking.lock().await,
+        };
+        if let Some(token) = fresh(Instant::now()) {
+            return Ok(token);
+        }
+        if let Some((at, error)) = &*refused
+            && Instant::now() < *at + REFUSED_FOR
+        {
+            return Err(error.clone());
+        }
+        match self.ask().await {
+            Ok(grant) => {
+                let token = Arc::new(Token::new(grant.access_token, grant.lifetime, Instant::now()));
+                *self.current.write() = Some(Arc::clone(&token));
+                *refused = None;
+                Ok(token)
+            }
+            Err(error) => {
+                *refused = Some((Instant::now(), error.clone()));
+                match usable(Instant::now()) {
+                    Some(token) => {
+                        warn!(%error, "the token could not be renewed yet");
+                        Ok(token)
+                    }
+                    None => Err(error),
+                }
+            }
+        }
+    }
+
+    /// Notes that the service refused `token`; the next one who asks gets another.
+    pub(crate) fn invalidate(&self, token: &Arc<Token>) {
+        let mut current = self.current.write();
+        // By now there may be another, which is not to blame.
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, token)) {
+            *current = None;
+        }
+    }
+
+    async fn ask(&self) -> Result<Grant, GraphError> {
+        let mut form = vec![("client_id", &*self.client_id), ("scope", &*self.scope)];
+        match &self.grantor {
+            Grantor::Secret(secret) => {
+                form.extend([("grant_type", "client_credentials"), ("client_secret", secret)]);
+                Ok(oauth::token(&self.http, &self.policy, &self.token_url, &form).await?)
+            }
+            Grantor::Certificate(certificate) => {
+                let now = jiff::Timestamp::now().as_second();
+                let assertion = certificate.assertion(&self.client_id, &self.token_url, now);
+                form.extend([
+                    ("grant_type", "client_credentials"),
+                    ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+                    ("client_assertion", &assertion),
+                ]);
+                Ok(oauth::token(&self.http, &self.policy, &self.token_url, &form).await?)
+            }
+            Grantor::Refresh(cache) => {
+                // Read each time: another process may have got a newer one.
+                let refresh_token = load(cache, self.holder())?.ok_or_else(|| sign_in_again(None))?;
+                form.extend([("grant_type", "refresh_token"), ("refresh_token", &*refresh_token)]);
+                let grant = match oauth::token(&self.http, &self.policy, &self.token_url, &form).await {
+                    Err(NoToken::Refused(refused)) if refused.word == "invalid_grant" => {
+                        return Err(sign_in_again(Some(refused.error)));
+                    }
+                    other => other?,
+                };
+                if let Some(newer) = &grant.refresh_token {
+                    store(cache, self.holder(), newer)?;
+                }
+                Ok(grant)
+            }
+        }
+    }
+
+    fn holder(&self) -> Holder<'_> {
+        Holder { authority: &self.token_url, client_id: &self.client_id }
+    }
+}
+
+/// What is asked for on behalf of a person: everything that was consented to, and to be remembered.
+fn delegated_scope(connection: &Connection) -> String {
+    format!("{}/.default offline_access", connection.endpoints.graph_root())
+}
+
+fn sign_in_again(refused: Option<GraphError>) -> GraphError {
+    let advice = "sign in with `strongroom tenant login`";
+    match refused {
+        // With a number comes better advice.
+        Some(error) if error.has_explanation() => error,
+        Some(error) => error.explained(advice.into()),
+        None => GraphError::new(ErrorKind::SignIn, "sign-in").explained(format!("nobody has signed in yet: {advice}")),
+    }
+}
+
+fn cache_of(connection: &Connection) -> Result<&TokenCache, GraphError> {
+    connection.state.as_ref().ok_or_else(|| {
+        GraphError::new(ErrorKind::SignIn, "sign-in").explained("there is no folder to keep a sign-in in".into())
+    })
+}
+
+fn load(cache: &TokenCache, holder: Holder<'_>) -> Result<Option<Zeroizing<String>>, GraphError> {
+    // A file of a few kilobytes, once an hour, also in `store`: not worth a thread.
+    cache.load(holder).map_err(|error| cache_error("the cached sign-in could not be read", error))
+}
+
+fn store(cache: &TokenCache, holder: Holder<'_>, token: &str) -> Result<(), GraphError> {
+    cache.store(holder, token).map_err(|error| cache_error("the new sign-in could not be stored", error))
+}
+
+fn cache_error(what: &str, error: std::io::Error) -> GraphError {
+    GraphError::new(ErrorKind::SignIn, "sign-in").explained(what.into()).with(error)
+}
+
+/// Who signed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedIn {
+    /// The permissions that were consented to.
+    pub scopes: Vec<String>,
+}
+
+/// Keeps what a person's sign-in granted.
+fn remember(connection: &Connection, grant: Grant) -> Result<SignedIn, GraphError> {
+    let refresh_token = grant.refresh_token.ok_or_else(|| {
+        let why = "the service granted no refresh token: allow `offline_access` in the app registration";
+        GraphError::new(ErrorKind::SignIn, "sign-in").explained(why.into())
+    })?;
+    let token_url = connection.endpoints.oauth(&connection.tenant_id, "token");
+    let holder = Holder { authority: &token_url, client_id: connection.credential.client_id() };
+    store(cache_of(connection)?, holder, &refresh_token)?;
+    Ok(SignedIn { scopes: grant.scope.split_whitespace().map(str::to_owned).collect() })
 }

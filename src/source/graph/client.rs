@@ -1,18 +1,37 @@
 //! Sends requests, and sends them again where that helps.
+//!
+//! One attempt: wait at the gate, take a token, send, read. What comes of it is judged ([`super::answer`]), and whether there
+//! is another attempt is decided ([`super::retry`]). Each attempt has a `client-request-id` of its own, which the log has too.
 
-use super::auth::{Credential, TokenCache};
+use super::answer::{Refusal, refusal};
+use super::auth::{Authenticator, Credential, TokenCache};
 use super::cloud::Endpoints;
 use super::error::{ErrorKind, GraphError};
-use super::request::Request;
-use super::throttle::Limits;
-use bytes::Bytes;
-use reqwest::header::HeaderMap;
+use super::http::{Http, cut_off, guid, has_an_end, read_all, too_large};
+use super::json;
+use super::request::{Payload, Request, Scope};
+use super::retry::{Attempts, Fault, RetryPolicy, random};
+use super::throttle::{Gate, Limits, Permit, Whose};
+use bytes::{Bytes, BytesMut};
+use reqwest::Response;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::de::DeserializeOwned;
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tracing::{Instrument, debug, debug_span, info, warn};
 use url::Url;
 
+/// A page of five hundred messages with their bodies has tens of megabytes.
+const JSON_BYTES_MAX: u64 = 64 << 20;
+/// What is read of the body of an error.
+const ERROR_BYTES_MAX: u64 = 64 << 10;
+
 /// How a tenant is reached.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Connection {
     /// The cloud's hosts.
     pub endpoints: Endpoints,
@@ -20,12 +39,14 @@ pub struct Connection {
     pub tenant_id: String,
     /// Who signs in.
     pub credential: Credential,
-    /// What leads out, if not the environment says.
+    /// What leads out; without one, what the environment says.
     pub proxy: Option<Url>,
     /// Requests in flight at the same time, at most.
     pub concurrency: usize,
     /// What the service allows.
     pub limits: Limits,
+    /// How long to go on when it does not work.
+    pub retry: RetryPolicy,
     /// Where refresh tokens are kept; only [`Credential::Login`] needs one.
     pub state: Option<TokenCache>,
 }
@@ -40,19 +61,32 @@ impl Connection {
             proxy: None,
             concurrency: 16,
             limits: Limits::default(),
+            retry: RetryPolicy::default(),
             state: None,
         }
+    }
+}
+
+impl fmt::Debug for Connection {
+    /// Leaves out the proxy, whose URL may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("endpoints", &self.endpoints)
+            .field("tenant_id", &self.tenant_id)
+            .field("credential", &self.credential)
+            .field("concurrency", &self.concurrency)
+            .finish_non_exhaustive()
     }
 }
 
 /// What went over the wire since the client was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Requests sent, the repeated ones too.
+    /// Requests to Graph that were sent, the repeated ones too.
     pub requests: u64,
-    /// Of these, refused for want of capacity (429, and 503 with a time to wait).
+    /// Of these, refused for want of capacity.
     pub throttled: u64,
-    /// Bytes received in bodies, unpacked.
+    /// Bytes received in bodies of successes, unpacked.
     pub bytes_received: u64,
 }
 
@@ -60,24 +94,72 @@ pub struct Counters {
 #[derive(Clone)]
 pub struct Client(Arc<Shared>);
 
-struct Shared {}
+struct Shared {
+    endpoints: Endpoints,
+    http: Http,
+    auth: Authenticator,
+    gate: Arc<Gate>,
+    retry: RetryPolicy,
+    cancelled: watch::Sender<bool>,
+    requests: AtomicU64,
+    throttled: AtomicU64,
+    bytes_received: AtomicU64,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("counters", &self.counters()).finish_non_exhaustive()
+    }
+}
 
 impl Client {
     /// Makes a client; nothing is sent yet.
     ///
     /// # Errors
-    /// When the certificate or the proxy of `connection` cannot be used.
+    /// When the certificate or the proxy of `connection` cannot be used, or a login has no token cache.
     pub fn new(connection: Connection) -> Result<Self, GraphError> {
-        drop(connection);
-        Ok(Self(Arc::new(Shared {})))
+        let http = Http::new(&connection)?;
+        let auth = Authenticator::new(&connection, http.clone(), connection.retry.clone())?;
+        Ok(Self(Arc::new(Shared {
+            http,
+            auth,
+            gate: Gate::new(connection.concurrency, connection.limits),
+            retry: connection.retry,
+            endpoints: connection.endpoints,
+            cancelled: watch::Sender::new(false),
+            requests: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
+            bytes_received: AtomicU64::new(0),
+        })))
     }
 
-    /// Asks, and reads the answer as JSON.
+    /// Signs in, to find out whether that works. Returns what the token says it allows, if it says.
     ///
     /// # Errors
-    /// What was not answered after all tries that make sense.
-    pub async fn json<T: DeserializeOwned>(&self, request: Request) -> Result<T, GraphError> {
-        Err(GraphError::new(ErrorKind::Unavailable, request.label))
+    /// [`ErrorKind::SignIn`] when the service refuses, [`ErrorKind::Unavailable`] when it cannot be asked.
+    pub async fn sign_in(&self) -> Result<Option<super::auth::Claims>, GraphError> {
+        let token = self.unless_cancelled("sign-in", self.0.auth.token()).await?;
+        Ok(super::auth::claims_of(token.expose()))
+    }
+
+    /// Asks, and reads the answer as JSON. Raw control characters and halves of surrogate pairs, which the service has been
+    /// seen to send, do not spoil it.
+    ///
+    /// # Errors
+    /// What was not answered after all attempts that make sense.
+    pub async fn json<T: DeserializeOwned>(&self, mut request: Request) -> Result<T, GraphError> {
+        request.headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+        let label = request.label;
+        self.whole(&request, JSON_BYTES_MAX, |body| {
+            json::read(&body).map_err(|error| {
+                let error = GraphError::new(ErrorKind::Malformed, label).with(error);
+                match body.is_empty() {
+                    true => error.explained("the answer is empty".into()),
+                    false => error.explained(format!("{} bytes are not the JSON that was expected", body.len())),
+                }
+            })
+        })
+        .await
     }
 
     /// Asks, and returns the whole body, of `max` bytes at most. A body may be empty.
@@ -85,8 +167,7 @@ impl Client {
     /// # Errors
     /// As [`Client::json`]; [`ErrorKind::TooLarge`] when there are more bytes.
     pub async fn bytes(&self, request: Request, max: u64) -> Result<Bytes, GraphError> {
-        let _ = max;
-        Err(GraphError::new(ErrorKind::Unavailable, request.label))
+        self.whole(&request, max, Ok).await
     }
 
     /// Asks, and returns the body as it arrives.
@@ -94,20 +175,234 @@ impl Client {
     /// # Errors
     /// As [`Client::json`].
     pub async fn body(&self, request: Request) -> Result<Body, GraphError> {
-        Err(GraphError::new(ErrorKind::Unavailable, request.label))
+        self.unless_cancelled(request.label, async {
+            let mut course = Course::new(&self.0, &request)?;
+            loop {
+                match course.attempt().await {
+                    Ok(body) => return Ok(body),
+                    Err(failure) => course.recover(failure).await?,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Ends everything that is under way or asked for from now on with [`ErrorKind::Cancelled`].
+    pub fn cancel(&self) {
+        self.0.cancelled.send_replace(true);
     }
 
     /// Returns what went over the wire so far.
     pub fn counters(&self) -> Counters {
-        let Shared {} = &*self.0;
-        Counters::default()
+        Counters {
+            requests: self.0.requests.load(Ordering::Relaxed),
+            throttled: self.0.throttled.load(Ordering::Relaxed),
+            bytes_received: self.0.bytes_received.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Asks until `read` understands the whole answer.
+    async fn whole<T>(
+        &self,
+        request: &Request,
+        max: u64,
+        read: impl Fn(Bytes) -> Result<T, GraphError>,
+    ) -> Result<T, GraphError> {
+        self.unless_cancelled(request.label, async {
+            let mut course = Course::new(&self.0, request)?;
+            loop {
+                let answer = match course.attempt().await {
+                    // The service did what it was asked for: from here on another attempt does it again.
+                    Ok(body) => body.rest(max).await.and_then(&read).map_err(Failure::after_success),
+                    Err(failure) => Err(failure),
+                };
+                match answer {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => course.recover(failure).await?,
+                }
+            }
+        })
+        .await
+    }
+
+    async fn unless_cancelled<T>(
+        &self,
+        label: &'static str,
+        work: impl Future<Output = Result<T, GraphError>>,
+    ) -> Result<T, GraphError> {
+        tokio::select! {
+            biased;
+            () = cancellation(&self.0) => Err(GraphError::new(ErrorKind::Cancelled, label)),
+            result = work => result,
+        }
+    }
+}
+
+async fn cancellation(shared: &Shared) {
+    // The sender lives in the same struct: waiting cannot fail.
+    let _ = shared.cancelled.subscribe().wait_for(|&cancelled| cancelled).await;
+}
+
+/// One request on its way through its attempts.
+struct Course<'a> {
+    shared: &'a Arc<Shared>,
+    request: &'a Request,
+    url: Url,
+    attempts: Attempts,
+    sent: u32,
+}
+
+/// An attempt that failed.
+struct Failure {
+    error: GraphError,
+    fault: Option<Fault>,
+    whose: Whose,
+    /// Whether it may have been carried out all the same.
+    ambiguous: bool,
+    /// Kept until it is known how long others must wait.
+    permit: Option<Permit>,
+}
+
+impl Failure {
+    fn new(error: GraphError, fault: Option<Fault>) -> Self {
+        Self { error, fault, whose: Whose::Scope, ambiguous: false, permit: None }
+    }
+
+    /// An answer that began as a success, and was cut off or made no sense.
+    fn after_success(error: GraphError) -> Self {
+        let fault = (error.is_transient() || error.kind() == ErrorKind::Malformed).then_some(Fault::Broken);
+        Self { ambiguous: true, ..Self::new(error, fault) }
+    }
+
+    /// No answer came.
+    fn in_transport(label: &'static str, error: reqwest::Error) -> Self {
+        let why = match () {
+            () if error.is_timeout() => "no answer in time",
+            () if error.is_connect() => "no connection",
+            () => "the connection broke",
+        };
+        // Without a connection nothing was sent.
+        let ambiguous = !error.is_connect();
+        let error = GraphError::new(ErrorKind::Unavailable, label).explained(why.into()).with(error.without_url());
+        Self { ambiguous, ..Self::new(error, Some(Fault::Broken)) }
+    }
+}
+
+impl<'a> Course<'a> {
+    fn new(shared: &'a Arc<Shared>, request: &'a Request) -> Result<Self, GraphError> {
+        let url = request.resolve(&shared.endpoints)?;
+        Ok(Self { shared, request, url, attempts: Attempts::default(), sent: 0 })
+    }
+
+    /// Sends once.
+    async fn attempt(&mut self) -> Result<Body, Failure> {
+        let Request { scope, size_hint, payload, label, .. } = self.request;
+        let permit = self.shared.gate.enter(scope, *size_hint, payload.len()).await;
+        self.sent += 1;
+        let id = guid(crate::crypto::random());
+        let span = debug_span!("graph", label, client_request_id = id);
+        self.exchange(permit, &id).instrument(span).await
+    }
+
+    async fn exchange(&self, permit: Permit, id: &str) -> Result<Body, Failure> {
+        let (shared, label) = (self.shared, self.request.label);
+        let token = shared.auth.token().await.map_err(|error| Failure::new(error, None))?;
+        let authorization = token.header().ok_or_else(|| {
+            let error = GraphError::new(ErrorKind::SignIn, label).explained("the token is no text".into());
+            Failure::new(error, None)
+        })?;
+        let started = Instant::now();
+        shared.requests.fetch_add(1, Ordering::Relaxed);
+        let response = match self.compose(authorization, id).send().await {
+            Ok(response) => response,
+            Err(error) => return Err(Failure::in_transport(label, error)),
+        };
+        let status = response.status();
+        debug!(attempt = self.sent, status = status.as_u16(), ms = started.elapsed().as_millis() as u64, "answered");
+        if status.is_success() {
+            permit.succeeded();
+            if !has_an_end(&response) {
+                let why = "the answer ends with its connection: it could have been cut off".into();
+                let error = GraphError::new(ErrorKind::Unavailable, label).explained(why);
+                return Err(Failure::after_success(error));
+            }
+            return Ok(Body { shared: Arc::clone(shared), response, label, _permit: permit });
+        }
+        let headers = response.headers().clone();
+        // The words may be missing: the status counts.
+        let body = read_all(response, ERROR_BYTES_MAX, label).await.unwrap_or_default();
+        let Refusal { error, fault, whose, ambiguous } = refusal(self.request, status, &headers, &body);
+        match fault {
+            Some(Fault::Unauthorized) => shared.auth.invalidate(&token),
+            Some(Fault::Throttled(_)) => {
+                shared.throttled.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        Err(Failure { error, fault, whose, ambiguous, permit: Some(permit) })
+    }
+
+    fn compose(&self, authorization: HeaderValue, id: &str) -> reqwest::RequestBuilder {
+        let request = self.request;
+        let mut headers = request.headers.clone();
+        headers.insert(AUTHORIZATION, authorization);
+        headers.insert("client-request-id", HeaderValue::from_str(id).expect("a GUID is a header"));
+        headers.insert("return-client-request-id", HeaderValue::from_static("true"));
+        if let Ok(prefer) = HeaderValue::from_str(&request.prefer.join(", "))
+            && !prefer.is_empty()
+        {
+            headers.insert("prefer", prefer);
+        }
+        if request.scope == Scope::Directory {
+            // A backup gives way to the tenant's own work (Graph: throttling limits, identity and access).
+            headers.insert("x-ms-throttle-priority", HeaderValue::from_static("low"));
+        }
+        let mut builder = self.shared.http.client.request(request.method.clone(), self.url.clone());
+        if let Payload::Bytes(media_type, bytes) = &request.payload {
+            headers.insert(CONTENT_TYPE, media_type.clone());
+            builder = builder.body(bytes.clone());
+        }
+        builder.headers(headers)
+    }
+
+    /// Waits for the next attempt.
+    ///
+    /// # Errors
+    /// The failure, if there is none.
+    async fn recover(&mut self, failure: Failure) -> Result<(), GraphError> {
+        let Failure { error, fault, whose, ambiguous, permit } = failure;
+        let error = if ambiguous && !self.request.replay { error.ambiguous() } else { error };
+        let Some(fault) = fault.filter(|_| !error.is_ambiguous()) else { return Err(error) };
+        let wait = self.attempts.next(&self.shared.retry, fault, Instant::now(), random());
+        if let (Fault::Throttled(hint), Some(permit)) = (fault, permit) {
+            // The gate makes this request wait like all others. When it gives up, the others still must.
+            permit.refused(whose, wait.or(hint).unwrap_or_default());
+            drop(permit);
+            let wait_ms = wait.unwrap_or_default().as_millis() as u64;
+            info!(%error, ?whose, wait_ms, attempt = self.sent, "throttled");
+            return wait.map(drop).ok_or(error);
+        }
+        let Some(wait) = wait else { return Err(error) };
+        warn!(%error, wait_ms = wait.as_millis() as u64, attempt = self.sent, "request failed, trying again");
+        if wait > Duration::ZERO {
+            sleep(wait).await;
+        }
+        Ok(())
     }
 }
 
 /// A body on its way. Keeps its place among the requests in flight until it is dropped.
 pub struct Body {
-    status: u16,
-    headers: HeaderMap,
+    shared: Arc<Shared>,
+    response: Response,
+    label: &'static str,
+    _permit: Permit,
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("label", &self.label).field("status", &self.status()).finish_non_exhaustive()
+    }
 }
 
 impl Body {
@@ -116,16 +411,42 @@ impl Body {
     /// # Errors
     /// A transient one when the body ends early; the caller asks for it again from the start.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, GraphError> {
-        Ok(None)
+        let chunk = tokio::select! {
+            biased;
+            () = cancellation(&self.shared) => return Err(GraphError::new(ErrorKind::Cancelled, self.label)),
+            chunk = self.response.chunk() => chunk.map_err(|error| cut_off(self.label, error))?,
+        };
+        if let Some(chunk) = &chunk {
+            self.shared.bytes_received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        }
+        Ok(chunk)
     }
 
     /// Returns the HTTP status, one of success.
     pub fn status(&self) -> u16 {
-        self.status
+        self.response.status().as_u16()
     }
 
     /// Returns the headers of the answer.
     pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+        self.response.headers()
+    }
+
+    async fn rest(mut self, max: u64) -> Result<Bytes, GraphError> {
+        let first = self.chunk().await?.unwrap_or_default();
+        if first.len() as u64 > max {
+            return Err(too_large(self.label, max));
+        }
+        let Some(second) = self.chunk().await? else { return Ok(first) };
+        let mut body = BytesMut::from(first);
+        let mut next = Some(second);
+        while let Some(chunk) = next {
+            if (body.len() + chunk.len()) as u64 > max {
+                return Err(too_large(self.label, max));
+            }
+            body.extend_from_slice(&chunk);
+            next = self.chunk().await?;
+        }
+        Ok(body.freeze())
     }
 }

@@ -117,4 +117,9 @@ impl Endpoints {
             None => false,
         })
     }
+
+    /// Returns whether neither service is asked over TLS.
+    pub(crate) fn are_unencrypted(&self) -> bool {
+        [&self.login, &self.graph].into_iter().all(|url| url.scheme() == "http")
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 /// What a caller has to know of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,9 +72,11 @@ impl ErrorKind {
     }
 }
 
-/// A failed request. Cheap to move; `Debug` and `Display` hold no content.
+/// A failed request. `Debug` and `Display` hold no content.
+#[derive(Clone)]
 pub struct GraphError(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     label: &'static str,
@@ -85,7 +88,7 @@ struct Inner {
     /// The service's words, which may hold anything.
     detail: Option<Box<str>>,
     ambiguous: bool,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl GraphError {
@@ -112,7 +115,7 @@ impl GraphError {
 
     /// Adds what caused it.
     pub(crate) fn with(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
     }
 
@@ -134,6 +137,11 @@ impl GraphError {
     pub(crate) fn ambiguous(mut self) -> Self {
         self.0.ambiguous = true;
         self
+    }
+
+    /// Returns whether our own words stand in the text.
+    pub(crate) fn has_explanation(&self) -> bool {
+        self.0.explanation.is_some()
     }
 
     /// Returns what a caller has to know of it.

@@ -1,11 +1,14 @@
 //! What is asked for, of which part of the tenant, and whether it may be asked twice.
 
+use super::cloud::Endpoints;
+use super::error::{ErrorKind, GraphError};
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 pub use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::fmt;
 use std::sync::Arc;
+use url::Url;
 
 /// What stays as it is in a path segment: unreserved characters (RFC 3986, 2.3), and `$` for `$value`.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
@@ -206,6 +209,57 @@ impl Request {
         self.size_hint = Some(bytes);
         self
     }
+}
+
+impl Request {
+    /// Returns the URL it goes to.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] for a link that leads to another host or has an empty segment, as one with an empty user id
+    /// (`/users//messages`) has been seen to; and for a path with an empty segment, which an empty id makes.
+    pub(crate) fn resolve(&self, endpoints: &Endpoints) -> Result<Url, GraphError> {
+        let malformed = |why: &str| GraphError::new(ErrorKind::Malformed, self.label).explained(why.into());
+        let (version, path) = match &self.target {
+            Target::Path(path) => ("v1.0", path),
+            Target::Beta(path) => ("beta", path),
+            Target::Link(link) => {
+                let url = Url::parse(link).map_err(|_| malformed("a link is no URL"))?;
+                let graph = endpoints.graph();
+                let place = |url: &Url| {
+                    (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default())
+                };
+                if place(&url) != place(graph) || !url.username().is_empty() || url.password().is_some() {
+                    return Err(malformed("a link leads to another host"));
+                }
+                if has_strange_segment(link.split_once("://").map_or("", |(_, rest)| rest)) {
+                    return Err(malformed("a link has an empty part"));
+                }
+                if !self.query.is_empty() {
+                    return Err(malformed("a link takes no query"));
+                }
+                return Ok(url);
+            }
+        };
+        if !path.starts_with('/') || has_strange_segment(path) {
+            return Err(malformed("a path has an empty part"));
+        }
+        let mut text = format!("{}/{version}{path}", endpoints.graph_root());
+        if !self.query.is_empty() {
+            text.push(if path.contains('?') { '&' } else { '?' });
+            text.push_str(&self.query);
+        }
+        Url::parse(&text).map_err(|_| malformed("a path makes no URL"))
+    }
+}
+
+/// Returns whether a path has a segment that leads elsewhere than it seems: an empty one, but for the last, or one of dots.
+fn has_strange_segment(path: &str) -> bool {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let segments: Vec<_> = path.split('/').collect();
+    let (last, others) = segments.split_last().expect("splitting gives at least one part");
+    let is_dots = |segment: &str| matches!(&*segment.to_ascii_lowercase().replace("%2e", "."), "." | "..");
+    others.iter().any(|segment| segment.is_empty() || is_dots(segment)) || is_dots(last)
 }
 
 impl fmt::Debug for Request {

@@ -1,6 +1,31 @@
-//! When a request may leave.
+//! When a request may leave, so that the service never has to refuse it.
+//!
+//! Every request waits at the [`Gate`] for a [`Permit`] and keeps it until its answer was read. The gate knows the
+//! published limits (Graph: throttling limits) and learns from refusals:
+//!
+//! - of one mailbox no more than four requests are in flight, and no more leave in ten minutes, nor carry more bytes in
+//!   five, than the service takes; a mailbox that refuses a request gets one place less for a while;
+//! - of the whole tenant no more requests are in flight than a window, which grows by one for each window full of
+//!   successes and is halved when the service refuses a request in the name of the tenant;
+//! - a refusal keeps those waiting that it speaks of, for as long as it says: a mailbox, the directory or the tenant;
+//! - mailboxes take turns. One that must wait holds up no other.
+//!
+//! Left to others: what a refusal is ([`super::answer`]) and how long to wait where it does not say ([`super::retry`]).
 
+mod schedule;
+mod window;
+
+use super::request::Scope;
+use parking_lot::Mutex;
+use schedule::{Load, Place, Schedule};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+/// Requests to one mailbox at the same time that the service takes, whatever is configured.
+pub const MAILBOX_CONCURRENCY_MAX: usize = 4;
 
 /// What the service allows. The published numbers; Microsoft changes them without notice, so all can be replaced.
 #[derive(Debug, Clone, PartialEq)]
@@ -9,7 +34,7 @@ pub struct Limits {
     pub mailbox_requests: u32,
     /// The time in which they are counted.
     pub mailbox_window: Duration,
-    /// Requests to one mailbox at the same time; never more than four.
+    /// Requests to one mailbox at the same time; never more than [`MAILBOX_CONCURRENCY_MAX`].
     pub mailbox_concurrency: usize,
     /// Bytes sent to one mailbox in [`Limits::upload_window`].
     pub upload_bytes: u64,
@@ -26,12 +51,144 @@ impl Default for Limits {
         Self {
             mailbox_requests: 10_000,
             mailbox_window: Duration::from_secs(600),
-            mailbox_concurrency: 4,
+            mailbox_concurrency: MAILBOX_CONCURRENCY_MAX,
             upload_bytes: 150_000_000,
             upload_window: Duration::from_secs(300),
             // 3,500 resource units, the allowance of the smallest tenants, at 3 a request, the dearest that are made here.
             directory_requests: 1_166,
             directory_window: Duration::from_secs(10),
         }
+    }
+}
+
+/// Whom a refusal speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The mailbox, or the directory, that was asked.
+    Scope,
+    /// Everything this application asks of the tenant.
+    Tenant,
+}
+
+/// Lets requests leave when they may.
+pub(crate) struct Gate {
+    state: Mutex<State>,
+}
+
+struct State {
+    schedule: Schedule,
+    /// Those who wait, by their place's number.
+    waiting: BTreeMap<u64, Arc<Notify>>,
+    /// The one of them who sleeps until the time at which somebody may go, on behalf of all.
+    keeper: Option<(u64, Instant)>,
+}
+
+impl State {
+    /// Lets everybody go who may, and sees to it that somebody looks again when more may.
+    fn dispatch(&mut self, now: Instant) {
+        for (_, number) in self.schedule.dispatch(now) {
+            if let Some(notify) = self.waiting.remove(&number) {
+                notify.notify_one();
+            }
+        }
+        self.keeper = self.keeper.filter(|(number, _)| self.waiting.contains_key(number));
+        let Some(wake) = self.schedule.next_wake(now) else { return };
+        if self.keeper.is_some_and(|(_, until)| until <= wake) {
+            return;
+        }
+        let number = self.keeper.map(|(number, _)| number).or_else(|| self.waiting.keys().next().copied());
+        if let Some(number) = number {
+            self.keeper = Some((number, wake));
+            self.waiting[&number].notify_one();
+        }
+    }
+}
+
+impl Gate {
+    pub(crate) fn new(concurrency: usize, limits: Limits) -> Arc<Self> {
+        let schedule = Schedule::new(concurrency, limits, Instant::now());
+        Arc::new(Self { state: Mutex::new(State { schedule, waiting: BTreeMap::new(), keeper: None }) })
+    }
+
+    /// Waits until a request to `scope` may leave, which carries `upload` bytes and brings about `size_hint`.
+    pub(crate) async fn enter(self: &Arc<Self>, scope: &Scope, size_hint: Option<u64>, upload: u64) -> Permit {
+        let notify = Arc::new(Notify::new());
+        let mut waiter = {
+            let mut state = self.state.lock();
+            let now = Instant::now();
+            let place = state.schedule.enqueue(now, scope, Load { size_hint, upload });
+            state.waiting.insert(place.1, Arc::clone(&notify));
+            state.dispatch(now);
+            Waiter { gate: Arc::clone(self), scope: scope.clone(), place, is_done: false }
+        };
+        loop {
+            let alarm = {
+                let state = self.state.lock();
+                if !state.waiting.contains_key(&waiter.place.1) {
+                    break;
+                }
+                state.keeper.filter(|&(number, _)| number == waiter.place.1).map(|(_, until)| until)
+            };
+            tokio::select! {
+                () = notify.notified() => {}
+                () = sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {
+                    let mut state = self.state.lock();
+                    state.keeper = None;
+                    state.dispatch(Instant::now());
+                }
+            }
+        }
+        waiter.is_done = true;
+        Permit { gate: Arc::clone(self), scope: scope.clone(), sent: Instant::now() }
+    }
+}
+
+/// One who waits. Dropped before its time, it leaves no trace.
+struct Waiter {
+    gate: Arc<Gate>,
+    scope: Scope,
+    place: Place,
+    is_done: bool,
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        let mut state = self.gate.state.lock();
+        state.waiting.remove(&self.place.1);
+        if !state.schedule.withdraw(&self.scope, self.place) {
+            // It was let go, and never knew.
+            state.schedule.finish(&self.scope);
+        }
+        state.dispatch(Instant::now());
+    }
+}
+
+/// The right of one request to be in flight, until it is dropped.
+pub(crate) struct Permit {
+    gate: Arc<Gate>,
+    scope: Scope,
+    sent: Instant,
+}
+
+impl Permit {
+    /// Says that the service took the request.
+    pub(crate) fn succeeded(&self) {
+        self.gate.state.lock().schedule.succeeded(&self.scope);
+    }
+
+    /// Says that the service refused the request, and that `whose` others shall not ask for `wait`.
+    pub(crate) fn refused(&self, whose: Whose, wait: Duration) {
+        self.gate.state.lock().schedule.refused(&self.scope, whose, self.sent, Instant::now(), wait);
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.gate.state.lock();
+        state.schedule.finish(&self.scope);
+        state.dispatch(Instant::now());
     }
 }

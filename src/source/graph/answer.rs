@@ -1,0 +1,193 @@
+//! Reads the service's errors: a status, headers and, most of the time, a code in an envelope (Graph: error responses).
+//!
+//! Decided by codes and statuses. The words of a message count in two cases only, for which the service has no code.
+
+use super::error::{ErrorKind, GraphError};
+use super::request::{Request, Scope};
+use super::retry::{Fault, retry_after};
+use super::throttle::Whose;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Of an error's words so much is kept.
+const DETAIL_BYTES_MAX: usize = 1_000;
+/// Errors within errors are followed so far.
+const ENVELOPE_DEPTH_MAX: usize = 8;
+
+/// What the service refused, and what may help.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) error: GraphError,
+    /// Whether to ask again.
+    pub(super) fault: Option<Fault>,
+    /// Of whom a refusal for want of capacity speaks.
+    pub(super) whose: Whose,
+    /// Whether it may have been carried out all the same.
+    pub(super) ambiguous: bool,
+}
+
+/// The codes and the words of an error's envelope, the outermost first.
+#[derive(Debug, Default)]
+struct Envelope {
+    codes: Vec<String>,
+    message: String,
+}
+
+impl Envelope {
+    /// Reads a body, which may be anything.
+    fn read(body: &[u8]) -> Self {
+        let mut envelope = Self::default();
+        let Ok(value) = serde_json::from_slice::<Value>(body) else { return envelope };
+        let mut level = &value["error"];
+        // Services behind Graph answer in the form of OAuth at times.
+        if let Some(code) = level.as_str() {
+            envelope.push(code);
+            envelope.message = value["error_description"].as_str().unwrap_or_default().to_owned();
+        }
+        envelope.message.push_str(level["message"].as_str().unwrap_or_default());
+        for _ in 0..ENVELOPE_DEPTH_MAX {
+            envelope.push(level["code"].as_str().unwrap_or_default());
+            for detail in level["details"].as_array().into_iter().flatten() {
+                envelope.push(detail["code"].as_str().unwrap_or_default());
+            }
+            // Both spellings occur (Graph: error resource type).
+            level = if level["innerError"].is_object() { &level["innerError"] } else { &level["innererror"] };
+            if !level.is_object() {
+                break;
+            }
+        }
+        envelope
+    }
+
+    /// Notes a code, if it is one: what else a service may put there has no business in a log.
+    fn push(&mut self, code: &str) {
+        let is_code = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+        if !code.is_empty() && code.len() <= 64 && code.bytes().all(is_code) {
+            self.codes.push(code.to_owned());
+        }
+    }
+}
+
+/// What a code means, in lower case; `None` for one that says no more than its status.
+fn kind_of(code: &str, request: &Request) -> Option<ErrorKind> {
+    let in_mailbox = matches!(request.scope, Scope::Mailbox(_));
+    Some(match code {
+        "syncstatenotfound" | "resyncrequired" | "syncstateinvalid" => ErrorKind::Resync,
+        "mailboxnotenabledforrestapi" | "errorinvaliduser" => ErrorKind::NoMailbox,
+        // The same user has been seen to be answered now with this, now with `MailboxNotEnabledForRESTAPI`; the one below is
+        // what unlicensed users get.
+        "resourcenotfound" if in_mailbox => ErrorKind::NoMailbox,
+        "authenticationerror" if in_mailbox => ErrorKind::NoMailbox,
+        "erroritemnotfound" | "itemnotfound" | "notfound" | "resourcenotfound" | "request_resourcenotfound" => {
+            ErrorKind::NotFound
+        }
+        "errorsyncfoldernotfound" => ErrorKind::NotFound,
+        "erroraccessdenied" | "accessdenied" => ErrorKind::Denied,
+        "authorization_requestdenied" => ErrorKind::MissingPermission,
+        "errorquotaexceeded" | "quotalimitreached" => ErrorKind::QuotaExceeded,
+        "errorcorruptdata" | "errorcannotopenfileattachment" => ErrorKind::ItemCorrupt,
+        // Of something that is read; of something that is written it is our mistake.
+        "errorinvalidrecipients" if request.method == Method::GET => ErrorKind::ItemCorrupt,
+        "errorfolderexists" | "namealreadyexists" | "errorirresolvableconflict" => ErrorKind::Conflict,
+        "resourcelocked" | "notallowed" => ErrorKind::Locked,
+        "errormessagesizeexceeded" => ErrorKind::TooLarge,
+        "applicationthrottled" | "toomanyrequests" | "activitylimitreached" => ErrorKind::Throttled,
+        _ => return None,
+    })
+}
+
+/// Returns what `status`, `headers` and `body` refuse of `request`.
+pub(super) fn refusal(request: &Request, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
+    let envelope = Envelope::read(body);
+    let known = envelope.codes.iter().rev().find_map(|code| {
+        let kind = kind_of(&code.to_ascii_lowercase(), request)?;
+        Some((kind, code.as_str()))
+    });
+    let (kind, code) = match known {
+        Some((kind, code)) => (Some(kind), Some(code)),
+        None => (None, envelope.codes.last().map(String::as_str)),
+    };
+    let wait = wait_of(headers);
+    let (kind, fault) = judge(status, kind, code, &envelope.message, wait, body.is_empty());
+    let is_server_error = status.is_server_error() && !matches!(fault, Some(Fault::Throttled(_)));
+    let mut error = GraphError::new(kind, request.label).answered(
+        status.as_u16(),
+        code,
+        headers.get("request-id").and_then(|id| id.to_str().ok()).filter(|id| is_id(id)),
+    );
+    if !envelope.message.is_empty() {
+        error = error.detailed(shorten(&envelope.message));
+    }
+    Refusal { error, fault, whose: whose_of(request, headers), ambiguous: is_server_error }
+}
+
+/// Returns the kind of a failure, and whether it may pass.
+fn judge(
+    status: StatusCode,
+    kind: Option<ErrorKind>,
+    code: Option<&str>,
+    message: &str,
+    wait: Option<Duration>,
+    is_empty: bool,
+) -> (ErrorKind, Option<Fault>) {
+    if matches!(status.as_u16(), 429 | 509) || kind == Some(ErrorKind::Throttled) || (status == 503 && wait.is_some()) {
+        return (ErrorKind::Throttled, Some(Fault::Throttled(wait)));
+    }
+    if message.contains("Parameter 'DeltaToken' not supported for this request") {
+        return (ErrorKind::DeltaUnsupported, None);
+    }
+    if message.contains("IO error during request payload read") {
+        return (ErrorKind::Unavailable, Some(Fault::Broken));
+    }
+    match kind {
+        // The service has been seen to take it back a moment later.
+        Some(ErrorKind::ItemCorrupt) => return (ErrorKind::ItemCorrupt, Some(Fault::Doubtful)),
+        Some(kind) => return (kind, None),
+        None => {}
+    }
+    match status.as_u16() {
+        401 => (ErrorKind::SignIn, Some(Fault::Unauthorized)),
+        403 => (ErrorKind::Denied, None),
+        404 => (ErrorKind::NotFound, (is_empty || code.is_none()).then_some(Fault::Doubtful)),
+        408 => (ErrorKind::Unavailable, Some(Fault::Broken)),
+        409 | 412 => (ErrorKind::Conflict, None),
+        410 => (ErrorKind::Resync, None),
+        413 => (ErrorKind::TooLarge, None),
+        423 => (ErrorKind::Locked, None),
+        501 => (ErrorKind::BadRequest, None),
+        507 => (ErrorKind::QuotaExceeded, None),
+        300..=399 => (ErrorKind::Malformed, None),
+        500.. => (ErrorKind::Unavailable, Some(Fault::Broken)),
+        _ => (ErrorKind::BadRequest, None),
+    }
+}
+
+/// Returns how long the headers say to wait: the longer of what the two that may speak of it say.
+fn wait_of(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let date = text(DATE.as_str());
+    let after = text(RETRY_AFTER.as_str()).and_then(|value| retry_after(value, date));
+    let remaining = text("ratelimit-remaining").and_then(|value| value.trim().parse::<u64>().ok());
+    let reset = text("ratelimit-reset").filter(|_| remaining == Some(0)).and_then(|value| retry_after(value, date));
+    after.max(reset)
+}
+
+/// Returns of whom a refusal speaks. What is asked of a mailbox counts for that mailbox alone, unless the service names
+/// a limit of the application or the tenant: `x-ms-throttle-scope: Tenant_Application/ReadWrite/<app>/<tenant>`
+/// (Graph: throttling limits). The directory's limits are all of that kind.
+fn whose_of(request: &Request, headers: &HeaderMap) -> Whose {
+    let scope = headers.get("x-ms-throttle-scope").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let named = scope.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    let is_wide = named.starts_with("tenant") || named.starts_with("application");
+    if is_wide && matches!(request.scope, Scope::Mailbox(_)) { Whose::Tenant } else { Whose::Scope }
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+fn shorten(text: &str) -> &str {
+    &text[..text.floor_char_boundary(DETAIL_BYTES_MAX)]
+}

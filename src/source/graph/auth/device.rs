@@ -1,0 +1,113 @@
+//! Signing in on another device: a code is shown here and typed there (RFC 8628; Entra: device authorization grant).
+
+use super::oauth::{self, NoToken};
+use super::{SignedIn, delegated_scope, remember};
+use crate::source::graph::client::Connection;
+use crate::source::graph::error::{ErrorKind, GraphError};
+use crate::source::graph::http::Http;
+use crate::source::graph::retry::RetryPolicy;
+use serde::Deserialize;
+use std::fmt;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+use zeroize::Zeroizing;
+
+/// How much longer to wait between two questions when the service asks to slow down (RFC 8628, 3.5).
+const SLOW_DOWN: Duration = Duration::from_secs(5);
+/// The interval where the service names none (RFC 8628, 3.2), and one to go on asking in vain at.
+const INTERVAL_DEFAULT_S: u64 = 5;
+
+/// What somebody must be shown.
+#[derive(Clone)]
+pub struct Prompt {
+    /// The code to type.
+    pub user_code: String,
+    /// The page to type it on.
+    pub verification_uri: String,
+    /// Both in a sentence of the service's.
+    pub message: String,
+    /// How long there is for it.
+    pub expires_in: Duration,
+}
+
+impl fmt::Debug for Prompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prompt").field("expires_in", &self.expires_in).finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct DeviceText {
+    device_code: String,
+    user_code: String,
+    #[serde(alias = "verification_url")]
+    verification_uri: String,
+    expires_in: u64,
+    #[serde(default = "interval_default")]
+    interval: u64,
+    #[serde(default)]
+    message: String,
+}
+
+fn interval_default() -> u64 {
+    INTERVAL_DEFAULT_S
+}
+
+/// Signs somebody in: calls `show` with what they must do, waits until they did, and keeps their sign-in in the token cache
+/// of `connection`.
+///
+/// # Errors
+/// [`ErrorKind::SignIn`] when they declined, were refused or took too long; [`GraphError::detail`] has the service's words.
+pub async fn sign_in(connection: &Connection, show: impl FnOnce(&Prompt)) -> Result<SignedIn, GraphError> {
+    super::cache_of(connection)?;
+    let (http, policy) = (Http::new(connection)?, RetryPolicy::default());
+    let client_id = connection.credential.client_id();
+    let url = |operation| connection.endpoints.oauth(&connection.tenant_id, operation);
+    let form = [("client_id", client_id), ("scope", &delegated_scope(connection))];
+    let body = oauth::post(&http, &policy, &url("devicecode"), &form).await?;
+    let text: DeviceText = serde_json::from_slice(&body).map_err(|_| {
+        GraphError::new(ErrorKind::Malformed, "sign-in").explained("the answer is no device code".into())
+    })?;
+    let device_code = Zeroizing::new(text.device_code);
+    let expires_in = Duration::from_secs(text.expires_in);
+    let deadline = Instant::now() + expires_in;
+    let message = match text.message.is_empty() {
+        false => text.message,
+        true => format!("To sign in, open {} and enter the code {}", text.verification_uri, text.user_code),
+    };
+    show(&Prompt { user_code: text.user_code, verification_uri: text.verification_uri, message, expires_in });
+
+    let form = [
+        ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
+        ("client_id", client_id),
+        ("device_code", &device_code),
+    ];
+    let mut interval = Duration::from_secs(text.interval.max(1));
+    loop {
+        sleep(interval).await;
+        if Instant::now() >= deadline {
+            return Err(too_late());
+        }
+        match oauth::token(&http, &policy, &url("token"), &form).await {
+            Ok(grant) => return remember(connection, grant),
+            Err(NoToken::Refused(refused)) => match &*refused.word {
+                "authorization_pending" => debug!("nobody entered the code yet"),
+                "slow_down" => interval += SLOW_DOWN,
+                "expired_token" => return Err(too_late()),
+                "authorization_declined" | "access_denied" => {
+                    return Err(refused.error.explained("the sign-in was declined".into()));
+                }
+                _ => return Err(refused.error),
+            },
+            // Somebody may be typing the code just now: what passes until the code ends is waited for.
+            Err(NoToken::Failed(error)) if error.is_transient() => debug!(%error, "the token endpoint did not answer"),
+            Err(NoToken::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+fn too_late() -> GraphError {
+    let why = "nobody entered the code in time: start again (a code has been seen to work for only five minutes)";
+    GraphError::new(ErrorKind::SignIn, "sign-in").explained(why.into())
+}

@@ -1,0 +1,176 @@
+//! The token endpoint (Entra: OAuth 2.0 on the identity platform): one question, one answer, and asking again.
+
+use super::aadsts;
+use crate::source::graph::error::{ErrorKind, GraphError};
+use crate::source::graph::http::{Http, read_all};
+use crate::source::graph::retry::{Attempts, Fault, RetryPolicy, random, retry_after};
+use reqwest::header::{DATE, RETRY_AFTER};
+use serde::Deserialize;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, warn};
+use zeroize::Zeroizing;
+
+/// An answer of the token endpoint is a few kilobytes; tokens with many groups are larger.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// What was granted.
+pub(super) struct Grant {
+    pub(super) access_token: Zeroizing<String>,
+    pub(super) lifetime: Duration,
+    pub(super) refresh_token: Option<Zeroizing<String>>,
+    /// The permissions of a delegated sign-in.
+    pub(super) scope: String,
+}
+
+/// What was refused, in the words of RFC 6749, 5.2.
+pub(super) struct Refused {
+    /// Such as `invalid_grant`.
+    pub(super) word: String,
+    pub(super) error: GraphError,
+}
+
+/// Why there is no token.
+pub(super) enum NoToken {
+    /// The service says no.
+    Refused(Refused),
+    /// The service could not be asked.
+    Failed(GraphError),
+}
+
+impl From<NoToken> for GraphError {
+    fn from(reason: NoToken) -> Self {
+        match reason {
+            NoToken::Refused(refused) => refused.error,
+            NoToken::Failed(error) => error,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct GrantText {
+    access_token: String,
+    expires_in: u64,
+    refresh_token: Option<String>,
+    #[serde(default)]
+    scope: String,
+}
+
+#[derive(Deserialize)]
+struct RefusedText {
+    error: String,
+    #[serde(default)]
+    error_description: String,
+    #[serde(default)]
+    error_codes: Vec<u64>,
+}
+
+/// Asks for a token at `url`, again where that may help.
+pub(super) async fn token(
+    http: &Http,
+    policy: &RetryPolicy,
+    url: &str,
+    form: &[(&str, &str)],
+) -> Result<Grant, NoToken> {
+    let body = post(http, policy, url, form).await?;
+    let text: GrantText = serde_json::from_slice(&body).map_err(|_| NoToken::Failed(malformed()))?;
+    Ok(Grant {
+        access_token: Zeroizing::new(text.access_token),
+        lifetime: Duration::from_secs(text.expires_in),
+        refresh_token: text.refresh_token.map(Zeroizing::new),
+        scope: text.scope,
+    })
+}
+
+fn malformed() -> GraphError {
+    GraphError::new(ErrorKind::Malformed, "sign-in").explained("the answer is no token".into())
+}
+
+/// Posts `form` to `url` and returns the body of a success.
+pub(super) async fn post(
+    http: &Http,
+    policy: &RetryPolicy,
+    url: &str,
+    form: &[(&str, &str)],
+) -> Result<Zeroizing<Vec<u8>>, NoToken> {
+    let mut attempts = Attempts::default();
+    loop {
+        let (fault, error) = match attempt(http, url, form).await? {
+            Ok(body) => return Ok(body),
+            Err(passing) => passing,
+        };
+        match attempts.next(policy, fault, Instant::now(), random()) {
+            Some(wait) => {
+                warn!(%error, wait_ms = wait.as_millis() as u64, "sign-in failed, trying again");
+                sleep(wait).await;
+            }
+            None => return Err(NoToken::Failed(error)),
+        }
+    }
+}
+
+type Passing = (Fault, GraphError);
+
+/// Posts once. The inner error is one that may pass.
+async fn attempt(
+    http: &Http,
+    url: &str,
+    form: &[(&str, &str)],
+) -> Result<Result<Zeroizing<Vec<u8>>, Passing>, NoToken> {
+    let broken = |error: reqwest::Error| {
+        let error = GraphError::new(ErrorKind::Unavailable, "sign-in").with(error.without_url());
+        (Fault::Broken, error)
+    };
+    let response = match http.client.post(url).form(form).send().await {
+        Ok(response) => response,
+        Err(error) => return Ok(Err(broken(error))),
+    };
+    let status = response.status();
+    let text = |name| response.headers().get(name).and_then(|value: &reqwest::header::HeaderValue| value.to_str().ok());
+    let wait = text(RETRY_AFTER).and_then(|value| retry_after(value, text(DATE)));
+    let body = match read_all(response, ANSWER_BYTES_MAX, "sign-in").await {
+        Ok(body) => Zeroizing::new(body.to_vec()),
+        Err(error) if error.is_transient() => return Ok(Err((Fault::Broken, error))),
+        Err(error) => return Err(NoToken::Failed(error)),
+    };
+    debug!(status = status.as_u16(), "token endpoint answered");
+    if status.is_success() {
+        // A body that was cut off where nobody noticed.
+        return match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
+            Ok(_) => Ok(Ok(body)),
+            Err(_) => Ok(Err((Fault::Broken, malformed()))),
+        };
+    }
+    let error = |kind| GraphError::new(kind, "sign-in").answered(status.as_u16(), None, None);
+    if status == 429 || (status == 503 && wait.is_some()) {
+        return Ok(Err((Fault::Throttled(wait), error(ErrorKind::Throttled))));
+    }
+    match serde_json::from_slice::<RefusedText>(&body) {
+        // RFC 6749 has this word for a service that is busy.
+        Ok(refused) if !status.is_server_error() && refused.error != "temporarily_unavailable" => {
+            Err(NoToken::Refused(refusal(status.as_u16(), refused)))
+        }
+        _ if status.is_server_error() || status == 408 || status.is_client_error() => {
+            // A gateway on the way answers in a form of its own, and is gone a moment later, more often than not.
+            Ok(Err((Fault::Broken, error(ErrorKind::Unavailable))))
+        }
+        _ => Err(NoToken::Failed(error(ErrorKind::Malformed))),
+    }
+}
+
+fn refusal(status: u16, refused: RefusedText) -> Refused {
+    let number = refused.error_codes.first();
+    let code = match number {
+        Some(number) => format!("AADSTS{number}"),
+        None => {
+            refused.error.chars().filter(|letter| letter.is_ascii_alphanumeric() || *letter == '_').take(64).collect()
+        }
+    };
+    let mut error = GraphError::new(ErrorKind::SignIn, "sign-in")
+        .answered(status, Some(&code), None)
+        .detailed(&refused.error_description);
+    if let Some(advice) = number.and_then(|&number| aadsts::advice(number)) {
+        error = error.explained(advice.into());
+    }
+    Refused { word: refused.error, error }
+}

@@ -1,0 +1,103 @@
+//! What carries requests: one pool of connections, with limits on everything that could hang or swell.
+
+use super::client::Connection;
+use super::error::{ErrorKind, GraphError};
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use reqwest::{Proxy, Response, Version, redirect};
+use std::time::Duration;
+
+/// How the service sees us (SharePoint: avoid getting throttled, "decorate your traffic"): undecorated traffic is served last.
+const USER_AGENT: &str = concat!("ISV|Strongroom|Strongroom/", env!("CARGO_PKG_VERSION"));
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long nothing may arrive. Graph's own gateway gives up after about a minute and a half.
+const SILENCE_MAX: Duration = Duration::from_secs(100);
+const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Connections to the services of one tenant.
+#[derive(Clone)]
+pub(crate) struct Http {
+    pub(crate) client: reqwest::Client,
+}
+
+impl Http {
+    pub(crate) fn new(connection: &Connection) -> Result<Self, GraphError> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(USER_AGENT)
+            .gzip(true)
+            // A redirect would take the token with it, and Graph has none but to other services.
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(CONNECT_TIME_MAX)
+            .read_timeout(SILENCE_MAX)
+            .pool_idle_timeout(IDLE_TIME_MAX);
+        let unusable = |what: &str, error: reqwest::Error| {
+            GraphError::new(ErrorKind::BadRequest, "connecting").explained(what.into()).with(error.without_url())
+        };
+        if let Some(proxy) = &connection.proxy {
+            let proxy = Proxy::all(proxy.clone()).map_err(|error| unusable("the proxy cannot be used", error))?;
+            builder = builder.proxy(proxy);
+        } else if connection.endpoints.are_local() {
+            builder = builder.no_proxy();
+        }
+        if connection.endpoints.are_unencrypted() {
+            // Nothing is encrypted, so a machine without certificates of authorities will do.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder.build().map_err(|error| unusable("no connections can be made", error))?;
+        Ok(Self { client })
+    }
+}
+
+/// Returns whether it can be told from the headers, or from the protocol, where a body ends. One that ends with its
+/// connection could have been cut off anywhere; HTTP allows it, and it would be silent loss.
+pub(crate) fn has_an_end(response: &Response) -> bool {
+    let headers = response.headers();
+    let is_length_known = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
+    // The length of a body that was unpacked on the way is gone; its packing has an end of its own.
+    let is_last = response.version() == Version::HTTP_10 || says_close(headers);
+    response.version() >= Version::HTTP_2 || is_length_known || !is_last || response.content_length() == Some(0)
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.any(|value| value.split(',').any(|word| word.trim().eq_ignore_ascii_case("close")))
+}
+
+/// Returns the whole body of `response`, of `max` bytes at most.
+pub(crate) async fn read_all(mut response: Response, max: u64, label: &'static str) -> Result<Bytes, GraphError> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| cut_off(label, error))? {
+        if (body.len() + chunk.len()) as u64 > max {
+            return Err(too_large(label, max));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.freeze())
+}
+
+pub(crate) fn cut_off(label: &'static str, error: reqwest::Error) -> GraphError {
+    GraphError::new(ErrorKind::Unavailable, label).explained("the answer was cut off".into()).with(error.without_url())
+}
+
+pub(crate) fn too_large(label: &'static str, max: u64) -> GraphError {
+    GraphError::new(ErrorKind::TooLarge, label).explained(format!("the answer has more than {max} bytes"))
+}
+
+/// Returns `random` as a version 4 GUID (RFC 9562).
+pub(crate) fn guid(random: [u8; 16]) -> String {
+    let n = u128::from_be_bytes(random) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{n:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guids_are_of_version_four() {
+        assert_eq!(guid([0; 16]), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(guid([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+}

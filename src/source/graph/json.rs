@@ -1,0 +1,98 @@
+//! Reads JSON that is almost JSON.
+//!
+//! Stored mail may hold control characters, which the service has been seen to pass on raw inside strings, and halves of
+//! surrogate pairs, where a text was cut in the middle of a character. Neither is JSON (RFC 8259), and neither is a
+//! reason to lose a page of messages.
+
+use serde::de::DeserializeOwned;
+use std::fmt::Write;
+
+/// Reads `body` as JSON, and if it is none, what it becomes with control characters escaped, halves of surrogate pairs and bytes
+/// that are no UTF-8 replaced by U+FFFD.
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(body).or_else(|error| match mend(body) {
+        Some(mended) => serde_json::from_str(&mended),
+        None => Err(error),
+    })
+}
+
+/// Returns `body` with its strings mended, or `None` if that changes nothing.
+fn mend(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(body);
+    let mut mended = String::with_capacity(text.len() + 64);
+    let mut rest = &*text;
+    let mut in_string = false;
+    while let Some(letter) = rest.chars().next() {
+        let mut len = letter.len_utf8();
+        match letter {
+            '"' => {
+                in_string = !in_string;
+                mended.push('"');
+            }
+            '\\' if in_string => {
+                len = escape_len(rest);
+                let escape = &rest[..len];
+                mended.push_str(if is_half(escape) { "\\ufffd" } else { escape });
+            }
+            letter if in_string && letter < ' ' => {
+                write!(mended, "\\u{:04x}", u32::from(letter)).expect("writing to a string cannot fail");
+            }
+            letter => mended.push(letter),
+        }
+        rest = &rest[len..];
+    }
+    (mended.as_bytes() != body).then_some(mended)
+}
+
+/// Returns the code unit that `text` begins with as `\uXXXX`.
+fn unit(text: &str) -> Option<u16> {
+    u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
+}
+
+/// Returns how long the escape is that `text` begins with; a pair of surrogates is one.
+fn escape_len(text: &str) -> usize {
+    match unit(text) {
+        Some(0xd800..0xdc00) if matches!(unit(&text[6..]), Some(0xdc00..0xe000)) => 12,
+        Some(_) => 6,
+        // The backslash and what it escapes, of whatever length.
+        None => text.chars().take(2).map(char::len_utf8).sum(),
+    }
+}
+
+fn is_half(escape: &str) -> bool {
+    escape.len() == 6 && matches!(unit(escape), Some(0xd800..0xe000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn strings_are_mended() {
+        let read = |text: &[u8]| read::<Value>(text).ok();
+        assert_eq!(read(b"{\"a\":\"x\x01\ny\"}"), Some(json!({ "a": "x\u{1}\ny" })));
+        assert_eq!(read(br#"["\ud83d"]"#), Some(json!(["\u{fffd}"])));
+        assert_eq!(
+            read(br#"["\ude00x","\ud83d\ude00","\\ud83d","\ud83d\n"]"#),
+            Some(json!(["\u{fffd}x", "😀", "\\ud83d", "\u{fffd}\n"]))
+        );
+        assert_eq!(read(b"[\"\xff\"]"), Some(json!(["\u{fffd}"])));
+        // What control characters there are between values is none of our business.
+        assert_eq!(read(b"{\"a\":1\x01}"), None);
+        for broken in [&b""[..], b"{\"a\":\"x\n", b"{\"a\":\"\\", b"[\"\\ud83d", b"[\"\\u12", b"<html>"] {
+            assert_eq!(read(broken), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sound_json_is_what_it_was(text in "\\PC*", bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let value = json!({ "text": text });
+            prop_assert_eq!(mend(value.to_string().as_bytes()), None);
+            prop_assert_eq!(read::<Value>(value.to_string().as_bytes()).unwrap(), value);
+            let _ = mend(&bytes);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Who goes next: the rules of [`super::Gate`] without waiting and without locks. Time is an argument.
+
+use super::window::Window;
+use super::{Limits, MAILBOX_CONCURRENCY_MAX, Whose};
+use crate::source::graph::request::Scope;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Share of a limit that is used, in percent. The service counts when a request arrives, not when it left; the rest is for
+/// those that met on the way.
+const USED_PERCENT: u64 = 96;
+/// After so many requests without a refusal a mailbox that refused one gets a place back: were they to end in one more
+/// refusal, that would be half a percent.
+const SUCCESSES_PER_PLACE: u32 = 200;
+/// Lanes are looked through for forgotten ones when so many were added.
+const LANES_PER_SWEEP: usize = 256;
+
+/// Place in the queue of a lane: unknown sizes first, then the largest, then the order of arrival.
+pub(super) type Place = (Option<Reverse<u64>>, u64);
+
+/// What a request is about to do, as far as the rules care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Roughly how many bytes the answer will have.
+    pub(super) size_hint: Option<u64>,
+    /// How many bytes it carries.
+    pub(super) upload: u64,
+}
+
+/// Requests that wait and requests in flight, and since when.
+pub(super) struct Schedule {
+    limits: Limits,
+    origin: Instant,
+    in_flight: usize,
+    window: AdaptiveWindow,
+    fence: Option<Instant>,
+    lanes: HashMap<Scope, Lane>,
+    /// Lanes that may be able to go, each once, in turns.
+    ready: VecDeque<Scope>,
+    /// Lanes that wait for a time.
+    timed: BinaryHeap<Reverse<Timed>>,
+    sequence: u64,
+    lanes_added: usize,
+}
+
+/// How many requests of the whole tenant may be in flight: one more for each window full of successes, half as many
+/// after a refusal.
+struct AdaptiveWindow {
+    size: f64,
+    ceiling: f64,
+    narrowed: Option<Instant>,
+}
+
+impl AdaptiveWindow {
+    fn places(&self) -> usize {
+        // At least one, at most the ceiling: far from what a cast could lose.
+        self.size as usize
+    }
+
+    fn succeeded(&mut self) {
+        self.size = (self.size + 1.0 / self.size).min(self.ceiling);
+    }
+
+    /// Halves the window, once for all requests that were sent before it was last halved.
+    fn refused(&mut self, sent: Instant, now: Instant) {
+        if self.narrowed.is_none_or(|narrowed| sent > narrowed) {
+            self.size = (self.size / 2.0).max(1.0);
+            self.narrowed = Some(now);
+        }
+    }
+}
+
+/// A mailbox, or the directory.
+struct Lane {
+    waiting: BTreeMap<Place, Load>,
+    in_flight: usize,
+    /// How many may be in flight, and how many at the best of times.
+    places: usize,
+    places_max: usize,
+    successes: u32,
+    narrowed: Option<Instant>,
+    requests: Window,
+    uploads: Window,
+    fence: Option<Instant>,
+    /// Whether it stands in `ready`.
+    is_ready: bool,
+    /// Its earliest time in `timed`.
+    timed: Option<Instant>,
+}
+
+struct Timed {
+    at: Instant,
+    scope: Scope,
+}
+
+impl PartialEq for Timed {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+impl Eq for Timed {}
+impl PartialOrd for Timed {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Timed {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+impl Lane {
+    fn new(scope: &Scope, limits: &Limits, origin: Instant) -> Self {
+        let used = |limit: u64| (limit * USED_PERCENT / 100).max(1);
+        let (requests, length, places) = match scope {
+            Scope::Mailbox(_) => {
+                let places = limits.mailbox_concurrency.clamp(1, MAILBOX_CONCURRENCY_MAX);
+                (limits.mailbox_requests, limits.mailbox_window, places)
+            }
+            Scope::Directory => (limits.directory_requests, limits.directory_window, usize::MAX),
+        };
+        Self {
+            waiting: BTreeMap::new(),
+            in_flight: 0,
+            places,
+            places_max: places,
+            successes: 0,
+            narrowed: None,
+            requests: Window::new(used(requests.into()), length, origin),
+            uploads: Window::new(used(limits.upload_bytes), limits.upload_window, origin),
+            fence: None,
+            is_ready: false,
+            timed: None,
+        }
+    }
+
+    fn ready_at(&mut self, now: Instant, load: Load) -> Instant {
+        let budget = self.requests.ready_at(now, 1).max(self.uploads.ready_at(now, load.upload));
+        self.fence.map_or(budget, |fence| budget.max(fence))
+    }
+
+    fn refused(&mut self, sent: Instant, now: Instant) {
+        self.successes = 0;
+        if self.narrowed.is_none_or(|narrowed| sent > narrowed) {
+            self.places = (self.places - 1).max(1);
+            self.narrowed = Some(now);
+        }
+    }
+
+    fn succeeded(&mut self) {
+        if self.places < self.places_max {
+            self.successes += 1;
+            if self.successes >= SUCCESSES_PER_PLACE {
+                self.successes = 0;
+                self.places += 1;
+            }
+        }
+    }
+
+    fn is_idle(&mut self, now: Instant) -> bool {
+        self.waiting.is_empty()
+            && self.in_flight == 0
+            && !self.is_ready
+            && self.timed.is_none()
+            && self.places == self.places_max
+            && self.fence.is_none_or(|fence| fence <= now)
+            && self.requests.is_idle(now)
+            && self.uploads.is_idle(now)
+    }
+}
+
+impl Schedule {
+    pub(super) fn new(concurrency: usize, limits: Limits, origin: Instant) -> Self {
+        let ceiling = concurrency.max(1) as f64;
+        Self {
+            limits,
+            origin,
+            in_flight: 0,
+            window: AdaptiveWindow { size: ceiling, ceiling, narrowed: None },
+            fence: None,
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            timed: BinaryHeap::new(),
+            sequence: 0,
+            lanes_added: 0,
+        }
+    }
+
+    /// Lets a request wait, and returns its place.
+    pub(super) fn enqueue(&mut self, now: Instant, scope: &Scope, load: Load) -> Place {
+        self.sequence += 1;
+        let place = (load.size_hint.map(Reverse), self.sequence);
+        if !self.lanes.contains_key(scope) {
+            self.sweep(now);
+            self.lanes.insert(scope.clone(), Lane::new(scope, &self.limits, self.origin));
+        }
+        let lane = self.lanes.get_mut(scope).expect("it was inserted if it was missing");
+        lane.waiting.insert(place, load);
+        // It may be able to go although the lane waits for a time: the others may carry more than it.
+        make_ready(lane, scope, &mut self.ready);
+        place
+    }
+
+    /// Takes a request that waits out of the queue, and returns whether it was still there.
+    pub(super) fn withdraw(&mut self, scope: &Scope, place: Place) -> bool {
+        self.lanes.get_mut(scope).is_some_and(|lane| lane.waiting.remove(&place).is_some())
+    }
+
+    /// Lets everybody go who may, and returns their places. Each of them must be given back with [`Schedule::finish`].
+    pub(super) fn dispatch(&mut self, now: Instant) -> Vec<Place> {
+        let mut granted = Vec::new();
+        while let Some(Reverse(timed)) = self.timed.peek()
+            && timed.at <= now
+        {
+            let Some(Reverse(Timed { at, scope })) = self.timed.pop() else { break };
+            if let Some(lane) = self.lanes.get_mut(&scope) {
+                if lane.timed == Some(at) {
+                    lane.timed = None;
+                }
+                make_ready(lane, &scope, &mut self.ready);
+            }
+        }
+        if self.fence.is_some_and(|fence| fence > now) {
+            return granted;
+        }
+        while self.in_flight < self.window.places()
+            && let Some(scope) = self.ready.pop_front()
+        {
+            let Some(lane) = self.lanes.get_mut(&scope) else { continue };
+            lane.is_ready = false;
+            // A lane that is full is made ready again by the next of its requests that ends.
+            if lane.in_flight >= lane.places {
+                continue;
+            }
+            let Some((&place, &load)) = lane.waiting.first_key_value() else { continue };
+            let ready_at = lane.ready_at(now, load);
+            if ready_at > now {
+                if lane.timed.is_none_or(|timed| ready_at < timed) {
+                    lane.timed = Some(ready_at);
+                    self.timed.push(Reverse(Timed { at: ready_at, scope }));
+                }
+                continue;
+            }
+            lane.waiting.remove(&place);
+            lane.requests.charge(now, 1);
+            lane.uploads.charge(now, load.upload);
+            lane.in_flight += 1;
+            self.in_flight += 1;
+            granted.push(place);
+            // To the end of the row: every mailbox has its turn before this one has the next.
+            make_ready(lane, &scope, &mut self.ready);
+        }
+        granted
+    }
+
+    /// Returns when to dispatch again although nothing ends until then, if that can help.
+    pub(super) fn next_wake(&self, now: Instant) -> Option<Instant> {
+        if let Some(fence) = self.fence.filter(|&fence| fence > now) {
+            return Some(fence);
+        }
+        if self.in_flight >= self.window.places() {
+            return None;
+        }
+        self.timed.peek().map(|Reverse(timed)| timed.at)
+    }
+
+    /// Notes that a request was answered, and not with a refusal.
+    pub(super) fn succeeded(&mut self, scope: &Scope) {
+        self.window.succeeded();
+        if let Some(lane) = self.lanes.get_mut(scope) {
+            lane.succeeded();
+        }
+    }
+
+    /// Notes that a request that left at `sent` was refused, and lets nobody of `whose` go for `wait`.
+    pub(super) fn refused(&mut self, scope: &Scope, whose: Whose, sent: Instant, now: Instant, wait: Duration) {
+        let until = now + wait;
+        let fence = match whose {
+            Whose::Tenant => {
+                self.window.refused(sent, now);
+                &mut self.fence
+            }
+            Whose::Scope => {
+                let Some(lane) = self.lanes.get_mut(scope) else { return };
+                if matches!(scope, Scope::Mailbox(_)) {
+                    lane.refused(sent, now);
+                }
+                &mut lane.fence
+            }
+        };
+        *fence = Some(fence.map_or(until, |fence| fence.max(until)));
+    }
+
+    /// Takes back the place of a request that was let go.
+    pub(super) fn finish(&mut self, scope: &Scope) {
+        self.in_flight -= 1;
+        if let Some(lane) = self.lanes.get_mut(scope) {
+            lane.in_flight -= 1;
+            make_ready(lane, scope, &mut self.ready);
+        }
+    }
+
+    /// Forgets mailboxes that were not asked for a while, now and then, so that a large tenant takes no more memory than
+    /// a small one.
+    fn sweep(&mut self, now: Instant) {
+        self.lanes_added += 1;
+        if self.lanes_added >= LANES_PER_SWEEP.max(self.lanes.len() / 2) {
+            self.lanes_added = 0;
+            self.lanes.retain(|_, lane| !lane.is_idle(now));
+        }
+    }
+}
+
+fn make_ready(lane: &mut Lane, scope: &Scope, ready: &mut VecDeque<Scope>) {
+    if !lane.is_ready && !lane.waiting.is_empty() {
+        lane.is_ready = true;
+        ready.push_back(scope.clone());
+    }
+}
