@@ -31,13 +31,13 @@ pub mod snapshot;
 pub mod store;
 
 pub mod backup;
+pub mod selection;
 pub mod source;
 pub mod splitter;
 
 pub mod check;
 pub mod compare;
 pub mod select;
-pub mod selection;
 pub mod view;
 
 pub mod cli;

@@ -10,7 +10,7 @@ mod file;
 mod secret;
 
 pub use document::Place;
-pub use secret::{SecretSource, read_secret_file};
+pub use secret::{SecretSource, first_line, read_secret_file};
 
 use crate::selection::Selection;
 use crate::source::graph::{Cloud, Endpoints};

@@ -34,8 +34,8 @@ use crate::reader::{CacheSizes, Reader};
 use crate::repository::{IndexSearch, Repository};
 use crate::selection::Selection;
 use crate::snapshot::{Failure, ROOT_NAME, Snapshot};
-use crate::source::graph::model::User;
-use crate::source::graph::{Client, Counters, ErrorKind, GraphError, directory};
+use crate::source::graph::directory::{self, User};
+use crate::source::graph::{Client, Counters, ErrorKind, GraphError};
 use crate::store::{Store, StoreError};
 use crate::tree::build::Cutter;
 use crate::tree::{self, TreeBuilder};
@@ -220,7 +220,12 @@ struct Account {
 
 impl Run {
     async fn make(mut self) -> Result<Whole, BackupError> {
-        let tenant = directory::organisation(&self.context.client).await?;
+        let tenant = match directory::organization(&self.context.client).await {
+            Ok(organization) => Some(organization.id),
+            // Knowing the organisation only guards against mixing two up.
+            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::MissingPermission) => None,
+            Err(error) => return Err(error.into()),
+        };
         if let (Some(before), Some(now)) = (&self.state.tenant, &tenant)
             && before != now
         {
@@ -276,12 +281,11 @@ impl Run {
         let mut accounts = Vec::new();
         let mut seen = std::collections::HashSet::new();
         for user in users {
-            // Odd objects have no name to sign in with; pages may overlap.
-            let Some(principal) = user.user_principal_name.as_deref().filter(|name| !name.is_empty()) else { continue };
+            // Pages may overlap.
             if user.is_guest() || (options.licensed_only && !user.is_licensed()) || !seen.insert(user.id.clone()) {
                 continue;
             }
-            let name = names.claim(&safe_name(&principal.to_lowercase(), ""));
+            let name = names.claim(&safe_name(&user.name(), ""));
             if !options.selection.may_contain(&format!("{USERS}/{name}/{OUTLOOK}")) {
                 continue;
             }

@@ -6,6 +6,7 @@ use super::progress;
 use super::{Session, absolute};
 use crate::backend::local::Local;
 use crate::backup::{self, BackupOptions, Report};
+use crate::settings::refuse_set_name;
 use crate::source::Source;
 use crate::source::files::Files;
 use crate::source::mbox::Mboxes;
@@ -49,8 +50,8 @@ impl Backup {
             Some(set) => set,
             None => default_set(&named)?,
         };
-        if set.is_empty() || set.contains(['/', ':', '\0']) {
-            return Err(UsageError::Other("the name of a set must not be empty or hold `/` or `:`".to_owned()).into());
+        if let Some(problem) = refuse_set_name(&set) {
+            return Err(UsageError::Other(problem.to_owned()).into());
         }
         let repository = session.open()?;
         let local = session.local_state(&repository)?;

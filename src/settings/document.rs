@@ -56,7 +56,12 @@ impl<'a> Document<'a> {
         toml::from_str(self.text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
             let problem = error.message().replace(" field ", " key ").replace("field `", "key `");
-            self.invalid_at(at, self.key_at(at), problem, None)
+            // Messages of our own say after a semicolon what to do; serde's list what is expected.
+            let (problem, hint) = match problem.split_once("; ") {
+                Some((problem, hint)) => (problem.to_owned(), Some(hint.to_owned())),
+                None => (problem, None),
+            };
+            self.invalid_at(at, self.key_at(at), problem, hint)
         })
     }
 

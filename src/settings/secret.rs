@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 const SECRET_SIZE_MAX: u64 = 1 << 20;
 
 /// How to write a secret, for messages.
-pub(super) const HOW: &str = "write { file = \"/path\" }, { env = \"NAME\" } or { command = \"pass show NAME\" }";
+pub(super) const HOW: &str = "write {file = \"/path\"}, {env = \"NAME\"} or {command = \"pass show NAME\"}";
 
 type Secret = Zeroizing<Vec<u8>>;
 

@@ -89,7 +89,7 @@ pub async fn back_up(context: Arc<Context>, account: Account) -> Result<Outcome,
         Err(Stop::Mailbox(error)) => {
             // Where nobody answers at all it is not the mailbox's fault.
             if error.kind() == ErrorKind::Unavailable {
-                directory::organisation(&context.client).await?;
+                directory::users_exist(&context.client).await?;
             }
             outcome.stands_as_before(&account, &error);
         }
@@ -100,12 +100,12 @@ pub async fn back_up(context: Arc<Context>, account: Account) -> Result<Outcome,
 impl Outcome {
     fn stands_as_before(&mut self, account: &Account, error: &GraphError) {
         let reason = match error.kind() {
-            ErrorKind::NoMailbox => "has no mailbox that can be reached",
+            ErrorKind::NoMailbox | ErrorKind::NotFound => "has no mailbox that can be reached",
             ErrorKind::Denied => "is outside of what the application may read",
             _ => "could not be read",
         };
         self.denied = error.kind() == ErrorKind::Denied;
-        let has_none = error.kind() == ErrorKind::NoMailbox;
+        let has_none = matches!(error.kind(), ErrorKind::NoMailbox | ErrorKind::NotFound);
         let Some((entry, state)) = account.entry.clone().zip(account.before.clone()) else {
             if !has_none && !self.denied {
                 self.fail(error.to_string());
@@ -149,7 +149,7 @@ async fn make(context: &Arc<Context>, account: &Account, outcome: &mut Outcome) 
     let purpose = match before.and_then(|before| before.purpose.clone()) {
         Some(purpose) => Some(purpose),
         None if before.is_some() => None,
-        None => directory::purpose(&context.client, &account.user.id).await?,
+        None => purpose(context, account).await?,
     };
     let mut state = MailboxState::new(account.name.clone());
     state.folders = folders;
@@ -183,6 +183,15 @@ async fn make(context: &Arc<Context>, account: &Account, outcome: &mut Outcome) 
     let mut entry = context.folder_entry(&account.name, dir.await?, account.entry.as_ref());
     entry.facts.source_id = Some(account.user.id.clone());
     Ok((entry, state))
+}
+
+/// Returns what the mailbox is for, unless the permission to ask is missing.
+async fn purpose(context: &Context, account: &Account) -> Result<Option<String>, GraphError> {
+    match directory::purpose(&context.client, &account.user).await {
+        Ok(purpose) => Ok(Some(purpose).filter(|purpose| !purpose.is_empty())),
+        Err(error) if ends_the_run(&error) || error.is_transient() => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 impl Making<'_> {

@@ -1,4 +1,4 @@
-//! What Graph says of users, folders and messages, as far as it is used. What else it says stays in the raw text.
+//! What Graph says of folders and messages, as far as it is used. What else it says stays in the raw text.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -14,55 +14,6 @@ pub struct Page<T> {
     /// Where to ask later for what changed since; on the last page of a delta.
     #[serde(rename = "@odata.deltaLink")]
     pub delta: Option<String>,
-}
-
-/// A user of the directory (Graph: user).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct User {
-    /// Never changes.
-    pub id: String,
-    /// The name to sign in with; may change. Odd objects have none.
-    pub user_principal_name: Option<String>,
-    /// `Member` or `Guest`; accounts made before 2014 have none.
-    pub user_type: Option<String>,
-    /// Whether one can sign in; not so for shared mailboxes.
-    pub account_enabled: Option<bool>,
-    /// The licences.
-    #[serde(default)]
-    pub assigned_licenses: Vec<serde::de::IgnoredAny>,
-    /// The services those contain.
-    #[serde(default)]
-    pub assigned_plans: Vec<Plan>,
-    /// Whether the account comes from the organisation's own directory.
-    pub on_premises_sync_enabled: Option<bool>,
-}
-
-/// A service that a user may use (Graph: assignedPlan).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Plan {
-    /// Such as `exchange`.
-    pub service: Option<String>,
-    /// Such as `Enabled`.
-    pub capability_status: Option<String>,
-}
-
-impl User {
-    /// Returns whether it is somebody of another organisation.
-    pub fn is_guest(&self) -> bool {
-        // A guest that the organisation's own directory brought in has a mailbox like any member.
-        self.user_type.as_deref() == Some("Guest") && self.on_premises_sync_enabled != Some(true)
-    }
-
-    /// Returns whether a licence for Exchange Online is active.
-    pub fn is_licensed(&self) -> bool {
-        let exchange = |plan: &Plan| {
-            plan.service.as_deref().is_some_and(|service| service.eq_ignore_ascii_case("exchange"))
-                && plan.capability_status.as_deref() == Some("Enabled")
-        };
-        self.assigned_plans.iter().any(exchange)
-    }
 }
 
 /// A mail folder (Graph: mailFolder).
