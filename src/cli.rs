@@ -163,6 +163,16 @@ struct Place<'a> {
 }
 
 impl Session {
+    /// Returns whether the command line or the environment names a repository.
+    fn asks_for_a_repository(&self) -> bool {
+        self.global.repo.is_some()
+    }
+
+    /// Returns the same session with the repository of this name in the configuration.
+    fn with_repository(&self, name: &str) -> Session {
+        Session { global: Global { repo: Some(name.to_owned()), ..self.global.clone() }, settings: OnceCell::new() }
+    }
+
     fn output(&self) -> Output {
         Output { json: self.global.json, quiet: self.global.quiet }
     }

@@ -1,0 +1,73 @@
+//! Backups of an organisation, against a tenant that changes and breaks: after each run the snapshot says what is true,
+//! item by item and byte by byte, and the snapshots before still say what they said.
+
+mod tenant;
+
+use proptest::prelude::*;
+use strongroom_simulator::{NewMessage, Switches};
+use tenant::{Laboratory, Shape};
+
+#[test]
+fn a_tenant_is_backed_up_as_it_is_and_then_by_what_changes() {
+    let lab = Laboratory::new(Shape { users: 3, messages: 40, every_kind: true, ..Shape::default() });
+    let first = lab.back_up().expect("a backup");
+    assert_eq!(first.failures, []);
+    lab.assert_truth(&first);
+    assert!(first.ledger.adds_up() && first.ledger.enumerated > 100, "{:?}", first.ledger);
+    assert_eq!(first.ledger.stored, first.ledger.enumerated);
+
+    lab.simulator.reset_counters();
+    let second = lab.back_up().expect("a backup");
+    lab.assert_truth(&second);
+    let summary = second.snapshot.summary;
+    assert_eq!((summary.new, summary.changed, summary.moved, summary.deleted), (0, 0, 0, 0));
+    assert_eq!(summary.added_bytes, 0, "nothing is stored but the snapshot");
+    assert_eq!(second.ledger.carried, first.ledger.enumerated);
+    assert_eq!(first.snapshot.root.directory(), second.snapshot.root.directory());
+    for user in lab.mailboxes() {
+        let (requests, folders) = (lab.requests_of(&user), lab.visible_folders(&user).len() as u64);
+        assert!(requests <= folders + 2, "{user}: {requests} requests for {folders} folders");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: tenant::cases(6), max_shrink_iters: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_run_ends_with_what_is_true(
+        seed in 0u64..1000,
+        rounds in proptest::collection::vec(proptest::collection::vec(tenant::change(), 1..12), 1..5),
+        switches in tenant::switches(),
+    ) {
+        let lab = Laboratory::new(Shape { seed, users: 2, messages: 12, switches, ..Shape::default() });
+        let mut before = vec![lab.remember(lab.back_up().expect("a backup"))];
+        for changes in rounds {
+            for change in &changes {
+                lab.apply(change);
+            }
+            let report = lab.back_up().expect("a backup");
+            prop_assert_eq!(&report.failures, &vec![]);
+            lab.assert_truth(&report);
+            prop_assert!(report.ledger.adds_up());
+            before.push(lab.remember(report));
+            before.iter().for_each(|remembered| lab.assert_remembered(remembered));
+        }
+        prop_assert_eq!(lab.simulator.counters().mails_sent, 0);
+    }
+}
+
+#[test]
+fn a_move_that_shows_only_as_removal_is_a_move() {
+    let switches = Switches { moves_show_only_as_removal: true, ..Switches::default() };
+    let lab = Laboratory::new(Shape { users: 1, messages: 10, switches, ..Shape::default() });
+    let user = lab.mailboxes().remove(0);
+    let message = NewMessage { mime: b"Subject: wanderer\r\n\r\nhere\r\n".to_vec(), ..NewMessage::default() };
+    let id = lab.simulator.tenant().add_message(&user, "inbox", message).expect("an inbox");
+    lab.back_up().expect("a backup");
+    lab.simulator.tenant().move_message(&user, &id, "archive").expect("an archive");
+    lab.simulator.reset_counters();
+    let report = lab.back_up().expect("a backup");
+    lab.assert_truth(&report);
+    assert_eq!(report.snapshot.summary.moved, 1, "{:?}", report.snapshot.summary);
+    assert_eq!(report.snapshot.summary.deleted, 0);
+}
