@@ -9,6 +9,11 @@
 //! - [`client`]: sends it, and sends it again where [`retry`] says so;
 //! - [`error`]: what went wrong, in kinds that a caller treats differently.
 //!
+//! And what the answers mean:
+//!
+//! - [`directory`]: the organisation, its users, and who has a mailbox;
+//! - [`probe`]: tries what a backup needs, and says what is missing.
+//!
 //! Invariants kept here:
 //! - a token goes to the configured Graph endpoint and nowhere else, and follows no redirect;
 //! - no secret, token, address, subject or body is logged at any level;
@@ -23,9 +28,11 @@ mod answer;
 pub mod auth;
 pub mod client;
 pub mod cloud;
+pub mod directory;
 pub mod error;
 mod http;
 mod json;
+pub mod probe;
 pub mod request;
 pub mod retry;
 pub mod throttle;
