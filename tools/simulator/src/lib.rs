@@ -1,1 +1,249 @@
 //! A Microsoft 365 tenant on loopback.
+//!
+//! It speaks Microsoft Graph and the sign-in of Entra ID over plain HTTP as Microsoft's documentation describes them,
+//! with mailboxes that are generated from a seed, and breaks as the real service does when told to. Tests run it in
+//! their own process, on a real port; the binary `strongroom-simulator` is the same for people.
+//!
+//! ```
+//! use strongroom_simulator::{NewMessage, Options, Organisation, Simulator};
+//!
+//! # fn main() -> Result<(), strongroom_simulator::StartError> {
+//! let organisation = Organisation { seed: 7, users: 2, messages: 10, ..Organisation::default() };
+//! let simulator = Simulator::start(Options { organisation, ..Options::default() })?;
+//! // Sign in at {url}/{tenant_id}/oauth2/v2.0/token with client_id and client_secret, then ask {url}/v1.0/users.
+//! assert!(simulator.url().starts_with("http://127.0.0.1:"));
+//!
+//! let tenant = simulator.tenant();
+//! let alice = tenant.users()[0].principal_name();
+//! let mime = b"Subject: Hello\r\n\r\nWorld\r\n".to_vec();
+//! let id = tenant.add_message(&alice, "inbox", NewMessage { mime, ..NewMessage::default() }).expect("an inbox");
+//! tenant.move_message(&alice, &id, "archive").expect("an archive folder");
+//!
+//! let truth = tenant.truth(&alice).expect("a mailbox");
+//! assert_eq!(truth.messages.len(), 11);
+//! assert_eq!(simulator.counters().mails_sent, 0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`tenant`] is what the tenant holds, and how to change it behind the clients' backs; [`truth`] reads it back;
+//! - [`generate`] makes the mail, [`mime`] turns bytes into properties and back;
+//! - [`server`] takes requests apart; [`directory`] and [`mail`] answer them, with [`odata`] for their options;
+//! - [`auth`], [`throttle`] and [`faults`] stand in front of them; [`counters`] counts; [`control`] is all this over HTTP.
+
+pub mod auth;
+pub mod clock;
+pub mod control;
+pub mod counters;
+pub mod directory;
+pub mod faults;
+pub mod generate;
+pub mod mail;
+pub mod mime;
+pub mod odata;
+pub mod server;
+pub mod tenant;
+pub mod throttle;
+pub mod truth;
+
+pub use counters::Counts;
+pub use faults::Faults;
+pub use generate::Organisation;
+pub use tenant::{FlagStatus, Kind, Locale, NewMessage, Tenant, TenantError, Unreadable, UserSpec};
+pub use throttle::Limits;
+pub use truth::{TrueFolder, TrueMessage, Truth};
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::auth::Application;
+use crate::server::State;
+
+/// How to start a simulator.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Port on loopback; 0 takes a free one.
+    pub port: u16,
+    /// What the tenant holds.
+    pub organisation: Organisation,
+    /// How much is too much.
+    pub limits: Limits,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// How the service behaves where the documentation leaves it open.
+    pub switches: Switches,
+}
+
+/// How the service behaves where the documentation leaves it open, or where it was seen to behave so now and then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Switches {
+    /// Every `$value` comes with other boundary strings.
+    pub unstable_mime: bool,
+    /// `userPurpose` is an object, as in the sample of the documentation, and no plain string.
+    pub user_purpose_is_object: bool,
+    /// Deltas show a move as a removal from the source folder and nothing else.
+    pub moves_show_only_as_removal: bool,
+    /// Deltas tell of some messages twice.
+    pub duplicate_rows: bool,
+    /// The first round of a delta tells of messages that were removed long ago.
+    pub removed_in_first_round: bool,
+    /// The first page of a round of a delta is empty and has a link to the next.
+    pub empty_pages: bool,
+    /// A link to the next page dies when the mailbox has given out this many further ones.
+    pub next_links_live: Option<u64>,
+}
+
+/// Why a simulator could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The port is taken, or may not be used.
+    #[error("could not listen on port {port}")]
+    Listen {
+        /// The port.
+        port: u16,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The tenant could not be made, because its corpus could not be listed.
+    #[error("could not list the corpus")]
+    Corpus(#[source] std::io::Error),
+    /// No thread or no event loop could be had.
+    #[error("could not start the server's threads")]
+    Threads(#[source] std::io::Error),
+}
+
+/// A simulator that runs until it is dropped.
+#[derive(Debug)]
+pub struct Simulator {
+    state: Arc<State>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Simulator {
+    /// Starts a simulator, and returns once it takes requests.
+    ///
+    /// # Errors
+    /// [`StartError`] if the port is taken or the corpus cannot be listed.
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        let Options { port, organisation, limits, faults, switches } = options;
+        let listen = |source| StartError::Listen { port, source };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let tenant = Tenant::new(&organisation, switches).map_err(StartError::Corpus)?;
+        let state = Arc::new(State {
+            url: format!("http://{address}"),
+            tenant: Arc::new(tenant),
+            application: Application::new(organisation.seed),
+            counters: counters::Counters::default(),
+            limits: limits.into(),
+            faults: faults.into(),
+        });
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("simulator")
+            .enable_all()
+            .build()
+            .map_err(StartError::Threads)?;
+        let router = server::router(Arc::clone(&state));
+        let (stop, stopped) = oneshot::channel();
+        let serve = move || {
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("the listener does not block");
+                tokio::select! {
+                    result = axum::serve(listener, router) => result.expect("serving never ends by itself"),
+                    _ = stopped => {}
+                }
+            });
+            // Connections that clients keep open would hold a graceful end up for ever.
+            runtime.shutdown_background();
+        };
+        let thread =
+            std::thread::Builder::new().name("simulator".to_owned()).spawn(serve).map_err(StartError::Threads)?;
+        Ok(Self { state, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Returns where sign-in and Graph are: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> &str {
+        &self.state.url
+    }
+
+    /// Returns the id of the tenant.
+    pub fn tenant_id(&self) -> &str {
+        &self.state.tenant.id
+    }
+
+    /// Returns the id of the registered application.
+    pub fn client_id(&self) -> &str {
+        &self.state.application.client_id
+    }
+
+    /// Returns the secret of the registered application.
+    pub fn client_secret(&self) -> &str {
+        &self.state.application.client_secret
+    }
+
+    /// Returns the tenant, to look at and to change it directly.
+    pub fn tenant(&self) -> Arc<Tenant> {
+        Arc::clone(&self.state.tenant)
+    }
+
+    /// Returns what all requests share.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Returns what clients did so far.
+    pub fn counters(&self) -> Counts {
+        self.state.counters.counts()
+    }
+
+    /// Counts from zero again.
+    pub fn reset_counters(&self) {
+        self.state.counters.reset();
+    }
+
+    /// Sets how much is too much, from the next request on.
+    pub fn set_limits(&self, limits: Limits) {
+        *self.state.limits.write() = limits;
+    }
+
+    /// Sets what goes wrong, from the next request on.
+    pub fn set_faults(&self, faults: Faults) {
+        *self.state.faults.write() = faults;
+    }
+
+    /// Sets how the service behaves, from the next request on.
+    pub fn set_switches(&self, switches: Switches) {
+        self.state.tenant.set_switches(switches);
+    }
+
+    /// Makes every access token useless.
+    pub fn expire_tokens(&self) {
+        self.state.application.expire_tokens();
+    }
+
+    /// Makes every delta token useless.
+    pub fn expire_deltas(&self) {
+        self.state.tenant.expire_deltas();
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What clients did: the other half of many tests.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::server::{Route, State};
+
+/// Counts as they are at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Requests to Graph.
+    pub requests: u64,
+    /// Requests by what they asked for.
+    pub by_operation: BTreeMap<String, u64>,
+    /// Requests by user id.
+    pub by_mailbox: BTreeMap<String, u64>,
+    /// Most requests at the same time, by user id.
+    pub peak_concurrency: BTreeMap<String, u64>,
+    /// Bytes of the bodies of requests.
+    pub bytes_received: u64,
+    /// Answers that said to wait.
+    pub throttled: u64,
+    /// Answers that a fault replaced or broke.
+    pub faults: u64,
+    /// Tokens given out.
+    pub tokens_issued: u64,
+    /// Mails that would have been sent to somebody: a backup or restore sends none.
+    pub mails_sent: u64,
+    /// Invitations that would have been sent to somebody.
+    pub invitations_sent: u64,
+}
+
+/// Counts that grow.
+#[derive(Debug, Default)]
+pub struct Counters {
+    inner: Mutex<Inner>,
+    /// Mails that would have been sent.
+    pub mails_sent: AtomicU64,
+    /// Invitations that would have been sent.
+    pub invitations_sent: AtomicU64,
+    /// Tokens given out.
+    pub tokens_issued: AtomicU64,
+    /// Answers that said to wait.
+    pub throttled: AtomicU64,
+    /// Answers that a fault replaced or broke.
+    pub faults: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    requests: u64,
+    by_operation: BTreeMap<&'static str, u64>,
+    by_mailbox: BTreeMap<String, Load>,
+    bytes_received: u64,
+}
+
+#[derive(Debug, Default)]
+struct Load {
+    requests: u64,
+    running: u64,
+    peak: u64,
+}
+
+/// A request that is being answered; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Running<'a> {
+    counters: &'a Counters,
+    mailbox: Option<String>,
+}
+
+impl Counters {
+    /// Counts the beginning of a request.
+    pub fn begin(&self, route: &Route, mailbox: Option<String>, bytes: usize) -> Running<'_> {
+        let mut inner = self.inner.lock();
+        inner.requests += 1;
+        inner.bytes_received += bytes as u64;
+        *inner.by_operation.entry(route.operation.name()).or_default() += 1;
+        if let Some(mailbox) = &mailbox {
+            let load = inner.by_mailbox.entry(mailbox.clone()).or_default();
+            load.requests += 1;
+            load.running += 1;
+            load.peak = load.peak.max(load.running);
+        }
+        drop(inner);
+        Running { counters: self, mailbox }
+    }
+
+    /// Returns the counts of this moment.
+    pub fn counts(&self) -> Counts {
+        let inner = self.inner.lock();
+        let by =
+            |value: fn(&Load) -> u64| inner.by_mailbox.iter().map(|(id, load)| (id.clone(), value(load))).collect();
+        Counts {
+            requests: inner.requests,
+            by_operation: inner.by_operation.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+            by_mailbox: by(|load| load.requests),
+            peak_concurrency: by(|load| load.peak),
+            bytes_received: inner.bytes_received,
+            throttled: self.throttled.load(Ordering::Relaxed),
+            faults: self.faults.load(Ordering::Relaxed),
+            tokens_issued: self.tokens_issued.load(Ordering::Relaxed),
+            mails_sent: self.mails_sent.load(Ordering::Relaxed),
+            invitations_sent: self.invitations_sent.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Sets every count to zero; requests that are being answered still count as concurrent.
+    pub fn reset(&self) {
+        let mut inner = self.inner.lock();
+        let running = std::mem::take(&mut *inner).by_mailbox.into_iter().filter(|(_, load)| load.running > 0);
+        inner.by_mailbox = running.map(|(id, load)| (id, Load { requests: 0, peak: load.running, ..load })).collect();
+        for count in [&self.mails_sent, &self.invitations_sent, &self.tokens_issued, &self.throttled, &self.faults] {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some(mailbox) = &self.mailbox
+            && let Some(load) = self.counters.inner.lock().by_mailbox.get_mut(mailbox)
+        {
+            load.running -= 1;
+        }
+    }
+}
+
+impl State {
+    /// Returns the id of the user whose mailbox a route touches; two names of one user are the same mailbox.
+    pub fn mailbox_of(&self, route: &Route) -> Option<String> {
+        let name = route.user.as_deref()?;
+        Some(self.tenant.user(name).map_or_else(|| name.to_owned(), |user| user.id.clone()))
+    }
+}

@@ -1,0 +1,324 @@
+//! The directory: the organisation, its users, and the settings of their mailboxes.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::odata::{Select, token};
+use crate::server::{Answer, ApiError, Call, collection, json_answer};
+use crate::tenant::id::Named;
+use crate::tenant::{Kind, Mailbox, User};
+
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 999;
+
+/// What `/users` shows without `$select` (Graph: "List users").
+const DEFAULT_PROPERTIES: [&str; 11] = [
+    "businessPhones",
+    "displayName",
+    "givenName",
+    "id",
+    "jobTitle",
+    "mail",
+    "mobilePhone",
+    "officeLocation",
+    "preferredLanguage",
+    "surname",
+    "userPrincipalName",
+];
+
+/// What needs one call for each user: 501 on the collection (Graph: "List users").
+const NOT_ON_COLLECTION: [&str; 11] = [
+    "aboutme",
+    "birthday",
+    "hiredate",
+    "interests",
+    "mailboxsettings",
+    "mysite",
+    "pastprojects",
+    "preferredname",
+    "responsibilities",
+    "schools",
+    "skills",
+];
+
+const EXCHANGE_PLAN: &str = "efb87545-963c-4e0d-99df-69c6916d9eb0";
+const SKU: &str = "05e9a617-0261-4cee-bb44-138d3ef5d965";
+
+/// `GET /organization`
+pub fn organizations(call: &Call) -> Answer {
+    let tenant = &call.state.tenant;
+    let row = json!({
+        "id": tenant.id,
+        "displayName": tenant.display_name,
+        "tenantType": "AAD",
+        "countryLetterCode": "DE",
+        "preferredLanguage": "en",
+        "createdDateTime": clock::iso(clock::BEGIN),
+        "onPremisesSyncEnabled": null,
+        "defaultUsageLocation": "DE",
+        "verifiedDomains": [
+            {"name": "contoso.onmicrosoft.com", "isDefault": false, "isInitial": true, "type": "Managed",
+             "capabilities": "Email, OfficeCommunicationsOnline"},
+            {"name": tenant.domain, "isDefault": true, "isInitial": false, "type": "Managed", "capabilities": "Email"},
+        ],
+        "assignedPlans": [exchange_plan()],
+        "technicalNotificationMails": [],
+    });
+    let Value::Object(mut row) = row else { unreachable!("an object was just made") };
+    call.query.select().retain(&mut row);
+    Ok(collection(call.context("organization"), vec![Value::Object(row)], Vec::new()))
+}
+
+fn exchange_plan() -> Value {
+    json!({"service": "exchange", "servicePlanId": EXCHANGE_PLAN, "capabilityStatus": "Enabled",
+           "assignedDateTime": clock::iso(clock::BEGIN)})
+}
+
+/// `GET /subscribedSkus`
+pub fn subscribed_skus(call: &Call) -> Answer {
+    let licensed = call.state.tenant.users().iter().filter(|user| user.kind.is_licensed()).count();
+    let row = json!({"id": format!("{}_{SKU}", call.state.tenant.id), "skuId": SKU, "skuPartNumber": "SPE_E3",
+        "capabilityStatus": "Enabled", "appliesTo": "User", "consumedUnits": licensed,
+        "prepaidUnits": {"enabled": licensed + 10, "suspended": 0, "warning": 0}, "servicePlans": [service_plan()]});
+    Ok(collection(call.context("subscribedSkus"), vec![row], Vec::new()))
+}
+
+fn service_plan() -> Value {
+    json!({"servicePlanId": EXCHANGE_PLAN, "servicePlanName": "EXCHANGE_S_ENTERPRISE", "provisioningStatus": "Success",
+           "appliesTo": "User"})
+}
+
+/// Where a listing of users goes on.
+#[derive(Serialize, Deserialize)]
+struct UsersToken {
+    from: usize,
+}
+
+/// `GET /users`
+pub fn list_users(call: &Call) -> Answer {
+    let users = call.state.tenant.users();
+    list(call, &users, "users")
+}
+
+/// `GET /directory/deletedItems/microsoft.graph.user`
+pub fn list_deleted_users(call: &Call) -> Answer {
+    let users: Vec<_> = call.state.tenant.all_users().into_iter().filter(|user| user.is_deleted()).collect();
+    list(call, &users, "directory/deletedItems/microsoft.graph.user")
+}
+
+fn list(call: &Call, users: &[std::sync::Arc<User>], path: &str) -> Answer {
+    let select = call.query.select();
+    check_collection(call, &select)?;
+    let size = call.page_size(PAGE, PAGE_MAX)?;
+    let from = match call.query.get("$skiptoken") {
+        Some(text) => token::open::<UsersToken>(text).map(|token| token.from).ok_or_else(bad_skip_token)?,
+        None => 0,
+    };
+    let filter = call.query.filter()?;
+    let all: Vec<Value> = users.iter().map(|user| user_json(user)).collect();
+    let mut matching: Vec<Value> =
+        all.into_iter().filter(|user| filter.as_ref().is_none_or(|filter| filter.holds(user))).collect();
+    for (property, descending) in call.query.order_by().into_iter().rev() {
+        matching.sort_by_key(|user| user[&property].as_str().unwrap_or_default().to_lowercase());
+        if descending {
+            matching.reverse();
+        }
+    }
+    let total = matching.len();
+    let rows: Vec<Value> = matching.into_iter().skip(from).take(size).map(|user| shown(user, &select)).collect();
+    let mut annotations = Vec::new();
+    // The count is on the first page only (Graph: "Paging").
+    if call.query.is_true("$count") && from == 0 {
+        annotations.push(("@odata.count", json!(total)));
+    }
+    if from + size < total {
+        let mut query = call.query.clone();
+        query.set("$skiptoken", Some(token::seal(&UsersToken { from: from + size })));
+        annotations.push(("@odata.nextLink", json!(call.link(path, &query))));
+    }
+    Ok(collection(call.context("users"), rows, annotations))
+}
+
+fn bad_skip_token() -> ApiError {
+    ApiError::bad_request(
+        "Directory_ExpiredPageToken",
+        "The specified page token value has expired and can no longer be included in your request.",
+    )
+}
+
+/// Refuses what a collection of the directory cannot do.
+fn check_collection(call: &Call, select: &Select) -> Result<(), ApiError> {
+    if let Some(name) = NOT_ON_COLLECTION.iter().find(|name| select.names(name)) {
+        return Err(ApiError::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "NotImplemented",
+            format!("The property '{name}' cannot be selected on a collection of users."),
+        ));
+    }
+    if call.query.get("$skip").is_some() {
+        return Err(ApiError::bad_request("Request_BadRequest", "'$skip' is not supported by the service."));
+    }
+    let eventual =
+        call.headers.get("consistencylevel").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"eventual"));
+    let filter = call.query.filter()?;
+    let advanced = filter.as_ref().is_some_and(|filter| filter.is_advanced())
+        || call.query.get("$search").is_some()
+        || filter.is_some() && call.query.get("$orderby").is_some();
+    if (advanced && !(eventual && call.query.is_true("$count"))) || (call.query.is_true("$count") && !eventual) {
+        return Err(ApiError::bad_request(
+            "Request_UnsupportedQuery",
+            "Operator is not supported because the 'ConsistencyLevel:eventual' header is missing. \
+             Refer to https://aka.ms/graph-docs/advanced-queries for more information",
+        ));
+    }
+    Ok(())
+}
+
+/// `GET /users/$count`
+pub fn count_users(call: &Call) -> Answer {
+    if !call.headers.get("consistencylevel").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"eventual")) {
+        return Err(ApiError::bad_request("Request_BadRequest", "$count is not currently supported."));
+    }
+    Ok(text(call.state.tenant.users().len().to_string()))
+}
+
+fn text(body: String) -> Response {
+    ([(axum::http::header::CONTENT_TYPE, "text/plain")], body).into_response()
+}
+
+/// `GET /users/{u}`
+pub fn get_user(call: &Call) -> Answer {
+    let user = call.user()?;
+    let select = call.query.select();
+    let mut body = user_json(&user);
+    if select.names("mailboxSettings") {
+        let settings = call.with_mailbox(|mailbox| Ok(settings_json(call, &user, mailbox)))?;
+        body["mailboxSettings"] = settings;
+    }
+    let mut body = shown(body, &select);
+    body["@odata.context"] = json!(call.context("users/$entity"));
+    Ok(json_answer(StatusCode::OK, &body))
+}
+
+fn shown(user: Value, select: &Select) -> Value {
+    let Value::Object(mut user) = user else { return user };
+    if select.is_explicit() {
+        let names = select.named();
+        user.retain(|key, _| names.contains(&key.to_ascii_lowercase()));
+    } else {
+        user.retain(|key, _| DEFAULT_PROPERTIES.contains(&key.as_str()));
+    }
+    Value::Object(user)
+}
+
+fn user_json(user: &User) -> Value {
+    let (principal, display) = (user.principal_name(), user.display_name());
+    let (given, surname) = display.split_once(' ').unwrap_or((&display, ""));
+    let locale = user.mailbox().map(|mailbox| mailbox.lock().locale);
+    let mail = match user.kind {
+        Kind::Unlicensed => None,
+        // Guests carry the address of their home.
+        Kind::Guest => Some("eve@fabrikam.com".to_owned()),
+        _ => Some(principal.clone()),
+    };
+    let licensed = user.kind.is_licensed();
+    let plans = if licensed { vec![exchange_plan()] } else { Vec::new() };
+    let licences = if licensed { vec![json!({"skuId": SKU, "disabledPlans": []})] } else { Vec::new() };
+    let user_type = match user.kind {
+        Kind::NullType => None,
+        Kind::Guest => Some("Guest"),
+        _ => Some("Member"),
+    };
+    json!({
+        "id": user.id,
+        "userPrincipalName": principal,
+        "mail": mail,
+        "displayName": display,
+        "givenName": given,
+        "surname": surname,
+        "jobTitle": null,
+        "mobilePhone": null,
+        "officeLocation": null,
+        "businessPhones": [],
+        "preferredLanguage": locale.map(|locale| locale.tag()),
+        "accountEnabled": !matches!(user.kind, Kind::Shared | Kind::Room | Kind::Equipment),
+        "userType": user_type,
+        "assignedLicenses": licences,
+        "assignedPlans": plans,
+        "proxyAddresses": mail.iter().map(|mail| format!("SMTP:{mail}")).collect::<Vec<_>>(),
+        "mailNickname": principal.split('@').next(),
+        "usageLocation": "DE",
+        "createdDateTime": clock::iso(user.created),
+        "deletedDateTime": user.is_deleted().then(|| clock::iso(clock::now())),
+        "onPremisesSyncEnabled": (user.kind == Kind::OnPremises).then_some(true),
+        "showInAddressList": null,
+        "preferredDataLocation": null,
+    })
+}
+
+/// `GET /users/{u}/licenseDetails`
+pub fn license_details(call: &Call) -> Answer {
+    let user = call.user()?;
+    let row = || json!({"id": SKU, "skuId": SKU, "skuPartNumber": "SPE_E3", "servicePlans": [service_plan()]});
+    let rows = if user.kind.is_licensed() { vec![row()] } else { Vec::new() };
+    Ok(collection(call.context(&format!("users('{}')/licenseDetails", user.id)), rows, Vec::new()))
+}
+
+/// `GET /users/{u}/mailboxSettings` and its single properties
+pub fn mailbox_settings(call: &Call) -> Answer {
+    let user = call.user()?;
+    let settings = call.with_mailbox(|mailbox| Ok(settings_json(call, &user, mailbox)))?;
+    let context = call.context(&format!("users('{}')/mailboxSettings", user.id));
+    let mut body = match call.route.rest.first() {
+        None => {
+            let Value::Object(mut settings) = settings else { unreachable!("settings are an object") };
+            let select = call.query.select();
+            if select.is_explicit() {
+                settings.retain(|key, _| select.names(key));
+            }
+            Value::Object(settings)
+        }
+        Some(name) => {
+            let object = settings.as_object().expect("settings are an object");
+            let found = object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            match found.map(|(_, value)| value.clone()) {
+                Some(Value::Object(value)) => Value::Object(value),
+                Some(value) => json!({"value": value}),
+                None => return Err(ApiError::unknown_segment(name)),
+            }
+        }
+    };
+    body["@odata.context"] = json!(context);
+    Ok(json_answer(StatusCode::OK, &body))
+}
+
+fn settings_json(call: &Call, user: &User, mailbox: &Mailbox) -> Value {
+    let locale = mailbox.locale;
+    let purpose = if call.state.tenant.switches().user_purpose_is_object {
+        json!({"value": user.kind.purpose()})
+    } else {
+        json!(user.kind.purpose())
+    };
+    let archive = mailbox.well_known("archive").map(|key| Named::Folder(key).encode(&mailbox.guid));
+    let never = |hour: u32| json!({"dateTime": format!("2026-03-14T{hour:02}:00:00.0000000"), "timeZone": "UTC"});
+    json!({
+        "archiveFolder": archive,
+        "timeZone": locale.time_zone(),
+        "delegateMeetingMessageDeliveryOptions": "sendToDelegateOnly",
+        "dateFormat": if locale.tag() == "en-US" { "M/d/yyyy" } else { "dd.MM.yyyy" },
+        "timeFormat": if locale.tag() == "en-US" { "h:mm tt" } else { "HH:mm" },
+        "automaticRepliesSetting": {
+            "status": "disabled", "externalAudience": "all", "internalReplyMessage": "", "externalReplyMessage": "",
+            "scheduledStartDateTime": never(7), "scheduledEndDateTime": never(8),
+        },
+        "language": {"locale": locale.tag(), "displayName": locale.display_name()},
+        "workingHours": {
+            "daysOfWeek": ["monday", "tuesday", "wednesday", "thursday", "friday"],
+            "startTime": "08:00:00.0000000", "endTime": "17:00:00.0000000", "timeZone": {"name": locale.time_zone()},
+        },
+        "userPurpose": purpose,
+    })
+}

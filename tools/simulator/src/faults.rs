@@ -1,0 +1,5 @@
+//! What goes wrong.
+
+/// Faults by seed.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {}

@@ -1,0 +1,247 @@
+//! Generated tenants: the same people and mail for the same seed, of any size.
+//!
+//! A generated message is a number; its bytes are made whenever somebody asks. The [`Library`] is what makes them, and
+//! what reads the files of a corpus.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use strongroom_corpora::date::DAY;
+use strongroom_corpora::documents::Kind as Document;
+use strongroom_corpora::mail::{self, Attachment, Message, Person};
+use strongroom_corpora::office;
+use strongroom_corpora::rng::Rng;
+use strongroom_corpora::words::Vocabulary;
+
+use crate::tenant::{Arrival, Content, Extra, FlagStatus, Flags, Kind, Locale, Mailbox, Tenant, UserSpec};
+
+/// What a tenant holds at the start.
+#[derive(Clone, Debug)]
+pub struct Organisation {
+    /// The same seed gives the same tenant.
+    pub seed: u64,
+    /// Number of users with a mailbox. The first is in English, the next ones go through the other languages.
+    pub users: usize,
+    /// Messages in each mailbox.
+    pub messages: usize,
+    /// Whether there is also one user of every other kind.
+    pub every_kind: bool,
+    /// A folder of `.eml` files, shared out among the mailboxes instead of generated messages.
+    pub corpus: Option<PathBuf>,
+}
+
+impl Default for Organisation {
+    fn default() -> Self {
+        Self { seed: 1, users: 3, messages: 50, every_kind: false, corpus: None }
+    }
+}
+
+/// Makes contents from numbers.
+pub struct Library {
+    seed: u64,
+    vocabulary: Vocabulary,
+    people: Vec<Person>,
+    logo: Arc<Vec<u8>>,
+    files: Vec<PathBuf>,
+}
+
+impl fmt::Debug for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Library").field("seed", &self.seed).field("files", &self.files.len()).finish_non_exhaustive()
+    }
+}
+
+impl Library {
+    /// Returns the library of a tenant.
+    ///
+    /// # Errors
+    /// Fails if the corpus cannot be listed.
+    pub fn new(organisation: &Organisation) -> std::io::Result<Self> {
+        let seed = organisation.seed;
+        let files = match &organisation.corpus {
+            Some(dir) => strongroom_corpora::files::list(dir, ".eml").map_err(std::io::Error::other)?,
+            None => Vec::new(),
+        };
+        Ok(Self {
+            seed,
+            vocabulary: Vocabulary::new(seed),
+            people: (0..organisation.users.clamp(6, 400)).map(|number| office::employee(seed, number)).collect(),
+            logo: Arc::new(strongroom_corpora::documents::logo(&mut Rng::for_purpose(seed, "logo"))),
+            files,
+        })
+    }
+
+    /// Returns how many messages the corpus has.
+    pub fn corpus_len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Returns a message of the corpus, byte for byte; nothing if its file has gone.
+    pub fn corpus(&self, number: u32) -> Vec<u8> {
+        self.files.get(number as usize).and_then(|path| std::fs::read(path).ok()).unwrap_or_default()
+    }
+
+    /// Returns when the generated message of this number was sent.
+    pub fn sent(&self, number: u64) -> i64 {
+        let mut rng = Rng::new(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        office::BEGIN + rng.below((office::END - office::BEGIN - DAY) as u64) as i64
+    }
+
+    /// Returns the generated message of this number: mostly a few kilobytes, now and then with documents.
+    pub fn generated(&self, number: u64) -> Vec<u8> {
+        let mut rng = Rng::for_purpose(self.seed, &format!("message {number}"));
+        let language = office::language(&mut rng);
+        let from = rng.pick(&self.people).clone();
+        let to: Vec<Person> = (0..=rng.geometric(3)).map(|_| rng.pick(&self.people).clone()).collect();
+        let owner = to[0].clone();
+        let topic = self.vocabulary.title(&mut rng, language);
+        let subject = if rng.chance(45) { format!("RE: {topic}") } else { topic.clone() };
+        let logo = rng.chance(10);
+        let paragraphs = office::paragraphs(&self.vocabulary, &mut rng, language);
+        let (text, html) = mail::compose(&paragraphs, &from, logo, None);
+        let attachments = (0..if rng.chance(12) { rng.between(1, 3) } else { 0 })
+            .map(|_| {
+                let kind = *rng.pick(&Document::ALL);
+                let size = rng.between(5_000, 60_000) as usize;
+                let name = format!("{}.{}", self.vocabulary.title(&mut rng, language), kind.extension());
+                let data = Arc::new(kind.generate(&self.vocabulary, &mut rng, language, size));
+                Attachment { name, media_type: kind.media_type(), data }
+            })
+            .collect();
+        let message = Message {
+            from,
+            to,
+            cc: Vec::new(),
+            subject,
+            topic,
+            sent: self.sent(number),
+            id: format!("<{}@contoso.com>", rng.uuid()),
+            references: Vec::new(),
+            language,
+            text,
+            html,
+            logo: logo.then(|| Arc::clone(&self.logo)),
+            attachments,
+            external: rng.chance(30),
+        };
+        message.delivered(&owner, &message.body())
+    }
+}
+
+/// Fills a new tenant.
+pub fn populate(tenant: &Tenant, organisation: &Organisation) {
+    for number in 0..organisation.users {
+        let person = office::employee(organisation.seed, number);
+        let user = tenant.add_user(UserSpec {
+            principal_name: person.address,
+            display_name: person.name,
+            kind: Kind::Licensed,
+            locale: Locale::ALL[number % Locale::ALL.len()],
+        });
+        let filled = tenant.with_mailbox(&user, |mailbox| fill(tenant, mailbox, organisation, number as u64));
+        filled.expect("the user was just added, with a mailbox");
+    }
+    if organisation.every_kind {
+        add_every_kind(tenant, organisation);
+    }
+}
+
+fn add_every_kind(tenant: &Tenant, organisation: &Organisation) {
+    let special = [
+        ("dana.unlicensed", "Dana Unlicensed", Kind::Unlicensed),
+        ("info", "Contoso Information", Kind::Shared),
+        ("room.falcon", "Room Falcon", Kind::Room),
+        ("projector", "Projector", Kind::Equipment),
+        ("eve_fabrikam.com#EXT#", "Eve (Guest)", Kind::Guest),
+        ("o'brien", "Miles O'Brien", Kind::NullType),
+        ("old.server", "Old Server", Kind::OnPremises),
+        ("full.mailbox", "Full Mailbox", Kind::OverQuota),
+        ("board", "Board of Directors", Kind::OutsidePolicy),
+        ("left.company", "Left Company", Kind::SoftDeleted),
+        ("zoë", "Zoë Ünïcode 名前", Kind::Licensed),
+    ];
+    for (number, (name, display, kind)) in special.into_iter().enumerate() {
+        let user = tenant.add_user(UserSpec {
+            principal_name: name.to_owned(),
+            display_name: display.to_owned(),
+            kind,
+            locale: Locale::English,
+        });
+        if kind.has_mailbox() && kind != Kind::SoftDeleted {
+            let few = Organisation { messages: organisation.messages.min(5), ..organisation.clone() };
+            let number = (organisation.users + number) as u64;
+            let filled = tenant.with_mailbox(&user, |mailbox| fill(tenant, mailbox, &few, number));
+            filled.expect("the user was just added, with a mailbox");
+        }
+    }
+}
+
+/// Fills a mailbox with folders and messages. One message in five lies in a folder of the user's own.
+fn fill(tenant: &Tenant, mailbox: &mut Mailbox, organisation: &Organisation, user: u64) {
+    let mut rng = Rng::for_purpose(organisation.seed, &format!("mailbox {user}"));
+    let known = |mailbox: &Mailbox, name: &str| mailbox.well_known(name).expect("every mailbox has it");
+    let inbox = known(mailbox, "inbox");
+    let top = known(mailbox, "msgfolderroot");
+    let projects = mailbox.add_folder(top, "Projects", false).expect("a new name");
+    let mut own = vec![projects];
+    for name in ["Falcon", "Größe & Maß", "会议"] {
+        own.push(mailbox.add_folder(projects, name, false).expect("a new name"));
+    }
+    own.push(mailbox.add_folder(inbox, "Newsletters", false).expect("a new name"));
+    let places = [
+        (inbox, 45),
+        (known(mailbox, "sentitems"), 20),
+        (known(mailbox, "archive"), 8),
+        (known(mailbox, "deleteditems"), 5),
+        (known(mailbox, "junkemail"), 1),
+        (known(mailbox, "drafts"), 1),
+    ];
+    mailbox.categories = [("Red category", "preset0"), ("Project Falcon", "preset7")]
+        .map(|(name, colour)| (name.to_owned(), colour.to_owned()))
+        .to_vec();
+    mailbox.reserve(inbox, organisation.messages);
+    let files = tenant.library().corpus_len();
+    let share = files.div_ceil(organisation.users.max(1));
+    let count = if organisation.corpus.is_some() { share } else { organisation.messages };
+    for number in 0..count as u64 {
+        let id = (user << 32) | number;
+        let (content, sent) = if organisation.corpus.is_some() {
+            let file = user as usize * share + number as usize;
+            if file >= files {
+                break;
+            }
+            (Content::Corpus(file as u32), tenant.library().corpus_date(file))
+        } else {
+            (Content::Generated(id), tenant.library().sent(id))
+        };
+        let mut roll = rng.below(100) as i64;
+        let folder = places.iter().find(|(_, share)| {
+            roll -= share;
+            roll < 0
+        });
+        let folder = folder.map_or_else(|| *rng.pick(&own), |(folder, _)| *folder);
+        let draft = Some(folder) == mailbox.well_known("drafts");
+        let flag = match rng.below(40) {
+            0 => FlagStatus::Complete,
+            1 => FlagStatus::Flagged,
+            _ => FlagStatus::NotFlagged,
+        };
+        let extra = rng
+            .chance(3)
+            .then(|| Arc::new(Extra { categories: vec!["Project Falcon".to_owned()], ..Extra::default() }));
+        let flags = Flags { read: rng.chance(80), draft, flag, ..Flags::default() };
+        let received = sent + 4;
+        let arrival = Arrival { folder, content, flags, received, created: received, extra };
+        mailbox.add_message(arrival).expect("the folder was just made");
+    }
+}
+
+impl Library {
+    /// Returns when a file of the corpus was last changed, which is when its message was sent.
+    fn corpus_date(&self, number: usize) -> i64 {
+        let modified = self.files.get(number).and_then(|path| path.metadata().ok()?.modified().ok());
+        let since = modified.and_then(|modified| modified.duration_since(std::time::UNIX_EPOCH).ok());
+        since.map_or(office::BEGIN, |since| since.as_secs() as i64)
+    }
+}

@@ -1,0 +1,158 @@
+//! Mail folders.
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::extended;
+use crate::odata::{Query, Select};
+use crate::server::{Answer, ApiError, Call, Version, collection, json_answer};
+use crate::tenant::id::FolderKey;
+use crate::tenant::{Mailbox, UNNAMED};
+
+const PAGE: usize = 10;
+const PAGE_MAX: usize = 1000;
+
+/// `GET /users/{u}/mailFolders`: the children of the top in v1.0, all folders in beta
+pub fn list(call: &Call) -> Answer {
+    let hidden = call.query.is_true("includeHiddenFolders");
+    let rows = call.with_mailbox(|mailbox| {
+        let top = mailbox.well_known("msgfolderroot").ok_or_else(ApiError::item_not_found)?;
+        let keys = match call.route.version {
+            Version::V1 => children(mailbox, top),
+            Version::Beta => mailbox.subtree(top).split_off(1),
+        };
+        Ok(rows(call, mailbox, keys, hidden))
+    })?;
+    let path = format!("users('{}')/mailFolders", call.user()?.id);
+    page(call, rows, &path)
+}
+
+/// `GET /users/{u}/mailFolders/{f}/childFolders`
+pub fn list_children(call: &Call) -> Answer {
+    let hidden = call.query.is_true("includeHiddenFolders");
+    let (rows, id) = call.with_mailbox(|mailbox| {
+        let parent = resolve(call, mailbox)?;
+        Ok((rows(call, mailbox, children(mailbox, parent), hidden), mailbox.folder_id(parent)))
+    })?;
+    page(call, rows, &format!("users('{}')/mailFolders('{id}')/childFolders", call.user()?.id))
+}
+
+/// `GET /users/{u}/mailFolders/{f}`
+pub fn get(call: &Call) -> Answer {
+    let mut body = call.with_mailbox(|mailbox| {
+        let key = resolve(call, mailbox)?;
+        Ok(folder_json(call, mailbox, key, &call.query.select(), &call.query))
+    })?;
+    body["@odata.context"] = json!(call.context(&format!("users('{}')/mailFolders/$entity", call.user()?.id)));
+    Ok(json_answer(StatusCode::OK, &body))
+}
+
+/// Returns the folder that the path names.
+///
+/// # Errors
+/// 404 if there is none, 400 if the id is none.
+pub fn resolve(call: &Call, mailbox: &Mailbox) -> Result<FolderKey, ApiError> {
+    find(mailbox, call.route.folder.as_deref().unwrap_or_default())
+}
+
+/// Returns the folder of this id or well-known name.
+///
+/// # Errors
+/// 404 if there is none, 400 if the id is none.
+pub fn find(mailbox: &Mailbox, id_or_name: &str) -> Result<FolderKey, ApiError> {
+    let absent = ["clutter", "scheduled", "conversationhistory", "archive"];
+    mailbox.resolve_folder(id_or_name).ok_or_else(|| {
+        // A long text was an id of another mailbox or of something gone; a short one is no name that Exchange knows.
+        let known = id_or_name.len() >= 60 || absent.iter().any(|name| name.eq_ignore_ascii_case(id_or_name));
+        if known { ApiError::item_not_found() } else { ApiError::invalid_id() }
+    })
+}
+
+fn children(mailbox: &Mailbox, parent: FolderKey) -> Vec<FolderKey> {
+    mailbox.folder(parent).map(|folder| folder.children.clone()).unwrap_or_default()
+}
+
+fn rows(call: &Call, mailbox: &Mailbox, keys: Vec<FolderKey>, hidden: bool) -> Vec<Value> {
+    let select = call.query.select();
+    let needed = call.query.filter().ok().flatten().map(|filter| filter.properties()).unwrap_or_default();
+    let select = select.needing(needed);
+    let shown = keys.into_iter().filter(|key| mailbox.folder(*key).is_some_and(|folder| hidden || !folder.hidden));
+    shown.map(|key| folder_json(call, mailbox, key, &select, &call.query)).collect()
+}
+
+fn page(call: &Call, rows: Vec<Value>, path: &str) -> Answer {
+    let size = call.page_size(PAGE, PAGE_MAX)?;
+    let skip = call.query.number("$skip")?.unwrap_or(0);
+    let filter = call.query.filter()?;
+    let rows: Vec<Value> = match &filter {
+        Some(filter) => rows.into_iter().filter(|row| filter.holds(row)).collect(),
+        None => rows,
+    };
+    let total = rows.len();
+    let select = call.query.select();
+    let rows = rows.into_iter().skip(skip).take(size).map(|mut row| {
+        if let Some(object) = row.as_object_mut() {
+            let extended = object.remove("singleValueExtendedProperties");
+            select.retain(object);
+            object.extend(extended.map(|value| ("singleValueExtendedProperties".to_owned(), value)));
+        }
+        row
+    });
+    let rows: Vec<Value> = rows.collect();
+    let mut annotations = Vec::new();
+    if call.query.is_true("$count") {
+        annotations.push(("@odata.count", json!(total)));
+    }
+    if skip + size < total {
+        let mut query = call.query.clone();
+        query.set("$skip", Some((skip + size).to_string()));
+        annotations.push(("@odata.nextLink", json!(call.link(path, &query))));
+    }
+    Ok(collection(call.context(path), rows, annotations))
+}
+
+/// Returns a folder as JSON.
+pub fn folder_json(call: &Call, mailbox: &Mailbox, key: FolderKey, select: &Select, query: &Query) -> Value {
+    let Some(folder) = mailbox.folder(key) else { return Value::Null };
+    let hidden = query.is_true("includeHiddenFolders");
+    let child_count =
+        folder.children.iter().filter(|child| mailbox.folder(**child).is_some_and(|child| hidden || !child.hidden));
+    let mut out = json!({
+        "id": mailbox.folder_id(key),
+        "displayName": folder.name,
+        "parentFolderId": folder.parent.map(|parent| mailbox.folder_id(parent)),
+        "childFolderCount": child_count.count(),
+        "unreadItemCount": folder.unread,
+        "totalItemCount": folder.total,
+        "isHidden": folder.hidden,
+    });
+    let object = out.as_object_mut().expect("an object was just made");
+    if call.route.version == Version::Beta {
+        let name = folder.well_known.filter(|name| !UNNAMED.contains(name));
+        object.insert("wellKnownName".to_owned(), json!(name));
+    }
+    if let Some(search) = &folder.search {
+        let sources: Vec<String> = search.sources.iter().map(|source| mailbox.folder_id(*source)).collect();
+        object.insert("@odata.type".to_owned(), json!("#microsoft.graph.mailSearchFolder"));
+        object.insert("isSupported".to_owned(), json!(true));
+        object.insert("filterQuery".to_owned(), json!(search.filter));
+        object.insert("includeNestedFolders".to_owned(), json!(search.nested));
+        object.insert("sourceFolderIds".to_owned(), json!(sources));
+    }
+    let needed = select.clone();
+    object.retain(|name, _| name == "id" || name.starts_with('@') || needed.wants(name));
+    let wanted = extended::wanted(query);
+    let found = wanted.iter().filter_map(|id| {
+        let canonical = extended::canonical(id);
+        let value = match canonical.as_str() {
+            "string 0x3613" => json!(folder.class),
+            _ => folder.extended.get(&canonical)?.clone(),
+        };
+        Some(json!({"id": id, "value": value}))
+    });
+    let found: Vec<Value> = found.collect();
+    if !found.is_empty() {
+        object.insert("singleValueExtendedProperties".to_owned(), json!(found));
+    }
+    out
+}

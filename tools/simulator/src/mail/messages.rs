@@ -1,0 +1,182 @@
+//! Reading messages: listings, single ones, and their bytes.
+
+use axum::body::Body;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+use super::folders;
+use super::json::{Shape, View};
+use crate::odata::filter::Filter;
+use crate::server::{Answer, ApiError, Call, collection, json_answer};
+use crate::tenant::Mailbox;
+use crate::tenant::id::MessageKey;
+
+const PAGE: usize = 10;
+const PAGE_MAX: usize = 1000;
+
+/// How many bytes of a message go into one chunk of the answer.
+const CHUNK: usize = 16 * 1024;
+
+/// `GET /users/{u}[/mailFolders/{f}]/messages`
+pub fn list(call: &Call) -> Answer {
+    let size = call.page_size(PAGE, PAGE_MAX)?;
+    let skip = call.query.number("$skip")?.unwrap_or(0);
+    let (keys, folder) = call.with_mailbox(|mailbox| {
+        let folder = call.route.folder.as_ref().map(|_| folders::resolve(call, mailbox)).transpose()?;
+        let searched = folder.and_then(|folder| mailbox.folder(folder)?.search.clone());
+        let keys = match searched {
+            // A search folder shows messages that live elsewhere.
+            Some(search) => search.sources.iter().flat_map(|source| mailbox.listing(Some(*source))).collect(),
+            None => mailbox.listing(folder),
+        };
+        Ok((keys, folder.map(|folder| mailbox.folder_id(folder))))
+    })?;
+    let filter = call.query.filter()?;
+    let order = call.query.order_by();
+    check_order(filter.as_ref(), &order)?;
+    let mut shape = Shape::new(call, &call.query);
+    let plain = order.is_empty() || matches!(order.as_slice(), [(name, true)] if name == "receivedDateTime");
+    let (views, total) = if filter.is_none() && plain {
+        let page: Vec<MessageKey> = keys.iter().skip(skip).take(size).copied().collect();
+        (views(call, &page)?, keys.len())
+    } else {
+        let needed = filter.iter().flat_map(Filter::properties).chain(order.iter().map(|(name, _)| first(name)));
+        shape.select = shape.select.needing(needed);
+        let found = search(call, &shape, &keys, filter.as_ref(), &order)?;
+        let total = found.len();
+        (found.into_iter().skip(skip).take(size).collect(), total)
+    };
+    let rows: Vec<Value> = views.iter().map(|view| shape.message(&call.state.tenant, view)).collect();
+    let path = match folder {
+        Some(folder) => format!("users('{}')/mailFolders('{folder}')/messages", call.user()?.id),
+        None => format!("users('{}')/messages", call.user()?.id),
+    };
+    let mut annotations = Vec::new();
+    if call.query.is_true("$count") {
+        annotations.push(("@odata.count", json!(total)));
+    }
+    if skip + size < total {
+        let mut query = call.query.clone();
+        query.set("$skip", Some((skip + size).to_string()));
+        annotations.push(("@odata.nextLink", json!(call.link(&path, &query))));
+    }
+    Ok(collection(call.context(&path), rows, annotations))
+}
+
+fn first(path: &str) -> String {
+    path.split('/').next().unwrap_or(path).to_owned()
+}
+
+/// With a filter, an order must begin with what is filtered by (Graph: "List messages").
+fn check_order(filter: Option<&Filter>, order: &[(String, bool)]) -> Result<(), ApiError> {
+    let (Some(filter), Some((name, _))) = (filter, order.first()) else { return Ok(()) };
+    if filter.properties().first().is_some_and(|property| property.eq_ignore_ascii_case(&first(name))) {
+        return Ok(());
+    }
+    Err(ApiError::bad_request("InefficientFilter", "The restriction or sort order is too complex for this operation."))
+}
+
+/// Returns the messages that a filter holds of, in the wanted order.
+fn search(
+    call: &Call,
+    shape: &Shape,
+    keys: &[MessageKey],
+    filter: Option<&Filter>,
+    order: &[(String, bool)],
+) -> Result<Vec<View>, ApiError> {
+    let markers = filter.map(|filter| filter.texts_compared_with("id")).unwrap_or_default();
+    let shape = Shape { extended: [shape.extended.clone(), markers].concat(), ..shape.clone() };
+    let mut found: Vec<(Value, View)> = views(call, keys)?
+        .into_iter()
+        .map(|view| (Value::Object(shape.full(&call.state.tenant, &view)), view))
+        .filter(|(message, _)| filter.is_none_or(|filter| filter.holds(message)))
+        .collect();
+    for (name, descending) in order.iter().rev() {
+        let key = |message: &Value| {
+            let mut at = message;
+            for part in name.split('/') {
+                at = &at[part];
+            }
+            at.as_str().map_or_else(|| at.to_string(), str::to_lowercase)
+        };
+        found.sort_by_cached_key(|(message, _)| key(message));
+        if *descending {
+            found.reverse();
+        }
+    }
+    Ok(found.into_iter().map(|(_, view)| view).collect())
+}
+
+fn views(call: &Call, keys: &[MessageKey]) -> Result<Vec<View>, ApiError> {
+    call.with_mailbox(|mailbox| {
+        let records = keys.iter().filter_map(|key| Some((*key, mailbox.message(*key)?)));
+        Ok(records.map(|(key, record)| View::new(mailbox, key, record)).collect())
+    })
+}
+
+/// `GET /users/{u}[/mailFolders/{f}]/messages/$count`
+pub fn count(call: &Call) -> Answer {
+    let count = call.with_mailbox(|mailbox| {
+        Ok(match call.route.folder {
+            Some(_) => {
+                let key = folders::resolve(call, mailbox)?;
+                mailbox.folder(key).map_or(0, |folder| folder.total as usize)
+            }
+            None => mailbox.len(),
+        })
+    })?;
+    Ok(([(header::CONTENT_TYPE, "text/plain")], count.to_string()).into_response())
+}
+
+/// Returns the message that the path names.
+///
+/// # Errors
+/// 404 if there is none, 400 if the id is none, and what the service says of one that cannot be read.
+pub fn view(call: &Call) -> Result<View, ApiError> {
+    call.with_mailbox(|mailbox| {
+        let key = resolve(call, mailbox)?;
+        let record = mailbox.message(key).ok_or_else(ApiError::item_not_found)?;
+        Ok(View::new(mailbox, key, record))
+    })
+}
+
+/// Returns the key of the message that the path names.
+///
+/// # Errors
+/// 404 if there is none, 400 if the id is none.
+pub fn resolve(call: &Call, mailbox: &Mailbox) -> Result<MessageKey, ApiError> {
+    let id = call.route.message.as_deref().unwrap_or_default();
+    let key = mailbox.resolve_message(id).ok_or_else(|| {
+        // An old or foreign id has the form of one; anything else is malformed.
+        if id.len() >= 60 { ApiError::item_not_found() } else { ApiError::invalid_id() }
+    })?;
+    if let Some(folder) = &call.route.folder {
+        let folder = folders::find(mailbox, folder)?;
+        if mailbox.message(key).is_some_and(|record| record.folder != folder) {
+            return Err(ApiError::item_not_found());
+        }
+    }
+    Ok(key)
+}
+
+/// `GET /users/{u}/messages/{m}`
+pub fn get(call: &Call) -> Answer {
+    let view = view(call)?;
+    view.check_readable()?;
+    let shape = Shape::new(call, &call.query);
+    let mut body = shape.message(&call.state.tenant, &view);
+    body["@odata.context"] = json!(call.context(&format!("users('{}')/messages/$entity", call.user()?.id)));
+    Ok(json_answer(StatusCode::OK, &body))
+}
+
+/// `GET /users/{u}/messages/{m}/$value`
+pub fn value(call: &Call) -> Answer {
+    let view = view(call)?;
+    view.check_readable()?;
+    let mime = call.state.tenant.mime(&view.guid, view.key, &view.record);
+    let chunks: Vec<Result<Vec<u8>, std::io::Error>> = mime.chunks(CHUNK).map(|chunk| Ok(chunk.to_vec())).collect();
+    // A stream, because the service does not say how long the message is before it has rendered it.
+    let body = Body::from_stream(futures_util::stream::iter(chunks));
+    Ok(([(header::CONTENT_TYPE, "text/plain")], body).into_response())
+}

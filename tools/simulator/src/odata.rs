@@ -1,0 +1,290 @@
+//! Query options and preferences of OData, as far as Graph's mail and directory understand them.
+
+pub mod filter;
+pub mod token;
+
+use axum::http::HeaderMap;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use serde_json::{Map, Value};
+
+use crate::server::ApiError;
+use filter::Filter;
+
+/// What may stand in a query unencoded, so that links stay readable.
+const QUERY: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'$').remove(b',').remove(b'/');
+
+/// The query options of a request.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Names and decoded values in their order; names keep their `$`.
+    pairs: Vec<(String, String)>,
+}
+
+/// One `$expand`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expand {
+    /// What is expanded, in lower case.
+    pub name: String,
+    /// The options between parentheses.
+    pub options: String,
+}
+
+impl Query {
+    /// Reads the part of a URL behind the `?`.
+    pub fn parse(text: &str) -> Self {
+        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        });
+        Self { pairs: pairs.collect() }
+    }
+
+    /// Reads the options between the parentheses of an `$expand`, which are separated by `;` and decoded already.
+    pub fn parse_options(text: &str) -> Self {
+        let pairs = text.split(';').filter_map(|pair| pair.trim().split_once('='));
+        Self { pairs: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
+    }
+
+    /// Returns the options as the part of a URL behind the `?`.
+    pub fn encode(&self) -> String {
+        let encode = |text: &str| utf8_percent_encode(text, QUERY).to_string();
+        let pairs: Vec<String> =
+            self.pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+        pairs.join("&")
+    }
+
+    /// Returns the value of an option; the `$` may be missing, and case does not matter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let bare = name.trim_start_matches('$');
+        self.pairs
+            .iter()
+            .find(|(key, _)| key.trim_start_matches('$').eq_ignore_ascii_case(bare))
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Sets an option, or removes it.
+    pub fn set(&mut self, name: &str, value: Option<String>) {
+        let bare = name.trim_start_matches('$').to_owned();
+        self.pairs.retain(|(key, _)| !key.trim_start_matches('$').eq_ignore_ascii_case(&bare));
+        if let Some(value) = value {
+            self.pairs.push((name.to_owned(), value));
+        }
+    }
+
+    /// Returns a whole number.
+    ///
+    /// # Errors
+    /// 400 if the option is there and is no number.
+    pub fn number(&self, name: &str) -> Result<Option<usize>, ApiError> {
+        self.get(name)
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    ApiError::bad_request(
+                        "BadRequest",
+                        format!("Invalid value '{text}' for {name} query option found. The {name} query option requires a non-negative integer value."),
+                    )
+                })
+            })
+            .transpose()
+    }
+
+    /// Returns whether an option is there and says `true`.
+    pub fn is_true(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+
+    /// Returns what `$select` names.
+    pub fn select(&self) -> Select {
+        Select::parse(self.get("$select"))
+    }
+
+    /// Returns what `$expand` names.
+    pub fn expand(&self) -> Vec<Expand> {
+        let text = self.get("$expand").unwrap_or_default();
+        split_top_level(text)
+            .into_iter()
+            .map(|part| {
+                let (name, options) = part.split_once('(').unwrap_or((part, ""));
+                let options = options.strip_suffix(')').unwrap_or(options);
+                Expand { name: name.trim().to_ascii_lowercase(), options: options.to_owned() }
+            })
+            .collect()
+    }
+
+    /// Returns the parsed `$filter`.
+    ///
+    /// # Errors
+    /// 400 if it cannot be read.
+    pub fn filter(&self) -> Result<Option<Filter>, ApiError> {
+        let Some(text) = self.get("$filter") else { return Ok(None) };
+        let refused = |why: String| ApiError::bad_request("BadRequest", format!("Invalid filter clause: {why}"));
+        Filter::parse(text).map(Some).map_err(refused)
+    }
+
+    /// Returns what `$orderby` names, with whether it descends.
+    pub fn order_by(&self) -> Vec<(String, bool)> {
+        let text = self.get("$orderby").unwrap_or_default();
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts
+            .map(|part| {
+                let (name, direction) = part.split_once(' ').unwrap_or((part, "asc"));
+                (name.to_owned(), direction.trim().eq_ignore_ascii_case("desc"))
+            })
+            .collect()
+    }
+}
+
+/// Splits at commas outside of parentheses and quotes.
+fn split_top_level(text: &str) -> Vec<&str> {
+    let (mut depth, mut quoted, mut start) = (0, false, 0);
+    let mut parts = Vec::new();
+    for (at, character) in text.char_indices() {
+        match character {
+            '\'' => quoted = !quoted,
+            '(' if !quoted => depth += 1,
+            ')' if !quoted => depth -= 1,
+            ',' if !quoted && depth == 0 => {
+                parts.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).collect()
+}
+
+/// Which properties an answer holds.
+#[derive(Clone, Debug, Default)]
+pub struct Select {
+    /// Lower-case names; none selects what is shown by default.
+    names: Option<Vec<String>>,
+    /// Names that are computed and taken out again, because a filter or an order needs them.
+    needed: Vec<String>,
+}
+
+impl Select {
+    /// Reads the value of `$select`.
+    pub fn parse(text: Option<&str>) -> Self {
+        let names = text.filter(|text| !text.trim().is_empty() && text.trim() != "*");
+        let names = names.map(|text| text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect());
+        Self { names, needed: Vec::new() }
+    }
+
+    /// Returns whether the property is named.
+    pub fn names(&self, property: &str) -> bool {
+        self.names.as_ref().is_some_and(|names| names.contains(&property.to_ascii_lowercase()))
+    }
+
+    /// Returns whether properties are named at all.
+    pub fn is_explicit(&self) -> bool {
+        self.names.is_some()
+    }
+
+    /// Returns the named properties, in lower case.
+    pub fn named(&self) -> &[String] {
+        self.names.as_deref().unwrap_or_default()
+    }
+
+    /// Returns whether the property must be computed.
+    pub fn wants(&self, property: &str) -> bool {
+        self.names.is_none()
+            || self.names(property)
+            || self.needed.iter().any(|needed| needed.eq_ignore_ascii_case(property))
+    }
+
+    /// Returns whether any of the properties must be computed.
+    pub fn wants_any(&self, properties: &[&str]) -> bool {
+        properties.iter().any(|property| self.wants(property))
+    }
+
+    /// Has more properties computed, without showing them.
+    #[must_use]
+    pub fn needing(mut self, properties: impl IntoIterator<Item = String>) -> Self {
+        self.needed.extend(properties);
+        self
+    }
+
+    /// Takes out what is not shown. `id` and annotations always are.
+    pub fn retain(&self, object: &mut Map<String, Value>) {
+        if let Some(names) = &self.names {
+            object.retain(|key, _| key == "id" || key.starts_with('@') || names.contains(&key.to_ascii_lowercase()));
+        }
+    }
+}
+
+/// The preferences of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preferences {
+    /// Ids in the immutable format.
+    pub immutable_ids: bool,
+    /// `odata.maxpagesize`.
+    pub page_size_max: Option<usize>,
+    /// Bodies as text.
+    pub text_body: bool,
+    /// HTML as it is in the mailbox.
+    pub unsafe_html: bool,
+    applied: Vec<String>,
+}
+
+impl Preferences {
+    /// Reads every `Prefer` header.
+    pub fn parse(headers: &HeaderMap) -> Self {
+        let mut preferences = Self::default();
+        for value in headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()) {
+            for part in value.split(',').map(str::trim) {
+                let (name, value) = part.split_once('=').unwrap_or((part, ""));
+                let value = value.trim().trim_matches('"');
+                match name.trim().to_ascii_lowercase().as_str() {
+                    "idtype" if value.eq_ignore_ascii_case("ImmutableId") => preferences.immutable_ids = true,
+                    "odata.maxpagesize" => preferences.page_size_max = value.parse().ok().filter(|size| *size > 0),
+                    "outlook.body-content-type" => preferences.text_body = value.eq_ignore_ascii_case("text"),
+                    "outlook.allow-unsafe-html" => preferences.unsafe_html = true,
+                    _ => continue,
+                }
+                preferences.applied.push(part.to_owned());
+            }
+        }
+        preferences
+    }
+
+    /// Returns the value of `Preference-Applied`.
+    pub fn applied(&self) -> Option<String> {
+        (!self.applied.is_empty()).then(|| self.applied.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_survive_a_round_trip() {
+        let query = Query::parse("$select=id,subject&%24filter=a%20eq+'b%26c'&includeHiddenFolders=true");
+        assert_eq!(query.get("filter"), Some("a eq 'b&c'"));
+        assert_eq!(Query::parse(&query.encode()).pairs, query.pairs);
+        assert!(query.is_true("includehiddenfolders"));
+        assert!(query.select().names("Subject") && !query.select().wants("body"));
+    }
+
+    #[test]
+    fn expansions_keep_their_options() {
+        let query =
+            Query::parse("$expand=singleValueExtendedProperties($filter=id eq 'a,(b' or id eq 'c'),attachments");
+        let names: Vec<String> = query.expand().into_iter().map(|expand| expand.name).collect();
+        assert_eq!(names, ["singlevalueextendedproperties", "attachments"]);
+        assert_eq!(query.expand()[0].options, "$filter=id eq 'a,(b' or id eq 'c'");
+    }
+
+    #[test]
+    fn preferences_come_in_one_header_or_in_several() {
+        let mut headers = HeaderMap::new();
+        headers.append("prefer", "odata.maxpagesize=50, IdType=\"ImmutableId\"".parse().expect("a value"));
+        headers.append("prefer", "outlook.body-content-type=\"text\"".parse().expect("a value"));
+        let preferences = Preferences::parse(&headers);
+        assert!(preferences.immutable_ids && preferences.text_body);
+        assert_eq!(preferences.page_size_max, Some(50));
+    }
+}

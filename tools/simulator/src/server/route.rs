@@ -1,0 +1,367 @@
+//! What a path of Graph means.
+//!
+//! Graph's paths are OData: names come in any case, `users('id')` is `users/id`, and ids are single segments whose
+//! characters are percent-encoded. Routing gives a [`Route`] that says what is asked for and of whom; who may ask, what
+//! it counts against and what answers it are decided elsewhere.
+
+use axum::http::Method;
+use percent_encoding::percent_decode_str;
+
+/// Version of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// `/v1.0`
+    V1,
+    /// `/beta`
+    Beta,
+}
+
+impl Version {
+    /// Returns its name in paths.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1.0",
+            Self::Beta => "beta",
+        }
+    }
+}
+
+macro_rules! operations {
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        /// What is asked for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Operation { $($(#[$doc])* $name,)* }
+
+        impl Operation {
+            /// Returns its name, as the counters show it.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+operations! {
+    /// `GET /organization`
+    ListOrganizations
+    /// `GET /subscribedSkus`
+    ListSkus
+    /// `GET /users`
+    ListUsers
+    /// `GET /users/delta`
+    UsersDelta
+    /// `GET /users/$count`
+    CountUsers
+    /// `GET /directory/deletedItems/microsoft.graph.user`
+    ListDeletedUsers
+    /// `GET /users/{u}` or `/me`
+    GetUser
+    /// `GET /users/{u}/licenseDetails`
+    ListLicenses
+    /// `GET /users/{u}/mailboxSettings[/property]`
+    GetMailboxSettings
+    /// `PATCH /users/{u}/mailboxSettings`
+    UpdateMailboxSettings
+    /// `GET /users/{u}/outlook/masterCategories`
+    ListCategories
+    /// `POST /users/{u}/outlook/masterCategories`
+    CreateCategory
+    /// `GET /users/{u}/mailFolders/inbox/messageRules`
+    ListRules
+    /// `POST /users/{u}/mailFolders/inbox/messageRules`
+    CreateRule
+    /// `POST /users/{u}/translateExchangeIds`
+    TranslateIds
+    /// `GET /users/{u}/mailFolders`
+    ListFolders
+    /// `POST /users/{u}/mailFolders`
+    CreateFolder
+    /// `GET /users/{u}/mailFolders/delta`
+    FoldersDelta
+    /// `GET /users/{u}/mailFolders/{f}`
+    GetFolder
+    /// `PATCH /users/{u}/mailFolders/{f}`
+    UpdateFolder
+    /// `DELETE /users/{u}/mailFolders/{f}`
+    DeleteFolder
+    /// `POST /users/{u}/mailFolders/{f}/permanentDelete`
+    PermanentlyDeleteFolder
+    /// `POST /users/{u}/mailFolders/{f}/move`
+    MoveFolder
+    /// `POST /users/{u}/mailFolders/{f}/copy`
+    CopyFolder
+    /// `GET /users/{u}/mailFolders/{f}/childFolders`
+    ListChildFolders
+    /// `POST /users/{u}/mailFolders/{f}/childFolders`
+    CreateChildFolder
+    /// `GET /users/{u}[/mailFolders/{f}]/messages`
+    ListMessages
+    /// `GET /users/{u}[/mailFolders/{f}]/messages/$count`
+    CountMessages
+    /// `POST /users/{u}[/mailFolders/{f}]/messages`
+    CreateMessage
+    /// `GET /users/{u}/mailFolders/{f}/messages/delta`
+    MessagesDelta
+    /// `GET /users/{u}/messages/{m}`
+    GetMessage
+    /// `GET /users/{u}/messages/{m}/$value`
+    GetMessageValue
+    /// `PATCH /users/{u}/messages/{m}`
+    UpdateMessage
+    /// `DELETE /users/{u}/messages/{m}`
+    DeleteMessage
+    /// `POST /users/{u}/messages/{m}/permanentDelete`
+    PermanentlyDeleteMessage
+    /// `POST /users/{u}/messages/{m}/move`
+    MoveMessage
+    /// `POST /users/{u}/messages/{m}/copy`
+    CopyMessage
+    /// `POST /users/{u}/messages/{m}/send`, and `sendMail`, `reply`, `forward` and their kin
+    SendMail
+    /// `GET /users/{u}/messages/{m}/attachments`
+    ListAttachments
+    /// `POST /users/{u}/messages/{m}/attachments`
+    CreateAttachment
+    /// `POST /users/{u}/messages/{m}/attachments/createUploadSession`
+    CreateUploadSession
+    /// `GET /users/{u}/messages/{m}/attachments/{a}`
+    GetAttachment
+    /// `GET /users/{u}/messages/{m}/attachments/{a}/$value`
+    GetAttachmentValue
+    /// `DELETE /users/{u}/messages/{m}/attachments/{a}`
+    DeleteAttachment
+    /// `POST /$batch`
+    Batch
+    /// `GET /users/{u}/settings/exchange`
+    GetExchangeSettings
+    /// Anything under `/admin/exchange/mailboxes/{m}`
+    ExchangeMailbox
+}
+
+/// What a request asks for, and of whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Version of the API.
+    pub version: Version,
+    /// What is asked for.
+    pub operation: Operation,
+    /// Id or principal name of the user; `me` for the signed-in one.
+    pub user: Option<String>,
+    /// Id or well-known name of the folder.
+    pub folder: Option<String>,
+    /// Id of the message.
+    pub message: Option<String>,
+    /// Id of the attachment.
+    pub attachment: Option<String>,
+    /// What follows: the property of `mailboxSettings`, or the path inside of an Exchange mailbox (first its id).
+    pub rest: Vec<String>,
+}
+
+/// Why a path means nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// It is no path of Graph.
+    NotGraph,
+    /// Graph knows no such segment.
+    UnknownSegment(String),
+    /// The path is there, for other methods.
+    MethodNotAllowed,
+}
+
+impl Route {
+    /// Returns what `method` on `path` (still encoded, without query) means.
+    ///
+    /// # Errors
+    /// [`NoRoute`] if it means nothing.
+    pub fn parse(method: &Method, path: &str) -> Result<Self, NoRoute> {
+        let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+        let version = match segments.next() {
+            Some("v1.0") => Version::V1,
+            Some("beta") => Version::Beta,
+            _ => return Err(NoRoute::NotGraph),
+        };
+        let raw: Vec<String> = segments.flat_map(key_form).collect();
+        let lower: Vec<String> = raw.iter().map(|segment| segment.to_ascii_lowercase()).collect();
+        let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
+        let mut route = Self {
+            version,
+            operation: Operation::Batch,
+            user: None,
+            folder: None,
+            message: None,
+            attachment: None,
+            rest: Vec::new(),
+        };
+        let of =
+            |operation: Operation, allowed: bool| if allowed { Ok(operation) } else { Err(NoRoute::MethodNotAllowed) };
+        let (get, post) = (method == Method::GET || method == Method::HEAD, method == Method::POST);
+        route.operation = match lower.as_slice() {
+            ["$batch"] => of(Operation::Batch, post),
+            ["organization"] => of(Operation::ListOrganizations, get),
+            ["subscribedskus"] => of(Operation::ListSkus, get),
+            ["users"] => of(Operation::ListUsers, get),
+            ["users", "delta" | "delta()"] => of(Operation::UsersDelta, get),
+            ["users", "$count"] => of(Operation::CountUsers, get),
+            ["directory", "deleteditems", "microsoft.graph.user"] => of(Operation::ListDeletedUsers, get),
+            ["admin", "exchange", "mailboxes", _, ..] => {
+                route.rest = raw[3..].to_vec();
+                Ok(Operation::ExchangeMailbox)
+            }
+            ["me", rest @ ..] => {
+                route.user = Some("me".to_owned());
+                route.of_user(method, rest, &raw[1..])
+            }
+            ["users", _, rest @ ..] => {
+                route.user = Some(raw[1].clone());
+                route.of_user(method, rest, &raw[2..])
+            }
+            [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+            [] => Err(NoRoute::UnknownSegment(String::new())),
+        }?;
+        Ok(route)
+    }
+
+    /// Routes what follows a user.
+    fn of_user(&mut self, method: &Method, lower: &[&str], raw: &[String]) -> Result<Operation, NoRoute> {
+        use Operation as O;
+        let by = |get: Option<O>, post: Option<O>, patch: Option<O>, delete: Option<O>| {
+            let operation = match *method {
+                Method::GET | Method::HEAD => get,
+                Method::POST => post,
+                Method::PATCH => patch,
+                Method::DELETE => delete,
+                _ => None,
+            };
+            operation.ok_or(NoRoute::MethodNotAllowed)
+        };
+        match lower {
+            [] => by(Some(O::GetUser), None, None, None),
+            ["licensedetails"] => by(Some(O::ListLicenses), None, None, None),
+            ["mailboxsettings", ..] => {
+                self.rest = raw[1..].to_vec();
+                by(Some(O::GetMailboxSettings), None, Some(O::UpdateMailboxSettings), None)
+            }
+            ["outlook", "mastercategories"] => by(Some(O::ListCategories), Some(O::CreateCategory), None, None),
+            ["translateexchangeids"] => by(None, Some(O::TranslateIds), None, None),
+            ["settings", "exchange"] => by(Some(O::GetExchangeSettings), None, None, None),
+            ["sendmail"] => by(None, Some(O::SendMail), None, None),
+            ["mailfolders"] => by(Some(O::ListFolders), Some(O::CreateFolder), None, None),
+            ["mailfolders", "delta" | "delta()"] => by(Some(O::FoldersDelta), None, None, None),
+            ["mailfolders", _, rest @ ..] => {
+                self.folder = Some(raw[1].clone());
+                match rest {
+                    [] => by(Some(O::GetFolder), None, Some(O::UpdateFolder), Some(O::DeleteFolder)),
+                    ["childfolders"] => by(Some(O::ListChildFolders), Some(O::CreateChildFolder), None, None),
+                    // `mailFolders/{parent}/childFolders/{folder}/..` is `mailFolders/{folder}/..`.
+                    ["childfolders", _, ..] => {
+                        self.of_user(method, &[&["mailfolders"], &rest[1..]].concat(), &[&raw[..1], &raw[3..]].concat())
+                    }
+                    ["move"] => by(None, Some(O::MoveFolder), None, None),
+                    ["copy"] => by(None, Some(O::CopyFolder), None, None),
+                    ["permanentdelete"] => by(None, Some(O::PermanentlyDeleteFolder), None, None),
+                    ["messagerules"] => by(Some(O::ListRules), Some(O::CreateRule), None, None),
+                    ["messages", "delta" | "delta()"] => by(Some(O::MessagesDelta), None, None, None),
+                    ["messages", ..] => self.of_messages(method, rest, &raw[2..], &by),
+                    [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+                }
+            }
+            ["messages", ..] => self.of_messages(method, lower, raw, &by),
+            [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+        }
+    }
+
+    /// Routes `messages` and what follows.
+    #[allow(clippy::type_complexity)] // The one parameter that is a function has four of a kind.
+    fn of_messages(
+        &mut self,
+        method: &Method,
+        lower: &[&str],
+        raw: &[String],
+        by: &dyn Fn(
+            Option<Operation>,
+            Option<Operation>,
+            Option<Operation>,
+            Option<Operation>,
+        ) -> Result<Operation, NoRoute>,
+    ) -> Result<Operation, NoRoute> {
+        use Operation as O;
+        match lower {
+            ["messages"] => return by(Some(O::ListMessages), Some(O::CreateMessage), None, None),
+            ["messages", "$count"] => return by(Some(O::CountMessages), None, None, None),
+            _ => {}
+        }
+        self.message = Some(raw[1].clone());
+        match &lower[2..] {
+            [] => by(Some(O::GetMessage), None, Some(O::UpdateMessage), Some(O::DeleteMessage)),
+            ["$value"] => by(Some(O::GetMessageValue), None, None, None),
+            ["move"] => by(None, Some(O::MoveMessage), None, None),
+            ["copy"] => by(None, Some(O::CopyMessage), None, None),
+            ["permanentdelete"] => by(None, Some(O::PermanentlyDeleteMessage), None, None),
+            ["send" | "reply" | "replyall" | "forward"] => by(None, Some(O::SendMail), None, None),
+            ["attachments"] => by(Some(O::ListAttachments), Some(O::CreateAttachment), None, None),
+            ["attachments", "createuploadsession"] if method == Method::POST => Ok(O::CreateUploadSession),
+            ["attachments", _, rest @ ..] => {
+                self.attachment = Some(raw[3].clone());
+                match rest {
+                    [] => by(Some(O::GetAttachment), None, None, Some(O::DeleteAttachment)),
+                    ["$value"] => by(Some(O::GetAttachmentValue), None, None, None),
+                    [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+                }
+            }
+            [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+        }
+    }
+}
+
+/// Splits `users('id')` into `users` and `id`, and decodes.
+fn key_form(segment: &str) -> Vec<String> {
+    let segment = percent_decode_str(segment).decode_utf8_lossy();
+    match segment.split_once("('").and_then(|(name, key)| Some((name, key.strip_suffix("')")?))) {
+        Some((name, key)) if !name.is_empty() => vec![name.to_owned(), key.replace("''", "'")],
+        _ => vec![segment.into_owned()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(path: &str) -> Result<Route, NoRoute> {
+        Route::parse(&Method::GET, path)
+    }
+
+    #[test]
+    fn both_forms_of_keys_mean_the_same() {
+        let slashes =
+            route("/v1.0/users/o%27brien%40contoso.com/mailFolders/AQ%3D%3D/messages/delta").expect("a route");
+        let keys =
+            route("/v1.0/Users('o''brien%40contoso.com')/mailfolders('AQ==')/messages/delta()").expect("a route");
+        assert_eq!(slashes, keys);
+        assert_eq!(slashes.operation, Operation::MessagesDelta);
+        assert_eq!(slashes.user.as_deref(), Some("o'brien@contoso.com"));
+        assert_eq!(slashes.folder.as_deref(), Some("AQ=="));
+    }
+
+    #[test]
+    fn messages_are_found_with_and_without_folder() {
+        for path in
+            ["/v1.0/users/u/messages/m/attachments/a/$value", "/beta/me/mailFolders/f/messages/m/attachments/a/$value"]
+        {
+            let route = route(path).expect("a route");
+            assert_eq!(route.operation, Operation::GetAttachmentValue);
+            assert_eq!((route.message.as_deref(), route.attachment.as_deref()), (Some("m"), Some("a")));
+        }
+        let nested = route("/v1.0/users/u/mailFolders/p/childFolders/f/messages").expect("a route");
+        assert_eq!((nested.operation, nested.folder.as_deref()), (Operation::ListMessages, Some("f")));
+    }
+
+    #[test]
+    fn what_means_nothing() {
+        assert_eq!(route("/v1.0/users/u/frobs"), Err(NoRoute::UnknownSegment("frobs".to_owned())));
+        assert_eq!(route("/v2.0/users"), Err(NoRoute::NotGraph));
+        // Message deltas exist by folder only.
+        let all = route("/v1.0/users/u/messages/delta").expect("read as the id of a message");
+        assert_eq!(all.operation, Operation::GetMessage);
+        assert_eq!(Route::parse(&Method::PUT, "/v1.0/users/u/messages"), Err(NoRoute::MethodNotAllowed));
+    }
+}

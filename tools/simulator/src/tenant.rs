@@ -1,0 +1,150 @@
+//! A tenant: its organisation, its people and their mailboxes, and the one place where contents come from.
+//!
+//! This is the direct way to look at and change what clients see over HTTP. Each mailbox has its own lock, and nothing
+//! that takes long happens inside of it.
+
+mod change;
+mod folder;
+pub mod id;
+mod locale;
+mod mailbox;
+mod message;
+mod user;
+
+pub use change::{NewMessage, TenantError};
+pub use folder::{Event, Folder, Log, Search};
+pub use locale::{Locale, UNNAMED};
+pub use mailbox::{Arrival, Extended, FolderEvent, Mailbox, MailboxError, ROOT, message_id};
+pub use message::{Content, Extra, FlagStatus, Flags, Record, Unreadable};
+pub use user::{Kind, User, UserSpec};
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+use strongroom_corpora::rng::Rng;
+
+use crate::Switches;
+use crate::generate::{Library, Organisation};
+use crate::mime::{self, Properties};
+
+/// A tenant of Microsoft 365.
+#[derive(Debug)]
+pub struct Tenant {
+    /// Its id.
+    pub id: String,
+    /// The default domain.
+    pub domain: String,
+    /// Name of the organisation.
+    pub display_name: String,
+    seed: u64,
+    users: RwLock<Vec<Arc<User>>>,
+    switches: RwLock<Switches>,
+    library: Library,
+    renderings: AtomicU64,
+}
+
+impl Tenant {
+    /// Returns the tenant that `organisation` describes, with all its people and mail.
+    ///
+    /// # Errors
+    /// Fails if the corpus cannot be listed.
+    pub fn new(organisation: &Organisation, switches: Switches) -> std::io::Result<Self> {
+        let mut rng = Rng::for_purpose(organisation.seed, "tenant");
+        let tenant = Self {
+            id: rng.uuid(),
+            domain: "contoso.com".to_owned(),
+            display_name: "Contoso".to_owned(),
+            seed: organisation.seed,
+            users: RwLock::new(Vec::new()),
+            switches: RwLock::new(switches),
+            library: Library::new(organisation)?,
+            renderings: AtomicU64::new(0),
+        };
+        crate::generate::populate(&tenant, organisation);
+        Ok(tenant)
+    }
+
+    /// Returns the seed that it was made from.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Returns where contents come from.
+    pub fn library(&self) -> &Library {
+        &self.library
+    }
+
+    /// Returns how the service behaves where the documentation leaves it open.
+    pub fn switches(&self) -> Switches {
+        self.switches.read().clone()
+    }
+
+    /// Changes how the service behaves.
+    pub fn set_switches(&self, switches: Switches) {
+        for user in self.all_users() {
+            if let Some(mailbox) = user.mailbox() {
+                mailbox.lock().moves_show_only_as_removal = switches.moves_show_only_as_removal;
+            }
+        }
+        *self.switches.write() = switches;
+    }
+
+    /// Returns everybody, those who were deleted included.
+    pub fn all_users(&self) -> Vec<Arc<User>> {
+        self.users.read().clone()
+    }
+
+    /// Returns everybody whom the directory lists.
+    pub fn users(&self) -> Vec<Arc<User>> {
+        self.users.read().iter().filter(|user| !user.is_deleted()).cloned().collect()
+    }
+
+    /// Returns the user of this id or user principal name; names in any case.
+    pub fn user(&self, id_or_name: &str) -> Option<Arc<User>> {
+        let users = self.users.read();
+        let found = users.iter().find(|user| {
+            !user.is_deleted() && (user.id == id_or_name || user.principal_name().eq_ignore_ascii_case(id_or_name))
+        });
+        found.cloned()
+    }
+
+    /// Returns the MIME bytes of a message: what `$value` gives.
+    pub fn mime(&self, mailbox: &id::MailboxGuid, key: id::MessageKey, record: &Record) -> Arc<Vec<u8>> {
+        let mime = match &record.content {
+            Content::Generated(number) => Arc::new(self.library.generated(*number)),
+            Content::Corpus(number) => Arc::new(self.library.corpus(*number)),
+            Content::Mime(mime) => Arc::clone(mime),
+            Content::Properties(properties) => {
+                let identity = message_id(mailbox, key, 0, id::IdFormat::Immutable);
+                let mut dated = Properties::clone(properties);
+                dated.sent = dated.sent.or(Some(record.created));
+                Arc::new(mime::render(&dated, &identity))
+            }
+        };
+        if self.switches.read().unstable_mime {
+            let nth = self.renderings.fetch_add(1, Ordering::Relaxed);
+            return Arc::new(mime::rebound(&mime, nth));
+        }
+        mime
+    }
+
+    /// Returns what a message says.
+    pub fn properties(&self, record: &Record) -> Arc<Properties> {
+        match &record.content {
+            Content::Properties(properties) => Arc::clone(properties),
+            Content::Mime(mime) => Arc::new(mime::parse(mime)),
+            Content::Generated(number) => Arc::new(mime::parse(&self.library.generated(*number))),
+            Content::Corpus(number) => Arc::new(mime::parse(&self.library.corpus(*number))),
+        }
+    }
+
+    /// Makes every delta token useless, as if the service had forgotten its state.
+    pub fn expire_deltas(&self) {
+        for user in self.all_users() {
+            if let Some(mailbox) = user.mailbox() {
+                mailbox.lock().generation += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Changing a tenant directly: what tests and the control API do behind the clients' backs.
+
+use std::sync::Arc;
+
+use strongroom_corpora::rng::Rng;
+
+use super::id::{FolderKey, IdFormat, MailboxGuid, MessageKey};
+use super::{
+    Arrival, Content, Extra, FlagStatus, Flags, Kind, Mailbox, MailboxError, Record, Search, Tenant, Unreadable, User,
+    UserSpec,
+};
+use crate::clock;
+
+/// Why a tenant could not be changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TenantError {
+    /// Nobody has this id or name.
+    #[error("there is no user {0}")]
+    NoUser(String),
+    /// The user has no mailbox.
+    #[error("user {0} has no mailbox")]
+    NoMailbox(String),
+    /// No folder of the mailbox has this id or well-known name.
+    #[error("there is no folder {0}")]
+    NoFolder(String),
+    /// No message of the mailbox has this id.
+    #[error("there is no message {0}")]
+    NoMessage(String),
+    /// The mailbox refused.
+    #[error(transparent)]
+    Mailbox(#[from] MailboxError),
+}
+
+/// A message to be put into a mailbox, as if it had been delivered.
+#[derive(Clone, Debug, Default)]
+pub struct NewMessage {
+    /// Its bytes, exactly as `$value` is to give them.
+    pub mime: Vec<u8>,
+    /// When it was received, in seconds since 1970; now if absent.
+    pub received: Option<i64>,
+    /// Was read.
+    pub read: bool,
+    /// Was never sent.
+    pub draft: bool,
+    /// The follow-up flag.
+    pub flag: FlagStatus,
+    /// Names of categories.
+    pub categories: Vec<String>,
+}
+
+impl Tenant {
+    /// Adds somebody to the directory and returns the id.
+    pub fn add_user(&self, mut spec: UserSpec) -> String {
+        if !spec.principal_name.contains('@') {
+            spec.principal_name = format!("{}@{}", spec.principal_name, self.domain);
+        }
+        let mut users = self.users.write();
+        let mut rng = Rng::for_purpose(self.seed, &format!("user {} {}", users.len(), spec.principal_name));
+        let id = rng.uuid();
+        let guid: MailboxGuid = rng.bytes(16).try_into().expect("sixteen bytes");
+        let mailbox = spec.kind.has_mailbox().then(|| {
+            let mut mailbox = Mailbox::new(guid, spec.locale);
+            mailbox.moves_show_only_as_removal = self.switches().moves_show_only_as_removal;
+            mailbox
+        });
+        users.push(Arc::new(User::new(id.clone(), clock::BEGIN, spec, mailbox)));
+        id
+    }
+
+    /// Deletes a user; the mailbox answers no more.
+    ///
+    /// # Errors
+    /// [`TenantError::NoUser`].
+    pub fn remove_user(&self, user: &str) -> Result<(), TenantError> {
+        self.find_user(user)?.delete();
+        Ok(())
+    }
+
+    fn find_user(&self, user: &str) -> Result<Arc<User>, TenantError> {
+        self.user(user).ok_or_else(|| TenantError::NoUser(user.to_owned()))
+    }
+
+    /// Calls `f` with the locked mailbox of a user.
+    ///
+    /// # Errors
+    /// [`TenantError::NoUser`] and [`TenantError::NoMailbox`].
+    pub fn with_mailbox<T>(&self, user: &str, f: impl FnOnce(&mut Mailbox) -> T) -> Result<T, TenantError> {
+        let found = self.find_user(user)?;
+        let mailbox = found.mailbox().ok_or_else(|| TenantError::NoMailbox(user.to_owned()))?;
+        Ok(f(&mut mailbox.lock()))
+    }
+
+    fn with_folder<T>(
+        &self,
+        user: &str,
+        folder: &str,
+        f: impl FnOnce(&mut Mailbox, FolderKey) -> Result<T, MailboxError>,
+    ) -> Result<T, TenantError> {
+        self.with_mailbox(user, |mailbox| {
+            let key = mailbox.resolve_folder(folder).ok_or_else(|| TenantError::NoFolder(folder.to_owned()))?;
+            Ok(f(mailbox, key)?)
+        })?
+    }
+
+    fn with_message<T>(
+        &self,
+        user: &str,
+        message: &str,
+        f: impl FnOnce(&mut Mailbox, MessageKey) -> Result<T, TenantError>,
+    ) -> Result<T, TenantError> {
+        self.with_mailbox(user, |mailbox| {
+            let key = mailbox.resolve_message(message).ok_or_else(|| TenantError::NoMessage(message.to_owned()))?;
+            f(mailbox, key)
+        })?
+    }
+
+    fn edit(&self, user: &str, message: &str, edit: impl FnOnce(&mut Record)) -> Result<(), TenantError> {
+        self.with_message(user, message, |mailbox, key| Ok(mailbox.change_message(key, clock::now(), edit)?))
+    }
+
+    /// Adds a folder under `parent` (an id or a well-known name such as `msgfolderroot`) and returns its id.
+    ///
+    /// Twins are allowed here: real mailboxes hold siblings of the same name, though Graph creates none.
+    ///
+    /// # Errors
+    /// [`TenantError`] if there is no such user, mailbox or parent.
+    pub fn add_folder(&self, user: &str, parent: &str, name: &str) -> Result<String, TenantError> {
+        self.with_folder(user, parent, |mailbox, parent| {
+            let key = mailbox.insert_folder(super::Folder::new(name, Some(parent)));
+            Ok(mailbox.folder_id(key))
+        })
+    }
+
+    /// Adds a hidden folder and returns its id.
+    ///
+    /// # Errors
+    /// As [`Self::add_folder`].
+    pub fn add_hidden_folder(&self, user: &str, parent: &str, name: &str) -> Result<String, TenantError> {
+        self.with_folder(user, parent, |mailbox, parent| {
+            let key = mailbox.insert_folder(super::Folder { hidden: true, ..super::Folder::new(name, Some(parent)) });
+            Ok(mailbox.folder_id(key))
+        })
+    }
+
+    /// Adds a search folder over `source` and returns its id.
+    ///
+    /// # Errors
+    /// As [`Self::add_folder`], and [`MailboxError::FolderExists`].
+    pub fn add_search_folder(
+        &self,
+        user: &str,
+        parent: &str,
+        name: &str,
+        filter: &str,
+        source: &str,
+    ) -> Result<String, TenantError> {
+        self.with_folder(user, parent, |mailbox, parent| {
+            let source = mailbox.resolve_folder(source).ok_or(MailboxError::NotFound)?;
+            let search = Search { filter: filter.to_owned(), nested: true, sources: vec![source] };
+            let key = mailbox.add_search_folder(parent, name, search)?;
+            Ok(mailbox.folder_id(key))
+        })
+    }
+
+    /// Renames a folder.
+    ///
+    /// # Errors
+    /// [`TenantError`], also for well-known folders and for a name that is taken.
+    pub fn rename_folder(&self, user: &str, folder: &str, name: &str) -> Result<(), TenantError> {
+        self.with_folder(user, folder, |mailbox, key| mailbox.rename_folder(key, name))
+    }
+
+    /// Moves a folder with all in it under another.
+    ///
+    /// # Errors
+    /// [`TenantError`], also for well-known folders and for moves into itself.
+    pub fn move_folder(&self, user: &str, folder: &str, target: &str) -> Result<(), TenantError> {
+        self.with_folder(user, folder, |mailbox, key| {
+            let target = mailbox.resolve_folder(target).ok_or(MailboxError::NotFound)?;
+            mailbox.move_folder(key, target)
+        })
+    }
+
+    /// Removes a folder with all in it, for good.
+    ///
+    /// # Errors
+    /// [`TenantError`], also for well-known folders.
+    pub fn delete_folder(&self, user: &str, folder: &str) -> Result<(), TenantError> {
+        self.with_folder(user, folder, |mailbox, key| mailbox.remove_folder(key))
+    }
+
+    /// Puts a message into a folder (an id or a well-known name) and returns its immutable id.
+    ///
+    /// # Errors
+    /// [`TenantError`] if there is no such user, mailbox or folder.
+    pub fn add_message(&self, user: &str, folder: &str, message: NewMessage) -> Result<String, TenantError> {
+        let NewMessage { mime, received, read, draft, flag, categories } = message;
+        let now = clock::now();
+        self.with_folder(user, folder, |mailbox, folder| {
+            let extra = (!categories.is_empty()).then(|| Arc::new(Extra { categories, ..Extra::default() }));
+            let key = mailbox.add_message(Arrival {
+                folder,
+                content: Content::Mime(Arc::new(mime)),
+                flags: Flags { read, draft, flag, ..Flags::default() },
+                received: received.unwrap_or(now),
+                created: now,
+                extra,
+            })?;
+            Ok(super::message_id(&mailbox.guid, key, 0, IdFormat::Immutable))
+        })
+    }
+
+    /// Replaces the MIME bytes of a message, as an edit in Outlook would.
+    ///
+    /// # Errors
+    /// [`TenantError`] if there is no such user, mailbox or message.
+    pub fn change_message(&self, user: &str, message: &str, mime: Vec<u8>) -> Result<(), TenantError> {
+        self.edit(user, message, |record| {
+            record.content = Content::Mime(Arc::new(mime));
+            record.edition += 1;
+        })
+    }
+
+    /// Marks a message as read or unread.
+    ///
+    /// # Errors
+    /// As [`Self::change_message`].
+    pub fn set_read(&self, user: &str, message: &str, read: bool) -> Result<(), TenantError> {
+        self.edit(user, message, |record| record.flags.read = read)
+    }
+
+    /// Sets the follow-up flag.
+    ///
+    /// # Errors
+    /// As [`Self::change_message`].
+    pub fn set_flag(&self, user: &str, message: &str, flag: FlagStatus) -> Result<(), TenantError> {
+        self.edit(user, message, |record| record.flags.flag = flag)
+    }
+
+    /// Sets the categories.
+    ///
+    /// # Errors
+    /// As [`Self::change_message`].
+    pub fn set_categories(&self, user: &str, message: &str, categories: Vec<String>) -> Result<(), TenantError> {
+        self.edit(user, message, |record| Mailbox::extra(record).categories = categories)
+    }
+
+    /// Moves a message to another folder; the immutable id stays.
+    ///
+    /// # Errors
+    /// As [`Self::change_message`], and [`TenantError::NoFolder`].
+    pub fn move_message(&self, user: &str, message: &str, target: &str) -> Result<(), TenantError> {
+        self.with_message(user, message, |mailbox, key| {
+            let target = mailbox.resolve_folder(target).ok_or_else(|| TenantError::NoFolder(target.to_owned()))?;
+            Ok(mailbox.move_message(key, target, clock::now())?)
+        })
+    }
+
+    /// Deletes a message for good.
+    ///
+    /// # Errors
+    /// As [`Self::change_message`].
+    pub fn delete_message(&self, user: &str, message: &str) -> Result<(), TenantError> {
+        self.with_message(user, message, |mailbox, key| Ok(mailbox.remove_message(key)?))
+    }
+
+    /// Makes a message unreadable for ever; `None` heals it. Deltas show no change.
+    ///
+    /// # Errors
+    /// As [`Self::change_message`].
+    pub fn mark_unreadable(&self, user: &str, message: &str, why: Option<Unreadable>) -> Result<(), TenantError> {
+        self.with_message(user, message, |mailbox, key| Ok(mailbox.mark_unreadable(key, why)?))
+    }
+
+    /// Returns how many users of a kind there are.
+    pub fn count(&self, kind: Kind) -> usize {
+        self.all_users().iter().filter(|user| user.kind == kind).count()
+    }
+}

@@ -1,0 +1,162 @@
+//! Ids as Exchange makes them: opaque to clients, and decoded here instead of looked up.
+//!
+//! An id spells out what it names (mailbox, kind, key), so a million messages need no table of ids. A message has two:
+//! the immutable one, and the default one that counts the moves and is wrong after the next one. An id is taken only if
+//! encoding what it names gives the very same characters; ids are compared case by case, and some differ in nothing else.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE};
+use strongroom_corpora::rng::Rng;
+
+/// Names a mailbox inside of ids.
+pub type MailboxGuid = [u8; 16];
+
+/// Names a folder of one mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FolderKey(pub u32);
+
+/// Names a message of one mailbox, wherever it moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageKey(pub u32);
+
+/// Which of its two ids a message is shown with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum IdFormat {
+    /// Changes when the message moves.
+    #[default]
+    Default,
+    /// Stays as long as the message stays in its mailbox (`Prefer: IdType="ImmutableId"`).
+    Immutable,
+}
+
+/// What an id names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A folder; the same in both formats.
+    Folder(FolderKey),
+    /// A message by its immutable id.
+    Message(MessageKey),
+    /// A message by its default id: valid while it has made this many moves.
+    MessageInPlace(MessageKey, u32),
+    /// An attachment: its message, the edition of the message's content, and its number; with the moves if the id is the
+    /// default one.
+    Attachment {
+        /// The message that carries it.
+        message: MessageKey,
+        /// Moves of the message, in a default id.
+        moves: Option<u32>,
+        /// Edition of the message's content.
+        edition: u32,
+        /// Its number in the message.
+        number: u32,
+    },
+}
+
+const FOLDER: u8 = 1;
+const MESSAGE: u8 = 2;
+const MESSAGE_IN_PLACE: u8 = 3;
+const ATTACHMENT: u8 = 4;
+const ATTACHMENT_IN_PLACE: u8 = 5;
+
+impl Named {
+    /// Returns the id's characters: 120 for folders; 72 or 152 for messages, 108 or 196 for attachments.
+    pub fn encode(self, mailbox: &MailboxGuid) -> String {
+        // `AQMk`, `AAMk` and `AAkA` are how the ids of Exchange begin; a length of 3n + 2 bytes ends them in one `=`.
+        let (kind, prefix, len, numbers): (u8, [u8; 3], usize, [u32; 4]) = match self {
+            Self::Folder(key) => (FOLDER, [0x01, 0x03, 0x24], 89, [0, 0, 0, key.0]),
+            Self::Message(key) => (MESSAGE, [0x00, 0x09, 0x00], 53, [0, 0, 0, key.0]),
+            Self::MessageInPlace(key, moves) => (MESSAGE_IN_PLACE, [0x00, 0x03, 0x24], 113, [0, 0, moves, key.0]),
+            Self::Attachment { message, moves: None, edition, number } => {
+                (ATTACHMENT, [0x00, 0x09, 0x00], 80, [0, message.0, edition, number])
+            }
+            Self::Attachment { message, moves: Some(moves), edition, number } => {
+                (ATTACHMENT_IN_PLACE, [0x00, 0x03, 0x24], 146, [moves, message.0, edition, number])
+            }
+        };
+        let mut bytes = Vec::with_capacity(len);
+        bytes.extend_from_slice(&prefix);
+        // Every id holds `-` and `_`: a client that forgets them in a path must notice at once.
+        bytes.extend_from_slice(&[0x03, 0xef, 0xc0]);
+        bytes.extend_from_slice(mailbox);
+        bytes.push(kind);
+        let mut filler = Rng::new(u64::from_le_bytes(mailbox[..8].try_into().expect("eight bytes")) ^ u64::from(kind));
+        bytes.extend_from_slice(&filler.bytes(len - bytes.len() - 16));
+        for number in numbers {
+            bytes.extend_from_slice(&number.to_be_bytes());
+        }
+        URL_SAFE.encode(bytes)
+    }
+
+    /// Returns what `id` names in `mailbox`, or `None` for anything that this mailbox never gave out.
+    pub fn decode(id: &str, mailbox: &MailboxGuid) -> Option<Self> {
+        let bytes = URL_SAFE.decode(id).ok()?;
+        let kind = *bytes.get(22)?;
+        let number = |from_end: usize| {
+            let end = bytes.len().checked_sub(4 * from_end)?;
+            Some(u32::from_be_bytes(bytes.get(end..end + 4)?.try_into().expect("four bytes")))
+        };
+        let named = match kind {
+            FOLDER => Self::Folder(FolderKey(number(1)?)),
+            MESSAGE => Self::Message(MessageKey(number(1)?)),
+            MESSAGE_IN_PLACE => Self::MessageInPlace(MessageKey(number(1)?), number(2)?),
+            ATTACHMENT | ATTACHMENT_IN_PLACE => Self::Attachment {
+                message: MessageKey(number(3)?),
+                moves: if kind == ATTACHMENT { None } else { Some(number(4)?) },
+                edition: number(2)?,
+                number: number(1)?,
+            },
+            _ => return None,
+        };
+        (named.encode(mailbox) == id).then_some(named)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lengths_are_those_of_exchange() {
+        let id = |named: Named| named.encode(&[7; 16]);
+        assert_eq!(id(Named::Message(MessageKey(1))).len(), 72);
+        assert_eq!(id(Named::MessageInPlace(MessageKey(1), 0)).len(), 152);
+        assert_eq!(id(Named::Folder(FolderKey(1))).len(), 120);
+        for text in [id(Named::Message(MessageKey(1))), id(Named::Folder(FolderKey(1)))] {
+            assert!(text.contains('-') && text.contains('_') && text.ends_with('='), "{text}");
+        }
+    }
+
+    #[test]
+    fn some_ids_differ_in_case_only() {
+        let ids: Vec<String> = (0..2_000).map(|key| Named::Message(MessageKey(key)).encode(&[7; 16])).collect();
+        let lower: std::collections::BTreeSet<String> = ids.iter().map(|id| id.to_ascii_lowercase()).collect();
+        assert!(lower.len() < ids.len());
+    }
+
+    proptest! {
+        #[test]
+        fn ids_are_reversible_and_belong_to_one_mailbox(
+            key: u32, moves: u32, edition: u32, number: u32, mailbox: [u8; 16], other: [u8; 16],
+        ) {
+            prop_assume!(mailbox != other);
+            let message = MessageKey(key);
+            for named in [
+                Named::Folder(FolderKey(key)),
+                Named::Message(message),
+                Named::MessageInPlace(message, moves),
+                Named::Attachment { message, moves: None, edition, number },
+                Named::Attachment { message, moves: Some(moves), edition, number },
+            ] {
+                let id = named.encode(&mailbox);
+                prop_assert_eq!(Named::decode(&id, &mailbox), Some(named));
+                prop_assert_eq!(Named::decode(&id, &other), None);
+                prop_assert_eq!(Named::decode(&id[1..], &mailbox), None);
+            }
+        }
+
+        #[test]
+        fn nothing_else_is_an_id(text in ".{0,200}") {
+            prop_assert_eq!(Named::decode(&text, &[7; 16]), None);
+        }
+    }
+}

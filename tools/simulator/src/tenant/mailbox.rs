@@ -1,0 +1,541 @@
+//! A mailbox: folders, records of messages, and what a delta needs to know of the past.
+//!
+//! Everything here is quick and holds the mailbox's lock; content is made elsewhere, from copies of records. Each change
+//! takes the next change number, and is written into the log of its folder (messages) or of the mailbox (folders).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::folder::{Event, Folder, Search};
+use super::id::{FolderKey, IdFormat, MailboxGuid, MessageKey, Named};
+use super::locale::{Locale, UNNAMED};
+use super::message::{Content, Extra, Flags, Record, Unreadable};
+
+/// The root that users do not see.
+pub const ROOT: FolderKey = FolderKey(0);
+
+/// Why a change was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MailboxError {
+    /// There is no such folder or message.
+    #[error("the item was not found in the mailbox")]
+    NotFound,
+    /// A sibling has this name.
+    #[error("a folder with the specified name already exists")]
+    FolderExists,
+    /// Well-known folders stay what and where they are, and no folder can lie in itself.
+    #[error("the folder cannot be renamed, moved or deleted")]
+    Refused,
+}
+
+/// What somebody's mailbox holds.
+#[derive(Debug)]
+pub struct Mailbox {
+    /// Names the mailbox inside of ids.
+    pub guid: MailboxGuid,
+    /// Language of the names of default folders.
+    pub locale: Locale,
+    /// Categories: name and colour.
+    pub categories: Vec<(String, String)>,
+    /// Rules of the inbox, as Graph shows them.
+    pub rules: Vec<Value>,
+    /// Delta tokens of an earlier generation are refused.
+    pub generation: u64,
+    /// How many delta tokens were given out.
+    pub tokens: u64,
+    /// A move shows as a removal in the source folder, and nowhere else, to those who follow deltas.
+    pub moves_show_only_as_removal: bool,
+    folders: Vec<Option<Folder>>,
+    messages: Vec<Option<Record>>,
+    live: usize,
+    folder_log: Vec<FolderEvent>,
+    change: u64,
+}
+
+/// An event of the mailbox's log of folders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FolderEvent {
+    /// The folder came or changed.
+    Changed(FolderKey),
+    /// The folder left.
+    Removed(FolderKey),
+}
+
+/// A message to be put into a mailbox.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Where it goes.
+    pub folder: FolderKey,
+    /// Where its content comes from.
+    pub content: Content,
+    /// State beside the content.
+    pub flags: Flags,
+    /// When it was received.
+    pub received: i64,
+    /// When it was created in the mailbox.
+    pub created: i64,
+    /// What few messages have.
+    pub extra: Option<Arc<Extra>>,
+}
+
+impl Mailbox {
+    /// Returns a mailbox with the folders that every mailbox has, and no message.
+    pub fn new(guid: MailboxGuid, locale: Locale) -> Self {
+        let mut mailbox = Self {
+            guid,
+            locale,
+            categories: Vec::new(),
+            rules: Vec::new(),
+            generation: 1,
+            tokens: 0,
+            moves_show_only_as_removal: false,
+            folders: vec![Some(Folder { well_known: Some("root"), ..Folder::new("Root", None) })],
+            messages: Vec::new(),
+            live: 0,
+            folder_log: Vec::new(),
+            change: 0,
+        };
+        for default in super::locale::DEFAULT_FOLDERS {
+            let parent = match default.parent {
+                "root" => ROOT,
+                name => mailbox.well_known(name).expect("parents stand before their children"),
+            };
+            let folder = Folder {
+                well_known: default.well_known,
+                hidden: default.hidden,
+                class: default.class.to_owned(),
+                ..Folder::new(locale.name(default), Some(parent))
+            };
+            mailbox.insert_folder(folder);
+        }
+        mailbox
+    }
+
+    fn next_change(&mut self) -> u64 {
+        self.change += 1;
+        self.change
+    }
+
+    /// Returns the number of the latest change.
+    pub fn latest_change(&self) -> u64 {
+        self.change
+    }
+
+    // Folders.
+
+    /// Returns a folder.
+    pub fn folder(&self, key: FolderKey) -> Option<&Folder> {
+        self.folders.get(key.0 as usize)?.as_ref()
+    }
+
+    fn folder_mut(&mut self, key: FolderKey) -> Option<&mut Folder> {
+        self.folders.get_mut(key.0 as usize)?.as_mut()
+    }
+
+    /// Returns every folder.
+    pub fn folders(&self) -> impl Iterator<Item = (FolderKey, &Folder)> {
+        self.folders
+            .iter()
+            .enumerate()
+            .filter_map(|(key, folder)| Some((FolderKey(u32::try_from(key).ok()?), folder.as_ref()?)))
+    }
+
+    /// Returns the folder of this well-known name, in any case.
+    pub fn well_known(&self, name: &str) -> Option<FolderKey> {
+        self.folders()
+            .find(|(_, folder)| folder.well_known.is_some_and(|known| known.eq_ignore_ascii_case(name)))
+            .map(|(key, _)| key)
+    }
+
+    /// Returns the folder that an id or a well-known name means.
+    pub fn resolve_folder(&self, id_or_name: &str) -> Option<FolderKey> {
+        match Named::decode(id_or_name, &self.guid) {
+            Some(Named::Folder(key)) => self.folder(key).map(|_| key),
+            _ if UNNAMED.iter().any(|name| name.eq_ignore_ascii_case(id_or_name)) => None,
+            _ => self.well_known(id_or_name),
+        }
+    }
+
+    /// Returns whether `inner` is `outer` or lies under it.
+    pub fn lies_in(&self, inner: FolderKey, outer: FolderKey) -> bool {
+        let mut at = Some(inner);
+        while let Some(key) = at {
+            if key == outer {
+                return true;
+            }
+            at = self.folder(key).and_then(|folder| folder.parent);
+        }
+        false
+    }
+
+    /// Returns `key` and every folder under it, parents before children.
+    pub fn subtree(&self, key: FolderKey) -> Vec<FolderKey> {
+        let mut found = vec![key];
+        let mut at = 0;
+        while at < found.len() {
+            found.extend(self.folder(found[at]).map(|folder| folder.children.clone()).unwrap_or_default());
+            at += 1;
+        }
+        found
+    }
+
+    /// Adds a folder under `parent`.
+    ///
+    /// # Errors
+    /// [`MailboxError::FolderExists`] if a sibling has the name, in any case; [`MailboxError::NotFound`] without parent.
+    pub fn add_folder(&mut self, parent: FolderKey, name: &str, hidden: bool) -> Result<FolderKey, MailboxError> {
+        self.check_name(parent, name, None)?;
+        Ok(self.insert_folder(Folder { hidden, ..Folder::new(name, Some(parent)) }))
+    }
+
+    /// Adds a search folder under `parent`.
+    ///
+    /// # Errors
+    /// As [`Self::add_folder`].
+    pub fn add_search_folder(
+        &mut self,
+        parent: FolderKey,
+        name: &str,
+        search: Search,
+    ) -> Result<FolderKey, MailboxError> {
+        self.check_name(parent, name, None)?;
+        Ok(self.insert_folder(Folder { search: Some(search), ..Folder::new(name, Some(parent)) }))
+    }
+
+    /// Adds a folder as it is, whatever its siblings are called: old mailboxes hold twins that differ in case only.
+    pub fn insert_folder(&mut self, folder: Folder) -> FolderKey {
+        let key = FolderKey(u32::try_from(self.folders.len()).expect("fewer than four billion folders"));
+        let parent = folder.parent;
+        self.folders.push(Some(folder));
+        if let Some(parent) = parent.and_then(|parent| self.folder_mut(parent)) {
+            parent.children.push(key);
+        }
+        self.touch_folder(key);
+        key
+    }
+
+    fn check_name(&self, parent: FolderKey, name: &str, except: Option<FolderKey>) -> Result<(), MailboxError> {
+        let parent = self.folder(parent).ok_or(MailboxError::NotFound)?;
+        let taken = parent
+            .children
+            .iter()
+            .filter(|child| Some(**child) != except)
+            .any(|child| self.folder(*child).is_some_and(|child| child.name.to_lowercase() == name.to_lowercase()));
+        if taken { Err(MailboxError::FolderExists) } else { Ok(()) }
+    }
+
+    /// Writes a folder into the log: something of it changed.
+    pub fn touch_folder(&mut self, key: FolderKey) {
+        let change = self.next_change();
+        let position = u32::try_from(self.folder_log.len()).expect("fewer than four billion changes");
+        self.folder_log.push(FolderEvent::Changed(key));
+        if let Some(folder) = self.folder_mut(key) {
+            (folder.change, folder.log_position) = (change, position);
+        }
+    }
+
+    /// Renames a folder.
+    ///
+    /// # Errors
+    /// [`MailboxError::Refused`] for well-known folders, [`MailboxError::FolderExists`] if the name is taken.
+    pub fn rename_folder(&mut self, key: FolderKey, name: &str) -> Result<(), MailboxError> {
+        let folder = self.folder(key).ok_or(MailboxError::NotFound)?;
+        let parent = folder.parent.filter(|_| folder.well_known.is_none()).ok_or(MailboxError::Refused)?;
+        self.check_name(parent, name, Some(key))?;
+        self.folder_mut(key).ok_or(MailboxError::NotFound)?.name = name.to_owned();
+        self.touch_folder(key);
+        Ok(())
+    }
+
+    /// Sets an extended property of a folder.
+    ///
+    /// # Errors
+    /// [`MailboxError::NotFound`] without folder.
+    pub fn set_folder_property(&mut self, key: FolderKey, id: String, value: Value) -> Result<(), MailboxError> {
+        self.folder_mut(key).ok_or(MailboxError::NotFound)?.extended.insert(id, value);
+        self.touch_folder(key);
+        Ok(())
+    }
+
+    /// Moves a folder with all in it. It keeps its id, and gets a number behind its name if that is taken.
+    ///
+    /// # Errors
+    /// [`MailboxError::Refused`] for well-known folders and for moves into itself.
+    pub fn move_folder(&mut self, key: FolderKey, target: FolderKey) -> Result<(), MailboxError> {
+        let folder = self.folder(key).ok_or(MailboxError::NotFound)?;
+        self.folder(target).ok_or(MailboxError::NotFound)?;
+        let parent = folder.parent.filter(|_| folder.well_known.is_none()).ok_or(MailboxError::Refused)?;
+        if self.lies_in(target, key) {
+            return Err(MailboxError::Refused);
+        }
+        self.check_name(target, &folder.name, Some(key))?;
+        if let Some(parent) = self.folder_mut(parent) {
+            parent.children.retain(|child| *child != key);
+        }
+        if let Some(target) = self.folder_mut(target) {
+            target.children.push(key);
+        }
+        if let Some(folder) = self.folder_mut(key) {
+            folder.parent = Some(target);
+        }
+        self.touch_folder(key);
+        Ok(())
+    }
+
+    /// Removes a folder with all in it, for good.
+    ///
+    /// # Errors
+    /// [`MailboxError::Refused`] for well-known folders.
+    pub fn remove_folder(&mut self, key: FolderKey) -> Result<(), MailboxError> {
+        let folder = self.folder(key).ok_or(MailboxError::NotFound)?;
+        let parent = folder.parent.filter(|_| folder.well_known.is_none()).ok_or(MailboxError::Refused)?;
+        if let Some(parent) = self.folder_mut(parent) {
+            parent.children.retain(|child| *child != key);
+        }
+        let subtree: BTreeSet<FolderKey> = self.subtree(key).into_iter().collect();
+        for slot in &mut self.messages {
+            if slot.as_ref().is_some_and(|record| subtree.contains(&record.folder)) {
+                *slot = None;
+                self.live -= 1;
+            }
+        }
+        for gone in subtree {
+            self.folders[gone.0 as usize] = None;
+            self.next_change();
+            self.folder_log.push(FolderEvent::Removed(gone));
+        }
+        Ok(())
+    }
+
+    /// Returns what happened to folders, oldest first.
+    pub fn folder_log(&self) -> &[FolderEvent] {
+        &self.folder_log
+    }
+
+    // Messages.
+
+    /// Returns the record of a message.
+    pub fn message(&self, key: MessageKey) -> Option<&Record> {
+        self.messages.get(key.0 as usize)?.as_ref()
+    }
+
+    /// Returns every message.
+    pub fn messages(&self) -> impl Iterator<Item = (MessageKey, &Record)> {
+        self.messages
+            .iter()
+            .enumerate()
+            .filter_map(|(key, record)| Some((MessageKey(u32::try_from(key).ok()?), record.as_ref()?)))
+    }
+
+    /// Returns how many messages there are.
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    /// Returns whether there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+
+    /// Makes room for `additional` messages in `folder`, without the slack of growing.
+    pub fn reserve(&mut self, folder: FolderKey, additional: usize) {
+        self.messages.reserve_exact(additional);
+        if let Some(folder) = self.folder_mut(folder) {
+            folder.log.reserve(additional);
+        }
+    }
+
+    /// Returns the message that an id means now: an immutable id, or the default id of its present place.
+    pub fn resolve_message(&self, id: &str) -> Option<MessageKey> {
+        match Named::decode(id, &self.guid)? {
+            Named::Message(key) => self.message(key).map(|_| key),
+            Named::MessageInPlace(key, moves) => {
+                self.message(key).is_some_and(|record| record.moves == moves).then_some(key)
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the id of a message.
+    pub fn message_id(&self, key: MessageKey, record: &Record, format: IdFormat) -> String {
+        message_id(&self.guid, key, record.moves, format)
+    }
+
+    /// Returns the id of a folder.
+    pub fn folder_id(&self, key: FolderKey) -> String {
+        Named::Folder(key).encode(&self.guid)
+    }
+
+    /// Puts a message into a folder.
+    ///
+    /// # Errors
+    /// [`MailboxError::NotFound`] without folder.
+    pub fn add_message(&mut self, arrival: Arrival) -> Result<MessageKey, MailboxError> {
+        let Arrival { folder, content, flags, received, created, extra } = arrival;
+        self.folder(folder).ok_or(MailboxError::NotFound)?;
+        let key = MessageKey(u32::try_from(self.messages.len()).expect("fewer than a billion messages"));
+        let change = self.next_change();
+        let place = self.folder_mut(folder).ok_or(MailboxError::NotFound)?;
+        let position = place.log.push(Event::Changed(key));
+        place.count(&flags, true);
+        self.messages.push(Some(Record {
+            folder,
+            log_position: position,
+            entered: position,
+            moves: 0,
+            edition: 0,
+            flags,
+            change,
+            received,
+            created,
+            modified: created,
+            content,
+            extra,
+        }));
+        self.live += 1;
+        Ok(key)
+    }
+
+    /// Changes a message where it lies: `edit` may set everything but its place.
+    ///
+    /// # Errors
+    /// [`MailboxError::NotFound`] without message.
+    pub fn change_message(
+        &mut self,
+        key: MessageKey,
+        now: i64,
+        edit: impl FnOnce(&mut Record),
+    ) -> Result<(), MailboxError> {
+        let change = self.next_change();
+        let record = self.messages.get_mut(key.0 as usize).and_then(Option::as_mut).ok_or(MailboxError::NotFound)?;
+        let place = self.folders.get_mut(record.folder.0 as usize).and_then(Option::as_mut);
+        let place = place.ok_or(MailboxError::NotFound)?;
+        place.count(&record.flags, false);
+        edit(record);
+        place.count(&record.flags, true);
+        record.change = change;
+        record.modified = now;
+        record.log_position = place.log.push(Event::Changed(key));
+        Ok(())
+    }
+
+    /// Makes a message unreadable, or heals it, without a trace in any delta.
+    ///
+    /// # Errors
+    /// [`MailboxError::NotFound`] without message.
+    pub fn mark_unreadable(&mut self, key: MessageKey, why: Option<Unreadable>) -> Result<(), MailboxError> {
+        let record = self.messages.get_mut(key.0 as usize).and_then(Option::as_mut).ok_or(MailboxError::NotFound)?;
+        Self::extra(record).unreadable = why;
+        Ok(())
+    }
+
+    /// Moves a message. Its immutable id stays.
+    ///
+    /// # Errors
+    /// [`MailboxError::NotFound`] without message or folder.
+    pub fn move_message(&mut self, key: MessageKey, target: FolderKey, now: i64) -> Result<(), MailboxError> {
+        self.folder(target).ok_or(MailboxError::NotFound)?;
+        let mut record = self.message(key).cloned().ok_or(MailboxError::NotFound)?;
+        record.change = self.next_change();
+        let unnoticed = self.moves_show_only_as_removal;
+        if let Some(source) = self.folder_mut(record.folder) {
+            source.log.push(Event::Removed(key, record.moves));
+            source.count(&record.flags, false);
+        }
+        if let Some(place) = self.folder_mut(target) {
+            let event = if unnoticed { Event::CameUnnoticed(key) } else { Event::Changed(key) };
+            record.log_position = place.log.push(event);
+            record.entered = record.log_position;
+            place.count(&record.flags, true);
+        }
+        record.folder = target;
+        record.moves += 1;
+        record.modified = now;
+        self.messages[key.0 as usize] = Some(record);
+        Ok(())
+    }
+
+    /// Removes a message for good.
+    ///
+    /// # Errors
+    /// [`MailboxError::NotFound`] without message.
+    pub fn remove_message(&mut self, key: MessageKey) -> Result<(), MailboxError> {
+        let record = self.messages.get_mut(key.0 as usize).and_then(Option::take).ok_or(MailboxError::NotFound)?;
+        self.live -= 1;
+        self.next_change();
+        if let Some(place) = self.folder_mut(record.folder) {
+            place.log.push(Event::Removed(key, record.moves));
+            place.count(&record.flags, false);
+        }
+        Ok(())
+    }
+
+    /// Returns the messages of a folder, or of the whole mailbox, newest first.
+    pub fn listing(&mut self, folder: Option<FolderKey>) -> Vec<MessageKey> {
+        let Some(folder) = folder else {
+            let mut keys: Vec<MessageKey> = self.messages().map(|(key, _)| key).collect();
+            self.sort_newest_first(&mut keys);
+            return keys;
+        };
+        if let Some(order) = self.folder(folder).and_then(|folder| folder.order.clone()) {
+            return order;
+        }
+        let mut keys: Vec<MessageKey> =
+            self.messages().filter(|(_, record)| record.folder == folder).map(|(key, _)| key).collect();
+        self.sort_newest_first(&mut keys);
+        if let Some(folder) = self.folder_mut(folder) {
+            folder.order = Some(keys.clone());
+        }
+        keys
+    }
+
+    fn sort_newest_first(&self, keys: &mut [MessageKey]) {
+        keys.sort_by_key(|key| (std::cmp::Reverse(self.message(*key).map_or(0, |record| record.received)), *key));
+    }
+
+    /// Returns the extended properties and other rare state of a message, to be changed.
+    pub fn extra(record: &mut Record) -> &mut Extra {
+        Arc::make_mut(record.extra.get_or_insert_default())
+    }
+
+    /// Returns a folder's path of names from the top that its user sees (or from the root, for what lies elsewhere).
+    pub fn path(&self, key: FolderKey) -> Vec<String> {
+        let top = self.well_known("msgfolderroot");
+        let mut names = Vec::new();
+        let mut at = Some(key);
+        while let Some(key) = at.filter(|key| *key != ROOT && Some(*key) != top) {
+            let Some(folder) = self.folder(key) else { break };
+            names.push(folder.name.clone());
+            at = folder.parent;
+        }
+        names.reverse();
+        names
+    }
+}
+
+impl Folder {
+    /// Counts a message in or out, and forgets the order of the listing.
+    fn count(&mut self, flags: &Flags, comes: bool) {
+        let step = |count: &mut u32, counted: bool| {
+            let by = u32::from(counted);
+            *count = if comes { *count + by } else { *count - by };
+        };
+        step(&mut self.total, true);
+        step(&mut self.unread, !flags.read);
+        self.order = None;
+    }
+}
+
+/// Returns the id of the message of a mailbox that has moved so often.
+pub fn message_id(mailbox: &MailboxGuid, key: MessageKey, moves: u32, format: IdFormat) -> String {
+    match format {
+        IdFormat::Default => Named::MessageInPlace(key, moves).encode(mailbox),
+        IdFormat::Immutable => Named::Message(key).encode(mailbox),
+    }
+}
+
+/// Properties by name, as [`Folder`] and [`Extra`] keep them.
+pub type Extended = BTreeMap<String, Value>;

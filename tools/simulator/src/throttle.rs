@@ -1,0 +1,5 @@
+//! How much is too much.
+
+/// The limits of the service.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {}
