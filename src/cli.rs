@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod check;
+mod connect;
 mod diff;
 mod error;
 mod generate;
@@ -16,6 +17,7 @@ mod restore;
 mod secret;
 mod snapshots;
 mod stats;
+mod tenant;
 
 use crate::backend::local::Local;
 use crate::backend::{Backend, BackendError};
@@ -89,6 +91,7 @@ enum Command {
     Check(check::Check),
     Stats(stats::Stats),
     Key(key::Key),
+    Tenant(tenant::Tenant),
     Completions(generate::Completions),
     Man(generate::Man),
 }
@@ -125,6 +128,7 @@ fn run(session: &Session, command: Command) -> Result<Exit> {
         Command::Check(command) => command.run(session),
         Command::Stats(command) => command.run(session),
         Command::Key(command) => command.run(session),
+        Command::Tenant(command) => command.run(session),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
     }

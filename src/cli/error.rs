@@ -8,6 +8,7 @@ use crate::reader::ReadError;
 use crate::repository::RepositoryError;
 use crate::restore::RestoreError;
 use crate::settings::SettingsError;
+use crate::source::graph::GraphError;
 use crate::store::StoreError;
 use std::process::ExitCode;
 
@@ -120,6 +121,9 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
     if let Some(settings) = error.chain().find_map(|cause| cause.downcast_ref::<SettingsError>()) {
         return settings.hint();
     }
+    if let Some(graph) = error.chain().find_map(|cause| cause.downcast_ref::<GraphError>()) {
+        return words_of_service(graph).map(|words| format!("the service says: {words}"));
+    }
     let repository = error.chain().find_map(|cause| cause.downcast_ref::<RepositoryError>());
     let usage = error.chain().find_map(|cause| cause.downcast_ref::<UsageError>());
     let backend = error.chain().find_map(|cause| cause.downcast_ref::<BackendError>());
@@ -157,6 +161,13 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
         },
     };
     Some(hint.to_owned())
+}
+
+/// Returns what the service itself says of `error`: the first line, as ids for its support follow, in letters that do not
+/// talk to a terminal.
+pub fn words_of_service(error: &GraphError) -> Option<String> {
+    let words = error.detail()?.lines().next()?.trim();
+    (!words.is_empty()).then(|| output::path(words.as_bytes()))
 }
 
 fn hint_of_restore(error: &RestoreError) -> Option<&'static str> {

@@ -107,6 +107,7 @@ impl Reading<'_> {
 
     fn repository(&self, name: &str, written: Repository) -> Result<RepositorySettings, SettingsError> {
         let table = ["repositories", name];
+        let key = |name| [table[0], table[1], name];
         if name.is_empty() || name.contains('/') {
             let problem = "the name of a repository must not be empty or hold `/`";
             return Err(self.document.invalid(&table, problem, "`--repo NAME` takes what holds a `/` for a path"));
@@ -114,18 +115,18 @@ impl Reading<'_> {
         let url = match written.url.split_once("://") {
             None if written.url.is_empty() => {
                 let hint = "write the folder, or an address such as s3://bucket/prefix";
-                return Err(self.document.invalid(&[&table[..], &["url"]].concat(), "the address is empty", hint));
+                return Err(self.document.invalid(&key("url"), "the address is empty", hint));
             }
             None => self.absolute(&written.url).to_string_lossy().into_owned(),
             Some(_) => {
                 let password = Url::parse(&written.url).is_ok_and(|url| url.password().is_some());
                 if password {
-                    return Err(self.plain_password(&[&table[..], &["url"]].concat()));
+                    return Err(self.plain_password(&key("url"), "leave it out of the address"));
                 }
                 written.url
             }
         };
-        let password = self.secret(&[&table[..], &["password"]].concat(), written.password)?;
+        let password = self.secret(&key("password"), written.password)?;
         Ok(RepositorySettings { url, password })
     }
 
@@ -288,13 +289,16 @@ impl Reading<'_> {
             return Err(self.document.invalid(key, "this is no address", ADDRESS_HINT));
         };
         match url.password() {
-            Some(_) => Err(self.plain_password(key)),
+            Some(_) => {
+                let hint = "leave it out; a proxy that wants one goes into HTTPS_PROXY in the environment instead";
+                Err(self.plain_password(key, hint))
+            }
             None => Ok(url),
         }
     }
 
-    fn plain_password(&self, key: &[&str]) -> SettingsError {
-        self.document.invalid(key, "a secret must not stand in this file, not even in an address", "leave it out there")
+    fn plain_password(&self, key: &[&str], hint: &str) -> SettingsError {
+        self.document.invalid(key, "a secret must not stand in this file, not even in an address", hint)
     }
 
     /// Returns a path that does not depend on where the program is started: relative ones begin beside the file.

@@ -84,16 +84,31 @@ impl SecretSource {
         self.not_empty(secret)
     }
 
-    /// Reads all of the file, or whatever else it is, as [`SecretSource::read`] reads the first line.
+    /// Reads the secret as text, as [`SecretSource::read`] does.
     ///
     /// # Errors
-    /// Like [`SecretSource::read`].
-    pub fn read_whole(&self) -> Result<Secret, SettingsError> {
-        match &self.kind {
-            Kind::File(path) => self.not_empty(self.read_file(path)?),
-            Kind::Command(command) => self.not_empty(self.run(command)?),
-            Kind::Env(_) => self.read(),
-        }
+    /// [`SettingsError::Secret`], also where it is no text.
+    pub fn read_text(&self) -> Result<Zeroizing<String>, SettingsError> {
+        self.text(&self.read()?)
+    }
+
+    /// Reads all lines, as text.
+    ///
+    /// # Errors
+    /// Like [`SecretSource::read_text`].
+    pub fn read_lines(&self) -> Result<Zeroizing<String>, SettingsError> {
+        let lines = match &self.kind {
+            Kind::File(path) => self.read_file(path)?,
+            Kind::Command(command) => self.run(command)?,
+            Kind::Env(_) => self.read()?,
+        };
+        self.text(&self.not_empty(lines)?)
+    }
+
+    fn text(&self, secret: &[u8]) -> Result<Zeroizing<String>, SettingsError> {
+        let text = std::str::from_utf8(secret);
+        let text = text.map_err(|_| self.failed("the secret is no text".to_owned(), "it must be UTF-8", None))?;
+        Ok(Zeroizing::new(text.to_owned()))
     }
 
     fn not_empty(&self, secret: Secret) -> Result<Secret, SettingsError> {

@@ -281,8 +281,9 @@ fn secrets_come_from_files_variables_and_commands() {
     // A variable that is surely there.
     let path = std::env::var("PATH").unwrap();
     assert_eq!(read("{ env = \"PATH\" }").unwrap(), path.as_bytes());
-    let whole = password(folder.path(), "{ file = \"password\" }").read_whole().unwrap();
-    assert_eq!(*whole, b"first line\r\nsecond line\n");
+    let whole = password(folder.path(), "{ file = \"password\" }").read_lines().unwrap();
+    assert_eq!(*whole, "first line\r\nsecond line\n");
+    assert_eq!(*password(folder.path(), "{ file = \"password\" }").read_text().unwrap(), "first line");
 }
 
 #[test]

@@ -11,10 +11,11 @@
 //!
 //! And what is read through it:
 //!
-//! - [`directory`]: who there is;
+//! - [`directory`]: the organisation, its users, and who has a mailbox;
 //! - [`mail`]: folders, changes and messages of a mailbox;
 //! - [`model`]: what the service says of them;
-//! - [`eml`]: a mail made from what the service says of it, where it cannot give the mail itself.
+//! - [`eml`]: a mail made from what the service says of it, where it cannot give the mail itself;
+//! - [`probe`]: tries what a backup needs, and says what is missing.
 //!
 //! Invariants kept here:
 //! - a token goes to the configured Graph endpoint and nowhere else, and follows no redirect;
@@ -36,6 +37,7 @@ mod http;
 mod json;
 pub mod mail;
 pub mod model;
+pub mod probe;
 pub mod request;
 pub mod retry;
 pub mod throttle;
