@@ -283,7 +283,9 @@ impl Run<'_> {
             if output.send(batch).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let walked = source.walk(&mut |event| {
-            if let Event::Item(Item { kind: ItemKind::File { content, .. }, .. }) = &event {
+            if let Event::Item(item) = &event
+                && let ItemKind::File { content, .. } = &item.kind
+            {
                 bytes += content.len_hint();
             }
             items += 1;
@@ -381,7 +383,7 @@ impl Worker<'_> {
                 let path = item.path.clone();
                 self.run.progress.current.lock().clone_from(&path);
                 // A fault of this program that one item brings out must not keep all others from being backed up.
-                let made = catch_unwind(AssertUnwindSafe(|| self.entry(item)));
+                let made = catch_unwind(AssertUnwindSafe(|| self.entry(*item)));
                 match made.unwrap_or_else(|_| Err(SplitError::Item(io::Error::other("this program failed on it")))) {
                     Ok((entry, stable)) => {
                         self.run.progress.items.fetch_add(1, Ordering::Relaxed);

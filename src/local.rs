@@ -68,6 +68,9 @@ struct Packs {
     indexed: HashSet<PackId>,
 }
 
+/// A key and what was put aside under it.
+pub type Aside = (Vec<u8>, Vec<u8>);
+
 /// The local state of one repository.
 pub struct LocalState {
     path: PathBuf,
@@ -337,12 +340,7 @@ impl LocalState {
     ///
     /// # Errors
     /// [`LocalError::Database`], or [`LocalError::Unsound`].
-    pub fn set_aside(
-        &self,
-        area: u64,
-        after: Option<&[u8]>,
-        max: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, LocalError> {
+    pub fn set_aside(&self, area: u64, after: Option<&[u8]>, max: usize) -> Result<Vec<Aside>, LocalError> {
         let prefix = aside(area, &[]);
         let start = match after {
             // The least key that is greater.
@@ -456,7 +454,7 @@ fn put_blob(batch: &mut WriteBatch, blob: &BlobId, pack: u32, Location { block, 
 }
 
 fn aside(area: u64, key: &[u8]) -> Vec<u8> {
-    [&[b't'], area.to_be_bytes().as_slice(), key].concat()
+    [b"t", area.to_be_bytes().as_slice(), key].concat()
 }
 
 fn prefixed(prefix: u8, id: &[u8]) -> Vec<u8> {

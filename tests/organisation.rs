@@ -9,7 +9,7 @@ use tenant::{Laboratory, Shape};
 
 #[test]
 fn a_tenant_is_backed_up_as_it_is_and_then_by_what_changes() {
-    let lab = Laboratory::new(Shape { users: 3, messages: 40, every_kind: true, ..Shape::default() });
+    let lab = Laboratory::new(Shape { users: 3, messages: 40, ..Shape::default() });
     let first = lab.back_up().expect("a backup");
     assert_eq!(first.failures, []);
     lab.assert_truth(&first);
@@ -70,4 +70,17 @@ fn a_move_that_shows_only_as_removal_is_a_move() {
     lab.assert_truth(&report);
     assert_eq!(report.snapshot.summary.moved, 1, "{:?}", report.snapshot.summary);
     assert_eq!(report.snapshot.summary.deleted, 0);
+}
+
+#[test]
+fn every_kind_of_user_is_taken_for_what_it_is() {
+    let lab = Laboratory::new(Shape { users: 1, messages: 5, every_kind: true, ..Shape::default() });
+    let report = lab.back_up().expect("a backup");
+    // A full mailbox cannot be listed, and somebody should know; those that nobody can have are no failures.
+    let failed: Vec<_> = report.failures.iter().map(|failure| String::from_utf8_lossy(&failure.path)).collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert!(report.failures[0].error.contains("over its quota"), "{failed:?}");
+    let skipped: Vec<_> = report.skipped.iter().map(|(name, _)| name.split('@').next().unwrap_or_default()).collect();
+    assert_eq!(skipped, ["board", "dana.unlicensed", "old.server"]);
+    assert_eq!(report.warnings, Vec::<String>::new());
 }

@@ -360,6 +360,7 @@ impl Run {
         whole.warnings.extend(outcome.warnings);
         match outcome.kept {
             Kept::Skipped(reason) => whole.skipped.push((outcome.name, reason)),
+            Kept::Nothing => {}
             Kept::Before(entry, mut state) => {
                 let mut entry = *entry;
                 entry.name = outcome.name.as_bytes().into();

@@ -25,9 +25,11 @@ const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Backs up sets of the configuration (mailboxes of an organisation), a folder, or mbox files
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(false))]
-#[command(after_help = "Examples:\n  strongroom backup --set everyone\n  strongroom backup --files /home/alice --as alice\n  \
+#[command(
+    after_help = "Examples:\n  strongroom backup --set everyone\n  strongroom backup --files /home/alice --as alice\n  \
     strongroom backup --mbox ~/mail/archive.mbox --as archive\n\nExit code 3 means that some items could not be read: \
-    they are listed, tried again by the next run, and everything else is stored.")]
+    they are listed, tried again by the next run, and everything else is stored."
+)]
 pub struct Backup {
     /// Backs up this set of the configuration into one snapshot; may be given several times
     #[arg(long, value_name = "NAME", group = "what")]

@@ -114,7 +114,7 @@ impl Laboratory {
 
     pub fn requests_of(&self, user: &str) -> u64 {
         let id = self.simulator.tenant().user(user).expect("a user").id.clone();
-        self.simulator.counters().mailboxes.get(&id).map_or(0, |counts| counts.requests)
+        self.simulator.counters().by_mailbox.get(&id).copied().unwrap_or(0)
     }
 
     /// Returns the folders that belong to the backup, by id, with their paths.
@@ -210,7 +210,9 @@ impl Laboratory {
         let Some(user) = pick(&users, change.user) else { return };
         let folders = self.changeable_folders(user);
         let messages: Vec<_> = tenant.true_messages(user).expect("a mailbox").map(|message| message.id).collect();
-        let (Some((folder, _)), message) = (pick(&folders, change.folder), pick(&messages, change.message)) else { return };
+        let (Some((folder, _)), message) = (pick(&folders, change.folder), pick(&messages, change.message)) else {
+            return;
+        };
         let own: Vec<_> = folders.iter().filter(|(_, well_known)| !well_known).collect();
         let own = pick(&own, change.folder);
         // Some of these are refused, as a folder that would be moved into itself.
@@ -314,6 +316,17 @@ fn new_message(change: &Change) -> NewMessage {
 }
 
 fn folder_name(change: &Change) -> String {
-    let names = ["Project", "project", "a/b", "..", "CON", "2026-01-01 00.00 x - y.eml", "\u{202e}gnp", "_report.txt", "Überweisungen", " x "];
+    let names = [
+        "Project",
+        "project",
+        "a/b",
+        "..",
+        "CON",
+        "2026-01-01 00.00 x - y.eml",
+        "\u{202e}gnp",
+        "_report.txt",
+        "Überweisungen",
+        " x ",
+    ];
     format!("{}{}", names[change.number as usize % names.len()], ["", "", " 2"][change.user % 3])
 }

@@ -242,14 +242,14 @@ impl Mail {
         else {
             return false;
         };
-        let differs = |name: &&str| old_all.get(name) != new_all.get(name);
+        let differs = |name: &str| old_all.get(name) != new_all.get(name);
         // Drafts change under the writer's hands, without a word of it in what is listed.
         let is_draft = new_all.get("isDraft").and_then(Value::as_bool) != Some(false);
         let same_size = old.row.size().is_some() && old.row.size() == message.row.size();
         !is_draft
             && same_size
-            && !TELL_OF_CONTENT.iter().any(|n| differs(&n))
-            && TELL_OF_MARKS.iter().any(|n| differs(&n))
+            && !TELL_OF_CONTENT.iter().any(|n| differs(n))
+            && TELL_OF_MARKS.iter().any(|n| differs(n))
     }
 
     /// Returns the entry of a message that a run read which did not come to its end.

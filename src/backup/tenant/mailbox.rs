@@ -47,8 +47,10 @@ pub struct Outcome {
 
 /// What stands for a mailbox in the snapshot.
 pub enum Kept {
-    /// Nothing, for this reason.
+    /// Nothing, and that is as it should be: for this reason.
     Skipped(String),
+    /// Nothing, and that is a failure.
+    Nothing,
     /// What the snapshot before has.
     Before(Box<Entry>, MailboxState),
     /// The user's folder as this run has made it.
@@ -78,7 +80,7 @@ pub async fn back_up(context: Arc<Context>, account: Account) -> Result<Outcome,
     let mut outcome = Outcome {
         user: account.user.id.clone(),
         name: account.name.clone(),
-        kept: Kept::Skipped(String::new()),
+        kept: Kept::Nothing,
         failures: Vec::new(),
         warnings: Vec::new(),
         denied: false,
@@ -107,10 +109,11 @@ impl Outcome {
         self.denied = error.kind() == ErrorKind::Denied;
         let has_none = matches!(error.kind(), ErrorKind::NoMailbox | ErrorKind::NotFound);
         let Some((entry, state)) = account.entry.clone().zip(account.before.clone()) else {
+            self.kept = Kept::Skipped(reason.to_owned());
             if !has_none && !self.denied {
                 self.fail(error.to_string());
+                self.kept = Kept::Nothing;
             }
-            self.kept = Kept::Skipped(reason.to_owned());
             return;
         };
         let mut state = state;
@@ -129,6 +132,9 @@ impl Outcome {
         self.failures.push(Failure { path: format!("{USERS}/{}/{OUTLOOK}", self.name).into_bytes(), error });
     }
 }
+
+/// A message that is said to have left: its id, and its name in the snapshot before.
+type Departure = (ItemKey, String, Box<[u8]>);
 
 /// A mailbox on its way into the tree.
 struct Making<'a> {
@@ -214,7 +220,9 @@ impl Making<'_> {
                 Round::Failed(error) if error.kind() == ErrorKind::Unavailable && error.status().is_none() => {
                     return Err(Stop::Mailbox(error));
                 }
-                Round::Failed(error) if error.kind() == ErrorKind::Denied => return Err(Stop::Mailbox(error)),
+                Round::Failed(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::QuotaExceeded) => {
+                    return Err(Stop::Mailbox(error));
+                }
                 Round::Failed(error) => self.state.folders[index].error = Some(error.to_string()),
             }
         }
@@ -362,12 +370,7 @@ impl Making<'_> {
     }
 
     /// Returns the messages of the snapshot before that a round says are not in the folder any more.
-    fn left(
-        &self,
-        index: usize,
-        listed: &Listed,
-        previous: &Previous,
-    ) -> Result<Vec<(ItemKey, String, Box<[u8]>)>, BackupError> {
+    fn left(&self, index: usize, listed: &Listed, previous: &Previous) -> Result<Vec<Departure>, BackupError> {
         let folder = &self.state.folders[index].id;
         let reader = &self.context.reader;
         let mut left = Vec::new();
@@ -422,7 +425,7 @@ impl Making<'_> {
                 }
             });
             let working = batches.map(|messages| async {
-                Ok::<_, BackupError>(items::process(self.context, &self.mailbox, mail, folder, messages?).await?)
+                items::process(self.context, &self.mailbox, mail, folder, messages.map_err(BackupError::from)?).await
             });
             let mut working = std::pin::pin!(working.buffered(BATCHES_AT_ONCE));
             while let Some(done) = working.next().await {

@@ -84,7 +84,9 @@ impl Shown {
         if failed > LISTED_MAX as u64 {
             output::message(format_args!("failed: {} more", failed - LISTED_MAX as u64));
         }
-        self.warnings.iter().for_each(|warning| output::message(format_args!("warning: {}", output::path(warning.as_bytes()))));
+        self.warnings
+            .iter()
+            .for_each(|warning| output::message(format_args!("warning: {}", output::path(warning.as_bytes()))));
         self.remarks.iter().for_each(|remark| output.remark(remark));
         if output.json { output.json(&self.json()) } else { self.text() }
     }
@@ -112,14 +114,17 @@ impl Shown {
         ))?;
         match self.counters.requests {
             0 => Ok(()),
-            requests => output::line(format_args!("  requests: {requests}, {} of them throttled", self.counters.throttled)),
+            requests => {
+                output::line(format_args!("  requests: {requests}, {} of them throttled", self.counters.throttled))
+            }
         }
     }
 
     fn json(&self) -> Value {
         let snapshot = &self.snapshot;
         let summary = &snapshot.summary;
-        let failure = |failure: &Failure| json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error });
+        let failure =
+            |failure: &Failure| json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error });
         let mut object = json!({
             "snapshot": self.id.to_string(),
             "set": snapshot.set,

@@ -199,7 +199,7 @@ impl Mailbox {
                 .query("$select", MESSAGE_FIELDS)
                 .query("$expand", MESSAGE_PROPERTIES),
         };
-        Round { mailbox: self, label: LABEL, state: RoundState::More(request.prefer(PAGE_SIZE)) }
+        Round { mailbox: self, label: LABEL, state: RoundState::More(Box::new(request.prefer(PAGE_SIZE))) }
     }
 
     /// Returns what a listing would tell of the message, wherever it lies now.
@@ -266,7 +266,7 @@ fn found<T>(answer: Result<T, GraphError>) -> Result<Option<T>, GraphError> {
 }
 
 enum RoundState {
-    More(Request),
+    More(Box<Request>),
     Complete(String),
     Failed,
 }
@@ -286,7 +286,7 @@ impl Round<'_> {
     /// See [`GraphError`]. The round is over then, and nothing may be concluded from what it did not tell.
     pub async fn next(&mut self) -> Result<Option<Vec<Message>>, GraphError> {
         let request = match std::mem::replace(&mut self.state, RoundState::Failed) {
-            RoundState::More(request) => request,
+            RoundState::More(request) => *request,
             complete => {
                 self.state = complete;
                 return Ok(None);
@@ -294,7 +294,7 @@ impl Round<'_> {
         };
         let page: Page<Message> = self.mailbox.client.json(request).await?;
         self.state = match (page.next, page.delta) {
-            (Some(next), _) => RoundState::More(self.mailbox.follow(self.label, &next).prefer(PAGE_SIZE)),
+            (Some(next), _) => RoundState::More(Box::new(self.mailbox.follow(self.label, &next).prefer(PAGE_SIZE))),
             (None, Some(link)) => RoundState::Complete(link),
             (None, None) => return Err(GraphError::malformed(self.label)),
         };
