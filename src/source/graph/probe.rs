@@ -267,12 +267,12 @@ mod tests {
     #[test]
     fn all_mailboxes_denied_means_a_missing_permission_or_a_policy() {
         let tried = Tried { denied: 3, none: 1, ..Tried::default() };
-        let outcome = |claims| without_message(&tried, claims);
-        assert!(matches!(outcome(None), Outcome::Missing(_)));
-        assert!(matches!(outcome(Some(&claims(&["User.Read.All"], ""))), Outcome::Missing(_)));
-        assert!(matches!(outcome(Some(&claims(&["Mail.Read"], ""))), Outcome::Closed(_)));
-        assert!(matches!(outcome(Some(&claims(&["Mail.ReadWrite"], ""))), Outcome::Closed(_)));
-        assert!(matches!(outcome(Some(&claims(&[], "openid Mail.Read"))), Outcome::Closed(_)));
+        let outcome = |roles: &[&str], scp: &str| without_message(&tried, Some(&claims(roles, scp)));
+        assert!(matches!(without_message(&tried, None), Outcome::Missing(_)));
+        assert!(matches!(outcome(&["User.Read.All"], ""), Outcome::Missing(_)));
+        assert!(matches!(outcome(&["Mail.Read"], ""), Outcome::Closed(_)));
+        assert!(matches!(outcome(&["Mail.ReadWrite"], ""), Outcome::Closed(_)));
+        assert!(matches!(outcome(&[], "openid Mail.Read"), Outcome::Closed(_)));
         let nobody = Tried { none: 4, ..Tried::default() };
         assert!(matches!(without_message(&nobody, Some(&claims(&["Mail.Read"], ""))), Outcome::Unproven(_)));
         assert!(matches!(without_message(&nobody, Some(&claims(&[], ""))), Outcome::Missing(_)));
