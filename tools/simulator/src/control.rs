@@ -18,11 +18,11 @@ pub fn router() -> Router<Arc<State>> {
 }
 
 async fn counters(Extract(state): Extract<Arc<State>>) -> Json<Counts> {
-    Json(state.counters.counts())
+    Json(state.counts())
 }
 
 async fn expire_tokens(Extract(state): Extract<Arc<State>>) {
-    state.application.expire_tokens();
+    state.authority.expire_tokens();
 }
 
 async fn expire_deltas(Extract(state): Extract<Arc<State>>) {
