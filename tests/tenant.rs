@@ -4,8 +4,13 @@ mod common;
 
 use common::{Lab, fails, run, text, write};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
+use std::process::Stdio;
+use strongroom_simulator::auth::{AccessPolicy, Certificate, DeviceAnswer, ExchangeRole, Rules};
 use strongroom_simulator::{Kind, Options, Organisation, Simulator, UserSpec};
 
 /// An organisation, and a laboratory whose configuration names it `contoso`.
@@ -41,6 +46,10 @@ impl Office {
         command.env("STRONGROOM_CONFIG", self.lab.path("strongroom.toml"));
         command.env("CONTOSO_SECRET", self.simulator.client_secret());
         command
+    }
+
+    fn change_rules(&self, change: impl FnOnce(&mut Rules)) {
+        self.simulator.authority().change_rules(change);
     }
 
     /// Runs with `--json` and returns the result.
@@ -200,4 +209,224 @@ fn somebody_who_has_not_signed_in_is_told_to() {
     let report = office.json(&["test", "contoso"], 1);
     let detail = check(&report, "sign-in")["detail"].as_str().unwrap();
     assert!(detail.contains("strongroom tenant login"), "{detail}");
+}
+
+/// Returns the roles that a test of a backup finds sufficient, without `left_out`.
+fn roles_without(left_out: &str) -> BTreeSet<String> {
+    let roles = ["User.Read.All", "Organization.Read.All", "Mail.Read", "MailboxSettings.Read"];
+    roles.into_iter().filter(|role| *role != left_out).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_permission_that_is_missing_is_named_with_the_steps_to_grant_it() {
+    let office = Office::new();
+    for (left_out, what, exit) in [
+        ("Mail.Read", "mail", 1),
+        ("User.Read.All", "users", 1),
+        ("MailboxSettings.Read", "mailbox settings", 0),
+        ("Organization.Read.All", "organisation", 0),
+        ("nothing", "", 0),
+    ] {
+        office.change_rules(|rules| rules.roles = roles_without(left_out));
+        let report = office.json(&["test", "contoso"], exit);
+        assert_eq!(report["ok"], exit == 0, "{left_out}");
+        for (check, status) in statuses(&report) {
+            // Reading alone is what was granted.
+            let expected = if check == what || check == "restoring mail" { "missing" } else { "ok" };
+            assert_eq!(status, expected, "{check} without {left_out}");
+        }
+        let steps = report["steps"].to_string();
+        if exit == 0 {
+            assert_eq!(report["steps"], json!([]), "without {left_out}");
+            continue;
+        }
+        assert_eq!(check(&report, what)["permission"], left_out);
+        let words = ["https://portal.azure.com", office.simulator.client_id(), left_out, "Application permissions"];
+        for word in words.into_iter().chain(["Grant admin consent"]) {
+            assert!(steps.contains(word), "`{word}` in {steps}");
+        }
+        let shown = text(&run(&mut office.command(&["test", "contoso"]), 1).stdout);
+        assert!(shown.contains("\nMISSING ") && shown.contains("\nWhat to do:\n1. in https://portal"), "{shown}");
+        assert!(shown.ends_with("contoso: not ready for a backup\n"), "{shown}");
+    }
+}
+
+#[test]
+fn names_of_messages_alone_are_not_enough() {
+    let office = Office::new();
+    office.change_rules(|rules| {
+        rules.roles = roles_without("Mail.Read");
+        rules.roles.insert("Mail.ReadBasic.All".to_owned());
+    });
+    let report = office.json(&["test", "contoso"], 1);
+    let mail = check(&report, "mail");
+    assert_eq!(mail["status"], "missing");
+    assert!(mail["detail"].as_str().unwrap().contains("folders can be listed"), "{mail}");
+}
+
+#[test]
+fn roles_assigned_in_exchange_count_although_no_token_names_them() {
+    let office = Office::new();
+    let users = office.simulator.tenant().users();
+    let last = users.last().unwrap();
+    let role = |permission: &str| ExchangeRole {
+        permission: permission.to_owned(),
+        mailboxes: Some(BTreeSet::from([last.id.clone()])),
+    };
+    office.change_rules(|rules| {
+        rules.roles = BTreeSet::from(["User.Read.All".to_owned(), "Organization.Read.All".to_owned()]);
+        rules.exchange_roles = vec![role("Mail.Read"), role("MailboxSettings.Read")];
+    });
+    let report = office.json(&["test", "contoso"], 0);
+    let mail = check(&report, "mail");
+    assert_eq!(mail["status"], "ok", "{mail}");
+    assert!(mail["detail"].as_str().unwrap().contains("2 mailboxes tried before are closed"), "{mail}");
+
+    let listed = office.json(&["users", "contoso"], 0);
+    for row in listed.as_array().unwrap() {
+        let expected = if row["id"] == last.id.as_str() { "user" } else { "denied" };
+        assert_eq!(row["mailbox"], expected, "{row}");
+    }
+}
+
+#[test]
+fn a_policy_that_closes_every_mailbox_is_told_from_a_missing_permission() {
+    let office = Office::new();
+    let users = office.simulator.tenant().users();
+    let ids = |count: usize| users.iter().take(count).map(|user| user.id.clone()).collect::<BTreeSet<_>>();
+    office.change_rules(|rules| rules.access_policy = AccessPolicy::RestrictTo(BTreeSet::new()));
+    let report = office.json(&["test", "contoso"], 1);
+    assert_eq!(check(&report, "mail")["status"], "closed");
+    let steps = report["steps"].to_string();
+    assert!(steps.contains("Get-ApplicationAccessPolicy") && steps.contains(office.simulator.client_id()), "{steps}");
+    assert!(!steps.contains("Add a permission"), "{steps}");
+
+    office.change_rules(|rules| rules.access_policy = AccessPolicy::Deny(ids(2)));
+    assert_eq!(check(&office.json(&["test", "contoso"], 0), "mail")["status"], "ok");
+    // None of those that a set takes is open.
+    let include: Vec<_> = users.iter().take(2).map(|user| format!("Users/{}", user.principal_name())).collect();
+    let sets = format!("[sets.a]\ntenant = \"contoso\"\ninclude = {include:?}\n");
+    office.configure("client_secret = { env = \"CONTOSO_SECRET\" }", &sets);
+    assert_eq!(check(&office.json(&["test", "contoso"], 1), "mail")["status"], "closed");
+}
+
+#[test]
+fn without_settings_a_mailbox_is_of_another_kind_and_can_be_read() {
+    let office = Office::new();
+    office.change_rules(|rules| rules.roles = roles_without("MailboxSettings.Read"));
+    for row in office.json(&["users", "contoso"], 0).as_array().unwrap() {
+        assert_eq!(row["mailbox"], "other", "{row}");
+    }
+    office.change_rules(|rules| rules.roles = BTreeSet::new());
+    let said = fails(&mut office.command(&["users", "contoso"]), 1);
+    assert!(said.contains("could not list the users of contoso") && said.contains("lacks a permission"), "{said}");
+}
+
+#[test]
+fn an_empty_mailbox_proves_as_much_as_it_can() {
+    let office = Office::with(Organisation { seed: 1, users: 2, messages: 0, ..Organisation::default() });
+    let report = office.json(&["test", "contoso"], 0);
+    assert!(check(&report, "mail")["detail"].as_str().unwrap().contains("no message was there"), "{report}");
+    let office = Office::with(Organisation { seed: 1, users: 0, messages: 0, ..Organisation::default() });
+    let principal_name = "nobody@contoso.com".to_owned();
+    office.simulator.tenant().add_user(UserSpec { principal_name, kind: Kind::Unlicensed, ..UserSpec::default() });
+    let report = office.json(&["test", "contoso"], 1);
+    assert_eq!(check(&report, "mail")["status"], "unproven", "{report}");
+}
+
+#[test]
+fn a_certificate_signs_in_where_it_was_uploaded() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/simulator/src/auth/testdata");
+    let read = |name: &str| std::fs::read(data.join(name)).unwrap();
+    let certificates = vec![Certificate::new(&read("certificate.pem")).unwrap()];
+    let lab = Lab::empty();
+    for (name, certificate) in [("contoso.pem", "certificate.pem"), ("other.pem", "other.pem")] {
+        write(&lab.path(name), [read("key.pem"), read(certificate)].concat());
+        std::fs::set_permissions(lab.path(name), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    let organisation = Organisation { seed: 1, users: 1, messages: 1, ..Organisation::default() };
+    let simulator = Simulator::start(Options { organisation, certificates, ..Options::default() }).unwrap();
+    let office = Office { simulator, lab };
+    office.configure("certificate = \"contoso.pem\"", "");
+    assert_eq!(office.json(&["test", "contoso"], 0)["ok"], true);
+    office.configure("certificate = \"other.pem\"", "");
+    let report = office.json(&["test", "contoso"], 1);
+    assert!(check(&report, "sign-in")["detail"].as_str().unwrap().contains("AADSTS700027"), "{report}");
+}
+
+#[test]
+fn a_person_signs_in_with_a_code_and_is_remembered() {
+    let office = Office::new();
+    office.configure("", "");
+    office.change_rules(|rules| {
+        rules.device_answers = vec![DeviceAnswer::AwaitPage];
+        rules.device_interval_s = 1;
+    });
+    let mut child =
+        office.command(&["login", "contoso"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    let code = said.split_whitespace().find(|word| office.simulator.authority().approve_device(word));
+    assert!(code.is_some() && said.contains("http"), "a page and a code: {said}");
+    let mut shown = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(shown.starts_with("Signed in to contoso"), "{shown}");
+
+    // One mailbox, that of whoever signed in.
+    let report = office.json(&["test", "contoso"], 0);
+    assert_eq!(
+        (check(&report, "mail")["status"].as_str(), check(&report, "users")["status"].as_str()),
+        (Some("ok"), Some("ok"))
+    );
+    assert_eq!(check(&report, "users")["permission"], "User.Read");
+    let users = office.json(&["users", "contoso"], 0);
+    assert_eq!((users.as_array().unwrap().len(), &users[0]["mailbox"]), (1, &json!("user")));
+
+    // Who can look at the folder sees no token, and nobody else can look.
+    let mut files = 0;
+    common::walk(&office.lab.state(), &mut |path, stat| {
+        assert_eq!(stat.permissions().mode() & 0o077, 0, "{}", path.display());
+        files += usize::from(stat.is_file());
+    });
+    assert!(files >= 2, "a key and a token");
+
+    // When the sign-in is revoked, the next one who asks is told to sign in.
+    office.simulator.authority().revoke_sessions();
+    let report = office.json(&["test", "contoso"], 1);
+    let detail = check(&report, "sign-in")["detail"].as_str().unwrap();
+    assert!(detail.contains("strongroom tenant login"), "{detail}");
+}
+
+#[test]
+fn a_sign_in_that_is_declined_is_a_failure() {
+    let office = Office::new();
+    office.configure("", "");
+    office.change_rules(|rules| {
+        rules.device_answers = vec![DeviceAnswer::Declined];
+        rules.device_interval_s = 1;
+    });
+    let output = run(&mut office.command(&["login", "contoso"]), 1);
+    let said = text(&output.stderr);
+    assert!(said.contains("Error: could not sign in to contoso\n") && said.contains("declined"), "{said}");
+}
+
+/// Follows a page as a browser does in which somebody is signed in.
+const BROWSER: &str = "#!/bin/sh\nexec python3 -c \
+    'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=60).read()' \"$1\"\n";
+
+#[test]
+fn a_person_signs_in_in_a_browser() {
+    let office = Office::new();
+    office.configure("", "");
+    write(&office.lab.path("bin/xdg-open"), BROWSER);
+    std::fs::set_permissions(office.lab.path("bin/xdg-open"), PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", office.lab.path("bin").display(), std::env::var("PATH").unwrap());
+    let output = run(office.command(&["login", "contoso", "--browser", "--json"]).env("PATH", path), 0);
+    let signed_in: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(signed_in["tenant"], "contoso");
+    let scopes = signed_in["scopes"].as_array().unwrap();
+    assert!(scopes.iter().any(|scope| scope.as_str().unwrap().ends_with("Mail.Read")), "{signed_in}");
+    assert!(text(&output.stderr).contains("Sign in here"), "{}", text(&output.stderr));
+    assert_eq!(office.json(&["test", "contoso"], 0)["ok"], true);
 }
