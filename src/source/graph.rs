@@ -35,6 +35,8 @@ mod json;
 pub mod probe;
 pub mod request;
 pub mod retry;
+#[cfg(test)]
+mod testing;
 pub mod throttle;
 
 pub use auth::{Credential, TokenCache};

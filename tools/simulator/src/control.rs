@@ -1,5 +1,7 @@
 //! The control API: what tests and scripts do behind the clients' backs, over HTTP.
 
+mod gates;
+
 use std::sync::Arc;
 
 use axum::extract::State as Extract;
@@ -11,7 +13,7 @@ use crate::server::State;
 
 /// Returns the routes under `/control`.
 pub fn router() -> Router<Arc<State>> {
-    Router::new()
+    gates::router()
         .route("/counters", get(counters))
         .route("/expire-tokens", post(expire_tokens))
         .route("/expire-deltas", post(expire_deltas))
