@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 const FILE: &str = "/etc/strongroom/strongroom.toml";
 
-/// The example of docs/configuration.md, with every key.
+/// A file with every key.
 const WHOLE: &str = r#"
 [repositories.main]
 url = "/srv/strongroom"
@@ -387,4 +387,37 @@ fn what_is_asked_for_by_a_wrong_name_is_told_the_right_ones() {
     assert_eq!(error.hint().unwrap(), "it has contoso, fabrikam");
     assert!(settings.set("nobody").unwrap_err().hint().unwrap().contains("everyone"));
     assert!(parse("").unwrap().tenant("a").unwrap_err().hint().unwrap().contains("names no tenant"));
+}
+
+/// Returns the text of a page of the documentation.
+fn page(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
+}
+
+#[test]
+fn the_examples_of_the_documentation_can_be_used() {
+    let mut examples = 0;
+    for name in ["configuration.md", "microsoft365.md"] {
+        let text = page(name);
+        for block in text.split("```toml\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            // In a list it is indented, and ids are left out.
+            let block: String = block.lines().map(|line| format!("{}\n", line.trim_start())).collect();
+            let settings =
+                parse(&block.replace("\"...\"", "\"contoso.com\"")).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(!settings.sets.is_empty());
+            examples += 1;
+        }
+    }
+    assert_eq!(examples, 2);
+}
+
+#[test]
+fn the_reference_names_every_key() {
+    let reference = page("configuration.md");
+    for table in WHOLE.split("\n[").skip(1) {
+        for key in table.lines().skip(1).filter_map(|line| Some(line.split_once(" = ")?.0)) {
+            assert!(reference.contains(&format!("| `{key}` |")), "{key} is missing in docs/configuration.md");
+        }
+    }
 }

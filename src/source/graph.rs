@@ -40,6 +40,8 @@ pub mod model;
 pub mod probe;
 pub mod request;
 pub mod retry;
+#[cfg(test)]
+mod testing;
 pub mod throttle;
 
 pub use auth::{Credential, TokenCache};

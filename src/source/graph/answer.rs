@@ -191,3 +191,197 @@ fn is_id(text: &str) -> bool {
 fn shorten(text: &str) -> &str {
     &text[..text.floor_char_boundary(DETAIL_BYTES_MAX)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::{HeaderName, HeaderValue};
+
+    fn judged(request: &Request, status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Refusal {
+        let headers = headers
+            .iter()
+            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        refusal(request, StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes())
+    }
+
+    fn of_mailbox() -> Request {
+        Request::get("/users/u/messages".into(), Scope::mailbox("u"))
+    }
+
+    fn of_directory() -> Request {
+        Request::get("/users".into(), Scope::Directory)
+    }
+
+    #[test]
+    fn codes_decide() {
+        use ErrorKind as Kind;
+        for (status, code, kind) in [
+            (404, "ErrorItemNotFound", Kind::NotFound),
+            (404, "itemNotFound", Kind::NotFound),
+            (404, "ErrorSyncFolderNotFound", Kind::NotFound),
+            (404, "Request_ResourceNotFound", Kind::NotFound),
+            (404, "MailboxNotEnabledForRESTAPI", Kind::NoMailbox),
+            (404, "ResourceNotFound", Kind::NoMailbox),
+            (404, "ErrorInvalidUser", Kind::NoMailbox),
+            (401, "AuthenticationError", Kind::NoMailbox),
+            (403, "AuthenticationError", Kind::NoMailbox),
+            (410, "SyncStateNotFound", Kind::Resync),
+            (400, "SyncStateInvalid", Kind::Resync),
+            (400, "resyncRequired", Kind::Resync),
+            (403, "ErrorAccessDenied", Kind::Denied),
+            (403, "accessDenied", Kind::Denied),
+            (403, "Authorization_RequestDenied", Kind::MissingPermission),
+            (403, "ErrorQuotaExceeded", Kind::QuotaExceeded),
+            (507, "ErrorQuotaExceeded", Kind::QuotaExceeded),
+            (400, "ErrorQuotaExceeded", Kind::QuotaExceeded),
+            (500, "ErrorCorruptData", Kind::ItemCorrupt),
+            (400, "ErrorInvalidRecipients", Kind::ItemCorrupt),
+            (400, "ErrorCannotOpenFileAttachment", Kind::ItemCorrupt),
+            (409, "ErrorFolderExists", Kind::Conflict),
+            (412, "ErrorIrresolvableConflict", Kind::Conflict),
+            (423, "resourceLocked", Kind::Locked),
+            (400, "ErrorMessageSizeExceeded", Kind::TooLarge),
+            (400, "UnableToDeserializePostBody", Kind::BadRequest),
+            (501, "NotImplemented", Kind::BadRequest),
+        ] {
+            let body = format!(r#"{{"error":{{"code":"{code}","message":"m"}}}}"#);
+            let refusal = judged(&of_mailbox(), status, &[], &body);
+            assert_eq!(refusal.error.kind(), kind, "{status} {code}");
+            assert_eq!((refusal.error.status(), refusal.error.code()), (Some(status), Some(code)));
+            let passes = (kind == Kind::ItemCorrupt).then_some(Fault::Doubtful);
+            assert_eq!(refusal.fault, passes, "{status} {code}");
+        }
+        assert_eq!(
+            judged(&of_directory(), 404, &[], r#"{"error":{"code":"ResourceNotFound"}}"#).error.kind(),
+            Kind::NotFound
+        );
+        let post = Request::post("/users/u/messages".into(), Scope::mailbox("u"), &serde_json::json!({}));
+        let invalid = judged(&post, 400, &[], r#"{"error":{"code":"ErrorInvalidRecipients"}}"#);
+        assert_eq!(invalid.error.kind(), Kind::BadRequest, "of what we wrote");
+    }
+
+    #[test]
+    fn the_most_specific_known_code_counts() {
+        for (body, kind, code) in [
+            (
+                r#"{"error":{"code":"BadRequest","innerError":{"code":"SyncStateNotFound"}}}"#,
+                ErrorKind::Resync,
+                Some("SyncStateNotFound"),
+            ),
+            (
+                r#"{"error":{"code":"ErrorAccessDenied","innererror":{"code":"whatever","innererror":{"code":"deep"}}}}"#,
+                ErrorKind::Denied,
+                Some("ErrorAccessDenied"),
+            ),
+            (
+                r#"{"error":{"code":"","details":[{"code":"ErrorQuotaExceeded"}]}}"#,
+                ErrorKind::QuotaExceeded,
+                Some("ErrorQuotaExceeded"),
+            ),
+            (r#"{"error":"accessDenied","error_description":"words"}"#, ErrorKind::Denied, Some("accessDenied")),
+            (r#"{"error":{"code":"a","innerError":{"code":"b"}}}"#, ErrorKind::BadRequest, Some("b")),
+            (r#"{"error":{"code":"alice@contoso.com said: no"}}"#, ErrorKind::BadRequest, None),
+            (r#"{"error":[]}"#, ErrorKind::BadRequest, None),
+            ("<html>", ErrorKind::BadRequest, None),
+            ("", ErrorKind::BadRequest, None),
+        ] {
+            let error = judged(&of_mailbox(), 400, &[], body).error;
+            assert_eq!((error.kind(), error.code()), (kind, code), "{body}");
+        }
+        let mut nested = r#"{"code":"ErrorAccessDenied"}"#.to_owned();
+        for _ in 0..100 {
+            nested = format!(r#"{{"innerError":{nested}}}"#);
+        }
+        assert_eq!(judged(&of_mailbox(), 400, &[], &format!(r#"{{"error":{nested}}}"#)).error.code(), None);
+    }
+
+    #[test]
+    fn words_count_where_there_is_no_code() {
+        let delta =
+            r#"{"error":{"code":"BadRequest","message":"Parameter 'DeltaToken' not supported for this request."}}"#;
+        assert_eq!(judged(&of_mailbox(), 400, &[], delta).error.kind(), ErrorKind::DeltaUnsupported);
+        let io = r#"{"error":{"code":"x","message":"IO error during request payload read."}}"#;
+        assert_eq!(judged(&of_mailbox(), 400, &[], io).fault, Some(Fault::Broken));
+    }
+
+    #[test]
+    fn a_refusal_for_want_of_capacity_is_known_in_all_its_forms() {
+        let seconds = |n| Some(Fault::Throttled(Some(Duration::from_secs(n))));
+        let throttled = r#"{"error":{"code":"ApplicationThrottled","message":"over its MailboxConcurrency limit"}}"#;
+        let old = r#"{"error":{"code":"UnknownError","message":""}}"#;
+        for (status, headers, body, fault) in [
+            (429, &[("retry-after", "7")][..], throttled, seconds(7)),
+            (429, &[("retry-after", "7")], old, seconds(7)),
+            (429, &[], "", Some(Fault::Throttled(None))),
+            (403, &[], throttled, Some(Fault::Throttled(None))),
+            (509, &[], "", Some(Fault::Throttled(None))),
+            (503, &[("retry-after", "9")], "", seconds(9)),
+            (503, &[], "", Some(Fault::Broken)),
+            (429, &[("retry-after", "7"), ("ratelimit-remaining", "0"), ("ratelimit-reset", "31")], "", seconds(31)),
+            (429, &[("retry-after", "7"), ("ratelimit-remaining", "5"), ("ratelimit-reset", "31")], "", seconds(7)),
+            (
+                429,
+                &[("date", "Wed, 21 Oct 2026 07:28:00 GMT"), ("retry-after", "Wed, 21 Oct 2026 07:30:00 GMT")],
+                "",
+                seconds(120),
+            ),
+        ] {
+            let refusal = judged(&of_mailbox(), status, headers, body);
+            assert_eq!(refusal.fault, fault, "{status} {headers:?} {body}");
+            assert_eq!(refusal.ambiguous, refusal.fault == Some(Fault::Broken));
+        }
+    }
+
+    #[test]
+    fn a_refusal_speaks_of_a_mailbox_unless_it_names_more() {
+        let whose =
+            |request: Request, scope: &'static str| judged(&request, 429, &[("x-ms-throttle-scope", scope)], "").whose;
+        assert_eq!(whose(of_mailbox(), "Tenant_Application/ReadWrite/app/tenant"), Whose::Tenant);
+        assert_eq!(whose(of_mailbox(), "Application/Read/app"), Whose::Tenant);
+        assert_eq!(whose(of_mailbox(), "Mailbox_Application/Read/app/u"), Whose::Scope);
+        assert_eq!(judged(&of_mailbox(), 429, &[], "").whose, Whose::Scope);
+        assert_eq!(
+            whose(of_directory(), "Tenant_Application/ReadWrite/app/tenant"),
+            Whose::Scope,
+            "the directory's own"
+        );
+    }
+
+    #[test]
+    fn statuses_decide_where_no_code_does() {
+        let kind = |status| judged(&of_mailbox(), status, &[], "<html>").error.kind();
+        let kinds = [301, 401, 403, 404, 409, 410, 412, 413, 423, 418, 500, 599].map(kind);
+        use ErrorKind as K;
+        let expected = [
+            K::Malformed,
+            K::SignIn,
+            K::Denied,
+            K::NotFound,
+            K::Conflict,
+            K::Resync,
+            K::Conflict,
+            K::TooLarge,
+            K::Locked,
+            K::BadRequest,
+            K::Unavailable,
+            K::Unavailable,
+        ];
+        assert_eq!(kinds, expected);
+    }
+
+    #[test]
+    fn an_error_names_the_request_and_not_what_it_was_about() {
+        let body = r#"{"error":{"code":"ErrorItemNotFound","message":"no mail 'Budget' of alice@contoso.com"}}"#;
+        let error =
+            judged(&of_mailbox().labelled("reading a message"), 404, &[("request-id", "93b6f17e-1")], body).error;
+        let text = "reading a message was not found (status 404, code ErrorItemNotFound, request 93b6f17e-1)";
+        assert_eq!(error.to_string(), text);
+        assert!(!format!("{error:?}").contains("alice"));
+        assert_eq!(error.detail(), Some("no mail 'Budget' of alice@contoso.com"));
+        let strange = judged(&of_mailbox(), 404, &[("request-id", "alice@contoso.com")], body).error;
+        assert_eq!(strange.request_id(), None);
+        let long = format!(r#"{{"error":{{"message":"{}"}}}}"#, "ä".repeat(2_000));
+        assert_eq!(judged(&of_mailbox(), 400, &[], &long).error.detail().unwrap().len(), 1_000);
+    }
+}

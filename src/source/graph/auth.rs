@@ -14,6 +14,8 @@ pub mod cache;
 mod certificate;
 pub mod device;
 mod oauth;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use cache::TokenCache;

@@ -25,6 +25,9 @@ use tokio::time::{Instant, sleep};
 use tracing::{Instrument, debug, debug_span, info, warn};
 use url::Url;
 
+#[cfg(test)]
+mod tests;
+
 /// A page of five hundred messages with their bodies has tens of megabytes.
 const JSON_BYTES_MAX: u64 = 64 << 20;
 /// What is read of the body of an error.

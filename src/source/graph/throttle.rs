@@ -13,6 +13,8 @@
 //! Left to others: what a refusal is ([`super::answer`]) and how long to wait where it does not say ([`super::retry`]).
 
 mod schedule;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use super::request::Scope;

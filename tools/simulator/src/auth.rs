@@ -1,90 +1,357 @@
-//! Sign-in: client credentials, and the check of bearer tokens.
+//! Sign-in: the token endpoint with every grant Strongroom and its tests use, and the tokens that Graph then accepts.
+//!
+//! An [`Authority`] knows one registered application in one tenant. It validates what a real authority validates
+//! (secrets, client assertions, PKCE verifiers, redirect URIs, scopes) and refuses in the same words, because a client
+//! decides by `error` and `error_codes`. All decisions take the time as an argument; only [`http`] asks the clock.
+//!
+//! Which permission a route needs is told by [`crate::permissions`].
+//!
+//! Microsoft's pages: "OAuth 2.0 client credentials flow", "certificate credentials", "device authorization grant",
+//! "authorization code flow", "refresh tokens", "configurable token lifetimes".
 
+mod assertion;
+mod error;
+mod grants;
+mod http;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::{Form, Path, State as Extract};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Json, Router};
-use serde::Deserialize;
-use serde_json::json;
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
 use strongroom_corpora::rng::Rng;
 
-use crate::odata::token;
-use crate::server::{ApiError, Route, State};
+pub use assertion::{Certificate, NotACertificate};
+pub use error::OauthError;
+pub use http::router;
+pub use token::Caller;
 
-/// The application that is registered in the tenant.
-#[derive(Debug)]
-pub struct Application {
-    /// Its id.
+use crate::permissions;
+use crate::tenant::{Kind, Tenant};
+use token::{BadToken, TokenKey};
+
+/// Where Graph tokens of the global cloud are meant for.
+pub const GRAPH_RESOURCE: &str = "https://graph.microsoft.com";
+
+/// An application as it is registered in the tenant.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// The directory's id.
+    pub tenant_id: String,
+    /// Verified domains, which name the tenant in URLs as well as its id does.
+    pub domains: Vec<String>,
+    /// The application's id.
     pub client_id: String,
-    /// Its secret.
-    pub client_secret: String,
+    /// The application's secrets.
+    pub secrets: Vec<Secret>,
+    /// The application's certificates.
+    pub certificates: Vec<Certificate>,
+    /// Redirect URIs beside those on loopback, which native applications may always use.
+    pub redirect_uris: Vec<String>,
+    /// The root of Graph in the tenant's cloud: what scopes name and tokens are meant for.
+    pub resource: String,
+}
+
+/// A client secret.
+#[derive(Debug, Clone)]
+pub struct Secret {
+    /// What the client sends.
+    pub value: String,
+    /// From when on the secret is refused.
+    pub expires: Option<Timestamp>,
+}
+
+/// Somebody who can sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// The user's id in the directory.
+    pub id: String,
+    /// The name the user signs in with.
+    pub upn: String,
+}
+
+/// Finds a person by id or user principal name; with `None`, the one who signs in when nobody is named.
+pub type FindPerson = Arc<dyn Fn(Option<&str>) -> Option<Person> + Send + Sync>;
+
+/// What a device code's poll is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DeviceAnswer {
+    /// `authorization_pending`, once.
+    Pending,
+    /// `slow_down`, once (RFC 8628, 3.5).
+    SlowDown,
+    /// `authorization_pending` until somebody opens the verification page with the user code.
+    AwaitPage,
+    /// `authorization_declined`, for ever.
+    Declined,
+    /// `expired_token`, for ever.
+    Expired,
+}
+
+/// Which mailboxes an application access policy leaves to the application.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AccessPolicy {
+    /// There is no policy.
+    #[default]
+    None,
+    /// Only these users' mailboxes (`RestrictAccess`).
+    RestrictTo(BTreeSet<String>),
+    /// All but these users' mailboxes (`DenyAccess`).
+    Deny(BTreeSet<String>),
+}
+
+/// A role that Exchange itself assigned to the application ("RBAC for Applications"): it opens mailboxes although no
+/// token says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExchangeRole {
+    /// The permission, such as `Mail.Read`.
+    pub permission: String,
+    /// The users in its management scope; all when absent.
+    #[serde(default)]
+    pub mailboxes: Option<BTreeSet<String>>,
+}
+
+/// What the tenant's administrator decided, and what a test may script. It may change at any time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Rules {
+    /// Application permissions that were granted; they show in *new* tokens.
+    pub roles: BTreeSet<String>,
+    /// Delegated permissions that were consented to.
+    pub scopes: BTreeSet<String>,
+    /// The application access policy.
+    pub access_policy: AccessPolicy,
+    /// Roles assigned in Exchange.
+    pub exchange_roles: Vec<ExchangeRole>,
+    /// Seconds a token lives; drawn between 60 and 90 minutes when absent, as the service does.
+    pub token_lifetime_s: Option<u32>,
+    /// Expires all tokens when this many requests have shown one.
+    pub expire_tokens_at_request: Option<u64>,
+    /// Refuses a second assertion with the same `jti`. What the service does is not documented.
+    pub refuse_reused_assertions: bool,
+    /// Takes each refresh token once. The service keeps old ones valid, but promises nothing.
+    pub single_use_refresh_tokens: bool,
+    /// The answers to the polls of each device code, in order; when they are used up the user has signed in.
+    pub device_answers: Vec<DeviceAnswer>,
+    /// Seconds between polls of a device code.
+    pub device_interval_s: u32,
+    /// Seconds a device code lives.
+    pub device_lifetime_s: u32,
+    /// Blocks device codes and authorization codes as a conditional access policy does (AADSTS53003).
+    pub conditional_access_blocks: bool,
+    /// The administrator declines when asked for consent.
+    pub admin_declines: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        let all = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Self {
+            roles: all(permissions::APPLICATION),
+            scopes: all(permissions::DELEGATED),
+            access_policy: AccessPolicy::None,
+            exchange_roles: Vec::new(),
+            token_lifetime_s: None,
+            expire_tokens_at_request: None,
+            refuse_reused_assertions: false,
+            single_use_refresh_tokens: false,
+            device_answers: vec![DeviceAnswer::Pending],
+            device_interval_s: 5,
+            device_lifetime_s: 900,
+            conditional_access_blocks: false,
+            admin_declines: false,
+        }
+    }
+}
+
+/// Returns the authority of a tenant: one application is registered there, whose id and secret follow from the seed.
+pub fn for_tenant(tenant: &Arc<Tenant>, certificates: Vec<Certificate>, rules: Rules) -> Authority {
+    let mut rng = Rng::for_purpose(tenant.seed(), "application");
+    let registration = Registration {
+        tenant_id: tenant.id.clone(),
+        domains: vec![tenant.domain.clone()],
+        client_id: rng.uuid(),
+        secrets: vec![Secret { value: rng.token(40), expires: None }],
+        certificates,
+        redirect_uris: Vec::new(),
+        resource: GRAPH_RESOURCE.to_owned(),
+    };
+    let people = Arc::clone(tenant);
+    let find_person: FindPerson = Arc::new(move |name| {
+        let user = match name {
+            Some(name) => people.user(name)?,
+            None => people.users().into_iter().find(|user| user.kind == Kind::Licensed)?,
+        };
+        Some(Person { id: user.id.clone(), upn: user.principal_name() })
+    });
+    Authority::new(registration, rules, tenant.seed(), find_person)
+}
+
+/// Why Graph's gateway turned a token away; always 401 `InvalidAuthenticationToken`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthorized {
+    /// There is no `Authorization` header, or it holds no bearer token.
+    #[error("Access token is empty.")]
+    Empty,
+    /// It is no token of this tenant.
+    #[error("IDX14100: JWT is not well formed, there are no dots (.).")]
+    Malformed,
+    /// It is over.
+    #[error("Lifetime validation failed, the token is expired.")]
+    Expired,
+}
+
+/// The authority of one tenant, for one registered application.
+pub struct Authority {
+    registration: Registration,
+    find_person: FindPerson,
+    key: TokenKey,
+    rules: RwLock<Rules>,
+    issued: Mutex<Issued>,
+    tokens_issued: AtomicU64,
+    tokens_shown: AtomicU64,
     generation: AtomicU64,
 }
 
-impl Application {
-    /// Returns the application of the tenant with this seed.
-    pub fn new(seed: u64) -> Self {
-        let mut rng = Rng::for_purpose(seed, "application");
-        Self { client_id: rng.uuid(), client_secret: rng.token(40), generation: AtomicU64::new(0) }
+/// What was handed out and may come back.
+struct Issued {
+    rng: Rng,
+    devices: HashMap<String, Device>,
+    codes: HashMap<String, Code>,
+    refresh_tokens: HashMap<String, Session>,
+    assertions: HashSet<String>,
+}
+
+struct Device {
+    user_code: String,
+    scope: String,
+    expires: Timestamp,
+    interval_s: i64,
+    polled: Option<Timestamp>,
+    answers: VecDeque<DeviceAnswer>,
+    approved: bool,
+}
+
+struct Code {
+    redirect_uri: String,
+    challenge: Option<String>,
+    session: Session,
+    expires: Timestamp,
+    redeemed: bool,
+}
+
+/// A user's sign-in, as a refresh token stands for it.
+#[derive(Clone)]
+struct Session {
+    person: Person,
+    scope: String,
+    expires: Timestamp,
+    revoked: bool,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").field("tenant_id", &self.registration.tenant_id).finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// Creates the authority for `registration`; codes and tokens follow from `seed`.
+    pub fn new(registration: Registration, rules: Rules, seed: u64, find_person: FindPerson) -> Self {
+        let mut rng = Rng::for_purpose(seed, "sign-in");
+        Self {
+            key: TokenKey::new(&rng.bytes(32)),
+            registration,
+            find_person,
+            rules: RwLock::new(rules),
+            issued: Mutex::new(Issued {
+                rng,
+                devices: HashMap::new(),
+                codes: HashMap::new(),
+                refresh_tokens: HashMap::new(),
+                assertions: HashSet::new(),
+            }),
+            tokens_issued: AtomicU64::new(0),
+            tokens_shown: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+        }
     }
 
-    /// Makes every token useless.
+    /// Returns the registered application.
+    pub fn registration(&self) -> &Registration {
+        &self.registration
+    }
+
+    /// Returns the rules as they stand.
+    pub fn rules(&self) -> Rules {
+        self.rules.read().clone()
+    }
+
+    /// Changes the rules.
+    pub fn change_rules(&self, change: impl FnOnce(&mut Rules)) {
+        change(&mut self.rules.write());
+    }
+
+    /// Grants the application exactly these application permissions. Tokens already issued keep their roles.
+    pub fn set_permissions<'a>(&self, roles: impl IntoIterator<Item = &'a str>) {
+        self.rules.write().roles = roles.into_iter().map(str::to_owned).collect();
+    }
+
+    /// Expires every access token that was issued so far.
     pub fn expire_tokens(&self) {
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
-}
 
-#[derive(Deserialize)]
-struct TokenRequest {
-    client_id: String,
-    client_secret: String,
-    grant_type: String,
-}
-
-/// Returns the token endpoint.
-pub fn router() -> Router<Arc<State>> {
-    Router::new().route("/{tenant}/oauth2/v2.0/token", post(issue))
-}
-
-async fn issue(
-    Extract(state): Extract<Arc<State>>,
-    Path(tenant): Path<String>,
-    Form(request): Form<TokenRequest>,
-) -> Response {
-    let application = &state.application;
-    let known = [&state.tenant.id, &state.tenant.domain].iter().any(|name| name.eq_ignore_ascii_case(&tenant));
-    let (error, code) = match () {
-        () if !known => ("invalid_request", 90002),
-        () if request.grant_type != "client_credentials" => ("unsupported_grant_type", 70003),
-        () if request.client_id != application.client_id => ("unauthorized_client", 700_016),
-        () if request.client_secret != application.client_secret => ("invalid_client", 7_000_215),
-        () => {
-            state.counters.tokens_issued.fetch_add(1, Ordering::Relaxed);
-            let access = token::seal(&(application.generation.load(Ordering::Relaxed), crate::server::random_uuid()));
-            let body =
-                json!({"token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 3599, "access_token": access});
-            return Json(body).into_response();
-        }
-    };
-    let body = json!({"error": error, "error_description": format!("AADSTS{code}: refused."), "error_codes": [code]});
-    (StatusCode::BAD_REQUEST, Json(body)).into_response()
-}
-
-/// Checks that a request carries a token that is still good.
-///
-/// # Errors
-/// 401 if it does not.
-pub fn check_bearer(state: &State, _route: &Route, headers: &HeaderMap) -> Result<(), ApiError> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let generation = bearer.and_then(token::open::<(u64, String)>).map(|(generation, _)| generation);
-    if generation == Some(state.application.generation.load(Ordering::Relaxed)) {
-        return Ok(());
+    /// Revokes every session: refresh tokens are refused from now on, and access tokens are expired.
+    pub fn revoke_sessions(&self) {
+        self.issued.lock().refresh_tokens.values_mut().for_each(|session| session.revoked = true);
+        self.expire_tokens();
     }
-    let text =
-        if bearer.is_some() { "Lifetime validation failed, the token is expired." } else { "Access token is empty." };
-    Err(ApiError::new(StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken", text))
+
+    /// Returns how many access tokens were issued.
+    pub fn tokens_issued(&self) -> u64 {
+        self.tokens_issued.load(Ordering::Relaxed)
+    }
+
+    /// Counts access tokens from zero again.
+    pub fn reset_tokens_issued(&self) {
+        self.tokens_issued.store(0, Ordering::Relaxed);
+    }
+
+    /// Signs in on the verification page. Returns whether the code waited for it.
+    pub fn approve_device(&self, user_code: &str) -> bool {
+        let mut issued = self.issued.lock();
+        let device = issued.devices.values_mut().find(|device| device.user_code == user_code);
+        device.map(|device| device.approved = true).is_some()
+    }
+
+    /// Reads the `Authorization` header of a Graph request.
+    ///
+    /// # Errors
+    /// [`Unauthorized`] says what is wrong with it.
+    pub fn verify(&self, authorization: Option<&str>, now: Timestamp) -> Result<Caller, Unauthorized> {
+        let token = authorization
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, token)| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
+            .map(|(_, token)| token.trim())
+            .ok_or(Unauthorized::Empty)?;
+        let shown = self.tokens_shown.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.rules.read().expire_tokens_at_request == Some(shown) {
+            self.expire_tokens();
+        }
+        let claims = self.key.read(token, self.generation.load(Ordering::Relaxed), now).map_err(|bad| match bad {
+            BadToken::Invalid => Unauthorized::Malformed,
+            BadToken::Expired => Unauthorized::Expired,
+        })?;
+        Ok(claims.into())
+    }
 }

@@ -1,5 +1,7 @@
 //! The control API: what tests and scripts do behind the clients' backs, over HTTP.
 
+mod gates;
+
 use std::sync::Arc;
 
 use axum::extract::State as Extract;
@@ -11,18 +13,18 @@ use crate::server::State;
 
 /// Returns the routes under `/control`.
 pub fn router() -> Router<Arc<State>> {
-    Router::new()
+    gates::router()
         .route("/counters", get(counters))
         .route("/expire-tokens", post(expire_tokens))
         .route("/expire-deltas", post(expire_deltas))
 }
 
 async fn counters(Extract(state): Extract<Arc<State>>) -> Json<Counts> {
-    Json(state.counters.counts())
+    Json(state.counts())
 }
 
 async fn expire_tokens(Extract(state): Extract<Arc<State>>) {
-    state.application.expire_tokens();
+    state.authority.expire_tokens();
 }
 
 async fn expire_deltas(Extract(state): Extract<Arc<State>>) {

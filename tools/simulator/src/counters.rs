@@ -1,12 +1,13 @@
 //! What clients did: the other half of many tests.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::server::{Route, State};
+use crate::server::{Operation, Route, State};
 
 /// Counts as they are at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -42,12 +43,8 @@ pub struct Counters {
     pub mails_sent: AtomicU64,
     /// Invitations that would have been sent.
     pub invitations_sent: AtomicU64,
-    /// Tokens given out.
-    pub tokens_issued: AtomicU64,
     /// Answers that said to wait.
     pub throttled: AtomicU64,
-    /// Answers that a fault replaced or broke.
-    pub faults: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -67,18 +64,17 @@ struct Load {
 
 /// A request that is being answered; it ends when this is dropped.
 #[derive(Debug)]
-pub struct Running<'a> {
-    counters: &'a Counters,
+pub struct Running {
+    counters: Arc<Counters>,
     mailbox: Option<String>,
 }
 
 impl Counters {
-    /// Counts the beginning of a request.
-    pub fn begin(&self, route: &Route, mailbox: Option<String>, bytes: usize) -> Running<'_> {
+    /// Counts the beginning of a request for `operation`, whether it will be let in or not.
+    pub fn begin(self: &Arc<Self>, operation: &'static str, mailbox: Option<String>) -> Running {
         let mut inner = self.inner.lock();
         inner.requests += 1;
-        inner.bytes_received += bytes as u64;
-        *inner.by_operation.entry(route.operation.name()).or_default() += 1;
+        *inner.by_operation.entry(operation).or_default() += 1;
         if let Some(mailbox) = &mailbox {
             let load = inner.by_mailbox.entry(mailbox.clone()).or_default();
             load.requests += 1;
@@ -86,10 +82,15 @@ impl Counters {
             load.peak = load.peak.max(load.running);
         }
         drop(inner);
-        Running { counters: self, mailbox }
+        Running { counters: Arc::clone(self), mailbox }
     }
 
-    /// Returns the counts of this moment.
+    /// Counts the body of a request.
+    pub fn received(&self, bytes: usize) {
+        self.inner.lock().bytes_received += bytes as u64;
+    }
+
+    /// Returns the counts of this moment, but for faults and tokens, which are counted where they are made.
     pub fn counts(&self) -> Counts {
         let inner = self.inner.lock();
         let by =
@@ -101,8 +102,8 @@ impl Counters {
             peak_concurrency: by(|load| load.peak),
             bytes_received: inner.bytes_received,
             throttled: self.throttled.load(Ordering::Relaxed),
-            faults: self.faults.load(Ordering::Relaxed),
-            tokens_issued: self.tokens_issued.load(Ordering::Relaxed),
+            faults: 0,
+            tokens_issued: 0,
             mails_sent: self.mails_sent.load(Ordering::Relaxed),
             invitations_sent: self.invitations_sent.load(Ordering::Relaxed),
         }
@@ -113,13 +114,13 @@ impl Counters {
         let mut inner = self.inner.lock();
         let running = std::mem::take(&mut *inner).by_mailbox.into_iter().filter(|(_, load)| load.running > 0);
         inner.by_mailbox = running.map(|(id, load)| (id, Load { requests: 0, peak: load.running, ..load })).collect();
-        for count in [&self.mails_sent, &self.invitations_sent, &self.tokens_issued, &self.throttled, &self.faults] {
+        for count in [&self.mails_sent, &self.invitations_sent, &self.throttled] {
             count.store(0, Ordering::Relaxed);
         }
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         if let Some(mailbox) = &self.mailbox
             && let Some(load) = self.counters.inner.lock().by_mailbox.get_mut(mailbox)
@@ -130,9 +131,25 @@ impl Drop for Running<'_> {
 }
 
 impl State {
+    /// Returns everything that is counted.
+    pub fn counts(&self) -> Counts {
+        let faults = self.faults.injected().values().sum();
+        Counts { faults, tokens_issued: self.authority.tokens_issued(), ..self.counters.counts() }
+    }
+
+    /// Counts everything from zero again.
+    pub fn reset_counts(&self) {
+        self.counters.reset();
+        self.faults.reset_injected();
+        self.authority.reset_tokens_issued();
+    }
+
     /// Returns the id of the user whose mailbox a route touches; two names of one user are the same mailbox.
     pub fn mailbox_of(&self, route: &Route) -> Option<String> {
-        let name = route.user.as_deref()?;
+        let name = match route.operation {
+            Operation::ExchangeMailbox => return crate::exchange::owner(&self.tenant, route.rest.first()?),
+            _ => route.user.as_deref()?,
+        };
         Some(self.tenant.user(name).map_or_else(|| name.to_owned(), |user| user.id.clone()))
     }
 }

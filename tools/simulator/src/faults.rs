@@ -1,5 +1,470 @@
-//! What goes wrong.
+//! Faults: what networks, proxies and a busy service do to requests, by seed.
+//!
+//! [`Faults`] says how likely each kind is, and may script single ones with [`Rule`]s. What happens to a request follows
+//! from the seed and the request's number alone ([`Faults::draw`]), so a run whose requests come in the same order breaks
+//! in the same places. Three kinds of fault must be told apart, because a client has to treat them differently: the
+//! request was refused before anything was done, the answer was damaged on its way, or **the work was done and the answer
+//! was lost**.
+//!
+//! A fault never makes an answer that is whole and plausible and wrong: every one of them can be noticed. Two kinds are no
+//! faults of the service at all, but people who change things at an inconvenient moment.
 
-/// Faults by seed.
-#[derive(Clone, Debug, Default)]
-pub struct Faults {}
+mod inject;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::http::Method;
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+use strongroom_corpora::rng::Rng;
+
+pub use inject::inject;
+
+/// One way in which a request can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fault {
+    /// 429 with `Retry-After`.
+    TooManyRequests,
+    /// 429 in its older form: no `Retry-After`, code `UnknownError`, no message.
+    TooManyRequestsBare,
+    /// 401 `InvalidAuthenticationToken`, though the token is good.
+    InvalidToken,
+    /// 400 "IO error during request payload read".
+    PayloadRead,
+    /// 404 without a body.
+    NotFoundEmpty,
+    /// 404 `ErrorItemNotFound`, as replication delays give it for what was just created.
+    NotFound,
+    /// 500 `ErrorInternalServerTransientError`.
+    InternalError,
+    /// 502 with a proxy's HTML page.
+    BadGateway,
+    /// 503 with `Retry-After`.
+    Unavailable,
+    /// 503 without a body.
+    UnavailableEmpty,
+    /// 504 without a body.
+    GatewayTimeout,
+    /// 410 `SyncStateNotFound` for a delta link, which is dead from then on.
+    DeltaExpired,
+    /// The connection is reset before any answer; nothing was done.
+    ResetBefore,
+    /// The answer comes late.
+    Slow,
+    /// The answer comes in small pieces, with pauses.
+    Trickle,
+    /// The work is done; the connection is reset instead of an answer.
+    LostAnswer,
+    /// The work is done; the answer is 504 without a body.
+    LostAnswerTimeout,
+    /// The connection is reset in the middle of the body.
+    ResetInBody,
+    /// The connection is closed in the middle of the body.
+    CloseInBody,
+    /// A whole HTTP answer with half of its JSON.
+    TruncatedJson,
+    /// A whole HTTP answer that should be JSON and is not.
+    InvalidJson,
+    /// 200 without a body, where there should be JSON.
+    EmptyJson,
+    /// The message that is asked for changes as soon as it was read.
+    ItemChanges,
+    /// The folder that is asked for is deleted just before.
+    FolderVanishes,
+}
+
+impl Fault {
+    /// Every kind of fault.
+    pub const ALL: [Fault; 24] = [
+        Fault::TooManyRequests,
+        Fault::TooManyRequestsBare,
+        Fault::InvalidToken,
+        Fault::PayloadRead,
+        Fault::NotFoundEmpty,
+        Fault::NotFound,
+        Fault::InternalError,
+        Fault::BadGateway,
+        Fault::Unavailable,
+        Fault::UnavailableEmpty,
+        Fault::GatewayTimeout,
+        Fault::DeltaExpired,
+        Fault::ResetBefore,
+        Fault::Slow,
+        Fault::Trickle,
+        Fault::LostAnswer,
+        Fault::LostAnswerTimeout,
+        Fault::ResetInBody,
+        Fault::CloseInBody,
+        Fault::TruncatedJson,
+        Fault::InvalidJson,
+        Fault::EmptyJson,
+        Fault::ItemChanges,
+        Fault::FolderVanishes,
+    ];
+
+    /// Returns whether the same request succeeds when it is sent again.
+    fn goes_away(self) -> bool {
+        use Fault::{FolderVanishes, ItemChanges, NotFound, NotFoundEmpty};
+        !matches!(self, NotFoundEmpty | NotFound | ItemChanges | FolderVanishes)
+    }
+
+    /// Returns whether it needs the connection, which the requests inside a batch share.
+    fn breaks_connection(self) -> bool {
+        matches!(
+            self,
+            Fault::ResetBefore | Fault::LostAnswer | Fault::ResetInBody | Fault::CloseInBody | Fault::Trickle
+        )
+    }
+
+    /// Returns whether the client may send the same request again without asking what became of the first.
+    pub fn is_before_work(self) -> bool {
+        self <= Fault::ResetBefore
+    }
+}
+
+/// A scripted fault: it befalls chosen requests, whatever was drawn for them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rule {
+    /// The method; any when absent.
+    #[serde(default)]
+    pub method: Option<String>,
+    /// What the path and query must contain, percent-decoded.
+    pub contains: String,
+    /// How many such requests are left alone first.
+    #[serde(default)]
+    pub skip: u32,
+    /// How many are then broken; all when absent.
+    #[serde(default)]
+    pub times: Option<u32>,
+    /// What happens to them.
+    pub fault: Fault,
+}
+
+/// Which faults are injected.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Faults {
+    /// What the draws follow from.
+    pub seed: u64,
+    /// Probability by kind, from 0 to 1; their sum is at most 1.
+    pub rates: BTreeMap<Fault, f64>,
+    /// How often in a row the same request may be broken by chance; the next attempt is left alone.
+    pub in_a_row_max: u32,
+    /// How long slow answers take, in milliseconds.
+    pub slow_ms: u64,
+    /// What `Retry-After` says.
+    pub retry_after_s: u64,
+    /// Also breaks requests to the authority.
+    pub on_sign_in: bool,
+    /// Scripted faults; the first rule that fits a request decides.
+    pub rules: Vec<Rule>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            rates: BTreeMap::new(),
+            in_a_row_max: 3,
+            slow_ms: 1_000,
+            retry_after_s: 1,
+            on_sign_in: false,
+            rules: Vec::new(),
+        }
+    }
+}
+
+impl Faults {
+    /// Returns the faults of a bad day: about one request in `one_in` goes wrong, in every way that a client can cope with
+    /// by trying again.
+    ///
+    /// A 404 is not among them, as what it means depends on what was asked; nor is what changes the tenant.
+    pub fn bad_day(seed: u64, one_in: u32) -> Self {
+        let kinds = Fault::ALL.into_iter().filter(|fault| fault.goes_away());
+        let rate = 1.0 / f64::from(one_in.max(1)) / kinds.clone().count() as f64;
+        Self { seed, rates: kinds.map(|fault| (fault, rate)).collect(), slow_ms: 20, ..Self::default() }
+    }
+
+    /// Adds a scripted fault for the first `times` requests whose URL contains `contains`.
+    pub fn with_rule(mut self, contains: &str, times: u32, fault: Fault) -> Self {
+        self.rules.push(Rule { method: None, contains: contains.into(), skip: 0, times: Some(times), fault });
+        self
+    }
+
+    /// Returns what befalls request `number`, if anything does.
+    pub fn draw(&self, number: u64) -> Option<Fault> {
+        let mut left = fraction(&mut self.rng(number));
+        for (&fault, &rate) in &self.rates {
+            if left < rate {
+                return Some(fault);
+            }
+            left -= rate;
+        }
+        None
+    }
+
+    /// Returns the numbers for the details of request `number`.
+    fn rng(&self, number: u64) -> Rng {
+        Rng::new(self.seed.rotate_left(32) ^ number)
+    }
+}
+
+/// Returns a number from 0 up to 1.
+fn fraction(rng: &mut Rng) -> f64 {
+    // 53 bits are what an f64 holds.
+    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// What decides about a request.
+#[derive(Debug, Clone)]
+struct Subject {
+    method: Method,
+    /// Path and query, percent-decoded.
+    url: String,
+    /// Whether it came over a connection of its own, and not in a batch.
+    has_connection: bool,
+}
+
+impl Subject {
+    fn is_delta_link(&self) -> bool {
+        self.url.contains("/delta") && (self.url.contains("$deltatoken=") || self.url.contains("$skiptoken="))
+    }
+
+    fn is_control(&self) -> bool {
+        self.url.starts_with("/control/")
+    }
+
+    fn is_sign_in(&self) -> bool {
+        self.url.contains("/oauth2/")
+    }
+
+    fn fits(&self, fault: Fault) -> bool {
+        match fault {
+            Fault::DeltaExpired => self.is_delta_link(),
+            Fault::PayloadRead => self.method != Method::GET && self.method != Method::DELETE,
+            Fault::ItemChanges => self.url.contains("/messages/") && self.method == Method::GET,
+            Fault::FolderVanishes => self.url.contains("/mailFolders/") && self.method == Method::GET,
+            // Each of these means something else where tokens are issued.
+            Fault::InvalidToken | Fault::NotFound | Fault::NotFoundEmpty => !self.is_sign_in(),
+            _ => self.has_connection || !fault.breaks_connection(),
+        }
+    }
+
+    fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.method.as_str(), &self.url).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// Decides about requests and remembers what it decided.
+#[derive(Debug, Default)]
+pub struct FaultEngine {
+    faults: RwLock<Arc<Faults>>,
+    number: AtomicU64,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// How many requests each rule has met.
+    met: Vec<u32>,
+    /// How often in a row a request was broken by chance.
+    streaks: HashMap<u64, u32>,
+    dead_links: HashSet<u64>,
+    injected: BTreeMap<Fault, u64>,
+}
+
+impl FaultEngine {
+    /// Creates an engine that injects `faults`.
+    pub fn new(faults: Faults) -> Self {
+        let engine = Self::default();
+        engine.set(faults);
+        engine
+    }
+
+    /// Replaces the faults. Requests are numbered from zero again; delta links that are dead stay so.
+    pub fn set(&self, faults: Faults) {
+        let mut memory = self.memory.lock();
+        memory.met = vec![0; faults.rules.len()];
+        memory.streaks.clear();
+        self.number.store(0, Ordering::Relaxed);
+        *self.faults.write() = Arc::new(faults);
+    }
+
+    /// Returns the faults as they stand.
+    pub fn faults(&self) -> Arc<Faults> {
+        Arc::clone(&self.faults.read())
+    }
+
+    /// Counts injected faults from zero again.
+    pub fn reset_injected(&self) {
+        self.memory.lock().injected.clear();
+    }
+
+    /// Returns how often each fault was injected.
+    pub fn injected(&self) -> BTreeMap<Fault, u64> {
+        self.memory.lock().injected.clone()
+    }
+
+    /// Decides about the next request: what befalls it, and the numbers for the details.
+    fn decide(&self, subject: &Subject) -> (Option<Fault>, Rng) {
+        if subject.is_control() {
+            return (None, Rng::new(0));
+        }
+        let faults = self.faults();
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let mut rng = faults.rng(number);
+        rng.next_u64(); // the draw itself
+        let mut memory = self.memory.lock();
+        let fault = memory.decide(&faults, number, subject);
+        if let Some(fault) = fault {
+            *memory.injected.entry(fault).or_default() += 1;
+        }
+        (fault, rng)
+    }
+}
+
+impl Memory {
+    fn decide(&mut self, faults: &Faults, number: u64, subject: &Subject) -> Option<Fault> {
+        if !self.dead_links.is_empty() && self.dead_links.contains(&subject.key()) {
+            return Some(Fault::DeltaExpired);
+        }
+        let fault = match self.scripted(&faults.rules, subject) {
+            Some(fault) => Some(fault),
+            None => self.drawn(faults, number, subject),
+        };
+        if fault == Some(Fault::DeltaExpired) {
+            self.dead_links.insert(subject.key());
+        }
+        fault
+    }
+
+    fn scripted(&mut self, rules: &[Rule], subject: &Subject) -> Option<Fault> {
+        for (rule, met) in rules.iter().zip(&mut self.met) {
+            let is_met =
+                rule.method.as_deref().is_none_or(|method| method.eq_ignore_ascii_case(subject.method.as_str()))
+                    && subject.url.contains(&rule.contains);
+            if !is_met {
+                continue;
+            }
+            let before = *met;
+            *met += 1;
+            if before >= rule.skip && rule.times.is_none_or(|times| before - rule.skip < times) {
+                return Some(rule.fault);
+            }
+        }
+        None
+    }
+
+    fn drawn(&mut self, faults: &Faults, number: u64, subject: &Subject) -> Option<Fault> {
+        if faults.rates.is_empty() || (subject.is_sign_in() && !faults.on_sign_in) {
+            return None;
+        }
+        let fault = faults.draw(number).filter(|&fault| subject.fits(fault));
+        let key = subject.key();
+        let Some(fault) = fault else {
+            self.streaks.remove(&key);
+            return None;
+        };
+        // A slow answer is no failure: it costs the client no attempt.
+        if matches!(fault, Fault::Slow | Fault::Trickle) {
+            return Some(fault);
+        }
+        let streak = self.streaks.entry(key).or_default();
+        if *streak >= faults.in_a_row_max {
+            self.streaks.remove(&key);
+            return None;
+        }
+        *streak += 1;
+        Some(fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(url: &str) -> Subject {
+        Subject { method: Method::GET, url: url.into(), has_connection: true }
+    }
+
+    fn decide(engine: &FaultEngine, url: &str) -> Option<Fault> {
+        engine.decide(&get(url)).0
+    }
+
+    #[test]
+    fn the_same_seed_breaks_the_same_requests() {
+        let faults = Faults::bad_day(7, 3);
+        let drawn: Vec<_> = (0..1000).map(|number| faults.draw(number)).collect();
+        assert_eq!(drawn, (0..1000).map(|number| Faults::bad_day(7, 3).draw(number)).collect::<Vec<_>>());
+        assert_ne!(drawn, (0..1000).map(|number| Faults::bad_day(8, 3).draw(number)).collect::<Vec<_>>());
+        let broken = drawn.iter().flatten().count();
+        assert!((250..420).contains(&broken), "one in three of 1000 is not {broken}");
+        for fault in faults.rates.keys() {
+            assert!(drawn.contains(&Some(*fault)), "{fault:?} never happened");
+        }
+    }
+
+    #[test]
+    fn no_request_is_broken_for_ever() {
+        let faults = Faults { rates: [(Fault::GatewayTimeout, 1.0)].into(), in_a_row_max: 2, ..Faults::default() };
+        let engine = FaultEngine::new(faults);
+        let answers: Vec<bool> = (0..6).map(|_| decide(&engine, "/v1.0/users").is_some()).collect();
+        assert_eq!(answers, [true, true, false, true, true, false]);
+        assert_eq!(engine.injected(), BTreeMap::from([(Fault::GatewayTimeout, 4)]));
+    }
+
+    #[test]
+    fn a_rule_breaks_the_requests_it_names() {
+        let rule = Rule {
+            method: Some("get".into()),
+            contains: "/attachments".into(),
+            skip: 1,
+            times: Some(2),
+            fault: Fault::NotFound,
+        };
+        let engine = FaultEngine::new(Faults { rules: vec![rule], ..Faults::default() });
+        let mut post = get("/v1.0/users/a/messages/m/attachments");
+        post.method = Method::POST;
+        assert_eq!(engine.decide(&post).0, None);
+        let answers: Vec<_> = (0..4).map(|_| decide(&engine, "/v1.0/users/a/messages/m/attachments")).collect();
+        assert_eq!(answers, [None, Some(Fault::NotFound), Some(Fault::NotFound), None]);
+        assert_eq!(decide(&engine, "/v1.0/users"), None);
+    }
+
+    #[test]
+    fn an_expired_delta_link_stays_dead() {
+        let engine = FaultEngine::new(Faults::default().with_rule("/delta", 1, Fault::DeltaExpired));
+        let link = "/v1.0/users/a/mailFolders/f/messages/delta?$deltatoken=x";
+        assert_eq!(decide(&engine, link), Some(Fault::DeltaExpired));
+        engine.set(Faults::default());
+        assert_eq!(decide(&engine, link), Some(Fault::DeltaExpired));
+        assert_eq!(decide(&engine, "/v1.0/users/a/mailFolders/f/messages/delta?$deltatoken=y"), None);
+    }
+
+    #[test]
+    fn faults_befall_only_what_they_fit() {
+        let only = |fault| FaultEngine::new(Faults { rates: [(fault, 1.0)].into(), ..Faults::default() });
+        assert_eq!(decide(&only(Fault::DeltaExpired), "/v1.0/users/a/mailFolders/f/messages/delta"), None);
+        assert_eq!(decide(&only(Fault::InternalError), "/t/oauth2/v2.0/token"), None);
+        let inner = Subject { has_connection: false, ..get("/v1.0/users") };
+        assert_eq!(only(Fault::ResetInBody).decide(&inner).0, None);
+        assert_eq!(only(Fault::InternalError).decide(&inner).0, Some(Fault::InternalError));
+    }
+
+    #[test]
+    fn faults_are_written_in_json_as_they_are_documented() {
+        let text = r#"{"seed": 3, "rates": {"tooManyRequests": 0.1, "closeInBody": 0.05},
+                       "rules": [{"contains": "/$value", "fault": "lostAnswer", "times": 1}]}"#;
+        let faults: Faults = serde_json::from_str(text).unwrap();
+        assert_eq!(faults.rates[&Fault::CloseInBody], 0.05);
+        assert_eq!(faults.rules[0].fault, Fault::LostAnswer);
+        assert!(serde_json::from_str::<Faults>(r#"{"rate": {}}"#).is_err());
+    }
+}

@@ -29,25 +29,33 @@
 //! - [`tenant`] is what the tenant holds, and how to change it behind the clients' backs; [`truth`] reads it back;
 //! - [`generate`] makes the mail, [`mime`] turns bytes into properties and back;
 //! - [`server`] takes requests apart; [`directory`] and [`mail`] answer them, with [`odata`] for their options;
-//! - [`auth`], [`throttle`] and [`faults`] stand in front of them; [`counters`] counts; [`control`] is all this over HTTP.
+//! - [`auth`], [`permissions`], [`throttle`] and [`faults`] stand in front of them, [`batch`] sends requests through them;
+//! - [`uploads`] and [`exchange`] take what is too large or too whole for Graph's own messages;
+//! - [`counters`] counts; [`control`] is all this over HTTP.
 
 pub mod auth;
+pub mod batch;
 pub mod clock;
+pub mod connection;
 pub mod control;
 pub mod counters;
 pub mod directory;
+pub mod exchange;
 pub mod faults;
 pub mod generate;
 pub mod mail;
 pub mod mime;
 pub mod odata;
+pub mod permissions;
 pub mod server;
 pub mod tenant;
 pub mod throttle;
 pub mod truth;
+pub mod uploads;
 
+pub use auth::{Certificate, Rules};
 pub use counters::Counts;
-pub use faults::Faults;
+pub use faults::{Fault, Faults};
 pub use generate::Organisation;
 pub use tenant::{FlagStatus, Kind, Locale, NewMessage, Tenant, TenantError, Unreadable, UserSpec};
 pub use throttle::Limits;
@@ -60,7 +68,8 @@ use std::thread::JoinHandle;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::auth::Application;
+use crate::auth::Authority;
+use crate::connection::{Connection, Listener};
 use crate::server::State;
 
 /// How to start a simulator.
@@ -76,6 +85,10 @@ pub struct Options {
     pub faults: Faults,
     /// How the service behaves where the documentation leaves it open.
     pub switches: Switches,
+    /// Certificates that the application may sign in with, beside its secret.
+    pub certificates: Vec<Certificate>,
+    /// What the administrator decided: permissions, policies, how long tokens live.
+    pub rules: Rules,
 }
 
 /// How the service behaves where the documentation leaves it open, or where it was seen to behave so now and then.
@@ -94,6 +107,12 @@ pub struct Switches {
     pub removed_in_first_round: bool,
     /// The first page of a round of a delta is empty and has a link to the next.
     pub empty_pages: bool,
+    /// Every export of an item has other bytes.
+    pub unstable_exports: bool,
+    /// Import and export are not there, as in the clouds of governments.
+    pub no_import_export: bool,
+    /// URLs that carry their own permission refuse a request that carries a token as well.
+    pub refuse_tokens_on_urls: bool,
     /// A link to the next page dies when the mailbox has given out this many further ones.
     pub next_links_live: Option<u64>,
 }
@@ -133,33 +152,25 @@ impl Simulator {
     /// # Errors
     /// [`StartError`] if the port is taken or the corpus cannot be listed.
     pub fn start(options: Options) -> Result<Self, StartError> {
-        let Options { port, organisation, limits, faults, switches } = options;
+        let port = options.port;
         let listen = |source| StartError::Listen { port, source };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let tenant = Tenant::new(&organisation, switches).map_err(StartError::Corpus)?;
-        let state = Arc::new(State {
-            url: format!("http://{address}"),
-            tenant: Arc::new(tenant),
-            application: Application::new(organisation.seed),
-            counters: counters::Counters::default(),
-            limits: limits.into(),
-            faults: faults.into(),
-        });
+        let state = Arc::new(State::new(format!("http://{address}"), options).map_err(StartError::Corpus)?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("simulator")
             .enable_all()
             .build()
             .map_err(StartError::Threads)?;
-        let router = server::router(Arc::clone(&state));
+        let service = server::router(Arc::clone(&state)).into_make_service_with_connect_info::<Connection>();
         let (stop, stopped) = oneshot::channel();
         let serve = move || {
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).expect("the listener does not block");
                 tokio::select! {
-                    result = axum::serve(listener, router) => result.expect("serving never ends by itself"),
+                    result = axum::serve(Listener::new(listener), service) => result.expect("serving never ends by itself"),
                     _ = stopped => {}
                 }
             });
@@ -183,12 +194,12 @@ impl Simulator {
 
     /// Returns the id of the registered application.
     pub fn client_id(&self) -> &str {
-        &self.state.application.client_id
+        &self.state.authority.registration().client_id
     }
 
     /// Returns the secret of the registered application.
     pub fn client_secret(&self) -> &str {
-        &self.state.application.client_secret
+        &self.state.authority.registration().secrets[0].value
     }
 
     /// Returns the tenant, to look at and to change it directly.
@@ -203,22 +214,22 @@ impl Simulator {
 
     /// Returns what clients did so far.
     pub fn counters(&self) -> Counts {
-        self.state.counters.counts()
+        self.state.counts()
     }
 
     /// Counts from zero again.
     pub fn reset_counters(&self) {
-        self.state.counters.reset();
+        self.state.reset_counts();
     }
 
     /// Sets how much is too much, from the next request on.
     pub fn set_limits(&self, limits: Limits) {
-        *self.state.limits.write() = limits;
+        self.state.throttle.set_limits(limits);
     }
 
     /// Sets what goes wrong, from the next request on.
     pub fn set_faults(&self, faults: Faults) {
-        *self.state.faults.write() = faults;
+        self.state.faults.set(faults);
     }
 
     /// Sets how the service behaves, from the next request on.
@@ -226,9 +237,19 @@ impl Simulator {
         self.state.tenant.set_switches(switches);
     }
 
+    /// Returns the authority: rules of sign-in, permissions, access policies.
+    pub fn authority(&self) -> &Authority {
+        &self.state.authority
+    }
+
+    /// Grants the application exactly these application permissions, from the next token on.
+    pub fn set_permissions<'a>(&self, roles: impl IntoIterator<Item = &'a str>) {
+        self.state.authority.set_permissions(roles);
+    }
+
     /// Makes every access token useless.
     pub fn expire_tokens(&self) {
-        self.state.application.expire_tokens();
+        self.state.authority.expire_tokens();
     }
 
     /// Makes every delta token useless.

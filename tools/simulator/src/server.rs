@@ -1,34 +1,39 @@
 //! The server: from an HTTP request to the function that answers it, and what every answer carries.
 //!
-//! The layers, from the outside: ids of the request and bodies of errors (here), then faults, sign-in and throttling,
-//! then the functions of `directory` and `mail`. All of them see a request as a [`Route`].
+//! The layers, from the outside: ids of the request and bodies of errors (here), faults, then for requests to Graph the
+//! gate (sign-in, permissions, throttling) and the functions of `directory` and `mail`. These see a request as a [`Route`].
 
 mod error;
+mod gate;
 mod route;
 
 pub use error::ApiError;
+pub use gate::Entry;
 pub use route::{NoRoute, Operation, Route, Version};
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State as Extract};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use parking_lot::RwLock;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::auth::Application;
+use crate::auth::Authority;
+use crate::batch::{self, InBatch};
 use crate::counters::Counters;
-use crate::faults::Faults;
+use crate::faults::{self, FaultEngine};
 use crate::odata::{Preferences, Query};
 use crate::tenant::id::IdFormat;
 use crate::tenant::{Kind, Mailbox, Tenant, User};
-use crate::throttle::Limits;
-use crate::{control, directory, mail};
+use crate::throttle::Throttle;
+use crate::uploads::Uploads;
+use crate::{Options, auth, control, directory, exchange, mail, uploads};
 
 /// Bodies of requests to Graph may be this long: 4 MB, the limit of Exchange's JSON and MIME.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -40,14 +45,39 @@ pub struct State {
     pub url: String,
     /// The tenant.
     pub tenant: Arc<Tenant>,
-    /// The registered application.
-    pub application: Application,
+    /// Sign-in, and what the application may do.
+    pub authority: Arc<Authority>,
     /// What clients did.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     /// How much is too much.
-    pub limits: RwLock<Limits>,
+    pub throttle: Arc<Throttle>,
     /// What goes wrong.
-    pub faults: RwLock<Faults>,
+    pub faults: FaultEngine,
+    /// Large attachments that are on their way.
+    pub uploads: Uploads,
+    /// Exports and import sessions.
+    pub transfers: exchange::Transfers,
+}
+
+impl State {
+    /// Returns the state of a simulator that clients find at `url`.
+    ///
+    /// # Errors
+    /// Fails if the corpus cannot be listed.
+    pub fn new(url: String, options: Options) -> std::io::Result<Self> {
+        let Options { organisation, limits, faults, switches, certificates, rules, .. } = options;
+        let tenant = Arc::new(Tenant::new(&organisation, switches)?);
+        Ok(Self {
+            url,
+            authority: Arc::new(auth::for_tenant(&tenant, certificates, rules)),
+            counters: Arc::default(),
+            throttle: Arc::new(Throttle::new(limits)),
+            faults: FaultEngine::new(faults),
+            uploads: Uploads::new(organisation.seed),
+            transfers: exchange::Transfers::new(organisation.seed),
+            tenant,
+        })
+    }
 }
 
 /// A request to Graph.
@@ -55,6 +85,8 @@ pub struct State {
 pub struct Call {
     /// What all requests share.
     pub state: Arc<State>,
+    /// What to do with it.
+    pub method: Method,
     /// What is asked for.
     pub route: Route,
     /// Query options.
@@ -72,16 +104,30 @@ pub type Answer = Result<Response, ApiError>;
 
 /// Returns the whole service.
 pub fn router(state: Arc<State>) -> Router {
-    Router::new()
-        .merge(crate::auth::router())
+    let graph = Router::new()
+        .merge(uploads::router())
+        .merge(exchange::router())
         .nest("/control", control::router())
         .fallback(graph)
+        .with_state(Arc::clone(&state));
+    Router::new()
+        .merge(auth::router(Arc::clone(&state.authority)))
+        .merge(graph)
+        .layer(middleware::from_fn_with_state(state, faults::inject))
         .layer(middleware::from_fn(finish))
-        .with_state(state)
+}
+
+/// Returns the way of a request inside a batch: as that of any other, but to Graph only.
+fn inner(state: Arc<State>) -> Router {
+    Router::new()
+        .fallback(graph)
+        .with_state(Arc::clone(&state))
+        .layer(middleware::from_fn_with_state(state, faults::inject))
+        .layer(middleware::from_fn(finish))
 }
 
 /// Gives every answer its ids, and every error its body.
-async fn finish(request: Request, next: Next) -> Response {
+pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let request_id = random_uuid();
     let client_request_id = request.headers().get("client-request-id").cloned();
     let control = request.uri().path().starts_with("/control/");
@@ -120,7 +166,7 @@ pub fn random_uuid() -> String {
 
 async fn graph(Extract(state): Extract<Arc<State>>, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
-    let route = match Route::parse(&parts.method, parts.uri.path()) {
+    let mut route = match Route::parse(&parts.method, parts.uri.path()) {
         Ok(route) => route,
         Err(NoRoute::UnknownSegment(segment)) => return Err(ApiError::unknown_segment(&segment)),
         Err(NoRoute::MethodNotAllowed) => {
@@ -131,29 +177,55 @@ async fn graph(Extract(state): Extract<Arc<State>>, request: Request) -> Answer 
             return Err(ApiError::bad_request("BadRequest", format!("Invalid version: {}", parts.uri.path())));
         }
     };
-    crate::auth::check_bearer(&state, &route, &parts.headers)?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let entry = state.enter(&mut route, &parts.method, &parts.headers, &query).inspect_err(|error| {
+        if error.status == StatusCode::TOO_MANY_REQUESTS {
+            state.counters.throttled.fetch_add(1, Ordering::Relaxed);
+        }
+    })?;
+    if parts.extensions.get::<InBatch>().is_some() {
+        if route.operation == Operation::Batch {
+            return Err(ApiError::bad_request("BadRequest", "A batch cannot be in a batch."));
+        }
+        // Those of a batch that run side by side are all let in, or not, before the first is answered.
+        tokio::task::yield_now().await;
+    }
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "ErrorRequestEntityTooLarge", "The request is too large.")
     })?;
-    let shared = Arc::clone(&state);
-    let counted = shared.counters.begin(&route, shared.mailbox_of(&route), body.len());
-    let call = Call {
-        query: Query::parse(parts.uri.query().unwrap_or_default()),
-        preferences: Preferences::parse(&parts.headers),
-        headers: parts.headers,
-        state,
-        route,
-        body,
-    };
-    let applied = call.preferences.applied();
-    let mut answer = dispatch(&call);
-    if let (Ok(response), Some(applied)) = (&mut answer, applied)
-        && let Ok(applied) = HeaderValue::from_str(&applied)
+    state.counters.received(body.len());
+    if parts.method != Method::GET
+        && !parts.headers.contains_key(header::CONTENT_LENGTH)
+        && let Some(mailbox) = state.mailbox_of(&route)
     {
+        state.throttle.charge_upload(&mailbox, body.len() as u64, Instant::now());
+    }
+    if !state.service_time().is_zero() {
+        tokio::time::sleep(state.service_time()).await;
+    }
+    if route.operation == Operation::Batch {
+        return Ok(entry.hold(run_batch(&state, &route, &parts.headers, &body).await?));
+    }
+    let preferences = Preferences::parse(&parts.headers);
+    let call = Call { state, method: parts.method, route, query, preferences, headers: parts.headers, body };
+    let applied = call.preferences.applied();
+    let mut response = dispatch(&call)?;
+    if let Some(applied) = applied.and_then(|applied| HeaderValue::try_from(applied).ok()) {
         response.headers_mut().insert("preference-applied", applied);
     }
-    drop(counted);
-    answer
+    Ok(entry.hold(response))
+}
+
+async fn run_batch(state: &Arc<State>, route: &Route, headers: &HeaderMap, body: &[u8]) -> Answer {
+    let version = format!("/{}", route.version.name());
+    let queue = state.throttle.limits().queue_batches;
+    let seed = state.counters.counts().requests;
+    let inner = inner(Arc::clone(state));
+    let answer = batch::run(inner, &version, headers, body, queue, seed).await;
+    match answer {
+        Ok(body) => Ok(json_answer(StatusCode::OK, &body)),
+        Err(error) => Err(ApiError::bad_request("BadRequest", error.to_string())),
+    }
 }
 
 /// Answers a call whose right to ask has been checked.
@@ -177,6 +249,8 @@ pub fn dispatch(call: &Call) -> Answer {
         O::GetMessage => mail::messages::get(call),
         O::GetMessageValue => mail::messages::value(call),
         O::MessagesDelta => mail::delta::messages(call),
+        O::CreateUploadSession => uploads::create_session(call),
+        O::GetExchangeSettings | O::ExchangeMailbox => exchange::answer(call),
         other => Err(ApiError::new(
             StatusCode::NOT_IMPLEMENTED,
             "NotImplemented",
@@ -192,9 +266,7 @@ impl Call {
     /// 404 if nobody has this id or name.
     pub fn user(&self) -> Result<Arc<User>, ApiError> {
         let name = self.route.user.as_deref().unwrap_or_default();
-        let user =
-            if name == "me" { self.state.tenant.users().into_iter().next() } else { self.state.tenant.user(name) };
-        user.ok_or_else(|| ApiError::resource_not_found(name))
+        self.state.tenant.user(name).ok_or_else(|| ApiError::resource_not_found(name))
     }
 
     /// Calls `f` with the mailbox of the user that the path names, locked.

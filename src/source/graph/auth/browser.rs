@@ -6,7 +6,6 @@ use crate::crypto::random;
 use crate::source::graph::client::Connection;
 use crate::source::graph::error::{ErrorKind, GraphError};
 use crate::source::graph::http::Http;
-use crate::source::graph::retry::RetryPolicy;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -88,7 +87,7 @@ pub async fn sign_in(connection: &Connection, open: impl FnOnce(&Url)) -> Result
         ("code_verifier", &*verifier),
     ];
     let url = connection.endpoints.oauth(&connection.tenant_id, "token");
-    remember(connection, oauth::token(&http, &RetryPolicy::default(), &url, &form).await?)
+    remember(connection, oauth::token(&http, &connection.retry, &url, &form).await?)
 }
 
 /// Answers browsers until one comes back from the sign-in that `state` stands for.

@@ -74,3 +74,65 @@ impl Certificate {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+    use aws_lc_rs::rsa::KeySize;
+    use aws_lc_rs::signature::{KeyPair, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey};
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::Value;
+
+    fn section(label: &str, der: &[u8]) -> String {
+        let lines: Vec<_> =
+            STANDARD.encode(der).as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    }
+
+    #[test]
+    fn an_assertion_is_what_the_service_asks_for() {
+        let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
+        // Only the thumbprint of a certificate matters, so any bytes will do.
+        let (key_pem, first, second) =
+            (section("PRIVATE KEY", der.as_ref()), section("CERTIFICATE", b"leaf"), section("CERTIFICATE", b"issuer"));
+        for pem in [format!("{first}{second}{key_pem}"), format!("Bag Attributes\n{key_pem}\n{first}")] {
+            let assertion = Certificate::read(&pem).unwrap().assertion("app", "https://login/token", 1_000_000);
+            let parts: Vec<_> = assertion.split('.').collect();
+            let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).unwrap();
+            let read = |part: &str| serde_json::from_slice::<Value>(&decode(part)).unwrap();
+            let thumbprint = URL_SAFE_NO_PAD.encode(digest(&SHA256, b"leaf"));
+            assert_eq!(read(parts[0]), json!({ "alg": "PS256", "typ": "JWT", "x5t#S256": thumbprint }));
+            let mut claims = read(parts[1]);
+            assert_eq!(claims["jti"].take().as_str().unwrap().len(), 36);
+            let expected = json!({
+                "aud": "https://login/token", "iss": "app", "sub": "app", "jti": null,
+                "nbf": 1_000_000, "iat": 1_000_000, "exp": 1_000_600,
+            });
+            assert_eq!(claims, expected);
+            let signed = format!("{}.{}", parts[0], parts[1]);
+            let public_key = UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, key.public_key());
+            public_key.verify(signed.as_bytes(), &decode(parts[2])).expect("a signature of the key");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_and_nothing_shown() {
+        let certificate = section("CERTIFICATE", b"leaf");
+        let ec = section("EC PRIVATE KEY", b"hush");
+        let rsa = section("PRIVATE KEY", b"hush");
+        for (pem, what) in [
+            (String::new(), "no certificate"),
+            (rsa.clone(), "no certificate"),
+            (certificate.clone(), "no key"),
+            (format!("{certificate}{ec}"), "not an RSA key"),
+            (format!("{certificate}{rsa}"), "not a usable RSA key"),
+        ] {
+            let error = Certificate::read(&pem).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::SignIn);
+            assert!(error.to_string().contains(what), "{error}");
+            assert!(!format!("{error:?}").contains("hush"));
+        }
+    }
+}

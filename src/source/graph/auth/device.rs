@@ -1,11 +1,10 @@
 //! Signing in on another device: a code is shown here and typed there (RFC 8628; Entra: device authorization grant).
 
-use super::oauth::{self, NoToken};
+use super::oauth::{self, NoToken, Refused};
 use super::{SignedIn, delegated_scope, remember};
 use crate::source::graph::client::Connection;
 use crate::source::graph::error::{ErrorKind, GraphError};
 use crate::source::graph::http::Http;
-use crate::source::graph::retry::RetryPolicy;
 use serde::Deserialize;
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use zeroize::Zeroizing;
 
 /// How much longer to wait between two questions when the service asks to slow down (RFC 8628, 3.5).
 const SLOW_DOWN: Duration = Duration::from_secs(5);
-/// The interval where the service names none (RFC 8628, 3.2), and one to go on asking in vain at.
+/// The interval where the service names none (RFC 8628, 3.2).
 const INTERVAL_DEFAULT_S: u64 = 5;
 
 /// What somebody must be shown.
@@ -61,11 +60,11 @@ fn interval_default() -> u64 {
 /// [`ErrorKind::SignIn`] when they declined, were refused or took too long; [`GraphError::detail`] has the service's words.
 pub async fn sign_in(connection: &Connection, show: impl FnOnce(&Prompt)) -> Result<SignedIn, GraphError> {
     super::cache_of(connection)?;
-    let (http, policy) = (Http::new(connection)?, RetryPolicy::default());
+    let (http, policy) = (Http::new(connection)?, &connection.retry);
     let client_id = connection.credential.client_id();
     let url = |operation| connection.endpoints.oauth(&connection.tenant_id, operation);
     let form = [("client_id", client_id), ("scope", &delegated_scope(connection))];
-    let body = oauth::post(&http, &policy, &url("devicecode"), &form).await?;
+    let body = oauth::post(&http, policy, &url("devicecode"), &form).await?;
     let text: DeviceText = serde_json::from_slice(&body).map_err(|_| {
         GraphError::new(ErrorKind::Malformed, "sign-in").explained("the answer is no device code".into())
     })?;
@@ -83,23 +82,15 @@ pub async fn sign_in(connection: &Connection, show: impl FnOnce(&Prompt)) -> Res
         ("client_id", client_id),
         ("device_code", &device_code),
     ];
-    let mut interval = Duration::from_secs(text.interval.max(1));
+    let mut interval = Duration::from_secs(text.interval).max(policy.delay_min);
     loop {
         sleep(interval).await;
         if Instant::now() >= deadline {
             return Err(too_late());
         }
-        match oauth::token(&http, &policy, &url("token"), &form).await {
+        match oauth::token(&http, policy, &url("token"), &form).await {
             Ok(grant) => return remember(connection, grant),
-            Err(NoToken::Refused(refused)) => match &*refused.word {
-                "authorization_pending" => debug!("nobody entered the code yet"),
-                "slow_down" => interval += SLOW_DOWN,
-                "expired_token" => return Err(too_late()),
-                "authorization_declined" | "access_denied" => {
-                    return Err(refused.error.explained("the sign-in was declined".into()));
-                }
-                _ => return Err(refused.error),
-            },
+            Err(NoToken::Refused(refused)) => interval = after_refusal(refused, interval)?,
             // Somebody may be typing the code just now: what passes until the code ends is waited for.
             Err(NoToken::Failed(error)) if error.is_transient() => debug!(%error, "the token endpoint did not answer"),
             Err(NoToken::Failed(error)) => return Err(error),
@@ -107,7 +98,37 @@ pub async fn sign_in(connection: &Connection, show: impl FnOnce(&Prompt)) -> Res
     }
 }
 
+/// Returns how long to wait before the next question, if the refusal was one for now.
+fn after_refusal(refused: Refused, interval: Duration) -> Result<Duration, GraphError> {
+    match &*refused.word {
+        "authorization_pending" => Ok(interval),
+        "slow_down" => Ok(interval + SLOW_DOWN),
+        "expired_token" => Err(too_late()),
+        "authorization_declined" | "access_denied" => Err(refused.error.explained("the sign-in was declined".into())),
+        _ => Err(refused.error),
+    }
+}
+
 fn too_late() -> GraphError {
     let why = "nobody entered the code in time: start again (a code has been seen to work for only five minutes)";
     GraphError::new(ErrorKind::SignIn, "sign-in").explained(why.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_some_refusals_are_for_now() {
+        let after = |word: &str| {
+            let error = GraphError::new(ErrorKind::SignIn, "sign-in").detailed("AADSTS1: because");
+            after_refusal(Refused { word: word.to_owned(), error }, Duration::from_secs(5))
+        };
+        assert_eq!(after("authorization_pending").unwrap(), Duration::from_secs(5));
+        assert_eq!(after("slow_down").unwrap(), Duration::from_secs(10));
+        for word in ["expired_token", "authorization_declined", "bad_verification_code", "invalid_grant"] {
+            assert_eq!(after(word).unwrap_err().kind(), ErrorKind::SignIn, "{word}");
+        }
+        assert_eq!(after("authorization_declined").unwrap_err().detail(), Some("AADSTS1: because"));
+    }
 }

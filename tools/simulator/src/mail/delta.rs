@@ -46,13 +46,64 @@ struct Token {
     query: String,
 }
 
-enum Row {
+/// What a page of a delta tells of.
+pub enum Row {
+    /// A message that came or changed.
     Changed(Box<View>),
+    /// A message that left after this many moves.
     Removed(MessageKey, u32),
+}
+
+/// A page of a delta of messages, not shown yet.
+pub struct Page {
+    token: Token,
+    /// What it tells.
+    pub rows: Vec<Row>,
+    more: bool,
+    /// The folder.
+    pub folder: FolderKey,
+    /// Query of the first call.
+    pub frozen: Query,
 }
 
 /// `GET /users/{u}/mailFolders/{f}/messages/delta`
 pub fn messages(call: &Call) -> Answer {
+    let user = call.user()?;
+    let mut page = read(call)?;
+    let tenant = &call.state.tenant;
+    let shape = Shape::new(call, &page.frozen);
+    let (guid, folder_id) = call.with_mailbox(|mailbox| Ok((mailbox.guid, mailbox.folder_id(page.folder))))?;
+    let rows = std::mem::take(&mut page.rows).into_iter().map(|row| match row {
+        Row::Changed(view) => {
+            let mut message = shape.message(tenant, &view);
+            message["@odata.type"] = message.get("@odata.type").cloned().unwrap_or(json!("#microsoft.graph.message"));
+            message
+        }
+        Row::Removed(key, moves) => json!({
+            "@odata.type": "#microsoft.graph.message",
+            "id": message_id(&guid, key, moves, call.id_format()),
+            "@removed": {"reason": "deleted"},
+        }),
+    });
+    let rows = rows.collect();
+    page.answer(call, rows, &format!("users('{}')/mailFolders('{folder_id}')/messages", user.id), "message")
+}
+
+impl Page {
+    /// Returns the answer with these rows; `path` is that of the collection.
+    ///
+    /// # Errors
+    /// 400 if the query was wrong.
+    pub fn answer(self, call: &Call, rows: Vec<Value>, path: &str, kind: &str) -> Answer {
+        answer(call, self.token, rows, self.more, path, kind)
+    }
+}
+
+/// Reads the page that a call asks for from the log of the folder that its route names.
+///
+/// # Errors
+/// 410 for a token that is too old, 403 for a mailbox that is full, 400 for a query that deltas do not support.
+pub fn read(call: &Call) -> Result<Page, ApiError> {
     let user = call.user()?;
     let mut token = read_token(call)?;
     let frozen = Query::parse(&token.query);
@@ -64,7 +115,7 @@ pub fn messages(call: &Call) -> Answer {
         let text = "The mailbox is over its quota.";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "ErrorQuotaExceeded", text));
     }
-    let (rows, more, folder_id) = call.with_mailbox(|mailbox| {
+    let (rows, more, folder) = call.with_mailbox(|mailbox| {
         let folder = find(mailbox, call.route.folder.as_deref().unwrap_or_default())?;
         check(&mut token, mailbox, Some(folder), switches.next_links_live)?;
         let log = &mailbox.folder(folder).ok_or_else(ApiError::item_not_found)?.log;
@@ -90,25 +141,9 @@ pub fn messages(call: &Call) -> Answer {
         if token.left == Some(0) {
             token.position = log.len();
         }
-        Ok((rows, empty || token.position < log.len(), mailbox.folder_id(folder)))
+        Ok((rows, empty || token.position < log.len(), folder))
     })?;
-    let tenant = &call.state.tenant;
-    let shape = Shape::new(call, &frozen);
-    let guid = call.with_mailbox(|mailbox| Ok(mailbox.guid))?;
-    let rows = rows.into_iter().map(|row| match row {
-        Row::Changed(view) => {
-            let mut message = shape.message(tenant, &view);
-            message["@odata.type"] = message.get("@odata.type").cloned().unwrap_or(json!("#microsoft.graph.message"));
-            message
-        }
-        Row::Removed(key, moves) => json!({
-            "@odata.type": "#microsoft.graph.message",
-            "id": message_id(&guid, key, moves, call.id_format()),
-            "@removed": {"reason": "deleted"},
-        }),
-    });
-    let rows = rows.collect();
-    answer(call, token, rows, more, &format!("users('{}')/mailFolders('{folder_id}')/messages", user.id), "message")
+    Ok(Page { token, rows, more, folder, frozen })
 }
 
 /// Returns what a log's event means to the owner of a token, if anything.
@@ -165,7 +200,25 @@ fn unsupported(text: &str) -> ApiError {
 
 /// `GET /users/{u}/mailFolders/delta`
 pub fn folders(call: &Call) -> Answer {
-    let user = call.user()?;
+    let path = format!("users('{}')/mailFolders", call.user()?.id);
+    let show = |mailbox: &Mailbox, key: FolderKey, query: &Query| {
+        let shown = mailbox.folder(key).is_some_and(|folder| !folder.hidden || query.is_true("includeHiddenFolders"));
+        shown.then(|| folder_json(call, mailbox, key, &query.select(), query))
+    };
+    folders_with(call, &path, "mailFolder", show, |id| id)
+}
+
+/// Answers a delta of the folders that the user sees; `show` makes rows of those it wants, `id_of` their ids.
+///
+/// # Errors
+/// As [`read`].
+pub fn folders_with(
+    call: &Call,
+    path: &str,
+    kind: &str,
+    show: impl Fn(&Mailbox, FolderKey, &Query) -> Option<Value>,
+    id_of: impl Fn(String) -> String,
+) -> Answer {
     let mut token = read_token(call)?;
     let frozen = Query::parse(&token.query);
     let size = page_size(call, &frozen)?;
@@ -173,7 +226,6 @@ pub fn folders(call: &Call) -> Answer {
     let (rows, more) = call.with_mailbox(|mailbox| {
         check(&mut token, mailbox, None, live)?;
         let top = mailbox.well_known("msgfolderroot").ok_or_else(ApiError::item_not_found)?;
-        let select = frozen.select();
         let mut rows = Vec::new();
         let log = mailbox.folder_log();
         while rows.len() < size {
@@ -182,17 +234,14 @@ pub fn folders(call: &Call) -> Answer {
             token.position += 1;
             match *event {
                 FolderEvent::Changed(key) => {
-                    let Some(folder) = mailbox.folder(key).filter(|folder| folder.log_position == position) else {
-                        continue;
-                    };
-                    let shown = !folder.hidden || frozen.is_true("includeHiddenFolders");
-                    if shown && key != top && mailbox.lies_in(key, top) {
-                        rows.push(folder_json(call, mailbox, key, &select, &frozen));
+                    let current = mailbox.folder(key).is_some_and(|folder| folder.log_position == position);
+                    if current && key != top && mailbox.lies_in(key, top) {
+                        rows.extend(show(mailbox, key, &frozen));
                     }
                 }
                 FolderEvent::Removed(key) if position >= token.initial_until => rows.push(json!({
-                    "@odata.type": "#microsoft.graph.mailFolder",
-                    "id": Named::Folder(key).encode(&mailbox.guid),
+                    "@odata.type": format!("#microsoft.graph.{kind}"),
+                    "id": id_of(Named::Folder(key).encode(&mailbox.guid)),
                     "@removed": {"reason": "deleted"},
                 })),
                 FolderEvent::Removed(_) => {}
@@ -201,7 +250,7 @@ pub fn folders(call: &Call) -> Answer {
         let more = (token.position as usize) < log.len();
         Ok((rows, more))
     })?;
-    answer(call, token, rows, more, &format!("users('{}')/mailFolders", user.id), "mailFolder")
+    answer(call, token, rows, more, path, kind)
 }
 
 /// Rows of a page: what the header asks for. `$top` caps all pages together, and so is no size.

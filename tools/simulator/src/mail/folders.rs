@@ -80,7 +80,11 @@ fn rows(call: &Call, mailbox: &Mailbox, keys: Vec<FolderKey>, hidden: bool) -> V
     shown.map(|key| folder_json(call, mailbox, key, &select, &call.query)).collect()
 }
 
-fn page(call: &Call, rows: Vec<Value>, path: &str) -> Answer {
+/// Answers with the page that a call asks for of these folders; `path` is that of the collection.
+///
+/// # Errors
+/// 400 if the query is wrong.
+pub fn page(call: &Call, rows: Vec<Value>, path: &str) -> Answer {
     let size = call.page_size(PAGE, PAGE_MAX)?;
     let skip = call.query.number("$skip")?.unwrap_or(0);
     let filter = call.query.filter()?;

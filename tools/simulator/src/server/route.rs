@@ -145,7 +145,7 @@ pub struct Route {
     pub version: Version,
     /// What is asked for.
     pub operation: Operation,
-    /// Id or principal name of the user; `me` for the signed-in one.
+    /// Id or principal name of the user; `me` for the signed-in one, until the gate knows who that is.
     pub user: Option<String>,
     /// Id or well-known name of the folder.
     pub folder: Option<String>,

@@ -250,6 +250,15 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Sets the container class of a folder, such as `IPF.Contact`.
+    ///
+    /// # Errors
+    /// [`MailboxError::NotFound`] without folder.
+    pub fn set_folder_class(&mut self, key: FolderKey, class: String) -> Result<(), MailboxError> {
+        self.folder_mut(key).ok_or(MailboxError::NotFound)?.class = class;
+        Ok(())
+    }
+
     /// Sets an extended property of a folder.
     ///
     /// # Errors

@@ -48,25 +48,46 @@ impl Client {
         Self { http, runtime, url, token }
     }
 
+    pub fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    pub fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
     pub fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<Vec<u8>>) -> Reply {
+        self.try_send(method, path, headers, body).expect("an answer")
+    }
+
+    /// An empty `authorization` sends none.
+    pub fn try_send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Vec<u8>>,
+    ) -> reqwest::Result<Reply> {
         let url = if path.starts_with('/') { format!("{}{path}", self.url) } else { path.to_owned() };
         let mut request = self.http.request(method, url);
         if !headers.iter().any(|(name, _)| *name == "authorization") {
             request = request.bearer_auth(&self.token);
         }
-        for (name, value) in headers {
+        for (name, value) in headers.iter().filter(|header| **header != ("authorization", "")) {
             request = request.header(*name, *value);
         }
         if let Some(body) = body {
             request = request.body(body);
         }
-        self.runtime
-            .block_on(async {
-                let response = request.send().await?;
-                let (status, headers) = (response.status().as_u16(), response.headers().clone());
-                Ok::<_, reqwest::Error>(Reply { status, headers, bytes: response.bytes().await?.to_vec() })
-            })
-            .expect("an answer")
+        self.runtime.block_on(async {
+            let response = request.send().await?;
+            let (status, headers) = (response.status().as_u16(), response.headers().clone());
+            Ok(Reply { status, headers, bytes: response.bytes().await?.to_vec() })
+        })
     }
 
     pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> (u16, Value) {

@@ -1,0 +1,451 @@
+//! The client against a service that answers with prepared bytes.
+
+use super::*;
+use crate::source::graph::request::{Method, Target, path};
+use crate::source::graph::testing::{SECRET, Say, Service, answer, error, json, token};
+use serde_json::{Value, json as value};
+
+fn get() -> Request {
+    Request::get("/users".to_owned(), Scope::Directory).labelled("listing users")
+}
+
+fn of_mailbox() -> Request {
+    Request::get(path(&["users", "u", "messages", "m", "$value"]), Scope::mailbox("u"))
+}
+
+fn post() -> Request {
+    Request::post(path(&["users", "u", "messages"]), Scope::mailbox("u"), &value!({ "subject": "x" }))
+}
+
+fn header<'a>(request: &'a str, name: &str) -> Vec<&'a str> {
+    let head = request.split("\r\n\r\n").next().unwrap();
+    let lines = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+    lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
+}
+
+#[tokio::test]
+async fn what_passes_is_waited_for() {
+    let faults = [
+        answer("500 Internal Server Error", "", ""),
+        error("503 Service Unavailable", "ServiceNotAvailable"),
+        answer("502 Bad Gateway", "Content-Type: text/html", "<html>"),
+        answer("504 Gateway Timeout", "", ""),
+        answer("408 Request Timeout", "", ""),
+        error("400 Bad Request", "whatever").with("IO error during request payload read"),
+        // An empty answer, one cut off in the middle, one of another kind, and none at all.
+        answer("200 OK", "", ""),
+        Say::Cut(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"value\":".to_vec()),
+        Say::Cut(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"val".to_vec()),
+        json("200 OK", "<html>welcome to the hotel network</html>"),
+        Say::Cut(Vec::new()),
+        Say::Cut(b"HTTP/1.1 200".to_vec()),
+        Say::Raw(b"no HTTP at all\r\n\r\n".to_vec()),
+    ];
+    for fault in faults {
+        let service = Service::start([fault.clone(), json("200 OK", r#"{"value":[1]}"#)]).await;
+        let got = service.client().json::<Value>(get()).await;
+        assert_eq!(got.unwrap(), value!({ "value": [1] }), "after {fault:?}");
+        assert_eq!(service.requests("/users").len(), 2, "after {fault:?}");
+    }
+}
+
+impl Say {
+    /// Puts `words` in place of an error's message.
+    fn with(self, words: &str) -> Self {
+        let Self::Raw(bytes) = self else { panic!("only whole answers have words") };
+        let text = String::from_utf8(bytes).unwrap();
+        let (status, body) = (text.lines().next().unwrap(), text.split("\r\n\r\n").nth(1).unwrap());
+        json(status.strip_prefix("HTTP/1.1 ").unwrap(), &body.replace("secret words", words))
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_pass_is_given_up() {
+    let service = Service::start(vec![answer("503 Service Unavailable", "", ""); 9]).await;
+    let error = service.client().json::<Value>(get()).await.unwrap_err();
+    assert_eq!((error.kind(), error.status()), (ErrorKind::Unavailable, Some(503)));
+    assert!(error.is_transient() && !error.is_ambiguous());
+    assert_eq!(service.requests("/users").len(), 6);
+
+    let service = Service::start(vec![json("200 OK", "[1"); 9]).await;
+    let error = service.client().json::<Value>(get()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert_eq!(service.requests("/users").len(), 6);
+
+    let unreachable = Service::start([]).await;
+    let mut connection = unreachable.connection();
+    // Port 9 on loopback: nobody listens there.
+    connection.endpoints = Endpoints::parse(&unreachable.url, "http://127.0.0.1:9").unwrap();
+    let error = Client::new(connection).unwrap().json::<Value>(post()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(!error.is_ambiguous(), "nothing was sent");
+}
+
+#[tokio::test]
+async fn what_is_refused_for_good_is_not_asked_again() {
+    for (status, code, kind) in [
+        ("400 Bad Request", "invalidRequest", ErrorKind::BadRequest),
+        ("403 Forbidden", "ErrorAccessDenied", ErrorKind::Denied),
+        ("404 Not Found", "ErrorItemNotFound", ErrorKind::NotFound),
+        ("410 Gone", "SyncStateNotFound", ErrorKind::Resync),
+        ("302 Found", "", ErrorKind::Malformed),
+    ] {
+        let service = Service::start([error(status, code)]).await;
+        let error = service.client().json::<Value>(of_mailbox()).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{status}");
+        assert_eq!(service.requests("/messages/").len(), 1, "{status}");
+        assert!(!format!("{error} {error:?}").contains("secret words"));
+        assert_eq!(error.detail(), Some("secret words"));
+    }
+}
+
+#[tokio::test]
+async fn an_empty_not_found_is_doubted() {
+    let service = Service::start([answer("404 Not Found", "", ""), json("200 OK", "{}")]).await;
+    service.client().json::<Value>(get()).await.unwrap();
+    let service = Service::start(vec![answer("404 Not Found", "", ""); 9]).await;
+    let error = service.client().json::<Value>(get()).await.unwrap_err();
+    assert_eq!((error.kind(), service.requests("/users").len()), (ErrorKind::NotFound, 3));
+}
+
+#[tokio::test]
+async fn a_post_is_not_sent_twice_unless_it_was_surely_not_carried_out() {
+    for fault in [
+        answer("500 Internal Server Error", "", ""),
+        answer("504 Gateway Timeout", "", ""),
+        Say::Cut(Vec::new()),
+        Say::Cut(b"HTTP/1.1 201 Created\r\nContent-Length: 99\r\n\r\n{".to_vec()),
+        json("201 Created", "<html>"),
+    ] {
+        let service = Service::start([fault.clone()]).await;
+        let error = service.client().json::<Value>(post()).await.unwrap_err();
+        assert!(error.is_ambiguous(), "{fault:?}");
+        assert_eq!(service.requests("POST /v1.0").len(), 1, "{fault:?}");
+        // Unless the caller says that it makes nothing.
+        let service = Service::start([fault]).await;
+        service.client().json::<Value>(post().replayable(true)).await.unwrap();
+    }
+    for fault in [
+        error("401 Unauthorized", "InvalidAuthenticationToken"),
+        answer("429 Too Many Requests", "Retry-After: 1", ""),
+        answer("503 Service Unavailable", "Retry-After: 1", ""),
+    ] {
+        let service = Service::start([fault.clone()]).await;
+        service.client().json::<Value>(post()).await.unwrap();
+        assert_eq!(service.requests("POST /v1.0").len(), 2, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_waited_out_and_counted() {
+    let service = Service::start([answer("429 Too Many Requests", "Retry-After: 1", "")]).await;
+    let client = service.client();
+    let start = Instant::now();
+    client.json::<Value>(of_mailbox()).await.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    let Counters { requests, throttled, bytes_received } = client.counters();
+    assert_eq!((requests, throttled, bytes_received), (2, 1, 2));
+
+    // Longer than it is waited for: given up at once, and those who come after wait.
+    let service = Service::start([answer("429 Too Many Requests", "Retry-After: 7200", "")]).await;
+    let client = service.client();
+    let error = client.json::<Value>(of_mailbox()).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Throttled, true));
+    let mut next = Box::pin(client.json::<Value>(of_mailbox()));
+    assert!(futures_util::FutureExt::now_or_never(&mut next).is_none());
+    client.json::<Value>(get()).await.expect("the directory does not wait for a mailbox");
+}
+
+#[tokio::test]
+async fn a_refused_token_is_replaced() {
+    let refused = || error("401 Unauthorized", "InvalidAuthenticationToken");
+    let service = Service::start([refused(), refused(), json("200 OK", "{}")]).await;
+    service.client().json::<Value>(get()).await.unwrap();
+    let tokens: Vec<_> =
+        service.requests("/users").iter().map(|request| header(request, "authorization").join("")).collect();
+    assert_eq!(tokens, ["Bearer canary-token-1", "Bearer canary-token-2", "Bearer canary-token-3"]);
+
+    let service = Service::start((0..9).map(|_| refused())).await;
+    let error = service.client().json::<Value>(get()).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::SignIn, Some("InvalidAuthenticationToken")));
+    assert_eq!(service.requests("/users").len(), 6);
+}
+
+/// Twenty requests whose token is refused at the same time need one new token, not twenty.
+#[tokio::test]
+async fn a_token_is_asked_for_once() {
+    let service = Service::start(vec![error("401 Unauthorized", "InvalidAuthenticationToken"); 10]).await;
+    let mut connection = service.connection();
+    connection.concurrency = 10;
+    let client = Client::new(connection).unwrap();
+    let all = (0..10).map(|_| client.json::<Value>(get()));
+    for result in futures_util::future::join_all(all).await {
+        result.unwrap();
+    }
+    assert_eq!(service.requests("/oauth2/").len(), 2);
+}
+
+#[tokio::test]
+async fn a_wrong_secret_is_explained_and_not_tried_again() {
+    let refused = json(
+        "401 Unauthorized",
+        r#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret.\r\nTrace ID: 1","error_codes":[7000215]}"#,
+    );
+    let service = Service::start([]).await;
+    service.login([refused]);
+    let client = service.client();
+    let all = (0..5).map(|_| client.json::<Value>(get()));
+    for result in futures_util::future::join_all(all).await {
+        let error = result.unwrap_err();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::SignIn, Some("AADSTS7000215")));
+        assert!(error.to_string().contains("the client secret is wrong"), "{error}");
+        assert!(error.detail().unwrap().starts_with("AADSTS7000215: Invalid client secret."));
+    }
+    assert_eq!(service.requests("/oauth2/").len(), 1, "the others learn of it");
+    assert_eq!(service.requests("/users").len(), 0);
+}
+
+#[tokio::test]
+async fn the_token_endpoint_may_fail_for_a_while() {
+    let service = Service::start([]).await;
+    service.login([
+        answer("503 Service Unavailable", "", ""),
+        Say::Cut(Vec::new()),
+        json("200 OK", "{\"access_"),
+        answer("429 Too Many Requests", "Retry-After: 1", ""),
+        json("400 Bad Request", r#"{"error":"temporarily_unavailable"}"#),
+    ]);
+    service.client().json::<Value>(get()).await.unwrap();
+    let requests = service.requests("/contoso.com/oauth2/v2.0/token");
+    assert_eq!(requests.len(), 6);
+    let form = requests[0].split("\r\n\r\n").nth(1).unwrap();
+    let form: Vec<_> = url::form_urlencoded::parse(form.as_bytes()).collect();
+    let has = |name: &str, value: &str| form.iter().any(|(key, found)| key == name && found == value);
+    assert!(has("grant_type", "client_credentials") && has("client_id", "app") && has("client_secret", SECRET));
+    assert!(has("scope", &format!("{}/.default", service.url)));
+}
+
+#[tokio::test]
+async fn a_token_near_its_end_is_used_while_no_other_is_to_be_had() {
+    let service = Service::start([]).await;
+    // Two seconds of life: to be renewed after one and a half.
+    service.login([token(1, 2)]);
+    let client = service.client();
+    client.json::<Value>(get()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_600)).await;
+    service.login([json("400 Bad Request", r#"{"error":"invalid_client","error_codes":[7000222]}"#)]);
+    client.json::<Value>(get()).await.expect("it is still good");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let error = client.json::<Value>(get()).await.unwrap_err();
+    assert_eq!(error.code(), Some("AADSTS7000222"));
+}
+
+#[tokio::test]
+async fn requests_carry_what_the_service_wants() {
+    let service = Service::start([answer("500 Internal Server Error", "", "")]).await;
+    let client = service.client();
+    let request = Request::get(path(&["users", "a#b'c/d@e", "messages"]), Scope::mailbox("u"))
+        .query("$select", "id,changeKey")
+        .query("$filter", "displayName eq 'a&b +%'")
+        .prefer("odata.maxpagesize=5")
+        .prefer("IdType=\"ImmutableId\"");
+    client.json::<Value>(request).await.unwrap();
+    client.json::<Value>(get()).await.unwrap();
+    client.bytes(Request::get_beta("/users".into(), Scope::Directory), 9).await.unwrap();
+    client.json::<Value>(post()).await.unwrap();
+
+    let requests = service.requests("/v1.0/users/a");
+    assert_eq!(
+        requests[0].lines().next().unwrap(),
+        "GET /v1.0/users/a%23b%27c%2Fd%40e/messages?$select=id,changeKey&$filter=displayName%20eq%20%27a%26b%20%2B%25%27 HTTP/1.1"
+    );
+    assert_eq!(header(&requests[0], "prefer"), ["odata.maxpagesize=5, IdType=\"ImmutableId\""]);
+    assert_eq!(header(&requests[0], "accept"), ["application/json"]);
+    assert_eq!(header(&requests[0], "accept-encoding"), ["gzip"]);
+    assert!(header(&requests[0], "user-agent")[0].starts_with("ISV|Strongroom|Strongroom/"));
+    assert!(header(&requests[0], "x-ms-throttle-priority").is_empty());
+    let ids: Vec<_> = requests.iter().map(|request| header(request, "client-request-id")[0]).collect();
+    assert!(ids[0].len() == 36 && ids[0] != ids[1], "a fresh id for each attempt: {ids:?}");
+    let of_directory = service.requests("GET /v1.0/users ");
+    assert_eq!(header(&of_directory[0], "x-ms-throttle-priority"), ["low"]);
+    assert_eq!(service.requests("GET /beta/users ").len(), 1);
+    let posts = service.requests("POST /v1.0");
+    assert!(posts[0].ends_with("\r\n\r\n{\"subject\":\"x\"}"));
+    assert_eq!(header(&posts[0], "content-type"), ["application/json"]);
+}
+
+#[tokio::test]
+async fn a_token_is_sent_nowhere_else() {
+    let (service, elsewhere) = (Service::start([]).await, Service::start([]).await);
+    let client = service.client();
+    let port = service.url.rsplit(':').next().unwrap();
+    for link in [
+        format!("{}/v1.0/users?$skiptoken=x", elsewhere.url),
+        format!("https://127.0.0.1:{port}/v1.0/users"),
+        format!("http://localhost:{port}/v1.0/users"),
+        format!("http://127.0.0.1:{port}@{}/v1.0/users", elsewhere.url.strip_prefix("http://").unwrap()),
+        format!("http://user@127.0.0.1:{port}/v1.0/users"),
+        format!("{}/v1.0/users//messages", service.url),
+        format!("{}/v1.0/users/%2e%2e/messages", service.url),
+        "//elsewhere/v1.0/users".to_owned(),
+        "/v1.0/users".to_owned(),
+        String::new(),
+    ] {
+        let error = client.json::<Value>(Request::follow(link.clone(), Scope::Directory)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{link}");
+    }
+    let to = format!("Location: {}/v1.0/stolen", elsewhere.url);
+    let redirecting = Service::start([answer("307 Temporary Redirect", &to, "")]).await;
+    let error = redirecting.client().json::<Value>(get()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert_eq!(elsewhere.requests("").len() + service.requests("").len(), 0);
+
+    let link = format!("{}/v1.0/users('a')/messages/delta?$skiptoken=a%2Fb+c&x=%27", service.url);
+    client.json::<Value>(Request::follow(link, Scope::Directory)).await.unwrap();
+    let line = "GET /v1.0/users('a')/messages/delta?$skiptoken=a%2Fb+c&x=%27 HTTP/1.1";
+    assert_eq!(service.requests("delta")[0].lines().next().unwrap(), line, "followed as it is");
+}
+
+#[tokio::test]
+async fn paths_lead_where_they_say() {
+    let service = Service::start([]).await;
+    for path in
+        [path(&["users", "", "messages"]), path(&["users", "..", "messages"]), "users".to_owned(), "/a/../b".to_owned()]
+    {
+        let error = service.client().json::<Value>(Request::get(path, Scope::Directory)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+    }
+    assert_eq!(service.requests("").len(), 0);
+}
+
+#[tokio::test]
+async fn a_body_comes_in_pieces_and_keeps_its_place() {
+    let whole = answer("200 OK", "X-Thing: 1", "0123456789");
+    let service = Service::start([whole]).await;
+    let mut connection = service.connection();
+    connection.concurrency = 1;
+    let client = Client::new(connection).unwrap();
+    let mut body = client.body(of_mailbox()).await.unwrap();
+    assert_eq!((body.status(), &body.headers()["x-thing"]), (200, &HeaderValue::from_static("1")));
+    let mut second = Box::pin(client.json::<Value>(get()));
+    assert!(futures_util::FutureExt::now_or_never(&mut second).is_none(), "there is one place, and it is taken");
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.chunk().await.unwrap() {
+        bytes.extend_from_slice(&chunk);
+    }
+    assert_eq!(bytes, b"0123456789");
+    drop(body);
+    second.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_body_that_ends_early_is_an_error() {
+    for cut in [
+        &b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234"[..],
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01",
+    ] {
+        let service = Service::start([Say::Cut(cut.to_vec())]).await;
+        let mut body = service.client().body(of_mailbox()).await.unwrap();
+        let error = loop {
+            match body.chunk().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("taken for whole: {}", String::from_utf8_lossy(cut)),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.is_transient());
+        // Read as a whole, it is asked for again.
+        let service = Service::start([Say::Cut(cut.to_vec()), answer("200 OK", "", "whole")]).await;
+        assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "whole");
+    }
+}
+
+/// Such a body could have been cut off anywhere, and nobody would know.
+#[tokio::test]
+async fn a_body_that_ends_with_its_connection_is_refused() {
+    for head in ["HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"] {
+        let endless = Say::Cut(format!("{head}perhaps more").into_bytes());
+        let service = Service::start([endless.clone(), answer("200 OK", "", "whole")]).await;
+        assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "whole");
+        let service = Service::start(vec![endless; 9]).await;
+        assert_eq!(service.client().body(of_mailbox()).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    let service = Service::start([answer("200 OK", "Connection: close", "whole")]).await;
+    assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "whole");
+    let service = Service::start([Say::Cut(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n".to_vec())]).await;
+    assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "");
+}
+
+/// `{"value":"unpacked unpacked unpacked"}`
+const PACKED: [u8; 43] = [
+    0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0xff, 0xab, 0x56, 0x2a, 0x4b, 0xcc, 0x29, 0x4d, 0x55, 0xb2,
+    0x52, 0x2a, 0xcd, 0x2b, 0x48, 0x4c, 0xce, 0x4e, 0x4d, 0x51, 0xc0, 0x60, 0x28, 0xd5, 0x02, 0x00, 0x71, 0x56, 0x79,
+    0x6c, 0x26, 0x00, 0x00, 0x00,
+];
+
+#[tokio::test]
+async fn packed_answers_are_unpacked() {
+    let packed = |bytes: &[u8]| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", bytes.len());
+        Say::Raw([head.as_bytes(), bytes].concat())
+    };
+    let service = Service::start([packed(&PACKED)]).await;
+    let got = service.client().json::<Value>(get()).await.unwrap();
+    assert_eq!(got["value"], "unpacked unpacked unpacked");
+    // Cut off inside, where the length does not tell.
+    for len in [42, 35, 20, 5] {
+        let service = Service::start([packed(&PACKED[..len]), answer("200 OK", "", "whole")]).await;
+        assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "whole", "cut at {len}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_have_limits() {
+    let ten = || answer("200 OK", "", "0123456789");
+    let service = Service::start([ten(), ten(), ten()]).await;
+    let client = service.client();
+    assert_eq!(client.bytes(of_mailbox(), 10).await.unwrap(), "0123456789");
+    assert_eq!(client.bytes(of_mailbox(), 9).await.unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(service.requests("/messages/").len(), 2, "it will not get smaller");
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n";
+    let service = Service::start([Say::Raw(chunked.to_vec()), Say::Raw(chunked.to_vec())]).await;
+    assert_eq!(service.client().bytes(of_mailbox(), 10).await.unwrap(), "0123456789");
+    assert_eq!(service.client().bytes(of_mailbox(), 9).await.unwrap_err().kind(), ErrorKind::TooLarge);
+}
+
+#[tokio::test]
+async fn cancelling_ends_everything() {
+    let service = Service::start([answer("429 Too Many Requests", "Retry-After: 600", "")]).await;
+    let client = service.client();
+    let (waiting, ()) = tokio::join!(client.json::<Value>(of_mailbox()), async {
+        while client.counters().throttled == 0 {
+            tokio::task::yield_now().await;
+        }
+        client.cancel();
+    });
+    assert_eq!(waiting.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(client.clone().bytes(get(), 9).await.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(service.requests("/users").len(), 1);
+}
+
+#[tokio::test]
+async fn other_methods_are_sent_as_asked() {
+    let service = Service::start([answer("500 Oops", "", ""), answer("204 No Content", "", "")]).await;
+    let target = Target::Path(path(&["users", "u", "messages", "m"]));
+    let delete = Request::new(Method::DELETE, target, Scope::mailbox("u"));
+    assert_eq!(service.client().bytes(delete, 0).await.unwrap(), "");
+    assert_eq!(service.requests("DELETE /v1.0/users/u/messages/m ").len(), 2, "deleting twice is deleting once");
+}
+
+#[test]
+fn futures_may_change_threads() {
+    fn is_send<T: Send>(_: &T) {}
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = Service::start([]).await.client();
+        is_send(&client.json::<Value>(get()));
+        is_send(&client.body(get()));
+        is_send(&client.bytes(get(), 1));
+    });
+}

@@ -1,0 +1,155 @@
+//! A service that answers with prepared bytes, broken ones too.
+
+use super::client::Connection;
+use super::cloud::Endpoints;
+use super::retry::RetryPolicy;
+use super::{Client, Credential};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use zeroize::Zeroizing;
+
+/// The secret and the tokens of tests, which must never be seen in an error or a log.
+pub(crate) const SECRET: &str = "canary-secret";
+
+/// What the service says to one request.
+#[derive(Debug, Clone)]
+pub(crate) enum Say {
+    /// These bytes, and then the connection stays open.
+    Raw(Vec<u8>),
+    /// These bytes, and then the connection ends.
+    Cut(Vec<u8>),
+}
+
+/// Returns a whole answer.
+pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Say {
+    let headers: String = headers.lines().map(|line| format!("{}\r\n", line.trim())).collect();
+    Say::Raw(format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes())
+}
+
+/// Returns an answer that is JSON.
+pub(crate) fn json(status: &str, body: &str) -> Say {
+    answer(status, "Content-Type: application/json", body)
+}
+
+/// Returns an error in Graph's envelope.
+pub(crate) fn error(status: &str, code: &str) -> Say {
+    json(status, &format!(r#"{{"error":{{"code":"{code}","message":"secret words"}}}}"#))
+}
+
+/// Returns a token that lives for `lifetime_s`; each has another text.
+pub(crate) fn token(number: usize, lifetime_s: u64) -> Say {
+    json(
+        "200 OK",
+        &format!(
+            r#"{{"token_type":"Bearer","expires_in":{lifetime_s},"access_token":"canary-token-{number}","refresh_token":"canary-refresh-{number}"}}"#
+        ),
+    )
+}
+
+#[derive(Default)]
+struct Script {
+    graph: VecDeque<Say>,
+    login: VecDeque<Say>,
+    requests: Vec<String>,
+    tokens: usize,
+}
+
+/// The service. Graph requests are answered in the order of the script, and with 200 `{}` when it has ended; so are
+/// sign-ins, then with a token.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) url: String,
+    script: Arc<Mutex<Script>>,
+}
+
+impl Service {
+    /// Starts a service with a script for Graph.
+    pub(crate) async fn start(graph: impl IntoIterator<Item = Say>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let script = Arc::new(Mutex::new(Script { graph: graph.into_iter().collect(), ..Script::default() }));
+        let service = Self { url, script: Arc::clone(&script) };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, Arc::clone(&script)));
+            }
+        });
+        service
+    }
+
+    /// Adds to the script for sign-ins.
+    pub(crate) fn login(&self, say: impl IntoIterator<Item = Say>) {
+        self.script.lock().login.extend(say);
+    }
+
+    /// Returns the requests so far, heads and bodies; with `what` in their first line.
+    pub(crate) fn requests(&self, what: &str) -> Vec<String> {
+        let script = self.script.lock();
+        let is_wanted = |request: &&String| request.lines().next().is_some_and(|line| line.contains(what));
+        script.requests.iter().filter(is_wanted).cloned().collect()
+    }
+
+    /// Returns a connection that does not wait long for anything.
+    pub(crate) fn connection(&self) -> Connection {
+        let secret = Zeroizing::new(SECRET.to_owned());
+        let credential = Credential::Secret { client_id: "app".to_owned(), secret };
+        let endpoints = Endpoints::parse(&self.url, &self.url).expect("URLs");
+        let mut connection = Connection::new(endpoints, "contoso.com", credential);
+        connection.retry = RetryPolicy {
+            delay_min: Duration::from_millis(1),
+            delay_max: Duration::from_millis(5),
+            ..RetryPolicy::default()
+        };
+        connection
+    }
+
+    /// Returns a client.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.connection()).expect("a client")
+    }
+}
+
+async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
+    while let Some(request) = read_request(&mut stream).await {
+        let say = {
+            let mut script = script.lock();
+            let is_login = request.lines().next().is_some_and(|line| line.contains("/oauth2/"));
+            script.requests.push(request);
+            if is_login {
+                script.tokens += 1;
+                let number = script.tokens;
+                script.login.pop_front().unwrap_or_else(|| token(number, 3_600))
+            } else {
+                script.graph.pop_front().unwrap_or_else(|| json("200 OK", "{}"))
+            }
+        };
+        match say {
+            Say::Raw(bytes) => drop(stream.write_all(&bytes).await),
+            Say::Cut(bytes) => {
+                let _ = stream.write_all(&bytes).await;
+                return;
+            }
+        }
+    }
+}
+
+async fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    loop {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let len = head
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+        if body.len() >= len.unwrap_or(0) {
+            return Some(text.into_owned());
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Items of a folder: every class alike, with their size and without what they say.
+
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
+use serde_json::{Map, Value, json};
+
+use super::Place;
+use crate::clock;
+use crate::mail::delta::{self, Row};
+use crate::mail::json::View;
+use crate::mail::{extended, folders, messages};
+use crate::odata::Query;
+use crate::server::{Answer, ApiError, Call, collection, json_answer};
+use crate::tenant::id::IdFormat;
+use crate::tenant::message_id;
+
+const PAGE: usize = 10;
+const PAGE_MAX: usize = 1000;
+
+/// `GET .../folders/{f}/items`
+pub(super) fn list(call: &Call, place: &Place) -> Answer {
+    let size = call.page_size(PAGE, PAGE_MAX)?;
+    let skip = call.query.number("$skip")?.unwrap_or(0);
+    let (views, total) = call.with_mailbox(|mailbox| {
+        let folder = folders::resolve(call, mailbox)?;
+        let keys = mailbox.listing(Some(folder));
+        let page = keys.iter().skip(skip).take(size);
+        let views: Vec<View> = page.filter_map(|key| Some(View::new(mailbox, *key, mailbox.message(*key)?))).collect();
+        Ok((views, keys.len()))
+    })?;
+    let rows = views.iter().map(|view| row(call, view, &call.query)).collect();
+    let path = items_path(call, place)?;
+    let mut annotations = Vec::new();
+    if skip + size < total {
+        let mut query = call.query.clone();
+        query.set("$skip", Some((skip + size).to_string()));
+        annotations.push(("@odata.nextLink", json!(call.link(&path, &query))));
+    }
+    Ok(collection(call.context(&path), rows, annotations))
+}
+
+/// `GET .../folders/{f}/items/delta`
+pub(super) fn delta(call: &Call, place: &Place) -> Answer {
+    let mut page = delta::read(call)?;
+    let guid = call.with_mailbox(|mailbox| Ok(mailbox.guid))?;
+    let rows = std::mem::take(&mut page.rows).into_iter().map(|entry| match entry {
+        Row::Changed(view) => row(call, &view, &page.frozen),
+        Row::Removed(key, moves) => json!({
+            "@odata.type": "#microsoft.graph.mailboxItem",
+            "id": message_id(&guid, key, moves, IdFormat::Default),
+            "@removed": {"reason": "deleted"},
+        }),
+    });
+    let rows = rows.collect();
+    let path = items_path(call, place)?;
+    page.answer(call, rows, &path, "mailboxItem")
+}
+
+/// `GET .../folders/{f}/items/{i}`
+pub(super) fn get(call: &Call, _place: &Place) -> Answer {
+    let view = messages::view(call)?;
+    let mut body = row(call, &view, &call.query);
+    body["@odata.context"] = json!(call.context("mailboxItem"));
+    Ok(json_answer(StatusCode::OK, &body))
+}
+
+/// `DELETE .../folders/{f}/items/{i}?disposalType=softDelete|hardDelete`
+pub(super) fn delete(call: &Call) -> Answer {
+    let is_soft = match call.query.get("disposalType") {
+        Some(kind) if kind.eq_ignore_ascii_case("softDelete") => true,
+        Some(kind) if kind.eq_ignore_ascii_case("hardDelete") => false,
+        _ => {
+            return Err(ApiError::bad_request("ErrorInvalidRequest", "The parameter 'disposalType' is required."));
+        }
+    };
+    call.with_mailbox(|mailbox| {
+        let key = messages::resolve(call, mailbox)?;
+        match mailbox.well_known("recoverableitemsdeletions").filter(|_| is_soft) {
+            Some(bin) => mailbox.move_message(key, bin, clock::now())?,
+            None => mailbox.remove_message(key)?,
+        }
+        Ok(())
+    })?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn items_path(call: &Call, place: &Place) -> Result<String, ApiError> {
+    let id = call.with_mailbox(|mailbox| {
+        let folder = folders::resolve(call, mailbox)?;
+        Ok(super::to_here(&mailbox.folder_id(folder)))
+    })?;
+    Ok(format!("{}/folders('{id}')/items", place.path))
+}
+
+fn row(call: &Call, view: &View, query: &Query) -> Value {
+    let (record, select) = (&view.record, query.select());
+    let tenant = &call.state.tenant;
+    let mime_len = || tenant.mime(&view.guid, view.key, record).len();
+    let mut row = Map::new();
+    row.insert("@odata.type".into(), json!("#microsoft.graph.mailboxItem"));
+    row.insert("@odata.etag".into(), json!(format!("W/\"{}\"", view.change_key())));
+    row.insert("id".into(), json!(view.id(IdFormat::Default)));
+    row.insert("createdDateTime".into(), json!(clock::iso(record.created)));
+    row.insert("lastModifiedDateTime".into(), json!(clock::iso(record.modified)));
+    row.insert("changeKey".into(), json!(view.change_key()));
+    row.insert("categories".into(), json!(record.extra.as_deref().map_or(&[][..], |extra| &extra.categories)));
+    row.insert("type".into(), json!(extended::class(record.extra.as_deref())));
+    if select.wants("size") {
+        row.insert("size".into(), json!(mime_len()));
+    }
+    select.retain(&mut row);
+    let wanted = extended::wanted(query);
+    if !wanted.is_empty() {
+        let said = view.said(tenant);
+        let found = wanted
+            .iter()
+            .filter_map(|id| Some(json!({"id": id, "value": extended::of_message(id, record, said, mime_len)?})));
+        let found: Vec<Value> = found.collect();
+        if !found.is_empty() {
+            row.insert("singleValueExtendedProperties".into(), json!(found));
+        }
+    }
+    Value::Object(row)
+}

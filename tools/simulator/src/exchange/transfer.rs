@@ -1,0 +1,285 @@
+//! Export and import of whole items.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::extract::{Path, Query, Request, State as Extract};
+use axum::http::{StatusCode, header};
+use axum::routing::post;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use strongroom_corpora::rng::Rng;
+
+use super::{Facts, Item, from_here};
+use crate::clock;
+use crate::mail::folders;
+use crate::mail::json::View;
+use crate::server::{Answer, ApiError, Call, State, json_answer};
+use crate::tenant::id::IdFormat;
+use crate::tenant::{Arrival, Content, Extra, FlagStatus, Flags, Mailbox, Record, Tenant, Unreadable};
+
+/// The most items in one export.
+const EXPORT_MAX: usize = 20;
+/// How long an import session lives, unless it is ended before.
+const SESSION_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
+/// The longest body of an import: 150 MB as base64, and a little.
+const IMPORT_BYTES_MAX: usize = 210 * 1024 * 1024;
+
+/// Numbers exports, and knows the open import sessions.
+#[derive(Debug)]
+pub struct Transfers {
+    exports: AtomicU64,
+    sessions: Mutex<Sessions>,
+}
+
+#[derive(Debug)]
+struct Sessions {
+    rng: Rng,
+    open: HashMap<String, Session>,
+}
+
+#[derive(Debug, Clone)]
+struct Session {
+    user: String,
+    expires: Timestamp,
+}
+
+impl Transfers {
+    /// Returns no sessions; the tokens of new ones follow from `seed`.
+    pub fn new(seed: u64) -> Self {
+        let sessions = Sessions { rng: Rng::for_purpose(seed, "import sessions"), open: HashMap::new() };
+        Self { exports: AtomicU64::new(0), sessions: Mutex::new(sessions) }
+    }
+
+    /// Ends every import session before its time.
+    pub fn expire_sessions(&self) {
+        self.sessions.lock().open.clear();
+    }
+
+    fn open(&self, user: String, now: Timestamp) -> (String, Timestamp) {
+        let mut sessions = self.sessions.lock();
+        sessions.open.retain(|_, session| session.expires > now);
+        let token = sessions.rng.token(160);
+        let expires = now + SESSION_LIFETIME;
+        sessions.open.insert(token.clone(), Session { user, expires });
+        (token, expires)
+    }
+
+    fn user(&self, token: &str, now: Timestamp) -> Option<String> {
+        let sessions = self.sessions.lock();
+        sessions.open.get(token).filter(|session| session.expires > now).map(|session| session.user.clone())
+    }
+}
+
+#[derive(Deserialize)]
+struct ExportRequest {
+    #[serde(rename = "itemIds", alias = "ItemIds", alias = "itemids")]
+    item_ids: Vec<String>,
+}
+
+/// `POST .../exportItems`: failures are rows, and rows come in no particular order
+pub(super) fn export(call: &Call) -> Answer {
+    let ids = call.json::<ExportRequest>()?.item_ids;
+    if ids.is_empty() || ids.len() > EXPORT_MAX {
+        let text = format!("The number of items to export must be between 1 and {EXPORT_MAX}.");
+        return Err(ApiError::bad_request("ErrorInvalidRequest", text));
+    }
+    let found = call.with_mailbox(|mailbox| {
+        let view = |id: &String| {
+            let key = mailbox.resolve_message(id)?;
+            Some(View::new(mailbox, key, mailbox.message(key)?))
+        };
+        Ok(ids.iter().map(view).collect::<Vec<_>>())
+    })?;
+    let export = call.state.transfers.exports.fetch_add(1, Ordering::Relaxed);
+    let tenant = &call.state.tenant;
+    let number = if tenant.switches().unstable_exports { export + 1 } else { 0 };
+    let mut rows: Vec<Value> = ids
+        .iter()
+        .zip(found)
+        .map(|(id, view)| match view {
+            None => failed_row(id, "ErrorItemNotFound", "The specified object was not found in the store."),
+            Some(view) if unreadable(&view.record) == Some(Unreadable::CorruptData) => {
+                failed_row(id, "ErrorCorruptData", "Data is corrupt.")
+            }
+            Some(view) => {
+                let data = STANDARD.encode(item(tenant, &view).export(number));
+                json!({"itemId": id, "changeKey": view.change_key(), "data": data})
+            }
+        })
+        .collect();
+    let shift = (export as usize) % rows.len();
+    rows.rotate_left(shift);
+    let context = call.context("Collection(microsoft.graph.exportItemResponse)");
+    Ok(json_answer(StatusCode::OK, &json!({"@odata.context": context, "value": rows})))
+}
+
+fn unreadable(record: &Record) -> Option<Unreadable> {
+    record.extra.as_deref().and_then(|extra| extra.unreadable)
+}
+
+fn failed_row(id: &str, code: &str, message: &str) -> Value {
+    json!({"itemId": id, "changeKey": null, "error": {"code": code, "message": message}})
+}
+
+fn item(tenant: &Tenant, view: &View) -> Item {
+    let (record, extra) = (&view.record, view.record.extra.as_deref().cloned().unwrap_or_default());
+    let facts = Facts {
+        received: record.received,
+        created: record.created,
+        read: record.flags.read,
+        draft: record.flags.draft,
+        flag: record.flags.flag.name().to_owned(),
+        flag_dates: extra.flag,
+        other: record.flags.other,
+        last_verb: record.flags.last_verb,
+        categories: extra.categories,
+        extended: extra.extended,
+        class: extra.class,
+    };
+    Item { facts, mime: tenant.mime(&view.guid, view.key, record).to_vec() }
+}
+
+/// `POST .../createImportSession`
+pub(super) fn create_session(call: &Call, mailbox: &str) -> Answer {
+    let (token, expires) = call.state.transfers.open(call.user()?.id.clone(), Timestamp::now());
+    let url = format!(
+        "{}/outlook.office365.com/api/g{}/Mailboxes('{mailbox}')/importItem?authtoken={token}",
+        call.state.url,
+        call.route.version.name()
+    );
+    let context = call.context("microsoft.graph.mailboxItemImportSession");
+    let body = json!({"@odata.context": context, "importUrl": url, "expirationDateTime": expires.to_string()});
+    Ok(json_answer(StatusCode::OK, &body))
+}
+
+/// Returns the routes of the host that import URLs lead to.
+pub fn router() -> Router<Arc<State>> {
+    Router::new().route("/outlook.office365.com/api/{version}/{mailbox}/importItem", post(import))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct ImportRequest {
+    folder_id: String,
+    mode: String,
+    data: String,
+    #[serde(default)]
+    item_id: Option<String>,
+    #[serde(default)]
+    change_key: Option<String>,
+}
+
+async fn import(
+    Extract(state): Extract<Arc<State>>,
+    Path(_): Path<(String, String)>,
+    Query(query): Query<HashMap<String, String>>,
+    request: Request,
+) -> Answer {
+    let unauthorized = |text| ApiError::new(StatusCode::UNAUTHORIZED, "ErrorAccessDenied", text);
+    let (parts, body) = request.into_parts();
+    if parts.headers.contains_key(header::AUTHORIZATION) && state.tenant.switches().refuse_tokens_on_urls {
+        return Err(unauthorized("The request must not carry a token."));
+    }
+    let token = query.get("authtoken").map_or("", String::as_str);
+    let user = state.transfers.user(token, Timestamp::now()).ok_or_else(|| unauthorized("The token has expired."))?;
+    let len = parts.headers.get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse().ok()).unwrap_or(0);
+    let entry = state.enter_by_url("ImportItem", &user, len)?;
+    let body = axum::body::to_bytes(body, IMPORT_BYTES_MAX).await.map_err(|_| {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "ErrorRequestEntityTooLarge", "The request is too large.")
+    })?;
+    state.counters.received(body.len());
+    let request: ImportRequest = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad_request("ErrorInvalidRequest", format!("The request is invalid: {error}")))?;
+    let (item_id, change_key) = request.apply(&state, &user)?;
+    Ok(entry.hold(json_answer(StatusCode::OK, &json!({"itemId": item_id, "changeKey": change_key}))))
+}
+
+impl ImportRequest {
+    fn apply(&self, state: &State, user: &str) -> Result<(String, String), ApiError> {
+        let invalid = |text: &str| ApiError::bad_request("ErrorInvalidRequest", text);
+        let stream = STANDARD.decode(&self.data).map_err(|_| invalid("Data is not base64."))?;
+        let item =
+            Item::import(&stream).map_err(|error| ApiError::bad_request("ErrorCorruptData", error.to_string()))?;
+        let folder_id = from_here(&self.folder_id)?;
+        let is_update = match self.mode.to_ascii_lowercase().as_str() {
+            "create" => false,
+            "update" => true,
+            _ => return Err(invalid("Mode must be 'create' or 'update'.")),
+        };
+        let result = state.tenant.with_mailbox(user, |mailbox| {
+            let folder = folders::find(mailbox, &folder_id)?;
+            let key = match (is_update, &self.item_id, &self.change_key) {
+                (false, None, None) => mailbox.add_message(arrival(folder, item))?,
+                (false, ..) => return Err(invalid("ItemId and ChangeKey are not allowed when an item is created.")),
+                (true, Some(item_id), Some(change_key)) => {
+                    let key = mailbox.resolve_message(item_id).ok_or_else(ApiError::item_not_found)?;
+                    let record = mailbox.message(key).ok_or_else(ApiError::item_not_found)?;
+                    if record.folder != folder {
+                        return Err(ApiError::item_not_found());
+                    }
+                    if View::new(mailbox, key, record).change_key() != *change_key {
+                        let text = "The send or update operation could not be performed because the change key does not match.";
+                        return Err(ApiError::new(StatusCode::CONFLICT, "ErrorIrresolvableConflict", text));
+                    }
+                    mailbox.change_message(key, clock::now(), |record| update(record, item))?;
+                    key
+                }
+                (true, ..) => return Err(invalid("ItemId and ChangeKey are required when an item is updated.")),
+            };
+            identify(mailbox, key)
+        });
+        result.map_err(ApiError::from)?
+    }
+}
+
+fn identify(mailbox: &Mailbox, key: crate::tenant::id::MessageKey) -> Result<(String, String), ApiError> {
+    let record = mailbox.message(key).ok_or_else(ApiError::item_not_found)?;
+    let view = View::new(mailbox, key, record);
+    Ok((view.id(IdFormat::Default), view.change_key()))
+}
+
+fn arrival(folder: crate::tenant::id::FolderKey, item: Item) -> Arrival {
+    let (flags, extra) = state_of(&item.facts);
+    Arrival {
+        folder,
+        content: Content::Mime(Arc::new(item.mime)),
+        flags,
+        received: item.facts.received,
+        created: item.facts.created,
+        extra: (extra != Extra::default()).then(|| Arc::new(extra)),
+    }
+}
+
+fn update(record: &mut Record, item: Item) {
+    let (flags, extra) = state_of(&item.facts);
+    record.flags = flags;
+    record.received = item.facts.received;
+    record.content = Content::Mime(Arc::new(item.mime));
+    record.edition += 1;
+    record.extra = (extra != Extra::default()).then(|| Arc::new(extra));
+}
+
+fn state_of(facts: &Facts) -> (Flags, Extra) {
+    let flags = Flags {
+        read: facts.read,
+        draft: facts.draft,
+        flag: FlagStatus::from_name(&facts.flag).unwrap_or_default(),
+        other: facts.other,
+        last_verb: facts.last_verb,
+    };
+    let extra = Extra {
+        categories: facts.categories.clone(),
+        flag: facts.flag_dates.clone(),
+        extended: facts.extended.clone(),
+        class: facts.class.clone(),
+        unreadable: None,
+    };
+    (flags, extra)
+}

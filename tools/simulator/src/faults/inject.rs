@@ -1,0 +1,318 @@
+//! Does to a request what [`FaultEngine`] decided.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, Request, State as Extract};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt as _;
+use strongroom_corpora::rng::Rng;
+
+use super::{Fault, Faults, Subject};
+use crate::connection::Connection;
+use crate::server::{ApiError, Route, State};
+use crate::tenant::Tenant;
+
+/// How long the half of a body that is sent before a break gets to reach the client.
+const FLUSH: Duration = Duration::from_millis(20);
+/// In how many pieces a trickling body comes.
+const PIECES: usize = 8;
+
+/// Middleware: passes requests on, and breaks those that the tenant's [`FaultEngine`](super::FaultEngine) chooses.
+pub async fn inject(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
+    let engine = &state.faults;
+    let connection = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
+    let subject = Subject {
+        method: request.method().clone(),
+        url: request.uri().path_and_query().map_or_else(String::new, |url| {
+            percent_encoding::percent_decode_str(url.as_str()).decode_utf8_lossy().into_owned()
+        }),
+        has_connection: connection.is_some(),
+    };
+    let (fault, rng) = engine.decide(&subject);
+    let Some(fault) = fault else { return next.run(request).await };
+    tracing::debug!(?fault, "injected");
+    let faults = engine.faults();
+    // A rule may ask for the impossible: inside a batch there is no connection to break.
+    let connection = match connection {
+        Some(connection) => connection,
+        None if fault.breaks_connection() => return StatusCode::GATEWAY_TIMEOUT.into_response(),
+        None => Connection::default(),
+    };
+    if let Some(response) = refusal(fault, &faults) {
+        return response;
+    }
+    match fault {
+        Fault::ResetBefore => reset(&connection),
+        Fault::Slow => {
+            tokio::time::sleep(Duration::from_millis(faults.slow_ms)).await;
+            next.run(request).await
+        }
+        Fault::LostAnswer => {
+            next.run(request).await;
+            reset(&connection)
+        }
+        Fault::LostAnswerTimeout => {
+            next.run(request).await;
+            StatusCode::GATEWAY_TIMEOUT.into_response()
+        }
+        Fault::ItemChanges => {
+            let route = Route::parse(request.method(), request.uri().path());
+            let response = next.run(request).await;
+            if let Ok(route) = route {
+                change_item(&state.tenant, &route);
+            }
+            response
+        }
+        Fault::FolderVanishes => {
+            if let Ok(route) = Route::parse(request.method(), request.uri().path()) {
+                delete_folder(&state.tenant, &route);
+            }
+            next.run(request).await
+        }
+        _ => damage(fault, next.run(request).await, rng, connection, &faults).await,
+    }
+}
+
+/// Gives the message of a request new content: one header more.
+fn change_item(tenant: &Tenant, route: &Route) {
+    let (Some(user), Some(message)) = (&route.user, &route.message) else { return };
+    let found = tenant.with_mailbox(user, |mailbox| {
+        let key = mailbox.resolve_message(message)?;
+        Some((mailbox.guid, key, mailbox.message(key)?.clone()))
+    });
+    let Ok(Some((guid, key, record))) = found else { return };
+    let mime = tenant.mime(&guid, key, &record);
+    let mime = [format!("X-Edition: {}\r\n", record.edition + 1).as_bytes(), &mime[..]].concat();
+    if let Err(error) = tenant.change_message(user, message, mime) {
+        tracing::debug!(%error, "the message did not change");
+    }
+}
+
+/// Deletes the folder of a request, unless it is one that every mailbox has.
+fn delete_folder(tenant: &Tenant, route: &Route) {
+    let (Some(user), Some(folder)) = (&route.user, &route.folder) else { return };
+    if let Err(error) = tenant.delete_folder(user, folder) {
+        tracing::debug!(%error, "the folder did not vanish");
+    }
+}
+
+/// Returns the answer to a request that is refused before anything was done.
+fn refusal(fault: Fault, faults: &Faults) -> Option<Response> {
+    let error = |status, code: &'static str, message: &'static str| ApiError::new(status, code, message);
+    let retry_after = HeaderValue::from(faults.retry_after_s);
+    Some(match fault {
+        Fault::TooManyRequests => error(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", "Please retry again later.")
+            .with_header(header::RETRY_AFTER, retry_after)
+            .into_response(),
+        Fault::TooManyRequestsBare => error(StatusCode::TOO_MANY_REQUESTS, "UnknownError", "").into_response(),
+        Fault::InvalidToken => {
+            error(StatusCode::UNAUTHORIZED, "InvalidAuthenticationToken", "Signing key is invalid.").into_response()
+        }
+        Fault::PayloadRead => {
+            let message = "IO error during request payload read. Please retry.";
+            error(StatusCode::BAD_REQUEST, "RequestBodyRead", message).into_response()
+        }
+        Fault::NotFoundEmpty => StatusCode::NOT_FOUND.into_response(),
+        Fault::NotFound => ApiError::item_not_found().into_response(),
+        Fault::InternalError => {
+            let message = "An internal server error occurred. Try again later.";
+            error(StatusCode::INTERNAL_SERVER_ERROR, "ErrorInternalServerTransientError", message).into_response()
+        }
+        Fault::BadGateway => {
+            let page = axum::response::Html("<html><body><h1>502 Bad Gateway</h1></body></html>");
+            (StatusCode::BAD_GATEWAY, page).into_response()
+        }
+        Fault::Unavailable => {
+            let message = "The service is temporarily unavailable.";
+            error(StatusCode::SERVICE_UNAVAILABLE, "serviceNotAvailable", message)
+                .with_header(header::RETRY_AFTER, retry_after)
+                .into_response()
+        }
+        Fault::UnavailableEmpty => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Fault::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT.into_response(),
+        Fault::DeltaExpired => {
+            let message = "The sync state generation is not found; generation=149;[highest=157][157][155][156].";
+            error(StatusCode::GONE, "SyncStateNotFound", message).into_response()
+        }
+        _ => return None,
+    })
+}
+
+/// Breaks the connection. The answer only makes the server write, which then fails.
+fn reset(connection: &Connection) -> Response {
+    connection.reset();
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}
+
+/// Damages the body of an answer. One that is too short to break, or is no JSON to spoil, stays as it is.
+async fn damage(fault: Fault, response: Response, mut rng: Rng, connection: Connection, faults: &Faults) -> Response {
+    let is_json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let spoils_json = matches!(fault, Fault::TruncatedJson | Fault::InvalidJson | Fault::EmptyJson);
+    if spoils_json && !is_json {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else { return reset(&connection) };
+    if body.len() < 2 {
+        return Response::from_parts(parts, Body::from(body));
+    }
+    // At least one byte comes, and at least one is missing.
+    let cut = rng.between(1, body.len() as u64 - 1) as usize;
+    let body = match fault {
+        Fault::Trickle => trickle(body, Duration::from_millis(faults.slow_ms / PIECES as u64)),
+        Fault::ResetInBody => broken(body.slice(..cut), Some(connection)),
+        Fault::CloseInBody => broken(body.slice(..cut), None),
+        _ => {
+            parts.headers.remove(header::CONTENT_LENGTH);
+            match fault {
+                Fault::TruncatedJson => Body::from(body.slice(..cut)),
+                Fault::InvalidJson if rng.chance(50) => Body::from("<html><body>Sign in to continue</body></html>"),
+                // Two commas in a row are valid nowhere outside of a string, and this is the beginning.
+                Fault::InvalidJson => Body::from([&body[..1], b",,", &body[1..]].concat()),
+                _ => Body::empty(),
+            }
+        }
+    };
+    // A length that was promised is kept in the header: the client must notice that less came.
+    Response::from_parts(parts, body)
+}
+
+/// Returns a body that ends with an error after `part`, which makes the server close the connection, or reset it.
+fn broken(part: Bytes, reset: Option<Connection>) -> Body {
+    let stream = futures_util::stream::unfold(Some(part), move |part| {
+        let reset = reset.clone();
+        async move {
+            if let Some(part) = part {
+                return Some((Ok(part), None));
+            }
+            // The server sends what it has while it waits for more.
+            tokio::time::sleep(FLUSH).await;
+            if let Some(connection) = reset {
+                connection.reset();
+            }
+            Some((Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe)), None))
+        }
+    });
+    Body::from_stream(stream)
+}
+
+fn trickle(body: Bytes, pause: Duration) -> Body {
+    let piece = body.len().div_ceil(PIECES);
+    let stream = futures_util::stream::unfold(body, move |mut rest| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        tokio::time::sleep(pause).await;
+        let part = rest.split_to(piece.min(rest.len()));
+        Some((Ok::<_, Infallible>(part), rest))
+    });
+    Body::from_stream(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::middleware::{from_fn, from_fn_with_state};
+    use axum::routing::get;
+    use parking_lot::Mutex;
+    use serde_json::json;
+
+    use super::*;
+    use crate::Options;
+    use crate::connection::Listener;
+
+    const PATH: &str = "/v1.0/users/a/messages/delta?$deltatoken=x";
+
+    /// Serves one JSON document over real TCP and counts how often it was made.
+    struct Served {
+        url: String,
+        made: Arc<Mutex<u32>>,
+    }
+
+    async fn serve(fault: Fault) -> Served {
+        let faults = Faults { slow_ms: 40, ..Faults::default() }.with_rule("delta", 1, fault);
+        let state = Arc::new(State::new(String::new(), Options { faults, ..Options::default() }).unwrap());
+        let made = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&made);
+        let handler = move || {
+            *counted.lock() += 1;
+            std::future::ready(axum::Json(json!({"value": "0123456789".repeat(100)})))
+        };
+        let app = Router::new()
+            .route("/v1.0/users/a/messages/delta", get(handler))
+            .layer(from_fn_with_state(state, inject))
+            .layer(from_fn(crate::server::finish));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}{PATH}", listener.local_addr().unwrap());
+        let service = app.into_make_service_with_connect_info::<Connection>();
+        tokio::spawn(async move { axum::serve(Listener::new(listener), service).await });
+        Served { url, made }
+    }
+
+    /// What a client gets: the status and body, or the error and whether the head had come.
+    async fn ask(served: &Served) -> Result<(u16, Vec<u8>), (bool, String)> {
+        let debug = |error: reqwest::Error| format!("{error:?}");
+        let response = reqwest::Client::new().get(&served.url).send().await.map_err(|error| (false, debug(error)))?;
+        let status = response.status().as_u16();
+        let body = response.bytes().await.map_err(|error| (true, debug(error)))?;
+        Ok((status, body.to_vec()))
+    }
+
+    #[tokio::test]
+    async fn every_fault_can_be_noticed_and_the_next_attempt_succeeds() {
+        for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::DeltaExpired && *fault < Fault::ItemChanges)
+        {
+            let served = serve(fault).await;
+            let outcome = ask(&served).await;
+            let is_whole =
+                matches!(&outcome, Ok((200, body)) if serde_json::from_slice::<serde_json::Value>(body).is_ok());
+            assert_eq!(is_whole, matches!(fault, Fault::Slow | Fault::Trickle), "{fault:?}: {outcome:?}");
+            assert_eq!(*served.made.lock() == 0, fault.is_before_work(), "{fault:?}");
+            assert!(matches!(ask(&served).await, Ok((200, _))), "{fault:?} happens once");
+        }
+    }
+
+    #[tokio::test]
+    async fn resets_are_resets_and_come_where_they_should() {
+        for (fault, after_head, is_reset) in [
+            (Fault::ResetBefore, false, true),
+            (Fault::LostAnswer, false, true),
+            (Fault::ResetInBody, true, true),
+            (Fault::CloseInBody, true, false),
+        ] {
+            let (head_came, error) = ask(&serve(fault).await).await.unwrap_err();
+            assert_eq!(head_came, after_head, "{fault:?}: {error}");
+            assert_eq!(error.contains("ConnectionReset"), is_reset, "{fault:?}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn statuses_headers_and_bodies_are_those_of_the_service() {
+        let answer = async |fault| {
+            let response = reqwest::get(&serve(fault).await.url).await.unwrap();
+            let retry_after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+            (response.status().as_u16(), retry_after, response.text().await.unwrap())
+        };
+        let (status, retry_after, body) = answer(Fault::TooManyRequests).await;
+        assert_eq!((status, retry_after.as_deref()), (429, Some("1")));
+        assert!(body.contains("TooManyRequests"));
+        let (status, retry_after, body) = answer(Fault::TooManyRequestsBare).await;
+        assert_eq!((status, retry_after), (429, None));
+        assert!(body.contains(r#""code":"UnknownError""#) && body.contains(r#""message":"""#));
+        assert_eq!(answer(Fault::UnavailableEmpty).await, (503, None, String::new()));
+        assert_eq!(answer(Fault::GatewayTimeout).await, (504, None, String::new()));
+        assert_eq!(answer(Fault::EmptyJson).await, (200, None, String::new()));
+        let (status, _, body) = answer(Fault::DeltaExpired).await;
+        assert_eq!(status, 410);
+        assert!(body.contains("SyncStateNotFound"));
+        assert!(!answer(Fault::TruncatedJson).await.2.is_empty());
+    }
+}

@@ -1,0 +1,298 @@
+//! Upload sessions: a large attachment comes in ranges, to a URL that carries its own permission.
+//!
+//! The state of a session is decided here, without HTTP: ranges come in order and without gaps, the size was told at the
+//! beginning, and the last range makes the attachment. The URL stands on a path of its own, as if it were another host, and
+//! takes no token ("Attach large files to Outlook messages or events").
+
+mod http;
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use strongroom_corpora::rng::Rng;
+
+pub use http::{create_session, router};
+
+/// Smaller attachments are refused: they go up in one request.
+pub const SIZE_BYTES_MIN: u64 = 3_000_000;
+/// The largest attachment.
+pub const SIZE_BYTES_MAX: u64 = 150 * 1024 * 1024;
+/// How long a session lives; a range that arrives prolongs nothing.
+const LIFETIME: SignedDuration = SignedDuration::from_hours(2);
+
+/// What `createUploadSession` is told about the attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachmentItem {
+    /// Only `file` is possible for messages.
+    pub attachment_type: String,
+    /// File name.
+    pub name: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// Media type.
+    #[serde(default)]
+    pub content_type: Option<String>,
+    /// Shown inside of the body.
+    #[serde(default)]
+    pub is_inline: bool,
+    /// How the body refers to it.
+    #[serde(default)]
+    pub content_id: Option<String>,
+}
+
+/// A session, as its creator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Names the session in its URL.
+    pub token: String,
+    /// When it ends.
+    pub expires: Timestamp,
+}
+
+/// Where an attachment goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Id of the user.
+    pub user: String,
+    /// Immutable id of the message.
+    pub message: String,
+}
+
+/// What a range led to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// More is expected, from this offset on.
+    Next {
+        /// The offset.
+        from: u64,
+        /// When the session ends.
+        expires: Timestamp,
+    },
+    /// That was all: the attachment is to be made.
+    Complete {
+        /// Of what.
+        target: Target,
+        /// As it was announced.
+        item: AttachmentItem,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+}
+
+/// Why a session or a range was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UploadError {
+    /// Too small for a session; 400.
+    #[error("The size of the attachment should not be less than the minimum size of {SIZE_BYTES_MIN} bytes.")]
+    TooSmall,
+    /// Too large for a message; 400.
+    #[error("The message exceeds the maximum supported size.")]
+    TooLarge,
+    /// Something else than a file; 400.
+    #[error("The attachment type '{0}' is not supported.")]
+    Type(String),
+    /// No such session, or not any more; 404.
+    #[error("The upload session was not found.")]
+    Unknown,
+    /// The header is no range, or says another length than the body; 400.
+    #[error("The Content-Range header is invalid.")]
+    BadRange,
+    /// Not the range that comes next; 416.
+    #[error("The range is not the expected one: {expected} comes next.")]
+    OutOfOrder {
+        /// The offset that comes next.
+        expected: u64,
+    },
+}
+
+impl UploadError {
+    /// Returns the status and the code of the error.
+    pub fn status_and_code(&self) -> (u16, &'static str) {
+        match self {
+            Self::TooSmall => (400, "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize"),
+            Self::TooLarge => (400, "ErrorMessageSizeExceeded"),
+            Self::Type(_) => (400, "ErrorInvalidRequest"),
+            Self::Unknown => (404, "ErrorItemNotFound"),
+            Self::BadRange => (400, "ErrorInvalidRequest"),
+            Self::OutOfOrder { .. } => (416, "ErrorInvalidRange"),
+        }
+    }
+}
+
+/// The sessions that are open.
+#[derive(Debug)]
+pub struct Uploads(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    rng: Rng,
+    open: HashMap<String, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    target: Target,
+    item: AttachmentItem,
+    bytes: Vec<u8>,
+    expires: Timestamp,
+}
+
+impl Uploads {
+    /// Returns no sessions; the names of new ones follow from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(Mutex::new(Inner { rng: Rng::for_purpose(seed, "uploads"), open: HashMap::new() }))
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// [`UploadError`] for what is too small, too large or no file.
+    pub fn create(&self, target: Target, item: AttachmentItem, now: Timestamp) -> Result<Session, UploadError> {
+        if !item.attachment_type.eq_ignore_ascii_case("file") {
+            return Err(UploadError::Type(item.attachment_type));
+        }
+        if item.size < SIZE_BYTES_MIN {
+            return Err(UploadError::TooSmall);
+        }
+        if item.size > SIZE_BYTES_MAX {
+            return Err(UploadError::TooLarge);
+        }
+        let mut inner = self.0.lock();
+        inner.open.retain(|_, open| open.expires > now);
+        let token = inner.rng.token(120);
+        let expires = now + LIFETIME;
+        inner.open.insert(token.clone(), Open { target, item, bytes: Vec::new(), expires });
+        Ok(Session { token, expires })
+    }
+
+    /// Returns where the attachment of a session goes.
+    ///
+    /// # Errors
+    /// [`UploadError::Unknown`].
+    pub fn target(&self, token: &str, now: Timestamp) -> Result<Target, UploadError> {
+        let inner = self.0.lock();
+        let open = inner.open.get(token).filter(|open| open.expires > now).ok_or(UploadError::Unknown)?;
+        Ok(open.target.clone())
+    }
+
+    /// Returns the offset that comes next, and when the session ends.
+    ///
+    /// # Errors
+    /// [`UploadError::Unknown`].
+    pub fn status(&self, token: &str, now: Timestamp) -> Result<(u64, Timestamp), UploadError> {
+        let inner = self.0.lock();
+        let open = inner.open.get(token).filter(|open| open.expires > now).ok_or(UploadError::Unknown)?;
+        Ok((open.bytes.len() as u64, open.expires))
+    }
+
+    /// Takes a range. The one that completes the attachment closes the session.
+    ///
+    /// # Errors
+    /// [`UploadError`] for a range that is not the next; the session goes on.
+    pub fn put(&self, token: &str, range: &str, body: &[u8], now: Timestamp) -> Result<Progress, UploadError> {
+        let mut inner = self.0.lock();
+        let open = inner.open.get_mut(token).filter(|open| open.expires > now).ok_or(UploadError::Unknown)?;
+        let (first, last, size) = parse_range(range).ok_or(UploadError::BadRange)?;
+        if last < first || last - first + 1 != body.len() as u64 || size != open.item.size || last >= size {
+            return Err(UploadError::BadRange);
+        }
+        let expected = open.bytes.len() as u64;
+        if first != expected {
+            return Err(UploadError::OutOfOrder { expected });
+        }
+        open.bytes.extend_from_slice(body);
+        if last + 1 < size {
+            return Ok(Progress::Next { from: last + 1, expires: open.expires });
+        }
+        let open = inner.open.remove(token).ok_or(UploadError::Unknown)?;
+        Ok(Progress::Complete { target: open.target, item: open.item, bytes: open.bytes })
+    }
+
+    /// Closes a session without an attachment.
+    ///
+    /// # Errors
+    /// [`UploadError::Unknown`].
+    pub fn cancel(&self, token: &str) -> Result<(), UploadError> {
+        self.0.lock().open.remove(token).map(drop).ok_or(UploadError::Unknown)
+    }
+}
+
+/// Reads `bytes 0-2097151/3483322`.
+fn parse_range(text: &str) -> Option<(u64, u64, u64)> {
+    let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    Some((first.parse().ok()?, last.parse().ok()?, size.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: u64 = 3_483_322;
+
+    fn now() -> Timestamp {
+        "2026-11-21T10:00:00Z".parse().unwrap()
+    }
+
+    fn item(size: u64) -> AttachmentItem {
+        let text = format!(r#"{{"attachmentType": "file", "name": "a.pdf", "size": {size}}}"#);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn target() -> Target {
+        Target { user: "u".into(), message: "m".into() }
+    }
+
+    fn open() -> (Uploads, String) {
+        let uploads = Uploads::new(1);
+        let session = uploads.create(target(), item(SIZE), now()).unwrap();
+        (uploads, session.token)
+    }
+
+    #[test]
+    fn ranges_in_order_make_an_attachment() {
+        let (uploads, token) = open();
+        let first = vec![1; 2_097_152];
+        let progress = uploads.put(&token, "bytes 0-2097151/3483322", &first, now()).unwrap();
+        assert_eq!(progress, Progress::Next { from: 2_097_152, expires: now() + LIFETIME });
+        let rest = vec![2; (SIZE - 2_097_152) as usize];
+        let progress = uploads.put(&token, "bytes 2097152-3483321/3483322", &rest, now()).unwrap();
+        let Progress::Complete { bytes, .. } = progress else { panic!("all ranges came") };
+        assert_eq!(bytes, [first, rest].concat());
+        assert_eq!(uploads.status(&token, now()), Err(UploadError::Unknown));
+    }
+
+    #[test]
+    fn gaps_repeats_and_lies_are_refused_and_the_session_goes_on() {
+        let (uploads, token) = open();
+        let put = |range: &str, len: usize| uploads.put(&token, range, &vec![0; len], now());
+        assert_eq!(put("bytes 10-19/3483322", 10), Err(UploadError::OutOfOrder { expected: 0 }));
+        put("bytes 0-9/3483322", 10).unwrap();
+        assert_eq!(put("bytes 0-9/3483322", 10), Err(UploadError::OutOfOrder { expected: 10 }));
+        for (range, len) in [
+            ("bytes 10-19/3483322", 9),
+            ("bytes 10-19/3483323", 10),
+            ("bytes 10-9/3483322", 0),
+            ("bytes 10-3483322/3483322", 3_483_313),
+            ("bytes 10-19", 10),
+            ("10-19/3483322", 10),
+        ] {
+            assert_eq!(put(range, len), Err(UploadError::BadRange), "{range}");
+        }
+        assert_eq!(uploads.status(&token, now()).unwrap().0, 10);
+    }
+
+    #[test]
+    fn sizes_have_bounds_and_sessions_an_end() {
+        let uploads = Uploads::new(1);
+        assert_eq!(uploads.create(target(), item(SIZE_BYTES_MIN - 1), now()), Err(UploadError::TooSmall));
+        assert_eq!(uploads.create(target(), item(SIZE_BYTES_MAX + 1), now()), Err(UploadError::TooLarge));
+        let session = uploads.create(target(), item(SIZE_BYTES_MIN), now()).unwrap();
+        assert_eq!(uploads.status(&session.token, session.expires), Err(UploadError::Unknown));
+        uploads.cancel(&session.token).unwrap();
+        assert_eq!(uploads.cancel(&session.token), Err(UploadError::Unknown));
+    }
+}
