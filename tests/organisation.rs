@@ -1,11 +1,11 @@
 //! Backups of an organisation, against a tenant that changes and breaks: after each run the snapshot says what is true,
 //! item by item and byte by byte, and the snapshots before still say what they said.
 
-mod tenant;
+mod laboratory;
 
+use laboratory::{Laboratory, Shape};
 use proptest::prelude::*;
 use strongroom_simulator::{NewMessage, Switches};
-use tenant::{Laboratory, Shape};
 
 #[test]
 fn a_tenant_is_backed_up_as_it_is_and_then_by_what_changes() {
@@ -31,13 +31,13 @@ fn a_tenant_is_backed_up_as_it_is_and_then_by_what_changes() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: tenant::cases(6), max_shrink_iters: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: laboratory::cases(6), max_shrink_iters: 40, ..ProptestConfig::default() })]
 
     #[test]
     fn every_run_ends_with_what_is_true(
         seed in 0u64..1000,
-        rounds in proptest::collection::vec(proptest::collection::vec(tenant::change(), 1..12), 1..5),
-        switches in tenant::switches(),
+        rounds in proptest::collection::vec(proptest::collection::vec(laboratory::change(), 1..12), 1..5),
+        switches in laboratory::switches(),
     ) {
         let lab = Laboratory::new(Shape { seed, users: 2, messages: 12, switches, ..Shape::default() });
         let mut before = vec![lab.remember(lab.back_up().expect("a backup"))];
