@@ -66,7 +66,7 @@ impl Laboratory {
         let options = Options { organisation, switches, limits, ..Options::default() };
         let simulator = Simulator::start(options).expect("a simulator");
         let folder = tempfile::tempdir().expect("a folder");
-        let backend = Local::create(&folder.path().join("repository")).expect("a folder for the repository");
+        let backend = Local::create(folder.path().join("repository")).expect("a folder for the repository");
         let cost = PasswordCost { memory_kib: 1024, ..PasswordCost::default() };
         let options = CreateOptions { cost, ..CreateOptions::default() };
         let (repository, _) = Repository::create(Arc::new(backend), b"password", &options).expect("a repository");
@@ -312,7 +312,7 @@ fn mime(change: &Change) -> Vec<u8> {
 fn new_message(change: &Change) -> NewMessage {
     // Few moments, so that names collide.
     let received = Some(1_700_000_000 + i64::from(change.number % 3) * 60);
-    NewMessage { mime: mime(change), received, read: change.number % 2 == 0, ..NewMessage::default() }
+    NewMessage { mime: mime(change), received, read: change.number.is_multiple_of(2), ..NewMessage::default() }
 }
 
 fn folder_name(change: &Change) -> String {
