@@ -5,7 +5,7 @@ mod laboratory;
 
 use laboratory::{Laboratory, Shape};
 use proptest::prelude::*;
-use strongroom_simulator::{NewMessage, Switches};
+use strongroom_simulator::{Faults, NewMessage, Switches};
 
 #[test]
 fn a_tenant_is_backed_up_as_it_is_and_then_by_what_changes() {
@@ -83,4 +83,53 @@ fn every_kind_of_user_is_taken_for_what_it_is() {
     let skipped: Vec<_> = report.skipped.iter().map(|(name, _)| name.split('@').next().unwrap_or_default()).collect();
     assert_eq!(skipped, ["board", "dana.unlicensed", "old.server"]);
     assert_eq!(report.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_storm_of_faults_ends_complete() {
+    let lab = Laboratory::new(Shape { users: 3, messages: 60, ..Shape::default() });
+    for seed in 0..3 {
+        lab.simulator.set_faults(Faults::bad_day(seed, 5));
+        let report = lab.back_up().expect("a backup");
+        assert_eq!(report.failures, [], "seed {seed}");
+        assert!(report.ledger.adds_up(), "seed {seed}: {:?}", report.ledger);
+        lab.assert_truth(&report);
+        lab.simulator.tenant().expire_deltas();
+    }
+    assert!(lab.simulator.counters().faults > 50, "{:?}", lab.simulator.counters());
+}
+
+#[test]
+fn little_that_changes_costs_little() {
+    let lab = Laboratory::new(Shape { users: 1, messages: 1000, ..Shape::default() });
+    lab.back_up().expect("a backup");
+    let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
+    let ids: Vec<_> = tenant.true_messages(&user).expect("a mailbox").map(|message| message.id).collect();
+    for (number, id) in ids.iter().step_by(100).enumerate() {
+        match number % 2 {
+            0 => tenant.set_read(&user, id, number % 4 == 0).expect("a message"),
+            _ => tenant.change_message(&user, id, b"Subject: new\r\n\r\nnew\r\n".to_vec()).expect("a message"),
+        }
+    }
+    lab.simulator.reset_counters();
+    let report = lab.back_up().expect("a backup");
+    lab.assert_truth(&report);
+    let (requests, folders) = (lab.requests_of(&user), lab.visible_folders(&user).len() as u64);
+    assert!(requests <= folders + 2 + 10, "{requests} requests for {folders} folders and 10 changes");
+    let (added, all) = (report.snapshot.summary.added_bytes, report.snapshot.summary.source_bytes);
+    assert!(added < all / 20, "{added} bytes new of {all}");
+}
+
+#[test]
+fn a_user_who_leaves_is_reported_and_kept() {
+    let lab = Laboratory::new(Shape { users: 2, messages: 10, ..Shape::default() });
+    let first = lab.back_up().expect("a backup");
+    let user = lab.mailboxes().remove(1);
+    lab.simulator.tenant().remove_user(&user).expect("a user");
+    for run in 0..2 {
+        let report = lab.back_up().expect("a backup");
+        assert_eq!(report.failures, []);
+        assert_eq!(report.warnings.len(), usize::from(run == 0), "told once: {:?}", report.warnings);
+        assert_eq!(report.snapshot.directory().sums.files, first.snapshot.directory().sums.files);
+    }
 }

@@ -26,7 +26,10 @@ pub async fn plan(
     user: &str,
     before: Option<&MailboxState>,
 ) -> Result<Planned, GraphError> {
+    let hidden = context.options.hidden_folders;
+    let is_wanted = |folder: &MailFolder| !folder.is_search() && (hidden || !folder.is_hidden);
     let mut tops = mailbox.top_folders().await?;
+    tops.retain(is_wanted);
     if context.options.recoverable_items {
         tops.extend(mailbox.folder(RECOVERABLE_ITEMS).await?);
     }
@@ -34,8 +37,7 @@ pub async fn plan(
         Some((listed, link)) => (listed, Some(link)),
         None => list_all(mailbox, tops.clone()).await?,
     };
-    let hidden = context.options.hidden_folders;
-    listed.retain(|folder| !folder.is_search() && (hidden || !folder.is_hidden));
+    listed.retain(is_wanted);
     keep_what_is_still_there(mailbox, before, &tops, &mut listed).await?;
     let known = before.map_or(&[][..], |before| &before.folders);
     let new_at_top = tops.iter().any(|top| known.iter().all(|folder| folder.id != top.id));
