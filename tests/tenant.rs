@@ -85,8 +85,15 @@ fn a_tenant_that_grants_everything_is_ready() {
 
     let shown = text(&run(&mut office.command(&["test", "contoso"]), 0).stdout);
     assert!(shown.ends_with("contoso: ready for a backup\n") && !shown.contains("What to do"), "{shown}");
-    let counts = office.simulator.counters();
-    assert_eq!(counts.mails_sent, 0);
+    assert_eq!(office.simulator.counters().mails_sent, 0);
+
+    // However much is said of it: no secret, no token (they are JWTs here), nobody's address.
+    let output = run(office.command(&["test", "contoso", "-vvv"]).env("STRONGROOM_LOG", "trace"), 0);
+    let said = text(&output.stderr);
+    assert!(said.contains("TRACE") || said.contains("DEBUG"), "{said}");
+    for secret in [office.simulator.client_secret(), "eyJ", "@contoso.com"] {
+        assert!(!said.contains(secret), "`{secret}` in {said}");
+    }
 }
 
 #[test]
