@@ -376,10 +376,14 @@ impl<'a> Course<'a> {
         let Failure { error, fault, whose, ambiguous, permit } = failure;
         let error = if ambiguous && !self.request.replay { error.ambiguous() } else { error };
         let Some(fault) = fault.filter(|_| !error.is_ambiguous()) else { return Err(error) };
-        let wait = self.attempts.next(&self.shared.retry, fault, Instant::now(), random());
+        let refusals = match (fault, &permit) {
+            (Fault::Throttled(_), Some(permit)) => permit.refused(whose),
+            _ => 0,
+        };
+        let wait = self.attempts.next(&self.shared.retry, fault, refusals, Instant::now(), random());
         if let (Fault::Throttled(hint), Some(permit)) = (fault, permit) {
             // The gate makes this request wait like all others. When it gives up, the others still must.
-            permit.refused(whose, wait.or(hint).unwrap_or_default());
+            permit.hold(whose, wait.or(hint).unwrap_or_default());
             drop(permit);
             let wait_ms = wait.unwrap_or_default().as_millis() as u64;
             info!(%error, ?whose, wait_ms, attempt = self.sent, "throttled");

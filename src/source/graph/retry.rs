@@ -52,7 +52,6 @@ pub(crate) enum Fault {
 /// The attempts at one request so far.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
-    throttled: u32,
     throttled_since: Option<Instant>,
     broken: u32,
     unauthorized: u32,
@@ -61,15 +60,24 @@ pub(crate) struct Attempts {
 
 impl Attempts {
     /// Returns how long to wait before the next attempt, or `None` if it was the last. `random` is in `0.0..1.0`.
-    pub(crate) fn next(&mut self, policy: &RetryPolicy, fault: Fault, now: Instant, random: f64) -> Option<Duration> {
+    ///
+    /// `refusals` says how often in a row the service had no capacity, for this request and for those beside it: were each to
+    /// count only its own, a hundred of them would knock at short intervals for long, and every knock counts.
+    pub(crate) fn next(
+        &mut self,
+        policy: &RetryPolicy,
+        fault: Fault,
+        refusals: u32,
+        now: Instant,
+        random: f64,
+    ) -> Option<Duration> {
         match fault {
             Fault::Throttled(hint) => {
-                self.throttled += 1;
                 let since = *self.throttled_since.get_or_insert(now);
                 // A little more than was asked for: the clocks differ, and others were told the same.
                 let wait = match hint {
                     Some(hint) => hint + hint.mul_f64(0.05).min(Duration::from_secs(1)).mul_f64(random),
-                    None => backoff(policy, 2 * policy.delay_min, self.throttled, random),
+                    None => backoff(policy, 2 * policy.delay_min, refusals.max(1), random),
                 };
                 (now + wait <= since + policy.throttled_max).then_some(wait)
             }
@@ -131,7 +139,7 @@ mod tests {
         let mut attempts = Attempts::default();
         let mut now = Instant::now();
         let mut waits = Vec::new();
-        while let Some(wait) = attempts.next(&policy, fault, now, random) {
+        while let Some(wait) = attempts.next(&policy, fault, waits.len() as u32 + 1, now, random) {
             now += wait;
             waits.push(wait);
         }
@@ -169,11 +177,11 @@ mod tests {
         let (policy, now) = (RetryPolicy::default(), Instant::now());
         let mut attempts = Attempts::default();
         for _ in 0..2 {
-            assert!(attempts.next(&policy, Fault::Doubtful, now, 0.0).is_some());
-            assert!(attempts.next(&policy, Fault::Throttled(None), now, 0.0).is_some());
+            assert!(attempts.next(&policy, Fault::Doubtful, 0, now, 0.0).is_some());
+            assert!(attempts.next(&policy, Fault::Throttled(None), 1, now, 0.0).is_some());
         }
-        assert_eq!(attempts.next(&policy, Fault::Doubtful, now, 0.0), None);
-        assert_eq!(attempts.next(&policy, Fault::Broken, now, 1.0), Some(SECOND));
+        assert_eq!(attempts.next(&policy, Fault::Doubtful, 0, now, 0.0), None);
+        assert_eq!(attempts.next(&policy, Fault::Broken, 0, now, 1.0), Some(SECOND));
     }
 
     #[test]

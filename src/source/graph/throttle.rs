@@ -181,9 +181,14 @@ impl Permit {
         self.gate.state.lock().schedule.succeeded(&self.scope);
     }
 
-    /// Says that the service refused the request, and that `whose` others shall not ask for `wait`.
-    pub(crate) fn refused(&self, whose: Whose, wait: Duration) {
-        self.gate.state.lock().schedule.refused(&self.scope, whose, self.sent, Instant::now(), wait);
+    /// Says that the service refused the request in the name of `whose`. Returns in how many rounds in a row it did.
+    pub(crate) fn refused(&self, whose: Whose) -> u32 {
+        self.gate.state.lock().schedule.refused(&self.scope, whose, self.sent, Instant::now())
+    }
+
+    /// Keeps all requests of `whose` waiting for `wait`.
+    pub(crate) fn hold(&self, whose: Whose, wait: Duration) {
+        self.gate.state.lock().schedule.hold(&self.scope, whose, Instant::now() + wait);
     }
 }
 

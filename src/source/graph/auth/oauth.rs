@@ -94,12 +94,14 @@ pub(super) async fn post(
     form: &[(&str, &str)],
 ) -> Result<Zeroizing<Vec<u8>>, NoToken> {
     let mut attempts = Attempts::default();
+    let mut sent = 0;
     loop {
+        sent += 1;
         let (fault, error) = match attempt(http, url, form).await? {
             Ok(body) => return Ok(body),
             Err(passing) => passing,
         };
-        match attempts.next(policy, fault, Instant::now(), random()) {
+        match attempts.next(policy, fault, sent, Instant::now(), random()) {
             Some(wait) => {
                 warn!(%error, wait_ms = wait.as_millis() as u64, "sign-in failed, trying again");
                 sleep(wait).await;

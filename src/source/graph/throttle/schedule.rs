@@ -5,7 +5,6 @@ use super::{Limits, MAILBOX_CONCURRENCY_MAX, Whose};
 use crate::source::graph::request::Scope;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
-use std::time::Duration;
 use tokio::time::Instant;
 
 /// Share of a limit that is used, in percent. The service counts when a request arrives, not when it left; the rest is for
@@ -50,7 +49,30 @@ pub(super) struct Schedule {
 struct AdaptiveWindow {
     size: f64,
     ceiling: f64,
-    narrowed: Option<Instant>,
+    rounds: Rounds,
+}
+
+/// Counts refusals by rounds: those of requests that were under way together are one.
+#[derive(Default)]
+struct Rounds {
+    last: Option<Instant>,
+    count: u32,
+}
+
+impl Rounds {
+    /// Notes a refusal of a request that left at `sent`, and returns whether it begins a round.
+    fn refused(&mut self, sent: Instant, now: Instant) -> bool {
+        let is_new = self.last.is_none_or(|last| sent > last);
+        if is_new {
+            self.last = Some(now);
+            self.count = self.count.saturating_add(1);
+        }
+        is_new
+    }
+
+    fn succeeded(&mut self) {
+        self.count = 0;
+    }
 }
 
 impl AdaptiveWindow {
@@ -61,14 +83,14 @@ impl AdaptiveWindow {
 
     fn succeeded(&mut self) {
         self.size = (self.size + 1.0 / self.size).min(self.ceiling);
+        self.rounds.succeeded();
     }
 
-    /// Halves the window, once for all requests that were sent before it was last halved.
-    fn refused(&mut self, sent: Instant, now: Instant) {
-        if self.narrowed.is_none_or(|narrowed| sent > narrowed) {
+    fn refused(&mut self, sent: Instant, now: Instant) -> u32 {
+        if self.rounds.refused(sent, now) {
             self.size = (self.size / 2.0).max(1.0);
-            self.narrowed = Some(now);
         }
+        self.rounds.count
     }
 }
 
@@ -80,7 +102,7 @@ struct Lane {
     places: usize,
     places_max: usize,
     successes: u32,
-    narrowed: Option<Instant>,
+    rounds: Rounds,
     requests: Window,
     uploads: Window,
     fence: Option<Instant>,
@@ -128,7 +150,7 @@ impl Lane {
             places,
             places_max: places,
             successes: 0,
-            narrowed: None,
+            rounds: Rounds::default(),
             requests: Window::new(used(requests.into()), length, origin),
             uploads: Window::new(used(limits.upload_bytes), limits.upload_window, origin),
             fence: None,
@@ -142,15 +164,17 @@ impl Lane {
         self.fence.map_or(budget, |fence| budget.max(fence))
     }
 
-    fn refused(&mut self, sent: Instant, now: Instant) {
+    fn refused(&mut self, sent: Instant, now: Instant) -> u32 {
         self.successes = 0;
-        if self.narrowed.is_none_or(|narrowed| sent > narrowed) {
+        // The directory has no places to count.
+        if self.rounds.refused(sent, now) && self.places <= MAILBOX_CONCURRENCY_MAX {
             self.places = (self.places - 1).max(1);
-            self.narrowed = Some(now);
         }
+        self.rounds.count
     }
 
     fn succeeded(&mut self) {
+        self.rounds.succeeded();
         if self.places < self.places_max {
             self.successes += 1;
             if self.successes >= SUCCESSES_PER_PLACE {
@@ -179,7 +203,7 @@ impl Schedule {
             limits,
             origin,
             in_flight: 0,
-            window: AdaptiveWindow { size: ceiling, ceiling, narrowed: None },
+            window: AdaptiveWindow { size: ceiling, ceiling, rounds: Rounds::default() },
             fence: None,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
@@ -275,21 +299,22 @@ impl Schedule {
         }
     }
 
-    /// Notes that a request that left at `sent` was refused, and lets nobody of `whose` go for `wait`.
-    pub(super) fn refused(&mut self, scope: &Scope, whose: Whose, sent: Instant, now: Instant, wait: Duration) {
-        let until = now + wait;
+    /// Notes that a request that left at `sent` was refused. Returns in how many rounds in a row that happened to `whose`.
+    pub(super) fn refused(&mut self, scope: &Scope, whose: Whose, sent: Instant, now: Instant) -> u32 {
+        match whose {
+            Whose::Tenant => self.window.refused(sent, now),
+            Whose::Scope => self.lanes.get_mut(scope).map_or(1, |lane| lane.refused(sent, now)),
+        }
+    }
+
+    /// Lets nobody of `whose` go before `until`.
+    pub(super) fn hold(&mut self, scope: &Scope, whose: Whose, until: Instant) {
         let fence = match whose {
-            Whose::Tenant => {
-                self.window.refused(sent, now);
-                &mut self.fence
-            }
-            Whose::Scope => {
-                let Some(lane) = self.lanes.get_mut(scope) else { return };
-                if matches!(scope, Scope::Mailbox(_)) {
-                    lane.refused(sent, now);
-                }
-                &mut lane.fence
-            }
+            Whose::Tenant => &mut self.fence,
+            Whose::Scope => match self.lanes.get_mut(scope) {
+                Some(lane) => &mut lane.fence,
+                None => return,
+            },
         };
         *fence = Some(fence.map_or(until, |fence| fence.max(until)));
     }

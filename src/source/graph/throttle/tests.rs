@@ -11,6 +11,13 @@ use tokio::time::{advance, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+impl Permit {
+    fn refused_for(&self, whose: Whose, wait: Duration) {
+        self.refused(whose);
+        self.hold(whose, wait);
+    }
+}
+
 fn mailbox(number: usize) -> Scope {
     Scope::mailbox(&format!("user-{number}"))
 }
@@ -84,20 +91,20 @@ async fn a_refusal_holds_up_exactly_whom_it_speaks_of() {
         }
     };
     let permit = gate.enter(&mailbox(0), None, 0).await;
-    permit.refused(Whose::Scope, 30 * SECOND);
+    permit.refused_for(Whose::Scope, 30 * SECOND);
     drop(permit);
     let all = || futures_util::future::join3(passes(mailbox(0)), passes(mailbox(1)), passes(Scope::Directory));
     assert_eq!(all().await, (30 * SECOND, Duration::ZERO, Duration::ZERO));
 
     let permit = gate.enter(&Scope::Directory, None, 0).await;
-    permit.refused(Whose::Scope, 10 * SECOND);
+    permit.refused_for(Whose::Scope, 10 * SECOND);
     // A shorter wait does not shorten a longer one.
-    permit.refused(Whose::Scope, SECOND);
+    permit.refused_for(Whose::Scope, SECOND);
     drop(permit);
     assert_eq!(all().await, (30 * SECOND, 30 * SECOND, 40 * SECOND));
 
     let permit = gate.enter(&mailbox(0), None, 0).await;
-    permit.refused(Whose::Tenant, 60 * SECOND);
+    permit.refused_for(Whose::Tenant, 60 * SECOND);
     drop(permit);
     assert_eq!(all().await, (100 * SECOND, 100 * SECOND, 100 * SECOND));
 }
@@ -116,10 +123,10 @@ async fn a_refusal_reaches_those_who_wait_already() {
         }
     });
     settle().await;
-    first.refused(Whose::Scope, 20 * SECOND);
+    first.refused_for(Whose::Scope, 20 * SECOND);
     drop(first);
     advance(5 * SECOND).await;
-    second.refused(Whose::Scope, 20 * SECOND);
+    second.refused_for(Whose::Scope, 20 * SECOND);
     drop(second);
     assert_eq!(third.await.unwrap(), 25 * SECOND);
 }
@@ -130,7 +137,7 @@ async fn leaving_early_leaves_nobody_asleep() {
     let gate = Gate::new(4, Limits::default());
     let start = Instant::now();
     let permit = gate.enter(&mailbox(0), None, 0).await;
-    permit.refused(Whose::Scope, 10 * SECOND);
+    permit.refused_for(Whose::Scope, 10 * SECOND);
     drop(permit);
     let spawn = || {
         let gate = Arc::clone(&gate);
@@ -156,7 +163,7 @@ async fn refusals_in_the_name_of_the_tenant_halve_the_window_once_a_round() {
     let all = |n: usize| futures_util::future::join_all((0..n).map(|number| enter(&gate, number)));
     let permits = all(16).await;
     for permit in &permits[..5] {
-        permit.refused(Whose::Tenant, SECOND);
+        permit.refused_for(Whose::Tenant, SECOND);
     }
     drop(permits);
     // All sixteen left before the first refusal: one halving.
@@ -191,14 +198,20 @@ async fn a_mailbox_that_refuses_gets_a_place_less_for_a_while() {
     };
     assert_eq!(free_places().await, 4);
     let permit = gate.enter(&mailbox(0), None, 0).await;
-    permit.refused(Whose::Scope, Duration::ZERO);
-    permit.refused(Whose::Scope, Duration::ZERO);
+    assert_eq!((permit.refused(Whose::Scope), permit.refused(Whose::Scope)), (1, 1), "one round");
     assert_eq!(free_places().await, 2, "three, of which one is taken");
-    for _ in 0..200 {
+    advance(SECOND).await;
+    let later = enter(&gate, 0).await;
+    assert_eq!((later.refused(Whose::Scope), later.refused(Whose::Tenant)), (2, 1));
+    drop(later);
+    assert_eq!(free_places().await, 1);
+    for _ in 0..400 {
         permit.succeeded();
     }
+    advance(SECOND).await;
     drop(permit);
     assert_eq!(free_places().await, 4);
+    assert_eq!(enter(&gate, 0).await.refused(Whose::Scope), 1, "a success ends the row");
 }
 
 /// The service's side of a mailbox: counts every arrival in the last while, exactly.
@@ -262,7 +275,7 @@ async fn nine_tenths_of_the_limits_are_used_and_nothing_is_refused() {
                 sleep(millis(60)).await;
                 let refusal = service.lock().arrive(number);
                 match refusal {
-                    Some(wait) => permit.refused(Whose::Scope, wait),
+                    Some(wait) => permit.refused_for(Whose::Scope, wait),
                     None => permit.succeeded(),
                 }
                 sleep(millis(120)).await;
@@ -372,7 +385,8 @@ proptest! {
                             Some((is_tenant, wait_ms)) => {
                                 let whose = if is_tenant { Whose::Tenant } else { Whose::Scope };
                                 let wait = Duration::from_millis(wait_ms);
-                                schedule.refused(&mailbox(of), whose, left, now, wait);
+                                prop_assert!(schedule.refused(&mailbox(of), whose, left, now) >= 1);
+                                schedule.hold(&mailbox(of), whose, now + wait);
                                 let fence = fences.entry((!is_tenant).then_some(of)).or_insert(now);
                                 *fence = (*fence).max(now + wait);
                             }
