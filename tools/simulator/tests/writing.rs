@@ -212,7 +212,7 @@ fn folders_are_created_once_and_keep_their_id() {
     assert_eq!(scene.refused(Method::DELETE, "mailFolders/inbox", &json!({})).0, 400);
     assert_eq!(scene.client.send(Method::DELETE, &scene.path(&format!("mailFolders/{inner}")), &[], None).status, 204);
     let deleted = scene.client.all(&scene.path("mailFolders/deleteditems/childFolders"), &[]);
-    assert_eq!(deleted.iter().map(id).collect::<Vec<_>>(), [inner.clone()]);
+    assert_eq!(deleted.iter().map(id).collect::<Vec<_>>(), [inner.as_str()]);
     let (rows, link) = scene.client.delta(&scene.path("mailFolders/delta"), &[]);
     assert!(rows.iter().any(|row| row["id"] == inner.as_str()));
     scene.simulator.tenant().delete_folder(&scene.user, &inner).expect("removed");
