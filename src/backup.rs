@@ -8,25 +8,29 @@
 //! neighbours in storage; the number of batches under way is bounded, so a giant file among small ones cannot pile up
 //! the results behind it.
 
+mod commit;
+pub mod tenant;
+
+use self::commit::{Made, commit, is_whole, now};
 use crate::cbor;
 use crate::chunker::Chunker;
-use crate::compare::{Difference, compare};
 use crate::compress::{Compressor, META_LEVEL};
 use crate::crypto::Keys;
-use crate::entry::{Directory, Entry, EntryKind, Timestamp};
+use crate::entry::{Directory, Entry, EntryKind};
 use crate::id::SnapshotId;
-use crate::local::LocalState;
+use crate::local::{LocalError, LocalState};
 use crate::reader::{CacheSizes, ReadError, Reader};
 use crate::repository::{IndexSearch, Repository, RepositoryError};
-use crate::snapshot::{FAILURES_KEPT_MAX, Failure, Snapshot, Summary};
+use crate::snapshot::{Failure, Snapshot};
+use crate::source::graph::GraphError;
 use crate::source::{Content, Event, Item, ItemKind, Meta, Source};
 use crate::splitter::{Split, SplitError, Splitter};
-use crate::store::{Store, StoreError, Stored};
+use crate::store::{Store, StoreError};
 use crate::tree::build::Cutter;
-use crate::tree::{self, NodeSource, TreeBuilder};
+use crate::tree::{self, TreeBuilder};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,12 +60,30 @@ pub enum BackupError {
     /// Storing failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The service could not be asked.
+    #[error("could not ask Microsoft 365")]
+    Graph(#[from] GraphError),
+    /// The set's snapshots are of local files.
+    #[error("the snapshots of the set {0} are not of an organisation; give this set another name")]
+    OtherKind(String),
+    /// The set's snapshots are of another organisation.
+    #[error("the snapshots of the set {0} are of another organisation; give this set another name")]
+    OtherTenant(String),
+    /// No mailbox may be read.
+    #[error("the application may not read any of the mailboxes")]
+    NothingAllowed,
     /// A fault of this program, which has said more on standard error.
     #[error("this program failed; please report what it said")]
     Fault,
     /// Somebody asked to stop. What was stored stays and spares the next run the work.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<LocalError> for BackupError {
+    fn from(error: LocalError) -> Self {
+        BackupError::Repository(error.into())
+    }
 }
 
 impl From<ReadError> for BackupError {
@@ -142,7 +164,11 @@ pub fn backup(
         }
     };
     let (local, stored) = store.finish()?;
-    commit(repository, &local, &reader, options, Commit { started, snapshots, previous, trees, stored })
+    let Trees { root, failed, failures, skipped, changing } = trees;
+    let made =
+        Made { started, snapshots, previous, root, failed, failures: &failures, source_state: BTreeMap::new(), stored };
+    let (id, snapshot) = commit(repository, &local, &reader, options, made)?;
+    Ok(Report { id, snapshot, failures, skipped, changing })
 }
 
 struct Run<'a> {
@@ -257,7 +283,9 @@ impl Run<'_> {
             if output.send(batch).is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let walked = source.walk(&mut |event| {
-            if let Event::Item(Item { kind: ItemKind::File { content, .. }, .. }) = &event {
+            if let Event::Item(item) = &event
+                && let ItemKind::File { content, .. } = &item.kind
+            {
                 bytes += content.len_hint();
             }
             items += 1;
@@ -355,7 +383,7 @@ impl Worker<'_> {
                 let path = item.path.clone();
                 self.run.progress.current.lock().clone_from(&path);
                 // A fault of this program that one item brings out must not keep all others from being backed up.
-                let made = catch_unwind(AssertUnwindSafe(|| self.entry(item)));
+                let made = catch_unwind(AssertUnwindSafe(|| self.entry(*item)));
                 match made.unwrap_or_else(|_| Err(SplitError::Item(io::Error::other("this program failed on it")))) {
                     Ok((entry, stable)) => {
                         self.run.progress.items.fetch_add(1, Ordering::Relaxed);
@@ -530,23 +558,11 @@ impl Assembler<'_> {
         // The snapshot before may be damaged: then there is nothing to carry over, which is no reason to stop.
         let Ok(Some(found)) = tree::find_path(self.reader, previous, path) else { return Ok(false) };
         let entry = found.entry().clone();
-        if !self.is_whole(&entry) {
+        if !is_whole(&entry, self.store, self.reader) {
             return Ok(false);
         }
         self.push(entry)?;
         Ok(true)
-    }
-
-    /// Returns whether everything under `entry` is stored.
-    fn is_whole(&self, entry: &Entry) -> bool {
-        let contents = entry.content().into_iter().chain(&entry.payload).chain(entry.contents.iter().map(|(_, c)| c));
-        if !contents.flat_map(|content| &content.segments).all(|part| self.store.has_segment(part).unwrap_or(false)) {
-            return false;
-        }
-        let Some(dir) = entry.directory() else { return true };
-        self.store.has_node(dir.root.id).unwrap_or(false)
-            && tree::Entries::new(self.reader, dir)
-                .is_ok_and(|mut entries| entries.all(|found| found.is_ok_and(|found| self.is_whole(found.entry()))))
     }
 
     fn finish(mut self) -> Result<Trees, BackupError> {
@@ -556,81 +572,4 @@ impl Assembler<'_> {
         let Self { failed, failures, skipped, changing, .. } = self;
         Ok(Trees { root, failed, failures, skipped, changing })
     }
-}
-
-/// What a snapshot is committed from.
-struct Commit {
-    started: Timestamp,
-    snapshots: Vec<(SnapshotId, Snapshot)>,
-    previous: Option<Snapshot>,
-    trees: Trees,
-    stored: Stored,
-}
-
-fn commit(
-    repository: &Arc<Repository>,
-    local: &LocalState,
-    reader: &Reader,
-    options: &BackupOptions,
-    Commit { started, snapshots, previous, trees, stored }: Commit,
-) -> Result<Report, BackupError> {
-    let Trees { mut root, failed, failures, skipped, changing } = trees;
-    let EntryKind::Directory(dir) = &mut root.kind else { unreachable!("made of a directory") };
-    dir.root.hint = Some(Store::location(local, dir.root.id.into())?);
-    let mut summary = match summarise(reader, previous.as_ref().map(Snapshot::directory), dir) {
-        // The snapshot before is damaged: the new one is whole all the same, and everything in it counts as new.
-        Err(error) if error.is_damage() && reader.node(&dir.root).is_ok() => {
-            tracing::warn!(%error, "the snapshot before cannot be compared with");
-            summarise(reader, None, dir)?
-        }
-        summary => summary?,
-    };
-    summary.failed = failed;
-    summary.added_bytes = stored.added_bytes;
-    summary.stored_bytes = stored.stored_bytes;
-
-    let named: HashSet<_> = snapshots.iter().flat_map(|(_, snapshot)| &snapshot.parents).collect();
-    let parents = snapshots.iter().map(|(id, _)| *id).filter(|id| !named.contains(id)).collect();
-    let keys = repository.key_ids()?;
-    let snapshot = Snapshot {
-        started,
-        finished: now(),
-        set: options.set.clone(),
-        host: options.host.clone(),
-        root,
-        parents,
-        keys,
-        summary,
-        failures: failures.iter().take(FAILURES_KEPT_MAX).cloned().collect(),
-        source_state: BTreeMap::new(),
-        program: format!("strongroom {}", env!("CARGO_PKG_VERSION")),
-    };
-    let id = repository.save_snapshot(&snapshot)?;
-    let seen = snapshots.iter().map(|(id, _)| *id).chain([id]);
-    // The snapshot stands, whatever becomes of what this machine remembers of it.
-    if let Err(error) = local.remember(seen, snapshot.keys.iter().copied()).and_then(|()| local.flush()) {
-        tracing::warn!(%error, "the local state could not be written");
-    }
-    Ok(Report { id, snapshot, failures, skipped, changing })
-}
-
-/// Counts what differs from the snapshot before, walking only that.
-fn summarise(reader: &Reader, previous: Option<&Directory>, now: &Directory) -> Result<Summary, ReadError> {
-    let mut summary = Summary { source_bytes: now.sums.bytes, ..Summary::default() };
-    let Some(previous) = previous else {
-        return Ok(Summary { new: now.sums.files, ..summary });
-    };
-    compare(reader, previous, now, &mut |difference| match difference {
-        Difference::Added(_) => summary.new += 1,
-        Difference::Removed(_) => summary.deleted += 1,
-        Difference::Changed(_) | Difference::Touched(_) => summary.changed += 1,
-        Difference::Moved(..) => summary.moved += 1,
-    })?;
-    summary.unchanged = now.sums.files.saturating_sub(summary.new + summary.changed + summary.moved);
-    Ok(summary)
-}
-
-fn now() -> Timestamp {
-    let now = jiff::Timestamp::now();
-    Timestamp { secs: now.as_second(), nanos: now.subsec_nanosecond().max(0) as u32 }
 }

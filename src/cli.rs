@@ -3,6 +3,7 @@
 mod backup;
 mod cat;
 mod check;
+mod connect;
 mod diff;
 mod error;
 mod generate;
@@ -16,16 +17,19 @@ mod restore;
 mod secret;
 mod snapshots;
 mod stats;
+mod tenant;
 
 use crate::backend::local::Local;
 use crate::backend::{Backend, BackendError};
 use crate::local::LocalState;
 use crate::reader::{CacheSizes, Reader};
 use crate::repository::{IndexSearch, Repository, RepositoryError};
+use crate::settings::{SecretSource, Settings};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use error::{Exit, UsageError};
 use output::Output;
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -49,12 +53,16 @@ struct Cli {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Options of every command")]
 struct Global {
-    /// The repository: a folder
+    /// The repository: its name in the configuration, or a folder; what holds a `/` is always a folder [default: the
+    /// configuration's, if it has exactly one]
     #[arg(short, long, global = true, env = "STRONGROOM_REPO", value_name = "URL")]
     repo: Option<String>,
     /// Reads the password (or the recovery key) from the first line of this file
     #[arg(long, global = true, env = "STRONGROOM_PASSWORD_FILE", value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Reads the configuration from here [default: ~/.config/strongroom/strongroom.toml]
+    #[arg(long, global = true, env = "STRONGROOM_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Keeps local state here; it may be deleted at any time, which costs time and never data
     /// [default: ~/.local/state/strongroom]
     #[arg(long, global = true, env = "STRONGROOM_STATE_DIR", value_name = "DIR")]
@@ -83,6 +91,7 @@ enum Command {
     Check(check::Check),
     Stats(stats::Stats),
     Key(key::Key),
+    Tenant(tenant::Tenant),
     Completions(generate::Completions),
     Man(generate::Man),
 }
@@ -99,8 +108,8 @@ pub fn main() -> ExitCode {
     };
     no_core_dumps();
     start_log(&cli.global);
-    let context = Session { global: cli.global };
-    match run(&context, cli.command) {
+    let session = Session { global: cli.global, settings: OnceCell::new() };
+    match run(&session, cli.command) {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => error::report(&error),
     }
@@ -119,6 +128,7 @@ fn run(session: &Session, command: Command) -> Result<Exit> {
         Command::Check(command) => command.run(session),
         Command::Stats(command) => command.run(session),
         Command::Key(command) => command.run(session),
+        Command::Tenant(command) => command.run(session),
         Command::Completions(command) => command.run(),
         Command::Man(command) => command.run(),
     }
@@ -146,21 +156,74 @@ fn start_log(global: &Global) {
 /// What every command works with.
 struct Session {
     global: Global,
+    /// Read when something needs it: most commands work without.
+    settings: OnceCell<Settings>,
+}
+
+/// Where a repository is, and what of it the configuration knows.
+struct Place<'a> {
+    url: &'a str,
+    password: Option<&'a SecretSource>,
 }
 
 impl Session {
+    /// Returns whether the command line or the environment names a repository.
+    fn asks_for_a_repository(&self) -> bool {
+        self.global.repo.is_some()
+    }
+
+    /// Returns the same session with the repository of this name in the configuration.
+    fn with_repository(&self, name: &str) -> Session {
+        Session { global: Global { repo: Some(name.to_owned()), ..self.global.clone() }, settings: OnceCell::new() }
+    }
+
     fn output(&self) -> Output {
         Output { json: self.global.json, quiet: self.global.quiet }
     }
 
+    /// Returns the configuration; an empty one where there is no file and none is named.
+    fn settings(&self) -> Result<&Settings> {
+        if let Some(settings) = self.settings.get() {
+            return Ok(settings);
+        }
+        let settings = match &self.global.config {
+            Some(file) => Settings::read(&absolute(file)?)?,
+            None => Settings::read_default()?,
+        };
+        Ok(self.settings.get_or_init(|| settings))
+    }
+
+    fn place(&self) -> Result<Place<'_>> {
+        let asked = self.global.repo.as_deref();
+        if let Some(path) = asked.filter(|asked| asked.contains('/')) {
+            return Ok(Place { url: path, password: None });
+        }
+        let known = &self.settings()?.repositories;
+        let named = match asked {
+            Some(name) => known.get(name),
+            None => match known.len() {
+                0 => return Err(UsageError::NoRepository.into()),
+                1 => known.values().next(),
+                _ => return Err(UsageError::WhichRepository(known.keys().cloned().collect()).into()),
+            },
+        };
+        let place = named.map(|settings| Place { url: &settings.url, password: settings.password.as_ref() });
+        Ok(place.unwrap_or(Place { url: asked.unwrap_or_default(), password: None }))
+    }
+
     /// Returns where the repository is, as a folder.
     fn repository_path(&self) -> Result<PathBuf> {
-        let url = self.global.repo.as_deref().ok_or(UsageError::NoRepository)?;
+        let url = self.place()?.url;
         match url.split_once("://") {
             None => Ok(PathBuf::from(url)),
             Some(("file", path)) => Ok(PathBuf::from(path)),
             Some((scheme, _)) => Err(UsageError::Scheme(scheme.to_owned()).into()),
         }
+    }
+
+    /// Returns the password of the repository, which exists.
+    fn password(&self) -> Result<secret::Secret> {
+        secret::password(&self.global, self.place()?.password, "Password of the repository")
     }
 
     fn backend(&self) -> Result<Arc<dyn Backend>> {
@@ -182,7 +245,7 @@ impl Session {
         if let Err(BackendError::NotFound { .. }) = backend.size(crate::backend::ObjectName::config()) {
             return Err(RepositoryError::NoRepository { place }.into());
         }
-        let secret = secret::password(&self.global, "Password of the repository")?;
+        let secret = self.password()?;
         Ok(Arc::new(Repository::open(backend, &secret).with_context(opening)?))
     }
 

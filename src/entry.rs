@@ -299,6 +299,12 @@ pub struct Facts {
     pub message_id: Option<String>,
     /// When a mail was sent or received, in seconds since 1970 (UTC).
     pub date: Option<i64>,
+    /// The id that the service gave the item or folder.
+    pub source_id: Option<String>,
+    /// The service's version of the item: as long as it stays, nothing about the item has changed.
+    pub change_key: Option<String>,
+    /// The service could not give the item's own bytes: they were put together from what else it knows of it.
+    pub reconstructed: bool,
     /// Fields that a later version wrote.
     pub unknown: Fields,
 }
@@ -318,6 +324,14 @@ impl Facts {
         if let Some(date) = self.date {
             map.field(5).int(date);
         }
+        for (key, text) in [(6, &self.source_id), (7, &self.change_key)] {
+            if let Some(text) = text {
+                map.field(key).text(text);
+            }
+        }
+        if self.reconstructed {
+            map.field(8).uint(1);
+        }
         write_unknown(&self.unknown, &mut map);
         map.finish(out);
     }
@@ -331,6 +345,9 @@ impl Facts {
                 3 => facts.to = Some(value.text()?.to_owned()),
                 4 => facts.message_id = Some(value.text()?.to_owned()),
                 5 => facts.date = Some(value.int()?),
+                6 => facts.source_id = Some(value.text()?.to_owned()),
+                7 => facts.change_key = Some(value.text()?.to_owned()),
+                8 => facts.reconstructed = value.uint()? != 0,
                 _ => return Ok::<_, CborError>(false),
             }
             Ok(true)

@@ -31,6 +31,7 @@ pub mod snapshot;
 pub mod store;
 
 pub mod backup;
+pub mod selection;
 pub mod source;
 pub mod splitter;
 
@@ -41,3 +42,4 @@ pub mod view;
 
 pub mod cli;
 pub mod restore;
+pub mod settings;

@@ -5,7 +5,7 @@
 //! start and starts over when something that is remembered is gone. One process at a time may use it.
 //!
 //! Keys begin with a byte that says what they are: `b` blob -> place, `p` number -> pack, `i` index object read,
-//! `f` facts of a file, `s` snapshot or `k` key slot seen. There is no write-ahead log: after a crash the database is as
+//! `f` facts of a file, `s` snapshot or `k` key slot seen, `t` what a run has put aside, `w` snapshot known to be whole. There is no write-ahead log: after a crash the database is as
 //! it was at some moment before, and the next `sync` catches up.
 
 use crate::compress::Compressor;
@@ -44,6 +44,12 @@ pub enum LocalError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What this run put there itself cannot be read any more.
+    #[error("what was put into the local state in {} came back damaged; is the machine's memory sound?", path.display())]
+    Unsound {
+        /// Its folder.
+        path: PathBuf,
+    },
     /// The database failed.
     #[error("the local state in {} failed", path.display())]
     Database {
@@ -61,6 +67,9 @@ struct Packs {
     numbers: HashMap<PackId, u32>,
     indexed: HashSet<PackId>,
 }
+
+/// A key and what was put aside under it.
+pub type Aside = (Vec<u8>, Vec<u8>);
 
 /// The local state of one repository.
 pub struct LocalState {
@@ -139,7 +148,7 @@ impl LocalState {
     fn clear(&mut self) -> Result<(), LocalError> {
         // Deleting keys one range after the other keeps the open handle, which an own destroy would not.
         let mut batch = WriteBatch::default();
-        for prefix in [b'b', b'f', b'i', b'p'] {
+        for prefix in [b'b', b'f', b'i', b'p', b'w'] {
             batch.delete_range([prefix], [prefix + 1]);
         }
         self.write(batch)?;
@@ -285,6 +294,84 @@ impl LocalState {
         self.write(batch)
     }
 
+    /// Remembers that everything the snapshot needs is stored. It is forgotten as soon as any pack is gone.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn mark_whole(&self, snapshot: SnapshotId) -> Result<(), LocalError> {
+        let mut batch = WriteBatch::default();
+        batch.put(prefixed(b'w', &snapshot.0), []);
+        self.write(batch)
+    }
+
+    /// Returns whether everything the snapshot needs is known to be stored.
+    pub fn is_whole(&self, snapshot: SnapshotId) -> bool {
+        matches!(self.db.get_pinned(prefixed(b'w', &snapshot.0)), Ok(Some(_)))
+    }
+
+    /// Puts `value` aside under `key` in `area`, sealed, for this run alone.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn put_aside(
+        &self,
+        area: u64,
+        key: &[u8],
+        value: &[u8],
+        compressor: &mut Compressor,
+    ) -> Result<(), LocalError> {
+        let key = aside(area, key);
+        let mut batch = WriteBatch::default();
+        batch.put(&key, sealed::seal_bound(&self.keys, Purpose::LocalState, &key, value, compressor));
+        self.write(batch)
+    }
+
+    /// Takes what was put aside under `key` in `area` away, if there is something.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn drop_aside(&self, area: u64, key: &[u8]) -> Result<(), LocalError> {
+        let mut batch = WriteBatch::default();
+        batch.delete(aside(area, key));
+        self.write(batch)
+    }
+
+    /// Returns up to `max` of what was put aside in `area`, in the order of the keys, from behind `after` on.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`], or [`LocalError::Unsound`].
+    pub fn set_aside(&self, area: u64, after: Option<&[u8]>, max: usize) -> Result<Vec<Aside>, LocalError> {
+        let prefix = aside(area, &[]);
+        let start = match after {
+            // The least key that is greater.
+            Some(after) => [&prefix, after, &[0]].concat(),
+            None => prefix.clone(),
+        };
+        let mut found = Vec::new();
+        for item in self.db.iterator(IteratorMode::From(&start, Direction::Forward)).take(max) {
+            let (key, sealed) = item.map_err(|source| self.failed(source))?;
+            let Some(name) = key.strip_prefix(prefix.as_slice()) else { break };
+            let value = sealed::open_bound(&self.keys, Purpose::LocalState, &key, sealed.into())
+                .map_err(|_| LocalError::Unsound { path: self.path.clone() })?;
+            found.push((name.to_vec(), value));
+        }
+        Ok(found)
+    }
+
+    /// Takes everything away that was put aside in `area`, or in any area.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn clear_aside(&self, area: Option<u64>) -> Result<(), LocalError> {
+        let (from, to) = match area {
+            Some(area) => (aside(area, &[]), aside(area + 1, &[])),
+            None => (vec![b't'], vec![b't' + 1]),
+        };
+        let mut batch = WriteBatch::default();
+        batch.delete_range(from, to);
+        self.write(batch)
+    }
+
     /// Remembers snapshots and key slots, so that one that disappears without a record is noticed.
     ///
     /// # Errors
@@ -364,6 +451,10 @@ fn put_blob(batch: &mut WriteBatch, blob: &BlobId, pack: u32, Location { block, 
         slot.copy_from_slice(&word.to_le_bytes());
     }
     batch.put(prefixed(b'b', &blob.0), value);
+}
+
+fn aside(area: u64, key: &[u8]) -> Vec<u8> {
+    [b"t", area.to_be_bytes().as_slice(), key].concat()
 }
 
 fn prefixed(prefix: u8, id: &[u8]) -> Vec<u8> {

@@ -4,6 +4,7 @@
 //! made from hostile text: nothing here may panic, grow without limit, or hide what a file is.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -48,11 +49,15 @@ pub fn safe_name(stem: &str, suffix: &str) -> String {
 ///
 /// Two names are the same if they are equal after each character is mapped to upper and then to lower case, which joins
 /// at least what Windows and macOS join.
+///
+/// Only a hash of each name is kept, so that a folder of a million takes 16 MB: two names whose hashes happen to meet are
+/// taken for the same, which costs one of them a number.
 #[derive(Clone, Debug, Default)]
 pub struct UniqueNames {
-    taken: HashSet<String>,
+    hasher: RandomState,
+    taken: HashSet<u64>,
     /// The number to try next for a name that was taken.
-    next: HashMap<String, u64>,
+    next: HashMap<u64, u64>,
 }
 
 impl UniqueNames {
@@ -63,30 +68,36 @@ impl UniqueNames {
 
     /// Says whether the folder has this name.
     pub fn contains(&self, name: &str) -> bool {
-        self.taken.contains(&fold(name))
+        self.taken.contains(&self.key(name))
     }
 
     /// Takes `name` as it is, for an item that has it already. Returns false if it was taken.
     pub fn reserve(&mut self, name: &str) -> bool {
-        self.taken.insert(fold(name))
+        self.taken.insert(self.key(name))
+    }
+
+    fn key(&self, name: &str) -> u64 {
+        self.hasher.hash_one(fold(name))
     }
 
     /// Takes `name`, or if it is taken the first free one of `name (2)`, `name (3)` and so on, and returns it.
     ///
     /// The number stands before the extension. Takes constant time on average, however many names are equal.
     pub fn claim(&mut self, name: &str) -> String {
-        if self.taken.insert(fold(name)) {
+        if self.taken.insert(self.key(name)) {
             return name.to_string();
         }
         let (stem, extension) = split_extension(name);
         // Long stems are cut before they are counted, so that those with the same start share their numbers.
         let room = NAME_BYTES_MAX.saturating_sub(extension.len() + " (18446744073709551615)".len());
         let stem = trim_end(truncate(stem, room));
-        let next = self.next.entry(fold(&format!("{stem}{extension}"))).or_insert(2);
+        let counted = self.key(&format!("{stem}{extension}"));
+        let mut next = self.next.get(&counted).copied().unwrap_or(2);
         loop {
             let candidate = format!("{stem} ({next}){extension}");
-            *next += 1;
-            if self.taken.insert(fold(&candidate)) {
+            next += 1;
+            if self.taken.insert(self.key(&candidate)) {
+                self.next.insert(counted, next);
                 return candidate;
             }
         }

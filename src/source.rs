@@ -79,7 +79,7 @@ pub enum Event {
     /// The end of the folder entered last.
     Leave,
     /// An item of the folder entered last.
-    Item(Item),
+    Item(Box<Item>),
     /// Something of that folder that cannot be read.
     Failed {
         /// Its name.

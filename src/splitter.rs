@@ -102,6 +102,19 @@ impl Splitter {
         Ok(Split { content, facts })
     }
 
+    /// Returns the content of what a service says of an item.
+    ///
+    /// # Errors
+    /// When nothing can be stored any more.
+    pub fn split_payload(&mut self, payload: &[u8]) -> Result<Content, StoreError> {
+        let chunks = self.split_bytes(payload, Texture::Payload);
+        match chunks.and_then(|chunks| self.content(segments_of(chunks))) {
+            Ok(content) => Ok(content),
+            Err(SplitError::Store(error)) => Err(error),
+            Err(SplitError::Item(_)) => unreachable!("bytes in memory can be read"),
+        }
+    }
+
     fn split_mail(&mut self, message: &[u8]) -> Result<Content, SplitError> {
         let mut segments = Vec::new();
         for part in mime::split(message) {
@@ -315,5 +328,5 @@ fn texture_of(bytes: &[u8]) -> Texture {
 
 fn facts_of(message: &[u8]) -> Facts {
     let mail::MailFacts { subject, from, to, message_id, date } = mail::facts(message);
-    Facts { subject, from, to, message_id, date, unknown: Vec::new() }
+    Facts { subject, from, to, message_id, date, ..Facts::default() }
 }

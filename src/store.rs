@@ -84,6 +84,12 @@ pub enum Texture {
     Text,
     /// Everything else.
     Binary,
+    /// What a service says of its items: alike, and of no interest to those who read the items themselves.
+    Payload,
+}
+
+impl Texture {
+    const ALL: [Texture; 3] = [Texture::Text, Texture::Binary, Texture::Payload];
 }
 
 /// A chunk that the repository may not have.
@@ -135,10 +141,8 @@ enum ToStorer {
 /// Chunks on their way: appended, but not in the local index yet.
 #[derive(Default)]
 struct Blocks {
-    text: Vec<u8>,
-    text_blobs: Vec<BlobRecord>,
-    binary: Vec<u8>,
-    binary_blobs: Vec<BlobRecord>,
+    /// The block that is being filled, for each texture.
+    open: [(Vec<u8>, Vec<BlobRecord>); Texture::ALL.len()],
     underway: HashSet<ChunkId>,
     next_number: u64,
 }
@@ -278,7 +282,7 @@ impl Store {
     fn flush_content(&self) -> Result<(), StoreError> {
         let (rest, below) = {
             let mut blocks = self.shared.blocks.lock();
-            let rest: Vec<_> = [Texture::Text, Texture::Binary].into_iter().filter_map(|t| blocks.close(t)).collect();
+            let rest: Vec<_> = Texture::ALL.into_iter().filter_map(|t| blocks.close(t)).collect();
             (rest, blocks.next_number)
         };
         rest.into_iter().try_for_each(|block| self.send_block(block))?;
@@ -382,10 +386,7 @@ impl NodeSink for &Store {
 
 impl Blocks {
     fn add(&mut self, chunk: &NewChunk<'_>, block_size: usize) -> Option<OpenBlock> {
-        let (plaintext, blobs) = match chunk.texture {
-            Texture::Text => (&mut self.text, &mut self.text_blobs),
-            Texture::Binary => (&mut self.binary, &mut self.binary_blobs),
-        };
+        let (plaintext, blobs) = &mut self.open[chunk.texture as usize];
         if plaintext.capacity() == 0 {
             plaintext.reserve_exact(block_size + chunk.bytes.len());
         }
@@ -395,10 +396,7 @@ impl Blocks {
     }
 
     fn close(&mut self, texture: Texture) -> Option<OpenBlock> {
-        let (plaintext, blobs) = match texture {
-            Texture::Text => (&mut self.text, &mut self.text_blobs),
-            Texture::Binary => (&mut self.binary, &mut self.binary_blobs),
-        };
+        let (plaintext, blobs) = &mut self.open[texture as usize];
         if blobs.is_empty() {
             return None;
         }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Lab, PASSWORD, noise, run, text, write};
+use common::{Lab, PASSWORD, fails, noise, run, text, write};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -11,32 +11,6 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-
-/// Runs a command that must fail with `exit`, and returns what it said, which must have the form that docs/cli.md gives.
-#[track_caller]
-fn fails(command: &mut Command, exit: i32) -> String {
-    let output = run(command, exit);
-    let said = text(&output.stderr);
-    assert!(output.stdout.is_empty(), "results of a failure: {}", text(&output.stdout));
-    assert_is_error(&said);
-    said
-}
-
-#[track_caller]
-fn assert_is_error(said: &str) {
-    let mut lines = said.lines();
-    assert!(lines.next().is_some_and(|line| line.starts_with("Error: ")), "{said}");
-    let mut hints = 0;
-    for line in lines {
-        assert!(hints == 0, "the hint is last: {said}");
-        hints += usize::from(line.starts_with("Hint: "));
-        assert!(line.starts_with("Caused by: ") || line.starts_with("Hint: "), "{said}");
-    }
-    // What a Rust type or a stack trace looks like.
-    for trace in ["panicked", "RUST_BACKTRACE", "::", "Some(", "Err(", "Error {", " { ", "Os {"] {
-        assert!(!said.contains(trace), "`{trace}` in: {said}");
-    }
-}
 
 #[track_caller]
 fn keys_of(value: &Value) -> BTreeSet<&str> {

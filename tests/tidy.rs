@@ -46,8 +46,12 @@ fn dependencies_point_one_way() {
     assert_free_of("backend", &["repository", "reader", "crypto", "pack", "tree"]);
     assert_free_of("source", &["repository", "reader", "store", "backup", "pack", "tree", "backend", "local"]);
     assert_free_of("pack", &["reader", "repository", "tree"]);
-    for module in ["backup", "check", "compare", "restore", "view", "store", "splitter"] {
+    for module in ["backup", "check", "compare", "restore", "settings", "view", "store", "splitter"] {
         assert_free_of(module, &["cli"]);
+    }
+    // Who runs a backup reads the configuration; who makes one is told.
+    for module in ["backup", "source", "repository", "selection"] {
+        assert_free_of(module, &["settings"]);
     }
 }
 

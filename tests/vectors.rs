@@ -241,6 +241,9 @@ fn mail() -> Entry {
         to: Some("bob@example.com, carol@example.com".to_owned()),
         message_id: Some("<1@example.com>".to_owned()),
         date: Some(-5),
+        source_id: None,
+        change_key: None,
+        reconstructed: false,
         unknown: vec![(90, [0xf5].into())],
     };
     entry.payload = Some(Content { segments: vec![Segment::Raw(vec![chunk(6, 9)])] });

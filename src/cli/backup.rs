@@ -1,56 +1,68 @@
 //! `strongroom backup`
 
+mod sets;
+mod shown;
+
+pub use self::shown::rfc3339;
+
 use super::error::{Exit, UsageError};
-use super::output::{self, Output};
 use super::progress;
 use super::{Session, absolute};
 use crate::backend::local::Local;
-use crate::backup::{self, BackupOptions, Report};
+use crate::backup::{self, BackupOptions};
+use crate::settings::refuse_set_name;
 use crate::source::Source;
 use crate::source::files::Files;
 use crate::source::mbox::Mboxes;
-use crate::view::local_time;
 use anyhow::{Context, Result};
 use clap::Args;
-use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Failures and remarks beyond this many are counted, not listed.
-const LISTED_MAX: usize = 20;
 
 /// Temporary files of this age belong to nobody who still writes.
 const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Backs up a folder, or mbox files, into one snapshot
+/// Backs up sets of the configuration (mailboxes of an organisation), a folder, or mbox files
 #[derive(Args)]
-#[command(after_help = "Examples:\n  strongroom backup --files /home/alice --as alice\n  \
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(false))]
+#[command(
+    after_help = "Examples:\n  strongroom backup --set everyone\n  strongroom backup --files /home/alice --as alice\n  \
     strongroom backup --mbox ~/mail/archive.mbox --as archive\n\nExit code 3 means that some items could not be read: \
-    they are listed, and everything else is stored.")]
+    they are listed, tried again by the next run, and everything else is stored."
+)]
 pub struct Backup {
+    /// Backs up this set of the configuration into one snapshot; may be given several times
+    #[arg(long, value_name = "NAME", group = "what")]
+    set: Vec<String>,
+    /// Backs up every set of the configuration
+    #[arg(long, group = "what")]
+    all: bool,
     /// Backs up everything in this folder: Maildir, .eml trees, and all other files
-    #[arg(long, value_name = "DIR", conflicts_with = "mbox", required_unless_present = "mbox")]
+    #[arg(long, value_name = "DIR", group = "what")]
     files: Option<PathBuf>,
     /// Backs up the messages in this mbox file; may be given several times
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "what")]
     mbox: Vec<PathBuf>,
-    /// Names the set that the snapshot belongs to [default: the last part of the folder's or file's path]
-    #[arg(long = "as", value_name = "NAME")]
-    set: Option<String>,
+    /// Names the set that the snapshot of files belongs to [default: the last part of the folder's or file's path]
+    #[arg(long = "as", value_name = "NAME", conflicts_with_all = ["set", "all"])]
+    named: Option<String>,
 }
 
 impl Backup {
     pub fn run(self, session: &Session) -> Result<Exit> {
+        if self.all || !self.set.is_empty() {
+            return sets::run(session, &self.set, self.all);
+        }
         let named = match &self.files {
             Some(dir) => std::fs::canonicalize(dir).with_context(|| format!("could not read {}", dir.display()))?,
             None => absolute(&self.mbox[0])?,
         };
-        let set = match self.set {
+        let set = match self.named {
             Some(set) => set,
             None => default_set(&named)?,
         };
-        if set.is_empty() || set.contains(['/', ':', '\0']) {
-            return Err(UsageError::Other("the name of a set must not be empty or hold `/` or `:`".to_owned()).into());
+        if let Some(problem) = refuse_set_name(&set) {
+            return Err(UsageError::Other(problem.to_owned()).into());
         }
         let repository = session.open()?;
         let local = session.local_state(&repository)?;
@@ -69,10 +81,10 @@ impl Backup {
         let cancel = progress::cancel_on_signals()?;
         let report = backup::backup(&repository, local, &mut *source, &options, &shown.progress, &cancel);
         shown.finish();
-        let report = report.with_context(|| format!("could not back up {}", named.display()))?;
-        let shown = show(session.output(), &report);
+        let report = shown::Shown::from(report.with_context(|| format!("could not back up {}", named.display()))?);
+        let said = report.show(session.output());
         // Failures are told by the exit code even to somebody who has stopped reading.
-        if report.failures.is_empty() { shown.map(|()| Exit::Done) } else { Ok(Exit::Partial) }
+        if report.is_whole() { said.map(|()| Exit::Done) } else { Ok(Exit::Partial) }
     }
 }
 
@@ -83,67 +95,4 @@ fn default_set(path: &Path) -> Result<String> {
 
 fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-fn show(output: Output, report: &Report) -> Result<()> {
-    for failure in report.failures.iter().take(LISTED_MAX) {
-        output::message(format_args!("failed: {}: {}", output::path(&failure.path), failure.error));
-    }
-    let failed = report.snapshot.summary.failed;
-    if failed > LISTED_MAX as u64 {
-        output::message(format_args!("failed: {} more", failed - LISTED_MAX as u64));
-    }
-    for (path, reason) in report.skipped.iter().take(LISTED_MAX) {
-        output.remark(format_args!("skipped: {}: {reason}", output::path(path)));
-    }
-    if report.skipped.len() > LISTED_MAX {
-        output.remark(format_args!("skipped: {} more", report.skipped.len() - LISTED_MAX));
-    }
-    for path in report.changing.iter().take(LISTED_MAX) {
-        output.remark(format_args!("changed while it was read, three times: {}", output::path(path)));
-    }
-    if output.json { output.json(&json_of(report)) } else { show_text(report) }
-}
-
-fn show_text(report: &Report) -> Result<()> {
-    let summary = &report.snapshot.summary;
-    let seconds = report.snapshot.finished.secs - report.snapshot.started.secs;
-    let set = output::path(report.snapshot.set.as_bytes());
-    output::line(format_args!("Snapshot {} of {set} in {seconds} s", report.id.short()))?;
-    output::line(format_args!(
-        "  items: {} new, {} changed, {} moved, {} deleted, {} unchanged, {} failed",
-        summary.new, summary.changed, summary.moved, summary.deleted, summary.unchanged, summary.failed
-    ))?;
-    output::line(format_args!(
-        "  bytes: {} in the snapshot, {} new, {} stored",
-        output::bytes(summary.source_bytes),
-        output::bytes(summary.added_bytes),
-        output::bytes(summary.stored_bytes)
-    ))
-}
-
-fn json_of(report: &Report) -> Value {
-    let snapshot = &report.snapshot;
-    let summary = &snapshot.summary;
-    let failure = |failure: &crate::snapshot::Failure| json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error });
-    json!({
-        "snapshot": report.id.to_string(),
-        "set": snapshot.set,
-        "status": if report.failures.is_empty() { "ok" } else { "partial" },
-        "started": rfc3339(snapshot.started.secs),
-        "finished": rfc3339(snapshot.finished.secs),
-        "items": {
-            "new": summary.new, "changed": summary.changed, "moved": summary.moved, "deleted": summary.deleted,
-            "unchanged": summary.unchanged, "failed": summary.failed,
-        },
-        "bytes": { "source": summary.source_bytes, "added": summary.added_bytes, "stored": summary.stored_bytes },
-        "requests": 0,
-        "throttled": 0,
-        "failures": report.failures.iter().map(failure).collect::<Vec<_>>(),
-    })
-}
-
-/// Writes a moment as JSON consumers expect it.
-pub fn rfc3339(secs: i64) -> String {
-    local_time(secs, "%Y-%m-%dT%H:%M:%S%:z")
 }

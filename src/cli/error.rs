@@ -7,6 +7,8 @@ use crate::local::LocalError;
 use crate::reader::ReadError;
 use crate::repository::RepositoryError;
 use crate::restore::RestoreError;
+use crate::settings::SettingsError;
+use crate::source::graph::GraphError;
 use crate::store::StoreError;
 use std::process::ExitCode;
 
@@ -30,6 +32,8 @@ pub enum Exit {
 pub enum UsageError {
     #[error("no repository is named")]
     NoRepository,
+    #[error("no repository is named, and the configuration has several: {}", .0.join(", "))]
+    WhichRepository(Vec<String>),
     #[error("repositories at {0}:// are not supported yet")]
     Scheme(String),
     #[error("there is no place for the local state: HOME is not set")]
@@ -78,7 +82,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 }
 
 fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
-    if cause.is::<UsageError>() {
+    if cause.is::<UsageError>() || cause.is::<SettingsError>() {
         return Some(Exit::Usage);
     }
     match cause.downcast_ref::<BackupError>() {
@@ -114,12 +118,21 @@ fn exit_of_repository(error: &RepositoryError) -> Option<Exit> {
 }
 
 fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
+    if let Some(settings) = error.chain().find_map(|cause| cause.downcast_ref::<SettingsError>()) {
+        return settings.hint();
+    }
+    if let Some(graph) = error.chain().find_map(|cause| cause.downcast_ref::<GraphError>()) {
+        return words_of_service(graph).map(|words| format!("the service says: {words}"));
+    }
     let repository = error.chain().find_map(|cause| cause.downcast_ref::<RepositoryError>());
     let usage = error.chain().find_map(|cause| cause.downcast_ref::<UsageError>());
     let backend = error.chain().find_map(|cause| cause.downcast_ref::<BackendError>());
     let mount = error.chain().find_map(|cause| cause.downcast_ref::<strongroom_mount::MountError>());
     let hint = match (repository, usage, backend) {
-        (_, Some(UsageError::NoRepository), _) => "name it with `--repo FOLDER` or STRONGROOM_REPO",
+        (_, Some(UsageError::NoRepository), _) => {
+            "name it with `--repo FOLDER` or STRONGROOM_REPO, or in the configuration"
+        }
+        (_, Some(UsageError::WhichRepository(_)), _) => "choose one with `--repo NAME` or STRONGROOM_REPO",
         (_, Some(UsageError::NoPassword), _) => {
             "give `--password-file FILE`, or set STRONGROOM_PASSWORD_FILE or STRONGROOM_PASSWORD"
         }
@@ -148,6 +161,13 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
         },
     };
     Some(hint.to_owned())
+}
+
+/// Returns what the service itself says of `error`: the first line, as ids for its support follow, in letters that do not
+/// talk to a terminal.
+pub fn words_of_service(error: &GraphError) -> Option<String> {
+    let words = error.detail()?.lines().next()?.trim();
+    (!words.is_empty()).then(|| output::path(words.as_bytes()))
 }
 
 fn hint_of_restore(error: &RestoreError) -> Option<&'static str> {

@@ -111,8 +111,8 @@ impl Add {
             let (id, key) = repository.add_recovery(&label)?;
             (id, Some(key.reveal()))
         } else {
-            let file = self.new_password_file.as_deref();
-            let password = secret::new_password(file, "STRONGROOM_NEW_PASSWORD", "New password")?;
+            let given = secret::given(self.new_password_file.as_deref(), "STRONGROOM_NEW_PASSWORD")?;
+            let password = secret::new_password(given, None, "New password")?;
             let cost = PasswordCost { memory_kib: self.password_memory << 10, ..PasswordCost::default() };
             (repository.add_password(&password, cost, &label)?, None)
         };

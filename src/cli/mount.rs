@@ -4,7 +4,7 @@
 //! pipe, and returns when that one says that the folder is ready. So an error of mounting is an error of the command.
 
 use super::error::{Exit, UsageError};
-use super::{Session, absolute, output, reader, secret};
+use super::{Session, absolute, output, reader};
 use crate::local::LocalState;
 use crate::repository::Repository;
 use crate::select;
@@ -122,7 +122,7 @@ impl Mount {
 
     fn start_background(&self, session: &Session) -> Result<Exit> {
         let backend = session.backend()?;
-        let secret = secret::password(&session.global, "Password of the repository")?;
+        let secret = session.password()?;
         // Opened here too, so that a wrong password is told as by every other command.
         let repository = Repository::open(backend, &secret)?;
         let program = std::env::current_exe().context("could not find the program itself")?;

@@ -2,39 +2,48 @@
 
 use super::Global;
 use super::error::UsageError;
+use crate::settings::{SecretSource, first_line, read_secret_file};
 use anyhow::{Context, Result};
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::Path;
 use zeroize::Zeroizing;
 
-type Secret = Zeroizing<Vec<u8>>;
+/// A password, or a recovery key in its place.
+pub type Secret = Zeroizing<Vec<u8>>;
 
-/// Returns the password of an existing repository.
-pub fn password(global: &Global, prompt: &str) -> Result<Secret> {
-    match given(global.password_file.as_deref(), "STRONGROOM_PASSWORD")? {
-        Some(secret) => Ok(secret),
-        None => ask(prompt),
+/// The variable that may hold the repository's password.
+pub const PASSWORD: &str = "STRONGROOM_PASSWORD";
+
+/// Returns the password of an existing repository; `configured` is where the configuration says it is.
+pub fn password(global: &Global, configured: Option<&SecretSource>, prompt: &str) -> Result<Secret> {
+    match (given(global.password_file.as_deref(), PASSWORD)?, configured) {
+        (Some(secret), _) => Ok(secret),
+        (None, Some(source)) => Ok(source.read()?),
+        (None, None) => ask(prompt),
     }
 }
 
-/// Returns a password that is to be set; asked for twice on a terminal.
-pub fn new_password(file: Option<&Path>, variable: &str, prompt: &str) -> Result<Secret> {
-    if let Some(secret) = given(file, variable)? {
-        return Ok(secret);
+/// Returns a password that is to be set: the one that was given, the configured one, or one asked for twice.
+pub fn new_password(given: Option<Secret>, configured: Option<&SecretSource>, prompt: &str) -> Result<Secret> {
+    match (given, configured) {
+        (Some(secret), _) => Ok(secret),
+        (None, Some(source)) => Ok(source.read()?),
+        (None, None) => {
+            let first = ask(prompt)?;
+            if *first != *ask("Once more")? {
+                return Err(UsageError::PasswordsDiffer.into());
+            }
+            Ok(first)
+        }
     }
-    let first = ask(prompt)?;
-    if *first != *ask("Once more")? {
-        return Err(UsageError::PasswordsDiffer.into());
-    }
-    Ok(first)
 }
 
-fn given(file: Option<&Path>, variable: &str) -> Result<Option<Secret>> {
+/// Returns the password in `file`, or in the environment's `variable`, if either is given.
+pub fn given(file: Option<&Path>, variable: &str) -> Result<Option<Secret>> {
     let secret = match file {
         Some(file) => {
-            let mut content = Zeroizing::new(Vec::new());
-            let read = std::fs::File::open(file).and_then(|file| file.take(1 << 20).read_to_end(&mut content));
-            read.with_context(|| format!("could not read the password file {}", file.display()))?;
+            let content = read_secret_file(file);
+            let content = content.with_context(|| format!("could not read the password file {}", file.display()))?;
             Some(first_line(&content))
         }
         None => std::env::var_os(variable).map(|value| Zeroizing::new(value.into_encoded_bytes())),
@@ -43,11 +52,6 @@ fn given(file: Option<&Path>, variable: &str) -> Result<Option<Secret>> {
         Some(secret) if secret.is_empty() => Err(UsageError::EmptyPassword.into()),
         secret => Ok(secret),
     }
-}
-
-fn first_line(content: &[u8]) -> Secret {
-    let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
 }
 
 fn ask(prompt: &str) -> Result<Secret> {

@@ -75,7 +75,7 @@ impl Files {
         } else {
             return sink(Event::Skipped { path, reason: "a device, socket or named pipe" });
         };
-        sink(Event::Item(Item { meta, path, kind, facts: Facts::default() }))
+        sink(Event::Item(Box::new(Item { meta, path, kind, facts: Facts::default() })))
     }
 
     fn walk_subfolder(

@@ -9,6 +9,14 @@
 //! - [`client`]: sends it, and sends it again where [`retry`] says so;
 //! - [`error`]: what went wrong, in kinds that a caller treats differently.
 //!
+//! And what is read through it:
+//!
+//! - [`directory`]: the organisation, its users, and who has a mailbox;
+//! - [`mail`]: folders, changes and messages of a mailbox;
+//! - [`model`]: what the service says of them;
+//! - [`eml`]: a mail made from what the service says of it, where it cannot give the mail itself;
+//! - [`probe`]: tries what a backup needs, and says what is missing.
+//!
 //! Invariants kept here:
 //! - a token goes to the configured Graph endpoint and nowhere else, and follows no redirect;
 //! - no secret, token, address, subject or body is logged at any level;
@@ -16,16 +24,20 @@
 //!   answer;
 //! - a request that makes something is never sent twice after a failure that may have been a success.
 //!
-//! Left to others: what the answers mean (the modules that read mail, calendars and files), and remembering what was
-//! read.
+//! Left to others: remembering what was read.
 
 mod answer;
 pub mod auth;
 pub mod client;
 pub mod cloud;
+pub mod directory;
+pub mod eml;
 pub mod error;
 mod http;
 mod json;
+pub mod mail;
+pub mod model;
+pub mod probe;
 pub mod request;
 pub mod retry;
 #[cfg(test)]

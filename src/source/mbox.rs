@@ -59,7 +59,7 @@ impl Mboxes {
             };
             let content = Box::new(MessageContent { file: opened.clone(), listed, message });
             let kind = ItemKind::File { content, fingerprint: Vec::new() };
-            if sink(Event::Item(Item { meta, path, kind, facts: Facts::default() })).is_break() {
+            if sink(Event::Item(Box::new(Item { meta, path, kind, facts: Facts::default() }))).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }

@@ -75,6 +75,7 @@ impl Lab {
             command.env_remove(name);
         }
         command.env("STRONGROOM_REPO", self.repository()).env("STRONGROOM_STATE_DIR", self.state());
+        command.env("XDG_CONFIG_HOME", self.path("config"));
         command.env("STRONGROOM_PASSWORD", PASSWORD).current_dir(self.folder.path());
         command.args(args).stdin(Stdio::null());
         command
@@ -258,6 +259,32 @@ pub fn run(command: &mut Command, exit: i32) -> Output {
         panic!("{command:?} ended with {} instead of {exit}:\n{err}\n{out}", output.status);
     }
     output
+}
+
+/// Runs a command that must fail with `exit`, and returns what it said, which must have the form that docs/cli.md gives.
+#[track_caller]
+pub fn fails(command: &mut Command, exit: i32) -> String {
+    let output = run(command, exit);
+    let said = text(&output.stderr);
+    assert!(output.stdout.is_empty(), "results of a failure: {}", text(&output.stdout));
+    assert_is_error(&said);
+    said
+}
+
+#[track_caller]
+pub fn assert_is_error(said: &str) {
+    let mut lines = said.lines();
+    assert!(lines.next().is_some_and(|line| line.starts_with("Error: ")), "{said}");
+    let mut hints = 0;
+    for line in lines {
+        assert!(hints == 0, "the hint is last: {said}");
+        hints += usize::from(line.starts_with("Hint: "));
+        assert!(line.starts_with("Caused by: ") || line.starts_with("Hint: "), "{said}");
+    }
+    // What a Rust type or a stack trace looks like.
+    for trace in ["panicked", "RUST_BACKTRACE", "::", "Some(", "Err(", "Error {", " { ", "Os {"] {
+        assert!(!said.contains(trace), "`{trace}` in: {said}");
+    }
 }
 
 /// Runs a tool that must succeed and must not complain, and returns what it wrote.

@@ -107,6 +107,11 @@ impl GraphError {
         }))
     }
 
+    /// Makes the error of an answer that makes no sense.
+    pub fn malformed(label: &'static str) -> Self {
+        Self::new(ErrorKind::Malformed, label)
+    }
+
     /// Adds our own words, which stand in the text.
     pub(crate) fn explained(mut self, explanation: String) -> Self {
         self.0.explanation = Some(explanation);

@@ -65,6 +65,20 @@ fn write_names(dir: &Path) -> Result<()> {
             write_named(&dir.join("byte at the end"), &[b'a', byte], byte)?;
         }
     }
+    for (number, name) in names().iter().enumerate() {
+        write_named(&dir.join("odd"), name.as_bytes(), number as u8)?;
+        let folder = dir.join("odd folders").join(name);
+        fs::create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
+        write_named(&folder, b"inside", number as u8)?;
+    }
+    write_named(&dir.join("odd"), &[0xff; 255], 255)?;
+    write_named(&dir.join("odd"), b"half a character \xc3", 0xc3)?;
+    write_named(&dir.join("odd"), b"overlong \xc0\xaf slash", 0xc0)?;
+    write_named(&dir.join("odd"), b"surrogate \xed\xa0\x80", 0xed)
+}
+
+/// Returns names of files and folders that programs stumble over; each is allowed on Linux, and UTF-8.
+pub fn names() -> Vec<String> {
     let long_ascii = "l".repeat(255);
     let long_emoji = format!("{}end", "🦀".repeat(63));
     let names = [
@@ -119,16 +133,7 @@ fn write_names(dir: &Path) -> Result<()> {
         ".nomedia",
         ".git",
     ];
-    for (number, name) in names.iter().enumerate() {
-        write_named(&dir.join("odd"), name.as_bytes(), number as u8)?;
-        let folder = dir.join("odd folders").join(name);
-        fs::create_dir_all(&folder).with_context(|| format!("could not create {}", folder.display()))?;
-        write_named(&folder, b"inside", number as u8)?;
-    }
-    write_named(&dir.join("odd"), &[0xff; 255], 255)?;
-    write_named(&dir.join("odd"), b"half a character \xc3", 0xc3)?;
-    write_named(&dir.join("odd"), b"overlong \xc0\xaf slash", 0xc0)?;
-    write_named(&dir.join("odd"), b"surrogate \xed\xa0\x80", 0xed)
+    names.map(str::to_owned).to_vec()
 }
 
 fn write_named(dir: &Path, name: &[u8], content: u8) -> Result<()> {
@@ -263,8 +268,15 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
     set.with_context(|| format!("could not set the mode of {}", path.display()))
 }
 
-/// Messages that break parsers, or that a splitter by structure could fail to put together again.
 fn write_mails(dir: &Path) -> Result<()> {
+    for (name, mail) in mails() {
+        files::write(&dir.join(format!("{name}.eml")), &mail, UNIX)?;
+    }
+    Ok(())
+}
+
+/// Returns messages that break parsers, or that a splitter by structure could fail to put together again, by name.
+pub fn mails() -> Vec<(&'static str, Vec<u8>)> {
     let head = "From: Alice <alice@contoso.com>\r\nTo: bob@contoso.com\r\nSubject: Test\r\nMIME-Version: 1.0\r\n";
     let multipart = format!("{head}Content-Type: multipart/mixed; boundary=\"b\"\r\n\r\n");
     let attachment =
@@ -282,7 +294,7 @@ fn write_mails(dir: &Path) -> Result<()> {
     let deeply_nested = (0..40).fold(one(&regular), |inner, _| {
         format!("{multipart}--b\r\nContent-Type: message/rfc822\r\n\r\n{inner}\r\n--b--\r\n")
     });
-    let mails: Vec<(&str, Vec<u8>)> = vec![
+    vec![
         ("regular", one(&regular).into()),
         ("bare LF", one(&regular).replace("\r\n", "\n").into()),
         ("bare CR", one(&regular).replace("\r\n", "\r").into()),
@@ -339,9 +351,5 @@ fn write_mails(dir: &Path) -> Result<()> {
                 .into(),
         ),
         ("base64 as the whole body", format!("{head}Content-Transfer-Encoding: BASE64\r\n\r\n{regular}\r\n").into()),
-    ];
-    for (name, mail) in mails {
-        files::write(&dir.join(format!("{name}.eml")), &mail, UNIX)?;
-    }
-    Ok(())
+    ]
 }

@@ -192,7 +192,9 @@ where
 
 fn request(version: &str, outer: &HeaderMap, step: &Step) -> Result<Request, BadBatch> {
     if step.url.contains("://") {
-        return Err(BadBatch(format!("The URL '{}' is not relative.", step.url)));
+        // The service takes an absolute URL for a path whose first segment is the scheme.
+        let scheme = step.url.split('/').next().unwrap_or_default();
+        return Err(BadBatch(format!("Resource not found for the segment '{scheme}'.")));
     }
     let url = format!("{version}/{}", step.url.trim_start_matches('/'));
     let url = percent_encoding::utf8_percent_encode(&url, NOT_IN_URLS).to_string();

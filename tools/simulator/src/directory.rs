@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::odata::{Select, token};
+use crate::odata::{Query, Select, token};
 use crate::server::{Answer, ApiError, Call, collection, json_answer};
 use crate::tenant::id::Named;
 use crate::tenant::{Kind, Mailbox, User};
@@ -140,6 +140,38 @@ fn list(call: &Call, users: &[std::sync::Arc<User>], path: &str) -> Answer {
         annotations.push(("@odata.nextLink", json!(call.link(path, &query))));
     }
     Ok(collection(call.context("users"), rows, annotations))
+}
+
+/// How far a client knows the directory.
+#[derive(Serialize, Deserialize)]
+struct DeltaToken {
+    change: u64,
+    select: String,
+}
+
+/// `GET /users/delta`: all in one page, then those that changed since
+pub fn users_delta(call: &Call) -> Answer {
+    let token = call.query.get("$deltatoken").or_else(|| call.query.get("$skiptoken"));
+    let known = match token {
+        Some(text) => token::open::<DeltaToken>(text).ok_or_else(bad_skip_token)?,
+        None => DeltaToken { change: 0, select: call.query.get("$select").unwrap_or_default().to_owned() },
+    };
+    let select = Select::parse(Some(&known.select));
+    let users = call.state.tenant.all_users();
+    let latest = users.iter().map(|user| user.change()).max().unwrap_or(0);
+    let changed = users.iter().filter(|user| user.change() > known.change);
+    let rows = changed.filter(|user| known.change > 0 || !user.is_deleted()).map(|user| match user.is_deleted() {
+        true => json!({"id": user.id, "@removed": {"reason": "changed"}}),
+        false => {
+            let mut row = shown(user_json(user), &select);
+            row["id"] = json!(user.id);
+            row
+        }
+    });
+    let mut query = Query::default();
+    query.set("$deltatoken", Some(token::seal(&DeltaToken { change: latest, select: known.select.clone() })));
+    let link = call.link("users/delta", &query);
+    Ok(collection(call.context("users"), rows.collect(), vec![("@odata.deltaLink", json!(link))]))
 }
 
 fn bad_skip_token() -> ApiError {
@@ -304,7 +336,7 @@ fn settings_json(call: &Call, user: &User, mailbox: &Mailbox) -> Value {
     };
     let archive = mailbox.well_known("archive").map(|key| Named::Folder(key).encode(&mailbox.guid));
     let never = |hour: u32| json!({"dateTime": format!("2026-03-14T{hour:02}:00:00.0000000"), "timeZone": "UTC"});
-    json!({
+    let mut settings = json!({
         "archiveFolder": archive,
         "timeZone": locale.time_zone(),
         "delegateMeetingMessageDeliveryOptions": "sendToDelegateOnly",
@@ -320,5 +352,32 @@ fn settings_json(call: &Call, user: &User, mailbox: &Mailbox) -> Value {
             "startTime": "08:00:00.0000000", "endTime": "17:00:00.0000000", "timeZone": {"name": locale.time_zone()},
         },
         "userPurpose": purpose,
-    })
+    });
+    let object = settings.as_object_mut().expect("an object was just made");
+    object.extend(mailbox.settings.iter().map(|(name, value)| (name.clone(), value.clone())));
+    settings
+}
+
+/// `PATCH /users/{u}/mailboxSettings`
+pub fn update_mailbox_settings(call: &Call) -> Answer {
+    let user = call.user()?;
+    let changes: serde_json::Map<String, Value> = call.json()?;
+    let settings = call.with_mailbox(|mailbox| {
+        let known = settings_json(call, &user, mailbox);
+        for (name, value) in changes {
+            // What a mailbox is for is read-only, and so is which folder is the archive.
+            let writable = known.get(&name).is_some() && name != "userPurpose" && name != "archiveFolder";
+            match writable || name.starts_with('@') {
+                true => drop(mailbox.settings.insert(name, value)),
+                false => {
+                    return Err(ApiError::bad_request(
+                        "ErrorInvalidPropertySet",
+                        format!("The property '{name}' cannot be set."),
+                    ));
+                }
+            }
+        }
+        Ok(settings_json(call, &user, mailbox))
+    })?;
+    Ok(json_answer(StatusCode::OK, &settings))
 }

@@ -7,14 +7,19 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::json;
 use strongroom_corpora::date::DAY;
 use strongroom_corpora::documents::Kind as Document;
+use strongroom_corpora::hostile;
 use strongroom_corpora::mail::{self, Attachment, Message, Person};
 use strongroom_corpora::office;
 use strongroom_corpora::rng::Rng;
 use strongroom_corpora::words::Vocabulary;
 
-use crate::tenant::{Arrival, Content, Extra, FlagStatus, Flags, Kind, Locale, Mailbox, Tenant, UserSpec};
+use crate::tenant::id::FolderKey;
+use crate::tenant::{
+    Arrival, Content, Extra, FlagStatus, Flags, Folder, Kind, Locale, Mailbox, Search, Tenant, UserSpec,
+};
 
 /// What a tenant holds at the start.
 #[derive(Clone, Debug)]
@@ -27,13 +32,15 @@ pub struct Organisation {
     pub messages: usize,
     /// Whether there is also one user of every other kind.
     pub every_kind: bool,
+    /// Whether there is also somebody whose folders and messages have names and bytes that hurt.
+    pub hurting: bool,
     /// A folder of `.eml` files, shared out among the mailboxes instead of generated messages.
     pub corpus: Option<PathBuf>,
 }
 
 impl Default for Organisation {
     fn default() -> Self {
-        Self { seed: 1, users: 3, messages: 50, every_kind: false, corpus: None }
+        Self { seed: 1, users: 3, messages: 50, every_kind: false, hurting: false, corpus: None }
     }
 }
 
@@ -145,6 +152,58 @@ pub fn populate(tenant: &Tenant, organisation: &Organisation) {
     if organisation.every_kind {
         add_every_kind(tenant, organisation);
     }
+    if organisation.hurting {
+        add_hurting(tenant);
+    }
+}
+
+/// Names that no file system takes as they are, beside those of [`hostile::names`].
+const FOLDER_NAMES: [&str; 9] =
+    ["a/b", "/", ".", "..", "../../etc", "\u{1}control\u{1f}", "nul\u{0}inside", "README", "  "];
+
+/// Adds a mailbox whose folders and messages have names and bytes that hurt.
+fn add_hurting(tenant: &Tenant) {
+    let user = tenant.add_user(UserSpec {
+        principal_name: "hurt".to_owned(),
+        display_name: "Names/and\\bytes: that \u{202e}hurt\u{7}".to_owned(),
+        kind: Kind::Licensed,
+        locale: Locale::English,
+    });
+    let filled = tenant.with_mailbox(&user, |mailbox| {
+        let top = mailbox.well_known("msgfolderroot").expect("every mailbox has it");
+        let odd = mailbox.insert_folder(Folder::new("Odd names", Some(top)));
+        let names = hostile::names().into_iter().chain(FOLDER_NAMES.map(str::to_owned));
+        for name in names {
+            let folder = mailbox.insert_folder(Folder::new(&name, Some(odd)));
+            put(mailbox, folder, format!("Subject: {}\r\n\r\nIn a folder.\r\n", name.escape_default()).into_bytes());
+        }
+        let mut deep = mailbox.insert_folder(Folder::new("Deep", Some(top)));
+        for level in 0..60 {
+            deep = mailbox.insert_folder(Folder::new(&format!("Level {level}"), Some(deep)));
+        }
+        put(mailbox, deep, b"Subject: Deep\r\n\r\nHow far down.\r\n".to_vec());
+        let bytes = mailbox.insert_folder(Folder::new("Odd bytes", Some(top)));
+        for (_, mime) in hostile::mails() {
+            put(mailbox, bytes, mime);
+        }
+        // Twins to the byte, as migrations leave them.
+        for _ in 0..2 {
+            put(mailbox, bytes, b"Message-ID: <twin@contoso.com>\r\nSubject: Twin\r\n\r\nTwice.\r\n".to_vec());
+        }
+    });
+    filled.expect("the user was just added, with a mailbox");
+}
+
+fn put(mailbox: &mut Mailbox, folder: FolderKey, mime: Vec<u8>) {
+    let arrival = Arrival {
+        folder,
+        content: Content::Mime(Arc::new(mime)),
+        flags: Flags::default(),
+        received: office::BEGIN,
+        created: office::BEGIN,
+        extra: None,
+    };
+    mailbox.add_message(arrival).expect("the folder was just made");
 }
 
 fn add_every_kind(tenant: &Tenant, organisation: &Organisation) {
@@ -189,17 +248,24 @@ fn fill(tenant: &Tenant, mailbox: &mut Mailbox, organisation: &Organisation, use
         own.push(mailbox.add_folder(projects, name, false).expect("a new name"));
     }
     own.push(mailbox.add_folder(inbox, "Newsletters", false).expect("a new name"));
+    let search = Search { filter: "contains(subject, 'RE:')".to_owned(), nested: true, sources: vec![inbox] };
+    mailbox.add_search_folder(top, "Answers", search).expect("a new name");
     let places = [
         (inbox, 45),
         (known(mailbox, "sentitems"), 20),
         (known(mailbox, "archive"), 8),
         (known(mailbox, "deleteditems"), 5),
         (known(mailbox, "junkemail"), 1),
+        (known(mailbox, "recoverableitemsdeletions"), 1),
         (known(mailbox, "drafts"), 1),
     ];
     mailbox.categories = [("Red category", "preset0"), ("Project Falcon", "preset7")]
         .map(|(name, colour)| (name.to_owned(), colour.to_owned()))
         .to_vec();
+    mailbox.rules = vec![json!({
+        "id": "AQAAA0000001=", "displayName": "Newsletters", "sequence": 1, "isEnabled": true, "hasError": false,
+        "isReadOnly": false, "conditions": {"senderContains": ["newsletter"]}, "actions": {"stopProcessingRules": true},
+    })];
     mailbox.reserve(inbox, organisation.messages);
     let files = tenant.library().corpus_len();
     let share = files.div_ceil(organisation.users.max(1));

@@ -107,6 +107,12 @@ pub struct Switches {
     pub removed_in_first_round: bool,
     /// The first page of a round of a delta is empty and has a link to the next.
     pub empty_pages: bool,
+    /// A deleted message goes to the recoverable items at once, and not to Deleted Items first.
+    pub deletes_go_to_recoverable_items: bool,
+    /// Attaching to a message that was just created answers 404 once.
+    pub new_messages_lag: bool,
+    /// Listing attachments with their contents answers 504 if these are together longer than this.
+    pub attachment_list_bytes_max: Option<u64>,
     /// Every export of an item has other bytes.
     pub unstable_exports: bool,
     /// Import and export are not there, as in the clouds of governments.

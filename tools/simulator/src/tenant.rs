@@ -18,6 +18,7 @@ pub use mailbox::{Arrival, Extended, FolderEvent, Mailbox, MailboxError, ROOT, m
 pub use message::{Content, Extra, FlagStatus, Flags, Record, Unreadable};
 pub use user::{Kind, User, UserSpec};
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,10 +39,20 @@ pub struct Tenant {
     /// Name of the organisation.
     pub display_name: String,
     seed: u64,
-    users: RwLock<Vec<Arc<User>>>,
+    directory: RwLock<Directory>,
     switches: RwLock<Switches>,
     library: Library,
     renderings: AtomicU64,
+}
+
+/// Everybody, and by what names they are found.
+#[derive(Debug, Default)]
+struct Directory {
+    users: Vec<Arc<User>>,
+    /// By id and by user principal name in lower case.
+    by_name: HashMap<String, Arc<User>>,
+    /// Number of the latest change of a user.
+    change: u64,
 }
 
 impl Tenant {
@@ -56,7 +67,7 @@ impl Tenant {
             domain: "contoso.com".to_owned(),
             display_name: "Contoso".to_owned(),
             seed: organisation.seed,
-            users: RwLock::new(Vec::new()),
+            directory: RwLock::default(),
             switches: RwLock::new(switches),
             library: Library::new(organisation)?,
             renderings: AtomicU64::new(0),
@@ -92,21 +103,19 @@ impl Tenant {
 
     /// Returns everybody, those who were deleted included.
     pub fn all_users(&self) -> Vec<Arc<User>> {
-        self.users.read().clone()
+        self.directory.read().users.clone()
     }
 
     /// Returns everybody whom the directory lists.
     pub fn users(&self) -> Vec<Arc<User>> {
-        self.users.read().iter().filter(|user| !user.is_deleted()).cloned().collect()
+        self.directory.read().users.iter().filter(|user| !user.is_deleted()).cloned().collect()
     }
 
-    /// Returns the user of this id or user principal name; names in any case.
+    /// Returns the user of this id or user principal name, in any case.
     pub fn user(&self, id_or_name: &str) -> Option<Arc<User>> {
-        let users = self.users.read();
-        let found = users.iter().find(|user| {
-            !user.is_deleted() && (user.id == id_or_name || user.principal_name().eq_ignore_ascii_case(id_or_name))
-        });
-        found.cloned()
+        let directory = self.directory.read();
+        let found = directory.by_name.get(id_or_name).or_else(|| directory.by_name.get(&id_or_name.to_lowercase()));
+        found.filter(|user| !user.is_deleted()).cloned()
     }
 
     /// Returns the MIME bytes of a message: what `$value` gives.

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use strongroom_corpora::rng::Rng;
 
+use crate::tenant::id::MessageKey;
+
 pub use http::{create_session, router};
 
 /// Smaller attachments are refused: they go up in one request.
@@ -57,8 +59,8 @@ pub struct Session {
 pub struct Target {
     /// Id of the user.
     pub user: String,
-    /// Immutable id of the message.
-    pub message: String,
+    /// The message.
+    pub message: MessageKey,
 }
 
 /// What a range led to.
@@ -243,7 +245,7 @@ mod tests {
     }
 
     fn target() -> Target {
-        Target { user: "u".into(), message: "m".into() }
+        Target { user: "u".into(), message: MessageKey(1) }
     }
 
     fn open() -> (Uploads, String) {

@@ -57,6 +57,8 @@ pub struct Facts {
     pub extended: BTreeMap<String, Value>,
     /// Message class, if it is not that of a plain message.
     pub class: Option<String>,
+    /// Importance, if it is another than the MIME says.
+    pub importance: Option<String>,
 }
 
 /// The bytes are no stream of ours, or not all of it.

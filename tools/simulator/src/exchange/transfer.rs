@@ -20,6 +20,7 @@ use super::{Facts, Item, from_here};
 use crate::clock;
 use crate::mail::folders;
 use crate::mail::json::View;
+use crate::mime::Importance;
 use crate::server::{Answer, ApiError, Call, State, json_answer};
 use crate::tenant::id::IdFormat;
 use crate::tenant::{Arrival, Content, Extra, FlagStatus, Flags, Mailbox, Record, Tenant, Unreadable};
@@ -142,6 +143,7 @@ fn item(tenant: &Tenant, view: &View) -> Item {
         categories: extra.categories,
         extended: extra.extended,
         class: extra.class,
+        importance: extra.importance.map(|importance| importance.name().to_owned()),
     };
     Item { facts, mime: tenant.mime(&view.guid, view.key, record).to_vec() }
 }
@@ -279,6 +281,7 @@ fn state_of(facts: &Facts) -> (Flags, Extra) {
         flag: facts.flag_dates.clone(),
         extended: facts.extended.clone(),
         class: facts.class.clone(),
+        importance: facts.importance.as_deref().and_then(Importance::from_name),
         unreadable: None,
     };
     (flags, extra)

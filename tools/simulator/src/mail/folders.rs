@@ -1,13 +1,15 @@
 //! Mail folders.
 
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use axum::response::IntoResponse;
+use serde_json::{Map, Value, json};
 
 use super::extended;
+use super::write::{copy_message, destination};
 use crate::odata::{Query, Select};
 use crate::server::{Answer, ApiError, Call, Version, collection, json_answer};
 use crate::tenant::id::FolderKey;
-use crate::tenant::{Mailbox, UNNAMED};
+use crate::tenant::{Folder, Mailbox, MailboxError, Search, UNNAMED};
 
 const PAGE: usize = 10;
 const PAGE_MAX: usize = 1000;
@@ -121,13 +123,18 @@ pub fn folder_json(call: &Call, mailbox: &Mailbox, key: FolderKey, select: &Sele
     let hidden = query.is_true("includeHiddenFolders");
     let child_count =
         folder.children.iter().filter(|child| mailbox.folder(**child).is_some_and(|child| hidden || !child.hidden));
+    let shown_in = |count: fn(&Folder) -> u32| match &folder.search {
+        // What a search folder shows is counted where it lives.
+        Some(search) => search.sources.iter().filter_map(|source| mailbox.folder(*source)).map(count).sum(),
+        None => count(folder),
+    };
     let mut out = json!({
         "id": mailbox.folder_id(key),
         "displayName": folder.name,
         "parentFolderId": folder.parent.map(|parent| mailbox.folder_id(parent)),
         "childFolderCount": child_count.count(),
-        "unreadItemCount": folder.unread,
-        "totalItemCount": folder.total,
+        "unreadItemCount": shown_in(|folder| folder.unread),
+        "totalItemCount": shown_in(|folder| folder.total),
         "isHidden": folder.hidden,
     });
     let object = out.as_object_mut().expect("an object was just made");
@@ -159,4 +166,155 @@ pub fn folder_json(call: &Call, mailbox: &Mailbox, key: FolderKey, select: &Sele
         object.insert("singleValueExtendedProperties".to_owned(), json!(found));
     }
     out
+}
+
+/// What a request says of a folder.
+#[derive(Debug, Default)]
+struct FolderInput {
+    name: Option<String>,
+    hidden: Option<bool>,
+    search: Option<(String, bool, Vec<String>)>,
+    extended: Vec<(String, Value)>,
+}
+
+fn read_folder(call: &Call) -> Result<FolderInput, ApiError> {
+    let object: Map<String, Value> = call.json()?;
+    let text = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
+    let known = ["displayName", "isHidden", "filterQuery", "includeNestedFolders", "sourceFolderIds", "wellKnownName"];
+    let passed_over = ["id", "parentFolderId", "childFolderCount", "unreadItemCount", "totalItemCount", "isSupported"];
+    let unknown = object.keys().find(|name| {
+        let name = name.as_str();
+        !(known.contains(&name) || passed_over.contains(&name) || name.contains('@') || name == EXTENDED)
+    });
+    if let Some(name) = unknown {
+        let text = format!("The property '{name}' does not exist on type 'microsoft.graph.mailFolder'.");
+        return Err(ApiError::bad_request("UnableToDeserializePostBody", text));
+    }
+    let is_search = text("@odata.type").is_some_and(|kind| kind.to_ascii_lowercase().ends_with("mailsearchfolder"));
+    let search = is_search.then(|| {
+        let sources = object.get("sourceFolderIds").and_then(Value::as_array).cloned().unwrap_or_default();
+        (
+            text("filterQuery").unwrap_or_default(),
+            object.get("includeNestedFolders").and_then(Value::as_bool).unwrap_or(false),
+            sources.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect(),
+        )
+    });
+    let extended = object.get(EXTENDED).and_then(Value::as_array).cloned().unwrap_or_default();
+    let extended = extended.iter().map(super::input::extended_property).collect::<Result<_, _>>()?;
+    Ok(FolderInput {
+        name: text("displayName"),
+        hidden: object.get("isHidden").and_then(Value::as_bool),
+        search,
+        extended,
+    })
+}
+
+const EXTENDED: &str = "singleValueExtendedProperties";
+
+/// `POST /users/{u}/mailFolders` and `POST /users/{u}/mailFolders/{f}/childFolders`
+pub fn create(call: &Call) -> Answer {
+    let input = read_folder(call)?;
+    let name = input.name.as_deref().unwrap_or_default();
+    if name.is_empty() {
+        return Err(ApiError::bad_request("ErrorInvalidRequest", "The display name of a folder must not be empty."));
+    }
+    let body = call.with_mailbox(|mailbox| {
+        let parent = match &call.route.folder {
+            Some(_) => resolve(call, mailbox)?,
+            None => find(mailbox, "msgfolderroot")?,
+        };
+        let key = match &input.search {
+            Some((filter, nested, sources)) => {
+                let sources = sources.iter().map(|id| find(mailbox, id)).collect::<Result<_, _>>()?;
+                let search = Search { filter: filter.clone(), nested: *nested, sources };
+                mailbox.add_search_folder(parent, name, search)?
+            }
+            None => mailbox.add_folder(parent, name, input.hidden.unwrap_or(false))?,
+        };
+        for (id, value) in &input.extended {
+            mailbox.set_folder_property(key, id.clone(), value.clone())?;
+        }
+        Ok(folder_json(call, mailbox, key, &Select::default(), &Query::default()))
+    })?;
+    with_context(call, body, StatusCode::CREATED)
+}
+
+fn with_context(call: &Call, mut body: Value, status: StatusCode) -> Answer {
+    body["@odata.context"] = json!(call.context(&format!("users('{}')/mailFolders/$entity", call.user()?.id)));
+    Ok(json_answer(status, &body))
+}
+
+/// `PATCH /users/{u}/mailFolders/{f}`: the name, and extended properties; whether it is hidden was said at creation
+pub fn update(call: &Call) -> Answer {
+    let input = read_folder(call)?;
+    let body = call.with_mailbox(|mailbox| {
+        let key = resolve(call, mailbox)?;
+        if let Some(name) = &input.name {
+            mailbox.rename_folder(key, name)?;
+        }
+        for (id, value) in &input.extended {
+            mailbox.set_folder_property(key, id.clone(), value.clone())?;
+        }
+        Ok(folder_json(call, mailbox, key, &Select::default(), &Query::default()))
+    })?;
+    with_context(call, body, StatusCode::OK)
+}
+
+/// `POST /users/{u}/mailFolders/{f}/move`
+pub fn move_to(call: &Call) -> Answer {
+    let body = call.with_mailbox(|mailbox| {
+        let (key, target) = (resolve(call, mailbox)?, destination(call, mailbox)?);
+        mailbox.move_folder(key, target)?;
+        Ok(folder_json(call, mailbox, key, &Select::default(), &Query::default()))
+    })?;
+    with_context(call, body, StatusCode::CREATED)
+}
+
+/// `POST /users/{u}/mailFolders/{f}/copy`
+pub fn copy_to(call: &Call) -> Answer {
+    let body = call.with_mailbox(|mailbox| {
+        let (key, target) = (resolve(call, mailbox)?, destination(call, mailbox)?);
+        if mailbox.lies_in(target, key) {
+            return Err(MailboxError::Refused.into());
+        }
+        let copy = copy(mailbox, key, target)?;
+        Ok(folder_json(call, mailbox, copy, &Select::default(), &Query::default()))
+    })?;
+    with_context(call, body, StatusCode::CREATED)
+}
+
+fn copy(mailbox: &mut Mailbox, key: FolderKey, target: FolderKey) -> Result<FolderKey, ApiError> {
+    let folder = mailbox.folder(key).ok_or_else(ApiError::item_not_found)?;
+    let (name, hidden, children) = (folder.name.clone(), folder.hidden, folder.children.clone());
+    let copied = mailbox.add_folder(target, &name, hidden)?;
+    for message in mailbox.listing(Some(key)).iter() {
+        copy_message(mailbox, *message, copied)?;
+    }
+    for child in children {
+        copy(mailbox, child, copied)?;
+    }
+    Ok(copied)
+}
+
+/// `DELETE /users/{u}/mailFolders/{f}`: to Deleted Items, and from there for good
+pub fn delete(call: &Call) -> Answer {
+    call.with_mailbox(|mailbox| {
+        let (key, deleted) = (resolve(call, mailbox)?, find(mailbox, "deleteditems")?);
+        if mailbox.lies_in(key, deleted) {
+            mailbox.remove_folder(key)?;
+        } else {
+            mailbox.discard_folder(key, deleted)?;
+        }
+        Ok(())
+    })?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `POST /users/{u}/mailFolders/{f}/permanentDelete`
+pub fn permanently_delete(call: &Call) -> Answer {
+    call.with_mailbox(|mailbox| {
+        let key = resolve(call, mailbox)?;
+        Ok(mailbox.remove_folder(key)?)
+    })?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -12,8 +12,8 @@ use crate::clock;
 use crate::mime::{Body, Properties, Recipient};
 use crate::odata::{Query, Select};
 use crate::server::{ApiError, Call, Version};
-use crate::tenant::id::{IdFormat, MailboxGuid, MessageKey, Named};
-use crate::tenant::{Mailbox, Record, Tenant, Unreadable, message_id};
+use crate::tenant::id::{FolderKey, IdFormat, MailboxGuid, MessageKey, Named};
+use crate::tenant::{Content, Flags, Mailbox, Record, Tenant, Unreadable, message_id};
 
 /// What the content says, as opposed to the record.
 const OF_CONTENT: [&str; 19] = [
@@ -65,6 +65,25 @@ impl View {
         }
     }
 
+    /// Returns the view of a message that lies in no mailbox.
+    pub fn of_content(content: Content, time: i64) -> Self {
+        let record = Record {
+            folder: FolderKey(0),
+            log_position: 0,
+            entered: 0,
+            moves: 0,
+            edition: 0,
+            flags: Flags { read: true, ..Flags::default() },
+            change: 0,
+            received: time,
+            created: time,
+            modified: time,
+            content,
+            extra: None,
+        };
+        Self { guid: MailboxGuid::default(), key: MessageKey(0), record, sent_item: false, said: OnceCell::new() }
+    }
+
     /// Returns its id.
     pub fn id(&self, format: IdFormat) -> String {
         message_id(&self.guid, self.key, self.record.moves, format)
@@ -86,8 +105,19 @@ impl View {
     /// What the service answers for it, each time.
     pub fn check_readable(&self) -> Result<(), ApiError> {
         match self.record.extra.as_ref().and_then(|extra| extra.unreadable) {
-            None => Ok(()),
+            Some(unreadable @ (Unreadable::CorruptData | Unreadable::InvalidRecipients)) => Err(unreadable.into()),
+            Some(Unreadable::CannotOpenFileAttachment | Unreadable::NoMime) | None => Ok(()),
+        }
+    }
+
+    /// Refuses if the message cannot be had as MIME.
+    ///
+    /// # Errors
+    /// What the service answers for it, each time.
+    pub fn check_renderable(&self) -> Result<(), ApiError> {
+        match self.record.extra.as_ref().and_then(|extra| extra.unreadable) {
             Some(unreadable) => Err(unreadable.into()),
+            None => Ok(()),
         }
     }
 }
@@ -96,7 +126,7 @@ impl From<Unreadable> for ApiError {
     fn from(unreadable: Unreadable) -> Self {
         use axum::http::StatusCode;
         match unreadable {
-            Unreadable::CorruptData => {
+            Unreadable::CorruptData | Unreadable::NoMime => {
                 let text = "Data is corrupt., Invalid global object ID: ";
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "ErrorCorruptData", text)
             }
@@ -231,7 +261,8 @@ impl Shape {
         put("sentDateTime", &|| json!(clock::iso(said.sent.unwrap_or(view.record.created))));
         // Inline attachments do not count (Graph: "message resource type").
         put("hasAttachments", &|| json!(said.attachments.iter().any(|attachment| !attachment.inline)));
-        put("importance", &|| json!(said.importance.name()));
+        let importance = view.record.extra.as_ref().and_then(|extra| extra.importance);
+        put("importance", &|| json!(importance.unwrap_or(said.importance).name()));
         put("internetMessageId", &|| json!(said.internet_message_id));
         put("conversationId", &|| json!(conversation_id(&view.guid, said.topic())));
         put("conversationIndex", &|| {

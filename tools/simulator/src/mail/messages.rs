@@ -1,5 +1,7 @@
 //! Reading messages: listings, single ones, and their bytes.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -22,17 +24,26 @@ const CHUNK: usize = 16 * 1024;
 pub fn list(call: &Call) -> Answer {
     let size = call.page_size(PAGE, PAGE_MAX)?;
     let skip = call.query.number("$skip")?.unwrap_or(0);
-    let (keys, folder) = call.with_mailbox(|mailbox| {
+    let (keys, folder, searched) = call.with_mailbox(|mailbox| {
         let folder = call.route.folder.as_ref().map(|_| folders::resolve(call, mailbox)).transpose()?;
-        let searched = folder.and_then(|folder| mailbox.folder(folder)?.search.clone());
-        let keys = match searched {
+        let search = folder.and_then(|folder| mailbox.folder(folder)?.search.clone());
+        let keys = match &search {
             // A search folder shows messages that live elsewhere.
-            Some(search) => search.sources.iter().flat_map(|source| mailbox.listing(Some(*source))).collect(),
+            Some(search) => {
+                Arc::new(search.sources.iter().flat_map(|source| mailbox.listing(Some(*source)).to_vec()).collect())
+            }
             None => mailbox.listing(folder),
         };
-        Ok((keys, folder.map(|folder| mailbox.folder_id(folder))))
+        Ok((
+            keys,
+            folder.map(|folder| mailbox.folder_id(folder)),
+            search.and_then(|search| Filter::parse(&search.filter).ok()),
+        ))
     })?;
-    let filter = call.query.filter()?;
+    let filter = match (call.query.filter()?, searched) {
+        (Some(filter), Some(searched)) => Some(Filter::And(Box::new(filter), Box::new(searched))),
+        (filter, searched) => filter.or(searched),
+    };
     let order = call.query.order_by();
     check_order(filter.as_ref(), &order)?;
     let mut shape = Shape::new(call, &call.query);
@@ -173,7 +184,7 @@ pub fn get(call: &Call) -> Answer {
 /// `GET /users/{u}/messages/{m}/$value`
 pub fn value(call: &Call) -> Answer {
     let view = view(call)?;
-    view.check_readable()?;
+    view.check_renderable()?;
     let mime = call.state.tenant.mime(&view.guid, view.key, &view.record);
     let chunks: Vec<Result<Vec<u8>, std::io::Error>> = mime.chunks(CHUNK).map(|chunk| Ok(chunk.to_vec())).collect();
     // A stream, because the service does not say how long the message is before it has rendered it.

@@ -55,8 +55,9 @@ impl Tenant {
         if !spec.principal_name.contains('@') {
             spec.principal_name = format!("{}@{}", spec.principal_name, self.domain);
         }
-        let mut users = self.users.write();
-        let mut rng = Rng::for_purpose(self.seed, &format!("user {} {}", users.len(), spec.principal_name));
+        let mut directory = self.directory.write();
+        let purpose = format!("user {} {}", directory.users.len(), spec.principal_name);
+        let mut rng = Rng::for_purpose(self.seed, &purpose);
         let id = rng.uuid();
         let guid: MailboxGuid = rng.bytes(16).try_into().expect("sixteen bytes");
         let mailbox = spec.kind.has_mailbox().then(|| {
@@ -64,7 +65,12 @@ impl Tenant {
             mailbox.moves_show_only_as_removal = self.switches().moves_show_only_as_removal;
             mailbox
         });
-        users.push(Arc::new(User::new(id.clone(), clock::BEGIN, spec, mailbox)));
+        directory.change += 1;
+        let name = spec.principal_name.to_lowercase();
+        let user = Arc::new(User::new(id.clone(), directory.change, spec, mailbox));
+        directory.by_name.insert(name, Arc::clone(&user));
+        directory.by_name.insert(id.clone(), Arc::clone(&user));
+        directory.users.push(user);
         id
     }
 
@@ -73,7 +79,24 @@ impl Tenant {
     /// # Errors
     /// [`TenantError::NoUser`].
     pub fn remove_user(&self, user: &str) -> Result<(), TenantError> {
-        self.find_user(user)?.delete();
+        let user = self.find_user(user)?;
+        let mut directory = self.directory.write();
+        directory.change += 1;
+        user.delete(directory.change);
+        Ok(())
+    }
+
+    /// Renames a user; id and mailbox stay.
+    ///
+    /// # Errors
+    /// [`TenantError::NoUser`].
+    pub fn rename_user(&self, user: &str, principal_name: &str, display_name: &str) -> Result<(), TenantError> {
+        let user = self.find_user(user)?;
+        let mut directory = self.directory.write();
+        directory.change += 1;
+        directory.by_name.remove(&user.principal_name().to_lowercase());
+        directory.by_name.insert(principal_name.to_lowercase(), Arc::clone(&user));
+        user.rename(principal_name, display_name, directory.change);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Folders: their names, their places, and for each the log that its message delta reads.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::id::{FolderKey, MessageKey};
 
@@ -32,7 +33,7 @@ pub struct Folder {
     /// What happened to its messages.
     pub log: Log,
     /// Its messages, newest first; made when a listing asks for it.
-    pub order: Option<Vec<MessageKey>>,
+    pub order: Option<Arc<Vec<MessageKey>>>,
     /// Extended properties by their canonical id.
     pub extended: BTreeMap<String, serde_json::Value>,
 }

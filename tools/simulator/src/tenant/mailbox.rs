@@ -46,6 +46,10 @@ pub struct Mailbox {
     pub generation: u64,
     /// How many delta tokens were given out.
     pub tokens: u64,
+    /// Messages so new that attaching to them fails once.
+    pub lagging: BTreeSet<MessageKey>,
+    /// Mailbox settings that were changed, as Graph shows them.
+    pub settings: BTreeMap<String, Value>,
     /// A move shows as a removal in the source folder, and nowhere else, to those who follow deltas.
     pub moves_show_only_as_removal: bool,
     folders: Vec<Option<Folder>>,
@@ -53,6 +57,8 @@ pub struct Mailbox {
     live: usize,
     folder_log: Vec<FolderEvent>,
     change: u64,
+    /// Every message, newest first, as of a change.
+    order: Option<(u64, Arc<Vec<MessageKey>>)>,
 }
 
 /// An event of the mailbox's log of folders.
@@ -91,6 +97,9 @@ impl Mailbox {
             rules: Vec::new(),
             generation: 1,
             tokens: 0,
+            lagging: BTreeSet::new(),
+            settings: BTreeMap::new(),
+            order: None,
             moves_show_only_as_removal: false,
             folders: vec![Some(Folder { well_known: Some("root"), ..Folder::new("Root", None) })],
             messages: Vec::new(),
@@ -294,6 +303,24 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Moves a folder into another as [`Self::move_folder`] does, under a new name if its own is taken there.
+    ///
+    /// # Errors
+    /// [`MailboxError::Refused`] for well-known folders and for moves into itself.
+    pub fn discard_folder(&mut self, key: FolderKey, target: FolderKey) -> Result<(), MailboxError> {
+        let name = self.folder(key).ok_or(MailboxError::NotFound)?.name.clone();
+        for number in 1.. {
+            match self.move_folder(key, target) {
+                Err(MailboxError::FolderExists) => {
+                    let folder = self.folder_mut(key).ok_or(MailboxError::NotFound)?;
+                    folder.name = format!("{name}{number}");
+                }
+                result => return result,
+            }
+        }
+        unreachable!("some number is free")
+    }
+
     /// Removes a folder with all in it, for good.
     ///
     /// # Errors
@@ -483,26 +510,34 @@ impl Mailbox {
     }
 
     /// Returns the messages of a folder, or of the whole mailbox, newest first.
-    pub fn listing(&mut self, folder: Option<FolderKey>) -> Vec<MessageKey> {
-        let Some(folder) = folder else {
-            let mut keys: Vec<MessageKey> = self.messages().map(|(key, _)| key).collect();
-            self.sort_newest_first(&mut keys);
-            return keys;
+    pub fn listing(&mut self, folder: Option<FolderKey>) -> Arc<Vec<MessageKey>> {
+        let known = match folder {
+            Some(folder) => self.folder(folder).and_then(|folder| folder.order.clone()),
+            None => self.order.clone().filter(|(change, _)| *change == self.change).map(|(_, order)| order),
         };
-        if let Some(order) = self.folder(folder).and_then(|folder| folder.order.clone()) {
+        if let Some(order) = known {
             return order;
         }
+        let inside = |record: &Record| folder.is_none_or(|folder| record.folder == folder);
         let mut keys: Vec<MessageKey> =
-            self.messages().filter(|(_, record)| record.folder == folder).map(|(key, _)| key).collect();
+            self.messages().filter(|(_, record)| inside(record)).map(|(key, _)| key).collect();
         self.sort_newest_first(&mut keys);
-        if let Some(folder) = self.folder_mut(folder) {
-            folder.order = Some(keys.clone());
+        let keys = Arc::new(keys);
+        match folder {
+            Some(folder) => {
+                if let Some(folder) = self.folder_mut(folder) {
+                    folder.order = Some(Arc::clone(&keys));
+                }
+            }
+            None => self.order = Some((self.change, Arc::clone(&keys))),
         }
         keys
     }
 
     fn sort_newest_first(&self, keys: &mut [MessageKey]) {
-        keys.sort_by_key(|key| (std::cmp::Reverse(self.message(*key).map_or(0, |record| record.received)), *key));
+        keys.sort_unstable_by_key(|key| {
+            (std::cmp::Reverse(self.message(*key).map_or(0, |record| record.received)), *key)
+        });
     }
 
     /// Returns the extended properties and other rare state of a message, to be changed.

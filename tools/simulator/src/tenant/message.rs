@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::id::FolderKey;
-use crate::mime::Properties;
+use crate::mime::{Importance, Properties};
 
 /// What is kept of a message. A million of these is what a large mailbox costs, so it stays under 100 bytes.
 #[derive(Clone, Debug)]
@@ -106,6 +106,8 @@ pub struct Extra {
     pub extended: BTreeMap<String, Value>,
     /// Class, if it is not `IPF.Note`'s `IPM.Note`.
     pub class: Option<String>,
+    /// Importance, if it was changed since the content came.
+    pub importance: Option<Importance>,
     /// Why it cannot be read, ever.
     pub unreadable: Option<Unreadable>,
 }
@@ -114,12 +116,14 @@ pub struct Extra {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Unreadable {
-    /// 500 `ErrorCorruptData`.
+    /// 500 `ErrorCorruptData`, whatever is asked of it.
     CorruptData,
-    /// 400 `ErrorInvalidRecipients`.
+    /// 400 `ErrorInvalidRecipients`, whatever is asked of it.
     InvalidRecipients,
-    /// 400 `ErrorCannotOpenFileAttachment`.
+    /// 400 `ErrorCannotOpenFileAttachment` for its MIME and for what is attached; its properties can be read.
     CannotOpenFileAttachment,
+    /// 500 `ErrorCorruptData` for its MIME; its properties and what is attached can be read.
+    NoMime,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::locale::Locale;
 use super::mailbox::Mailbox;
+use crate::clock;
 
 /// What kind of user somebody is; it decides what the directory says and whether there is a mailbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -106,14 +107,22 @@ struct Names {
     principal: String,
     display: String,
     deleted: bool,
+    change: u64,
 }
 
 impl User {
-    pub(super) fn new(id: String, created: i64, spec: UserSpec, mailbox: Option<Mailbox>) -> Self {
+    pub(super) fn new(id: String, change: u64, spec: UserSpec, mailbox: Option<Mailbox>) -> Self {
         let display = if spec.display_name.is_empty() { spec.principal_name.clone() } else { spec.display_name };
         let deleted = spec.kind == Kind::SoftDeleted;
-        let names = RwLock::new(Names { principal: spec.principal_name, display, deleted });
-        Self { id, created, kind: spec.kind, names, mailbox: mailbox.map(Mutex::new), probes: AtomicU64::new(0) }
+        let names = RwLock::new(Names { principal: spec.principal_name, display, deleted, change });
+        Self {
+            id,
+            created: clock::BEGIN,
+            kind: spec.kind,
+            names,
+            mailbox: mailbox.map(Mutex::new),
+            probes: AtomicU64::new(0),
+        }
     }
 
     /// Returns the user principal name.
@@ -126,11 +135,16 @@ impl User {
         self.names.read().display.clone()
     }
 
-    /// Renames the user; id and mailbox stay.
-    pub fn rename(&self, principal: &str, display: &str) {
+    /// Returns the number of the directory's change that touched the user last.
+    pub fn change(&self) -> u64 {
+        self.names.read().change
+    }
+
+    pub(super) fn rename(&self, principal: &str, display: &str, change: u64) {
         let mut names = self.names.write();
         principal.clone_into(&mut names.principal);
         display.clone_into(&mut names.display);
+        names.change = change;
     }
 
     /// Returns whether the account was deleted.
@@ -138,8 +152,10 @@ impl User {
         self.names.read().deleted
     }
 
-    pub(super) fn delete(&self) {
-        self.names.write().deleted = true;
+    pub(super) fn delete(&self, change: u64) {
+        let mut names = self.names.write();
+        names.deleted = true;
+        names.change = change;
     }
 
     /// Returns the mailbox, to be locked for a moment.

@@ -13,11 +13,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{AttachmentItem, Progress, Target, UploadError};
-use crate::mail::messages;
+use crate::mail::{attachments, messages};
 use crate::mime::{Attachment, Payload};
 use crate::server::{Answer, ApiError, BODY_BYTES_MAX, Call, State, json_answer};
-use crate::tenant::id::{IdFormat, Named};
-use crate::tenant::{Content, message_id};
+use crate::tenant::id::IdFormat;
+use crate::tenant::message_id;
 
 #[derive(Deserialize)]
 struct CreateRequest {
@@ -40,11 +40,11 @@ impl From<UploadError> for ApiError {
 pub fn create_session(call: &Call) -> Answer {
     let request: CreateRequest = call.json()?;
     let user = call.user()?;
-    let message = call.with_mailbox(|mailbox| {
+    let (key, message) = call.with_mailbox(|mailbox| {
         let key = messages::resolve(call, mailbox)?;
-        Ok(message_id(&mailbox.guid, key, 0, IdFormat::Immutable))
+        Ok((key, message_id(&mailbox.guid, key, 0, IdFormat::Immutable)))
     })?;
-    let target = Target { user: user.id.clone(), message: message.clone() };
+    let target = Target { user: user.id.clone(), message: key };
     let session = call.state.uploads.create(target, request.item, Timestamp::now())?;
     let upload_url = format!(
         "{}/outlook.office.com/api/g{}/users('{}')/messages('{message}')/AttachmentSessions('{}')?authtoken={}",
@@ -115,10 +115,13 @@ fn put(state: &State, token: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
     match state.uploads.put(token, range, body, Timestamp::now())? {
         Progress::Next { from, expires } => Ok(progress((from, expires))),
         Progress::Complete { target, item, bytes } => {
+            let message = state.tenant.with_mailbox(&target.user, |mailbox| {
+                message_id(&mailbox.guid, target.message, 0, IdFormat::Immutable)
+            })?;
             let id = attach(state, &target, item, bytes)?;
             let location = format!(
-                "https://outlook.office.com/api/v2.0/Users('{}')/Messages('{}')/Attachments('{id}')",
-                target.user, target.message
+                "https://outlook.office.com/api/v2.0/Users('{}')/Messages('{message}')/Attachments('{id}')",
+                target.user
             );
             Ok((StatusCode::CREATED, [(header::LOCATION, location)]).into_response())
         }
@@ -133,29 +136,15 @@ fn progress((from, expires): (u64, Timestamp)) -> axum::response::Response {
 
 /// Adds an attachment to a message and returns its id.
 fn attach(state: &State, target: &Target, item: AttachmentItem, bytes: Vec<u8>) -> Result<String, ApiError> {
-    let tenant = &state.tenant;
-    let record = tenant.with_mailbox(&target.user, |mailbox| {
-        let key = mailbox.resolve_message(&target.message)?;
-        Some((key, mailbox.message(key)?.clone()))
-    })?;
-    let (key, record) = record.ok_or_else(ApiError::item_not_found)?;
-    let mut said = (*tenant.properties(&record)).clone();
-    let number = said.attachments.iter().map(|attachment| attachment.number + 1).max().unwrap_or(0);
-    said.attachments.push(Attachment {
-        number,
+    let attachment = Attachment {
+        number: 0,
         name: item.name,
         content_type: item.content_type.unwrap_or_else(|| "application/octet-stream".to_owned()),
         inline: item.is_inline,
         content_id: item.content_id,
         content_location: None,
         payload: Payload::File(Arc::new(bytes)),
-    });
-    tenant.with_mailbox(&target.user, |mailbox| {
-        mailbox.change_message(key, crate::clock::now(), |record| {
-            record.content = Content::Properties(Arc::new(said));
-        })?;
-        let edition = mailbox.message(key).map_or(0, |record| record.edition);
-        let named = Named::Attachment { message: key, moves: None, edition, number };
-        Ok(named.encode(&mailbox.guid))
-    })?
+    };
+    let number = attachments::attach(&state.tenant, &target.user, target.message, attachment)?;
+    Ok(attachments::ids(&state.tenant, &target.user, target.message, number)?.0)
 }

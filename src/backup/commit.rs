@@ -1,0 +1,110 @@
+//! The last step of every backup: the summary, and the snapshot that commits.
+
+use super::{BackupError, BackupOptions};
+use crate::compare::{Difference, compare};
+use crate::entry::{Directory, Entry, EntryKind, Timestamp};
+use crate::id::SnapshotId;
+use crate::local::LocalState;
+use crate::reader::{ReadError, Reader};
+use crate::repository::Repository;
+use crate::snapshot::{FAILURES_KEPT_MAX, Failure, Snapshot, Summary};
+use crate::store::{Store, Stored};
+use crate::tree::{self, NodeSource};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+/// What a run has made, stored and durable, of which a snapshot can be committed.
+pub(super) struct Made<'a> {
+    pub started: Timestamp,
+    pub snapshots: Vec<(SnapshotId, Snapshot)>,
+    pub previous: Option<Snapshot>,
+    pub root: Entry,
+    pub failed: u64,
+    pub failures: &'a [Failure],
+    pub source_state: BTreeMap<String, Vec<u8>>,
+    pub stored: Stored,
+}
+
+/// Commits a snapshot, and returns once it is durable.
+pub(super) fn commit(
+    repository: &Arc<Repository>,
+    local: &LocalState,
+    reader: &Reader,
+    options: &BackupOptions,
+    made: Made<'_>,
+) -> Result<(SnapshotId, Snapshot), BackupError> {
+    let Made { started, snapshots, previous, mut root, failed, failures, source_state, stored } = made;
+    let EntryKind::Directory(dir) = &mut root.kind else { unreachable!("made of a directory") };
+    dir.root.hint = Some(Store::location(local, dir.root.id.into())?);
+    let mut summary = match summarise(reader, previous.as_ref().map(Snapshot::directory), dir) {
+        // The snapshot before is damaged: the new one is whole all the same, and everything in it counts as new.
+        Err(error) if error.is_damage() && reader.node(&dir.root).is_ok() => {
+            tracing::warn!(%error, "the snapshot before cannot be compared with");
+            summarise(reader, None, dir)?
+        }
+        summary => summary?,
+    };
+    summary.failed = failed;
+    summary.added_bytes = stored.added_bytes;
+    summary.stored_bytes = stored.stored_bytes;
+
+    let named: HashSet<_> = snapshots.iter().flat_map(|(_, snapshot)| &snapshot.parents).collect();
+    let parents = snapshots.iter().map(|(id, _)| *id).filter(|id| !named.contains(id)).collect();
+    let keys = repository.key_ids()?;
+    let snapshot = Snapshot {
+        started,
+        finished: now(),
+        set: options.set.clone(),
+        host: options.host.clone(),
+        root,
+        parents,
+        keys,
+        summary,
+        failures: failures.iter().take(FAILURES_KEPT_MAX).cloned().collect(),
+        source_state,
+        program: format!("strongroom {}", env!("CARGO_PKG_VERSION")),
+    };
+    let id = repository.save_snapshot(&snapshot)?;
+    let seen = snapshots.iter().map(|(id, _)| *id).chain([id]);
+    // The snapshot stands, whatever becomes of what this machine remembers of it.
+    let remembered = local.remember(seen, snapshot.keys.iter().copied()).and_then(|()| local.mark_whole(id));
+    if let Err(error) = remembered.and_then(|()| local.flush()) {
+        tracing::warn!(%error, "the local state could not be written");
+    }
+    Ok((id, snapshot))
+}
+
+/// Returns whether everything under `entry` is stored.
+pub(super) fn is_whole(entry: &Entry, store: &Store, reader: &Reader) -> bool {
+    let contents = entry.content().into_iter().chain(&entry.payload).chain(entry.contents.iter().map(|(_, c)| c));
+    if !contents.flat_map(|content| &content.segments).all(|part| store.has_segment(part).unwrap_or(false)) {
+        return false;
+    }
+    let Some(dir) = entry.directory() else { return true };
+    store.has_node(dir.root.id).unwrap_or(false)
+        && tree::Entries::new(reader, dir).is_ok_and(|mut entries| {
+            entries.all(|found| found.is_ok_and(|found| is_whole(found.entry(), store, reader)))
+        })
+}
+
+/// Counts what differs from the snapshot before, walking only that.
+fn summarise(reader: &Reader, previous: Option<&Directory>, now: &Directory) -> Result<Summary, ReadError> {
+    let mut summary = Summary { source_bytes: now.sums.bytes, ..Summary::default() };
+    let Some(previous) = previous else {
+        return Ok(Summary { new: now.sums.files, ..summary });
+    };
+    compare(reader, previous, now, &mut |difference| match difference {
+        Difference::Added(_) => summary.new += 1,
+        Difference::Removed(_) => summary.deleted += 1,
+        Difference::Changed(_) | Difference::Touched(_) => summary.changed += 1,
+        Difference::Moved(..) => summary.moved += 1,
+    })?;
+    summary.unchanged = now.sums.files.saturating_sub(summary.new + summary.changed + summary.moved);
+    Ok(summary)
+}
+
+/// Returns the present moment.
+pub(super) fn now() -> Timestamp {
+    let now = jiff::Timestamp::now();
+    Timestamp { secs: now.as_second(), nanos: now.subsec_nanosecond().max(0) as u32 }
+}

@@ -1,0 +1,423 @@
+//! Makes a snapshot of an organisation: of its mailboxes, many at a time, as far as they have changed.
+//!
+//! ```text
+//! users ─► mailboxes (concurrently): folders ─► rounds (what changed) ─► items (decide, download, split) ─► trees
+//!                                                                              └► all mailboxes ─► root ─► snapshot
+//! ```
+//!
+//! The snapshot before is what a run starts from: its trees hold ids and versions of everything, its source state the
+//! links that tell changes. So any machine can continue, and what did not change costs one request a folder.
+//!
+//! Kept here and in the modules below, whatever the service answers: an item is only taken out of the tree when a
+//! complete round says that it left *and* asking for the item itself says so too; what cannot be read stays as it was, is
+//! listed, and is tried again; every item that was enumerated is stored, carried over or failed ([`state::Ledger`]).
+
+mod content;
+mod edits;
+mod folders;
+mod items;
+mod mailbox;
+mod previous;
+mod rounds;
+pub mod state;
+
+use self::content::Splitters;
+use self::mailbox::{Kept, Outcome};
+use self::state::{Ledger, MailboxState, TenantState};
+use super::commit::{Made, commit, is_whole, now};
+use super::{BackupError, BackupOptions, Progress};
+use crate::entry::{Directory, Entry, EntryKind, Timestamp};
+use crate::id::SnapshotId;
+use crate::local::LocalState;
+use crate::names::{UniqueNames, safe_name};
+use crate::reader::{CacheSizes, Reader};
+use crate::repository::{IndexSearch, Repository};
+use crate::selection::Selection;
+use crate::snapshot::{Failure, ROOT_NAME, Snapshot};
+use crate::source::graph::directory::{self, User};
+use crate::source::graph::{Client, Counters, ErrorKind, GraphError};
+use crate::store::{Store, StoreError};
+use crate::tree::build::Cutter;
+use crate::tree::{self, TreeBuilder};
+use futures_util::StreamExt;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Where the users' folders stand in a snapshot.
+const USERS: &str = "Users";
+/// Where a user's mailbox stands.
+const OUTLOOK: &str = "Outlook";
+/// What says, in a folder of the snapshot, what is missing there.
+pub const REPORT_NAME: &str = "_report.txt";
+
+/// What a run over an organisation is asked to do.
+#[derive(Debug, Clone)]
+pub struct TenantOptions {
+    /// The set and this machine.
+    pub backup: BackupOptions,
+    /// What of the organisation belongs to the set.
+    pub selection: Selection,
+    /// Whether users without a licence are left out: shared, room and equipment mailboxes.
+    pub licensed_only: bool,
+    /// Whether folders that Outlook does not show belong to the set.
+    pub hidden_folders: bool,
+    /// Whether what was deleted and can still be had back belongs to the set.
+    pub recoverable_items: bool,
+    /// How many mailboxes are worked on at a time.
+    pub mailboxes_at_once: usize,
+}
+
+/// What a run did.
+#[derive(Debug, Clone)]
+pub struct TenantReport {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// What stands in it.
+    pub snapshot: Snapshot,
+    /// Items, folders and mailboxes that could not be read.
+    pub failures: Vec<Failure>,
+    /// What somebody should know although nothing failed.
+    pub warnings: Vec<String>,
+    /// Mailboxes that were passed over, with the reason.
+    pub skipped: Vec<(String, String)>,
+    /// Where every item went.
+    pub ledger: Ledger,
+    /// What it took.
+    pub counters: Counters,
+}
+
+/// What everything in a run shares.
+struct Context {
+    repository: Arc<Repository>,
+    store: Arc<Store>,
+    reader: Arc<Reader>,
+    client: Client,
+    splitters: Splitters,
+    options: TenantOptions,
+    started: Timestamp,
+    progress: Arc<Progress>,
+    cancel: Arc<AtomicBool>,
+    next_area: AtomicU64,
+}
+
+impl Context {
+    /// Returns an area of the local state that nobody else uses in this run.
+    fn area(&self) -> u64 {
+        self.next_area.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn check(&self) -> Result<(), BackupError> {
+        if self.cancel.load(Ordering::Relaxed) { Err(BackupError::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// Backs the organisation behind `client` up, and returns once the snapshot is durable.
+///
+/// # Errors
+/// See [`BackupError`]; there is no snapshot then, and what was stored spares the next run the work. What fails for an
+/// item, a folder or a mailbox alone is reported, and stands as the snapshot before has it.
+pub fn backup_tenant(
+    repository: &Arc<Repository>,
+    mut local: LocalState,
+    client: Client,
+    options: TenantOptions,
+    progress: Arc<Progress>,
+    cancel: Arc<AtomicBool>,
+) -> Result<TenantReport, BackupError> {
+    let started = now();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(BackupError::Source)?;
+    let adopted = local.sync(repository)?;
+    local.clear_aside(None)?;
+    let snapshots = repository.snapshots()?;
+    let previous = snapshots.iter().rev().find(|(_, before)| before.set == options.backup.set).cloned();
+    let state = match &previous {
+        Some((_, before)) => {
+            TenantState::of(before).ok_or_else(|| BackupError::OtherKind(options.backup.set.clone()))?
+        }
+        None => TenantState::default(),
+    };
+    // What every pack of was there when it was made, and since, needs no proof piece by piece.
+    let trusted = previous.as_ref().is_some_and(|(id, _)| local.is_whole(*id));
+    let reader = Arc::new(repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default()));
+    let store = Arc::new(Store::new(repository.clone(), local, adopted));
+    let context = Arc::new(Context {
+        repository: repository.clone(),
+        splitters: Splitters::new(repository, &store),
+        store: store.clone(),
+        reader: reader.clone(),
+        client: client.clone(),
+        options: options.clone(),
+        started,
+        progress,
+        cancel,
+        next_area: AtomicU64::new(0),
+    });
+    let before = previous.map(|(_, snapshot)| snapshot);
+    let run = Run { context: context.clone(), before: before.clone(), state, trusted };
+    let made = runtime.block_on(run.make());
+    // Ends what still works for the run, so that the store can be finished.
+    drop(runtime);
+    drop(context);
+    let store = Arc::into_inner(store).expect("nothing of the run is left");
+    let made = match made {
+        Ok(made) => made,
+        Err(error) => {
+            // What was stored is kept for the next run; the error that ended this one is the one to tell.
+            return Err(match (store.finish(), error) {
+                (Err(first), BackupError::Store(StoreError::GivenUp)) => first.into(),
+                (_, error) => error,
+            });
+        }
+    };
+    let (local, stored) = store.finish()?;
+    local.clear_aside(None)?;
+    let Whole { root, state, failures, warnings, skipped } = made;
+    let ledger = state.ledger();
+    let made = Made {
+        started,
+        snapshots,
+        previous: before,
+        root,
+        failed: failures.len() as u64,
+        failures: &failures,
+        source_state: state.encode(),
+        stored,
+    };
+    let (id, snapshot) = commit(repository, &local, &reader, &options.backup, made)?;
+    Ok(TenantReport { id, snapshot, failures, warnings, skipped, ledger, counters: client.counters() })
+}
+
+struct Run {
+    context: Arc<Context>,
+    before: Option<Snapshot>,
+    state: TenantState,
+    trusted: bool,
+}
+
+/// Everything that the snapshot is made of.
+struct Whole {
+    root: Entry,
+    state: TenantState,
+    failures: Vec<Failure>,
+    warnings: Vec<String>,
+    skipped: Vec<(String, String)>,
+}
+
+/// A mailbox to be worked on.
+struct Account {
+    user: User,
+    /// The name of the user's folder.
+    name: String,
+    before: Option<MailboxState>,
+    /// The user's folder in the snapshot before.
+    entry: Option<Entry>,
+}
+
+impl Run {
+    async fn make(mut self) -> Result<Whole, BackupError> {
+        let tenant = match directory::organization(&self.context.client).await {
+            Ok(organization) => Some(organization.id),
+            // Knowing the organisation only guards against mixing two up.
+            Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::MissingPermission) => None,
+            Err(error) => return Err(error.into()),
+        };
+        if let (Some(before), Some(now)) = (&self.state.tenant, &tenant)
+            && before != now
+        {
+            return Err(BackupError::OtherTenant(self.context.options.backup.set.clone()));
+        }
+        let users = directory::users(&self.context.client).await?;
+        let mut whole = Whole {
+            root: Entry::new(ROOT_NAME, EntryKind::Symlink(Box::default()), Timestamp::default()),
+            state: TenantState { tenant: tenant.or(self.state.tenant.take()), mailboxes: BTreeMap::new() },
+            failures: Vec::new(),
+            warnings: Vec::new(),
+            skipped: Vec::new(),
+        };
+        let mut accounts = self.accounts(users)?;
+        // The largest first, so that none of them is left alone at the end; what is new may be large.
+        accounts.sort_by_key(|account| {
+            std::cmp::Reverse(account.before.as_ref().map_or(u64::MAX, |b| b.ledger().enumerated))
+        });
+        let mut entries = BTreeMap::new();
+        self.keep_the_gone(&accounts, &mut whole, &mut entries)?;
+        let context = &self.context;
+        let mut denied = 0;
+        let (mut outcomes, mut backed_up) = (Vec::new(), 0);
+        {
+            let working = accounts.into_iter().map(|account| mailbox::back_up(context.clone(), account));
+            let mut working = futures_util::stream::iter(working).buffer_unordered(context.options.mailboxes_at_once);
+            while let Some(outcome) = working.next().await {
+                let outcome = outcome?;
+                context.check()?;
+                denied += usize::from(outcome.denied);
+                backed_up += usize::from(matches!(outcome.kept, Kept::Made(_)));
+                outcomes.push(outcome);
+            }
+        }
+        if denied > 0 && backed_up == 0 {
+            // Not one mailbox may be read: that is no policy but a missing permission.
+            return Err(BackupError::NothingAllowed);
+        }
+        outcomes.sort_by(|a, b| a.name.cmp(&b.name));
+        for outcome in outcomes {
+            self.take(outcome, &mut whole, &mut entries)?;
+        }
+        whole.root = self.root(entries)?;
+        Ok(whole)
+    }
+
+    /// Decides which users' mailboxes are asked for, and what their folders are called.
+    fn accounts(&self, users: Vec<User>) -> Result<Vec<Account>, BackupError> {
+        let options = &self.context.options;
+        let before = self.users_before()?;
+        let mut names = UniqueNames::new();
+        names.reserve(REPORT_NAME);
+        let mut accounts = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for user in users {
+            // Pages may overlap.
+            if user.is_guest() || (options.licensed_only && !user.is_licensed()) || !seen.insert(user.id.clone()) {
+                continue;
+            }
+            let name = names.claim(&safe_name(&user.name(), ""));
+            if !options.selection.may_contain(&format!("{USERS}/{name}/{OUTLOOK}")) {
+                continue;
+            }
+            let before_state = self.state.mailboxes.get(&user.id).cloned();
+            let entry = before_state.as_ref().and_then(|state| before.get(state.name.as_bytes()).cloned());
+            accounts.push(Account { name, before: before_state.filter(|_| entry.is_some()), entry, user });
+        }
+        Ok(accounts)
+    }
+
+    /// Returns the users' folders of the snapshot before, by name.
+    fn users_before(&self) -> Result<HashMap<Box<[u8]>, Entry>, BackupError> {
+        let Some(before) = &self.before else { return Ok(HashMap::new()) };
+        let Context { reader, store, .. } = &*self.context;
+        let Ok(Some(users)) = tree::find(&**reader, before.directory(), USERS.as_bytes()) else {
+            return Ok(HashMap::new());
+        };
+        let Some(dir) = users.entry().directory() else { return Ok(HashMap::new()) };
+        let mut entries = HashMap::new();
+        for found in tree::Entries::new(&**reader, dir)? {
+            let entry = found?.entry().clone();
+            // Where something is missing the mailbox is listed anew; what is there of it is found again.
+            if self.trusted || is_whole(&entry, store, reader) {
+                entries.insert(entry.name.clone(), entry);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Keeps the mailboxes of users that the directory does not list any more.
+    fn keep_the_gone(
+        &self,
+        accounts: &[Account],
+        whole: &mut Whole,
+        entries: &mut BTreeMap<Box<[u8]>, Entry>,
+    ) -> Result<(), BackupError> {
+        let before = self.users_before()?;
+        for (user, state) in &self.state.mailboxes {
+            let Some(entry) = before.get(state.name.as_bytes()) else { continue };
+            let selected = self.context.options.selection.may_contain(&format!("{USERS}/{}/{OUTLOOK}", state.name));
+            if !selected || accounts.iter().any(|account| account.user.id == *user) {
+                continue;
+            }
+            let mut state = state.clone();
+            if state.kept.is_none() {
+                whole
+                    .warnings
+                    .push(format!("{} is no longer listed by the organisation; the last backup is kept", state.name));
+            }
+            state.kept = Some("no longer listed by the organisation".to_owned());
+            state.folders.iter_mut().for_each(carry_ledger);
+            let mut entry = entry.clone();
+            // Somebody else may have the name by now.
+            let mut names = UniqueNames::new();
+            accounts.iter().for_each(|account| _ = names.reserve(&account.name));
+            entries.keys().for_each(|name| _ = names.reserve(&String::from_utf8_lossy(name)));
+            state.name = names.claim(&state.name);
+            entry.name = state.name.as_bytes().into();
+            entries.insert(entry.name.clone(), entry);
+            whole.state.mailboxes.insert(user.clone(), state);
+        }
+        Ok(())
+    }
+
+    fn take(
+        &self,
+        outcome: Outcome,
+        whole: &mut Whole,
+        entries: &mut BTreeMap<Box<[u8]>, Entry>,
+    ) -> Result<(), BackupError> {
+        whole.failures.extend(outcome.failures);
+        whole.warnings.extend(outcome.warnings);
+        match outcome.kept {
+            Kept::Skipped(reason) => whole.skipped.push((outcome.name, reason)),
+            Kept::Nothing => {}
+            Kept::Before(entry, mut state) => {
+                let mut entry = *entry;
+                entry.name = outcome.name.as_bytes().into();
+                state.name = outcome.name;
+                state.folders.iter_mut().for_each(carry_ledger);
+                entries.insert(entry.name.clone(), entry);
+                whole.state.mailboxes.insert(outcome.user, state);
+            }
+            Kept::Made(made) => {
+                let (entry, state) = *made;
+                entries.insert(entry.name.clone(), entry);
+                whole.state.mailboxes.insert(outcome.user, state);
+            }
+        }
+        Ok(())
+    }
+
+    fn root(&self, users: BTreeMap<Box<[u8]>, Entry>) -> Result<Entry, BackupError> {
+        let before = self.before.as_ref().map(|before| before.root.clone());
+        let users = self.context.directory(users.into_values())?;
+        let old = before.as_ref().and_then(|root| {
+            let found = tree::find(&*self.context.reader, root.directory()?, USERS.as_bytes()).ok()??;
+            Some(found.entry().clone())
+        });
+        let users = self.context.folder_entry(USERS, users, old.as_ref());
+        let root = self.context.directory(std::iter::once(users))?;
+        let name = std::str::from_utf8(ROOT_NAME).expect("a literal");
+        Ok(self.context.folder_entry(name, root, before.as_ref()))
+    }
+}
+
+impl Context {
+    /// Makes a directory of entries in order.
+    fn directory(&self, entries: impl Iterator<Item = Entry>) -> Result<Directory, StoreError> {
+        let cutter = Cutter::new(self.repository.keys(), self.repository.config().node_size);
+        let mut builder = TreeBuilder::new(cutter);
+        for entry in entries {
+            builder.push(entry, &mut &*self.store)?;
+        }
+        builder.finish(&mut &*self.store)
+    }
+
+    /// Makes the entry of a folder. Its time is that of the run that changed it.
+    fn folder_entry(&self, name: &str, dir: Directory, before: Option<&Entry>) -> Entry {
+        let unchanged = before.filter(|before| before.directory().is_some_and(|old| old.root == dir.root));
+        let mtime = unchanged.map_or(Timestamp { secs: self.started.secs, nanos: 0 }, |before| before.mtime);
+        Entry::new(name.as_bytes(), EntryKind::Directory(dir), mtime)
+    }
+}
+
+/// Counts everything of a folder as carried over, except what failed before.
+fn carry_ledger(folder: &mut state::FolderState) {
+    folder.ledger.carried += folder.ledger.stored;
+    folder.ledger.stored = 0;
+}
+
+/// Says whether an error concerns more than the mailbox at hand.
+fn ends_the_run(error: &GraphError) -> bool {
+    matches!(error.kind(), ErrorKind::SignIn | ErrorKind::Cancelled)
+}

@@ -1,0 +1,233 @@
+//! The bytes of messages on their way from the network, which is async, to the splitters, which are threads.
+
+use super::Context;
+use crate::chunker::Chunker;
+use crate::repository::Repository;
+use crate::source;
+use crate::source::graph::mail::Mailbox;
+use crate::source::graph::{Body, GraphError};
+use crate::splitter::{Split, SplitError, Splitter};
+use crate::store::{Store, StoreError};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::io::{self, Read};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
+
+/// Messages up to this length wait in memory for their turn; longer ones stream.
+const WHOLE_BYTES_MAX: usize = 4 << 20;
+/// So many bytes of messages wait in memory in all.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Room for messages is given out in pieces of this size; one whose size is not known takes one.
+const ROOM_BYTES: u64 = 64 << 10;
+/// Pieces of a long message between the network and its splitter.
+const PIECES_WAITING_MAX: usize = 16;
+
+/// The splitters of a run, each for one thread at a time, and the room for what waits for them.
+pub struct Splitters {
+    idle: Mutex<Vec<Splitter>>,
+    free: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    /// Long messages are taken one at a time: taking one apart needs several times its length.
+    long: Semaphore,
+}
+
+impl Splitters {
+    /// Makes one for each core.
+    pub fn new(repository: &Repository, store: &Arc<Store>) -> Self {
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let chunker = Arc::new(Chunker::new(repository.config().chunker, repository.keys()));
+        let idle =
+            (0..count).map(|_| Splitter::new(store.clone(), repository.keys().clone(), chunker.clone())).collect();
+        Self {
+            idle: Mutex::new(idle),
+            free: Arc::new(Semaphore::new(count)),
+            room: Arc::new(Semaphore::new(WAITING_BYTES_MAX / ROOM_BYTES as usize)),
+            long: Semaphore::new(1),
+        }
+    }
+
+    /// Waits until no long message is being worked on, and keeps others waiting as long as the permit lives.
+    pub async fn one_long(&self) -> SemaphorePermit<'_> {
+        self.long.acquire().await.expect("the semaphore is never closed")
+    }
+}
+
+/// Runs `work` on a thread with a splitter, and hands on what it has collected.
+pub async fn with_splitter<T: Send + 'static>(
+    context: &Arc<Context>,
+    work: impl FnOnce(&mut Splitter) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    let splitters = &context.splitters;
+    let permit = splitters.free.clone().acquire_owned().await.expect("the semaphore is never closed");
+    let context = context.clone();
+    blocking(move || {
+        let mut splitter = context.splitters.idle.lock().pop().expect("a permit stands for a splitter");
+        let done = work(&mut splitter).and_then(|done| splitter.flush().map(|()| done));
+        context.splitters.idle.lock().push(splitter);
+        drop(permit);
+        done
+    })
+    .await
+}
+
+/// Runs what takes long or waits on a thread of its own.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// A message that was downloaded, or has begun to be.
+pub enum Download {
+    /// All of it, and the room it takes.
+    Whole(Vec<Bytes>, OwnedSemaphorePermit),
+    /// The start of a long one, and what is still to come.
+    Long(Vec<Bytes>, Body),
+}
+
+/// Begins to download a message; one that is not long comes whole.
+///
+/// # Errors
+/// See [`GraphError`].
+pub async fn download(
+    context: &Context,
+    mailbox: &Mailbox,
+    id: &str,
+    size: Option<u64>,
+) -> Result<Download, GraphError> {
+    let pieces = (size.unwrap_or(0).min(WHOLE_BYTES_MAX as u64) / ROOM_BYTES + 1) as u32;
+    let room = context.splitters.room.clone().acquire_many_owned(pieces).await.expect("the semaphore is never closed");
+    let mut body = mailbox.mime(id, size).await?;
+    let mut start = Vec::new();
+    let mut len = 0;
+    while let Some(piece) = body.chunk().await? {
+        len += piece.len();
+        start.push(piece);
+        if len > WHOLE_BYTES_MAX {
+            return Ok(Download::Long(start, body));
+        }
+    }
+    Ok(Download::Whole(start, room))
+}
+
+/// Splits a long message while it arrives.
+///
+/// # Errors
+/// The outer error ends the run; the inner is the message's own, and it may be tried again.
+pub async fn split_long(
+    context: &Arc<Context>,
+    start: Vec<Bytes>,
+    mut body: Body,
+    size: Option<u64>,
+) -> Result<Result<Split, GraphError>, StoreError> {
+    let _one_at_a_time = context.splitters.one_long().await;
+    let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
+    let len = size.unwrap_or(0).max(start.iter().map(Bytes::len).sum::<usize>() as u64);
+    let arriving = Arriving { start: Mutex::new(start), rest: Mutex::new(receiver), len };
+    let splitting = with_splitter(context, move |splitter| match splitter.split(&arriving) {
+        Ok(split) => Ok(Some(split)),
+        Err(SplitError::Store(error)) => Err(error),
+        Err(SplitError::Item(_)) => Ok(None),
+    });
+    let receiving = async {
+        loop {
+            match body.chunk().await {
+                Ok(Some(piece)) => {
+                    if sender.send(Some(piece)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                Ok(None) => {
+                    // Only this tells a whole message from one that broke off.
+                    let _ = sender.send(None).await;
+                    return Ok(());
+                }
+                Err(error) => {
+                    drop(sender);
+                    return Err(error);
+                }
+            }
+        }
+    };
+    let (split, received) = tokio::join!(splitting, receiving);
+    let split = split?;
+    Ok(match (received, split) {
+        (Err(error), _) => Err(error),
+        (Ok(()), Some(split)) => Ok(split),
+        (Ok(()), None) => Err(GraphError::malformed("reading a message")),
+    })
+}
+
+/// A long message on its way; it can be read once.
+struct Arriving {
+    start: Mutex<Vec<Bytes>>,
+    /// Pieces, then `None`; a channel that ends without is a message that broke off.
+    rest: Mutex<mpsc::Receiver<Option<Bytes>>>,
+    len: u64,
+}
+
+impl source::Content for Arriving {
+    fn len_hint(&self) -> u64 {
+        self.len
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        let start = std::mem::take(&mut *self.start.lock());
+        Ok(Box::new(ArrivingReader { pieces: start.into_iter(), piece: Bytes::new(), rest: &self.rest, ended: false }))
+    }
+}
+
+struct ArrivingReader<'a> {
+    pieces: std::vec::IntoIter<Bytes>,
+    piece: Bytes,
+    rest: &'a Mutex<mpsc::Receiver<Option<Bytes>>>,
+    ended: bool,
+}
+
+impl Read for ArrivingReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            if self.ended {
+                return Ok(0);
+            }
+            self.piece = match self.pieces.next() {
+                Some(piece) => piece,
+                None => match self.rest.lock().blocking_recv() {
+                    Some(Some(piece)) => piece,
+                    Some(None) => {
+                        self.ended = true;
+                        return Ok(0);
+                    }
+                    None => return Err(io::Error::other("the message broke off")),
+                },
+            };
+        }
+        let len = buffer.len().min(self.piece.len());
+        buffer[..len].copy_from_slice(&self.piece.split_to(len));
+        Ok(len)
+    }
+}
+
+/// A message that is all there.
+pub struct Pieces(pub Vec<Bytes>);
+
+impl source::Content for Pieces {
+    fn len_hint(&self) -> u64 {
+        self.0.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        let mut reader: Box<dyn Read> = Box::new(io::empty());
+        match self.0.as_slice() {
+            [] => {}
+            [only] => reader = Box::new(only.as_ref()),
+            pieces => {
+                let whole: Vec<u8> = pieces.concat();
+                reader = Box::new(io::Cursor::new(whole));
+            }
+        }
+        Ok(reader)
+    }
+}

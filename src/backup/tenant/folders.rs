@@ -1,0 +1,271 @@
+//! Which folders a mailbox has now, what they are called in the snapshot, and which of them belong to it.
+
+use super::state::{FolderState, MailboxState};
+use super::{Context, OUTLOOK, REPORT_NAME, USERS};
+use crate::names::{UniqueNames, safe_name};
+use crate::source::graph::mail::{Mailbox, RECOVERABLE_ITEMS, WELL_KNOWN};
+use crate::source::graph::model::MailFolder;
+use crate::source::graph::{ErrorKind, GraphError};
+use std::collections::{HashMap, HashSet};
+
+/// The folders of a mailbox as they are now.
+pub struct Planned {
+    /// Parents before children. Links, ledgers and failures are those of the snapshot before.
+    pub folders: Vec<FolderState>,
+    /// Where to ask next time what became of them.
+    pub link: Option<String>,
+}
+
+/// Finds out which folders there are.
+///
+/// # Errors
+/// See [`GraphError`].
+pub async fn plan(
+    context: &Context,
+    mailbox: &Mailbox,
+    user: &str,
+    before: Option<&MailboxState>,
+) -> Result<Planned, GraphError> {
+    let hidden = context.options.hidden_folders;
+    let is_wanted = |folder: &MailFolder| !folder.is_search() && (hidden || !folder.is_hidden);
+    let mut tops = mailbox.top_folders().await?;
+    tops.retain(is_wanted);
+    if context.options.recoverable_items {
+        tops.extend(mailbox.folder(RECOVERABLE_ITEMS).await?);
+    }
+    let (mut listed, link) = match told_by_changes(mailbox, &tops, before).await? {
+        Some((listed, link)) => (listed, Some(link)),
+        None => list_all(mailbox, tops.clone()).await?,
+    };
+    listed.retain(is_wanted);
+    keep_what_is_still_there(mailbox, before, &tops, &mut listed).await?;
+    let known = before.map_or(&[][..], |before| &before.folders);
+    let new_at_top = tops.iter().any(|top| known.iter().all(|folder| folder.id != top.id));
+    let well_known = match new_at_top {
+        true => mailbox.well_known().await?,
+        false => known.iter().filter_map(well_known_before).collect(),
+    };
+    let tops: HashSet<&str> = tops.iter().map(|top| top.id.as_str()).collect();
+    let mut folders = in_order(&tops, &listed);
+    for folder in &mut folders {
+        folder.well_known = well_known.get(&folder.id).map(|name| (*name).to_owned());
+        if let Some(old) = known.iter().find(|old| old.id == folder.id) {
+            *folder = FolderState {
+                parent: folder.parent.take(),
+                display: std::mem::take(&mut folder.display),
+                children: folder.children,
+                well_known: folder.well_known.take(),
+                ledger: super::state::Ledger { counted: folder.ledger.counted, ..old.ledger },
+                ..old.clone()
+            };
+        }
+    }
+    let mut state = MailboxState::new(user.to_owned());
+    state.folders = folders;
+    name(&mut state, known);
+    select(context, &mut state);
+    Ok(Planned { folders: state.folders, link })
+}
+
+fn well_known_before(folder: &FolderState) -> Option<(String, &'static str)> {
+    let known = folder.well_known.as_deref()?;
+    WELL_KNOWN.iter().find(|(name, _)| *name == known).map(|(name, _)| (folder.id.clone(), *name))
+}
+
+/// Applies what the service tells of changes to the folders before; `None` when that does not agree with what it lists.
+async fn told_by_changes(
+    mailbox: &Mailbox,
+    tops: &[MailFolder],
+    before: Option<&MailboxState>,
+) -> Result<Option<(Vec<MailFolder>, String)>, GraphError> {
+    let Some((before, link)) = before.and_then(|before| Some((before, before.folder_link.as_deref()?))) else {
+        return Ok(None);
+    };
+    let changes = match mailbox.folder_changes(Some(link)).await {
+        Ok(changes) => changes,
+        Err(error) if matches!(error.kind(), ErrorKind::Resync | ErrorKind::NotFound | ErrorKind::DeltaUnsupported) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut folders: HashMap<String, MailFolder> =
+        before.folders.iter().map(|folder| (folder.id.clone(), as_listed(folder))).collect();
+    let mut touched = HashSet::new();
+    for row in changes.rows {
+        touched.insert(row.id.clone());
+        touched.extend(row.parent_folder_id.clone());
+        if row.removed.is_some() {
+            // Its parent has one child fewer now.
+            touched.extend(folders.remove(&row.id).and_then(|folder| folder.parent_folder_id));
+        } else {
+            touched.extend(folders.get(&row.id).and_then(|folder| folder.parent_folder_id.clone()));
+            folders.insert(row.id.clone(), row);
+        }
+    }
+    for top in tops {
+        let agrees = folders
+            .get(&top.id)
+            .is_some_and(|folder| folder.child_folder_count == top.child_folder_count || touched.contains(&top.id));
+        if !agrees {
+            return Ok(None);
+        }
+        folders.insert(top.id.clone(), top.clone());
+    }
+    let root = tops.first().and_then(|top| top.parent_folder_id.clone());
+    let orphaned = |folder: &MailFolder| {
+        let parent = folder.parent_folder_id.as_ref();
+        let at_top = parent.is_none() || parent == root.as_ref();
+        !at_top && parent.is_some_and(|parent| !folders.contains_key(parent)) && !tops.iter().any(|t| t.id == folder.id)
+    };
+    if folders.values().any(orphaned) {
+        return Ok(None);
+    }
+    Ok(Some((folders.into_values().collect(), changes.link)))
+}
+
+fn as_listed(folder: &FolderState) -> MailFolder {
+    MailFolder {
+        id: folder.id.clone(),
+        display_name: Some(folder.display.clone()),
+        parent_folder_id: folder.parent.clone(),
+        child_folder_count: folder.children,
+        total_item_count: Some(folder.ledger.counted),
+        is_hidden: false,
+        odata_type: None,
+        removed: None,
+    }
+}
+
+/// Lists every folder, level by level, and learns where to ask for changes, if that can be relied on: whether the service
+/// tells of nested folders there is not documented, so it must have told of every one that was listed.
+async fn list_all(mailbox: &Mailbox, tops: Vec<MailFolder>) -> Result<(Vec<MailFolder>, Option<String>), GraphError> {
+    let listed = mailbox.folders_below(tops).await?;
+    let changes = match mailbox.folder_changes(None).await {
+        Ok(changes) => changes,
+        Err(error)
+            if matches!(error.kind(), ErrorKind::Resync | ErrorKind::DeltaUnsupported | ErrorKind::BadRequest) =>
+        {
+            return Ok((listed, None));
+        }
+        Err(error) => return Err(error),
+    };
+    let told: HashSet<&str> = changes.rows.iter().map(|row| row.id.as_str()).collect();
+    let of_a_user = |folder: &&MailFolder| !folder.is_search() && !folder.is_hidden;
+    let all = listed.iter().filter(of_a_user).all(|folder| told.contains(folder.id.as_str()));
+    Ok((listed, all.then_some(changes.link)))
+}
+
+/// Asks for every folder that was there before and is not listed now: a listing that was cut short takes nothing away.
+async fn keep_what_is_still_there(
+    mailbox: &Mailbox,
+    before: Option<&MailboxState>,
+    tops: &[MailFolder],
+    listed: &mut Vec<MailFolder>,
+) -> Result<(), GraphError> {
+    let root = tops.first().and_then(|top| top.parent_folder_id.clone());
+    for folder in before.map_or(&[][..], |before| &before.folders) {
+        if listed.iter().any(|now| now.id == folder.id) {
+            continue;
+        }
+        let Some(found) = mailbox.folder(&folder.id).await? else { continue };
+        let placed =
+            found.parent_folder_id == root || listed.iter().any(|now| Some(&now.id) == found.parent_folder_id.as_ref());
+        if placed && !found.is_hidden {
+            listed.push(found);
+        }
+    }
+    Ok(())
+}
+
+/// Brings parents before their children; what hangs from nothing that is listed is left out.
+fn in_order(tops: &HashSet<&str>, listed: &[MailFolder]) -> Vec<FolderState> {
+    let ids: HashSet<&str> = listed.iter().map(|folder| folder.id.as_str()).collect();
+    let root =
+        listed.iter().find(|folder| tops.contains(folder.id.as_str())).and_then(|top| top.parent_folder_id.as_ref());
+    let mut below: HashMap<Option<&str>, Vec<&MailFolder>> = HashMap::new();
+    for folder in listed {
+        let parent = folder.parent_folder_id.as_deref().filter(|parent| ids.contains(parent) && *parent != folder.id);
+        let is_top = tops.contains(folder.id.as_str()) || folder.parent_folder_id.as_ref() == root;
+        if parent.is_some() || is_top {
+            below.entry(parent.filter(|_| !tops.contains(folder.id.as_str()))).or_default().push(folder);
+        }
+    }
+    let mut ordered: Vec<FolderState> = Vec::new();
+    let mut parents = vec![None];
+    while let Some(parent) = parents.pop() {
+        let mut children = below.remove(&parent).unwrap_or_default();
+        children.sort_by(|a, b| (&a.display_name, &a.id).cmp(&(&b.display_name, &b.id)));
+        for child in children {
+            ordered.push(FolderState {
+                id: child.id.clone(),
+                parent: parent.map(str::to_owned),
+                display: child.display_name.clone().unwrap_or_default(),
+                children: child.child_folder_count,
+                ledger: super::state::Ledger { counted: child.total_item_count.unwrap_or(0), ..Default::default() },
+                ..FolderState::default()
+            });
+            parents.push(Some(&child.id));
+        }
+    }
+    ordered
+}
+
+/// Gives folders their names. One that is called as before keeps the name it has.
+fn name(state: &mut MailboxState, before: &[FolderState]) {
+    let mut taken: HashMap<Option<String>, UniqueNames> = HashMap::new();
+    let names = |folder: &FolderState| {
+        let old = before
+            .iter()
+            .find(|old| old.id == folder.id && old.display == folder.display && old.parent == folder.parent);
+        old.map(|old| old.name.clone())
+    };
+    for folder in &mut state.folders {
+        let there = taken.entry(folder.parent.clone()).or_insert_with(|| {
+            let mut names = UniqueNames::new();
+            names.reserve(REPORT_NAME);
+            names
+        });
+        folder.name = names(folder).filter(|name| there.reserve(name)).unwrap_or_default();
+    }
+    for folder in state.folders.iter_mut().filter(|folder| folder.name.is_empty()) {
+        let there = taken.get_mut(&folder.parent).expect("every parent was met above");
+        folder.name = there.claim(&folder_name(&folder.display));
+    }
+}
+
+/// Returns what a folder is called; never as a message could be, which lies in the same folder of the snapshot.
+fn folder_name(display: &str) -> String {
+    let name = safe_name(display, "");
+    if name.to_lowercase().ends_with(".eml") { safe_name(&format!("{name} (folder)"), "") } else { name }
+}
+
+/// Decides which folders belong to the snapshot.
+fn select(context: &Context, state: &mut MailboxState) {
+    let root = format!("{USERS}/{}/{OUTLOOK}", state.name);
+    for index in 0..state.folders.len() {
+        let path = format!("{root}/{}", state.path(index));
+        let other = format!("{root}/{}", well_known_path(state, index));
+        let selected = context.options.selection.selects_either(&path, &other);
+        let folder = &mut state.folders[index];
+        if !(selected && folder.selected) {
+            // What is not in the snapshot before cannot be continued from there.
+            folder.link = None;
+            folder.failed.clear();
+            folder.error = None;
+            folder.ledger = super::state::Ledger { counted: folder.ledger.counted, ..Default::default() };
+        }
+        folder.selected = selected;
+    }
+}
+
+/// Returns the path of a folder as an English mailbox calls it, so that patterns mean the same in every language.
+fn well_known_path(state: &MailboxState, index: usize) -> String {
+    let folder = &state.folders[index];
+    let own = folder.well_known.as_deref().and_then(|known| WELL_KNOWN.iter().find(|(name, _)| *name == known));
+    let own = own.map_or(folder.name.as_str(), |(_, english)| english);
+    let parent = folder.parent.as_deref().and_then(|id| state.folders[..index].iter().position(|f| f.id == id));
+    match parent {
+        Some(parent) => format!("{}/{own}", well_known_path(state, parent)),
+        None => own.to_owned(),
+    }
+}

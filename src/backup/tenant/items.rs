@@ -1,0 +1,434 @@
+//! What becomes of the messages that a round told of: decided, downloaded where need be, split, and put into the tree.
+
+use super::content::{self, Download, Pieces};
+use super::edits::Edits;
+use super::previous::{ItemKey, Previous};
+use super::state::FailedItem;
+use super::{Context, ends_the_run};
+use crate::backup::BackupError;
+use crate::cbor;
+use crate::compress::{Compressor, META_LEVEL};
+use crate::entry::{Content, Directory, Entry, EntryKind, Facts, Timestamp};
+use crate::names::{UniqueNames, mail_name};
+use crate::reader::ReadError;
+use crate::source::graph::eml::{self, Attachment};
+use crate::source::graph::mail::Mailbox;
+use crate::source::graph::model::Message;
+use crate::source::graph::{ErrorKind, GraphError};
+use crate::splitter::{Split, SplitError, Splitter};
+use crate::store::StoreError;
+use crate::tree::Entries;
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A mailbox answers so many requests at a time (Graph: "Outlook service limits").
+const DOWNLOADS_AT_ONCE: usize = 4;
+/// A message that breaks off is asked for again, so often in all; each time the client tries several times itself.
+const ATTEMPTS_MAX: usize = 3;
+/// Larger attachments are not put into a message that is built from its parts.
+const ATTACHMENT_BYTES_MAX: u64 = 150 << 20;
+
+/// Properties that are other when the message's own bytes may be other.
+const TELL_OF_CONTENT: [&str; 13] = [
+    "subject",
+    "bodyPreview",
+    "hasAttachments",
+    "sentDateTime",
+    "receivedDateTime",
+    "internetMessageId",
+    "from",
+    "sender",
+    "toRecipients",
+    "ccRecipients",
+    "bccRecipients",
+    "replyTo",
+    "isDraft",
+];
+/// Properties that change without the message's own bytes, and explain a new version.
+const TELL_OF_MARKS: [&str; 6] =
+    ["isRead", "flag", "categories", "importance", "inferenceClassification", "parentFolderId"];
+
+/// A folder that is being worked on.
+pub struct Work {
+    /// Its number among the folders of the mailbox.
+    pub index: usize,
+    /// Its path from the snapshot's root.
+    pub path: String,
+    /// Its tree in the snapshot before.
+    pub base: Option<Directory>,
+    /// What was done so far.
+    pub done: Mutex<Done>,
+}
+
+/// What was done in a folder so far.
+pub struct Done {
+    /// What changes in its tree.
+    pub edits: Edits,
+    names: Option<UniqueNames>,
+    /// Messages that were written.
+    pub stored: u64,
+    /// Messages that could not be read as they are now.
+    pub failed: Vec<FailedItem>,
+    /// Those of them that stand as they were before.
+    pub failed_but_there: u64,
+    /// Messages that were gone when they were to be read, and had never been read before.
+    pub vanished: u64,
+    /// Messages that had to be built from their parts.
+    pub reconstructed: u64,
+}
+
+impl Work {
+    /// Starts the work on a folder.
+    pub fn new(context: &Context, index: usize, path: String, base: Option<Directory>) -> Self {
+        let done = Done {
+            edits: Edits::new(context.area()),
+            names: None,
+            stored: 0,
+            failed: Vec::new(),
+            failed_but_there: 0,
+            vanished: 0,
+            reconstructed: 0,
+        };
+        Self { index, path, base, done: Mutex::new(done) }
+    }
+
+    /// Gives a name that nothing else in the folder has. `folders` are the names of the folders in it.
+    fn claim(&self, context: &Context, wanted: &str) -> Result<String, ReadError> {
+        let mut done = self.done.lock();
+        if done.names.is_none() {
+            let mut names = UniqueNames::new();
+            names.reserve(super::REPORT_NAME);
+            if let Some(base) = &self.base {
+                for found in Entries::new(&*context.reader, base)? {
+                    names.reserve(&String::from_utf8_lossy(&found?.entry().name));
+                }
+            }
+            done.names = Some(names);
+        }
+        let names = done.names.as_mut().expect("made above");
+        Ok(names.claim(wanted))
+    }
+}
+
+/// The folders of one mailbox that are being worked on, and what it had before.
+pub struct Mail {
+    /// The id of its user.
+    pub user: String,
+    /// What the snapshot before has.
+    pub previous: Previous,
+    /// The folders, by their ids.
+    pub works: HashMap<String, Work>,
+    /// Messages that failed in the run before, too.
+    pub failed_before: std::collections::HashSet<String>,
+}
+
+/// What is to be done with a message.
+enum Plan {
+    /// It stands where and as it stood.
+    Nothing,
+    /// Its bytes are known: these, with new properties.
+    Known(Box<Entry>),
+    /// Its bytes must be read; the entry is what stood for it before, if anything.
+    Read(Option<Box<Entry>>),
+}
+
+/// What was read of a message.
+enum Reading {
+    Known(Box<Entry>),
+    Whole(Download),
+    Split(Box<Split>),
+    Rebuilt(Vec<u8>),
+    /// It is not there any more.
+    Gone,
+    Failed(String),
+}
+
+/// Takes a batch of messages that a round of the folder told of.
+///
+/// # Errors
+/// What ends the run, or (the inner error) the work on this mailbox.
+pub async fn process(
+    context: &Arc<Context>,
+    mailbox: &Mailbox,
+    mail: &Arc<Mail>,
+    folder: &str,
+    messages: Vec<Message>,
+) -> Result<Result<(), GraphError>, BackupError> {
+    context.check()?;
+    let planned = {
+        let (context, mail, folder) = (context.clone(), mail.clone(), folder.to_owned());
+        content::blocking(move || {
+            let plan = |message: Message| mail.plan(&context, &folder, &message).map(|plan| (message, plan));
+            messages.into_iter().map(plan).collect::<Result<Vec<_>, ReadError>>()
+        })
+        .await?
+    };
+    let planned = planned.into_iter().filter(|(_, plan)| !matches!(plan, Plan::Nothing));
+    let reading = planned.map(|(message, plan)| async {
+        let (reading, before) = match plan {
+            Plan::Nothing => unreachable!("filtered out"),
+            Plan::Known(entry) => (Ok(Ok(Reading::Known(entry.clone()))), Some(entry)),
+            Plan::Read(before) => {
+                let again = mail.failed_before.contains(&message.row.id);
+                (read(context, mailbox, &message, again).await, before)
+            }
+        };
+        reading.map(|reading| reading.map(|reading| (message, reading, before)))
+    });
+    let read: Vec<_> = futures_util::stream::iter(reading).buffered(DOWNLOADS_AT_ONCE).collect().await;
+    let mut items = Vec::with_capacity(read.len());
+    for item in read {
+        match item? {
+            Ok(item) => items.push(item),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    context.check()?;
+    let (shared, mail, folder) = (context.clone(), mail.clone(), folder.to_owned());
+    content::with_splitter(context, move |splitter| {
+        let mut writer =
+            Writer { context: &shared, mail: &mail, work: &mail.works[&folder], splitter, facts: Vec::new() };
+        for (message, reading, before) in items {
+            writer.write(&message, reading, before)?;
+        }
+        writer.finish()
+    })
+    .await?;
+    Ok(Ok(()))
+}
+
+impl Mail {
+    fn plan(&self, context: &Context, folder: &str, message: &Message) -> Result<Plan, ReadError> {
+        let row = &message.row;
+        let place = self.previous.place(ItemKey::of(&row.id));
+        let before = match place {
+            Some(place) => self.previous.entry(&context.reader, place)?,
+            None => None,
+        };
+        let Some((place, before)) = place.zip(before) else {
+            return Ok(match self.remembered(context, message) {
+                Some(entry) => Plan::Known(Box::new(entry)),
+                None => Plan::Read(None),
+            });
+        };
+        let stays = self.previous.folder_of(place) == folder;
+        let same_version = row.change_key.is_some() && before.facts.change_key == row.change_key;
+        if same_version && stays {
+            return Ok(Plan::Nothing);
+        }
+        if same_version || self.only_marks_differ(context, &before, message) {
+            return Ok(Plan::Known(Box::new(before)));
+        }
+        Ok(match self.remembered(context, message) {
+            Some(entry) => Plan::Known(Box::new(Entry { name: before.name, ..entry })),
+            None => Plan::Read(Some(Box::new(before))),
+        })
+    }
+
+    /// Returns whether the new version is explained by marks that do not touch the message's own bytes.
+    fn only_marks_differ(&self, context: &Context, before: &Entry, message: &Message) -> bool {
+        let Some(payload) = &before.payload else { return false };
+        let mut old = Vec::new();
+        if before.facts.reconstructed || context.reader.read(payload, 0, usize::MAX, &mut old).is_err() {
+            return false;
+        }
+        let Ok(old) = serde_json::from_slice::<Message>(&old) else { return false };
+        let (Ok(old_all), Ok(new_all)) =
+            (serde_json::from_str::<Value>(old.raw.get()), serde_json::from_str::<Value>(message.raw.get()))
+        else {
+            return false;
+        };
+        let differs = |name: &str| old_all.get(name) != new_all.get(name);
+        // Drafts change under the writer's hands, without a word of it in what is listed.
+        let is_draft = new_all.get("isDraft").and_then(Value::as_bool) != Some(false);
+        let same_size = old.row.size().is_some() && old.row.size() == message.row.size();
+        !is_draft
+            && same_size
+            && !TELL_OF_CONTENT.iter().any(|n| differs(n))
+            && TELL_OF_MARKS.iter().any(|n| differs(n))
+    }
+
+    /// Returns the entry of a message that a run read which did not come to its end.
+    fn remembered(&self, context: &Context, message: &Message) -> Option<Entry> {
+        let version = message.row.change_key.as_deref()?;
+        let facts = context.store.local().facts(&self.fact_key(context, &message.row.id))?;
+        let entry = Entry::read(&mut cbor::Reader::new(&facts)).ok()?;
+        let contents = entry.content().into_iter().chain(&entry.payload);
+        let complete =
+            contents.flat_map(|content| &content.segments).all(|s| context.store.has_segment(s).unwrap_or(false));
+        (entry.facts.change_key.as_deref() == Some(version) && complete).then_some(entry)
+    }
+
+    fn fact_key(&self, context: &Context, id: &str) -> [u8; 32] {
+        // No path begins with a zero byte.
+        let path = [b"\0mail\0", self.user.as_bytes(), b"\0", id.as_bytes()].concat();
+        context.repository.keys().local_path(&context.options.backup.set, &path)
+    }
+}
+
+/// Reads a message. The outer error ends the run, the inner one the work on the mailbox.
+async fn read(
+    context: &Arc<Context>,
+    mailbox: &Mailbox,
+    message: &Message,
+    failed_before: bool,
+) -> Result<Result<Reading, GraphError>, BackupError> {
+    let (id, size) = (&message.row.id, message.row.size());
+    let mut attempt = 1;
+    let error = loop {
+        context.check()?;
+        let error = match content::download(context, mailbox, id, size).await {
+            Ok(Download::Long(start, body)) => match content::split_long(context, start, body, size).await? {
+                Ok(split) => return Ok(Ok(Reading::Split(Box::new(split)))),
+                Err(error) => error,
+            },
+            Ok(whole) => return Ok(Ok(Reading::Whole(whole))),
+            Err(error) => error,
+        };
+        if ends_the_run(&error) {
+            return Err(error.into());
+        }
+        if !error.is_transient() || attempt == ATTEMPTS_MAX {
+            break error;
+        }
+        attempt += 1;
+    };
+    match error.kind() {
+        // Nobody answers any more: that is not for this message alone.
+        ErrorKind::Unavailable if error.status().is_none() => Ok(Err(error)),
+        ErrorKind::NotFound => Ok(match mailbox.message(id).await {
+            Ok(None) => Ok(Reading::Gone),
+            Ok(Some(_)) => Ok(Reading::Failed(error.to_string())),
+            Err(error) => Err(error),
+        }),
+        kind if kind == ErrorKind::ItemCorrupt || failed_before => {
+            tracing::debug!(%error, "a message is built from its parts");
+            match rebuild(context, mailbox, id).await {
+                Ok(bytes) => Ok(Ok(Reading::Rebuilt(bytes))),
+                Err(second) if ends_the_run(&second) => Err(second.into()),
+                Err(second) => Ok(Ok(Reading::Failed(format!("{error}; {second}")))),
+            }
+        }
+        _ => Ok(Ok(Reading::Failed(error.to_string()))),
+    }
+}
+
+async fn rebuild(context: &Context, mailbox: &Mailbox, id: &str) -> Result<Vec<u8>, GraphError> {
+    let _one_at_a_time = context.splitters.one_long().await;
+    let properties = mailbox.properties(id).await?;
+    let mut attachments = Vec::new();
+    for properties in mailbox.attachments(id).await? {
+        let content = match properties.get("id").and_then(Value::as_str) {
+            Some(attachment) => mailbox.attachment(id, attachment, ATTACHMENT_BYTES_MAX).await,
+            None => continue,
+        };
+        match content {
+            Err(error) if ends_the_run(&error) => return Err(error),
+            content => attachments.push(Attachment { properties, content: content.map_err(|error| error.to_string()) }),
+        }
+    }
+    Ok(eml::build(&properties, &attachments))
+}
+
+/// Puts messages into the tree of their folder.
+struct Writer<'a> {
+    context: &'a Context,
+    mail: &'a Mail,
+    work: &'a Work,
+    splitter: &'a mut Splitter,
+    facts: Vec<([u8; 32], Vec<u8>)>,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, message: &Message, reading: Reading, before: Option<Box<Entry>>) -> Result<(), StoreError> {
+        let (split, rebuilt) = match reading {
+            Reading::Known(entry) => {
+                let content = entry.content().cloned().unwrap_or_default();
+                let rebuilt = entry.facts.reconstructed;
+                (Ok(Split { content, facts: entry.facts }), rebuilt)
+            }
+            Reading::Split(split) => (Ok(*split), false),
+            Reading::Whole(Download::Whole(pieces, _room)) => (self.splitter.split(&Pieces(pieces)), false),
+            Reading::Whole(Download::Long(..)) => unreachable!("long messages are split as they arrive"),
+            Reading::Rebuilt(bytes) => (self.splitter.split(&Pieces(vec![bytes.into()])), true),
+            Reading::Gone => {
+                self.work.done.lock().vanished += u64::from(before.is_none());
+                return Ok(());
+            }
+            Reading::Failed(reason) => return self.fail(message, reason, before),
+        };
+        let split = match split {
+            Ok(split) => split,
+            Err(SplitError::Store(error)) => return Err(error),
+            Err(SplitError::Item(error)) => return self.fail(message, error.to_string(), before),
+        };
+        let payload = self.splitter.split_payload(message.raw.get().as_bytes())?;
+        let name = self.name(message, before.as_deref())?;
+        let entry = entry(message, &name, split, payload, rebuilt);
+        self.facts.push((self.mail.fact_key(self.context, &message.row.id), entry.encode()));
+        self.context.progress.items.fetch_add(1, Ordering::Relaxed);
+        self.context.progress.bytes.fetch_add(entry.size(), Ordering::Relaxed);
+        let mut done = self.work.done.lock();
+        done.stored += 1;
+        done.reconstructed += u64::from(rebuilt);
+        done.edits.put(entry, &self.context.store)
+    }
+
+    /// Returns the message's name here, and takes it out of the folder where it stood.
+    fn name(&self, message: &Message, before: Option<&Entry>) -> Result<String, StoreError> {
+        let row = &message.row;
+        let place = self.mail.previous.place(ItemKey::of(&row.id));
+        let wanted = || match before {
+            Some(before) => String::from_utf8_lossy(&before.name).into_owned(),
+            None => mail_name(row.date(), row.author().as_deref(), row.subject.as_deref()),
+        };
+        let Some((place, before)) = place.zip(before) else { return Ok(self.work.claim(self.context, &wanted())?) };
+        let old_folder = self.mail.previous.folder_of(place);
+        match self.mail.works.get(old_folder) {
+            Some(work) if work.index == self.work.index => return Ok(wanted()),
+            Some(work) => work.done.lock().edits.remove(&before.name, &self.context.store)?,
+            None => {}
+        }
+        Ok(self.work.claim(self.context, &wanted())?)
+    }
+
+    /// Keeps what stood for a message that cannot be read as it is now, and notes why.
+    fn fail(&mut self, message: &Message, reason: String, before: Option<Box<Entry>>) -> Result<(), StoreError> {
+        let name = self.name(message, before.as_deref())?;
+        let mut done = self.work.done.lock();
+        done.failed.push(FailedItem { id: message.row.id.clone(), name: name.clone(), reason });
+        let Some(mut before) = before else { return Ok(()) };
+        done.failed_but_there += 1;
+        // It may have moved.
+        before.name = name.as_bytes().into();
+        done.edits.put(*before, &self.context.store)
+    }
+
+    fn finish(self) -> Result<(), StoreError> {
+        self.splitter.flush()?;
+        let facts = self.facts.iter().map(|(key, value)| (key, value.as_slice()));
+        Ok(self.context.store.local().put_facts(facts, &mut Compressor::new(META_LEVEL))?)
+    }
+}
+
+fn entry(message: &Message, name: &str, split: Split, payload: Content, reconstructed: bool) -> Entry {
+    let row = &message.row;
+    let date = row.date().or(split.facts.date);
+    let mtime = Timestamp { secs: date.unwrap_or(0), nanos: 0 };
+    let mut entry = Entry::new(name.as_bytes(), EntryKind::File(split.content), mtime);
+    entry.facts = Facts {
+        subject: row.subject.clone().or(split.facts.subject),
+        from: row.author().or(split.facts.from),
+        date,
+        source_id: Some(row.id.clone()),
+        change_key: row.change_key.clone(),
+        reconstructed,
+        ..split.facts
+    };
+    entry.payload = Some(payload);
+    entry
+}

@@ -1,0 +1,166 @@
+//! What a folder's round tells: which messages there are, or which came, changed and left since the last one.
+//!
+//! The rows go to the local state, in the order of their dates, so that neighbours in time become neighbours in storage
+//! and memory does not grow with the folder: it holds 40 bytes for each.
+
+use super::Context;
+use super::previous::ItemKey;
+use super::state::FolderState;
+use crate::backup::BackupError;
+use crate::compress::{Compressor, META_LEVEL};
+use crate::source::graph::mail::Mailbox;
+use crate::source::graph::model::Message;
+use crate::source::graph::{ErrorKind, GraphError};
+use crate::store::StoreError;
+use std::collections::HashMap;
+
+/// A round that the service breaks off is begun anew this often.
+const ROUNDS_MAX: usize = 4;
+
+/// A complete round.
+pub struct Listed {
+    /// Whether it told of everything there is, rather than of changes.
+    pub full: bool,
+    /// Where to ask next time.
+    pub link: Option<String>,
+    /// The area of the local state that holds the rows.
+    area: u64,
+    /// The messages it told of, with their dates, by which their rows are found.
+    pub rows: HashMap<ItemKey, i64>,
+    /// The messages that left, with their ids.
+    pub left: HashMap<ItemKey, String>,
+    compressor: Compressor,
+}
+
+/// How a round ended.
+pub enum Round {
+    /// It is complete.
+    Complete(Box<Listed>),
+    /// The folder is gone.
+    Gone,
+    /// It cannot be completed.
+    Failed(GraphError),
+}
+
+impl Listed {
+    fn new(context: &Context, full: bool) -> Self {
+        let compressor = Compressor::new(META_LEVEL);
+        Self { full, link: None, area: context.area(), rows: HashMap::new(), left: HashMap::new(), compressor }
+    }
+
+    /// Takes a row. Of several rows for one message the last one counts.
+    pub fn take(&mut self, message: &Message, context: &Context) -> Result<(), StoreError> {
+        let item = ItemKey::of(&message.row.id);
+        self.forget(item, context)?;
+        if message.row.removed.is_some() {
+            self.left.insert(item, message.row.id.clone());
+            return Ok(());
+        }
+        self.left.remove(&item);
+        let date = message.row.date().unwrap_or(i64::MIN);
+        self.rows.insert(item, date);
+        let raw = message.raw.get().as_bytes();
+        Ok(context.store.local().put_aside(self.area, &row_key(item, date), raw, &mut self.compressor)?)
+    }
+
+    /// Forgets the row of a message.
+    pub fn forget(&mut self, item: ItemKey, context: &Context) -> Result<(), StoreError> {
+        if let Some(date) = self.rows.remove(&item) {
+            context.store.local().drop_aside(self.area, &row_key(item, date))?;
+        }
+        Ok(())
+    }
+
+    /// Returns up to `max` rows from behind `after` on, in the order of their dates, and where to go on.
+    pub fn rows_after(
+        &self,
+        after: Option<&[u8]>,
+        max: usize,
+        context: &Context,
+    ) -> Result<(Vec<Message>, Option<Vec<u8>>), StoreError> {
+        let rows = context.store.local().set_aside(self.area, after, max)?;
+        let last = rows.last().map(|(key, _)| key.clone());
+        let messages = rows.iter().map(|(_, raw)| serde_json::from_slice(raw).expect("it was read from the same text"));
+        Ok((messages.collect(), last))
+    }
+
+    /// Takes everything away that was put aside.
+    pub fn clear(&self, context: &Context) -> Result<(), StoreError> {
+        Ok(context.store.local().clear_aside(Some(self.area))?)
+    }
+}
+
+fn row_key(item: ItemKey, date: i64) -> Vec<u8> {
+    // Flipping the sign puts dates before 1970 first.
+    let date = (date as u64) ^ (1 << 63);
+    [date.to_be_bytes().as_slice(), &item.0].concat()
+}
+
+/// Goes through a round over the folder: of changes where that is possible, else of everything.
+///
+/// # Errors
+/// What ends the run. What concerns the folder alone is in the answer.
+pub async fn go_round(context: &Context, mailbox: &Mailbox, folder: &FolderState) -> Result<Round, BackupError> {
+    let mut link = folder.link.as_deref();
+    for attempt in 1.. {
+        context.check()?;
+        let mut listed = Listed::new(context, link.is_none());
+        let error = match fill(context, mailbox, folder, link, &mut listed).await? {
+            Ok(()) => return Ok(Round::Complete(Box::new(listed))),
+            Err(error) => error,
+        };
+        listed.clear(context)?;
+        if super::ends_the_run(&error) {
+            return Err(error.into());
+        }
+        match error.kind() {
+            // The listing that follows knows no departures: they are found by comparing.
+            ErrorKind::Resync if attempt < ROUNDS_MAX => link = None,
+            ErrorKind::Malformed if attempt < ROUNDS_MAX => {}
+            ErrorKind::NotFound => match mailbox.folder(&folder.id).await {
+                Ok(None) => return Ok(Round::Gone),
+                // It is there, so it was the link that was not found.
+                Ok(Some(_)) if attempt < ROUNDS_MAX => link = None,
+                Ok(Some(_)) => return Ok(Round::Failed(error)),
+                Err(error) => return Ok(Round::Failed(error)),
+            },
+            _ => return Ok(Round::Failed(error)),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+async fn fill(
+    context: &Context,
+    mailbox: &Mailbox,
+    folder: &FolderState,
+    link: Option<&str>,
+    listed: &mut Listed,
+) -> Result<Result<(), GraphError>, BackupError> {
+    let mut round = mailbox.messages(&folder.id, link);
+    loop {
+        context.check()?;
+        match round.next().await {
+            Ok(Some(page)) => page.iter().try_for_each(|message| listed.take(message, context))?,
+            Ok(None) => break,
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    listed.link = round.link();
+    // What failed before changes for nobody else, so no round tells of it.
+    for failed in &folder.failed {
+        let item = ItemKey::of(&failed.id);
+        if listed.rows.contains_key(&item) || listed.left.contains_key(&item) {
+            continue;
+        }
+        match mailbox.message(&failed.id).await {
+            Ok(Some(message)) if message.row.parent_folder_id.as_ref() == Some(&folder.id) => {
+                listed.take(&message, context)?;
+            }
+            // Where it lies now, the folder's own round tells of it.
+            Ok(_) => _ = listed.left.insert(item, failed.id.clone()),
+            Err(error) => return Ok(Err(error)),
+        }
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,87 @@
+//! Backing up the sets of the configuration.
+
+use super::{host_name, shown};
+use crate::backup::BackupOptions;
+use crate::backup::tenant::{TenantOptions, backup_tenant};
+use crate::cli::error::{Exit, UsageError};
+use crate::cli::{Session, progress};
+use crate::settings::{Service, SetSettings};
+use crate::source::graph::{Client, Connection};
+use anyhow::{Context, Result};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Backs the sets up, one after the other. One that fails does not keep the others from being backed up.
+pub fn run(session: &Session, named: &[String], all: bool) -> Result<Exit> {
+    let settings = session.settings()?;
+    let names: Vec<String> = match all {
+        true if settings.sets.is_empty() => {
+            return Err(UsageError::Other("the configuration has no sets; `[sets.NAME]` makes one".to_owned()).into());
+        }
+        true => settings.sets.keys().cloned().collect(),
+        false => named.to_vec(),
+    };
+    let mut jobs = Vec::new();
+    for name in &names {
+        let set = settings.set(name)?;
+        if let Some(service) = set.services.iter().find(|service| **service != Service::Outlook) {
+            let text = format!("the set {name} asks for {}, which this version cannot back up", service.name());
+            return Err(UsageError::Other(text).into());
+        }
+        let repositories = match set.repositories.as_slice() {
+            [] => vec![None],
+            names => names.iter().map(|name| Some(name.clone())).collect(),
+        };
+        // What the command line says goes before the configuration.
+        let repositories = if session.asks_for_a_repository() { vec![None] } else { repositories };
+        jobs.extend(repositories.into_iter().map(|repository| (name, set, repository)));
+    }
+    let cancel = progress::cancel_on_signals()?;
+    let mut exit = Exit::Done;
+    let mut last_error = None;
+    for (name, set, repository) in jobs {
+        let session = match &repository {
+            Some(repository) => &session.with_repository(repository),
+            None => session,
+        };
+        match back_up(session, name, set, &cancel) {
+            Ok(Exit::Done) => {}
+            Ok(other) => exit = other,
+            Err(error) if cancel.load(std::sync::atomic::Ordering::Relaxed) => return Err(error),
+            Err(error) => {
+                if let Some(before) = last_error.replace(error) {
+                    crate::cli::error::report(&before);
+                }
+            }
+        }
+    }
+    match last_error {
+        Some(error) => Err(error),
+        None => Ok(exit),
+    }
+}
+
+fn back_up(session: &Session, name: &str, set: &SetSettings, cancel: &Arc<AtomicBool>) -> Result<Exit> {
+    let doing = || format!("could not back up the set {name}");
+    let tenant = session.settings()?.tenant(&set.tenant)?;
+    let repository = session.open()?;
+    let local = session.local_state(&repository)?;
+    let connection = Connection { concurrency: set.concurrency, ..session.connection(tenant)? };
+    let client = Client::new(connection).with_context(doing)?;
+    let options = TenantOptions {
+        backup: BackupOptions { set: name.to_owned(), host: host_name() },
+        selection: set.selection.clone(),
+        licensed_only: set.licensed_only,
+        hidden_folders: set.hidden_folders,
+        recoverable_items: set.recoverable_items,
+        mailboxes_at_once: set.concurrency.max(1),
+    };
+    let shown = progress::Shown::start(session.output(), "Backing up");
+    let report = backup_tenant(&repository, local, client, options, shown.progress.clone(), cancel.clone());
+    shown.finish();
+    let report = shown::Shown::from(report.with_context(doing)?);
+    let whole = report.is_whole();
+    let said = report.show(session.output());
+    // Failures are told by the exit code even to somebody who has stopped reading.
+    if whole { said.map(|()| Exit::Done) } else { Ok(Exit::Partial) }
+}

@@ -1,0 +1,154 @@
+//! What a backup says when it is done.
+
+use crate::backup::tenant::TenantReport;
+use crate::backup::tenant::state::Ledger;
+use crate::backup::{self};
+use crate::cli::output::{self, Output};
+use crate::id::SnapshotId;
+use crate::snapshot::{Failure, Snapshot};
+use crate::source::graph::Counters;
+use crate::view::local_time;
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// Failures and remarks beyond this many are counted, not listed.
+const LISTED_MAX: usize = 20;
+
+/// What there is to say of a run, whatever it backed up.
+pub struct Shown {
+    id: SnapshotId,
+    snapshot: Snapshot,
+    failures: Vec<Failure>,
+    /// Remarks that everybody should read.
+    warnings: Vec<String>,
+    /// Remarks for those who look closely.
+    remarks: Vec<String>,
+    ledger: Option<Ledger>,
+    counters: Counters,
+}
+
+impl From<backup::Report> for Shown {
+    fn from(report: backup::Report) -> Self {
+        let skipped = report.skipped.iter().map(|(path, reason)| format!("skipped: {}: {reason}", output::path(path)));
+        let skipped = shortened(skipped.collect(), "skipped");
+        let changing = report.changing.iter().take(LISTED_MAX);
+        let changing = changing.map(|path| format!("changed while it was read, three times: {}", output::path(path)));
+        Self {
+            id: report.id,
+            snapshot: report.snapshot,
+            failures: report.failures,
+            warnings: Vec::new(),
+            remarks: skipped.into_iter().chain(changing).collect(),
+            ledger: None,
+            counters: Counters::default(),
+        }
+    }
+}
+
+impl From<TenantReport> for Shown {
+    fn from(report: TenantReport) -> Self {
+        let skipped = report.skipped.iter().map(|(name, reason)| format!("skipped: {name} {reason}"));
+        Self {
+            id: report.id,
+            snapshot: report.snapshot,
+            failures: report.failures,
+            warnings: report.warnings,
+            remarks: shortened(skipped.collect(), "skipped"),
+            ledger: Some(report.ledger),
+            counters: report.counters,
+        }
+    }
+}
+
+fn shortened(mut lines: Vec<String>, what: &str) -> Vec<String> {
+    if lines.len() > LISTED_MAX {
+        let more = lines.len() - LISTED_MAX;
+        lines.truncate(LISTED_MAX);
+        lines.push(format!("{what}: {more} more"));
+    }
+    lines
+}
+
+impl Shown {
+    /// Returns whether everything could be read.
+    pub fn is_whole(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// Says it.
+    pub fn show(&self, output: Output) -> Result<()> {
+        for failure in self.failures.iter().take(LISTED_MAX) {
+            output::message(format_args!("failed: {}: {}", output::path(&failure.path), failure.error));
+        }
+        let failed = self.snapshot.summary.failed;
+        if failed > LISTED_MAX as u64 {
+            output::message(format_args!("failed: {} more", failed - LISTED_MAX as u64));
+        }
+        self.warnings
+            .iter()
+            .for_each(|warning| output::message(format_args!("warning: {}", output::path(warning.as_bytes()))));
+        self.remarks.iter().for_each(|remark| output.remark(remark));
+        if output.json { output.json(&self.json()) } else { self.text() }
+    }
+
+    fn text(&self) -> Result<()> {
+        let summary = &self.snapshot.summary;
+        let seconds = self.snapshot.finished.secs - self.snapshot.started.secs;
+        let set = output::path(self.snapshot.set.as_bytes());
+        output::line(format_args!("Snapshot {} of {set} in {seconds} s", self.id.short()))?;
+        output::line(format_args!(
+            "  items: {} new, {} changed, {} moved, {} deleted, {} unchanged, {} failed",
+            summary.new, summary.changed, summary.moved, summary.deleted, summary.unchanged, summary.failed
+        ))?;
+        if let Some(ledger) = &self.ledger {
+            let Ledger { counted, enumerated, stored, carried, failed } = ledger;
+            output::line(format_args!(
+                "  ledger: {enumerated} enumerated = {stored} stored + {carried} carried over + {failed} failed ({counted} counted by the service)"
+            ))?;
+        }
+        output::line(format_args!(
+            "  bytes: {} in the snapshot, {} new, {} stored",
+            output::bytes(summary.source_bytes),
+            output::bytes(summary.added_bytes),
+            output::bytes(summary.stored_bytes)
+        ))?;
+        match self.counters.requests {
+            0 => Ok(()),
+            requests => {
+                output::line(format_args!("  requests: {requests}, {} of them throttled", self.counters.throttled))
+            }
+        }
+    }
+
+    fn json(&self) -> Value {
+        let snapshot = &self.snapshot;
+        let summary = &snapshot.summary;
+        let failure =
+            |failure: &Failure| json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error });
+        let mut object = json!({
+            "snapshot": self.id.to_string(),
+            "set": snapshot.set,
+            "status": if self.is_whole() { "ok" } else { "partial" },
+            "started": rfc3339(snapshot.started.secs),
+            "finished": rfc3339(snapshot.finished.secs),
+            "items": {
+                "new": summary.new, "changed": summary.changed, "moved": summary.moved, "deleted": summary.deleted,
+                "unchanged": summary.unchanged, "failed": summary.failed,
+            },
+            "bytes": { "source": summary.source_bytes, "added": summary.added_bytes, "stored": summary.stored_bytes },
+            "requests": self.counters.requests,
+            "throttled": self.counters.throttled,
+            "failures": self.failures.iter().map(failure).collect::<Vec<_>>(),
+        });
+        if let Some(ledger) = &self.ledger {
+            object["ledger"] = json!(ledger);
+            object["warnings"] = json!(self.warnings);
+        }
+        object
+    }
+}
+
+/// Writes a moment as JSON consumers expect it.
+pub fn rfc3339(secs: i64) -> String {
+    local_time(secs, "%Y-%m-%dT%H:%M:%S%:z")
+}

@@ -1,0 +1,33 @@
+//! Turns what the configuration says of a tenant into a connection to it.
+
+use super::Session;
+use crate::settings::{CredentialSettings, TenantSettings};
+use crate::source::graph::{Connection, Credential, TokenCache};
+use anyhow::{Context, Result};
+
+impl Session {
+    /// Returns how to reach `tenant`; reads its secret.
+    pub(super) fn connection(&self, tenant: &TenantSettings) -> Result<Connection> {
+        let client_id = tenant.client_id.clone();
+        let credential = match &tenant.credential {
+            CredentialSettings::Secret(source) => Credential::Secret { client_id, secret: source.read_text()? },
+            CredentialSettings::Certificate(source) => Credential::Certificate { client_id, pem: source.read_lines()? },
+            CredentialSettings::Login => Credential::Login { client_id },
+        };
+        let mut connection = Connection::new(tenant.endpoints.clone(), tenant.tenant_id.clone(), credential);
+        connection.proxy = tenant.proxy.clone();
+        if matches!(tenant.credential, CredentialSettings::Login) {
+            let folder = self.state_dir()?.join("tokens");
+            let cache = TokenCache::open(&folder);
+            let cache = cache.with_context(|| format!("could not keep a sign-in in {}", folder.display()))?;
+            connection.state = Some(cache);
+        }
+        Ok(connection)
+    }
+}
+
+/// Runs what waits for the network to its end, on this thread.
+pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("could not start the runtime for the network")?.block_on(future))
+}

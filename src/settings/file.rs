@@ -1,0 +1,335 @@
+//! `strongroom.toml` as it is written, and the proof that it can be meant.
+
+use super::document::Document;
+use super::secret::{HOW, Written};
+use super::{
+    CONCURRENCY_DEFAULT, CredentialSettings, RepositorySettings, SecretSource, Service, SetSettings, Settings,
+    SettingsError, TenantSettings, refuse_set_name,
+};
+use crate::selection::Selection;
+use crate::source::graph::{Cloud, Endpoints};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use url::Url;
+
+/// More requests at a time than any tenant's limits let through.
+const CONCURRENCY_MAX: u16 = 512;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "tables [repositories.NAME], [tenants.NAME] and [sets.NAME]")]
+struct File {
+    #[serde(default)]
+    repositories: BTreeMap<String, Repository>,
+    #[serde(default)]
+    tenants: BTreeMap<String, Tenant>,
+    #[serde(default)]
+    sets: BTreeMap<String, Set>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table [repositories.NAME] with the key `url`")]
+struct Repository {
+    url: String,
+    password: Option<Written>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table [tenants.NAME] with the keys `tenant_id` and `client_id`")]
+struct Tenant {
+    tenant_id: String,
+    client_id: String,
+    client_secret: Option<Written>,
+    certificate: Option<String>,
+    cloud: Option<String>,
+    endpoints: Option<Hosts>,
+    proxy: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with the keys `login` and `graph`")]
+struct Hosts {
+    login: String,
+    graph: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table [sets.NAME] with the key `tenant`")]
+struct Set {
+    tenant: String,
+    #[serde(default)]
+    repositories: Vec<String>,
+    #[serde(default)]
+    include: Vec<String>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default = "services_default")]
+    services: Vec<Service>,
+    concurrency: Option<i64>,
+    #[serde(default)]
+    licensed_only: bool,
+    #[serde(default)]
+    hidden_folders: bool,
+    #[serde(default)]
+    recoverable_items: bool,
+}
+
+/// What this version can back up.
+fn services_default() -> Vec<Service> {
+    vec![Service::Outlook]
+}
+
+pub fn parse(file: &Path, text: &str) -> Result<Settings, SettingsError> {
+    let document = Document::parse(file, text)?;
+    let written: File = document.deserialize()?;
+    let reading = Reading { document, folder: file.parent().unwrap_or(Path::new("")) };
+    let repositories = reading.tables(written.repositories, |name, one| reading.repository(name, one))?;
+    let tenants = reading.tables(written.tenants, |name, one| reading.tenant(name, one))?;
+    let sets = reading.tables(written.sets, |name, one| reading.set(name, one, &repositories, &tenants))?;
+    Ok(Settings { file: file.to_owned(), repositories, tenants, sets })
+}
+
+/// A file on its way from what is written to what is meant.
+struct Reading<'a> {
+    document: Document<'a>,
+    /// Where relative paths begin.
+    folder: &'a Path,
+}
+
+impl Reading<'_> {
+    fn tables<W, M>(
+        &self,
+        written: BTreeMap<String, W>,
+        meant: impl Fn(&str, W) -> Result<M, SettingsError>,
+    ) -> Result<BTreeMap<String, M>, SettingsError> {
+        written.into_iter().map(|(name, one)| Ok((name.clone(), meant(&name, one)?))).collect()
+    }
+
+    fn repository(&self, name: &str, written: Repository) -> Result<RepositorySettings, SettingsError> {
+        let table = ["repositories", name];
+        let key = |name| [table[0], table[1], name];
+        if name.is_empty() || name.contains('/') {
+            let problem = "the name of a repository must not be empty or hold `/`";
+            return Err(self.document.invalid(&table, problem, "`--repo NAME` takes what holds a `/` for a path"));
+        }
+        let url = match written.url.split_once("://") {
+            None if written.url.is_empty() => {
+                let hint = "write the folder, or an address such as s3://bucket/prefix";
+                return Err(self.document.invalid(&key("url"), "the address is empty", hint));
+            }
+            None => self.absolute(&written.url).to_string_lossy().into_owned(),
+            Some(_) => {
+                let password = Url::parse(&written.url).is_ok_and(|url| url.password().is_some());
+                if password {
+                    return Err(self.plain_password(&key("url"), "leave it out of the address"));
+                }
+                written.url
+            }
+        };
+        let password = self.secret(&key("password"), written.password)?;
+        Ok(RepositorySettings { url, password })
+    }
+
+    fn tenant(&self, name: &str, written: Tenant) -> Result<TenantSettings, SettingsError> {
+        let table = ["tenants", name];
+        let key = |name| [table[0], table[1], name];
+        // `restore --to` takes `local:DIR`, `original` and `TENANT:PATH`.
+        if name.is_empty() || name.contains([':', '/']) || ["local", "original"].contains(&name) {
+            let problem = "a tenant must not be called `local` or `original`, or hold `:` or `/`";
+            return Err(self.document.invalid(&table, problem, "`restore --to` gives these another meaning"));
+        }
+        if ["common", "organizations", "consumers"].contains(&written.tenant_id.as_str()) {
+            let problem = format!("`{}` stands for no single organisation", written.tenant_id);
+            return Err(self.document.invalid(&key("tenant_id"), problem, TENANT_ID_HINT));
+        }
+        let ids =
+            [("tenant_id", &written.tenant_id, TENANT_ID_HINT), ("client_id", &written.client_id, CLIENT_ID_HINT)];
+        for (name, id, hint) in ids {
+            if !is_id(id) {
+                return Err(self.document.invalid(&key(name), "this is no id", hint));
+            }
+        }
+        let credential = match (written.client_secret, written.certificate) {
+            (Some(_), Some(_)) => {
+                let problem = "there is a client_secret too, and an application signs in by one of them";
+                return Err(self.document.invalid(
+                    &key("certificate"),
+                    problem,
+                    "remove either; a certificate is safer",
+                ));
+            }
+            (Some(secret), None) => CredentialSettings::Secret(self.one_secret(&key("client_secret"), secret)?),
+            (None, Some(path)) if path.is_empty() || path.contains("-----BEGIN") => {
+                let problem = "this is no path, and a private key must not stand in this file";
+                return Err(self.document.invalid(&key("certificate"), problem, "name the PEM file that holds it"));
+            }
+            (None, Some(path)) => {
+                let place = self.document.place(&key("certificate"));
+                CredentialSettings::Certificate(SecretSource::file(self.absolute(&path), place))
+            }
+            (None, None) => CredentialSettings::Login,
+        };
+        let cloud = match written.cloud {
+            None => Cloud::default(),
+            Some(cloud) => Cloud::from_name(&cloud).ok_or_else(|| {
+                let hint = format!("there are {}", Cloud::ALL.map(Cloud::name).join(", "));
+                self.document.invalid(&key("cloud"), format_args!("there is no cloud called `{cloud}`"), hint)
+            })?,
+        };
+        let endpoints = match written.endpoints {
+            None => cloud.endpoints(),
+            Some(hosts) => self.endpoints(&key("endpoints"), &hosts)?,
+        };
+        let proxy = written.proxy.map(|proxy| self.address(&key("proxy"), &proxy)).transpose()?;
+        Ok(TenantSettings {
+            tenant_id: written.tenant_id,
+            client_id: written.client_id,
+            credential,
+            cloud,
+            endpoints,
+            proxy,
+        })
+    }
+
+    fn set(
+        &self,
+        name: &str,
+        written: Set,
+        repositories: &BTreeMap<String, RepositorySettings>,
+        tenants: &BTreeMap<String, TenantSettings>,
+    ) -> Result<SetSettings, SettingsError> {
+        let key = |key| ["sets", name, key];
+        if let Some(problem) = refuse_set_name(name) {
+            return Err(self.document.invalid(&["sets", name], problem, "give it another name"));
+        }
+        if !tenants.contains_key(&written.tenant) {
+            let problem = format!("there is no table [tenants.{}]", written.tenant);
+            return Err(self.document.invalid(&key("tenant"), problem, known("tenants", tenants.keys())));
+        }
+        if let Some(missing) = written.repositories.iter().find(|name| !repositories.contains_key(*name)) {
+            let problem = format!("there is no table [repositories.{missing}]");
+            return Err(self.document.invalid(
+                &key("repositories"),
+                problem,
+                known("repositories", repositories.keys()),
+            ));
+        }
+        let patterns = [("include", &written.include), ("exclude", &written.exclude)];
+        for (name, pattern) in patterns.iter().flat_map(|(name, list)| list.iter().map(move |one| (*name, one))) {
+            self.pattern(&key(name), pattern)?;
+        }
+        let selection = Selection::new(&written.include, &written.exclude)
+            .map_err(|error| self.document.invalid(&key("include"), error, PATTERN_HINT))?;
+        let concurrency = match written.concurrency {
+            None => CONCURRENCY_DEFAULT,
+            Some(asked) => match usize::try_from(asked) {
+                Ok(asked) if (1..=usize::from(CONCURRENCY_MAX)).contains(&asked) => asked,
+                _ => {
+                    let problem = format!("{asked} requests at a time are none that can be meant");
+                    let hint = format!("from 1 to {CONCURRENCY_MAX}; {CONCURRENCY_DEFAULT} is the default");
+                    return Err(self.document.invalid(&key("concurrency"), problem, hint));
+                }
+            },
+        };
+        let mut services = written.services;
+        services.sort_unstable();
+        services.dedup();
+        if services.is_empty() {
+            let hint = "name at least one: services = [\"outlook\"]";
+            return Err(self.document.invalid(&key("services"), "a set of no service backs up nothing", hint));
+        }
+        Ok(SetSettings {
+            tenant: written.tenant,
+            repositories: written.repositories,
+            selection,
+            services,
+            concurrency,
+            licensed_only: written.licensed_only,
+            hidden_folders: written.hidden_folders,
+            recoverable_items: written.recoverable_items,
+        })
+    }
+
+    /// Refuses a pattern that is none, or that can match nothing whatever the tenant holds.
+    fn pattern(&self, key: &[&str], pattern: &str) -> Result<(), SettingsError> {
+        let wrong = |problem: &dyn std::fmt::Display| self.document.invalid(key, problem, PATTERN_HINT);
+        let selection = Selection::new(&[pattern], &[]).map_err(|error| wrong(&error))?;
+        if ROOTS.iter().any(|root| selection.may_contain(root)) {
+            return Ok(());
+        }
+        Err(wrong(&format_args!("the pattern `{pattern}` can match nothing: a snapshot holds {}", ROOTS.join(", "))))
+    }
+
+    fn secret(&self, key: &[&str], written: Option<Written>) -> Result<Option<SecretSource>, SettingsError> {
+        written.map(|written| self.one_secret(key, written)).transpose()
+    }
+
+    fn one_secret(&self, key: &[&str], written: Written) -> Result<SecretSource, SettingsError> {
+        SecretSource::new(written, |path| self.absolute(path), self.document.place(key))
+            .ok_or_else(|| self.document.invalid(key, "this must name exactly one of `file`, `env` and `command`", HOW))
+    }
+
+    fn endpoints(&self, key: &[&str], hosts: &Hosts) -> Result<Endpoints, SettingsError> {
+        let below = |name| [key, &[name]].concat();
+        let login = self.address(&below("login"), &hosts.login)?;
+        let graph = self.address(&below("graph"), &hosts.graph)?;
+        let in_the_open = [&login, &graph].iter().any(|url| url.scheme() == "http");
+        let endpoints =
+            Endpoints::new(login, graph).map_err(|error| self.document.invalid(key, error, ADDRESS_HINT))?;
+        if in_the_open && !endpoints.are_local() {
+            let place = self.document.place(key);
+            tracing::warn!(%place, "tokens and items travel unencrypted; use https:// for any other machine");
+        }
+        Ok(endpoints)
+    }
+
+    fn address(&self, key: &[&str], written: &str) -> Result<Url, SettingsError> {
+        let url = Url::parse(written).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+        let Some(url) = url else {
+            return Err(self.document.invalid(key, "this is no address", ADDRESS_HINT));
+        };
+        match url.password() {
+            Some(_) => {
+                let hint = "leave it out; a proxy that wants one goes into HTTPS_PROXY in the environment instead";
+                Err(self.plain_password(key, hint))
+            }
+            None => Ok(url),
+        }
+    }
+
+    fn plain_password(&self, key: &[&str], hint: &str) -> SettingsError {
+        self.document.invalid(key, "a secret must not stand in this file, not even in an address", hint)
+    }
+
+    /// Returns a path that does not depend on where the program is started: relative ones begin beside the file.
+    fn absolute(&self, written: &str) -> PathBuf {
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+        let path = match (written.strip_prefix("~/"), home) {
+            (Some(below), Some(home)) => Path::new(&home).join(below),
+            _ => self.folder.join(written),
+        };
+        std::path::absolute(&path).unwrap_or(path)
+    }
+}
+
+/// The folders that a snapshot of a tenant may hold.
+const ROOTS: [&str; 5] = ["Users", "Groups", "Teams", "Site Collections", "Public Folders"];
+
+const PATTERN_HINT: &str = "write paths as they appear in a snapshot: Users/*/Outlook/Junk Email";
+const ADDRESS_HINT: &str = "write http:// or https://, a host, and where needed a port";
+const TENANT_ID_HINT: &str = "write the Directory (tenant) ID of the Entra portal, or a verified domain";
+const CLIENT_ID_HINT: &str = "write the Application (client) ID of the Entra portal";
+
+/// Whether `text` can be the id of a directory or of an application, or a domain: it becomes part of an address.
+fn is_id(text: &str) -> bool {
+    let begins = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+    begins && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+}
+
+fn known<'a>(kind: &str, names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<_> = names.map(String::as_str).collect();
+    match names.is_empty() {
+        true => format!("add a table [{kind}.NAME]"),
+        false => format!("the file has {}", names.join(", ")),
+    }
+}

@@ -1,0 +1,226 @@
+//! Where a secret is, and how it is read: from a file, from the environment, or from a command. Never from the
+//! configuration itself, which is copied, shown and kept under version control.
+
+use super::{Place, SettingsError};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use zeroize::Zeroizing;
+
+/// Longer than any secret; what is larger is another file by mistake.
+const SECRET_SIZE_MAX: u64 = 1 << 20;
+
+/// How to write a secret, for messages.
+pub(super) const HOW: &str = "write {file = \"/path\"}, {env = \"NAME\"} or {command = \"pass show NAME\"}";
+
+type Secret = Zeroizing<Vec<u8>>;
+
+/// Where a secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretSource {
+    kind: Kind,
+    place: Place,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// In a file.
+    File(PathBuf),
+    /// In an environment variable.
+    Env(String),
+    /// In what a command of the shell writes.
+    Command(String),
+}
+
+/// A secret as a configuration file has it: one of these, or by mistake more or none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    file: Option<String>,
+    env: Option<String>,
+    command: Option<String>,
+}
+
+/// A [`Table`], and nothing that may be the secret itself.
+#[derive(Debug)]
+pub(super) struct Written(Table);
+
+impl SecretSource {
+    /// Creates the source of a secret in `file`, as `place` says.
+    pub(super) fn file(file: PathBuf, place: Place) -> SecretSource {
+        SecretSource { kind: Kind::File(file), place }
+    }
+
+    /// Creates the source that `written` names; `None` where it does not name exactly one. `absolute` makes paths so.
+    pub(super) fn new(written: Written, absolute: impl Fn(&str) -> PathBuf, place: Place) -> Option<SecretSource> {
+        let kind = match (written.0.file, written.0.env, written.0.command) {
+            (Some(file), None, None) => Kind::File(absolute(&file)),
+            (None, Some(name), None) => Kind::Env(name),
+            (None, None, Some(command)) => Kind::Command(command),
+            _ => return None,
+        };
+        Some(SecretSource { kind, place })
+    }
+
+    /// Reads the secret: the first line of the file or of what the command writes, or the value of the variable.
+    ///
+    /// # Errors
+    /// [`SettingsError::Secret`], which never says what was read.
+    pub fn read(&self) -> Result<Secret, SettingsError> {
+        let secret = match &self.kind {
+            Kind::File(path) => first_line(&self.read_file(path)?),
+            Kind::Env(name) => match std::env::var_os(name) {
+                Some(value) => Zeroizing::new(value.into_encoded_bytes()),
+                None => return Err(self.failed(format!("the environment variable {name} is not set"), "set it", None)),
+            },
+            Kind::Command(command) => first_line(&self.run(command)?),
+        };
+        self.not_empty(secret)
+    }
+
+    /// Reads the secret as text, as [`SecretSource::read`] does.
+    ///
+    /// # Errors
+    /// [`SettingsError::Secret`], also where it is no text.
+    pub fn read_text(&self) -> Result<Zeroizing<String>, SettingsError> {
+        self.text(&self.read()?)
+    }
+
+    /// Reads all lines, as text.
+    ///
+    /// # Errors
+    /// Like [`SecretSource::read_text`].
+    pub fn read_lines(&self) -> Result<Zeroizing<String>, SettingsError> {
+        let lines = match &self.kind {
+            Kind::File(path) => self.read_file(path)?,
+            Kind::Command(command) => self.run(command)?,
+            Kind::Env(_) => self.read()?,
+        };
+        self.text(&self.not_empty(lines)?)
+    }
+
+    fn text(&self, secret: &[u8]) -> Result<Zeroizing<String>, SettingsError> {
+        let text = std::str::from_utf8(secret);
+        let text = text.map_err(|_| self.failed("the secret is no text".to_owned(), "it must be UTF-8", None))?;
+        Ok(Zeroizing::new(text.to_owned()))
+    }
+
+    fn not_empty(&self, secret: Secret) -> Result<Secret, SettingsError> {
+        match secret.is_empty() {
+            true => Err(self.failed("the secret is empty".to_owned(), "its first line must hold it", None)),
+            false => Ok(secret),
+        }
+    }
+
+    fn read_file(&self, path: &Path) -> Result<Secret, SettingsError> {
+        read_secret_file(path).map_err(|error| {
+            self.failed(
+                format!("could not read {}", path.display()),
+                "name a file that this user may read",
+                Some(error),
+            )
+        })
+    }
+
+    fn run(&self, command: &str) -> Result<Secret, SettingsError> {
+        // Input and messages stay the caller's: a password manager may ask for its own password.
+        let mut child = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(command)
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| self.failed("could not start /bin/sh".to_owned(), "install a shell", Some(error)))?;
+        let mut output = Zeroizing::new(Vec::new());
+        let stdout = child.stdout.take().expect("piped above");
+        let read = stdout.take(SECRET_SIZE_MAX).read_to_end(&mut output);
+        let status = read.and_then(|_| child.wait());
+        // Not the command itself: somebody may have put the secret there.
+        let hint = "run it in a shell: the first line it writes must be the secret";
+        match status {
+            Ok(status) if status.success() => Ok(output),
+            Ok(status) => Err(self.failed(format!("the command failed ({status})"), hint, None)),
+            Err(error) => Err(self.failed("could not read what the command writes".to_owned(), hint, Some(error))),
+        }
+    }
+
+    fn failed(&self, problem: String, hint: &'static str, source: Option<io::Error>) -> SettingsError {
+        SettingsError::Secret { place: self.place.clone(), problem, hint, source }
+    }
+}
+
+/// Reads a file that holds a secret, and warns if everybody can.
+///
+/// # Errors
+/// What opening or reading gives.
+pub fn read_secret_file(path: &Path) -> io::Result<Secret> {
+    let mut content = Zeroizing::new(Vec::new());
+    let file = File::open(path)?;
+    let stat = file.metadata()?;
+    // A pipe's permissions say nothing, and a group may be there for exactly this.
+    if stat.is_file() && stat.mode() & 0o004 != 0 {
+        tracing::warn!(file = %path.display(), "every user of this machine can read this secret; `chmod 600` it");
+    }
+    file.take(SECRET_SIZE_MAX).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// Returns the first line without its end.
+pub fn first_line(content: &[u8]) -> Secret {
+    let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
+}
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Written, D::Error> {
+        deserializer.deserialize_any(WrittenVisitor)
+    }
+}
+
+/// Takes a table, and refuses all else without repeating it: serde's own messages would.
+struct WrittenVisitor;
+
+fn plain<E: de::Error>() -> E {
+    E::custom(format_args!("a secret must not stand in this file; {HOW}"))
+}
+
+impl<'de> Visitor<'de> for WrittenVisitor {
+    type Value = Written;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table that says where the secret is")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Written, A::Error> {
+        Table::deserialize(MapAccessDeserializer::new(map)).map(Written)
+    }
+
+    fn visit_str<E: de::Error>(self, _: &str) -> Result<Written, E> {
+        Err(plain())
+    }
+
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Written, E> {
+        Err(plain())
+    }
+
+    fn visit_i128<E: de::Error>(self, _: i128) -> Result<Written, E> {
+        Err(plain())
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Written, E> {
+        Err(plain())
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Written, E> {
+        Err(plain())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Written, A::Error> {
+        Err(plain())
+    }
+}

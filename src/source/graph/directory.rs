@@ -1,0 +1,361 @@
+//! The directory of a tenant: the organisation, its users, and which of them have a mailbox of which kind.
+//!
+//! A user is known by `id`, which stays; names and addresses change. Neither a licence nor an enabled account proves that
+//! there is a mailbox or that there is none: shared mailboxes have no licence and a disabled account. So every user is
+//! listed, and each mailbox is tried.
+
+use super::client::Client;
+use super::error::{ErrorKind, GraphError};
+use super::request::{Request, Scope, path};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+/// The most rows that a page of users has (Graph: List users).
+const USERS_PER_PAGE: &str = "999";
+
+/// What is read of each user. `mailboxSettings` is not to be had on the collection.
+const USER_PROPERTIES: &str = "id,userPrincipalName,mail,displayName,accountEnabled,userType,\
+    assignedPlans,onPremisesSyncEnabled";
+
+/// An organisation.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Organization {
+    /// The directory id, which never changes.
+    pub id: String,
+    /// What it is called.
+    #[serde(default, deserialize_with = "or_default")]
+    pub display_name: String,
+    /// Its domains.
+    #[serde(default)]
+    pub verified_domains: Vec<Domain>,
+}
+
+/// A domain of an organisation.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Domain {
+    /// The domain.
+    pub name: String,
+    /// Whether it is the one that the organisation began with and keeps.
+    #[serde(default)]
+    pub is_initial: bool,
+}
+
+impl Organization {
+    /// Returns the domain that stays for the life of the organisation, `contoso.onmicrosoft.com`.
+    pub fn initial_domain(&self) -> Option<&str> {
+        self.verified_domains.iter().find(|domain| domain.is_initial).map(|domain| domain.name.as_str())
+    }
+}
+
+/// A user of the directory.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    /// The id, which never changes.
+    pub id: String,
+    /// The name to sign in with; odd objects have none.
+    #[serde(default, deserialize_with = "or_default")]
+    user_principal_name: String,
+    #[serde(default, deserialize_with = "or_default")]
+    mail: String,
+    /// The name for people.
+    #[serde(default, deserialize_with = "or_default")]
+    pub display_name: String,
+    /// Whether somebody can sign in with it.
+    #[serde(default, deserialize_with = "or_default")]
+    pub account_enabled: bool,
+    #[serde(default, deserialize_with = "or_default")]
+    assigned_plans: Vec<Plan>,
+    /// `Member` or `Guest`; accounts made before 2014 have none.
+    #[serde(default, deserialize_with = "or_default")]
+    user_type: String,
+    #[serde(default, deserialize_with = "or_default")]
+    on_premises_sync_enabled: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Plan {
+    #[serde(default, deserialize_with = "or_default")]
+    service: String,
+    #[serde(default, deserialize_with = "or_default")]
+    capability_status: String,
+}
+
+/// Reads `null` as the default: a property that is not set may be either.
+fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl User {
+    /// Returns the name that the user's folder has in a snapshot: the user principal name in small letters; where there is
+    /// none, the address, and at last the id.
+    pub fn name(&self) -> String {
+        let names = [&self.user_principal_name, &self.mail, &self.id];
+        names.into_iter().find(|name| !name.is_empty()).unwrap_or(&self.id).to_lowercase()
+    }
+
+    /// Returns whether the user has a licence for Exchange Online that is in force, days of grace included.
+    pub fn is_licensed(&self) -> bool {
+        let in_force = |plan: &Plan| ["Enabled", "Warning"].contains(&plan.capability_status.as_str());
+        self.assigned_plans.iter().any(|plan| plan.service.eq_ignore_ascii_case("exchange") && in_force(plan))
+    }
+
+    /// Returns whether it is somebody of another organisation, whose mail is there. A guest that the organisation's own
+    /// directory brought in may have a mailbox like any member.
+    pub fn is_guest(&self) -> bool {
+        self.user_type == "Guest" && !self.on_premises_sync_enabled
+    }
+
+    /// Returns what requests about the user's mailbox count against.
+    pub fn scope(&self) -> Scope {
+        Scope::mailbox(&self.id)
+    }
+}
+
+/// What is behind a user's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mailbox {
+    /// A person's.
+    User,
+    /// One that several people share.
+    Shared,
+    /// A room's.
+    Room,
+    /// A projector's or a car's.
+    Equipment,
+    /// One whose owner is in another forest.
+    Linked,
+    /// Of a kind that is not known here, or that nobody may know: the permission for its settings is missing.
+    Other,
+    /// None that the service can reach.
+    None,
+    /// One that this application may not read.
+    Denied,
+    /// One that is over its quota, so that the service lists no changes of it.
+    Full,
+}
+
+impl Mailbox {
+    /// Returns its name for people and scripts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mailbox::User => "user",
+            Mailbox::Shared => "shared",
+            Mailbox::Room => "room",
+            Mailbox::Equipment => "equipment",
+            Mailbox::Linked => "linked",
+            Mailbox::Other => "other",
+            Mailbox::None => "none",
+            Mailbox::Denied => "denied",
+            Mailbox::Full => "full",
+        }
+    }
+
+    /// Returns whether it can be read.
+    pub fn is_readable(self) -> bool {
+        !matches!(self, Mailbox::None | Mailbox::Denied | Mailbox::Full)
+    }
+
+    fn from_purpose(purpose: &str) -> Mailbox {
+        match purpose {
+            "user" => Mailbox::User,
+            "shared" => Mailbox::Shared,
+            "room" => Mailbox::Room,
+            "equipment" => Mailbox::Equipment,
+            "linked" => Mailbox::Linked,
+            _ => Mailbox::Other,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Page<T> {
+    value: Vec<T>,
+    #[serde(rename = "@odata.nextLink")]
+    next: Option<String>,
+}
+
+/// Returns the organisation. Needs `Organization.Read.All`.
+///
+/// # Errors
+/// [`GraphError`], of kind [`ErrorKind::Malformed`] where the answer holds none.
+pub async fn organization(client: &Client) -> Result<Organization, GraphError> {
+    const LABEL: &str = "reading the organisation";
+    let request = Request::get(path(&["organization"]), Scope::Directory).labelled(LABEL);
+    let page: Page<Organization> = client.json(request.query("$select", "id,displayName,verifiedDomains")).await?;
+    page.value.into_iter().next().ok_or_else(|| GraphError::new(ErrorKind::Malformed, LABEL))
+}
+
+/// Lists all users, whoever they are: guests, rooms and accounts that are disabled among them. Needs `User.Read.All`.
+///
+/// # Errors
+/// [`GraphError`].
+pub async fn users(client: &Client) -> Result<Vec<User>, GraphError> {
+    let request = Request::get(path(&["users"]), Scope::Directory).labelled("listing users");
+    all(client, request.query("$select", USER_PROPERTIES).query("$top", USERS_PER_PAGE)).await
+}
+
+/// Proves that the directory answers.
+///
+/// # Errors
+/// [`GraphError`].
+pub async fn users_exist(client: &Client) -> Result<(), GraphError> {
+    let request = Request::get(path(&["users"]), Scope::Directory).query("$select", "id").query("$top", "1");
+    client.json::<Page<serde::de::IgnoredAny>>(request.labelled("asking whether the service answers")).await.map(|_| ())
+}
+
+/// Returns the user who signed in, for an application that acts on behalf of one.
+///
+/// # Errors
+/// [`GraphError`].
+pub async fn me(client: &Client) -> Result<User, GraphError> {
+    let request = Request::get(path(&["me"]), Scope::Directory).labelled("reading who signed in");
+    client.json(request.query("$select", USER_PROPERTIES)).await
+}
+
+/// Returns what kind of mailbox `user` has, if any. Needs `Mail.ReadBasic.All`, and `MailboxSettings.Read` for the kind.
+///
+/// # Errors
+/// [`GraphError`] where the answer says nothing of the mailbox: nothing can be said, which is not the same as none.
+pub async fn mailbox(client: &Client, user: &User) -> Result<Mailbox, GraphError> {
+    match inbox(client, user).await {
+        Ok(_) => {}
+        Err(error) => return state_of(&error).ok_or(error),
+    }
+    match purpose(client, user).await {
+        Ok(purpose) => Ok(Mailbox::from_purpose(&purpose)),
+        // Without the permission for settings a mailbox can be read all the same.
+        Err(error) => match error.kind() {
+            ErrorKind::Denied | ErrorKind::MissingPermission | ErrorKind::NotFound | ErrorKind::NoMailbox => {
+                Ok(Mailbox::Other)
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+/// What an error says of the mailbox it was met in.
+fn state_of(error: &GraphError) -> Option<Mailbox> {
+    match error.kind() {
+        // One user may alternate between the two: the service has several ways to say it.
+        ErrorKind::NoMailbox | ErrorKind::NotFound => Some(Mailbox::None),
+        ErrorKind::Denied | ErrorKind::MissingPermission => Some(Mailbox::Denied),
+        ErrorKind::QuotaExceeded => Some(Mailbox::Full),
+        _ => None,
+    }
+}
+
+/// A folder, of which only is asked whether it can be read.
+#[derive(Deserialize)]
+pub struct Inbox {
+    /// How many items it holds.
+    #[serde(default, rename = "totalItemCount")]
+    pub total_item_count: u64,
+}
+
+/// Reads the inbox of `user`: every mailbox has one.
+///
+/// # Errors
+/// [`GraphError`]: of kind [`ErrorKind::NoMailbox`] or [`ErrorKind::NotFound`] where there is no mailbox.
+pub async fn inbox(client: &Client, user: &User) -> Result<Inbox, GraphError> {
+    let request = Request::get(path(&["users", &user.id, "mailFolders", "inbox"]), user.scope());
+    client.json(request.labelled("looking for a mailbox")).await
+}
+
+/// Returns the kind of mailbox that `user` has, as the service calls it. Needs `MailboxSettings.Read`.
+///
+/// # Errors
+/// [`GraphError`].
+pub async fn purpose(client: &Client, user: &User) -> Result<String, GraphError> {
+    let request = Request::get(path(&["users", &user.id, "mailboxSettings"]), user.scope());
+    let settings: Settings = client.json(request.labelled("reading mailbox settings")).await?;
+    Ok(match settings.user_purpose {
+        Some(Purpose::Plain(value) | Purpose::Wrapped { value }) => value,
+        None => String::new(),
+    })
+}
+
+#[derive(Deserialize)]
+struct Settings {
+    #[serde(rename = "userPurpose")]
+    user_purpose: Option<Purpose>,
+}
+
+/// The metadata says a plain value, samples of the documentation show an object.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Purpose {
+    Plain(String),
+    Wrapped { value: String },
+}
+
+/// Reads all pages of a collection.
+async fn all<T: DeserializeOwned>(client: &Client, first: Request) -> Result<Vec<T>, GraphError> {
+    let (scope, label) = (first.scope.clone(), first.label);
+    let mut rows = Vec::new();
+    let mut request = first;
+    loop {
+        let page: Page<T> = client.json(request).await?;
+        rows.extend(page.value);
+        match page.next {
+            Some(link) => request = Request::follow(link, scope.clone()).labelled(label),
+            None => return Ok(rows),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn user(value: serde_json::Value) -> User {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_user_is_named_by_whatever_there_is() {
+        let named = |upn, mail| user(json!({ "id": "AB", "userPrincipalName": upn, "mail": mail })).name();
+        assert_eq!(named(json!("Alice@Contoso.com"), json!("other@contoso.com")), "alice@contoso.com");
+        assert_eq!(named(json!(null), json!("Alice@contoso.com")), "alice@contoso.com");
+        assert_eq!(user(json!({ "id": "AB" })).name(), "ab");
+    }
+
+    #[test]
+    fn a_licence_is_a_plan_for_exchange_that_is_in_force() {
+        let licensed = |plans| user(json!({ "id": "a", "assignedPlans": plans })).is_licensed();
+        let plan = |service: &str, status: &str| json!({ "service": service, "capabilityStatus": status, "x": 1 });
+        assert!(licensed(json!([plan("SharePoint", "Enabled"), plan("exchange", "Enabled")])));
+        assert!(licensed(json!([plan("exchange", "Warning")])));
+        for plans in [json!(null), json!([]), json!([plan("exchange", "Deleted")]), json!([plan("teams", "Enabled")])] {
+            assert!(!licensed(plans.clone()), "{plans}");
+        }
+    }
+
+    #[test]
+    fn the_kind_of_a_mailbox_is_read_in_both_shapes() {
+        let purpose = |value| match serde_json::from_value::<Settings>(value).unwrap().user_purpose {
+            Some(Purpose::Plain(value) | Purpose::Wrapped { value }) => Some(value),
+            None => None,
+        };
+        assert_eq!(purpose(json!({ "userPurpose": "shared" })).unwrap(), "shared");
+        assert_eq!(purpose(json!({ "userPurpose": { "value": "room" } })).unwrap(), "room");
+        assert_eq!(purpose(json!({ "timeZone": "UTC" })), None);
+        assert_eq!(Mailbox::from_purpose("unknownFutureValue"), Mailbox::Other);
+    }
+
+    #[test]
+    fn an_error_of_a_mailbox_says_what_it_is_or_nothing() {
+        let state = |kind| state_of(&GraphError::new(kind, "test"));
+        assert_eq!(state(ErrorKind::NoMailbox), Some(Mailbox::None));
+        assert_eq!(state(ErrorKind::NotFound), Some(Mailbox::None));
+        assert_eq!(state(ErrorKind::Denied), Some(Mailbox::Denied));
+        assert_eq!(state(ErrorKind::QuotaExceeded), Some(Mailbox::Full));
+        for kind in [ErrorKind::Throttled, ErrorKind::Unavailable, ErrorKind::SignIn, ErrorKind::Malformed] {
+            assert_eq!(state(kind), None, "{kind:?} proves nothing");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! What a mailbox holds: folders, what changed in them, messages and their exact bytes.
+//!
+//! Every request asks for immutable ids, which survive moves within the mailbox (Graph: "Obtain immutable identifiers for
+//! Outlook resources"). Links of deltas are stored and followed as they are.
+
+use super::client::{Body, Client};
+use super::error::{ErrorKind, GraphError};
+use super::model::{MailFolder, Message, Page};
+use super::request::{Request, Scope, path};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+const IMMUTABLE_IDS: &str = "IdType=\"ImmutableId\"";
+/// Larger pages are allowed, but provoke time-outs.
+const PAGE_SIZE: &str = "odata.maxpagesize=500";
+const FOLDERS_PER_PAGE: &str = "250";
+/// What is asked of every message: all that its MIME form loses, what a list shows, and what tells whether its bytes can
+/// have changed. The body is not: it stands in the MIME form.
+const MESSAGE_FIELDS: &str = "id,changeKey,parentFolderId,isRead,isDraft,flag,categories,importance,inferenceClassification,\
+    receivedDateTime,sentDateTime,createdDateTime,lastModifiedDateTime,internetMessageId,conversationId,conversationIndex,\
+    subject,bodyPreview,sender,from,replyTo,toRecipients,ccRecipients,bccRecipients,hasAttachments,\
+    isReadReceiptRequested,isDeliveryReceiptRequested";
+/// Size, class, flags, icon, last verb and its time ([MS-OXPROPS]).
+const MESSAGE_PROPERTIES: &str = "singleValueExtendedProperties($filter=id eq 'Integer 0x0E08' or id eq 'String 0x001A' \
+    or id eq 'Integer 0x0E07' or id eq 'Integer 0x1080' or id eq 'Integer 0x1081' or id eq 'SystemTime 0x1082')";
+
+/// Folders that every mailbox calls by these names, whatever its language (Graph: mailFolder), and what English ones show.
+pub const WELL_KNOWN: [(&str, &str); 17] = [
+    ("inbox", "Inbox"),
+    ("sentitems", "Sent Items"),
+    ("drafts", "Drafts"),
+    ("deleteditems", "Deleted Items"),
+    ("junkemail", "Junk Email"),
+    ("archive", "Archive"),
+    ("outbox", "Outbox"),
+    ("conversationhistory", "Conversation History"),
+    ("clutter", "Clutter"),
+    ("scheduled", "Scheduled"),
+    ("searchfolders", "Search Folders"),
+    ("syncissues", "Sync Issues"),
+    ("conflicts", "Conflicts"),
+    ("localfailures", "Local Failures"),
+    ("serverfailures", "Server Failures"),
+    ("msgfolderroot", "Top of Information Store"),
+    (RECOVERABLE_ITEMS, "Recoverable Items"),
+];
+
+/// What was deleted and can still be had back.
+pub const RECOVERABLE_ITEMS: &str = "recoverableitemsdeletions";
+
+/// A mailbox.
+#[derive(Clone)]
+pub struct Mailbox {
+    client: Client,
+    user: Arc<str>,
+    hidden_folders: bool,
+}
+
+/// What became of the folders of a mailbox since a link was given out.
+pub struct FolderChanges {
+    /// Folders that are new or were renamed or moved, and those that are gone.
+    pub rows: Vec<MailFolder>,
+    /// Where to ask next time.
+    pub link: String,
+}
+
+impl Mailbox {
+    /// Names the mailbox of a user by the user's id. With `hidden_folders`, those that Outlook does not show count too.
+    pub fn new(client: Client, user: &str, hidden_folders: bool) -> Self {
+        Self { client, user: user.into(), hidden_folders }
+    }
+
+    /// Returns the id of its user.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    fn get(&self, label: &'static str, segments: &[&str]) -> Request {
+        let path = path(&[&["users", &*self.user], segments].concat());
+        Request::get(path, Scope::Mailbox(self.user.clone())).labelled(label).prefer(IMMUTABLE_IDS)
+    }
+
+    fn follow(&self, label: &'static str, link: &str) -> Request {
+        let request = Request::follow(link.to_owned(), Scope::Mailbox(self.user.clone()));
+        request.labelled(label).prefer(IMMUTABLE_IDS)
+    }
+
+    /// Lists the folders directly under the root of what people see.
+    ///
+    /// # Errors
+    /// See [`GraphError`]; [`ErrorKind::NoMailbox`] where there is none.
+    pub async fn top_folders(&self) -> Result<Vec<MailFolder>, GraphError> {
+        self.folder_pages(&["mailFolders"]).await
+    }
+
+    /// Lists the folders directly in `folder`.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn child_folders(&self, folder: &str) -> Result<Vec<MailFolder>, GraphError> {
+        self.folder_pages(&["mailFolders", folder, "childFolders"]).await
+    }
+
+    async fn folder_pages(&self, segments: &[&str]) -> Result<Vec<MailFolder>, GraphError> {
+        const LABEL: &str = "listing mail folders";
+        let mut request = self.get(LABEL, segments).query("$top", FOLDERS_PER_PAGE);
+        if self.hidden_folders {
+            request = request.query("includeHiddenFolders", "true");
+        }
+        let mut folders = Vec::new();
+        loop {
+            let page: Page<MailFolder> = self.client.json(request).await?;
+            folders.extend(page.value);
+            let Some(next) = page.next else { return Ok(folders) };
+            request = self.follow(LABEL, &next);
+        }
+    }
+
+    /// Lists all folders below `tops`, level by level.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn folders_below(&self, tops: Vec<MailFolder>) -> Result<Vec<MailFolder>, GraphError> {
+        let mut seen: HashSet<String> = tops.iter().map(|folder| folder.id.clone()).collect();
+        let mut all = tops;
+        let mut next = 0;
+        while next < all.len() {
+            let folder = &all[next];
+            next += 1;
+            if folder.child_folder_count == 0 || folder.is_search() {
+                continue;
+            }
+            match self.child_folders(&folder.id.clone()).await {
+                Ok(children) => all.extend(children.into_iter().filter(|child| seen.insert(child.id.clone()))),
+                // It vanished since it was listed, and what was in it too.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Tells what became of the folders since `link` was given out, or lists them all.
+    ///
+    /// # Errors
+    /// See [`GraphError`]; [`ErrorKind::Resync`] where the link is too old.
+    pub async fn folder_changes(&self, link: Option<&str>) -> Result<FolderChanges, GraphError> {
+        const LABEL: &str = "listing changes of mail folders";
+        let mut request = match link {
+            Some(link) => self.follow(LABEL, link),
+            None => self.get(LABEL, &["mailFolders", "delta"]),
+        };
+        let mut rows = Vec::new();
+        loop {
+            let page: Page<MailFolder> = self.client.json(request.prefer(PAGE_SIZE)).await?;
+            rows.extend(page.value);
+            match (page.next, page.delta) {
+                (Some(next), _) => request = self.follow(LABEL, &next),
+                (None, Some(link)) => return Ok(FolderChanges { rows, link }),
+                (None, None) => return Err(GraphError::malformed(LABEL)),
+            }
+        }
+    }
+
+    /// Returns a folder by its id or its well-known name.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn folder(&self, folder: &str) -> Result<Option<MailFolder>, GraphError> {
+        found(self.client.json(self.get("reading a mail folder", &["mailFolders", folder])).await)
+    }
+
+    /// Returns which folders have a well-known name: id -> name.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn well_known(&self) -> Result<HashMap<String, &'static str>, GraphError> {
+        #[derive(Deserialize)]
+        struct Id {
+            id: String,
+        }
+        let ask = async |name: &'static str| {
+            let request = self.get("finding well-known folders", &["mailFolders", name]).query("$select", "id");
+            Ok::<_, GraphError>((found(self.client.json::<Id>(request).await)?, name))
+        };
+        let asked = futures_util::future::try_join_all(WELL_KNOWN.iter().map(|(name, _)| ask(name))).await?;
+        Ok(asked.into_iter().filter_map(|(found, name)| Some((found?.id, name))).collect())
+    }
+
+    /// Begins a round over the messages of `folder`: all of them, or what changed since `link` was given out.
+    pub fn messages(&self, folder: &str, link: Option<&str>) -> Round<'_> {
+        const LABEL: &str = "listing messages";
+        let request = match link {
+            Some(link) => self.follow(LABEL, link),
+            None => self
+                .get(LABEL, &["mailFolders", folder, "messages", "delta"])
+                .query("$select", MESSAGE_FIELDS)
+                .query("$expand", MESSAGE_PROPERTIES),
+        };
+        Round { mailbox: self, label: LABEL, state: RoundState::More(Box::new(request.prefer(PAGE_SIZE))) }
+    }
+
+    /// Returns what a listing would tell of the message, wherever it lies now.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn message(&self, id: &str) -> Result<Option<Message>, GraphError> {
+        let request = self
+            .get("looking for a message", &["messages", id])
+            .query("$select", MESSAGE_FIELDS)
+            .query("$expand", MESSAGE_PROPERTIES);
+        found(self.client.json(request).await)
+    }
+
+    /// Begins to read the exact bytes of a message (Graph: "Get MIME content of a message").
+    ///
+    /// # Errors
+    /// See [`GraphError`]; [`ErrorKind::ItemCorrupt`] where the service will never be able to give them.
+    pub async fn mime(&self, id: &str, size_hint: Option<u64>) -> Result<Body, GraphError> {
+        let mut request = self.get("reading a message", &["messages", id, "$value"]);
+        if let Some(size) = size_hint {
+            request = request.size_hint(size);
+        }
+        self.client.body(request).await
+    }
+
+    /// Returns everything the service says of a message, its body included, as the sender wrote it.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn properties(&self, id: &str) -> Result<Value, GraphError> {
+        let fields = format!("{MESSAGE_FIELDS},body,internetMessageHeaders");
+        let request = self.get("reading a message's properties", &["messages", id]);
+        self.client.json(request.query("$select", &fields).prefer("outlook.allow-unsafe-html")).await
+    }
+
+    /// Lists what is attached to a message, without the contents.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn attachments(&self, id: &str) -> Result<Vec<Value>, GraphError> {
+        let fields = "id,name,contentType,size,isInline,lastModifiedDateTime";
+        let request = self.get("listing attachments", &["messages", id, "attachments"]).query("$select", fields);
+        let page: Page<Value> = self.client.json(request).await?;
+        Ok(page.value)
+    }
+
+    /// Returns what the service says of one attachment, without what it holds.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn attachment(&self, id: &str, attachment: &str, bytes_max: u64) -> Result<bytes::Bytes, GraphError> {
+        let segments = ["messages", id, "attachments", attachment, "$value"];
+        self.client.bytes(self.get("reading an attachment", &segments), bytes_max).await
+    }
+}
+
+fn found<T>(answer: Result<T, GraphError>) -> Result<Option<T>, GraphError> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+enum RoundState {
+    More(Box<Request>),
+    Complete(String),
+    Failed,
+}
+
+/// A round over the messages of a folder, page by page. Only a round that came to its end may be believed.
+pub struct Round<'a> {
+    mailbox: &'a Mailbox,
+    label: &'static str,
+    state: RoundState,
+}
+
+impl Round<'_> {
+    /// Returns the next page, or `None` after the last. A page may be empty although others follow, and rows of one message
+    /// may come several times: the last one counts.
+    ///
+    /// # Errors
+    /// See [`GraphError`]. The round is over then, and nothing may be concluded from what it did not tell.
+    pub async fn next(&mut self) -> Result<Option<Vec<Message>>, GraphError> {
+        let request = match std::mem::replace(&mut self.state, RoundState::Failed) {
+            RoundState::More(request) => *request,
+            complete => {
+                self.state = complete;
+                return Ok(None);
+            }
+        };
+        let page: Page<Message> = self.mailbox.client.json(request).await?;
+        self.state = match (page.next, page.delta) {
+            (Some(next), _) => RoundState::More(Box::new(self.mailbox.follow(self.label, &next).prefer(PAGE_SIZE))),
+            (None, Some(link)) => RoundState::Complete(link),
+            (None, None) => return Err(GraphError::malformed(self.label)),
+        };
+        Ok(Some(page.value))
+    }
+
+    /// Returns where to ask next time, once the round has come to its end.
+    pub fn link(self) -> Option<String> {
+        match self.state {
+            RoundState::Complete(link) => Some(link),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Tries what a backup needs, with the least that shows whether it may: what works, what is refused, and for want of which
+//! permission.
+//!
+//! Trying decides, not the token: a role that is missing there may have been assigned in Exchange instead (Exchange: RBAC
+//! for Applications), and one that is there may be limited to other mailboxes (Graph: limiting application permissions to
+//! specific mailboxes). The token's roles only help to tell these apart.
+
+use super::auth::Claims;
+use super::client::Client;
+use super::directory::{self, Organization, User};
+use super::error::{ErrorKind, GraphError};
+use super::request::{Request, path};
+use serde::Deserialize;
+
+/// So many mailboxes are tried until one has a message to read.
+pub const MAILBOXES_TRIED_MAX: usize = 50;
+
+/// A permission of Graph, and what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permission {
+    /// Its name where an application acts as itself.
+    pub application: &'static str,
+    /// Its name where it acts on behalf of somebody.
+    pub delegated: &'static str,
+    /// Whether a backup is impossible without.
+    pub is_required: bool,
+}
+
+/// Listing the users; on behalf of somebody, that one alone.
+pub const USERS: Permission = Permission { application: "User.Read.All", delegated: "User.Read", is_required: true };
+/// Naming the organisation.
+pub const ORGANIZATION: Permission =
+    Permission { application: "Organization.Read.All", delegated: "User.Read", is_required: false };
+/// Reading mail.
+pub const MAIL: Permission = Permission { application: "Mail.Read", delegated: "Mail.Read", is_required: true };
+/// Knowing of which kind a mailbox is.
+pub const SETTINGS: Permission =
+    Permission { application: "MailboxSettings.Read", delegated: "MailboxSettings.Read", is_required: false };
+/// Restoring mail.
+pub const RESTORE: Permission =
+    Permission { application: "Mail.ReadWrite", delegated: "Mail.ReadWrite", is_required: false };
+
+/// What came of trying.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It works.
+    Works(String),
+    /// It is refused for want of the permission.
+    Missing(String),
+    /// The permission is there, and limited to mailboxes other than those that were tried.
+    Closed(String),
+    /// Nothing was there to try it on.
+    Unproven(String),
+    /// Something else is wrong.
+    Failed(GraphError),
+}
+
+/// Something that was tried.
+#[derive(Debug)]
+pub struct Check {
+    /// What.
+    pub what: &'static str,
+    /// The permission it takes.
+    pub permission: Permission,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+impl Check {
+    /// Returns whether a backup can do without, or need not.
+    pub fn is_fine(&self) -> bool {
+        match self.outcome {
+            Outcome::Works(_) => true,
+            Outcome::Missing(_) | Outcome::Closed(_) | Outcome::Unproven(_) | Outcome::Failed(_) => {
+                !self.permission.is_required
+            }
+        }
+    }
+}
+
+fn refusal(error: GraphError, detail: &str) -> Outcome {
+    match error.kind() {
+        ErrorKind::Denied | ErrorKind::MissingPermission => Outcome::Missing(detail.to_owned()),
+        _ => Outcome::Failed(error),
+    }
+}
+
+/// Tries to read the organisation.
+pub async fn organization(client: &Client) -> (Option<Organization>, Check) {
+    let (organization, outcome) = match directory::organization(client).await {
+        Ok(organization) => {
+            let detail = format!("{} ({})", organization.display_name, organization.id);
+            (Some(organization), Outcome::Works(detail))
+        }
+        Err(error) => (None, refusal(error, "the organisation's name cannot be read")),
+    };
+    (organization, Check { what: "organisation", permission: ORGANIZATION, outcome })
+}
+
+/// Tries to list the users; on behalf of somebody (`delegated`), to read who that is.
+pub async fn users(client: &Client, delegated: bool) -> (Vec<User>, Check) {
+    let found = match delegated {
+        true => directory::me(client).await.map(|user| vec![user]),
+        false => directory::users(client).await,
+    };
+    let (users, outcome) = match found {
+        Ok(users) if delegated => {
+            let detail = "the one who signed in; only an application of its own sees everybody".to_owned();
+            (users, Outcome::Works(detail))
+        }
+        Ok(users) => {
+            let detail = format!("{} users", users.len());
+            (users, Outcome::Works(detail))
+        }
+        Err(error) => (Vec::new(), refusal(error, "the users cannot be listed")),
+    };
+    (users, Check { what: "users", permission: USERS, outcome })
+}
+
+/// The mailboxes that were tried, by what they turned out to be.
+#[derive(Default)]
+struct Tried {
+    empty: usize,
+    denied: usize,
+    full: usize,
+    none: usize,
+}
+
+/// Tries to read mail, and settings, in a mailbox of one of `users`, which are tried in order.
+pub async fn mail(client: &Client, users: &[&User], claims: Option<&Claims>) -> Vec<Check> {
+    let mut tried = Tried::default();
+    let mut open = None;
+    let mut outcome = None;
+    for user in users.iter().take(MAILBOXES_TRIED_MAX) {
+        let read = match directory::inbox(client, user).await {
+            Ok(_) => {
+                open = Some(*user);
+                read_message(client, user).await
+            }
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(Read::Message) => {
+                outcome = Some(works(&tried));
+                break;
+            }
+            Ok(Read::Nothing) => tried.empty += 1,
+            Ok(Read::Refused) => {
+                let detail = "folders can be listed, but messages cannot be read: Mail.ReadBasic is not enough";
+                outcome = Some(Outcome::Missing(detail.to_owned()));
+                break;
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::NoMailbox | ErrorKind::NotFound => tried.none += 1,
+                ErrorKind::Denied | ErrorKind::MissingPermission => tried.denied += 1,
+                ErrorKind::QuotaExceeded => tried.full += 1,
+                _ => {
+                    outcome = Some(Outcome::Failed(error));
+                    break;
+                }
+            },
+        }
+    }
+    let outcome = outcome.unwrap_or_else(|| without_message(&tried, claims));
+    let mut checks = vec![Check { what: "mail", permission: MAIL, outcome }];
+    if let Some(user) = open {
+        let outcome = match directory::purpose(client, user).await {
+            Ok(_) => Outcome::Works("kinds of mailboxes can be told apart".to_owned()),
+            Err(error) => refusal(error, "kinds of mailboxes cannot be told apart"),
+        };
+        checks.push(Check { what: "mailbox settings", permission: SETTINGS, outcome });
+    }
+    checks
+}
+
+fn works(tried: &Tried) -> Outcome {
+    Outcome::Works(match tried.denied {
+        0 => "a message was read".to_owned(),
+        denied => format!("a message was read; {denied} mailboxes tried before are closed to this application"),
+    })
+}
+
+/// What can be said when no message was read anywhere.
+fn without_message(tried: &Tried, claims: Option<&Claims>) -> Outcome {
+    if tried.empty > 0 {
+        return Outcome::Works("folders were read; no message was there to try".to_owned());
+    }
+    let is_granted = claims.is_some_and(|claims| grants(claims, &[MAIL, RESTORE]));
+    match (tried.denied, is_granted) {
+        (0, true) => Outcome::Unproven(format!(
+            "no mailbox was found to try: {} users without one, {} over their quota",
+            tried.none, tried.full
+        )),
+        // Some are told that they have no mailbox where in truth the permission is missing.
+        (0, false) => Outcome::Missing(format!("no mailbox could be reached: tried {} users", tried.none)),
+        (denied, true) => {
+            Outcome::Closed(format!("the permission is granted, but a policy closes all {denied} mailboxes tried"))
+        }
+        (denied, false) => Outcome::Missing(format!("access was denied to all {denied} mailboxes tried")),
+    }
+}
+
+/// Says by the token whether mail can be restored: trying would change something.
+pub fn restore(claims: Option<&Claims>) -> Check {
+    let outcome = match claims {
+        Some(claims) if grants(claims, &[RESTORE]) => Outcome::Works("granted".to_owned()),
+        Some(_) => Outcome::Missing("not in the token; only restoring to this tenant needs it".to_owned()),
+        None => Outcome::Unproven("the token does not say".to_owned()),
+    };
+    Check { what: "restoring mail", permission: RESTORE, outcome }
+}
+
+/// Whether the token holds one of `any`.
+fn grants(claims: &Claims, any: &[Permission]) -> bool {
+    let has = |permission: &Permission| {
+        claims.roles.iter().any(|role| role == permission.application)
+            || claims.scp.split_whitespace().any(|scope| scope == permission.delegated)
+    };
+    any.iter().any(has)
+}
+
+/// How much of a mailbox could be read.
+enum Read {
+    Message,
+    /// There is no message.
+    Nothing,
+    /// There is one, and what it holds is refused.
+    Refused,
+}
+
+#[derive(Deserialize)]
+struct Messages {
+    value: Vec<Message>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    id: String,
+}
+
+/// Begins to read a message as a backup does. Where only the names of permissions differ, properties may be had and
+/// content not.
+async fn read_message(client: &Client, user: &User) -> Result<Read, GraphError> {
+    let request = Request::get(path(&["users", &user.id, "messages"]), user.scope()).labelled("looking for a message");
+    let messages: Messages = client.json(request.query("$select", "id").query("$top", "1")).await?;
+    let Some(message) = messages.value.first() else { return Ok(Read::Nothing) };
+    let content = path(&["users", &user.id, "messages", &message.id, "$value"]);
+    // Its first bytes are enough, and it may have a hundred megabytes: the rest is not fetched.
+    match client.body(Request::get(content, user.scope()).labelled("reading a message")).await {
+        Ok(_) => Ok(Read::Message),
+        Err(error) => match error.kind() {
+            ErrorKind::Denied | ErrorKind::MissingPermission => Ok(Read::Refused),
+            // The service tried, so it may be read.
+            ErrorKind::ItemCorrupt => Ok(Read::Message),
+            // It went in this moment.
+            ErrorKind::NotFound => Ok(Read::Nothing),
+            _ => Err(error),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims(roles: &[&str], scp: &str) -> Claims {
+        Claims { roles: roles.iter().map(|&role| role.to_owned()).collect(), scp: scp.to_owned(), ..Claims::default() }
+    }
+
+    #[test]
+    fn all_mailboxes_denied_means_a_missing_permission_or_a_policy() {
+        let tried = Tried { denied: 3, none: 1, ..Tried::default() };
+        let outcome = |roles: &[&str], scp: &str| without_message(&tried, Some(&claims(roles, scp)));
+        assert!(matches!(without_message(&tried, None), Outcome::Missing(_)));
+        assert!(matches!(outcome(&["User.Read.All"], ""), Outcome::Missing(_)));
+        assert!(matches!(outcome(&["Mail.Read"], ""), Outcome::Closed(_)));
+        assert!(matches!(outcome(&["Mail.ReadWrite"], ""), Outcome::Closed(_)));
+        assert!(matches!(outcome(&[], "openid Mail.Read"), Outcome::Closed(_)));
+        let nobody = Tried { none: 4, ..Tried::default() };
+        assert!(matches!(without_message(&nobody, Some(&claims(&["Mail.Read"], ""))), Outcome::Unproven(_)));
+        assert!(matches!(without_message(&nobody, Some(&claims(&[], ""))), Outcome::Missing(_)));
+        assert!(matches!(without_message(&Tried { empty: 1, ..tried }, None), Outcome::Works(_)));
+    }
+
+    #[test]
+    fn only_what_a_backup_needs_makes_it_impossible() {
+        let check = |permission, outcome| Check { what: "", permission, outcome };
+        assert!(!check(MAIL, Outcome::Missing(String::new())).is_fine());
+        assert!(!check(USERS, Outcome::Failed(GraphError::new(ErrorKind::Unavailable, "test"))).is_fine());
+        assert!(check(SETTINGS, Outcome::Missing(String::new())).is_fine());
+        assert!(restore(Some(&claims(&["Mail.Read"], ""))).is_fine());
+        assert!(matches!(restore(Some(&claims(&["Mail.ReadWrite"], ""))).outcome, Outcome::Works(_)));
+        assert!(matches!(restore(None).outcome, Outcome::Unproven(_)));
+    }
+}

@@ -1,0 +1,135 @@
+//! Backups of an organisation, against a tenant that changes and breaks: after each run the snapshot says what is true,
+//! item by item and byte by byte, and the snapshots before still say what they said.
+
+mod laboratory;
+
+use laboratory::{Laboratory, Shape};
+use proptest::prelude::*;
+use strongroom_simulator::{Faults, NewMessage, Switches};
+
+#[test]
+fn a_tenant_is_backed_up_as_it_is_and_then_by_what_changes() {
+    let lab = Laboratory::new(Shape { users: 3, messages: 40, ..Shape::default() });
+    let first = lab.back_up().expect("a backup");
+    assert_eq!(first.failures, []);
+    lab.assert_truth(&first);
+    assert!(first.ledger.adds_up() && first.ledger.enumerated > 100, "{:?}", first.ledger);
+    assert_eq!(first.ledger.stored, first.ledger.enumerated);
+
+    lab.simulator.reset_counters();
+    let second = lab.back_up().expect("a backup");
+    lab.assert_truth(&second);
+    let summary = second.snapshot.summary;
+    assert_eq!((summary.new, summary.changed, summary.moved, summary.deleted), (0, 0, 0, 0));
+    assert_eq!(summary.added_bytes, 0, "nothing is stored but the snapshot");
+    assert_eq!(second.ledger.carried, first.ledger.enumerated);
+    assert_eq!(first.snapshot.root.directory(), second.snapshot.root.directory());
+    for user in lab.mailboxes() {
+        let (requests, folders) = (lab.requests_of(&user), lab.visible_folders(&user).len() as u64);
+        assert!(requests <= folders + 2, "{user}: {requests} requests for {folders} folders");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: laboratory::cases(6), max_shrink_iters: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_run_ends_with_what_is_true(
+        seed in 0u64..1000,
+        rounds in proptest::collection::vec(proptest::collection::vec(laboratory::change(), 1..12), 1..5),
+        switches in laboratory::switches(),
+    ) {
+        let lab = Laboratory::new(Shape { seed, users: 2, messages: 12, switches, ..Shape::default() });
+        let mut before = vec![lab.remember(lab.back_up().expect("a backup"))];
+        for changes in rounds {
+            for change in &changes {
+                lab.apply(change);
+            }
+            let report = lab.back_up().expect("a backup");
+            prop_assert_eq!(&report.failures, &vec![]);
+            lab.assert_truth(&report);
+            prop_assert!(report.ledger.adds_up());
+            before.push(lab.remember(report));
+            before.iter().for_each(|remembered| lab.assert_remembered(remembered));
+        }
+        prop_assert_eq!(lab.simulator.counters().mails_sent, 0);
+    }
+}
+
+#[test]
+fn a_move_that_shows_only_as_removal_is_a_move() {
+    let switches = Switches { moves_show_only_as_removal: true, ..Switches::default() };
+    let lab = Laboratory::new(Shape { users: 1, messages: 10, switches, ..Shape::default() });
+    let user = lab.mailboxes().remove(0);
+    let message = NewMessage { mime: b"Subject: wanderer\r\n\r\nhere\r\n".to_vec(), ..NewMessage::default() };
+    let id = lab.simulator.tenant().add_message(&user, "inbox", message).expect("an inbox");
+    lab.back_up().expect("a backup");
+    lab.simulator.tenant().move_message(&user, &id, "archive").expect("an archive");
+    lab.simulator.reset_counters();
+    let report = lab.back_up().expect("a backup");
+    lab.assert_truth(&report);
+    assert_eq!(report.snapshot.summary.moved, 1, "{:?}", report.snapshot.summary);
+    assert_eq!(report.snapshot.summary.deleted, 0);
+}
+
+#[test]
+fn every_kind_of_user_is_taken_for_what_it_is() {
+    let lab = Laboratory::new(Shape { users: 1, messages: 5, every_kind: true, ..Shape::default() });
+    let report = lab.back_up().expect("a backup");
+    // A full mailbox cannot be listed, and somebody should know; those that nobody can have are no failures.
+    let failed: Vec<_> = report.failures.iter().map(|failure| String::from_utf8_lossy(&failure.path)).collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert!(report.failures[0].error.contains("over its quota"), "{failed:?}");
+    let skipped: Vec<_> = report.skipped.iter().map(|(name, _)| name.split('@').next().unwrap_or_default()).collect();
+    assert_eq!(skipped, ["board", "dana.unlicensed", "old.server"]);
+    assert_eq!(report.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_storm_of_faults_ends_complete() {
+    let lab = Laboratory::new(Shape { users: 3, messages: 60, ..Shape::default() });
+    for seed in 0..3 {
+        lab.simulator.set_faults(Faults::bad_day(seed, 5));
+        let report = lab.back_up().expect("a backup");
+        assert_eq!(report.failures, [], "seed {seed}");
+        assert!(report.ledger.adds_up(), "seed {seed}: {:?}", report.ledger);
+        lab.assert_truth(&report);
+        lab.simulator.tenant().expire_deltas();
+    }
+    assert!(lab.simulator.counters().faults > 50, "{:?}", lab.simulator.counters());
+}
+
+#[test]
+fn little_that_changes_costs_little() {
+    let lab = Laboratory::new(Shape { users: 1, messages: 1000, ..Shape::default() });
+    lab.back_up().expect("a backup");
+    let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
+    let ids: Vec<_> = tenant.true_messages(&user).expect("a mailbox").map(|message| message.id).collect();
+    for (number, id) in ids.iter().step_by(100).enumerate() {
+        match number % 2 {
+            0 => tenant.set_read(&user, id, number % 4 == 0).expect("a message"),
+            _ => tenant.change_message(&user, id, b"Subject: new\r\n\r\nnew\r\n".to_vec()).expect("a message"),
+        }
+    }
+    lab.simulator.reset_counters();
+    let report = lab.back_up().expect("a backup");
+    lab.assert_truth(&report);
+    let (requests, folders) = (lab.requests_of(&user), lab.visible_folders(&user).len() as u64);
+    assert!(requests <= folders + 2 + 10, "{requests} requests for {folders} folders and 10 changes");
+    let (added, all) = (report.snapshot.summary.added_bytes, report.snapshot.summary.source_bytes);
+    assert!(added < all / 20, "{added} bytes new of {all}");
+}
+
+#[test]
+fn a_user_who_leaves_is_reported_and_kept() {
+    let lab = Laboratory::new(Shape { users: 2, messages: 10, ..Shape::default() });
+    let first = lab.back_up().expect("a backup");
+    let user = lab.mailboxes().remove(1);
+    lab.simulator.tenant().remove_user(&user).expect("a user");
+    for run in 0..2 {
+        let report = lab.back_up().expect("a backup");
+        assert_eq!(report.failures, []);
+        assert_eq!(report.warnings.len(), usize::from(run == 0), "told once: {:?}", report.warnings);
+        assert_eq!(report.snapshot.directory().sums.files, first.snapshot.directory().sums.files);
+    }
+}
