@@ -1,6 +1,8 @@
-# make demo   shows the main job on real mail (KEEP=1 leaves the mount open)
-# make test   runs every check and every test
-# make bench  measures Strongroom, restic, borg and the plain disk side by side
+# make demo      shows the main job on a simulated organisation (KEEP=1 leaves the mount open)
+# make test      runs every check and every test
+# make test-sdk  holds the tenant simulator to account by Microsoft's own client
+# make bench     measures Strongroom, restic, borg and the plain disk side by side
+# make soak      backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
 #
 # Each installs what it needs: Debian packages (as root, or with sudo), cargo-deny and the test readers' Python packages.
 
@@ -12,10 +14,10 @@ CACHE ?= .cache
 VENV := $(CACHE)/venv
 BINARY := target/release/strongroom
 
-.PHONY: help demo test bench build corpus packages packages-bench lint deny test-rust clean
+.PHONY: help demo test test-sdk bench soak build corpus packages packages-bench lint deny test-rust clean
 
 help:
-	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST)) | head -4
+	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
 
 # What the build and the mount need. `fuse3` brings fusermount3.
 packages:
@@ -59,8 +61,22 @@ test-rust:
 	then cargo nextest run --workspace --locked --no-fail-fast; \
 	else cargo test --workspace --locked --no-fail-fast --lib --bins --tests; fi
 
+# Microsoft's Graph SDK for Python, in an environment of its own: it brings a great deal with it.
+$(VENV)-sdk/.ready: tools/simulator/sdk/requirements.txt | packages
+	python3 -m venv $(VENV)-sdk
+	$(VENV)-sdk/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+test-sdk: export STRONGROOM_SDK_PYTHON := $(abspath $(VENV))-sdk/bin/python3
+test-sdk: $(VENV)-sdk/.ready
+	cargo test --locked -p strongroom-simulator --test sdk -- --nocapture
+
 bench: build packages-bench
 	python3 tools/bench/bench.py --strongroom $(BINARY) --corpora target/release/strongroom-corpora $(BENCH_ARGS)
+
+SOAK_PERCENT ?= 100
+soak: packages
+	STRONGROOM_SOAK_PERCENT=$(SOAK_PERCENT) cargo test --release --locked --test soak -- --nocapture
 
 clean:
 	cargo clean

@@ -165,8 +165,17 @@ pub fn backup(
     };
     let (local, stored) = store.finish()?;
     let Trees { root, failed, failures, skipped, changing } = trees;
-    let made =
-        Made { started, snapshots, previous, root, failed, failures: &failures, source_state: BTreeMap::new(), stored };
+    let made = Made {
+        started,
+        snapshots,
+        previous,
+        root,
+        failed,
+        failures: &failures,
+        source_state: BTreeMap::new(),
+        stored,
+        whole: true,
+    };
     let (id, snapshot) = commit(repository, &local, &reader, options, made)?;
     Ok(Report { id, snapshot, failures, skipped, changing })
 }

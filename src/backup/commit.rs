@@ -23,6 +23,8 @@ pub(super) struct Made<'a> {
     pub failures: &'a [Failure],
     pub source_state: BTreeMap<String, Vec<u8>>,
     pub stored: Stored,
+    /// Whether everything that the root refers to is stored, what was carried over included.
+    pub whole: bool,
 }
 
 /// Commits a snapshot, and returns once it is durable.
@@ -33,7 +35,7 @@ pub(super) fn commit(
     options: &BackupOptions,
     made: Made<'_>,
 ) -> Result<(SnapshotId, Snapshot), BackupError> {
-    let Made { started, snapshots, previous, mut root, failed, failures, source_state, stored } = made;
+    let Made { started, snapshots, previous, mut root, failed, failures, source_state, stored, whole } = made;
     let EntryKind::Directory(dir) = &mut root.kind else { unreachable!("made of a directory") };
     dir.root.hint = Some(Store::location(local, dir.root.id.into())?);
     let mut summary = match summarise(reader, previous.as_ref().map(Snapshot::directory), dir) {
@@ -67,7 +69,8 @@ pub(super) fn commit(
     let id = repository.save_snapshot(&snapshot)?;
     let seen = snapshots.iter().map(|(id, _)| *id).chain([id]);
     // The snapshot stands, whatever becomes of what this machine remembers of it.
-    let remembered = local.remember(seen, snapshot.keys.iter().copied()).and_then(|()| local.mark_whole(id));
+    let remembered = local.remember(seen, snapshot.keys.iter().copied());
+    let remembered = remembered.and_then(|()| if whole { local.mark_whole(id) } else { Ok(()) });
     if let Err(error) = remembered.and_then(|()| local.flush()) {
         tracing::warn!(%error, "the local state could not be written");
     }

@@ -43,11 +43,14 @@ use futures_util::StreamExt;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Where the users' folders stand in a snapshot.
 const USERS: &str = "Users";
 /// Where a user's mailbox stands.
 const OUTLOOK: &str = "Outlook";
+/// How often is looked whether somebody has asked to stop.
+const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// What says, in a folder of the snapshot, what is missing there.
 pub const REPORT_NAME: &str = "_report.txt";
 
@@ -133,7 +136,7 @@ pub fn backup_tenant(
         .map_err(BackupError::Source)?;
     let adopted = local.sync(repository)?;
     local.clear_aside(None)?;
-    let snapshots = repository.snapshots()?;
+    let mut snapshots = repository.snapshots()?;
     let previous = snapshots.iter().rev().find(|(_, before)| before.set == options.backup.set).cloned();
     let state = match &previous {
         Some((_, before)) => {
@@ -141,6 +144,8 @@ pub fn backup_tenant(
         }
         None => TenantState::default(),
     };
+    // Of all others only their names are needed.
+    snapshots.iter_mut().for_each(|(_, snapshot)| snapshot.source_state.clear());
     // What every pack of was there when it was made, and since, needs no proof piece by piece.
     let trusted = previous.as_ref().is_some_and(|(id, _)| local.is_whole(*id));
     let reader = Arc::new(repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default()));
@@ -158,8 +163,16 @@ pub fn backup_tenant(
         next_area: AtomicU64::new(0),
     });
     let before = previous.map(|(_, snapshot)| snapshot);
-    let run = Run { context: context.clone(), before: before.clone(), state, trusted };
-    let made = runtime.block_on(run.make());
+    let run = Run { context: context.clone(), before: before.clone(), state, trusted, users: HashMap::new() };
+    let made = runtime.block_on(async {
+        tokio::select! {
+            made = run.make() => made,
+            () = cancelled(&context.cancel) => {
+                client.cancel();
+                Err(BackupError::Interrupted)
+            }
+        }
+    });
     // Ends what still works for the run, so that the store can be finished.
     drop(runtime);
     drop(context);
@@ -176,7 +189,7 @@ pub fn backup_tenant(
     };
     let (local, stored) = store.finish()?;
     local.clear_aside(None)?;
-    let Whole { root, state, failures, warnings, skipped } = made;
+    let Whole { root, state, whole, failures, warnings, skipped } = made;
     let ledger = state.ledger();
     let made = Made {
         started,
@@ -187,6 +200,7 @@ pub fn backup_tenant(
         failures: &failures,
         source_state: state.encode(),
         stored,
+        whole,
     };
     let (id, snapshot) = commit(repository, &local, &reader, &options.backup, made)?;
     Ok(TenantReport { id, snapshot, failures, warnings, skipped, ledger, counters: client.counters() })
@@ -197,12 +211,16 @@ struct Run {
     before: Option<Snapshot>,
     state: TenantState,
     trusted: bool,
+    /// The users' folders in the snapshot before, by name, and whether everything under them is stored.
+    users: HashMap<Box<[u8]>, (Entry, bool)>,
 }
 
 /// Everything that the snapshot is made of.
 struct Whole {
     root: Entry,
     state: TenantState,
+    /// Whether everything that is carried over is stored.
+    whole: bool,
     failures: Vec<Failure>,
     warnings: Vec<String>,
     skipped: Vec<(String, String)>,
@@ -213,9 +231,12 @@ struct Account {
     user: User,
     /// The name of the user's folder.
     name: String,
+    /// What the run continues from; none if a piece of it is missing.
     before: Option<MailboxState>,
-    /// The user's folder in the snapshot before.
+    /// The user's folder in the snapshot before, if the run continues from it.
     entry: Option<Entry>,
+    /// What stands for it where nothing better can be had.
+    kept: Option<(Entry, MailboxState)>,
 }
 
 impl Run {
@@ -235,11 +256,16 @@ impl Run {
         let mut whole = Whole {
             root: Entry::new(ROOT_NAME, EntryKind::Symlink(Box::default()), Timestamp::default()),
             state: TenantState { tenant: tenant.or(self.state.tenant.take()), mailboxes: BTreeMap::new() },
+            whole: true,
             failures: Vec::new(),
             warnings: Vec::new(),
             skipped: Vec::new(),
         };
+        self.users = self.users_before()?;
         let mut accounts = self.accounts(users)?;
+        if accounts.is_empty() {
+            whole.warnings.push("the set takes no user at all".to_owned());
+        }
         // The largest first, so that none of them is left alone at the end; what is new may be large.
         accounts.sort_by_key(|account| {
             std::cmp::Reverse(account.before.as_ref().map_or(u64::MAX, |b| b.ledger().enumerated))
@@ -275,7 +301,6 @@ impl Run {
     /// Decides which users' mailboxes are asked for, and what their folders are called.
     fn accounts(&self, users: Vec<User>) -> Result<Vec<Account>, BackupError> {
         let options = &self.context.options;
-        let before = self.users_before()?;
         let mut names = UniqueNames::new();
         names.reserve(REPORT_NAME);
         let mut accounts = Vec::new();
@@ -289,15 +314,19 @@ impl Run {
             if !options.selection.may_contain(&format!("{USERS}/{name}/{OUTLOOK}")) {
                 continue;
             }
-            let before_state = self.state.mailboxes.get(&user.id).cloned();
-            let entry = before_state.as_ref().and_then(|state| before.get(state.name.as_bytes()).cloned());
-            accounts.push(Account { name, before: before_state.filter(|_| entry.is_some()), entry, user });
+            let state = self.state.mailboxes.get(&user.id).cloned();
+            let entry = state.as_ref().and_then(|state| self.users.get(state.name.as_bytes()));
+            let kept = entry.map(|(entry, _)| entry.clone()).zip(state.clone());
+            // Where a piece is missing the mailbox is listed anew; what is there of it is found again.
+            let whole = kept.clone().filter(|_| entry.is_some_and(|(_, whole)| *whole));
+            let (entry, before) = whole.unzip();
+            accounts.push(Account { name, before, entry, kept, user });
         }
         Ok(accounts)
     }
 
-    /// Returns the users' folders of the snapshot before, by name.
-    fn users_before(&self) -> Result<HashMap<Box<[u8]>, Entry>, BackupError> {
+    /// Returns the users' folders of the snapshot before, by name, and whether everything under them is stored.
+    fn users_before(&self) -> Result<HashMap<Box<[u8]>, (Entry, bool)>, BackupError> {
         let Some(before) = &self.before else { return Ok(HashMap::new()) };
         let Context { reader, store, .. } = &*self.context;
         let Ok(Some(users)) = tree::find(&**reader, before.directory(), USERS.as_bytes()) else {
@@ -307,9 +336,10 @@ impl Run {
         let mut entries = HashMap::new();
         for found in tree::Entries::new(&**reader, dir)? {
             let entry = found?.entry().clone();
-            // Where something is missing the mailbox is listed anew; what is there of it is found again.
-            if self.trusted || is_whole(&entry, store, reader) {
-                entries.insert(entry.name.clone(), entry);
+            let whole = self.trusted || is_whole(&entry, store, reader);
+            // Without its root there is nothing to keep.
+            if whole || entry.directory().is_some_and(|dir| store.has_node(dir.root.id).unwrap_or(false)) {
+                entries.insert(entry.name.clone(), (entry, whole));
             }
         }
         Ok(entries)
@@ -322,20 +352,25 @@ impl Run {
         whole: &mut Whole,
         entries: &mut BTreeMap<Box<[u8]>, Entry>,
     ) -> Result<(), BackupError> {
-        let before = self.users_before()?;
         for (user, state) in &self.state.mailboxes {
-            let Some(entry) = before.get(state.name.as_bytes()) else { continue };
+            let Some((entry, is_whole)) = self.users.get(state.name.as_bytes()) else { continue };
             let selected = self.context.options.selection.may_contain(&format!("{USERS}/{}/{OUTLOOK}", state.name));
             if !selected || accounts.iter().any(|account| account.user.id == *user) {
                 continue;
             }
             let mut state = state.clone();
             if state.kept.is_none() {
-                whole
-                    .warnings
-                    .push(format!("{} is no longer listed by the organisation; the last backup is kept", state.name));
+                whole.warnings.push(format!(
+                    "{} is no longer among the users that the set takes; the last backup is kept",
+                    state.name
+                ));
             }
-            state.kept = Some("no longer listed by the organisation".to_owned());
+            if !is_whole {
+                whole.whole = false;
+                let error = "pieces of the last backup are missing, and nobody can be asked for them".to_owned();
+                whole.failures.push(Failure { path: format!("{USERS}/{}/{OUTLOOK}", state.name).into_bytes(), error });
+            }
+            state.kept = Some("no longer among the users that the set takes".to_owned());
             state.folders.iter_mut().for_each(carry_ledger);
             let mut entry = entry.clone();
             // Somebody else may have the name by now.
@@ -362,6 +397,7 @@ impl Run {
             Kept::Skipped(reason) => whole.skipped.push((outcome.name, reason)),
             Kept::Nothing => {}
             Kept::Before(entry, mut state) => {
+                whole.whole &= self.users.get(&entry.name).is_some_and(|(_, whole)| *whole);
                 let mut entry = *entry;
                 entry.name = outcome.name.as_bytes().into();
                 state.name = outcome.name;
@@ -408,6 +444,13 @@ impl Context {
         let unchanged = before.filter(|before| before.directory().is_some_and(|old| old.root == dir.root));
         let mtime = unchanged.map_or(Timestamp { secs: self.started.secs, nanos: 0 }, |before| before.mtime);
         Entry::new(name.as_bytes(), EntryKind::Directory(dir), mtime)
+    }
+}
+
+/// Returns when somebody has asked to stop.
+async fn cancelled(cancel: &AtomicBool) {
+    while !cancel.load(Ordering::Relaxed) {
+        tokio::time::sleep(CANCEL_POLL_INTERVAL).await;
     }
 }
 

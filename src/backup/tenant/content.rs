@@ -12,14 +12,16 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::io::{self, Read};
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 /// Messages up to this length wait in memory for their turn; longer ones stream.
-const WHOLE_BYTES_MAX: usize = 4 << 20;
+pub const WHOLE_BYTES_MAX: u64 = 4 << 20;
 /// So many bytes of messages wait in memory in all.
 const WAITING_BYTES_MAX: usize = 64 << 20;
-/// Room for messages is given out in pieces of this size; one whose size is not known takes one.
+/// Room for messages is given out in pieces of this size.
 const ROOM_BYTES: u64 = 64 << 10;
+/// So much room is taken at once, for messages that are downloaded together.
+pub const ROOM_AT_ONCE_MAX: u32 = 256;
 /// Pieces of a long message between the network and its splitter.
 const PIECES_WAITING_MAX: usize = 16;
 
@@ -27,9 +29,12 @@ const PIECES_WAITING_MAX: usize = 16;
 pub struct Splitters {
     idle: Mutex<Vec<Splitter>>,
     free: Arc<Semaphore>,
-    room: Arc<Semaphore>,
+    room: Semaphore,
     /// Long messages are taken one at a time: taking one apart needs several times its length.
     long: Semaphore,
+    /// So are messages that are built from their parts. They need requests while they have their turn, which those that
+    /// stream do not: so it is a turn of its own, and nobody waits for somebody who waits for him.
+    rebuilt: Semaphore,
 }
 
 impl Splitters {
@@ -42,9 +47,21 @@ impl Splitters {
         Self {
             idle: Mutex::new(idle),
             free: Arc::new(Semaphore::new(count)),
-            room: Arc::new(Semaphore::new(WAITING_BYTES_MAX / ROOM_BYTES as usize)),
+            room: Semaphore::new(WAITING_BYTES_MAX / ROOM_BYTES as usize),
             long: Semaphore::new(1),
+            rebuilt: Semaphore::new(1),
         }
+    }
+
+    /// Waits for room for messages that are downloaded together. It is taken at once and for all of them: whoever has room
+    /// waits for no more of it.
+    pub async fn room(&self, pieces: u32) -> SemaphorePermit<'_> {
+        self.room.acquire_many(pieces).await.expect("the semaphore is never closed")
+    }
+
+    /// Waits until no message is being built from its parts, and keeps others waiting as long as the permit lives.
+    pub async fn one_rebuilt(&self) -> SemaphorePermit<'_> {
+        self.rebuilt.acquire().await.expect("the semaphore is never closed")
     }
 
     /// Waits until no long message is being worked on, and keeps others waiting as long as the permit lives.
@@ -79,10 +96,17 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
+/// Returns how much room a message may take in memory, given the size that the store beneath gives.
+pub fn room_of(size: Option<u64>) -> u32 {
+    // Attachments travel as base64.
+    let bytes = size.map_or(WHOLE_BYTES_MAX, |size| size.saturating_mul(4) / 3);
+    (bytes.min(WHOLE_BYTES_MAX) / ROOM_BYTES + 1) as u32
+}
+
 /// A message that was downloaded, or has begun to be.
 pub enum Download {
-    /// All of it, and the room it takes.
-    Whole(Vec<Bytes>, OwnedSemaphorePermit),
+    /// All of it.
+    Whole(Vec<Bytes>),
     /// The start of a long one, and what is still to come.
     Long(Vec<Bytes>, Body),
 }
@@ -91,28 +115,23 @@ pub enum Download {
 ///
 /// # Errors
 /// See [`GraphError`].
-pub async fn download(
-    context: &Context,
-    mailbox: &Mailbox,
-    id: &str,
-    size: Option<u64>,
-) -> Result<Download, GraphError> {
-    let pieces = (size.unwrap_or(0).min(WHOLE_BYTES_MAX as u64) / ROOM_BYTES + 1) as u32;
-    let room = context.splitters.room.clone().acquire_many_owned(pieces).await.expect("the semaphore is never closed");
+pub async fn download(mailbox: &Mailbox, id: &str, size: Option<u64>) -> Result<Download, GraphError> {
     let mut body = mailbox.mime(id, size).await?;
     let mut start = Vec::new();
     let mut len = 0;
     while let Some(piece) = body.chunk().await? {
-        len += piece.len();
+        len += piece.len() as u64;
         start.push(piece);
         if len > WHOLE_BYTES_MAX {
             return Ok(Download::Long(start, body));
         }
     }
-    Ok(Download::Whole(start, room))
+    // No mail is empty: something on the way lost it.
+    if len == 0 { Err(GraphError::malformed("reading a message")) } else { Ok(Download::Whole(start)) }
 }
 
-/// Splits a long message while it arrives.
+/// Splits a long message while it arrives. The caller has the turn for long ones, since before the download began: a body
+/// that nobody reads for a while is cut off.
 ///
 /// # Errors
 /// The outer error ends the run; the inner is the message's own, and it may be tried again.
@@ -122,7 +141,6 @@ pub async fn split_long(
     mut body: Body,
     size: Option<u64>,
 ) -> Result<Result<Split, GraphError>, StoreError> {
-    let _one_at_a_time = context.splitters.one_long().await;
     let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
     let len = size.unwrap_or(0).max(start.iter().map(Bytes::len).sum::<usize>() as u64);
     let arriving = Arriving { start: Mutex::new(start), rest: Mutex::new(receiver), len };

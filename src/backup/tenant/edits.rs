@@ -1,25 +1,28 @@
 //! The changes of one folder, collected in any order and applied at once.
 //!
-//! A few are kept in memory; many go to the local state, which sorts them, so that memory does not grow with the folder.
+//! A few are kept in memory; many go to the local state in sorted runs that are merged in the end, so that memory does not
+//! grow with the folder. Names stand inside of what is sealed there, never in a key.
 
 use super::Context;
 use crate::cbor;
 use crate::compress::{Compressor, META_LEVEL};
 use crate::entry::{Directory, Entry};
+use crate::reader::ReadError;
 use crate::store::{Store, StoreError};
 use crate::tree::build::Cutter;
 use crate::tree::{self, Entries, TreeBuilder};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// So many changes are kept in memory and applied to the tree that is there; more are merged with it in one pass.
 const IN_MEMORY_MAX: usize = 2048;
-/// So many are read from the local state at a time.
-const READ_AT_ONCE: usize = 512;
+/// So many of each run are read from the local state at a time.
+const READ_AT_ONCE: usize = 32;
 
 /// What stands under some names of a folder afterwards.
 pub struct Edits {
     area: u64,
-    spilled: bool,
+    /// How many sorted runs lie in the local state.
+    runs: u32,
     recent: BTreeMap<Box<[u8]>, Option<Entry>>,
     compressor: Compressor,
 }
@@ -27,12 +30,12 @@ pub struct Edits {
 impl Edits {
     /// Starts with no change. `area` of the local state is this folder's alone.
     pub fn new(area: u64) -> Self {
-        Self { area, spilled: false, recent: BTreeMap::new(), compressor: Compressor::new(META_LEVEL) }
+        Self { area, runs: 0, recent: BTreeMap::new(), compressor: Compressor::new(META_LEVEL) }
     }
 
     /// Returns whether nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.recent.is_empty() && !self.spilled
+        self.recent.is_empty() && self.runs == 0
     }
 
     /// Notes that `entry` stands under its name afterwards.
@@ -60,11 +63,14 @@ impl Edits {
     }
 
     fn spill(&mut self, store: &Store) -> Result<(), StoreError> {
-        self.spilled = true;
-        for (name, entry) in std::mem::take(&mut self.recent) {
-            let bytes = entry.map(|entry| entry.encode()).unwrap_or_default();
-            store.local().put_aside(self.area, &name, &bytes, &mut self.compressor)?;
+        for (number, (name, entry)) in (0u32..).zip(std::mem::take(&mut self.recent)) {
+            let key = [self.runs.to_be_bytes(), number.to_be_bytes()].concat();
+            let len = (name.len() as u16).to_be_bytes();
+            let entry = entry.map(|entry| entry.encode()).unwrap_or_default();
+            let value = [len.as_slice(), &name, &entry].concat();
+            store.local().put_aside(self.area, &key, &value, &mut self.compressor)?;
         }
+        self.runs += 1;
         Ok(())
     }
 
@@ -76,8 +82,8 @@ impl Edits {
         let store = &*context.store;
         let cutter = Cutter::new(context.repository.keys(), context.repository.config().node_size);
         match before {
-            Some(before) if !self.spilled => tree::edit(&*context.reader, before, self.recent, cutter, &mut &*store),
-            None if !self.spilled => {
+            Some(before) if self.runs == 0 => tree::edit(&*context.reader, before, self.recent, cutter, &mut &*store),
+            None if self.runs == 0 => {
                 let mut builder = TreeBuilder::new(cutter);
                 for entry in self.recent.into_values().flatten() {
                     builder.push(entry, &mut &*store)?;
@@ -105,23 +111,16 @@ impl Edits {
             Some(before) => Some(Entries::new(&*context.reader, before)?.peekable()),
             None => None,
         };
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let changes = context.store.local().set_aside(self.area, after.as_deref(), READ_AT_ONCE)?;
-            let Some((last, _)) = changes.last() else { break };
-            after = Some(last.clone());
-            for (name, bytes) in &changes {
-                while let Some(found) = old.as_mut().and_then(|old| old.next_if(|old| is_before(old, name))) {
-                    builder.push(found?.entry().clone(), sink)?;
-                }
-                if let Some(replaced) = old.as_mut().and_then(|old| old.next_if(|old| is_called(old, name))) {
-                    replaced?;
-                }
-                if !bytes.is_empty() {
-                    let entry = Entry::read(&mut cbor::Reader::new(bytes));
-                    builder
-                        .push(entry.expect("the local state gives back what this run wrote, authenticated"), sink)?;
-                }
+        let mut runs: Vec<_> = (0..self.runs).map(|run| SortedRun::new(self.area, run)).collect();
+        while let Some((name, entry)) = next_change(&mut runs, &context.store)? {
+            while let Some(found) = old.as_mut().and_then(|old| old.next_if(|old| is_before(old, &name))) {
+                builder.push(found?.entry().clone(), sink)?;
+            }
+            if let Some(replaced) = old.as_mut().and_then(|old| old.next_if(|old| is_called(old, &name))) {
+                replaced?;
+            }
+            if let Some(entry) = entry {
+                builder.push(entry, sink)?;
             }
         }
         for found in old.into_iter().flatten() {
@@ -131,7 +130,75 @@ impl Edits {
     }
 }
 
-type FoundResult = Result<tree::Found, crate::reader::ReadError>;
+type NamedChange = (Vec<u8>, Option<Entry>);
+
+/// Takes the change with the least name from all runs. Where several have it, one that puts something there wins, and of
+/// those the last.
+fn next_change(runs: &mut [SortedRun], store: &Store) -> Result<Option<NamedChange>, StoreError> {
+    let mut least: Option<Vec<u8>> = None;
+    for run in &mut *runs {
+        if let Some((name, _)) = run.peek(store)?
+            && least.as_ref().is_none_or(|least| name < least)
+        {
+            least = Some(name.clone());
+        }
+    }
+    let Some(name) = least else { return Ok(None) };
+    let mut entry = None;
+    for run in runs {
+        if run.peek(store)?.is_some_and(|(found, _)| *found == name) {
+            let (_, change) = run.ahead.pop_front().expect("peeked at");
+            entry = change.or(entry);
+        }
+    }
+    Ok(Some((name, entry)))
+}
+
+/// Changes in the order of their names, as one spill wrote them.
+struct SortedRun {
+    area: u64,
+    run: u32,
+    next: u32,
+    ended: bool,
+    ahead: VecDeque<NamedChange>,
+}
+
+impl SortedRun {
+    fn new(area: u64, run: u32) -> Self {
+        Self { area, run, next: 0, ended: false, ahead: VecDeque::new() }
+    }
+
+    fn peek(&mut self, store: &Store) -> Result<Option<&NamedChange>, StoreError> {
+        if self.ahead.is_empty() && !self.ended {
+            let run = self.run.to_be_bytes();
+            let after = match (self.next, self.run) {
+                (0, 0) => None,
+                // The first of a run comes behind everything of the run before.
+                (0, number) => Some([(number - 1).to_be_bytes(), [0xff; 4]].concat()),
+                (next, _) => Some([run, (next - 1).to_be_bytes()].concat()),
+            };
+            for (key, value) in store.local().set_aside(self.area, after.as_deref(), READ_AT_ONCE)? {
+                if !key.starts_with(&run) {
+                    break;
+                }
+                self.next += 1;
+                self.ahead.push_back(read_change(&value));
+            }
+            self.ended = self.ahead.is_empty();
+        }
+        Ok(self.ahead.front())
+    }
+}
+
+fn read_change(value: &[u8]) -> NamedChange {
+    let intact = "the local state gives back what this run wrote, authenticated";
+    let (len, rest) = value.split_first_chunk().expect(intact);
+    let (name, entry) = rest.split_at(u16::from_be_bytes(*len).into());
+    let entry = (!entry.is_empty()).then(|| Entry::read(&mut cbor::Reader::new(entry)).expect(intact));
+    (name.to_vec(), entry)
+}
+
+type FoundResult = Result<tree::Found, ReadError>;
 
 /// An error counts as before everything, so that it is met at once.
 fn is_before(found: &FoundResult, name: &[u8]) -> bool {

@@ -14,6 +14,8 @@ pub struct Planned {
     pub folders: Vec<FolderState>,
     /// Where to ask next time what became of them.
     pub link: Option<String>,
+    /// What the folders at the top lie in.
+    pub root: Option<String>,
 }
 
 /// Finds out which folders there are.
@@ -29,16 +31,28 @@ pub async fn plan(
     let hidden = context.options.hidden_folders;
     let is_wanted = |folder: &MailFolder| !folder.is_search() && (hidden || !folder.is_hidden);
     let mut tops = mailbox.top_folders().await?;
+    if tops.is_empty() {
+        // Every mailbox has folders.
+        return Err(GraphError::malformed("listing mail folders"));
+    }
+    let root = tops[0].parent_folder_id.clone();
     tops.retain(is_wanted);
     if context.options.recoverable_items {
-        tops.extend(mailbox.folder(RECOVERABLE_ITEMS).await?);
+        // It lies beside what people see, and is asked for once.
+        let is_it = |folder: &&FolderState| folder.well_known.as_deref() == Some(RECOVERABLE_ITEMS);
+        match before.and_then(|before| before.folders.iter().find(is_it)) {
+            Some(before) => tops.push(as_listed(before)),
+            None => tops.extend(mailbox.folder(RECOVERABLE_ITEMS).await?),
+        }
     }
-    let (mut listed, link) = match told_by_changes(mailbox, &tops, before).await? {
+    // What was left out before is not told of by changes.
+    let continued = before.filter(|before| before.hidden == hidden);
+    let (mut listed, link) = match told_by_changes(mailbox, &tops, continued).await? {
         Some((listed, link)) => (listed, Some(link)),
-        None => list_all(mailbox, tops.clone()).await?,
+        None => list_all(mailbox, tops.clone(), is_wanted).await?,
     };
     listed.retain(is_wanted);
-    keep_what_is_still_there(mailbox, before, &tops, &mut listed).await?;
+    let gone = keep_what_is_still_there(mailbox, before, &root, is_wanted, &mut listed).await?;
     let known = before.map_or(&[][..], |before| &before.folders);
     let new_at_top = tops.iter().any(|top| known.iter().all(|folder| folder.id != top.id));
     let well_known = match new_at_top {
@@ -46,7 +60,11 @@ pub async fn plan(
         false => known.iter().filter_map(well_known_before).collect(),
     };
     let tops: HashSet<&str> = tops.iter().map(|top| top.id.as_str()).collect();
-    let mut folders = in_order(&tops, &listed);
+    let mut folders = in_order(&tops, root.as_ref(), &listed);
+    if known.iter().any(|old| !gone.contains(&old.id) && folders.iter().all(|folder| folder.id != old.id)) {
+        // Somewhere a parent is missing, or two are each other's.
+        return Err(GraphError::malformed("listing mail folders"));
+    }
     for folder in &mut folders {
         folder.well_known = well_known.get(&folder.id).map(|name| (*name).to_owned());
         if let Some(old) = known.iter().find(|old| old.id == folder.id) {
@@ -64,7 +82,7 @@ pub async fn plan(
     state.folders = folders;
     name(&mut state, known);
     select(context, &mut state);
-    Ok(Planned { folders: state.folders, link })
+    Ok(Planned { folders: state.folders, link, root })
 }
 
 fn well_known_before(folder: &FolderState) -> Option<(String, &'static str)> {
@@ -92,6 +110,10 @@ async fn told_by_changes(
         before.folders.iter().map(|folder| (folder.id.clone(), as_listed(folder))).collect();
     let mut touched = HashSet::new();
     for row in changes.rows {
+        if row.removed.is_none() && (row.display_name.is_none() || row.parent_folder_id.is_none()) {
+            // It tells only what changed.
+            return Ok(None);
+        }
         touched.insert(row.id.clone());
         touched.extend(row.parent_folder_id.clone());
         if row.removed.is_some() {
@@ -110,6 +132,10 @@ async fn told_by_changes(
             return Ok(None);
         }
         folders.insert(top.id.clone(), top.clone());
+    }
+    // One that was at the top is listed there, or has told where it went.
+    if folders.values().any(|folder| folder.parent_folder_id.is_none() && !tops.iter().any(|top| top.id == folder.id)) {
+        return Ok(None);
     }
     let root = tops.first().and_then(|top| top.parent_folder_id.clone());
     let orphaned = |folder: &MailFolder| {
@@ -138,50 +164,54 @@ fn as_listed(folder: &FolderState) -> MailFolder {
 
 /// Lists every folder, level by level, and learns where to ask for changes, if that can be relied on: whether the service
 /// tells of nested folders there is not documented, so it must have told of every one that was listed.
-async fn list_all(mailbox: &Mailbox, tops: Vec<MailFolder>) -> Result<(Vec<MailFolder>, Option<String>), GraphError> {
+async fn list_all(
+    mailbox: &Mailbox,
+    tops: Vec<MailFolder>,
+    is_wanted: impl Fn(&MailFolder) -> bool,
+) -> Result<(Vec<MailFolder>, Option<String>), GraphError> {
     let listed = mailbox.folders_below(tops).await?;
     let changes = match mailbox.folder_changes(None).await {
         Ok(changes) => changes,
-        Err(error)
-            if matches!(error.kind(), ErrorKind::Resync | ErrorKind::DeltaUnsupported | ErrorKind::BadRequest) =>
-        {
-            return Ok((listed, None));
-        }
-        Err(error) => return Err(error),
+        Err(error) if super::ends_the_run(&error) || error.is_transient() => return Err(error),
+        // Then they are listed each time.
+        Err(_) => return Ok((listed, None)),
     };
     let told: HashSet<&str> = changes.rows.iter().map(|row| row.id.as_str()).collect();
-    let of_a_user = |folder: &&MailFolder| !folder.is_search() && !folder.is_hidden;
-    let all = listed.iter().filter(of_a_user).all(|folder| told.contains(folder.id.as_str()));
+    let all = listed.iter().filter(|folder| is_wanted(folder)).all(|folder| told.contains(folder.id.as_str()));
     Ok((listed, all.then_some(changes.link)))
 }
 
 /// Asks for every folder that was there before and is not listed now: a listing that was cut short takes nothing away.
+///
+/// Returns the ids of those that are not there, or do not belong to what is backed up any more.
 async fn keep_what_is_still_there(
     mailbox: &Mailbox,
     before: Option<&MailboxState>,
-    tops: &[MailFolder],
+    root: &Option<String>,
+    is_wanted: impl Fn(&MailFolder) -> bool,
     listed: &mut Vec<MailFolder>,
-) -> Result<(), GraphError> {
-    let root = tops.first().and_then(|top| top.parent_folder_id.clone());
+) -> Result<HashSet<String>, GraphError> {
+    let mut gone = HashSet::new();
     for folder in before.map_or(&[][..], |before| &before.folders) {
         if listed.iter().any(|now| now.id == folder.id) {
             continue;
         }
-        let Some(found) = mailbox.folder(&folder.id).await? else { continue };
-        let placed =
-            found.parent_folder_id == root || listed.iter().any(|now| Some(&now.id) == found.parent_folder_id.as_ref());
-        if placed && !found.is_hidden {
-            listed.push(found);
+        let found = mailbox.folder(&folder.id).await?;
+        let placed = |found: &MailFolder| {
+            found.parent_folder_id == *root || listed.iter().any(|now| Some(&now.id) == found.parent_folder_id.as_ref())
+        };
+        match found.filter(|found| is_wanted(found) && placed(found)) {
+            Some(found) => listed.push(found),
+            // What lies in it is asked for by itself, after it.
+            None => _ = gone.insert(folder.id.clone()),
         }
     }
-    Ok(())
+    Ok(gone)
 }
 
 /// Brings parents before their children; what hangs from nothing that is listed is left out.
-fn in_order(tops: &HashSet<&str>, listed: &[MailFolder]) -> Vec<FolderState> {
+fn in_order(tops: &HashSet<&str>, root: Option<&String>, listed: &[MailFolder]) -> Vec<FolderState> {
     let ids: HashSet<&str> = listed.iter().map(|folder| folder.id.as_str()).collect();
-    let root =
-        listed.iter().find(|folder| tops.contains(folder.id.as_str())).and_then(|top| top.parent_folder_id.as_ref());
     let mut below: HashMap<Option<&str>, Vec<&MailFolder>> = HashMap::new();
     for folder in listed {
         let parent = folder.parent_folder_id.as_deref().filter(|parent| ids.contains(parent) && *parent != folder.id);

@@ -1,6 +1,6 @@
 //! What becomes of the messages that a round told of: decided, downloaded where need be, split, and put into the tree.
 
-use super::content::{self, Download, Pieces};
+use super::content::{self, Download, Pieces, ROOM_AT_ONCE_MAX, WHOLE_BYTES_MAX};
 use super::edits::Edits;
 use super::previous::{ItemKey, Previous};
 use super::state::FailedItem;
@@ -22,6 +22,7 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -56,6 +57,8 @@ const TELL_OF_MARKS: [&str; 6] =
 pub struct Work {
     /// Its number among the folders of the mailbox.
     pub index: usize,
+    /// Its id.
+    pub id: String,
     /// Its path from the snapshot's root.
     pub path: String,
     /// Its tree in the snapshot before.
@@ -79,11 +82,13 @@ pub struct Done {
     pub vanished: u64,
     /// Messages that had to be built from their parts.
     pub reconstructed: u64,
+    /// Messages that stand in another folder now.
+    pub moved_out: u64,
 }
 
 impl Work {
     /// Starts the work on a folder.
-    pub fn new(context: &Context, index: usize, path: String, base: Option<Directory>) -> Self {
+    pub fn new(context: &Context, index: usize, id: String, path: String, base: Option<Directory>) -> Self {
         let done = Done {
             edits: Edits::new(context.area()),
             names: None,
@@ -92,8 +97,9 @@ impl Work {
             failed_but_there: 0,
             vanished: 0,
             reconstructed: 0,
+            moved_out: 0,
         };
-        Self { index, path, base, done: Mutex::new(done) }
+        Self { index, id, path, base, done: Mutex::new(done) }
     }
 
     /// Gives a name that nothing else in the folder has. `folders` are the names of the folders in it.
@@ -139,7 +145,7 @@ enum Plan {
 /// What was read of a message.
 enum Reading {
     Known(Box<Entry>),
-    Whole(Download),
+    Whole(Vec<bytes::Bytes>),
     Split(Box<Split>),
     Rebuilt(Vec<u8>),
     /// It is not there any more.
@@ -167,8 +173,32 @@ pub async fn process(
         })
         .await?
     };
-    let planned = planned.into_iter().filter(|(_, plan)| !matches!(plan, Plan::Nothing));
-    let reading = planned.map(|(message, plan)| async {
+    let mut planned = planned.into_iter().filter(|(_, plan)| !matches!(plan, Plan::Nothing)).peekable();
+    // As many at a time as there is room for in memory.
+    while planned.peek().is_some() {
+        let (mut slice, mut room) = (Vec::new(), 0);
+        while let Some((message, plan)) =
+            planned.next_if(|(message, _)| room == 0 || room + content::room_of(message.row.size()) <= ROOM_AT_ONCE_MAX)
+        {
+            room += content::room_of(message.row.size());
+            slice.push((message, plan));
+        }
+        let _room = context.splitters.room(room).await;
+        if let Err(error) = take_slice(context, mailbox, mail, folder, slice).await? {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
+}
+
+async fn take_slice(
+    context: &Arc<Context>,
+    mailbox: &Mailbox,
+    mail: &Arc<Mail>,
+    folder: &str,
+    slice: Vec<(Message, Plan)>,
+) -> Result<Result<(), GraphError>, BackupError> {
+    let reading = slice.into_iter().map(|(message, plan)| async {
         let (reading, before) = match plan {
             Plan::Nothing => unreachable!("filtered out"),
             Plan::Known(entry) => (Ok(Ok(Reading::Known(entry.clone()))), Some(entry)),
@@ -278,38 +308,50 @@ async fn read(
     failed_before: bool,
 ) -> Result<Result<Reading, GraphError>, BackupError> {
     let (id, size) = (&message.row.id, message.row.size());
+    let is_long = size.is_some_and(|size| size > WHOLE_BYTES_MAX);
+    let mut turn = if is_long { Some(context.splitters.one_long().await) } else { None };
     let mut attempt = 1;
     let error = loop {
         context.check()?;
-        let error = match content::download(context, mailbox, id, size).await {
+        let error = match content::download(mailbox, id, size).await {
+            Ok(Download::Long(..)) if turn.is_none() => {
+                // Longer than it was said to be: it is asked for again when its turn has come.
+                turn = Some(context.splitters.one_long().await);
+                continue;
+            }
             Ok(Download::Long(start, body)) => match content::split_long(context, start, body, size).await? {
                 Ok(split) => return Ok(Ok(Reading::Split(Box::new(split)))),
                 Err(error) => error,
             },
-            Ok(whole) => return Ok(Ok(Reading::Whole(whole))),
+            Ok(Download::Whole(pieces)) => return Ok(Ok(Reading::Whole(pieces))),
             Err(error) => error,
         };
         if ends_the_run(&error) {
             return Err(error.into());
         }
-        if !error.is_transient() || attempt == ATTEMPTS_MAX {
+        let may_pass = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Malformed);
+        if !may_pass || attempt == ATTEMPTS_MAX {
             break error;
         }
         attempt += 1;
     };
+    drop(turn);
     match error.kind() {
-        // Nobody answers any more: that is not for this message alone.
-        ErrorKind::Unavailable if error.status().is_none() => Ok(Err(error)),
-        ErrorKind::NotFound => Ok(match mailbox.message(id).await {
+        // Not for this message alone.
+        ErrorKind::Throttled | ErrorKind::Denied => Ok(Err(error)),
+        ErrorKind::Unavailable | ErrorKind::NotFound if !failed_before => Ok(match mailbox.message(id).await {
             Ok(None) => Ok(Reading::Gone),
             Ok(Some(_)) => Ok(Reading::Failed(error.to_string())),
-            Err(error) => Err(error),
+            // Nothing else of the mailbox can be had either.
+            Err(second) if second.is_transient() => Err(second),
+            Err(_) => Ok(Reading::Failed(error.to_string())),
         }),
         kind if kind == ErrorKind::ItemCorrupt || failed_before => {
             tracing::debug!(%error, "a message is built from its parts");
             match rebuild(context, mailbox, id).await {
                 Ok(bytes) => Ok(Ok(Reading::Rebuilt(bytes))),
                 Err(second) if ends_the_run(&second) => Err(second.into()),
+                Err(second) if second.kind() == ErrorKind::NotFound => Ok(Ok(Reading::Gone)),
                 Err(second) => Ok(Ok(Reading::Failed(format!("{error}; {second}")))),
             }
         }
@@ -318,16 +360,14 @@ async fn read(
 }
 
 async fn rebuild(context: &Context, mailbox: &Mailbox, id: &str) -> Result<Vec<u8>, GraphError> {
-    let _one_at_a_time = context.splitters.one_long().await;
+    let _one_at_a_time = context.splitters.one_rebuilt().await;
     let properties = mailbox.properties(id).await?;
     let mut attachments = Vec::new();
     for properties in mailbox.attachments(id).await? {
-        let content = match properties.get("id").and_then(Value::as_str) {
-            Some(attachment) => mailbox.attachment(id, attachment, ATTACHMENT_BYTES_MAX).await,
-            None => continue,
-        };
-        match content {
-            Err(error) if ends_the_run(&error) => return Err(error),
+        let Some(attachment) = properties.get("id").and_then(Value::as_str) else { continue };
+        match mailbox.attachment(id, attachment, ATTACHMENT_BYTES_MAX).await {
+            // What may pass must not be cast into a message that is then taken for good.
+            Err(error) if ends_the_run(&error) || error.is_transient() => return Err(error),
             content => attachments.push(Attachment { properties, content: content.map_err(|error| error.to_string()) }),
         }
     }
@@ -352,11 +392,13 @@ impl Writer<'_> {
                 (Ok(Split { content, facts: entry.facts }), rebuilt)
             }
             Reading::Split(split) => (Ok(*split), false),
-            Reading::Whole(Download::Whole(pieces, _room)) => (self.splitter.split(&Pieces(pieces)), false),
-            Reading::Whole(Download::Long(..)) => unreachable!("long messages are split as they arrive"),
-            Reading::Rebuilt(bytes) => (self.splitter.split(&Pieces(vec![bytes.into()])), true),
+            Reading::Whole(pieces) => (self.split(&Pieces(pieces)), false),
+            Reading::Rebuilt(bytes) => (self.split(&Pieces(vec![bytes.into()])), true),
             Reading::Gone => {
-                self.work.done.lock().vanished += u64::from(before.is_none());
+                // What stands in this folder stays until a round says that it left.
+                let stays = self.mail.previous.place(ItemKey::of(&message.row.id));
+                let stays = stays.is_some_and(|place| self.mail.previous.folder_of(place) == self.work.id);
+                self.work.done.lock().vanished += u64::from(!stays);
                 return Ok(());
             }
             Reading::Failed(reason) => return self.fail(message, reason, before),
@@ -378,6 +420,12 @@ impl Writer<'_> {
         done.edits.put(entry, &self.context.store)
     }
 
+    /// Splits a message. A fault of this program that one message brings out must not keep all others from being stored.
+    fn split(&mut self, pieces: &Pieces) -> Result<Split, SplitError> {
+        let split = catch_unwind(AssertUnwindSafe(|| self.splitter.split(pieces)));
+        split.unwrap_or_else(|_| Err(SplitError::Item(std::io::Error::other("this program failed on it"))))
+    }
+
     /// Returns the message's name here, and takes it out of the folder where it stood.
     fn name(&self, message: &Message, before: Option<&Entry>) -> Result<String, StoreError> {
         let row = &message.row;
@@ -390,7 +438,11 @@ impl Writer<'_> {
         let old_folder = self.mail.previous.folder_of(place);
         match self.mail.works.get(old_folder) {
             Some(work) if work.index == self.work.index => return Ok(wanted()),
-            Some(work) => work.done.lock().edits.remove(&before.name, &self.context.store)?,
+            Some(work) => {
+                let mut done = work.done.lock();
+                done.moved_out += 1;
+                done.edits.remove(&before.name, &self.context.store)?;
+            }
             None => {}
         }
         Ok(self.work.claim(self.context, &wanted())?)

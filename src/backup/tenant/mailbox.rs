@@ -5,12 +5,13 @@ use super::folders::{self, Planned};
 use super::items::{self, Mail, Work};
 use super::previous::{ItemKey, Previous, message_id};
 use super::rounds::{Listed, Round, go_round};
-use super::state::{FolderState, Ledger, MailboxState};
+use super::state::{FailedItem, FolderState, Ledger, MailboxState};
 use super::{Account, Context, OUTLOOK, REPORT_NAME, USERS, ends_the_run};
 use crate::backup::BackupError;
 use crate::entry::{Content, Directory, Entry, EntryKind, Timestamp};
 use crate::snapshot::Failure;
 use crate::source::graph::mail::Mailbox;
+use crate::source::graph::model::Message;
 use crate::source::graph::{ErrorKind, GraphError, directory};
 use crate::store::StoreError;
 use crate::tree::{self, Entries};
@@ -87,6 +88,15 @@ pub async fn back_up(context: Arc<Context>, account: Account) -> Result<Outcome,
     };
     match make(&context, &account, &mut outcome).await {
         Ok(made) => outcome.kept = Kept::Made(Box::new(made)),
+        // One mailbox may refuse a token that is good for all others.
+        Err(Stop::Run(BackupError::Graph(error)))
+            if error.kind() == ErrorKind::SignIn && error.status() == Some(401) && {
+                directory::users_exist(&context.client).await?;
+                true
+            } =>
+        {
+            outcome.stands_as_before(&account, &error);
+        }
         Err(Stop::Run(error)) => return Err(error),
         Err(Stop::Mailbox(error)) => {
             // Where nobody answers at all it is not the mailbox's fault.
@@ -108,7 +118,7 @@ impl Outcome {
         };
         self.denied = error.kind() == ErrorKind::Denied;
         let has_none = matches!(error.kind(), ErrorKind::NoMailbox | ErrorKind::NotFound);
-        let Some((entry, state)) = account.entry.clone().zip(account.before.clone()) else {
+        let Some((entry, state)) = account.kept.clone() else {
             self.kept = Kept::Skipped(reason.to_owned());
             if !has_none && !self.denied {
                 self.fail(error.to_string());
@@ -125,11 +135,30 @@ impl Outcome {
             true => {}
             false => self.fail(error.to_string()),
         }
+        if account.before.is_none() {
+            self.fail("pieces of the last backup are missing, and nothing can be read in their place".to_owned());
+        }
         self.kept = Kept::Before(Box::new(entry), state);
     }
 
     fn fail(&mut self, error: String) {
         self.failures.push(Failure { path: format!("{USERS}/{}/{OUTLOOK}", self.name).into_bytes(), error });
+    }
+}
+
+/// What asking for a message came to.
+enum Answer {
+    Gone,
+    There(Box<Message>),
+    Unreadable(String),
+}
+
+impl Answer {
+    /// Returns whether the message lies in another folder of the backup than the one with this id.
+    fn is_elsewhere(&self, id: &str, folders: &[FolderState]) -> bool {
+        let Answer::There(message) = self else { return false };
+        let parent = message.row.parent_folder_id.as_deref();
+        parent != Some(id) && folders.iter().any(|folder| folder.selected && Some(folder.id.as_str()) == parent)
     }
 }
 
@@ -144,6 +173,12 @@ struct Making<'a> {
     before: Option<&'a MailboxState>,
     /// Its folder in the snapshot before.
     base: Option<Directory>,
+    /// What the folders at the top lie in.
+    root: Option<String>,
+    /// Folders, by their numbers, that were gone when their rounds were to begin.
+    gone: HashSet<usize>,
+    /// Folders, by their ids, that have no place in the tree.
+    left_out: HashSet<String>,
 }
 
 async fn make(context: &Arc<Context>, account: &Account, outcome: &mut Outcome) -> Result<(Entry, MailboxState), Stop> {
@@ -151,7 +186,7 @@ async fn make(context: &Arc<Context>, account: &Account, outcome: &mut Outcome) 
     context.progress.current.lock().clone_from(&format!("{USERS}/{}", account.name).into_bytes());
     let mailbox = Mailbox::new(context.client.clone(), &account.user.id, context.options.hidden_folders);
     let before = account.before.as_ref();
-    let Planned { folders, link } = folders::plan(context, &mailbox, &account.name, before).await?;
+    let Planned { folders, link, root } = folders::plan(context, &mailbox, &account.name, before).await?;
     let purpose = match before.and_then(|before| before.purpose.clone()) {
         Some(purpose) => Some(purpose),
         None if before.is_some() => None,
@@ -160,6 +195,7 @@ async fn make(context: &Arc<Context>, account: &Account, outcome: &mut Outcome) 
     let mut state = MailboxState::new(account.name.clone());
     state.folders = folders;
     state.folder_link = link;
+    state.hidden = context.options.hidden_folders;
     state.purpose = purpose;
     let user_dir = account.entry.as_ref().and_then(Entry::directory);
     let base = match user_dir {
@@ -176,11 +212,12 @@ async fn make(context: &Arc<Context>, account: &Account, outcome: &mut Outcome) 
         // Changes need something that they change.
         folder.link.take_if(|_| previous.folder(&folder.id).is_none());
     }
-    let mut making = Making { context, mailbox, state, before, base };
+    let mut making =
+        Making { context, mailbox, state, before, base, root, gone: HashSet::new(), left_out: HashSet::new() };
     let rounds = making.rounds().await?;
     let outlook = making.tree(rounds, previous, outcome).await?;
-    let mut state = making.state;
-    state.folders.retain(|folder| !folder.id.is_empty());
+    let Making { mut state, left_out, .. } = making;
+    state.folders.retain(|folder| !left_out.contains(&folder.id));
     let outlook = context.folder_entry(OUTLOOK, outlook, old.as_ref());
     let dir = blocking({
         let context = context.clone();
@@ -195,7 +232,8 @@ async fn make(context: &Arc<Context>, account: &Account, outcome: &mut Outcome) 
 async fn purpose(context: &Context, account: &Account) -> Result<Option<String>, GraphError> {
     match directory::purpose(&context.client, &account.user).await {
         Ok(purpose) => Ok(Some(purpose).filter(|purpose| !purpose.is_empty())),
-        Err(error) if ends_the_run(&error) || error.is_transient() => Err(error),
+        Err(error) if ends_the_run(&error) => Err(error),
+        // Not worth a backup.
         Err(_) => Ok(None),
     }
 }
@@ -211,20 +249,32 @@ impl Making<'_> {
         });
         let gone: Vec<_> = futures_util::stream::iter(going).buffer_unordered(ROUNDS_AT_ONCE).collect().await;
         let mut rounds = HashMap::new();
+        let (mut denied, asked) = (None, gone.len());
+        let mut refused = 0;
         for round in gone {
             let (index, round) = round?;
             match round {
                 Round::Complete(listed) => _ = rounds.insert(index, *listed),
-                // Marked, and left out of the tree; its number stays for the others' sake.
-                Round::Gone => self.state.folders[index].id.clear(),
+                Round::Gone => _ = self.gone.insert(index),
                 Round::Failed(error) if error.kind() == ErrorKind::Unavailable && error.status().is_none() => {
                     return Err(Stop::Mailbox(error));
                 }
-                Round::Failed(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::QuotaExceeded) => {
-                    return Err(Stop::Mailbox(error));
+                Round::Failed(error) if error.kind() == ErrorKind::QuotaExceeded => return Err(Stop::Mailbox(error)),
+                Round::Failed(error) => {
+                    self.state.folders[index].error = Some(error.to_string());
+                    if error.kind() == ErrorKind::Denied {
+                        refused += 1;
+                        denied = Some(error);
+                    }
                 }
-                Round::Failed(error) => self.state.folders[index].error = Some(error.to_string()),
             }
+        }
+        if let Some(error) = denied.filter(|_| refused == asked) {
+            return Err(Stop::Mailbox(error));
+        }
+        if !self.gone.is_empty() && self.mailbox.folder("inbox").await?.is_none() {
+            // Not the folders are gone, but the mailbox.
+            return Err(Stop::Mailbox(GraphError::no_mailbox("listing messages")));
         }
         Ok(rounds)
     }
@@ -236,7 +286,7 @@ impl Making<'_> {
         mut previous: Previous,
         outcome: &mut Outcome,
     ) -> Result<Directory, Stop> {
-        let quiet = rounds.values().all(|listed| listed.rows.is_empty() && listed.left.is_empty() && !listed.full);
+        let quiet = rounds.values().all(Listed::is_quiet);
         if !quiet {
             let context = self.context.clone();
             let loading = move || previous.load_items(&context.reader).map(|()| previous);
@@ -244,7 +294,17 @@ impl Making<'_> {
         }
         self.settle_conflicts(&mut rounds).await?;
         let departed = self.departures(&mut rounds, &previous).await?;
-        let mail = Arc::new(self.mail(previous, &rounds)?);
+        let mail = Arc::new(self.mail(previous, &rounds));
+        for (index, listed) in &mut rounds {
+            let work = &mail.works[&self.state.folders[*index].id];
+            let mut done = work.done.lock();
+            for failed in std::mem::take(&mut listed.unreadable) {
+                let place = mail.previous.place(ItemKey::of(&failed.id));
+                done.failed_but_there +=
+                    u64::from(place.is_some_and(|place| mail.previous.folder_of(place) == work.id));
+                done.failed.push(failed);
+            }
+        }
         for (index, entries) in &departed {
             let Some(work) = mail.works.get(&self.state.folders[*index].id) else { continue };
             let mut done = work.done.lock();
@@ -308,10 +368,11 @@ impl Making<'_> {
         &mut self,
         rounds: &mut HashMap<usize, Listed>,
         previous: &Previous,
-    ) -> Result<HashMap<usize, Vec<Box<[u8]>>>, Stop> {
-        let mut departed: HashMap<usize, Vec<Box<[u8]>>> = HashMap::new();
-        let mut found_elsewhere = Vec::new();
+    ) -> Result<HashMap<usize, HashSet<Box<[u8]>>>, Stop> {
+        let mut departed: HashMap<usize, HashSet<Box<[u8]>>> = HashMap::new();
+        let mut elsewhere = Vec::new();
         let mut contradicted = Vec::new();
+        let mut unreadable = Vec::new();
         for (index, listed) in &*rounds {
             let left = self.left(*index, listed, previous)?;
             // What another folder's round tells of has moved: that proves it.
@@ -320,23 +381,38 @@ impl Making<'_> {
             let names = departed.entry(*index).or_default();
             names.extend(moved.into_iter().map(|(_, _, name)| name));
             let step = rest.len().div_ceil(DEPARTURES_PROVEN_MAX).max(1);
-            let asking = rest
-                .iter()
-                .step_by(step)
-                .map(|(item, id, _)| async { Ok::<_, GraphError>((*item, self.mailbox.message(id).await?)) });
-            let asked: Vec<_> = futures_util::stream::iter(asking).buffer_unordered(ROUNDS_AT_ONCE).collect().await;
-            let mut still_there = HashSet::new();
-            for answer in asked {
-                if let (item, Some(message)) = answer? {
-                    still_there.insert(item);
-                    found_elsewhere.push(message);
+            let id = self.state.folders[*index].id.as_str();
+            let (mut stays, mut answers) = (HashSet::new(), self.ask(rest.iter().step_by(step)).await?);
+            if step > 1 && answers.iter().any(|(_, answer)| answer.is_elsewhere(id, &self.state.folders)) {
+                // Many have moved within the backup: each is looked for.
+                answers = self.ask(rest.iter()).await?;
+            }
+            for (item, answer) in answers {
+                match answer {
+                    Answer::Gone => {}
+                    Answer::There(message) => {
+                        if step > 1 && message.row.parent_folder_id.as_deref() == Some(id) {
+                            contradicted.push(*index);
+                        }
+                        stays.insert(item);
+                        elsewhere.push(*message);
+                    }
+                    Answer::Unreadable(reason) => {
+                        stays.insert(item);
+                        let named = rest.iter().find(|(asked, ..)| *asked == item);
+                        unreadable.extend(named.map(|(_, id, name)| {
+                            let name = String::from_utf8_lossy(name).into_owned();
+                            (*index, FailedItem { id: id.clone(), name, reason })
+                        }));
+                    }
                 }
             }
-            if step > 1 && !still_there.is_empty() {
-                contradicted.push(*index);
-            }
-            names.extend(rest.into_iter().filter(|(item, ..)| !still_there.contains(item)).map(|(_, _, name)| name));
+            names.extend(rest.into_iter().filter(|(item, ..)| !stays.contains(item)).map(|(_, _, name)| name));
         }
+        for (index, failed) in unreadable {
+            rounds.get_mut(&index).expect("a round that was just looked at").unreadable.push(failed);
+        }
+        elsewhere.extend(rounds.values_mut().flat_map(|listed| std::mem::take(&mut listed.moved)));
         for index in contradicted {
             // Nothing of this round is believed.
             if let Some(listed) = rounds.remove(&index) {
@@ -346,27 +422,82 @@ impl Making<'_> {
             let error = "the service says that many messages left which it still has";
             self.state.folders[index].error = Some(error.to_owned());
         }
-        for message in found_elsewhere {
-            let folder = message.row.parent_folder_id.as_deref();
-            let index = self.state.folders.iter().position(|now| Some(now.id.as_str()) == folder);
-            let place = previous.place(ItemKey::of(&message.row.id));
-            let stays = place.is_some_and(|place| Some(previous.folder_of(place)) == folder);
-            match index.and_then(|index| rounds.get_mut(&index)) {
-                Some(listed) => listed.take(&message, self.context)?,
-                // It lies where the backup does not look.
-                None if !stays => {}
-                None => continue,
-            }
-            let old = place.map(|place| previous.folder_of(place));
-            let old = self.state.folders.iter().position(|folder| Some(folder.id.as_str()) == old);
-            if let (Some(old), Some(place), false) = (old, place, stays)
-                && rounds.contains_key(&old)
-                && let Some(entry) = previous.entry(&self.context.reader, place).map_err(BackupError::from)?
-            {
-                departed.entry(old).or_default().push(entry.name);
+        for message in elsewhere {
+            self.place(&message, rounds, previous, &mut departed).await?;
+        }
+        // A move that the folder it left does not tell of yet.
+        for listed in rounds.values() {
+            for item in listed.rows.keys() {
+                let Some(place) = previous.place(*item) else { continue };
+                let old = self.state.folders.iter().position(|folder| folder.id == previous.folder_of(place));
+                let Some(old) = old.filter(|old| rounds.get(old).is_some_and(|old| !old.rows.contains_key(item)))
+                else {
+                    continue;
+                };
+                if let Some(entry) = previous.entry(&self.context.reader, place).map_err(BackupError::from)? {
+                    departed.entry(old).or_default().insert(entry.name);
+                }
             }
         }
         Ok(departed)
+    }
+
+    /// Asks for messages that are said to have left.
+    async fn ask(&self, departures: impl Iterator<Item = &Departure>) -> Result<Vec<(ItemKey, Answer)>, Stop> {
+        let asking = departures.map(|(item, id, _)| async {
+            match self.mailbox.message(id).await {
+                Ok(None) => Ok((*item, Answer::Gone)),
+                Ok(Some(message)) => Ok((*item, Answer::There(Box::new(message)))),
+                Err(error) if error.kind() == ErrorKind::ItemCorrupt => {
+                    Ok((*item, Answer::Unreadable(error.to_string())))
+                }
+                Err(error) => Err(error),
+            }
+        });
+        let answers: Vec<_> = futures_util::stream::iter(asking).buffer_unordered(ROUNDS_AT_ONCE).collect().await;
+        Ok(answers.into_iter().collect::<Result<_, GraphError>>()?)
+    }
+
+    /// Takes a message that is not where it was, or not told of, for what it is now.
+    async fn place(
+        &mut self,
+        message: &Message,
+        rounds: &mut HashMap<usize, Listed>,
+        previous: &Previous,
+        departed: &mut HashMap<usize, HashSet<Box<[u8]>>>,
+    ) -> Result<(), Stop> {
+        let number = |id: Option<&str>| self.state.folders.iter().position(|folder| Some(folder.id.as_str()) == id);
+        let parent = message.row.parent_folder_id.as_deref();
+        let place = previous.place(ItemKey::of(&message.row.id));
+        let (old, now) = (number(place.map(|place| previous.folder_of(place))), number(parent));
+        if let Some(listed) = now.and_then(|now| rounds.get_mut(&now)) {
+            listed.take(message, self.context)?;
+        } else if self.may_belong(now, parent).await? {
+            // Its folder could not be listed, or was made since: it stays, and where it was is listed anew next time.
+            if let Some(listed) = old.and_then(|old| rounds.get_mut(&old)) {
+                listed.link = None;
+            }
+            return Ok(());
+        }
+        if let (Some(old), Some(place)) = (old.filter(|old| Some(*old) != now), place)
+            && rounds.contains_key(&old)
+            && let Some(entry) = previous.entry(&self.context.reader, place).map_err(BackupError::from)?
+        {
+            departed.entry(old).or_default().insert(entry.name);
+        }
+        Ok(())
+    }
+
+    /// Returns whether a folder without a round belongs to the backup: one that failed, or that was made meanwhile.
+    async fn may_belong(&self, number: Option<usize>, id: Option<&str>) -> Result<bool, GraphError> {
+        if let Some(number) = number {
+            return Ok(self.state.folders[number].selected && !self.gone.contains(&number));
+        }
+        let Some(id) = id else { return Ok(false) };
+        let Some(folder) = self.mailbox.folder(id).await? else { return Ok(false) };
+        let wanted = !folder.is_search() && (self.context.options.hidden_folders || !folder.is_hidden);
+        let parent = folder.parent_folder_id;
+        Ok(wanted && (parent == self.root || self.state.folders.iter().any(|known| Some(&known.id) == parent.as_ref())))
     }
 
     /// Returns the messages of the snapshot before that a round says are not in the folder any more.
@@ -397,17 +528,22 @@ impl Making<'_> {
         Ok(left)
     }
 
-    fn mail(&self, previous: Previous, rounds: &HashMap<usize, Listed>) -> Result<Mail, Stop> {
-        let root = format!("{USERS}/{}/{OUTLOOK}", self.state.name);
-        let works = rounds.keys().map(|index| {
-            let id = self.state.folders[*index].id.clone();
+    fn mail(&self, previous: Previous, rounds: &HashMap<usize, Listed>) -> Mail {
+        // Messages may leave a folder whose own round failed.
+        let is_worked_on = |index: &usize| {
+            let folder = &self.state.folders[*index];
+            let stands = folder.selected && previous.folder(&folder.id).is_some() && !self.gone.contains(index);
+            rounds.contains_key(index) || stands
+        };
+        let works = (0..self.state.folders.len()).filter(is_worked_on).map(|index| {
+            let id = self.state.folders[index].id.clone();
             let base = previous.folder(&id).copied();
-            let path = format!("{root}/{}", self.state.path(*index));
-            (id, Work::new(self.context, *index, path, base))
+            (id.clone(), Work::new(self.context, index, id, self.path(index), base))
         });
         let works = works.collect();
         let failed = self.state.folders.iter().flat_map(|folder| folder.failed.iter().map(|failed| failed.id.clone()));
-        Ok(Mail { user: self.mailbox.user().to_owned(), previous, works, failed_before: failed.collect() })
+        let failed_before = failed.collect();
+        Mail { user: self.mailbox.user().to_owned(), previous, works, failed_before }
     }
 
     /// Reads and stores what the rounds told of, folder by folder, in the order of the dates.
@@ -445,17 +581,26 @@ impl Making<'_> {
     ) -> Result<Directory, Stop> {
         let mail = Arc::into_inner(mail).expect("all batches have ended");
         let Mail { previous, works, .. } = mail;
-        let items_before = previous.len();
+        let items_before = self.before.map_or(0, |before| before.ledger().enumerated) as usize;
         let mut children: HashMap<Option<String>, Vec<Entry>> = HashMap::new();
         let mut works: HashMap<usize, Work> = works.into_values().map(|work| (work.index, work)).collect();
         for index in (0..self.state.folders.len()).rev() {
             let folder = &self.state.folders[index];
             let below = children.remove(&Some(folder.id.clone())).unwrap_or_default();
-            if folder.id.is_empty() || (!folder.selected && below.is_empty()) {
+            let stands = folder.selected && !self.gone.contains(&index);
+            if !stands && below.is_empty() {
+                self.left_out.insert(folder.id.clone());
                 continue;
             }
+            if !stands {
+                // Only a way to what lies below.
+                let folder = &mut self.state.folders[index];
+                (folder.link, folder.ledger, folder.error) = (None, Ledger::default(), None);
+                folder.failed.clear();
+            }
+            let folder = &self.state.folders[index];
             let work = works.remove(&index);
-            let base = previous.folder(&folder.id).copied().filter(|_| folder.selected);
+            let base = previous.folder(&folder.id).copied().filter(|_| stands);
             let had = self.had(base.as_ref(), Some(&folder.id))?;
             let done = work.map(|work| work.done.into_inner());
             let mut edits = match done.as_ref() {
@@ -464,13 +609,24 @@ impl Making<'_> {
             };
             let mut ledger = None;
             if let Some(done) = done {
-                ledger = Some((done.stored, done.failed_but_there, done.vanished));
+                match rounds.contains_key(&index) {
+                    true => ledger = Some((done.stored, done.failed_but_there, done.vanished)),
+                    // It stands as it was, but for what is elsewhere now.
+                    false => {
+                        let ledger = &mut self.state.folders[index].ledger;
+                        ledger.carried += std::mem::take(&mut ledger.stored);
+                        ledger.carried = ledger.carried.saturating_sub(done.moved_out);
+                        ledger.enumerated = ledger.enumerated.saturating_sub(done.moved_out);
+                    }
+                }
                 if done.reconstructed > 0 {
                     let what =
                         format!("{} messages in {} were built from their parts", done.reconstructed, self.path(index));
                     outcome.warnings.push(what);
                 }
-                self.state.folders[index].failed = done.failed;
+                if rounds.contains_key(&index) {
+                    self.state.folders[index].failed = done.failed;
+                }
                 edits = Some(done.edits);
             }
             let edits = edits.expect("made in either case");
@@ -488,6 +644,21 @@ impl Making<'_> {
                 self.close_ledger(index, &rounds[&index], &previous, gone.get(&index).copied().unwrap_or(0), vanished);
                 let folder = &mut self.state.folders[index];
                 let ledger = &mut folder.ledger;
+                if rounds[&index].full && ledger.enumerated < ledger.counted {
+                    let (counted, enumerated) = (ledger.counted, ledger.enumerated);
+                    let known = self.before.is_some_and(|before| {
+                        before.folders.iter().any(|old| old.id == folder.id && old.ledger.counted == counted)
+                    });
+                    if !known {
+                        let path = format!("{USERS}/{}/{OUTLOOK}: {}", self.state.name, folder.display);
+                        outcome
+                            .warnings
+                            .push(format!("{path}: the service counts {counted} items, and listed {enumerated}"));
+                    }
+                    if enumerated == 0 {
+                        folder.link = None;
+                    }
+                }
                 ledger.stored = stored;
                 ledger.failed = folder.failed.len() as u64;
                 ledger.carried = in_tree.saturating_sub(stored + failed_but_there);

@@ -87,11 +87,6 @@ impl Previous {
         let (_, dir) = &self.folders[place.folder as usize];
         Ok(tree::nth(reader, dir, u64::from(place.number))?.map(|found| found.entry().clone()))
     }
-
-    /// Returns how many messages there are, once the items are loaded.
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
 }
 
 /// Returns the id of a message; folders, and what this program adds, have none here.

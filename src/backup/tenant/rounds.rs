@@ -5,7 +5,7 @@
 
 use super::Context;
 use super::previous::ItemKey;
-use super::state::FolderState;
+use super::state::{FailedItem, FolderState};
 use crate::backup::BackupError;
 use crate::compress::{Compressor, META_LEVEL};
 use crate::source::graph::mail::Mailbox;
@@ -29,6 +29,10 @@ pub struct Listed {
     pub rows: HashMap<ItemKey, i64>,
     /// The messages that left, with their ids.
     pub left: HashMap<ItemKey, String>,
+    /// Messages that failed before, and of which nothing can be had now either.
+    pub unreadable: Vec<FailedItem>,
+    /// Messages that failed before, and lie elsewhere now.
+    pub moved: Vec<Message>,
     compressor: Compressor,
 }
 
@@ -45,7 +49,16 @@ pub enum Round {
 impl Listed {
     fn new(context: &Context, full: bool) -> Self {
         let compressor = Compressor::new(META_LEVEL);
-        Self { full, link: None, area: context.area(), rows: HashMap::new(), left: HashMap::new(), compressor }
+        Self {
+            full,
+            link: None,
+            area: context.area(),
+            rows: HashMap::new(),
+            left: HashMap::new(),
+            unreadable: Vec::new(),
+            moved: Vec::new(),
+            compressor,
+        }
     }
 
     /// Takes a row. Of several rows for one message the last one counts.
@@ -84,8 +97,20 @@ impl Listed {
         Ok((messages.collect(), last))
     }
 
+    /// Returns whether it told of nothing.
+    pub fn is_quiet(&self) -> bool {
+        !self.full
+            && self.rows.is_empty()
+            && self.left.is_empty()
+            && self.unreadable.is_empty()
+            && self.moved.is_empty()
+    }
+
     /// Takes everything away that was put aside.
     pub fn clear(&self, context: &Context) -> Result<(), StoreError> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
         Ok(context.store.local().clear_aside(Some(self.area))?)
     }
 }
@@ -102,10 +127,11 @@ fn row_key(item: ItemKey, date: i64) -> Vec<u8> {
 /// What ends the run. What concerns the folder alone is in the answer.
 pub async fn go_round(context: &Context, mailbox: &Mailbox, folder: &FolderState) -> Result<Round, BackupError> {
     let mut link = folder.link.as_deref();
+    let mut by_changes = true;
     for attempt in 1.. {
         context.check()?;
         let mut listed = Listed::new(context, link.is_none());
-        let error = match fill(context, mailbox, folder, link, &mut listed).await? {
+        let error = match fill(context, mailbox, folder, link, by_changes, &mut listed).await? {
             Ok(()) => return Ok(Round::Complete(Box::new(listed))),
             Err(error) => error,
         };
@@ -116,6 +142,8 @@ pub async fn go_round(context: &Context, mailbox: &Mailbox, folder: &FolderState
         match error.kind() {
             // The listing that follows knows no departures: they are found by comparing.
             ErrorKind::Resync if attempt < ROUNDS_MAX => link = None,
+            // Such a folder is listed in full each time.
+            ErrorKind::DeltaUnsupported if by_changes => (link, by_changes) = (None, false),
             ErrorKind::Malformed if attempt < ROUNDS_MAX => {}
             ErrorKind::NotFound => match mailbox.folder(&folder.id).await {
                 Ok(None) => return Ok(Round::Gone),
@@ -135,15 +163,29 @@ async fn fill(
     mailbox: &Mailbox,
     folder: &FolderState,
     link: Option<&str>,
+    by_changes: bool,
     listed: &mut Listed,
 ) -> Result<Result<(), GraphError>, BackupError> {
-    let mut round = mailbox.messages(&folder.id, link);
+    let mut round = if by_changes { mailbox.messages(&folder.id, link) } else { mailbox.plain_messages(&folder.id) };
     loop {
         context.check()?;
-        match round.next().await {
-            Ok(Some(page)) => page.iter().try_for_each(|message| listed.take(message, context))?,
+        let page = match round.next().await {
+            Ok(Some(page)) => page,
             Ok(None) => break,
             Err(error) => return Ok(Err(error)),
+        };
+        for message in page {
+            let row = &message.row;
+            // A row may tell only what changed, and then says that there is something to read again.
+            if row.removed.is_none() && (row.change_key.is_none() || row.parent_folder_id.is_none()) {
+                match mailbox.message(&row.id).await {
+                    Ok(Some(whole)) => listed.take(&whole, context)?,
+                    Ok(None) => _ = listed.left.insert(ItemKey::of(&row.id), row.id.clone()),
+                    Err(error) => return Ok(Err(error)),
+                }
+                continue;
+            }
+            listed.take(&message, context)?;
         }
     }
     listed.link = round.link();
@@ -157,9 +199,13 @@ async fn fill(
             Ok(Some(message)) if message.row.parent_folder_id.as_ref() == Some(&folder.id) => {
                 listed.take(&message, context)?;
             }
-            // Where it lies now, the folder's own round tells of it.
-            Ok(_) => _ = listed.left.insert(item, failed.id.clone()),
-            Err(error) => return Ok(Err(error)),
+            Ok(Some(elsewhere)) => {
+                listed.left.insert(item, failed.id.clone());
+                listed.moved.push(elsewhere);
+            }
+            Ok(None) => _ = listed.left.insert(item, failed.id.clone()),
+            Err(error) if super::ends_the_run(&error) || error.is_transient() => return Ok(Err(error)),
+            Err(error) => listed.unreadable.push(FailedItem { reason: error.to_string(), ..failed.clone() }),
         }
     }
     Ok(Ok(()))

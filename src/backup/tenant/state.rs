@@ -26,6 +26,9 @@ pub struct MailboxState {
     /// Why it is kept although the service does not have it any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+    /// Whether folders that Outlook does not show are among them.
+    #[serde(default)]
+    pub hidden: bool,
     /// Where to ask what became of its folders; none if that is not to be relied on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder_link: Option<String>,
@@ -114,7 +117,15 @@ impl AddAssign for Ledger {
 impl MailboxState {
     /// Starts the state of a mailbox that nothing is known of.
     pub fn new(name: String) -> Self {
-        Self { version: VERSION, name, purpose: None, kept: None, folder_link: None, folders: Vec::new() }
+        Self {
+            version: VERSION,
+            name,
+            purpose: None,
+            kept: None,
+            hidden: false,
+            folder_link: None,
+            folders: Vec::new(),
+        }
     }
 
     /// Returns the path of the folder at `index` below the mailbox.

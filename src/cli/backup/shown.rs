@@ -23,6 +23,8 @@ pub struct Shown {
     warnings: Vec<String>,
     /// Remarks for those who look closely.
     remarks: Vec<String>,
+    /// Mailboxes that were passed over, with the reason.
+    skipped: Vec<(String, String)>,
     ledger: Option<Ledger>,
     counters: Counters,
 }
@@ -39,6 +41,7 @@ impl From<backup::Report> for Shown {
             failures: report.failures,
             warnings: Vec::new(),
             remarks: skipped.into_iter().chain(changing).collect(),
+            skipped: Vec::new(),
             ledger: None,
             counters: Counters::default(),
         }
@@ -54,6 +57,7 @@ impl From<TenantReport> for Shown {
             failures: report.failures,
             warnings: report.warnings,
             remarks: shortened(skipped.collect(), "skipped"),
+            skipped: report.skipped,
             ledger: Some(report.ledger),
             counters: report.counters,
         }
@@ -143,6 +147,8 @@ impl Shown {
         if let Some(ledger) = &self.ledger {
             object["ledger"] = json!(ledger);
             object["warnings"] = json!(self.warnings);
+            let skipped = self.skipped.iter().map(|(name, reason)| json!({ "name": name, "reason": reason }));
+            object["skipped"] = skipped.collect();
         }
         object
     }

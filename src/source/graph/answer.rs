@@ -78,7 +78,7 @@ fn kind_of(code: &str, request: &Request) -> Option<ErrorKind> {
         "mailboxnotenabledforrestapi" | "errorinvaliduser" => ErrorKind::NoMailbox,
         // The same user has been seen to be answered now with this, now with `MailboxNotEnabledForRESTAPI`; the one below is
         // what unlicensed users get.
-        "resourcenotfound" if in_mailbox => ErrorKind::NoMailbox,
+        "resourcenotfound" | "request_resourcenotfound" if in_mailbox => ErrorKind::NoMailbox,
         "authenticationerror" if in_mailbox => ErrorKind::NoMailbox,
         "erroritemnotfound" | "itemnotfound" | "notfound" | "resourcenotfound" | "request_resourcenotfound" => {
             ErrorKind::NotFound

@@ -112,6 +112,11 @@ impl GraphError {
         Self::new(ErrorKind::Malformed, label)
     }
 
+    /// Makes the error of a mailbox that is not there, or no longer.
+    pub fn no_mailbox(label: &'static str) -> Self {
+        Self::new(ErrorKind::NoMailbox, label)
+    }
+
     /// Adds our own words, which stand in the text.
     pub(crate) fn explained(mut self, explanation: String) -> Self {
         self.0.explanation = Some(explanation);

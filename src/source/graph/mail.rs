@@ -199,7 +199,23 @@ impl Mailbox {
                 .query("$select", MESSAGE_FIELDS)
                 .query("$expand", MESSAGE_PROPERTIES),
         };
-        Round { mailbox: self, label: LABEL, state: RoundState::More(Box::new(request.prefer(PAGE_SIZE))) }
+        Round {
+            mailbox: self,
+            label: LABEL,
+            plain: false,
+            state: RoundState::More(Box::new(request.prefer(PAGE_SIZE))),
+        }
+    }
+
+    /// Begins a round over all messages of `folder` for a mailbox that cannot tell changes. What moves meanwhile may be
+    /// told twice or not at all.
+    pub fn plain_messages(&self, folder: &str) -> Round<'_> {
+        const LABEL: &str = "listing messages without changes";
+        let request = self
+            .get(LABEL, &["mailFolders", folder, "messages"])
+            .query("$select", MESSAGE_FIELDS)
+            .query("$expand", MESSAGE_PROPERTIES);
+        Round { mailbox: self, label: LABEL, plain: true, state: RoundState::More(Box::new(request.prefer(PAGE_SIZE))) }
     }
 
     /// Returns what a listing would tell of the message, wherever it lies now.
@@ -267,7 +283,7 @@ fn found<T>(answer: Result<T, GraphError>) -> Result<Option<T>, GraphError> {
 
 enum RoundState {
     More(Box<Request>),
-    Complete(String),
+    Complete(Option<String>),
     Failed,
 }
 
@@ -275,6 +291,8 @@ enum RoundState {
 pub struct Round<'a> {
     mailbox: &'a Mailbox,
     label: &'static str,
+    /// Whether it has no link at its end.
+    plain: bool,
     state: RoundState,
 }
 
@@ -295,7 +313,8 @@ impl Round<'_> {
         let page: Page<Message> = self.mailbox.client.json(request).await?;
         self.state = match (page.next, page.delta) {
             (Some(next), _) => RoundState::More(Box::new(self.mailbox.follow(self.label, &next).prefer(PAGE_SIZE))),
-            (None, Some(link)) => RoundState::Complete(link),
+            (None, Some(link)) => RoundState::Complete(Some(link)),
+            (None, None) if self.plain => RoundState::Complete(None),
             (None, None) => return Err(GraphError::malformed(self.label)),
         };
         Ok(Some(page.value))
@@ -304,7 +323,7 @@ impl Round<'_> {
     /// Returns where to ask next time, once the round has come to its end.
     pub fn link(self) -> Option<String> {
         match self.state {
-            RoundState::Complete(link) => Some(link),
+            RoundState::Complete(link) => link,
             _ => None,
         }
     }
