@@ -5,7 +5,7 @@ mod laboratory;
 
 use laboratory::{Laboratory, Shape};
 use proptest::prelude::*;
-use strongroom_simulator::{Faults, NewMessage, Switches};
+use strongroom_simulator::{Faults, NewMessage, Switches, Unreadable};
 
 #[test]
 fn a_tenant_is_backed_up_as_it_is_and_then_by_what_changes() {
@@ -132,4 +132,58 @@ fn a_user_who_leaves_is_reported_and_kept() {
         assert_eq!(report.warnings.len(), usize::from(run == 0), "told once: {:?}", report.warnings);
         assert_eq!(report.snapshot.directory().sums.files, first.snapshot.directory().sums.files);
     }
+}
+
+#[test]
+fn a_message_that_failed_and_moved_is_found_again() {
+    let switches = Switches { moves_show_only_as_removal: true, ..Switches::default() };
+    let lab = Laboratory::new(Shape { users: 1, messages: 10, switches, ..Shape::default() });
+    let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
+    let message = NewMessage { mime: b"Subject: sick\r\n\r\nbody\r\n".to_vec(), ..NewMessage::default() };
+    let id = tenant.add_message(&user, "inbox", message).expect("an inbox");
+    tenant.mark_unreadable(&user, &id, Some(Unreadable::CorruptData)).expect("a message");
+    assert_eq!(lab.back_up().expect("a backup").failures.len(), 1);
+    tenant.move_message(&user, &id, "archive").expect("an archive");
+    tenant.mark_unreadable(&user, &id, None).expect("a message");
+    let report = lab.back_up().expect("a backup");
+    assert_eq!(report.failures, []);
+    lab.assert_truth(&report);
+}
+
+#[test]
+fn thousands_that_move_or_go_are_believed_when_they_did() {
+    let lab = Laboratory::new(Shape { users: 1, messages: 1500, ..Shape::default() });
+    let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
+    lab.back_up().expect("a backup");
+    let mut messages: Vec<_> = tenant.true_messages(&user).expect("a mailbox").map(|message| message.id).collect();
+    for id in messages.split_off(messages.len() / 2) {
+        tenant.move_message(&user, &id, "archive").expect("an archive");
+    }
+    // What is deleted can still be asked for, where the backup does not look.
+    for id in messages.iter().skip(100) {
+        tenant.move_message(&user, id, "recoverableitemsdeletions").expect("a folder");
+    }
+    tenant.expire_deltas();
+    let report = lab.back_up().expect("a backup");
+    assert_eq!(report.failures, []);
+    lab.assert_truth(&report);
+}
+
+#[test]
+fn names_of_folders_that_are_exchanged_lose_nothing() {
+    let lab = Laboratory::new(Shape { users: 1, messages: 10, ..Shape::default() });
+    let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
+    let folders = ["left", "right"].map(|name| {
+        let folder = tenant.add_folder(&user, "inbox", name).expect("a folder");
+        let mime = format!("Subject: {name}\r\n\r\n{name}\r\n").into_bytes();
+        tenant.add_message(&user, &folder, NewMessage { mime, ..NewMessage::default() }).expect("a message");
+        folder
+    });
+    lab.assert_truth(&lab.back_up().expect("a backup"));
+    for (folder, name) in folders.iter().zip(["other", "left"]) {
+        tenant.rename_folder(&user, folder, name).expect("a name");
+    }
+    tenant.rename_folder(&user, &folders[0], "right").expect("a name");
+    lab.assert_truth(&lab.back_up().expect("a backup"));
+    assert!(lab.back_up().expect("a backup").ledger.adds_up());
 }

@@ -128,6 +128,21 @@ fn real_mail_and_names_that_hurt_are_mounted_byte_for_byte() {
 }
 
 #[test]
+fn many_mailboxes_with_large_messages_do_not_wait_for_each_other() {
+    let office = Office::new(Organisation { users: 20, messages: 20, ..Organisation::default() });
+    let tenant = office.simulator.tenant();
+    for user in tenant.users() {
+        for number in 0..4 {
+            let mut mime = format!("Subject: large {number}\r\n\r\n").into_bytes();
+            mime.resize((1 << 20) * (number + 1) * 2, b'x');
+            tenant.add_message(&user.principal_name(), "inbox", NewMessage { mime, ..NewMessage::default() }).unwrap();
+        }
+    }
+    let report = office.back_up(0);
+    assert_eq!(report["ledger"]["enumerated"], report["ledger"]["stored"]);
+}
+
+#[test]
 fn what_cannot_be_read_is_listed_and_nothing_else_and_comes_when_it_can() {
     let office = Office::new(Organisation { users: 1, messages: 30, ..Organisation::default() });
     let tenant = office.simulator.tenant();
@@ -143,6 +158,11 @@ fn what_cannot_be_read_is_listed_and_nothing_else_and_comes_when_it_can() {
     let paths: Vec<_> = report["failures"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
     let listing = text(&office.lab.run(["ls", "-R", "latest"], 0).stdout);
     assert!(listing.contains("_report.txt"), "{listing}");
+    // They must keep nothing else from being backed up, run after run.
+    let mime = b"Subject: later\r\n\r\nlater\r\n".to_vec();
+    tenant.add_message(&user, "inbox", NewMessage { mime, ..NewMessage::default() }).unwrap();
+    let again = office.back_up(3);
+    assert_eq!((&again["ledger"]["failed"], &again["ledger"]["stored"]), (&2.into(), &1.into()), "{again}");
     let folder = Path::new(paths[0]).parent().unwrap().to_str().unwrap();
     let said = text(&office.lab.run(["cat", &format!("latest:{folder}/_report.txt")], 0).stdout);
     assert!(said.contains(Path::new(paths[0]).file_name().unwrap().to_str().unwrap()), "{said}");

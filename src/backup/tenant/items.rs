@@ -323,6 +323,11 @@ async fn read(
                 Ok(split) => return Ok(Ok(Reading::Split(Box::new(split)))),
                 Err(error) => error,
             },
+            // Hardly a mail is empty: an answer that lost its body is more likely, but not every time.
+            Ok(Download::Whole(pieces)) if pieces.is_empty() && attempt < ATTEMPTS_MAX => {
+                attempt += 1;
+                continue;
+            }
             Ok(Download::Whole(pieces)) => return Ok(Ok(Reading::Whole(pieces))),
             Err(error) => error,
         };

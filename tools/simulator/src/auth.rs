@@ -296,6 +296,11 @@ impl Authority {
         self.rules.read().clone()
     }
 
+    /// Calls `read` with the rules as they stand.
+    pub fn with_rules<T>(&self, read: impl FnOnce(&Rules) -> T) -> T {
+        read(&self.rules.read())
+    }
+
     /// Changes the rules.
     pub fn change_rules(&self, change: impl FnOnce(&mut Rules)) {
         change(&mut self.rules.write());

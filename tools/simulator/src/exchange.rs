@@ -238,7 +238,7 @@ impl Place {
             "wellKnownName": folder.well_known.filter(|name| !UNNAMED.contains(name)),
             "type": folder.class,
         });
-        let wanted = extended::wanted(query);
+        let wanted = extended::wanted(query, "singlevalueextendedproperties");
         let found = wanted.iter().filter_map(|id| {
             let value = folder.extended.get(&extended::canonical(id))?;
             Some(json!({"id": id, "value": value}))

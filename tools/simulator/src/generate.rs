@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::json;
 use strongroom_corpora::date::DAY;
@@ -50,8 +50,12 @@ pub struct Library {
     vocabulary: Vocabulary,
     people: Vec<Person>,
     logo: Arc<Vec<u8>>,
+    /// Documents go round among people, so there are few; each is made when it is first sent.
+    documents: [OnceLock<Attachment>; DOCUMENTS],
     files: Vec<PathBuf>,
 }
+
+const DOCUMENTS: usize = 60;
 
 impl fmt::Debug for Library {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,6 +79,7 @@ impl Library {
             vocabulary: Vocabulary::new(seed),
             people: (0..organisation.users.clamp(6, 400)).map(|number| office::employee(seed, number)).collect(),
             logo: Arc::new(strongroom_corpora::documents::logo(&mut Rng::for_purpose(seed, "logo"))),
+            documents: [const { OnceLock::new() }; DOCUMENTS],
             files,
         })
     }
@@ -95,6 +100,20 @@ impl Library {
         office::BEGIN + rng.below((office::END - office::BEGIN - DAY) as u64) as i64
     }
 
+    /// Returns one of the documents that the tenant's people send to each other.
+    fn document(&self, number: usize) -> Attachment {
+        let make = || {
+            let mut rng = Rng::for_purpose(self.seed, &format!("document {number}"));
+            let kind = Document::ALL[number % Document::ALL.len()];
+            let language = office::language(&mut rng);
+            let size = rng.between(5_000, 60_000) as usize;
+            let name = format!("{}.{}", self.vocabulary.title(&mut rng, language), kind.extension());
+            let data = Arc::new(kind.generate(&self.vocabulary, &mut rng, language, size));
+            Attachment { name, media_type: kind.media_type(), data }
+        };
+        self.documents[number].get_or_init(make).clone()
+    }
+
     /// Returns the generated message of this number: mostly a few kilobytes, now and then with documents.
     pub fn generated(&self, number: u64) -> Vec<u8> {
         let mut rng = Rng::for_purpose(self.seed, &format!("message {number}"));
@@ -107,15 +126,8 @@ impl Library {
         let logo = rng.chance(10);
         let paragraphs = office::paragraphs(&self.vocabulary, &mut rng, language);
         let (text, html) = mail::compose(&paragraphs, &from, logo, None);
-        let attachments = (0..if rng.chance(12) { rng.between(1, 3) } else { 0 })
-            .map(|_| {
-                let kind = *rng.pick(&Document::ALL);
-                let size = rng.between(5_000, 60_000) as usize;
-                let name = format!("{}.{}", self.vocabulary.title(&mut rng, language), kind.extension());
-                let data = Arc::new(kind.generate(&self.vocabulary, &mut rng, language, size));
-                Attachment { name, media_type: kind.media_type(), data }
-            })
-            .collect();
+        let attachments = if rng.chance(12) { rng.between(1, 3) } else { 0 };
+        let attachments = (0..attachments).map(|_| self.document(rng.index(DOCUMENTS))).collect();
         let message = Message {
             from,
             to,

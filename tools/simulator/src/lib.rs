@@ -101,7 +101,7 @@ pub struct Switches {
     pub user_purpose_is_object: bool,
     /// Deltas show a move as a removal from the source folder and nothing else.
     pub moves_show_only_as_removal: bool,
-    /// Deltas tell of some messages twice.
+    /// Deltas tell of some messages twice, and again of the last changes in the next round.
     pub duplicate_rows: bool,
     /// The first round of a delta tells of messages that were removed long ago.
     pub removed_in_first_round: bool,
@@ -113,6 +113,8 @@ pub struct Switches {
     pub new_messages_lag: bool,
     /// Listing attachments with their contents answers 504 if these are together longer than this.
     pub attachment_list_bytes_max: Option<u64>,
+    /// JSON is not compressed, even if the client would take it so.
+    pub uncompressed: bool,
     /// Every export of an item has other bytes.
     pub unstable_exports: bool,
     /// Import and export are not there, as in the clouds of governments.

@@ -7,7 +7,7 @@ mod parse;
 mod render;
 
 pub use parse::parse;
-pub use render::render;
+pub use render::{made_message_id, render};
 
 use std::sync::Arc;
 

@@ -178,6 +178,21 @@ impl Select {
         self.names.as_ref().is_some_and(|names| names.contains(&property.to_ascii_lowercase()))
     }
 
+    /// Refuses names that are no property of a type.
+    ///
+    /// # Errors
+    /// 400 for the first such name.
+    pub fn check(&self, kind: &str, known: &[&str]) -> Result<(), ApiError> {
+        let is_known = |name: &&String| known.iter().any(|known| known.eq_ignore_ascii_case(name));
+        match self.named().iter().find(|name| !is_known(name)) {
+            None => Ok(()),
+            Some(name) => Err(ApiError::bad_request(
+                "RequestBroker--ParseUri",
+                format!("Could not find a property named '{name}' on type 'Microsoft.OutlookServices.{kind}'."),
+            )),
+        }
+    }
+
     /// Returns whether properties are named at all.
     pub fn is_explicit(&self) -> bool {
         self.names.is_some()

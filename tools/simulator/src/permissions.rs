@@ -10,8 +10,10 @@ use axum::http::Method;
 use crate::auth::{AccessPolicy, Caller, ExchangeRole, Rules};
 use crate::server::{Operation, Route};
 
-/// Application permissions that a full backup and restore needs; granted unless told otherwise.
+/// Application permissions that are granted unless told otherwise: those that a full backup and restore needs, and the one
+/// that it must never use, so that a mail sent by mistake is counted and not refused.
 pub const APPLICATION: &[&str] = &[
+    "Mail.Send",
     "User.Read.All",
     "Organization.Read.All",
     "MailboxSettings.ReadWrite",

@@ -5,6 +5,7 @@
 
 mod error;
 mod gate;
+mod gzip;
 mod route;
 
 pub use error::ApiError;
@@ -210,6 +211,9 @@ async fn graph(Extract(state): Extract<Arc<State>>, request: Request) -> Answer 
     let call = Call { state, method: parts.method, route, query, preferences, headers: parts.headers, body };
     let applied = call.preferences.applied();
     let mut response = dispatch(&call)?;
+    if gzip::is_accepted(&call.headers) && !call.state.tenant.switches().uncompressed {
+        response = gzip::compress(response).await;
+    }
     if let Some(applied) = applied.and_then(|applied| HeaderValue::try_from(applied).ok()) {
         response.headers_mut().insert("preference-applied", applied);
     }

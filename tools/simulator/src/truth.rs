@@ -119,6 +119,7 @@ impl Tenant {
             select: Select::parse(Some(PROPERTIES)),
             format: IdFormat::Immutable,
             extended: Vec::new(),
+            multi_extended: Vec::new(),
             text_body: false,
             unsafe_html: true,
             version: Version::V1,

@@ -446,3 +446,26 @@ fn folders_of_the_import_api_have_ids_and_deltas_of_their_own() {
     let (rows, _) = client.delta(&link, &[]);
     assert_eq!((rows[0]["id"].as_str(), rows[0]["@removed"].is_object()), (Some(item.as_str()), true));
 }
+
+#[test]
+fn json_is_compressed_for_who_takes_it_so() {
+    let simulator = start();
+    let client = Client::new(&simulator);
+    let url = format!("{}/v1.0/users/{}/messages?$top=10", simulator.url(), user_ids(&simulator)[0]);
+    let http = reqwest::Client::builder().no_gzip().build().expect("a client");
+    let ask = |coding: &'static str| {
+        client.block_on(async {
+            let request = http.get(&url).bearer_auth(client.token()).header("accept-encoding", coding);
+            let response = request.send().await.expect("an answer");
+            (response.headers().get("content-encoding").cloned(), response.bytes().await.expect("a body"))
+        })
+    };
+    let (coding, plain) = ask("identity");
+    assert_eq!(coding, None);
+    let (coding, packed) = ask("deflate, gzip");
+    assert_eq!(coding.expect("a coding"), "gzip");
+    let mut unpacked = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut unpacked).expect("gzip");
+    assert_eq!(unpacked, plain);
+    assert!(packed.len() * 2 < plain.len());
+}

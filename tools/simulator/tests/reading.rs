@@ -121,6 +121,70 @@ fn extended_properties_come_with_expand_only() {
 }
 
 #[test]
+fn what_is_no_property_cannot_be_selected() {
+    let simulator = start(1, 1);
+    let client = Client::new(&simulator);
+    let user = simulator.tenant().users()[0].id.clone();
+    for (path, status) in [
+        ("v1.0/users/{u}/messages?$select=id,size", 400),
+        ("v1.0/users/{u}/mailFolders/inbox/messages/delta?$select=itemClass", 400),
+        ("v1.0/users/{u}/mailFolders?$select=wellKnownName", 400),
+        ("beta/users/{u}/mailFolders?$select=wellKnownName", 200),
+        ("v1.0/users/{u}/messages?$search=%22x%22", 501),
+    ] {
+        assert_eq!(client.get(&format!("/{}", path.replace("{u}", &user))).0, status, "{path}");
+    }
+}
+
+#[test]
+fn bodies_are_sanitised_unless_asked_not_to() {
+    let simulator = start(1, 0);
+    let client = Client::new(&simulator);
+    let tenant = simulator.tenant();
+    let user = tenant.users()[0].id.clone();
+    let mime = b"Content-Type: text/html\r\n\r\n<p>Hi</p><script>alert(1)</script>".to_vec();
+    let id = tenant.add_message(&user, "inbox", NewMessage { mime, ..NewMessage::default() }).expect("a message");
+    let body = |prefer: &str| {
+        let (_, body) = client.get_with(&format!("/v1.0/users/{user}/messages/{id}"), &[("prefer", prefer)]);
+        (body["body"]["contentType"].as_str().map(str::to_owned), body["body"]["content"].as_str().map(str::to_owned))
+    };
+    let html = |text: &str| (Some("html".to_owned()), Some(text.to_owned()));
+    assert_eq!(body("x"), html("<p>Hi</p>"));
+    assert_eq!(body("outlook.allow-unsafe-html"), html("<p>Hi</p><script>alert(1)</script>"));
+    let (kind, text) = body("outlook.body-content-type=\"text\"");
+    assert_eq!((kind.as_deref(), text.as_deref().map(str::trim)), (Some("text"), Some("Hi")));
+}
+
+#[test]
+fn headers_are_not_shown_in_sent_items() {
+    let simulator = start(1, 0);
+    let client = Client::new(&simulator);
+    let tenant = simulator.tenant();
+    let user = tenant.users()[0].id.clone();
+    let id = tenant.add_message(&user, "inbox", mail("one")).expect("a message");
+    let path = format!("/v1.0/users/{user}/messages/{id}?$select=internetMessageHeaders");
+    assert_eq!(client.get(&path).1["internetMessageHeaders"][1]["name"], "Subject");
+    tenant.move_message(&user, &id, "sentitems").expect("moved");
+    assert!(client.get(&path).1.get("internetMessageHeaders").is_none());
+}
+
+#[test]
+fn a_search_folder_shows_what_lives_elsewhere() {
+    let simulator = start(1, 0);
+    let client = Client::new(&simulator);
+    let tenant = simulator.tenant();
+    let user = tenant.users()[0].id.clone();
+    for subject in ["RE: one", "two"] {
+        tenant.add_message(&user, "inbox", mail(subject)).expect("a message");
+    }
+    let listed = client.all(&format!("/v1.0/users/{user}/mailFolders?$top=50"), &[]);
+    let search = listed.iter().find(|row| row["@odata.type"] == "#microsoft.graph.mailSearchFolder").expect("one");
+    let id = search["id"].as_str().expect("an id");
+    let found = client.all(&format!("/v1.0/users/{user}/mailFolders/{id}/messages?$select=subject"), &[]);
+    assert_eq!(found.iter().map(|row| row["subject"].as_str()).collect::<Vec<_>>(), [Some("RE: one")]);
+}
+
+#[test]
 fn an_expired_delta_is_gone() {
     let simulator = start(1, 30);
     let client = Client::new(&simulator);

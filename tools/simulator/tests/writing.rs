@@ -257,6 +257,9 @@ fn attachments_of_three_kinds() {
     );
     assert_eq!(scene.get(&format!("messages/{message}"))["hasAttachments"], true);
     let listed = scene.get(&path)["value"].clone();
+    let expanded = scene.get(&format!("messages/{message}?$select=id&$expand=attachments($select=name)"));
+    assert_eq!(expanded["attachments"][0]["name"], "ä.bin");
+    assert!(expanded["attachments"][0].get("contentBytes").is_none());
     assert_eq!(listed.as_array().map(Vec::len), Some(3));
     assert_eq!(listed[0]["contentBytes"], STANDARD.encode([0, 1, 2, 255]));
     assert!(listed[0]["size"].as_u64() > Some(4));

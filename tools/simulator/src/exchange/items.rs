@@ -109,7 +109,7 @@ fn row(call: &Call, view: &View, query: &Query) -> Value {
         row.insert("size".into(), json!(mime_len()));
     }
     select.retain(&mut row);
-    let wanted = extended::wanted(query);
+    let wanted = extended::wanted(query, "singlevalueextendedproperties");
     if !wanted.is_empty() {
         let said = view.said(tenant);
         let found = wanted

@@ -34,9 +34,15 @@ pub fn list(call: &Call) -> Answer {
             return Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "UnknownError", ""));
         }
     }
-    let rows = said.attachments.iter().map(|attachment| show(call, &view, attachment, &call.query)).collect();
+    let rows = rows(call, &view, &call.query);
     let context = format!("users('{}')/messages('{}')/attachments", call.user()?.id, view.id(call.id_format()));
     Ok(collection(call.context(&context), rows, Vec::new()))
+}
+
+/// Returns what a message carries, shaped as `query` says.
+pub fn rows(call: &Call, view: &View, query: &Query) -> Vec<Value> {
+    let said = view.said(&call.state.tenant);
+    said.attachments.iter().map(|attachment| show(call, view, attachment, query)).collect()
 }
 
 /// `GET /users/{u}/messages/{m}/attachments/{a}`
@@ -163,7 +169,7 @@ fn attached_message(call: &Call, mime: &[u8]) -> Value {
     let said = mime::parse(mime);
     let sent = said.sent.unwrap_or_default();
     let view = View::of_content(Content::Mime(Arc::new(mime.to_vec())), sent);
-    let Value::Object(mut item) = Shape::new(call, &Query::default()).message(&call.state.tenant, &view) else {
+    let Value::Object(mut item) = Shape::default_of(call).message(&call.state.tenant, &view) else {
         unreachable!("a message is an object")
     };
     for of_place in ["@odata.etag", "changeKey", "parentFolderId", "webLink", "conversationId"] {

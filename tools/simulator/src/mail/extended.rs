@@ -28,8 +28,8 @@ pub fn canonical(id: &str) -> String {
 }
 
 /// Returns the ids that `$expand=singleValueExtendedProperties($filter=id eq ..)` asks for, as they were written.
-pub fn wanted(query: &Query) -> Vec<String> {
-    let expansions = query.expand().into_iter().filter(|expand| expand.name == "singlevalueextendedproperties");
+pub fn wanted(query: &Query, navigation: &str) -> Vec<String> {
+    let expansions = query.expand().into_iter().filter(|expand| expand.name == navigation);
     expansions
         .filter_map(|expand| {
             let options = Query::parse_options(&expand.options);
@@ -104,6 +104,6 @@ mod tests {
         let query = Query::parse(
             "$expand=singleValueExtendedProperties($filter=id eq 'Integer 0x0E08' or id eq 'String 0x001A')",
         );
-        assert_eq!(wanted(&query), ["Integer 0x0E08", "String 0x001A"]);
+        assert_eq!(wanted(&query, "singlevalueextendedproperties"), ["Integer 0x0E08", "String 0x001A"]);
     }
 }

@@ -14,8 +14,21 @@ use crate::tenant::{Folder, Mailbox, MailboxError, Search, UNNAMED};
 const PAGE: usize = 10;
 const PAGE_MAX: usize = 1000;
 
+const PROPERTIES: [&str; 7] =
+    ["id", "displayName", "parentFolderId", "childFolderCount", "unreadItemCount", "totalItemCount", "isHidden"];
+
+/// Refuses what is no property of a folder; that of its well-known name is in beta only.
+///
+/// # Errors
+/// 400 for such a name.
+pub fn check_select(call: &Call, query: &Query) -> Result<(), ApiError> {
+    let well_known: &[&str] = if call.route.version == Version::Beta { &["wellKnownName"] } else { &[] };
+    query.select().check("MailFolder", &[PROPERTIES.as_slice(), well_known].concat())
+}
+
 /// `GET /users/{u}/mailFolders`: the children of the top in v1.0, all folders in beta
 pub fn list(call: &Call) -> Answer {
+    check_select(call, &call.query)?;
     let hidden = call.query.is_true("includeHiddenFolders");
     let rows = call.with_mailbox(|mailbox| {
         let top = mailbox.well_known("msgfolderroot").ok_or_else(ApiError::item_not_found)?;
@@ -31,6 +44,7 @@ pub fn list(call: &Call) -> Answer {
 
 /// `GET /users/{u}/mailFolders/{f}/childFolders`
 pub fn list_children(call: &Call) -> Answer {
+    check_select(call, &call.query)?;
     let hidden = call.query.is_true("includeHiddenFolders");
     let (rows, id) = call.with_mailbox(|mailbox| {
         let parent = resolve(call, mailbox)?;
@@ -41,6 +55,7 @@ pub fn list_children(call: &Call) -> Answer {
 
 /// `GET /users/{u}/mailFolders/{f}`
 pub fn get(call: &Call) -> Answer {
+    check_select(call, &call.query)?;
     let mut body = call.with_mailbox(|mailbox| {
         let key = resolve(call, mailbox)?;
         Ok(folder_json(call, mailbox, key, &call.query.select(), &call.query))
@@ -152,7 +167,7 @@ pub fn folder_json(call: &Call, mailbox: &Mailbox, key: FolderKey, select: &Sele
     }
     let needed = select.clone();
     object.retain(|name, _| name == "id" || name.starts_with('@') || needed.wants(name));
-    let wanted = extended::wanted(query);
+    let wanted = extended::wanted(query, "singlevalueextendedproperties");
     let found = wanted.iter().filter_map(|id| {
         let canonical = extended::canonical(id);
         let value = match canonical.as_str() {

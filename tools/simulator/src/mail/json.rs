@@ -9,11 +9,14 @@ use strongroom_corpora::rng::Rng;
 
 use super::extended;
 use crate::clock;
-use crate::mime::{Body, Properties, Recipient};
+use crate::mime::{self, Body, Properties, Recipient};
 use crate::odata::{Query, Select};
 use crate::server::{ApiError, Call, Version};
 use crate::tenant::id::{FolderKey, IdFormat, MailboxGuid, MessageKey, Named};
 use crate::tenant::{Content, Flags, Mailbox, Record, Tenant, Unreadable, message_id};
+
+const SINGLE: &str = "singleValueExtendedProperties";
+const MULTI: &str = "multiValueExtendedProperties";
 
 /// What the content says, as opposed to the record.
 const OF_CONTENT: [&str; 19] = [
@@ -36,6 +39,24 @@ const OF_CONTENT: [&str; 19] = [
     "uniqueBody",
     "isReadReceiptRequested",
     "isDeliveryReceiptRequested",
+];
+
+/// What the record says.
+const OF_RECORD: [&str; 14] = [
+    "id",
+    "changeKey",
+    "createdDateTime",
+    "lastModifiedDateTime",
+    "receivedDateTime",
+    "parentFolderId",
+    "isRead",
+    "isDraft",
+    "categories",
+    "inferenceClassification",
+    "webLink",
+    "flag",
+    "singleValueExtendedProperties",
+    "multiValueExtendedProperties",
 ];
 
 /// A message, taken out of its mailbox's lock.
@@ -92,6 +113,16 @@ impl View {
     /// Returns what it says.
     pub fn said(&self, tenant: &Tenant) -> &Arc<Properties> {
         self.said.get_or_init(|| tenant.properties(&self.record))
+    }
+
+    /// Returns the Message-ID: that of the MIME, which gets one when it is made from properties without one.
+    fn internet_message_id(&self, said: &Properties) -> Option<String> {
+        match (&said.internet_message_id, &self.record.content) {
+            (None, Content::Properties(_)) => {
+                Some(mime::made_message_id(&message_id(&self.guid, self.key, 0, IdFormat::Immutable)))
+            }
+            (id, _) => id.clone(),
+        }
     }
 
     /// Returns the change key: new with every change.
@@ -157,6 +188,8 @@ pub struct Shape {
     pub format: IdFormat,
     /// Extended properties, as the request spells them.
     pub extended: Vec<String>,
+    /// Extended properties of several values, as the request spells them.
+    pub multi_extended: Vec<String>,
     /// Bodies as text.
     pub text_body: bool,
     /// HTML as it is in the mailbox.
@@ -167,11 +200,25 @@ pub struct Shape {
 
 impl Shape {
     /// Returns the shape that a call asks for, with the options of `query`.
-    pub fn new(call: &Call, query: &Query) -> Self {
+    ///
+    /// # Errors
+    /// 400 if `$select` names what is no property of a message, such as `size`.
+    pub fn new(call: &Call, query: &Query) -> Result<Self, ApiError> {
+        query.select().check("Message", &[OF_RECORD.as_slice(), OF_CONTENT.as_slice()].concat())?;
+        Ok(Self::of_any(call, query))
+    }
+
+    /// Returns the shape of messages as they are shown by default.
+    pub fn default_of(call: &Call) -> Self {
+        Self::of_any(call, &Query::default())
+    }
+
+    fn of_any(call: &Call, query: &Query) -> Self {
         Self {
             select: query.select(),
+            multi_extended: extended::wanted(query, "multivalueextendedproperties"),
             format: call.id_format(),
-            extended: extended::wanted(query),
+            extended: extended::wanted(query, "singlevalueextendedproperties"),
             text_body: call.preferences.text_body,
             unsafe_html: call.preferences.unsafe_html,
             version: call.route.version,
@@ -217,16 +264,20 @@ impl Shape {
         if self.select.wants_any(&OF_CONTENT) {
             self.put_content(&mut out, tenant, view);
         }
-        if !self.extended.is_empty() {
+        for (name, ids) in [(SINGLE, &self.extended), (MULTI, &self.multi_extended)] {
+            if ids.is_empty() {
+                continue;
+            }
             let said = view.said(tenant);
             let mime_len = || tenant.mime(&view.guid, view.key, record).len();
-            let found = self
-                .extended
-                .iter()
-                .filter_map(|id| Some(json!({"id": id, "value": extended::of_message(id, record, said, mime_len)?})));
+            let value = |id: &String| extended::of_message(id, record, said, mime_len);
+            let found = ids.iter().filter_map(|id| {
+                let value = value(id).filter(|value| value.is_array() == (name == MULTI))?;
+                Some(json!({"id": id, "value": value}))
+            });
             let found: Vec<Value> = found.collect();
             if !found.is_empty() {
-                out.insert("singleValueExtendedProperties".to_owned(), json!(found));
+                out.insert(name.to_owned(), json!(found));
             }
         }
         out.insert("id".to_owned(), json!(id));
@@ -236,9 +287,9 @@ impl Shape {
     /// Returns a message in this shape.
     pub fn message(&self, tenant: &Tenant, view: &View) -> Value {
         let mut object = self.full(tenant, view);
-        let extended = object.remove("singleValueExtendedProperties");
+        let expanded = [SINGLE, MULTI].map(|name| object.remove_entry(name));
         self.select.retain(&mut object);
-        object.extend(extended.map(|value| ("singleValueExtendedProperties".to_owned(), value)));
+        object.extend(expanded.into_iter().flatten());
         Value::Object(object)
     }
 
@@ -263,7 +314,7 @@ impl Shape {
         put("hasAttachments", &|| json!(said.attachments.iter().any(|attachment| !attachment.inline)));
         let importance = view.record.extra.as_ref().and_then(|extra| extra.importance);
         put("importance", &|| json!(importance.unwrap_or(said.importance).name()));
-        put("internetMessageId", &|| json!(said.internet_message_id));
+        put("internetMessageId", &|| json!(view.internet_message_id(said)));
         put("conversationId", &|| json!(conversation_id(&view.guid, said.topic())));
         put("conversationIndex", &|| {
             json!(said.conversation_index.clone().unwrap_or_else(|| conversation_index(said)))

@@ -7,8 +7,9 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
-use super::folders;
 use super::json::{Shape, View};
+use super::{attachments, folders};
+use crate::odata::Query;
 use crate::odata::filter::Filter;
 use crate::server::{Answer, ApiError, Call, collection, json_answer};
 use crate::tenant::Mailbox;
@@ -22,6 +23,9 @@ const CHUNK: usize = 16 * 1024;
 
 /// `GET /users/{u}[/mailFolders/{f}]/messages`
 pub fn list(call: &Call) -> Answer {
+    if call.query.get("$search").is_some() {
+        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", "The simulator does not search."));
+    }
     let size = call.page_size(PAGE, PAGE_MAX)?;
     let skip = call.query.number("$skip")?.unwrap_or(0);
     let (keys, folder, searched) = call.with_mailbox(|mailbox| {
@@ -46,7 +50,7 @@ pub fn list(call: &Call) -> Answer {
     };
     let order = call.query.order_by();
     check_order(filter.as_ref(), &order)?;
-    let mut shape = Shape::new(call, &call.query);
+    let mut shape = Shape::new(call, &call.query)?;
     let plain = order.is_empty() || matches!(order.as_slice(), [(name, true)] if name == "receivedDateTime");
     let (views, total) = if filter.is_none() && plain {
         let page: Vec<MessageKey> = keys.iter().skip(skip).take(size).copied().collect();
@@ -175,8 +179,11 @@ pub fn resolve(call: &Call, mailbox: &Mailbox) -> Result<MessageKey, ApiError> {
 pub fn get(call: &Call) -> Answer {
     let view = view(call)?;
     view.check_readable()?;
-    let shape = Shape::new(call, &call.query);
+    let shape = Shape::new(call, &call.query)?;
     let mut body = shape.message(&call.state.tenant, &view);
+    if let Some(expand) = call.query.expand().iter().find(|expand| expand.name == "attachments") {
+        body["attachments"] = json!(attachments::rows(call, &view, &Query::parse_options(&expand.options)));
+    }
     body["@odata.context"] = json!(call.context(&format!("users('{}')/messages/$entity", call.user()?.id)));
     Ok(json_answer(StatusCode::OK, &body))
 }

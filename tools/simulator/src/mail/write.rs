@@ -15,7 +15,6 @@ use super::json::{Shape, View};
 use super::messages::resolve;
 use crate::clock;
 use crate::mime::{self, Properties};
-use crate::odata::Query;
 use crate::server::{Answer, ApiError, Call, json_answer};
 use crate::tenant::id::{FolderKey, MessageKey};
 use crate::tenant::{Arrival, Content, Extra, Flags, Mailbox, Record};
@@ -114,7 +113,7 @@ fn view_of(mailbox: &Mailbox, key: MessageKey) -> Result<View, ApiError> {
 }
 
 fn shown(call: &Call, view: &View) -> Result<Value, ApiError> {
-    let shape = Shape::new(call, &Query::default());
+    let shape = Shape::default_of(call);
     let mut body = shape.message(&call.state.tenant, view);
     body["@odata.context"] = json!(call.context(&format!("users('{}')/messages/$entity", call.user()?.id)));
     Ok(body)

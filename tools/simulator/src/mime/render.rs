@@ -12,6 +12,11 @@ use strongroom_corpora::rng::Rng;
 
 use super::{Attachment, Importance, Payload, Properties, Recipient};
 
+/// Returns the Message-ID that a message gets which came without one.
+pub fn made_message_id(identity: &str) -> String {
+    format!("<{identity}@contoso.com>")
+}
+
 /// Returns the message that says this, with a Message-ID made from `identity` if it has none.
 pub fn render(properties: &Properties, identity: &str) -> Vec<u8> {
     let body = structure(properties, identity);
@@ -35,7 +40,7 @@ pub fn render(properties: &Properties, identity: &str) -> Vec<u8> {
             builder = builder.header(name, Address::new_list(people.iter().map(address).collect()));
         }
     }
-    let id = properties.internet_message_id.clone().unwrap_or_else(|| format!("<{identity}@contoso.com>"));
+    let id = properties.internet_message_id.clone().unwrap_or_else(|| made_message_id(identity));
     builder = builder.message_id(id.trim_matches(['<', '>', ' ']).to_owned());
     builder = builder.date(Date::new(properties.sent.unwrap_or_default()));
     match properties.importance {

@@ -72,7 +72,7 @@ impl Filter {
     /// # Errors
     /// A text that says what was not understood.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut parser = Parser { tokens: tokens(text)?, at: 0 };
+        let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0 };
         let filter = parser.or()?;
         match parser.peek() {
             None => Ok(filter),
@@ -248,7 +248,11 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
 struct Parser {
     tokens: Vec<Token>,
     at: usize,
+    depth: usize,
 }
+
+/// How deep conditions may be nested; the service has a limit too, and so does the stack.
+const DEPTH_MAX: usize = 100;
 
 impl Parser {
     fn peek(&self) -> Option<&Token> {
@@ -274,10 +278,15 @@ impl Parser {
     }
 
     fn or(&mut self) -> Result<Filter, String> {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err("nested too deep".to_owned());
+        }
         let mut filter = self.and()?;
         while self.take_word("or") {
             filter = Filter::Or(Box::new(filter), Box::new(self.and()?));
         }
+        self.depth -= 1;
         Ok(filter)
     }
 
@@ -291,7 +300,13 @@ impl Parser {
 
     fn not(&mut self) -> Result<Filter, String> {
         if self.take_word("not") {
-            return Ok(Filter::Not(Box::new(self.not()?)));
+            self.depth += 1;
+            if self.depth > DEPTH_MAX {
+                return Err("nested too deep".to_owned());
+            }
+            let inner = self.not()?;
+            self.depth -= 1;
+            return Ok(Filter::Not(Box::new(inner)));
         }
         if self.peek() == Some(&Token::Open) {
             self.at += 1;
@@ -396,8 +411,19 @@ mod tests {
         ] {
             assert_eq!(Filter::parse(filter).map(|filter| filter.holds(&object)), Ok(holds), "{filter}");
         }
-        for wrong in ["", "a eq", "a like 'b'", "(a eq 1", "a eq 'b", "frob(a,'b')", "a eq 1 2"] {
-            assert!(Filter::parse(wrong).is_err(), "{wrong}");
+        let deep = "(".repeat(100_000);
+        for wrong in [
+            deep.as_str(),
+            &"not ".repeat(100_000),
+            "",
+            "a eq",
+            "a like 'b'",
+            "(a eq 1",
+            "a eq 'b",
+            "frob(a,'b')",
+            "a eq 1 2",
+        ] {
+            assert!(Filter::parse(wrong).is_err(), "{wrong:.80}");
         }
     }
 

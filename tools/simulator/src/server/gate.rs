@@ -52,7 +52,8 @@ impl State {
         let Some(requirement) = permissions::requirement(route, method) else {
             return self.admit(Cost::Free, running);
         };
-        permissions::check(&self.authority.rules(), &caller, &requirement, mailbox.as_deref())
+        self.authority
+            .with_rules(|rules| permissions::check(rules, &caller, &requirement, mailbox.as_deref()))
             .map_err(|forbidden| ApiError::new(StatusCode::FORBIDDEN, forbidden.code, forbidden.message))?;
         let is_read = method == Method::GET || method == Method::HEAD;
         let cost = match (requirement.family, &mailbox) {

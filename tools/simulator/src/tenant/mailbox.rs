@@ -535,7 +535,7 @@ impl Mailbox {
     }
 
     fn sort_newest_first(&self, keys: &mut [MessageKey]) {
-        keys.sort_unstable_by_key(|key| {
+        keys.sort_by_cached_key(|key| {
             (std::cmp::Reverse(self.message(*key).map_or(0, |record| record.received)), *key)
         });
     }
