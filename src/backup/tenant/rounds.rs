@@ -192,7 +192,8 @@ async fn fill(
     // What failed before changes for nobody else, so no round tells of it.
     for failed in &folder.failed {
         let item = ItemKey::of(&failed.id);
-        if listed.rows.contains_key(&item) || listed.left.contains_key(&item) {
+        // One that is said to have left may lie elsewhere, and nobody else tells of it.
+        if listed.rows.contains_key(&item) {
             continue;
         }
         match mailbox.message(&failed.id).await {
