@@ -206,13 +206,15 @@ pub fn backup_tenant(
     Ok(TenantReport { id, snapshot, failures, warnings, skipped, ledger, counters: client.counters() })
 }
 
+/// The users' folders in the snapshot before, by name, and whether everything under them is stored.
+type UsersBefore = HashMap<Box<[u8]>, (Entry, bool)>;
+
 struct Run {
     context: Arc<Context>,
     before: Option<Snapshot>,
     state: TenantState,
     trusted: bool,
-    /// The users' folders in the snapshot before, by name, and whether everything under them is stored.
-    users: HashMap<Box<[u8]>, (Entry, bool)>,
+    users: UsersBefore,
 }
 
 /// Everything that the snapshot is made of.
@@ -326,7 +328,7 @@ impl Run {
     }
 
     /// Returns the users' folders of the snapshot before, by name, and whether everything under them is stored.
-    fn users_before(&self) -> Result<HashMap<Box<[u8]>, (Entry, bool)>, BackupError> {
+    fn users_before(&self) -> Result<UsersBefore, BackupError> {
         let Some(before) = &self.before else { return Ok(HashMap::new()) };
         let Context { reader, store, .. } = &*self.context;
         let Ok(Some(users)) = tree::find(&**reader, before.directory(), USERS.as_bytes()) else {
