@@ -223,7 +223,7 @@ mod tests {
             (404, "ErrorItemNotFound", Kind::NotFound),
             (404, "itemNotFound", Kind::NotFound),
             (404, "ErrorSyncFolderNotFound", Kind::NotFound),
-            (404, "Request_ResourceNotFound", Kind::NotFound),
+            (404, "Request_ResourceNotFound", Kind::NoMailbox),
             (404, "MailboxNotEnabledForRESTAPI", Kind::NoMailbox),
             (404, "ResourceNotFound", Kind::NoMailbox),
             (404, "ErrorInvalidUser", Kind::NoMailbox),
