@@ -87,7 +87,8 @@ impl Splitter {
     fn split_from(&mut self, reader: &mut dyn Read, len: u64, buffer: &mut Vec<u8>) -> Result<Split, SplitError> {
         let mut whole = fill(reader, buffer, WHOLE_LEN_MAX)?;
         let is_mail = mail::looks_like_mail(&buffer[..buffer.len().min(mail::HEADER_BYTES_MAX)]);
-        if is_mail && !whole {
+        // One that is announced as longer than that is not even begun to be read whole.
+        if is_mail && !whole && len <= MAIL_LEN_MAX {
             whole = fill(reader, buffer, MAIL_LEN_MAX)?;
         }
         let facts = if is_mail { facts_of(buffer) } else { Facts::default() };

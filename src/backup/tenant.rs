@@ -49,6 +49,8 @@ use std::time::Duration;
 const USERS: &str = "Users";
 /// Where a user's mailbox stands.
 const OUTLOOK: &str = "Outlook";
+/// Threads that split, read and build trees; of more the allocator keeps memory for each.
+const BLOCKING_THREADS_MAX: usize = 6;
 /// How often is looked whether somebody has asked to stop.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// What says, in a folder of the snapshot, what is missing there.
@@ -131,6 +133,7 @@ pub fn backup_tenant(
     let started = now();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
         .map_err(BackupError::Source)?;

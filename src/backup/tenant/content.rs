@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 /// Messages up to this length wait in memory for their turn; longer ones stream.
 pub const WHOLE_BYTES_MAX: u64 = 4 << 20;
 /// So many bytes of messages wait in memory in all.
-const WAITING_BYTES_MAX: usize = 64 << 20;
+const WAITING_BYTES_MAX: usize = 32 << 20;
 /// Room for messages is given out in pieces of this size.
 const ROOM_BYTES: u64 = 64 << 10;
 /// So much room is taken at once, for messages that are downloaded together.

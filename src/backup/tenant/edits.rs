@@ -14,7 +14,7 @@ use crate::tree::{self, Entries, TreeBuilder};
 use std::collections::{BTreeMap, VecDeque};
 
 /// So many changes are kept in memory and applied to the tree that is there; more are merged with it in one pass.
-const IN_MEMORY_MAX: usize = 2048;
+const IN_MEMORY_MAX: usize = 512;
 /// So many of each run are read from the local state at a time.
 const READ_AT_ONCE: usize = 32;
 
