@@ -126,7 +126,8 @@ pub async fn download(mailbox: &Mailbox, id: &str, size: Option<u64>) -> Result<
             return Ok(Download::Long(start, body));
         }
     }
-    Ok(Download::Whole(start))
+    // The pieces are slices of whatever was read from the network at once; waiting, they would keep all of it alive.
+    Ok(Download::Whole(if len == 0 { Vec::new() } else { vec![Bytes::from(start.concat())] }))
 }
 
 /// Splits a long message while it arrives. The caller has the turn for long ones, since before the download began: a body
