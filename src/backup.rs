@@ -14,7 +14,6 @@ pub mod tenant;
 use self::commit::{Made, commit, is_whole, now};
 use crate::cbor;
 use crate::chunker::Chunker;
-use crate::compress::{Compressor, META_LEVEL};
 use crate::crypto::Keys;
 use crate::entry::{Directory, Entry, EntryKind};
 use crate::id::SnapshotId;
@@ -314,8 +313,7 @@ impl Run<'_> {
     /// Turns batches into outcomes. An error, a panic too, is handed on and ends the run: the batch would be missing.
     fn split_batches(&self, splitter: Splitter, input: &Receiver<Batch>, output: &Sender<Result<Done, BackupError>>) {
         let keys = self.repository.keys();
-        let compressor = Compressor::new(META_LEVEL);
-        let mut worker = Worker { run: self, keys, splitter, compressor, facts: Vec::new() };
+        let mut worker = Worker { run: self, keys, splitter, facts: Vec::new() };
         for batch in input {
             let done = catch_unwind(AssertUnwindSafe(|| worker.batch(batch))).unwrap_or(Err(BackupError::Fault));
             // Reading ended early then: what looks like failures is none.
@@ -369,7 +367,6 @@ struct Worker<'a> {
     run: &'a Run<'a>,
     keys: &'a Keys,
     splitter: Splitter,
-    compressor: Compressor,
     /// Facts to remember once the batch's chunks are on their way.
     facts: Vec<([u8; 32], Vec<u8>)>,
 }
@@ -466,7 +463,7 @@ impl Worker<'_> {
     fn finish_batch(&mut self) -> Result<(), StoreError> {
         self.splitter.flush()?;
         let facts = self.facts.iter().map(|(key, value)| (key, value.as_slice()));
-        self.run.store.local().put_facts(facts, &mut self.compressor)?;
+        self.run.store.local().put_facts(facts)?;
         self.facts.clear();
         Ok(())
     }

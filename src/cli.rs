@@ -1,5 +1,6 @@
 //! The command line: one file a command, the contract in docs/cli.md.
 
+mod allocator;
 mod backup;
 mod cat;
 mod check;

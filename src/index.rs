@@ -19,8 +19,9 @@ const PACK_RECORD_LEN: usize = 40;
 const BLOCK_RECORD_LEN: usize = 12;
 const BLOB_RECORD_LEN: usize = 44;
 
-/// An index object is written once its packs hold this many blobs: about 9 MB, which one read brings and memory holds.
-pub const BLOBS_PER_OBJECT: usize = 200_000;
+/// An index object is written once its packs hold this many blobs: about 2 MB, which one read brings, and of which a
+/// backup holds several forms at a time.
+pub const BLOBS_PER_OBJECT: usize = 50_000;
 
 /// The bytes are authentic but not an index that this version reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

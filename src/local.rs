@@ -8,7 +8,7 @@
 //! `f` facts of a file, `s` snapshot or `k` key slot seen, `t` what a run has put aside, `w` snapshot known to be whole. There is no write-ahead log: after a crash the database is as
 //! it was at some moment before, and the next `sync` catches up.
 
-use crate::compress::Compressor;
+use crate::compress::{Compressor, META_LEVEL};
 use crate::crypto::{Keys, Purpose};
 use crate::id::{BlobId, IndexId, KeyId, PackId, RepositoryId, SnapshotId};
 use crate::index::Index;
@@ -16,7 +16,7 @@ use crate::pack::{BlockLocation, Footer, Location};
 use crate::reader::{Lookup, ReadError};
 use crate::repository::{Repository, RepositoryError};
 use crate::sealed;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rocksdb::{DB, Direction, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions};
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::DirBuilderExt;
@@ -77,6 +77,8 @@ pub struct LocalState {
     db: DB,
     keys: std::sync::Arc<Keys>,
     packs: RwLock<Packs>,
+    /// One for all callers: a context takes more than a megabyte, and what they write is short.
+    compressor: Mutex<Compressor>,
 }
 
 impl LocalState {
@@ -103,7 +105,7 @@ impl LocalState {
             .map_err(|source| LocalError::Folder { path: path.clone(), source })?;
         let keys = repository.keys().clone();
         match Self::open_database(&path) {
-            Ok((db, packs)) => Ok(Self { path, db, keys, packs: RwLock::new(packs) }),
+            Ok((db, packs)) => Ok(Self::new(path, db, keys, packs)),
             Err(error) if error.kind() == ErrorKind::IOError && error.to_string().contains("/LOCK: ") => {
                 Err(LocalError::Locked { path })
             }
@@ -115,9 +117,14 @@ impl LocalState {
                 let database = |source| LocalError::Database { path: path.clone(), source };
                 DB::destroy(&options(), &path).map_err(database)?;
                 let (db, packs) = Self::open_database(&path).map_err(database)?;
-                Ok(Self { path, db, keys, packs: RwLock::new(packs) })
+                Ok(Self::new(path, db, keys, packs))
             }
         }
+    }
+
+    fn new(path: PathBuf, db: DB, keys: std::sync::Arc<Keys>, packs: Packs) -> Self {
+        let compressor = Mutex::new(Compressor::new(META_LEVEL));
+        Self { path, db, keys, packs: RwLock::new(packs), compressor }
     }
 
     fn open_database(path: &Path) -> Result<(DB, Packs), rocksdb::Error> {
@@ -281,16 +288,14 @@ impl LocalState {
     ///
     /// # Errors
     /// [`LocalError::Database`].
-    pub fn put_facts<'a>(
-        &self,
-        facts: impl Iterator<Item = (&'a [u8; 32], &'a [u8])>,
-        compressor: &mut Compressor,
-    ) -> Result<(), LocalError> {
+    pub fn put_facts<'a>(&self, facts: impl Iterator<Item = (&'a [u8; 32], &'a [u8])>) -> Result<(), LocalError> {
         let mut batch = WriteBatch::default();
+        let mut compressor = self.compressor.lock();
         for (key, value) in facts {
-            let sealed = sealed::seal_bound(&self.keys, Purpose::LocalState, key, value, compressor);
+            let sealed = sealed::seal_bound(&self.keys, Purpose::LocalState, key, value, &mut compressor);
             batch.put(prefixed(b'f', key), sealed);
         }
+        drop(compressor);
         self.write(batch)
     }
 
@@ -313,16 +318,11 @@ impl LocalState {
     ///
     /// # Errors
     /// [`LocalError::Database`].
-    pub fn put_aside(
-        &self,
-        area: u64,
-        key: &[u8],
-        value: &[u8],
-        compressor: &mut Compressor,
-    ) -> Result<(), LocalError> {
+    pub fn put_aside(&self, area: u64, key: &[u8], value: &[u8]) -> Result<(), LocalError> {
         let key = aside(area, key);
         let mut batch = WriteBatch::default();
-        batch.put(&key, sealed::seal_bound(&self.keys, Purpose::LocalState, &key, value, compressor));
+        let sealed = sealed::seal_bound(&self.keys, Purpose::LocalState, &key, value, &mut self.compressor.lock());
+        batch.put(&key, sealed);
         self.write(batch)
     }
 

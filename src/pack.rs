@@ -224,10 +224,13 @@ pub struct Pack {
     pub footer: Footer,
 }
 
+/// The last block and the footer reach beyond the size at which a pack is closed.
+const ROOM_BEYOND: usize = 1 << 20;
+
 impl PackBuilder {
-    /// Creates an empty pack.
-    pub fn new(kind: PackKind) -> Self {
-        Self { bytes: Vec::new(), footer: Footer { kind, blocks: Vec::new() } }
+    /// Creates an empty pack, with room for a little more than `size` bytes of blocks: growing would double what it takes.
+    pub fn new(kind: PackKind, size: u32) -> Self {
+        Self { bytes: Vec::with_capacity(size as usize + ROOM_BEYOND), footer: Footer { kind, blocks: Vec::new() } }
     }
 
     /// Returns whether no block was added.
@@ -309,7 +312,7 @@ mod tests {
         #[test]
         fn a_footer_says_what_was_packed(blocks in proptest::collection::vec(proptest::collection::vec((any::<[u8; 32]>(), 0u32..1000), 0..5), 0..6)) {
             let keys = keys();
-            let mut builder = PackBuilder::new(PackKind::Data);
+            let mut builder = PackBuilder::new(PackKind::Data, 1 << 10);
             for blobs in &blocks {
                 builder.push(&[9; 33], blobs.iter().map(|(id, len)| BlobRecord { id: BlobId(*id), len: *len }).collect());
             }

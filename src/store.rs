@@ -183,7 +183,8 @@ impl Store {
         });
         let (to_sealers, sealer_input) = bounded(BLOCKS_WAITING_MAX);
         let (to_packer, packer_input) = bounded(BLOCKS_WAITING_MAX);
-        let (to_storer, storer_input) = bounded(1);
+        // One pack is being filled and one stored; whichever is slower has the other wait.
+        let (to_storer, storer_input) = bounded(0);
         let sealers = std::thread::available_parallelism().map_or(1, usize::from);
         let mut threads = Vec::new();
         for _ in 0..sealers {
@@ -476,7 +477,7 @@ fn pack_blocks(shared: &Shared, input: &Receiver<ToPacker>, output: &Sender<ToSt
         shared,
         output,
         compressor: Compressor::new(META_LEVEL),
-        builder: PackBuilder::new(PackKind::Data),
+        builder: PackBuilder::new(PackKind::Data, shared.repository.config().pack_size),
         complete_below: 0,
         ahead: BTreeSet::new(),
         flushes: Vec::new(),
@@ -523,7 +524,10 @@ impl Packer<'_> {
         if self.builder.is_empty() {
             return Some(());
         }
-        let builder = std::mem::replace(&mut self.builder, PackBuilder::new(PackKind::Data));
+        let builder = std::mem::replace(
+            &mut self.builder,
+            PackBuilder::new(PackKind::Data, self.shared.repository.config().pack_size),
+        );
         let pack = builder.finish(self.shared.repository.keys(), &mut self.compressor);
         self.output.send(ToStorer::Pack(Box::new(pack))).ok()
     }

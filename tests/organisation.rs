@@ -5,6 +5,7 @@ mod laboratory;
 
 use laboratory::{Laboratory, Shape};
 use proptest::prelude::*;
+use std::time::Duration;
 use strongroom_simulator::{Faults, NewMessage, Switches, Unreadable};
 
 #[test]
@@ -31,7 +32,7 @@ fn a_tenant_is_backed_up_as_it_is_and_then_by_what_changes() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: laboratory::cases(6), max_shrink_iters: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: laboratory::cases(6), max_shrink_iters: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_run_ends_with_what_is_true(
@@ -70,6 +71,57 @@ fn a_move_that_shows_only_as_removal_is_a_move() {
     lab.assert_truth(&report);
     assert_eq!(report.snapshot.summary.moved, 1, "{:?}", report.snapshot.summary);
     assert_eq!(report.snapshot.summary.deleted, 0);
+}
+
+#[test]
+fn a_message_that_came_and_moved_on_is_found_though_only_its_removal_shows() {
+    let switches = Switches { moves_show_only_as_removal: true, ..Switches::default() };
+    let lab = Laboratory::new(Shape { users: 1, messages: 10, switches, ..Shape::default() });
+    let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
+    lab.back_up().expect("a backup");
+    let message = NewMessage { mime: b"Subject: wanderer\r\n\r\nhere\r\n".to_vec(), ..NewMessage::default() };
+    let id = tenant.add_message(&user, "inbox", message).expect("an inbox");
+    tenant.move_message(&user, &id, "archive").expect("an archive");
+    let report = lab.back_up().expect("a backup");
+    lab.assert_truth(&report);
+    assert_eq!((report.snapshot.summary.new, report.failures), (1, vec![]));
+}
+
+#[test]
+fn what_moved_out_of_a_folder_before_it_was_deleted_is_kept() {
+    let switches = Switches { moves_show_only_as_removal: true, ..Switches::default() };
+    let lab = Laboratory::new(Shape { users: 1, messages: 10, switches, ..Shape::default() });
+    let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
+    let folder = tenant.add_folder(&user, "inbox", "Old project").expect("a folder");
+    let message = NewMessage { mime: b"Subject: saved\r\n\r\nhere\r\n".to_vec(), ..NewMessage::default() };
+    let id = tenant.add_message(&user, &folder, message).expect("a folder");
+    lab.back_up().expect("a backup");
+    tenant.move_message(&user, &id, "archive").expect("an archive");
+    tenant.delete_folder(&user, &folder).expect("a folder");
+    let report = lab.back_up().expect("a backup");
+    lab.assert_truth(&report);
+    assert_eq!(report.failures, vec![]);
+}
+
+#[test]
+fn a_folder_is_listed_in_full_from_time_to_time() {
+    let switches = Switches { moves_show_only_as_removal: true, ..Switches::default() };
+    let mut lab = Laboratory::new(Shape { users: 1, messages: 10, switches, ..Shape::default() });
+    let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
+    let visible = lab.visible_folders(&user);
+    let folders = tenant.true_folders(&user).expect("a mailbox");
+    let unseen = folders.iter().find(|folder| !folder.search && !visible.contains_key(&folder.id)).expect("one");
+    let message = NewMessage { mime: b"Subject: from nowhere\r\n\r\nhere\r\n".to_vec(), ..NewMessage::default() };
+    let id = tenant.add_message(&user, &unseen.id, message).expect("a folder");
+    let before = lab.back_up().expect("a backup");
+    // No change of any folder that is asked tells of it.
+    tenant.move_message(&user, &id, "archive").expect("an archive");
+    let still = lab.back_up().expect("a backup");
+    assert_eq!(still.snapshot.root.directory(), before.snapshot.root.directory());
+    lab.options.listed_anew = Duration::ZERO;
+    let after = lab.back_up().expect("a backup");
+    lab.assert_truth(&after);
+    assert_eq!((after.snapshot.summary.new, after.ledger.stored), (1, 1));
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn blocks() {
 fn small_pack() -> pack::Pack {
     let keys = keys(Cipher::Aes256Siv);
     let mut compressor = Compressor::new(6);
-    let mut builder = PackBuilder::new(PackKind::Data);
+    let mut builder = PackBuilder::new(PackKind::Data, 1 << 20);
     for (label, lens) in [("one", &[40, 60][..]), ("two", &[50][..])] {
         let plaintext = noise(label, lens.iter().sum());
         let mut rest = plaintext.as_slice();

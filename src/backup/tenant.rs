@@ -53,6 +53,8 @@ const OUTLOOK: &str = "Outlook";
 const BLOCKING_THREADS_MAX: usize = 6;
 /// How often is looked whether somebody has asked to stop.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// What [`TenantOptions::listed_anew`] usually is.
+pub const LISTED_ANEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// What says, in a folder of the snapshot, what is missing there.
 pub const REPORT_NAME: &str = "_report.txt";
 
@@ -71,6 +73,9 @@ pub struct TenantOptions {
     pub recoverable_items: bool,
     /// How many mailboxes are worked on at a time.
     pub mailboxes_at_once: usize,
+    /// After how long a folder is listed in full rather than by changes: a change that the service never told of is found
+    /// then. It costs a request for a thousand messages, and nothing is downloaded twice.
+    pub listed_anew: Duration,
 }
 
 /// What a run did.

@@ -7,7 +7,7 @@ pub use self::shown::rfc3339;
 
 use super::error::{Exit, UsageError};
 use super::progress;
-use super::{Session, absolute};
+use super::{Session, absolute, allocator};
 use crate::backend::local::Local;
 use crate::backup::{self, BackupOptions};
 use crate::settings::refuse_set_name;
@@ -50,6 +50,7 @@ pub struct Backup {
 
 impl Backup {
     pub fn run(self, session: &Session) -> Result<Exit> {
+        allocator::bound();
         if self.all || !self.set.is_empty() {
             return sets::run(session, &self.set, self.all);
         }

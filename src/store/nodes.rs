@@ -42,7 +42,7 @@ impl<'a> NodeWriter<'a> {
             shared,
             keys: shared.repository.keys().clone(),
             compressor: Compressor::new(META_LEVEL),
-            builder: PackBuilder::new(PackKind::Meta),
+            builder: PackBuilder::new(PackKind::Meta, shared.repository.config().pack_size),
             plaintext: Vec::new(),
             blobs: Vec::new(),
             own: HashMap::new(),
@@ -100,7 +100,10 @@ impl<'a> NodeWriter<'a> {
         if self.builder.is_empty() {
             return Ok(());
         }
-        let builder = std::mem::replace(&mut self.builder, PackBuilder::new(PackKind::Meta));
+        let builder = std::mem::replace(
+            &mut self.builder,
+            PackBuilder::new(PackKind::Meta, self.shared.repository.config().pack_size),
+        );
         self.own.clear();
         self.own_blocks.clear();
         self.shared.save_pack(builder.finish(&self.keys, &mut self.compressor))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use strongroom::backend::local::Local;
-use strongroom::backup::tenant::{REPORT_NAME, TenantOptions, TenantReport, backup_tenant};
+use strongroom::backup::tenant::{LISTED_ANEW, REPORT_NAME, TenantOptions, TenantReport, backup_tenant};
 use strongroom::backup::{BackupError, BackupOptions, Progress};
 use strongroom::entry::{Directory, Entry};
 use strongroom::id::SnapshotId;
@@ -20,7 +20,7 @@ use strongroom::selection::Selection;
 use strongroom::source::graph::retry::RetryPolicy;
 use strongroom::source::graph::{Client, Connection, Credential, Endpoints};
 use strongroom::tree::Entries;
-use strongroom_simulator::{FlagStatus, Limits, NewMessage, Options, Organisation, Simulator, Switches};
+use strongroom_simulator::{FlagStatus, Limits, NewMessage, Options, Organisation, Simulator, Switches, TrueMessage};
 use tempfile::TempDir;
 
 /// Returns how many cases a property is tried with: more with `STRONGROOM_SEEDS`.
@@ -77,6 +77,7 @@ impl Laboratory {
             hidden_folders: false,
             recoverable_items: false,
             mailboxes_at_once: 8,
+            listed_anew: LISTED_ANEW,
         };
         Self { simulator, repository: Arc::new(repository), folder, options }
     }
@@ -109,7 +110,7 @@ impl Laboratory {
     pub fn mailboxes(&self) -> Vec<String> {
         let tenant = self.simulator.tenant();
         let names = tenant.users().into_iter().map(|user| user.principal_name());
-        names.filter(|name| tenant.truth(name).is_ok()).collect()
+        names.filter(|name| tenant.true_folders(name).is_ok()).collect()
     }
 
     pub fn requests_of(&self, user: &str) -> u64 {
@@ -147,9 +148,15 @@ impl Laboratory {
         assert!(extra.is_empty(), "seed {}: too many {extra:#?}", self.simulator.tenant().seed());
         for (id, (place, content, key)) in &expected {
             let (found_place, found_content, found_key) = &found[id];
-            let below = found_place.strip_prefix(place.as_str());
-            // A name that is taken gets a number.
-            let stands = below.is_some_and(|below| below.starts_with('/') || below.starts_with(" ("));
+            let folder = found_place.rsplit_once('/').map_or("", |(folder, _)| folder);
+            // A name that is taken gets a number, and a folder that is called like a mail is said to be one.
+            let called = |(found, wanted): (&str, &str)| {
+                let stem = wanted.rsplit_once('.').map_or(wanted, |(stem, _)| stem);
+                let is_marked = |name: &str| found.strip_prefix(name).is_some_and(|rest| rest.starts_with(" ("));
+                found == wanted || is_marked(wanted) || is_marked(stem)
+            };
+            let same_depth = folder.split('/').count() == place.split('/').count();
+            let stands = same_depth && folder.split('/').zip(place.split('/')).all(called);
             assert!(stands, "{id} stands in {found_place}, not in {place}");
             assert_eq!(content, found_content, "the bytes of {id} in {place}");
             assert_eq!(key, found_key, "the version of {id} in {place}");
@@ -212,7 +219,12 @@ impl Laboratory {
         let users = self.mailboxes();
         let Some(user) = pick(&users, change.user) else { return };
         let folders = self.changeable_folders(user);
-        let messages: Vec<_> = tenant.true_messages(user).expect("a mailbox").map(|message| message.id).collect();
+        // Where a move shows only in the folder that a message left, it must be one that the backup can ask.
+        let seen = self.visible_folders(user);
+        let only_removals = tenant.switches().moves_show_only_as_removal;
+        let is_seen = |message: &TrueMessage| !only_removals || seen.contains_key(&message.folder);
+        let messages = tenant.true_messages(user).expect("a mailbox").filter(is_seen);
+        let messages: Vec<_> = messages.map(|message| message.id).collect();
         let (Some((folder, _)), message) = (pick(&folders, change.folder), pick(&messages, change.message)) else {
             return;
         };
@@ -230,7 +242,7 @@ impl Laboratory {
             (Kind::Delete, Some(message), _) => tenant.delete_message(user, message),
             (Kind::RenameFolder, _, Some((own, _))) => tenant.rename_folder(user, own, &folder_name(change)),
             (Kind::MoveFolder, _, Some((own, _))) => tenant.move_folder(user, own, folder),
-            (Kind::DeleteFolder, _, Some((own, _))) => tenant.delete_folder(user, own),
+            (Kind::DeleteFolder, _, Some((own, _))) if !only_removals => tenant.delete_folder(user, own),
             (Kind::ExpireDeltas, ..) => {
                 tenant.expire_deltas();
                 return;

@@ -5,7 +5,6 @@
 
 use super::Context;
 use crate::cbor;
-use crate::compress::{Compressor, META_LEVEL};
 use crate::entry::{Directory, Entry};
 use crate::reader::ReadError;
 use crate::store::{Store, StoreError};
@@ -15,6 +14,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// So many changes are kept in memory and applied to the tree that is there; more are merged with it in one pass.
 const IN_MEMORY_MAX: usize = 512;
+/// So many are kept in memory of a folder that is new and complete.
+const IDLE_IN_MEMORY_MAX: usize = 32;
 /// So many of each run are read from the local state at a time.
 const READ_AT_ONCE: usize = 32;
 
@@ -24,13 +25,12 @@ pub struct Edits {
     /// How many sorted runs lie in the local state.
     runs: u32,
     recent: BTreeMap<Box<[u8]>, Option<Entry>>,
-    compressor: Compressor,
 }
 
 impl Edits {
     /// Starts with no change. `area` of the local state is this folder's alone.
     pub fn new(area: u64) -> Self {
-        Self { area, runs: 0, recent: BTreeMap::new(), compressor: Compressor::new(META_LEVEL) }
+        Self { area, runs: 0, recent: BTreeMap::new() }
     }
 
     /// Returns whether nothing changes.
@@ -62,13 +62,21 @@ impl Edits {
         if self.recent.len() > IN_MEMORY_MAX { self.spill(store) } else { Ok(()) }
     }
 
+    /// Puts what is kept in memory aside, unless it is little.
+    ///
+    /// # Errors
+    /// When the local state fails.
+    pub fn set_aside(&mut self, store: &Store) -> Result<(), StoreError> {
+        if self.recent.len() > IDLE_IN_MEMORY_MAX { self.spill(store) } else { Ok(()) }
+    }
+
     fn spill(&mut self, store: &Store) -> Result<(), StoreError> {
         for (number, (name, entry)) in (0u32..).zip(std::mem::take(&mut self.recent)) {
             let key = [self.runs.to_be_bytes(), number.to_be_bytes()].concat();
             let len = (name.len() as u16).to_be_bytes();
             let entry = entry.map(|entry| entry.encode()).unwrap_or_default();
             let value = [len.as_slice(), &name, &entry].concat();
-            store.local().put_aside(self.area, &key, &value, &mut self.compressor)?;
+            store.local().put_aside(self.area, &key, &value)?;
         }
         self.runs += 1;
         Ok(())

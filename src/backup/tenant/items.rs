@@ -7,7 +7,6 @@ use super::state::FailedItem;
 use super::{Context, ends_the_run};
 use crate::backup::BackupError;
 use crate::cbor;
-use crate::compress::{Compressor, META_LEVEL};
 use crate::entry::{Content, Directory, Entry, EntryKind, Facts, Timestamp};
 use crate::names::{UniqueNames, mail_name};
 use crate::reader::ReadError;
@@ -72,6 +71,8 @@ pub struct Done {
     /// What changes in its tree.
     pub edits: Edits,
     names: Option<UniqueNames>,
+    /// No more messages come.
+    has_all: bool,
     /// Messages that were written.
     pub stored: u64,
     /// Messages that could not be read as they are now.
@@ -92,6 +93,7 @@ impl Work {
         let done = Done {
             edits: Edits::new(context.area()),
             names: None,
+            has_all: false,
             stored: 0,
             failed: Vec::new(),
             failed_but_there: 0,
@@ -102,9 +104,22 @@ impl Work {
         Self { index, id, path, base, done: Mutex::new(done) }
     }
 
+    /// Gives memory back: no more messages come for this folder.
+    ///
+    /// # Errors
+    /// When the local state fails.
+    pub fn rest(&self, context: &Context) -> Result<(), StoreError> {
+        let mut done = self.done.lock();
+        done.names = None;
+        done.has_all = true;
+        // Where there is a tree already, a few changes in memory are applied to it without reading all of it.
+        if self.base.is_none() { done.edits.set_aside(&context.store) } else { Ok(()) }
+    }
+
     /// Gives a name that nothing else in the folder has. `folders` are the names of the folders in it.
     fn claim(&self, context: &Context, wanted: &str) -> Result<String, ReadError> {
         let mut done = self.done.lock();
+        assert!(!done.has_all, "names that were given are forgotten");
         if done.names.is_none() {
             let mut names = UniqueNames::new();
             names.reserve(super::REPORT_NAME);
@@ -468,7 +483,7 @@ impl Writer<'_> {
     fn finish(self) -> Result<(), StoreError> {
         self.splitter.flush()?;
         let facts = self.facts.iter().map(|(key, value)| (key, value.as_slice()));
-        Ok(self.context.store.local().put_facts(facts, &mut Compressor::new(META_LEVEL))?)
+        Ok(self.context.store.local().put_facts(facts)?)
     }
 }
 

@@ -189,8 +189,9 @@ async fn make(context: &Arc<Context>, account: &Account, outcome: &mut Outcome) 
         previous = Previous::folders(&context.reader, base, before).map_err(BackupError::from)?;
     }
     for folder in &mut state.folders {
-        // Changes need something that they change.
-        folder.link.take_if(|_| previous.folder(&folder.id).is_none());
+        // Changes need something that they change, and are not believed for ever.
+        let is_due = context.started.secs - folder.listed >= context.options.listed_anew.as_secs() as i64;
+        folder.link.take_if(|_| is_due || previous.folder(&folder.id).is_none());
     }
     let mut making =
         Making { context, mailbox, state, before, base, root, gone: HashSet::new(), left_out: HashSet::new() };
@@ -266,7 +267,7 @@ impl Making<'_> {
         mut previous: Previous,
         outcome: &mut Outcome,
     ) -> Result<Directory, Stop> {
-        let quiet = rounds.values().all(Listed::is_quiet);
+        let quiet = rounds.values().all(Listed::is_quiet) && self.folders_gone(&previous).next().is_none();
         if !quiet {
             let context = self.context.clone();
             let loading = move || previous.load_items(&context.reader).map(|()| previous);
@@ -296,6 +297,9 @@ impl Making<'_> {
             let folder = &mut self.state.folders[*index];
             folder.link.clone_from(&listed.link);
             folder.error = None;
+            if listed.full {
+                folder.listed = self.context.started.secs;
+            }
         }
         let gone: HashMap<usize, u64> = departed.iter().map(|(index, names)| (*index, names.len() as u64)).collect();
         self.assemble(mail, &rounds, &gone, outcome).await
@@ -340,6 +344,7 @@ impl Making<'_> {
             while let Some(done) = working.next().await {
                 done??;
             }
+            mail.works[folder].rest(self.context)?;
         }
         Ok(())
     }

@@ -64,6 +64,11 @@ impl Previous {
         Ok(())
     }
 
+    /// Returns the ids of the folders.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.folders.iter().map(|(id, _)| id.as_str())
+    }
+
     /// Returns the folder's tree.
     pub fn folder(&self, id: &str) -> Option<&Directory> {
         self.folders.iter().find(|(folder, _)| folder == id).map(|(_, dir)| dir)

@@ -7,7 +7,6 @@ use super::Context;
 use super::previous::ItemKey;
 use super::state::{FailedItem, FolderState};
 use crate::backup::BackupError;
-use crate::compress::{Compressor, META_LEVEL};
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::model::Message;
 use crate::source::graph::{ErrorKind, GraphError};
@@ -33,7 +32,6 @@ pub struct Listed {
     pub unreadable: Vec<FailedItem>,
     /// Messages that failed before, and lie elsewhere now.
     pub moved: Vec<Message>,
-    compressor: Compressor,
 }
 
 /// How a round ended.
@@ -48,7 +46,6 @@ pub enum Round {
 
 impl Listed {
     fn new(context: &Context, full: bool) -> Self {
-        let compressor = Compressor::new(META_LEVEL);
         Self {
             full,
             link: None,
@@ -57,7 +54,6 @@ impl Listed {
             left: HashMap::new(),
             unreadable: Vec::new(),
             moved: Vec::new(),
-            compressor,
         }
     }
 
@@ -73,7 +69,7 @@ impl Listed {
         let date = message.row.date().unwrap_or(i64::MIN);
         self.rows.insert(item, date);
         let raw = message.raw.get().as_bytes();
-        Ok(context.store.local().put_aside(self.area, &row_key(item, date), raw, &mut self.compressor)?)
+        Ok(context.store.local().put_aside(self.area, &row_key(item, date), raw)?)
     }
 
     /// Forgets the row of a message.

@@ -60,6 +60,9 @@ pub struct FolderState {
     /// Where to ask for changes of its messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
+    /// When all of its messages were listed last, in seconds since 1970.
+    #[serde(default)]
+    pub listed: i64,
     /// The counts.
     #[serde(default)]
     pub ledger: Ledger,

@@ -2,7 +2,7 @@
 
 use super::{host_name, shown};
 use crate::backup::BackupOptions;
-use crate::backup::tenant::{TenantOptions, backup_tenant};
+use crate::backup::tenant::{LISTED_ANEW, TenantOptions, backup_tenant};
 use crate::cli::error::{Exit, UsageError};
 use crate::cli::{Session, progress};
 use crate::settings::{Service, SetSettings};
@@ -75,6 +75,7 @@ fn back_up(session: &Session, name: &str, set: &SetSettings, cancel: &Arc<Atomic
         hidden_folders: set.hidden_folders,
         recoverable_items: set.recoverable_items,
         mailboxes_at_once: set.concurrency.max(1),
+        listed_anew: LISTED_ANEW,
     };
     let shown = progress::Shown::start(session.output(), "Backing up");
     let report = backup_tenant(&repository, local, client, options, shown.progress.clone(), cancel.clone());

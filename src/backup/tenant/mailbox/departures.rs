@@ -5,6 +5,7 @@ use crate::backup::BackupError;
 use crate::backup::tenant::previous::{ItemKey, Previous, message_id};
 use crate::backup::tenant::rounds::Listed;
 use crate::backup::tenant::state::{FailedItem, FolderState};
+use crate::entry::Directory;
 use crate::source::graph::model::Message;
 use crate::source::graph::{ErrorKind, GraphError};
 use crate::tree::Entries;
@@ -24,6 +25,10 @@ enum Answer {
 }
 
 impl Answer {
+    fn message(self) -> Option<Message> {
+        if let Answer::There(message) = self { Some(*message) } else { None }
+    }
+
     /// Returns whether the message lies in another folder of the backup than the one with this id.
     fn is_elsewhere(&self, id: &str, folders: &[FolderState]) -> bool {
         let Answer::There(message) = self else { return false };
@@ -97,11 +102,7 @@ impl Making<'_> {
             names.extend(moved.into_iter().map(|(_, _, name)| name));
             let step = rest.len().div_ceil(DEPARTURES_PROVEN_MAX).max(1);
             let id = self.state.folders[*index].id.as_str();
-            let (mut stays, mut answers) = (HashSet::new(), self.ask(rest.iter().step_by(step)).await?);
-            if step > 1 && answers.iter().any(|(_, answer)| answer.is_elsewhere(id, &self.state.folders)) {
-                // Many have moved within the backup: each is looked for.
-                answers = self.ask(rest.iter()).await?;
-            }
+            let (mut stays, answers) = (HashSet::new(), self.prove(id, &rest).await?);
             for (item, answer) in answers {
                 match answer {
                     Answer::Gone => {}
@@ -123,6 +124,15 @@ impl Making<'_> {
                 }
             }
             names.extend(rest.into_iter().filter(|(item, ..)| !stays.contains(item)).map(|(_, _, name)| name));
+            let strays = self.strays(*index, listed, rounds, previous);
+            let found = self.prove(id, &strays).await?.into_iter().filter_map(|(_, answer)| answer.message());
+            elsewhere.extend(found);
+        }
+        for id in self.folders_gone(previous) {
+            let Some(dir) = previous.folder(id) else { continue };
+            let is_told_of = |item: &ItemKey| rounds.values().any(|listed| listed.rows.contains_key(item));
+            let lost = self.standing(dir, |item| !is_told_of(item))?;
+            elsewhere.extend(self.prove(id, &lost).await?.into_iter().filter_map(|(_, answer)| answer.message()));
         }
         for (index, failed) in unreadable {
             rounds.get_mut(&index).expect("a round that was just looked at").unreadable.push(failed);
@@ -157,7 +167,37 @@ impl Making<'_> {
         Ok(departed)
     }
 
-    /// Asks for messages that are said to have left.
+    /// Asks for messages that are said to have left the folder with this id: of very many only for some, unless one of
+    /// those lies elsewhere.
+    async fn prove(&self, id: &str, departures: &[Departure]) -> Result<Vec<(ItemKey, Answer)>, Stop> {
+        let step = departures.len().div_ceil(DEPARTURES_PROVEN_MAX).max(1);
+        let answers = self.ask(departures.iter().step_by(step)).await?;
+        let have_moved = answers.iter().any(|(_, answer)| answer.is_elsewhere(id, &self.state.folders));
+        if step > 1 && have_moved { self.ask(departures.iter()).await } else { Ok(answers) }
+    }
+
+    /// Returns the messages that came and left again since the last round, and that no other folder's round tells of: a
+    /// move may show up only as a removal.
+    fn strays(
+        &self,
+        index: usize,
+        listed: &Listed,
+        rounds: &HashMap<usize, Listed>,
+        previous: &Previous,
+    ) -> Vec<Departure> {
+        if listed.full {
+            // It may tell of what left long ago.
+            return Vec::new();
+        }
+        let failed: HashSet<_> = self.state.folders[index].failed.iter().map(|failed| failed.id.as_str()).collect();
+        let is_told_of = |item: &ItemKey| rounds.values().any(|listed| listed.rows.contains_key(item));
+        let is_stray =
+            |item: &ItemKey, id: &str| previous.place(*item).is_none() && !is_told_of(item) && !failed.contains(id);
+        let left = listed.left.iter().filter(|(item, id)| is_stray(item, id));
+        left.map(|(item, id)| (*item, id.clone(), Box::default())).collect()
+    }
+
+    /// Asks for messages.
     async fn ask(&self, departures: impl Iterator<Item = &Departure>) -> Result<Vec<(ItemKey, Answer)>, Stop> {
         let asking = departures.map(|(item, id, _)| async {
             match self.mailbox.message(id).await {
@@ -188,9 +228,12 @@ impl Making<'_> {
         if let Some(listed) = now.and_then(|now| rounds.get_mut(&now)) {
             listed.take(message, self.context)?;
         } else if self.may_belong(now, parent).await? {
-            // Its folder could not be listed, or was made since: it stays, and where it was is listed anew next time.
+            // Its folder could not be listed, or was made since: it stays, and where it was is listed anew next time,
+            // or where it is if it was nowhere before.
             if let Some(listed) = old.and_then(|old| rounds.get_mut(&old)) {
                 listed.link = None;
+            } else if let Some(now) = now {
+                self.state.folders[now].link = None;
             }
             return Ok(());
         }
@@ -232,14 +275,33 @@ impl Making<'_> {
             return Ok(left);
         }
         let Some(dir) = previous.folder(folder) else { return Ok(left) };
-        for found in Entries::new(&**reader, dir)? {
+        self.standing(dir, |item| !listed.rows.contains_key(item))
+    }
+
+    /// Returns the messages of a folder in the snapshot before that are wanted.
+    fn standing(
+        &self,
+        folder: &Directory,
+        is_wanted: impl Fn(&ItemKey) -> bool,
+    ) -> Result<Vec<Departure>, BackupError> {
+        let mut standing = Vec::new();
+        for found in Entries::new(&*self.context.reader, folder)? {
             let found = found?;
             let Some(id) = message_id(found.entry()) else { continue };
             let item = ItemKey::of(id);
-            if !listed.rows.contains_key(&item) {
-                left.push((item, id.to_owned(), found.entry().name.clone()));
+            if is_wanted(&item) {
+                standing.push((item, id.to_owned(), found.entry().name.clone()));
             }
         }
-        Ok(left)
+        Ok(standing)
+    }
+
+    /// Returns the ids of the folders in the snapshot before that the mailbox does not have any more.
+    pub(super) fn folders_gone<'p>(&self, previous: &'p Previous) -> impl Iterator<Item = &'p str> {
+        let is_gone = |id: &&str| {
+            let now = self.state.folders.iter().position(|folder| folder.id == **id);
+            now.is_none_or(|now| self.gone.contains(&now))
+        };
+        previous.ids().filter(is_gone)
     }
 }
