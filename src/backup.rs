@@ -172,6 +172,7 @@ pub fn backup(
         failed,
         failures: &failures,
         source_state: BTreeMap::new(),
+        source_parts: None,
         stored,
         whole: true,
     };

@@ -395,6 +395,7 @@ fn snapshots() {
         },
         failures: vec![Failure { path: b"Users/\xff".to_vec(), error: "permission denied".to_owned() }],
         source_state: BTreeMap::from([("delta".to_owned(), vec![1, 2, 3])]),
+        source_parts: None,
         program: "strongroom 0.1.0".to_owned(),
     };
     let encoded = snapshot.encode();
