@@ -131,7 +131,12 @@ impl Mount {
         command.arg("--repo").arg(absolute(&session.repository_path()?)?);
         command.arg("--state-dir").arg(absolute(&session.state_dir()?)?);
         command.args(self.snapshot.iter().flat_map(|snapshot| [OsString::from("--snapshot"), snapshot.clone()]));
-        let flags = [(self.allow_other, "--allow-other"), (self.xattr, "--xattr"), (session.global.quiet, "--quiet")];
+        let flags = [
+            (self.allow_other, "--allow-other"),
+            (self.xattr, "--xattr"),
+            (session.global.quiet, "--quiet"),
+            (session.global.log_content, "--log-content"),
+        ];
         command.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| *flag));
         command.args((0..session.global.verbose).map(|_| "-v"));
         // The password goes through the pipe alone, and the process must not keep the caller's folder busy.
