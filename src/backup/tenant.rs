@@ -51,6 +51,8 @@ const USERS: &str = "Users";
 const OUTLOOK: &str = "Outlook";
 /// Threads that split, read and build trees; of more the allocator keeps memory for each.
 const BLOCKING_THREADS_MAX: usize = 6;
+/// So many failures of a run are told of by name.
+const FAILURES_NAMED_MAX: usize = 10_000;
 /// How often is looked whether somebody has asked to stop.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// What [`TenantOptions::listed_anew`] usually is.
@@ -85,7 +87,8 @@ pub struct TenantReport {
     pub id: SnapshotId,
     /// What stands in it.
     pub snapshot: Snapshot,
-    /// Items, folders and mailboxes that could not be read.
+    /// Items, folders and mailboxes that could not be read, by name as far as there are not too many of them; the summary
+    /// has their number.
     pub failures: Vec<Failure>,
     /// What somebody should know although nothing failed.
     pub warnings: Vec<String>,
@@ -201,7 +204,7 @@ pub fn backup_tenant(
     };
     let (local, stored) = store.finish()?;
     local.clear_aside(None)?;
-    let Whole { root, state, parts, parts_bytes, whole, failures, warnings, skipped } = made;
+    let Whole { root, state, parts, parts_bytes, whole, failed, failures, warnings, skipped } = made;
     let ledger = state.ledger;
     // They belong to the snapshot, not to what was backed up.
     let stored = Stored { added_bytes: stored.added_bytes - parts_bytes, ..stored };
@@ -210,7 +213,7 @@ pub fn backup_tenant(
         snapshots,
         previous: before,
         root,
-        failed: failures.len() as u64,
+        failed,
         failures: &failures,
         source_state: state.encode(),
         source_parts: parts,
@@ -241,6 +244,9 @@ struct Whole {
     parts_bytes: u64,
     /// Whether everything that is carried over is stored.
     whole: bool,
+    /// How many items, folders and mailboxes could not be read.
+    failed: u64,
+    /// The first of them.
     failures: Vec<Failure>,
     warnings: Vec<String>,
     skipped: Vec<(String, String)>,
@@ -275,6 +281,7 @@ impl Run {
             parts: None,
             parts_bytes: 0,
             whole: true,
+            failed: 0,
             failures: Vec::new(),
             warnings: Vec::new(),
             skipped: Vec::new(),
@@ -388,6 +395,7 @@ impl Run {
             if !is_whole {
                 whole.whole = false;
                 let error = "pieces of the last backup are missing, and nobody can be asked for them".to_owned();
+                whole.failed += 1;
                 whole.failures.push(Failure { path: format!("{USERS}/{old_name}/{OUTLOOK}").into_bytes(), error });
             }
             // Somebody else may have the name by now.
@@ -409,7 +417,9 @@ impl Run {
         whole: &mut Whole,
         entries: &mut BTreeMap<Box<[u8]>, Entry>,
     ) -> Result<(), BackupError> {
-        whole.failures.extend(outcome.failures);
+        whole.failed += outcome.failures.len() as u64 + outcome.failed_unnamed;
+        let room = FAILURES_NAMED_MAX.saturating_sub(whole.failures.len());
+        whole.failures.extend(outcome.failures.into_iter().take(room));
         whole.warnings.extend(outcome.warnings);
         match outcome.kept {
             Kept::Skipped(reason) => whole.skipped.push((outcome.name, reason)),

@@ -39,6 +39,8 @@ pub struct Outcome {
     pub kept: Kept,
     /// What could not be read.
     pub failures: Vec<Failure>,
+    /// How many more messages could not be read.
+    pub failed_unnamed: u64,
     /// What somebody should know although nothing failed.
     pub warnings: Vec<String>,
     /// Whether the application may not read it.
@@ -104,6 +106,7 @@ pub async fn back_up(context: Arc<Context>, account: Account) -> Result<Outcome,
         name: account.name.clone(),
         kept: Kept::Nothing,
         failures: Vec::new(),
+        failed_unnamed: 0,
         warnings: Vec::new(),
         denied: false,
     };
@@ -315,7 +318,7 @@ impl Making<'_> {
                 let place = mail.previous.place(ItemKey::of(&failed.id));
                 done.failed_but_there +=
                     u64::from(place.is_some_and(|place| mail.previous.folder_of(place) == work.id));
-                done.failed.push(failed);
+                done.fail(failed);
             }
         }
         for (index, entries) in &departed {
