@@ -7,7 +7,7 @@
 use crate::cbor::{CborError, Fields, MapWriter, Reader, Writer};
 use crate::id::{ChunkId, NodeId};
 use crate::mime::Base64Form;
-use crate::pack::Location;
+use crate::pack::{BlockLocation, Location};
 
 /// Longest entry name in bytes, as on Linux.
 pub const NAME_LEN_MAX: usize = 255;
@@ -180,6 +180,16 @@ impl Content {
     /// Returns whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Returns the blocks in which its chunks lie, as far as this says so; of long content, whose chunks stand in a list of
+    /// their own, none.
+    pub fn blocks(&self) -> impl Iterator<Item = BlockLocation> {
+        let chunks = self.segments.iter().flat_map(|segment| match segment {
+            Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.as_slice(),
+            Segment::List { .. } => &[],
+        });
+        chunks.filter_map(|chunk| chunk.hint).map(|hint| hint.block)
     }
 
     /// Returns a hash that two contents share when they are stored as the same chunks.

@@ -56,6 +56,16 @@ impl Found {
     pub fn entry(&self) -> &Entry {
         &leaf_entries(&self.leaf)[self.position]
     }
+
+    /// Returns the entries that follow in the same node, nearest first: some of those that come next.
+    pub fn following(&self) -> impl Iterator<Item = &Entry> {
+        leaf_entries(&self.leaf)[self.position + 1..].iter()
+    }
+
+    /// Returns the entries that come before in the same node, nearest first.
+    pub fn preceding(&self) -> impl Iterator<Item = &Entry> {
+        leaf_entries(&self.leaf)[..self.position].iter().rev()
+    }
 }
 
 fn leaf_entries(node: &Node) -> &[Entry] {

@@ -4,7 +4,7 @@
 //! nodes lead from a rank to its entry in one walk from root to leaf for each folder on the way, so nothing is kept of
 //! what was looked at but the reader's bounded caches.
 
-use crate::entry::{Directory, Entry, EntryKind};
+use crate::entry::{Content, Directory, Entry, EntryKind};
 use crate::id::SnapshotId;
 use crate::names::safe_name;
 use crate::reader::{ReadError, Reader};
@@ -19,12 +19,47 @@ use strongroom_mount::{Attr, Catalog, Kind, Rank, SnapshotInfo, Time, Totals, Vi
 /// Permissions of what its source gave none.
 const FILE_MODE: u16 = 0o644;
 const FOLDER_MODE: u16 = 0o755;
+/// So many files that were read last are remembered.
+const STEPS_KEPT: usize = 8;
+/// A file at most so far from one that was read is the next.
+const STEP_MAX: u64 = 3;
+/// So many entries are looked at for the block that comes next.
+const NEIGHBOURS_MAX: usize = 24;
 
 /// One snapshot as a tree of files.
 pub struct SnapshotView {
     reader: Arc<Reader>,
     id: SnapshotId,
     root: Entry,
+    steps: Mutex<Steps>,
+}
+
+/// The files that were read last: whoever reads one after the other is seen by it, several at a time, too.
+#[derive(Default)]
+struct Steps {
+    ranks: [u64; STEPS_KEPT],
+    oldest: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+impl Steps {
+    /// Notes that the file at `rank` was read, and says in which direction that goes on from another.
+    fn step(&mut self, rank: u64) -> Option<Direction> {
+        // Folders and what others read may lie between two steps.
+        let near = |before: &u64| before.abs_diff(rank) <= STEP_MAX && *before != rank && *before != 0;
+        let Some(at) = self.ranks.iter().position(near) else {
+            self.ranks[self.oldest] = rank;
+            self.oldest = (self.oldest + 1) % STEPS_KEPT;
+            return None;
+        };
+        let before = std::mem::replace(&mut self.ranks[at], rank);
+        Some(if before < rank { Direction::Up } else { Direction::Down })
+    }
 }
 
 /// An entry and the rank of its folder.
@@ -36,7 +71,7 @@ struct Located {
 impl SnapshotView {
     /// Creates the view of `snapshot`.
     pub fn new(reader: Arc<Reader>, id: SnapshotId, snapshot: Snapshot) -> Self {
-        Self { reader, id, root: snapshot.root }
+        Self { reader, id, root: snapshot.root, steps: Mutex::default() }
     }
 
     fn root(&self) -> &Directory {
@@ -67,6 +102,16 @@ impl SnapshotView {
         match rank {
             Rank::ROOT => use_entry(&self.root),
             _ => use_entry(self.locate(rank)?.found.entry()),
+        }
+    }
+
+    /// Has the block decoded that will be needed next, if files are being read one after the other, in either direction.
+    fn guess_next(&self, file: Rank, found: &Found) {
+        let blocks = |entry: &'_ Entry| entry.content().into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
+        match self.steps.lock().step(file.0) {
+            Some(Direction::Up) => self.reader.guess(found.following().take(NEIGHBOURS_MAX).flat_map(blocks)),
+            Some(Direction::Down) => self.reader.guess(found.preceding().take(NEIGHBOURS_MAX).flat_map(blocks)),
+            None => {}
         }
     }
 
@@ -125,15 +170,22 @@ impl View for SnapshotView {
     }
 
     fn read(&self, file: Rank, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
-        self.with_entry(file, |entry| match &entry.kind {
+        if file == Rank::ROOT {
+            return Err(ViewError::IsADirectory);
+        }
+        let found = self.locate(file)?.found;
+        match &found.entry().kind {
             EntryKind::File(content) => {
                 let mut bytes = Vec::with_capacity(size.min(content.len().saturating_sub(offset) as usize));
                 self.reader.read(content, offset, size, &mut bytes).map_err(view_error)?;
+                if offset + bytes.len() as u64 == content.len() {
+                    self.guess_next(file, &found);
+                }
                 Ok(bytes)
             }
             EntryKind::Directory(_) => Err(ViewError::IsADirectory),
             EntryKind::Symlink(_) => Err(ViewError::Invalid),
-        })
+        }
     }
 
     fn read_link(&self, link: Rank) -> Result<Vec<u8>, ViewError> {
@@ -241,5 +293,24 @@ fn view_error(error: ReadError) -> ViewError {
         ViewError::Damaged { what: format!("{error}{cause}") }
     } else {
         ViewError::Backend { source: Box::new(error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_one_file_after_the_other_is_seen_though_others_read_too() {
+        let mut steps = Steps::default();
+        assert_eq!(steps.step(100), None);
+        assert_eq!(steps.step(5000), None);
+        assert_eq!(steps.step(101), Some(Direction::Up));
+        assert_eq!(steps.step(4998), Some(Direction::Down));
+        assert_eq!(steps.step(103), Some(Direction::Up));
+        assert_eq!(steps.step(103), None, "the same again is no step");
+        assert_eq!(steps.step(900), None);
+        (10_000..10_000 + 10 * STEPS_KEPT as u64).step_by(10).for_each(|rank| _ = steps.step(rank));
+        assert_eq!(steps.step(104), None, "what was long ago is forgotten");
     }
 }
