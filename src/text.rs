@@ -141,6 +141,10 @@ impl Text {
             true => html::to_text(&text),
             false => decode::clean(&text),
         };
+        if !leaf.footer().is_empty() {
+            body.push('\n');
+            body.push_str(&decode::clean(&decode::to_utf8(leaf.footer(), None)));
+        }
         if body.len() > left {
             self.cut = true;
             body.truncate(body.floor_char_boundary(left));

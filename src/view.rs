@@ -4,7 +4,10 @@
 //! nodes lead from a rank to its entry in one walk from root to leaf for each folder on the way, so nothing is kept of
 //! what was looked at but the reader's bounded caches.
 
-use crate::entry::{Directory, Entry, EntryKind};
+mod readme;
+mod text;
+
+use crate::entry::{Content, Directory, Entry, EntryKind};
 use crate::id::SnapshotId;
 use crate::names::safe_name;
 use crate::reader::{ReadError, Reader};
@@ -12,9 +15,13 @@ use crate::repository::{Repository, RepositoryError};
 use crate::snapshot::Snapshot;
 use crate::tree::{self, Entries, Found};
 use parking_lot::Mutex;
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
-use strongroom_mount::{Attr, Catalog, Kind, Rank, SnapshotInfo, Time, Totals, View, ViewError};
+use strongroom_mount::{Attr, Catalog, Kind, Rank, Side, SnapshotInfo, Time, Totals, View, ViewError};
+
+pub use text::TextView;
 
 /// Permissions of what its source gave none.
 const FILE_MODE: u16 = 0o644;
@@ -70,6 +77,12 @@ impl SnapshotView {
         }
     }
 
+    fn read_content(&self, content: &Content, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
+        let mut bytes = Vec::with_capacity(size.min(content.len().saturating_sub(offset) as usize));
+        self.reader.read(content, offset, size, &mut bytes).map_err(view_error)?;
+        Ok(bytes)
+    }
+
     fn directory(&self, rank: Rank) -> Result<Directory, ViewError> {
         self.with_entry(rank, |entry| entry.directory().copied().ok_or(ViewError::NotADirectory))
     }
@@ -113,11 +126,12 @@ impl View for SnapshotView {
         self.locate(rank).map(|located| Rank(located.parent))
     }
 
-    fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr) -> bool) -> Result<(), ViewError> {
+    fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr, u64) -> bool) -> Result<(), ViewError> {
         let directory = self.directory(dir)?;
         for found in Entries::from_number(&*self.reader, &directory, start).map_err(view_error)? {
             let found = found.map_err(view_error)?;
-            if !emit(&found.entry().name, attr_of(found.entry(), found.before.items.saturating_add(dir.0 + 1))) {
+            let attr = attr_of(found.entry(), found.before.items.saturating_add(dir.0 + 1));
+            if !emit(&found.entry().name, attr, found.before.entries + 1) {
                 break;
             }
         }
@@ -126,11 +140,7 @@ impl View for SnapshotView {
 
     fn read(&self, file: Rank, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
         self.with_entry(file, |entry| match &entry.kind {
-            EntryKind::File(content) => {
-                let mut bytes = Vec::with_capacity(size.min(content.len().saturating_sub(offset) as usize));
-                self.reader.read(content, offset, size, &mut bytes).map_err(view_error)?;
-                Ok(bytes)
-            }
+            EntryKind::File(content) => self.read_content(content, offset, size),
             EntryKind::Directory(_) => Err(ViewError::IsADirectory),
             EntryKind::Symlink(_) => Err(ViewError::Invalid),
         })
@@ -170,18 +180,50 @@ impl View for SnapshotView {
     }
 }
 
+/// What a mount shows of its snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// The items as they were backed up.
+    Items,
+    /// The text of mails.
+    Text,
+    /// Both, in folders of their own.
+    Both,
+}
+
+impl Layout {
+    fn shows(self, side: Side) -> bool {
+        match self {
+            Layout::Items => side == Side::Items,
+            Layout::Text => side == Side::Text,
+            Layout::Both => true,
+        }
+    }
+}
+
+/// Returns the view of one side of a snapshot.
+pub fn view(reader: Arc<Reader>, id: SnapshotId, snapshot: Snapshot, side: Side) -> Arc<dyn View> {
+    let items = SnapshotView::new(reader, id, snapshot);
+    match side {
+        Side::Items => Arc::new(items),
+        Side::Text => Arc::new(TextView::new(items)),
+    }
+}
+
 /// The snapshots of a repository, as they come and go.
 pub struct RepositoryCatalog {
     repository: Arc<Repository>,
     reader: Arc<Reader>,
+    layout: Layout,
+    at: PathBuf,
     /// What was read once: snapshots do not change.
     known: Mutex<HashMap<SnapshotId, Snapshot>>,
 }
 
 impl RepositoryCatalog {
-    /// Creates the catalog of everything in `repository`.
-    pub fn new(repository: Arc<Repository>, reader: Arc<Reader>) -> Self {
-        Self { repository, reader, known: Mutex::default() }
+    /// Creates the catalog of everything in `repository`, for a mount at `at`.
+    pub fn new(repository: Arc<Repository>, reader: Arc<Reader>, layout: Layout, at: PathBuf) -> Self {
+        Self { repository, reader, layout, at, known: Mutex::default() }
     }
 
     fn refresh(&self) -> Result<Vec<SnapshotInfo>, RepositoryError> {
@@ -191,8 +233,12 @@ impl RepositoryCatalog {
         for id in ids {
             if let std::collections::hash_map::Entry::Vacant(slot) = known.entry(id) {
                 match self.repository.load_snapshot(id) {
-                    // A mount shows no failures: there may be a thousand in each.
-                    Ok(snapshot) => _ = slot.insert(Snapshot { failures: Vec::new(), ..snapshot }),
+                    Ok(mut snapshot) => {
+                        // There may be a thousand in each.
+                        snapshot.failures.truncate(readme::FAILURES_NAMED_MAX);
+                        snapshot.failures.shrink_to_fit();
+                        slot.insert(snapshot);
+                    }
                     Err(error) if error.is_damage() => tracing::error!(snapshot = %id, %error, "snapshot is not shown"),
                     Err(error) => return Err(error),
                 }
@@ -224,10 +270,21 @@ impl Catalog for RepositoryCatalog {
         self.refresh().map_err(|source| ViewError::Backend { source: Box::new(source) })
     }
 
-    fn open(&self, id: &[u8; 32]) -> Result<Arc<dyn View>, ViewError> {
+    fn shows(&self, side: Side) -> bool {
+        self.layout.shows(side)
+    }
+
+    fn readme(&self) -> String {
+        let known = self.known.lock();
+        let mut snapshots: Vec<_> = known.values().collect();
+        snapshots.sort_by_key(|snapshot| Reverse(snapshot.started));
+        readme::readme(&self.at, self.layout, snapshots.into_iter())
+    }
+
+    fn open(&self, id: &[u8; 32], side: Side) -> Result<Arc<dyn View>, ViewError> {
         let id = SnapshotId(*id);
         let snapshot = self.known.lock().get(&id).cloned().ok_or(ViewError::NotFound)?;
-        Ok(Arc::new(SnapshotView::new(self.reader.clone(), id, snapshot)))
+        Ok(view(self.reader.clone(), id, snapshot, side))
     }
 }
 

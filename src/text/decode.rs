@@ -64,6 +64,22 @@ impl Encoding {
     }
 }
 
+/// Splits base64 text from what a mailing list appended to it in clear, behind an empty line.
+pub(super) fn split_footer(encoded: &[u8]) -> (&[u8], &[u8]) {
+    let is_encoded = |byte: &u8| VALUES[usize::from(*byte)] != NO_VALUE || *byte == b'=';
+    let (mut at, mut begun, mut after_empty) = (0, false, false);
+    for line in encoded.split_inclusive(|&byte| byte == b'\n') {
+        let text = line.trim_ascii();
+        if begun && after_empty && !text.iter().all(is_encoded) {
+            return encoded.split_at(at);
+        }
+        begun |= !text.is_empty();
+        after_empty = text.is_empty();
+        at += line.len();
+    }
+    (encoded, b"")
+}
+
 /// Passes over what is no base64; padding ends a group, and another text may follow.
 fn base64(encoded: &[u8], len_max: usize) -> Vec<u8> {
     let mut decoded = Vec::with_capacity((encoded.len() / 4 * 3 + 3).min(len_max.saturating_add(3)));
@@ -151,8 +167,8 @@ pub(super) fn clean(text: &str) -> String {
     clean
 }
 
-/// Makes one line of a text, without control characters.
+/// Makes one line of a text, its words one space apart and without control characters.
 pub(super) fn one_line(text: &str) -> String {
-    let line: String = text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
-    line.trim().to_owned()
+    let words = text.split(|char: char| char.is_whitespace() || char.is_control()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
 }

@@ -48,13 +48,15 @@ const HIDDEN: [&[u8]; 6] = [b"iframe", b"noembed", b"noframes", b"script", b"sty
 /// Returns the text that a page shows.
 pub(super) fn to_text(html: &str) -> String {
     let mut page = Page::default();
-    let mut emitter = CallbackEmitter::new(|event: CallbackEvent<'_>, _: Span<()>| -> Option<Infallible> {
-        page.take(event);
-        None
-    });
-    emitter.naively_switch_states(true);
-    // Reading from memory cannot fail.
-    let Ok(()) = Tokenizer::new_with_emitter(html, emitter).finish();
+    let mut rest = html;
+    // Behind the last end of a comment, one that begins would hide all that follows. Old mail programs took it for a tag.
+    let mut unended = &html[html.rfind("-->").unwrap_or(0)..];
+    while let Some(at) = unended.find("<!--") {
+        page.read(&rest[..rest.len() - unended.len() + at]);
+        unended = unended[at..].split_once('>').map_or("", |(_, after)| after);
+        rest = unended;
+    }
+    page.read(rest);
     page.out
 }
 
@@ -70,6 +72,16 @@ struct Page {
 }
 
 impl Page {
+    fn read(&mut self, html: &str) {
+        let mut emitter = CallbackEmitter::new(|event: CallbackEvent<'_>, _: Span<()>| -> Option<Infallible> {
+            self.take(event);
+            None
+        });
+        emitter.naively_switch_states(true);
+        // Reading from memory cannot fail.
+        let Ok(()) = Tokenizer::new_with_emitter(html, emitter).finish();
+    }
+
     fn take(&mut self, event: CallbackEvent<'_>) {
         match event {
             CallbackEvent::OpenStartTag { name } => {

@@ -145,11 +145,23 @@ impl Leaf<'_> {
 
     /// Returns its content, the first `len_max` bytes at least if it has so many.
     pub(super) fn decoded(&self, len_max: usize) -> Bytes<'_> {
-        self.header.encoding().decode(self.body, len_max)
+        self.header.encoding().decode(self.split_footer().0, len_max)
     }
 
     pub(super) fn decoded_len(&self) -> usize {
-        self.header.encoding().decoded_len(self.body)
+        self.header.encoding().decoded_len(self.split_footer().0)
+    }
+
+    /// Returns what follows the encoded text in clear.
+    pub(super) fn footer(&self) -> &[u8] {
+        self.split_footer().1
+    }
+
+    fn split_footer(&self) -> (&[u8], &[u8]) {
+        match self.header.encoding() {
+            Encoding::Base64 => decode::split_footer(self.body),
+            _ => (self.body, b""),
+        }
     }
 
     pub(super) fn name(&self) -> Cow<'_, str> {

@@ -14,7 +14,7 @@ fn headers_are_decoded() {
         bob@contoso.com\r\nSubject: =?iso-8859-1?B?R3L832U=?=\r\n =?utf-8?Q?_=07_x?=\r\n\
         Date: Tue, 1 Oct 2024 13:30:00 +0200\r\nBcc:\r\n\r\nHello.\r\n";
     let expected = "From: Jörg Müller <joerg@example.org>\nTo: \"Smith, Alice\" <alice@contoso.com>, bob@contoso.com\n\
-        Date: Tue, 1 Oct 2024 13:30:00 +0200\nSubject: Grüße   x\n\nHello.\n";
+        Date: Tue, 1 Oct 2024 13:30:00 +0200\nSubject: Grüße x\n\nHello.\n";
     assert_eq!(text(message), expected);
     assert_eq!(text(&message.replace('\r', "")), expected);
 }
@@ -53,6 +53,8 @@ fn broken_encodings_are_read_as_far_as_they_go() {
     assert_eq!(text(&format!("Subject: x\n{body}")), "Subject: x\n\n5 = 5 =zz=4\n");
     let body = "Content-Transfer-Encoding: base64\n\nSGVsb!G8=\nIHdvcmxk\nZ";
     assert_eq!(text(&format!("Subject: x\n{body}")), "Subject: x\n\nHello world\n");
+    let body = "Content-Transfer-Encoding: base64\n\n\nSGVsbG8gd29ybGQK\n\n\n-- \nThe list\n";
+    assert_eq!(text(&format!("Subject: x\n{body}")), "Subject: x\n\nHello world\n\n-- \nThe list\n");
 }
 
 #[test]
@@ -61,6 +63,13 @@ fn html_keeps_its_lines_together() {
         <b>of</b> <i>words</i>.<p>Next<br>and<br/>then<table><tr><td>1</td><td>2</td></tr><tr><td>3</td></tr></table>\
         <!-- hidden --><script>if (a < b) {}</script><pre>a\nb</pre>1 < 2 &amp; 3</body></html>";
     assert_eq!(html::to_text(html), "One long line of words.\n\nNext\nand\nthen\n\n1 2\n3\n\na\nb\n\n1 < 2 & 3");
+}
+
+#[test]
+fn a_comment_that_never_ends_ends_with_its_tag() {
+    assert_eq!(html::to_text("a<!-- b > c --> d<!--x>e<b>f</b><!--y>g<!--"), "a defg");
+    assert_eq!(html::to_text("<p>a<script><!-- no"), "a");
+    assert_eq!(html::to_text("a<!-->b<!--->c"), "abc");
 }
 
 /// A multipart with these parts.
