@@ -390,14 +390,17 @@ pub struct Entry {
     pub facts: Facts,
     /// The source's own description of the item, which restoring at full fidelity needs.
     pub payload: Option<Content>,
-    /// Further contents, by their keys in [`RESERVED_CONTENTS`], that a later version wrote.
+    /// Further contents, by their keys in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], and what a later version wrote.
     pub contents: Vec<(u64, Content)>,
     /// Fields that a later version wrote.
     pub unknown: Fields,
 }
 
 /// Keys of an entry that hold content in every version: their references have hints, whoever knows what they are for.
-pub const RESERVED_CONTENTS: std::ops::RangeInclusive<u64> = 16..=31;
+pub const FURTHER_CONTENTS: std::ops::RangeInclusive<u64> = 16..=31;
+
+/// The key of a mail's text ([`crate::text`]).
+pub const TEXT: u64 = 16;
 
 /// Why an entry could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -476,6 +479,24 @@ impl Entry {
         }
     }
 
+    /// Returns the text of a mail, as people read it, if it was made.
+    pub fn text(&self) -> Option<&Content> {
+        self.contents.iter().find_map(|(key, content)| (*key == TEXT).then_some(content))
+    }
+
+    /// Sets the text of a mail.
+    pub fn set_text(&mut self, text: Option<Content>) {
+        self.contents.retain(|(key, _)| *key != TEXT);
+        // Keys ascend, and it has the first of them.
+        self.contents.splice(0..0, text.map(|text| (TEXT, text)));
+    }
+
+    /// Returns all contents: the file's own, the payload, and further ones.
+    pub fn all_contents(&self) -> impl Iterator<Item = &Content> {
+        let further = self.contents.iter().map(|(_, content)| content);
+        self.content().into_iter().chain(&self.payload).chain(further)
+    }
+
     /// Writes the entry's canonical bytes.
     pub fn write(&self, out: &mut Writer) {
         let mut map = MapWriter::default();
@@ -546,7 +567,7 @@ impl Entry {
                 10 => target = Some(value.bytes()?.into()),
                 11 => entry.facts = Facts::read(value)?,
                 12 => entry.payload = Some(Content { segments: read_segments(value)? }),
-                key if RESERVED_CONTENTS.contains(&key) => {
+                key if FURTHER_CONTENTS.contains(&key) => {
                     entry.contents.push((key, Content { segments: read_segments(value)? }));
                 }
                 _ => return Ok(false),

@@ -4,6 +4,11 @@
 //! nodes lead from a rank to its entry in one walk from root to leaf for each folder on the way, so nothing is kept of
 //! what was looked at but the reader's bounded caches.
 
+mod readme;
+mod steps;
+mod text;
+
+use self::steps::{Direction, Steps};
 use crate::entry::{Content, Directory, Entry, EntryKind};
 use crate::id::SnapshotId;
 use crate::names::safe_name;
@@ -12,17 +17,17 @@ use crate::repository::{Repository, RepositoryError};
 use crate::snapshot::Snapshot;
 use crate::tree::{self, Entries, Found};
 use parking_lot::Mutex;
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
-use strongroom_mount::{Attr, Catalog, Kind, Rank, SnapshotInfo, Time, Totals, View, ViewError};
+use strongroom_mount::{Attr, Catalog, Kind, Rank, Side, SnapshotInfo, Time, Totals, View, ViewError};
+
+pub use text::TextView;
 
 /// Permissions of what its source gave none.
 const FILE_MODE: u16 = 0o644;
 const FOLDER_MODE: u16 = 0o755;
-/// So many files that were read last are remembered.
-const STEPS_KEPT: usize = 8;
-/// A file at most so far from one that was read is the next.
-const STEP_MAX: u64 = 3;
 /// So many entries are looked at for the block that comes next.
 const NEIGHBOURS_MAX: usize = 24;
 
@@ -32,34 +37,6 @@ pub struct SnapshotView {
     id: SnapshotId,
     root: Entry,
     steps: Mutex<Steps>,
-}
-
-/// The files that were read last: whoever reads one after the other is seen by it, several at a time, too.
-#[derive(Default)]
-struct Steps {
-    ranks: [u64; STEPS_KEPT],
-    oldest: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Up,
-    Down,
-}
-
-impl Steps {
-    /// Notes that the file at `rank` was read, and says in which direction that goes on from another.
-    fn step(&mut self, rank: u64) -> Option<Direction> {
-        // Folders and what others read may lie between two steps.
-        let near = |before: &u64| before.abs_diff(rank) <= STEP_MAX && *before != rank && *before != 0;
-        let Some(at) = self.ranks.iter().position(near) else {
-            self.ranks[self.oldest] = rank;
-            self.oldest = (self.oldest + 1) % STEPS_KEPT;
-            return None;
-        };
-        let before = std::mem::replace(&mut self.ranks[at], rank);
-        Some(if before < rank { Direction::Up } else { Direction::Down })
-    }
 }
 
 /// An entry and the rank of its folder.
@@ -105,9 +82,36 @@ impl SnapshotView {
         }
     }
 
+    /// Reads what `content_of` gives of a file, and has decoded meanwhile what will be read next.
+    fn read_part(
+        &self,
+        file: Rank,
+        offset: u64,
+        size: usize,
+        content_of: fn(&Entry) -> Option<&Content>,
+    ) -> Result<Vec<u8>, ViewError> {
+        if file == Rank::ROOT {
+            return Err(ViewError::IsADirectory);
+        }
+        let found = self.locate(file)?.found;
+        let Some(content) = content_of(found.entry()) else {
+            return Err(match found.entry().kind {
+                EntryKind::Directory(_) => ViewError::IsADirectory,
+                EntryKind::Symlink(_) => ViewError::Invalid,
+                EntryKind::File(_) => ViewError::NotFound,
+            });
+        };
+        let mut bytes = Vec::with_capacity(size.min(content.len().saturating_sub(offset) as usize));
+        self.reader.read(content, offset, size, &mut bytes).map_err(view_error)?;
+        if offset + bytes.len() as u64 == content.len() {
+            self.guess_next(file, &found, content_of);
+        }
+        Ok(bytes)
+    }
+
     /// Has the block decoded that will be needed next, if files are being read one after the other, in either direction.
-    fn guess_next(&self, file: Rank, found: &Found) {
-        let blocks = |entry: &'_ Entry| entry.content().into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
+    fn guess_next(&self, file: Rank, found: &Found, content_of: fn(&Entry) -> Option<&Content>) {
+        let blocks = |entry: &'_ Entry| content_of(entry).into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
         match self.steps.lock().step(file.0) {
             Some(Direction::Up) => self.reader.guess(found.following().take(NEIGHBOURS_MAX).flat_map(blocks)),
             Some(Direction::Down) => self.reader.guess(found.preceding().take(NEIGHBOURS_MAX).flat_map(blocks)),
@@ -158,11 +162,12 @@ impl View for SnapshotView {
         self.locate(rank).map(|located| Rank(located.parent))
     }
 
-    fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr) -> bool) -> Result<(), ViewError> {
+    fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr, u64) -> bool) -> Result<(), ViewError> {
         let directory = self.directory(dir)?;
         for found in Entries::from_number(&*self.reader, &directory, start).map_err(view_error)? {
             let found = found.map_err(view_error)?;
-            if !emit(&found.entry().name, attr_of(found.entry(), found.before.items.saturating_add(dir.0 + 1))) {
+            let attr = attr_of(found.entry(), found.before.items.saturating_add(dir.0 + 1));
+            if !emit(&found.entry().name, attr, found.before.entries + 1) {
                 break;
             }
         }
@@ -170,22 +175,7 @@ impl View for SnapshotView {
     }
 
     fn read(&self, file: Rank, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
-        if file == Rank::ROOT {
-            return Err(ViewError::IsADirectory);
-        }
-        let found = self.locate(file)?.found;
-        match &found.entry().kind {
-            EntryKind::File(content) => {
-                let mut bytes = Vec::with_capacity(size.min(content.len().saturating_sub(offset) as usize));
-                self.reader.read(content, offset, size, &mut bytes).map_err(view_error)?;
-                if offset + bytes.len() as u64 == content.len() {
-                    self.guess_next(file, &found);
-                }
-                Ok(bytes)
-            }
-            EntryKind::Directory(_) => Err(ViewError::IsADirectory),
-            EntryKind::Symlink(_) => Err(ViewError::Invalid),
-        }
+        self.read_part(file, offset, size, Entry::content)
     }
 
     fn read_link(&self, link: Rank) -> Result<Vec<u8>, ViewError> {
@@ -222,18 +212,50 @@ impl View for SnapshotView {
     }
 }
 
+/// What a mount shows of its snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// The items as they were backed up.
+    Items,
+    /// The text of mails.
+    Text,
+    /// Both, in folders of their own.
+    Both,
+}
+
+impl Layout {
+    fn shows(self, side: Side) -> bool {
+        match self {
+            Layout::Items => side == Side::Items,
+            Layout::Text => side == Side::Text,
+            Layout::Both => true,
+        }
+    }
+}
+
+/// Returns the view of one side of a snapshot.
+pub fn view(reader: Arc<Reader>, id: SnapshotId, snapshot: Snapshot, side: Side) -> Arc<dyn View> {
+    let items = SnapshotView::new(reader, id, snapshot);
+    match side {
+        Side::Items => Arc::new(items),
+        Side::Text => Arc::new(TextView::new(items)),
+    }
+}
+
 /// The snapshots of a repository, as they come and go.
 pub struct RepositoryCatalog {
     repository: Arc<Repository>,
     reader: Arc<Reader>,
+    layout: Layout,
+    at: PathBuf,
     /// What was read once: snapshots do not change.
     known: Mutex<HashMap<SnapshotId, Snapshot>>,
 }
 
 impl RepositoryCatalog {
-    /// Creates the catalog of everything in `repository`.
-    pub fn new(repository: Arc<Repository>, reader: Arc<Reader>) -> Self {
-        Self { repository, reader, known: Mutex::default() }
+    /// Creates the catalog of everything in `repository`, for a mount at `at`.
+    pub fn new(repository: Arc<Repository>, reader: Arc<Reader>, layout: Layout, at: PathBuf) -> Self {
+        Self { repository, reader, layout, at, known: Mutex::default() }
     }
 
     fn refresh(&self) -> Result<Vec<SnapshotInfo>, RepositoryError> {
@@ -243,8 +265,12 @@ impl RepositoryCatalog {
         for id in ids {
             if let std::collections::hash_map::Entry::Vacant(slot) = known.entry(id) {
                 match self.repository.load_snapshot(id) {
-                    // A mount shows no failures: there may be a thousand in each.
-                    Ok(snapshot) => _ = slot.insert(Snapshot { failures: Vec::new(), ..snapshot }),
+                    Ok(mut snapshot) => {
+                        // There may be a thousand in each.
+                        snapshot.failures.truncate(readme::FAILURES_NAMED_MAX);
+                        snapshot.failures.shrink_to_fit();
+                        slot.insert(snapshot);
+                    }
                     Err(error) if error.is_damage() => tracing::error!(snapshot = %id, %error, "snapshot is not shown"),
                     Err(error) => return Err(error),
                 }
@@ -276,10 +302,21 @@ impl Catalog for RepositoryCatalog {
         self.refresh().map_err(|source| ViewError::Backend { source: Box::new(source) })
     }
 
-    fn open(&self, id: &[u8; 32]) -> Result<Arc<dyn View>, ViewError> {
+    fn shows(&self, side: Side) -> bool {
+        self.layout.shows(side)
+    }
+
+    fn readme(&self) -> String {
+        let known = self.known.lock();
+        let mut snapshots: Vec<_> = known.values().collect();
+        snapshots.sort_by_key(|snapshot| Reverse(snapshot.started));
+        readme::readme(&self.at, self.layout, snapshots.into_iter())
+    }
+
+    fn open(&self, id: &[u8; 32], side: Side) -> Result<Arc<dyn View>, ViewError> {
         let id = SnapshotId(*id);
         let snapshot = self.known.lock().get(&id).cloned().ok_or(ViewError::NotFound)?;
-        Ok(Arc::new(SnapshotView::new(self.reader.clone(), id, snapshot)))
+        Ok(view(self.reader.clone(), id, snapshot, side))
     }
 }
 
@@ -293,24 +330,5 @@ fn view_error(error: ReadError) -> ViewError {
         ViewError::Damaged { what: format!("{error}{cause}") }
     } else {
         ViewError::Backend { source: Box::new(error) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reading_one_file_after_the_other_is_seen_though_others_read_too() {
-        let mut steps = Steps::default();
-        assert_eq!(steps.step(100), None);
-        assert_eq!(steps.step(5000), None);
-        assert_eq!(steps.step(101), Some(Direction::Up));
-        assert_eq!(steps.step(4998), Some(Direction::Down));
-        assert_eq!(steps.step(103), Some(Direction::Up));
-        assert_eq!(steps.step(103), None, "the same again is no step");
-        assert_eq!(steps.step(900), None);
-        (10_000..10_000 + 10 * STEPS_KEPT as u64).step_by(10).for_each(|rank| _ = steps.step(rank));
-        assert_eq!(steps.step(104), None, "what was long ago is forgotten");
     }
 }

@@ -251,6 +251,15 @@ fn mail() -> Entry {
     entry
 }
 
+/// The mail with its text, and a further content that a later version wrote.
+fn mail_with_text() -> Entry {
+    let content = |number, len| Content { segments: vec![Segment::Raw(vec![chunk(number, len)])] };
+    let mut entry = mail();
+    entry.contents = vec![(17, content(8, 50))];
+    entry.set_text(Some(content(7, 400)));
+    entry
+}
+
 #[test]
 fn entries() {
     let symlink = EntryKind::Symlink(b"../elsewhere\xff".as_slice().into());
@@ -259,6 +268,7 @@ fn entries() {
     for (name, entry) in [
         ("entry-empty-file", empty),
         ("entry-mail", mail()),
+        ("entry-mail-text", mail_with_text()),
         ("entry-directory", directory("Inbox")),
         ("entry-symlink", symlink),
     ] {

@@ -8,9 +8,9 @@ use super::{Session, absolute, output, reader};
 use crate::local::LocalState;
 use crate::repository::Repository;
 use crate::select;
-use crate::view::{RepositoryCatalog, SnapshotView};
+use crate::view::{self, RepositoryCatalog};
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -20,7 +20,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use strongroom_mount::{Mounted, Options, Target, Unmounted};
+use strongroom_mount::{Mounted, Options, Side, Target, Unmounted};
 use zeroize::Zeroizing;
 
 /// What the process in the background says when the folder is ready.
@@ -28,9 +28,11 @@ const READY: &str = "ready";
 
 /// Mounts the repository, or one snapshot, as a folder
 #[derive(Args)]
-#[command(after_help = "Examples:\n  strongroom mount /mnt/backup\n  ls /mnt/backup/latest\n  \
+#[command(
+    after_help = "Examples:\n  strongroom mount /mnt/backup\n  ls /mnt/backup/latest\n  rg Invoice /mnt/backup/text\n  \
     strongroom mount /mnt/backup --snapshot latest:mail --foreground\n\nTo leave: `fusermount3 -u /mnt/backup`, or Ctrl-C \
-    with --foreground.")]
+    with --foreground."
+)]
 pub struct Mount {
     /// Where to mount: a folder that exists
     #[arg(value_name = "DIR")]
@@ -38,6 +40,10 @@ pub struct Mount {
     /// Mounts this snapshot alone, its root at DIR
     #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<OsString>,
+    /// What is shown: the items in `snapshots`, the text of mails for `grep` in `text`, or both
+    /// [default: both; with --snapshot eml]
+    #[arg(long, value_enum, value_name = "LAYOUT")]
+    layout: Option<Layout>,
     /// Lets other users look inside
     #[arg(long)]
     allow_other: bool,
@@ -50,6 +56,23 @@ pub struct Mount {
     /// Runs as the process in the background; the password comes through standard input
     #[arg(long, hide = true)]
     background: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Layout {
+    Eml,
+    Text,
+    Both,
+}
+
+impl From<Layout> for view::Layout {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Eml => view::Layout::Items,
+            Layout::Text => view::Layout::Text,
+            Layout::Both => view::Layout::Both,
+        }
+    }
 }
 
 impl Mount {
@@ -92,7 +115,17 @@ impl Mount {
     fn target(&self, repository: &Arc<Repository>) -> Result<Target> {
         let reader = reader(repository);
         let Some(asked) = &self.snapshot else {
-            return Ok(Target::Catalog(Arc::new(RepositoryCatalog::new(repository.clone(), reader))));
+            let layout = self.layout.unwrap_or(Layout::Both).into();
+            let at = absolute(&self.dir)?;
+            return Ok(Target::Catalog(Arc::new(RepositoryCatalog::new(repository.clone(), reader, layout, at))));
+        };
+        let side = match self.layout {
+            None | Some(Layout::Eml) => Side::Items,
+            Some(Layout::Text) => Side::Text,
+            Some(Layout::Both) => {
+                let text = "--layout both takes all snapshots; with --snapshot it is either eml or text";
+                return Err(UsageError::Other(text.to_owned()).into());
+            }
         };
         let selected = select::select(repository, asked.as_bytes())?;
         if !selected.path.is_empty() {
@@ -101,7 +134,7 @@ impl Mount {
             let text = format!("--snapshot takes a snapshot without a path, and there is no set called {path:?}");
             return Err(UsageError::Other(text).into());
         }
-        Ok(Target::View(Arc::new(SnapshotView::new(reader, selected.id, selected.snapshot))))
+        Ok(Target::View(view::view(reader, selected.id, selected.snapshot, side)))
     }
 
     fn announce(&self, session: &Session, repository: &Repository, mounted: &Mounted) -> Result<()> {
@@ -131,6 +164,8 @@ impl Mount {
         command.arg("--repo").arg(absolute(&session.repository_path()?)?);
         command.arg("--state-dir").arg(absolute(&session.state_dir()?)?);
         command.args(self.snapshot.iter().flat_map(|snapshot| [OsString::from("--snapshot"), snapshot.clone()]));
+        let layout = self.layout.as_ref().and_then(Layout::to_possible_value);
+        command.args(layout.iter().flat_map(|layout| ["--layout", layout.get_name()]));
         let flags = [
             (self.allow_other, "--allow-other"),
             (self.xattr, "--xattr"),

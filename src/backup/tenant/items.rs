@@ -325,9 +325,8 @@ impl Mail {
         let version = message.row.change_key.as_deref()?;
         let facts = context.store.local().facts(&self.fact_key(context, &message.row.id))?;
         let entry = Entry::read(&mut cbor::Reader::new(&facts)).ok()?;
-        let contents = entry.content().into_iter().chain(&entry.payload);
-        let complete =
-            contents.flat_map(|content| &content.segments).all(|s| context.store.has_segment(s).unwrap_or(false));
+        let is_stored = |segment| context.store.has_segment(segment).unwrap_or(false);
+        let complete = entry.all_contents().flat_map(|content| &content.segments).all(is_stored);
         (entry.facts.change_key.as_deref() == Some(version) && complete).then_some(entry)
     }
 
@@ -444,8 +443,9 @@ impl Writer<'_> {
         let (split, rebuilt) = match reading {
             Reading::Known(entry) => {
                 let content = entry.content().cloned().unwrap_or_default();
+                let text = entry.text().cloned();
                 let rebuilt = entry.facts.reconstructed;
-                (Ok(Split { content, facts: entry.facts }), rebuilt)
+                (Ok(Split { content, facts: entry.facts, text }), rebuilt)
             }
             Reading::Split(split) => (Ok(*split), false),
             Reading::Whole(pieces) => (self.split(&Pieces(pieces)), false),
@@ -540,5 +540,6 @@ fn entry(message: &Message, name: &str, split: Split, payload: Content, reconstr
         ..split.facts
     };
     entry.payload = Some(payload);
+    entry.set_text(split.text);
     entry
 }
