@@ -12,6 +12,7 @@ mod commit;
 pub mod tenant;
 
 use self::commit::{Made, commit, is_whole, now};
+use crate::CONTENT_LOG;
 use crate::cbor;
 use crate::chunker::Chunker;
 use crate::crypto::Keys;
@@ -172,6 +173,7 @@ pub fn backup(
         failed,
         failures: &failures,
         source_state: BTreeMap::new(),
+        source_parts: None,
         stored,
         whole: true,
     };
@@ -542,7 +544,7 @@ impl Assembler<'_> {
             }
             Outcome::Failed { path, error } => {
                 let carried = self.carry_over(&path)?;
-                tracing::debug!(error, carried, "an item could not be read");
+                tracing::debug!(target: CONTENT_LOG, path = %String::from_utf8_lossy(&path), error, carried, "could not be read");
                 self.failed += 1;
                 if self.failures.len() < REPORTED_MAX {
                     self.failures.push(Failure { path, error });

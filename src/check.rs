@@ -17,7 +17,7 @@ use crate::pack::{self, Footer, Location, PackKind};
 use crate::reader::{CacheSizes, Lookup, ReadError, Reader};
 use crate::repository::{Repository, RepositoryError};
 use crate::sealed;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{PARTS_NAME, Snapshot};
 use crate::tree::NodeSource;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -322,6 +322,9 @@ impl Check<'_> {
         };
         for (id, snapshot) in snapshots {
             walk.directory(*id, snapshot.directory(), &mut Vec::new())?;
+            if let Some(parts) = &snapshot.source_parts {
+                walk.directory(*id, parts, &mut PARTS_NAME.to_vec())?;
+            }
         }
         let Walk { lost, needed, .. } = walk;
         self.report.lost = lost;

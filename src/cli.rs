@@ -20,6 +20,7 @@ mod snapshots;
 mod stats;
 mod tenant;
 
+use crate::CONTENT_LOG;
 use crate::backend::local::Local;
 use crate::backend::{Backend, BackendError};
 use crate::local::LocalState;
@@ -77,6 +78,9 @@ struct Global {
     /// Says more of what is done: once for what a run does, twice for every item
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// Lets messages about single items name them (people, folders, subjects), which they otherwise never do; with -vv
+    #[arg(long, global = true)]
+    log_content: bool,
 }
 
 #[derive(Subcommand)]
@@ -150,6 +154,8 @@ fn start_log(global: &Global) {
         (false, _) => "trace",
     };
     let filter = EnvFilter::try_from_env("STRONGROOM_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let content = format!("{CONTENT_LOG}={}", if global.log_content { "debug" } else { "off" });
+    let filter = filter.add_directive(content.parse().expect("a directive"));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
 }
@@ -268,7 +274,7 @@ impl Session {
 
 /// Creates a reader that needs no local state.
 fn reader(repository: &Arc<Repository>) -> Arc<Reader> {
-    Arc::new(repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default()))
+    repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default()).reading_ahead()
 }
 
 /// Returns an absolute path without requiring that it exists.

@@ -44,3 +44,6 @@ pub mod view;
 pub mod cli;
 pub mod restore;
 pub mod settings;
+
+/// The target of log events that name what is backed up or restored. The program shows them only with `--log-content`.
+pub const CONTENT_LOG: &str = "strongroom::content";

@@ -6,6 +6,9 @@
 //!
 //! Methods may be called from any thread. A block that two threads want at once is fetched once.
 
+mod ahead;
+
+use self::ahead::Ahead;
 use crate::backend::{Backend, BackendError, ObjectName};
 use crate::crypto::Keys;
 use crate::entry::{ChunkRef, Content, NodeRef, Segment};
@@ -120,6 +123,7 @@ pub struct Reader {
     lookup: Box<dyn Lookup>,
     blocks: Cache<BlockLocation, Mutex<Option<Arc<Block>>>>,
     nodes: Cache<NodeId, Node>,
+    ahead: Option<Ahead>,
 }
 
 /// The plaintext of a block.
@@ -132,7 +136,8 @@ struct Block {
 impl Reader {
     /// Creates a reader with empty caches.
     pub fn new(backend: Arc<dyn Backend>, keys: Arc<Keys>, lookup: Box<dyn Lookup>, sizes: CacheSizes) -> Self {
-        Self { backend, keys, lookup, blocks: Cache::new(sizes.blocks), nodes: Cache::new(sizes.nodes) }
+        let (blocks, nodes) = (Cache::new(sizes.blocks), Cache::new(sizes.nodes));
+        Self { backend, keys, lookup, blocks, nodes, ahead: None }
     }
 
     /// Calls `read` with the hint, then, unless that succeeds, with the place that the index knows.
@@ -331,6 +336,11 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
     fn shard(&self, key: &K) -> &Mutex<Shard<K, V>> {
         use std::hash::BuildHasher;
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    /// Returns whether there is a value under `key`, which makes it no newer.
+    fn contains(&self, key: &K) -> bool {
+        self.shard(key).lock().values.contains(key)
     }
 
     fn get(&self, key: &K) -> Option<Arc<V>> {

@@ -17,6 +17,7 @@
 mod local;
 mod plan;
 
+use crate::CONTENT_LOG;
 use crate::entry::Entry;
 use crate::reader::{ReadError, Reader};
 use crate::snapshot::Failure;
@@ -187,7 +188,7 @@ pub struct Report {
 impl Report {
     fn fail(&mut self, path: &[u8], items: u64, error: String) {
         // Whoever started the run lists the failures.
-        tracing::debug!(path = printable(path), error, "could not be restored");
+        tracing::debug!(target: CONTENT_LOG, path = printable(path), error, "could not be restored");
         self.failed = self.failed.saturating_add(items);
         if self.failures.len() < FAILURES_KEPT_MAX {
             self.failures.push(Failure { path: path.to_vec(), error });

@@ -128,6 +128,7 @@ mod tests {
             summary: Summary::default(),
             failures: Vec::new(),
             source_state: Default::default(),
+            source_parts: None,
             program: String::new(),
         };
         (SnapshotId([id; 32]), snapshot)

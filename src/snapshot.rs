@@ -68,14 +68,19 @@ pub struct Snapshot {
     pub summary: Summary,
     /// The first of the items that could not be read.
     pub failures: Vec<Failure>,
-    /// What the source needs to continue from here (delta tokens), by its own names.
+    /// What the source says of all of it, in few words, by its own names.
     pub source_state: BTreeMap<String, Vec<u8>>,
+    /// What the source needs to continue from here (delta tokens): a directory that nobody is shown, a file for each part.
+    /// It may be large, and is read only where it is needed.
+    pub source_parts: Option<Directory>,
     /// What wrote it.
     pub program: String,
 }
 
 /// The name under which a snapshot's root entry stands.
 pub const ROOT_NAME: &[u8] = b"root";
+/// The name under which the entry of what a source continues from stands, and where `check` finds faults in it.
+pub const PARTS_NAME: &[u8] = b"(source state)";
 
 /// Why a snapshot could not be read, although it is authentic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -116,9 +121,8 @@ impl Snapshot {
         map.field(4).text(&self.set);
         map.field(5).text(&self.host);
         self.root.write(map.field(6));
-        if let Some(Location { block, offset, len }) = self.directory().root.hint {
-            let field = map.field(7).array(5).bytes(block.pack.as_bytes());
-            [block.offset, block.len, offset, len].into_iter().for_each(|number| _ = field.uint(number.into()));
+        if let Some(hint) = self.directory().root.hint {
+            write_location(hint, map.field(7));
         }
         let field = map.field(8).array(self.parents.len());
         self.parents.iter().for_each(|id| _ = field.bytes(id.as_bytes()));
@@ -131,6 +135,12 @@ impl Snapshot {
         let field = map.field(12).array(self.source_state.len());
         self.source_state.iter().for_each(|(name, state)| _ = field.array(2).text(name).bytes(state));
         map.field(13).text(&self.program);
+        if let Some(parts) = self.source_parts {
+            Entry::new(PARTS_NAME, EntryKind::Directory(parts), Timestamp::default()).write(map.field(14));
+            if let Some(hint) = parts.root.hint {
+                write_location(hint, map.field(15));
+            }
+        }
         let mut out = cbor::Writer::new();
         map.finish(&mut out);
         out.into_bytes()
@@ -143,6 +153,7 @@ impl Snapshot {
     pub fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
         let mut version = None;
         let mut root = None;
+        let (mut parts, mut parts_hint) = (None, None);
         let mut hint = None;
         let mut snapshot = Snapshot {
             started: Timestamp::default(),
@@ -155,6 +166,7 @@ impl Snapshot {
             summary: Summary::default(),
             failures: Vec::new(),
             source_state: BTreeMap::new(),
+            source_parts: None,
             program: String::new(),
         };
         let mut reader = Reader::new(bytes);
@@ -173,6 +185,8 @@ impl Snapshot {
                 11 => snapshot.failures = read_list(value, read_failure)?,
                 12 => snapshot.source_state = read_list(value, read_state)?.into_iter().collect(),
                 13 => snapshot.program = value.text()?.to_owned(),
+                14 => parts = Some(Entry::read(value)?),
+                15 => parts_hint = Some(read_location(value)?),
                 _ => return Ok::<_, SnapshotError>(false),
             }
             Ok(true)
@@ -189,6 +203,11 @@ impl Snapshot {
         match &mut snapshot.root.kind {
             EntryKind::Directory(dir) => dir.root.hint = hint,
             _ => return Err(SnapshotError::Malformed),
+        }
+        if let Some(parts) = parts {
+            let mut dir = *parts.directory().ok_or(SnapshotError::Malformed)?;
+            dir.root.hint = parts_hint;
+            snapshot.source_parts = Some(dir);
         }
         Ok(snapshot)
     }
@@ -216,6 +235,11 @@ fn read_time(value: &mut Reader<'_>) -> Result<Timestamp, SnapshotError> {
     let len = value.array()?;
     let time = Timestamp { secs: value.int()?, nanos: value.uint_as()? };
     if len == 2 && time.nanos < 1_000_000_000 { Ok(time) } else { Err(SnapshotError::Malformed) }
+}
+
+fn write_location(Location { block, offset, len }: Location, out: &mut cbor::Writer) {
+    let field = out.array(5).bytes(block.pack.as_bytes());
+    [block.offset, block.len, offset, len].into_iter().for_each(|number| _ = field.uint(number.into()));
 }
 
 fn read_location(value: &mut Reader<'_>) -> Result<Location, SnapshotError> {
@@ -271,6 +295,7 @@ mod tests {
             summary: Summary { new: 1, changed: 2, source_bytes: 3, ..Summary::default() },
             failures: vec![Failure { path: b"Users/\xff".to_vec(), error: "permission denied".to_owned() }],
             source_state: BTreeMap::from([("delta".to_owned(), vec![1, 2, 3])]),
+            source_parts: Some(Directory { root, sums }),
             program: "strongroom 0.1.0".to_owned(),
         }
     }

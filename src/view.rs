@@ -4,6 +4,8 @@
 //! nodes lead from a rank to its entry in one walk from root to leaf for each folder on the way, so nothing is kept of
 //! what was looked at but the reader's bounded caches.
 
+mod maildir;
+mod month;
 mod readme;
 mod text;
 
@@ -21,18 +23,58 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use strongroom_mount::{Attr, Catalog, Kind, Rank, Side, SnapshotInfo, Time, Totals, View, ViewError};
 
+pub use maildir::MaildirView;
+pub use month::MonthView;
 pub use text::TextView;
 
 /// Permissions of what its source gave none.
 const FILE_MODE: u16 = 0o644;
 const FOLDER_MODE: u16 = 0o755;
+/// So many files that were read last are remembered.
+const STEPS_KEPT: usize = 8;
+/// A file at most so far from one that was read is the next.
+const STEP_MAX: u64 = 3;
+/// So many entries are looked at for the block that comes next.
+const NEIGHBOURS_MAX: usize = 24;
 
 /// One snapshot as a tree of files.
 pub struct SnapshotView {
     reader: Arc<Reader>,
     id: SnapshotId,
     root: Entry,
+    steps: Mutex<Steps>,
 }
+
+/// The files that were read last: whoever reads one after the other is seen by it, several at a time, too.
+#[derive(Default)]
+struct Steps {
+    ranks: [u64; STEPS_KEPT],
+    oldest: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+impl Steps {
+    /// Notes that the file at `rank` was read, and says in which direction that goes on from another.
+    fn step(&mut self, rank: u64) -> Option<Direction> {
+        // Folders and what others read may lie between two steps.
+        let near = |before: &u64| before.abs_diff(rank) <= STEP_MAX && *before != rank && *before != 0;
+        let Some(at) = self.ranks.iter().position(near) else {
+            self.ranks[self.oldest] = rank;
+            self.oldest = (self.oldest + 1) % STEPS_KEPT;
+            return None;
+        };
+        let before = std::mem::replace(&mut self.ranks[at], rank);
+        Some(if before < rank { Direction::Up } else { Direction::Down })
+    }
+}
+
+/// Picks a content of an entry.
+type Which = fn(&Entry) -> Option<&Content>;
 
 /// An entry and the rank of its folder.
 struct Located {
@@ -43,7 +85,7 @@ struct Located {
 impl SnapshotView {
     /// Creates the view of `snapshot`.
     pub fn new(reader: Arc<Reader>, id: SnapshotId, snapshot: Snapshot) -> Self {
-        Self { reader, id, root: snapshot.root }
+        Self { reader, id, root: snapshot.root, steps: Mutex::default() }
     }
 
     fn root(&self) -> &Directory {
@@ -77,10 +119,40 @@ impl SnapshotView {
         }
     }
 
-    fn read_content(&self, content: &Content, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
+    /// Reads the content that `which` picks of the file at `file`.
+    fn read_content(&self, file: Rank, offset: u64, size: usize, which: Which) -> Result<Vec<u8>, ViewError> {
+        if file == Rank::ROOT {
+            return Err(ViewError::IsADirectory);
+        }
+        let found = self.locate(file)?.found;
+        if found.entry().directory().is_some() {
+            return Err(ViewError::IsADirectory);
+        }
+        let content = which(found.entry()).ok_or(ViewError::Invalid)?;
         let mut bytes = Vec::with_capacity(size.min(content.len().saturating_sub(offset) as usize));
         self.reader.read(content, offset, size, &mut bytes).map_err(view_error)?;
+        if offset + bytes.len() as u64 == content.len() {
+            self.guess_next(file, &found, which);
+        }
         Ok(bytes)
+    }
+
+    /// Has the block decoded that will be needed next, if files are being read one after the other, in either direction.
+    fn guess_next(&self, file: Rank, found: &Found, which: Which) {
+        let blocks = |entry: &'_ Entry| which(entry).into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
+        match self.steps.lock().step(file.0) {
+            Some(Direction::Up) => self.reader.guess(found.following().take(NEIGHBOURS_MAX).flat_map(blocks)),
+            Some(Direction::Down) => self.reader.guess(found.preceding().take(NEIGHBOURS_MAX).flat_map(blocks)),
+            None => {}
+        }
+    }
+
+    /// Calls `answer` with the name of the entry at `rank`; that of the root is empty.
+    fn with_name<T>(&self, rank: Rank, answer: impl FnOnce(&[u8]) -> T) -> Result<T, ViewError> {
+        match rank {
+            Rank::ROOT => Ok(answer(b"")),
+            _ => Ok(answer(&self.locate(rank)?.found.entry().name)),
+        }
     }
 
     fn directory(&self, rank: Rank) -> Result<Directory, ViewError> {
@@ -139,11 +211,7 @@ impl View for SnapshotView {
     }
 
     fn read(&self, file: Rank, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
-        self.with_entry(file, |entry| match &entry.kind {
-            EntryKind::File(content) => self.read_content(content, offset, size),
-            EntryKind::Directory(_) => Err(ViewError::IsADirectory),
-            EntryKind::Symlink(_) => Err(ViewError::Invalid),
-        })
+        self.read_content(file, offset, size, Entry::content)
     }
 
     fn read_link(&self, link: Rank) -> Result<Vec<u8>, ViewError> {
@@ -189,24 +257,29 @@ pub enum Layout {
     Text,
     /// Both, in folders of their own.
     Both,
+    /// The items in folders by year and month.
+    ByMonth,
+    /// The mails in Maildir folders.
+    Maildir,
 }
 
 impl Layout {
     fn shows(self, side: Side) -> bool {
         match self {
-            Layout::Items => side == Side::Items,
+            Layout::Items | Layout::ByMonth | Layout::Maildir => side == Side::Items,
             Layout::Text => side == Side::Text,
             Layout::Both => true,
         }
     }
-}
 
-/// Returns the view of one side of a snapshot.
-pub fn view(reader: Arc<Reader>, id: SnapshotId, snapshot: Snapshot, side: Side) -> Arc<dyn View> {
-    let items = SnapshotView::new(reader, id, snapshot);
-    match side {
-        Side::Items => Arc::new(items),
-        Side::Text => Arc::new(TextView::new(items)),
+    /// Returns the view of one side of the snapshot that `items` shows.
+    pub fn view(self, items: SnapshotView, side: Side) -> Arc<dyn View> {
+        match (side, self) {
+            (Side::Text, _) => Arc::new(TextView::new(items)),
+            (Side::Items, Layout::ByMonth) => Arc::new(MonthView::new(items)),
+            (Side::Items, Layout::Maildir) => Arc::new(MaildirView::new(items)),
+            (Side::Items, _) => Arc::new(items),
+        }
     }
 }
 
@@ -284,7 +357,7 @@ impl Catalog for RepositoryCatalog {
     fn open(&self, id: &[u8; 32], side: Side) -> Result<Arc<dyn View>, ViewError> {
         let id = SnapshotId(*id);
         let snapshot = self.known.lock().get(&id).cloned().ok_or(ViewError::NotFound)?;
-        Ok(view(self.reader.clone(), id, snapshot, side))
+        Ok(self.layout.view(SnapshotView::new(self.reader.clone(), id, snapshot), side))
     }
 }
 
@@ -298,5 +371,24 @@ fn view_error(error: ReadError) -> ViewError {
         ViewError::Damaged { what: format!("{error}{cause}") }
     } else {
         ViewError::Backend { source: Box::new(error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_one_file_after_the_other_is_seen_though_others_read_too() {
+        let mut steps = Steps::default();
+        assert_eq!(steps.step(100), None);
+        assert_eq!(steps.step(5000), None);
+        assert_eq!(steps.step(101), Some(Direction::Up));
+        assert_eq!(steps.step(4998), Some(Direction::Down));
+        assert_eq!(steps.step(103), Some(Direction::Up));
+        assert_eq!(steps.step(103), None, "the same again is no step");
+        assert_eq!(steps.step(900), None);
+        (10_000..10_000 + 10 * STEPS_KEPT as u64).step_by(10).for_each(|rank| _ = steps.step(rank));
+        assert_eq!(steps.step(104), None, "what was long ago is forgotten");
     }
 }

@@ -6,6 +6,7 @@ mod laboratory;
 use laboratory::{Laboratory, Shape};
 use proptest::prelude::*;
 use std::time::Duration;
+use strongroom::snapshot::Snapshot;
 use strongroom_simulator::{Faults, NewMessage, Switches, Unreadable};
 
 #[test]
@@ -41,7 +42,9 @@ proptest! {
         switches in laboratory::switches(),
     ) {
         let lab = Laboratory::new(Shape { seed, users: 2, messages: 12, switches, ..Shape::default() });
-        let mut before = vec![lab.remember(lab.back_up().expect("a backup"))];
+        let first = lab.back_up().expect("a backup");
+        lab.assert_truth(&first);
+        let mut before = vec![lab.remember(first)];
         for changes in rounds {
             for change in &changes {
                 lab.apply(change);
@@ -85,6 +88,33 @@ fn a_message_that_came_and_moved_on_is_found_though_only_its_removal_shows() {
     let report = lab.back_up().expect("a backup");
     lab.assert_truth(&report);
     assert_eq!((report.snapshot.summary.new, report.failures), (1, vec![]));
+}
+
+#[test]
+fn the_snapshot_itself_stays_small_however_many_mailboxes_there_are() {
+    let lab = Laboratory::new(Shape { users: 20, messages: 3, ..Shape::default() });
+    let report = lab.back_up().expect("a backup");
+    let bytes = report.snapshot.encode();
+    assert!(bytes.len() < 2048, "{} bytes", bytes.len());
+}
+
+#[test]
+fn a_mailbox_whose_state_is_lost_is_listed_anew() {
+    let lab = Laboratory::new(Shape { users: 2, messages: 10, ..Shape::default() });
+    let report = lab.back_up().expect("a backup");
+    // The newest until the next run begins.
+    let without = Snapshot { source_parts: None, started: report.snapshot.finished, ..report.snapshot.clone() };
+    lab.repository.save_snapshot(&without).expect("a snapshot");
+    let user = lab.mailboxes().remove(0);
+    let message = NewMessage { mime: b"Subject: new\r\n\r\nhere\r\n".to_vec(), ..NewMessage::default() };
+    lab.simulator.tenant().add_message(&user, "inbox", message).expect("an inbox");
+    lab.simulator.reset_counters();
+    let again = lab.back_up().expect("a backup");
+    lab.assert_truth(&again);
+    let added = again.snapshot.summary.added_bytes;
+    assert!(added < report.snapshot.summary.added_bytes / 2, "{added} bytes were stored again");
+    let third = lab.back_up().expect("a backup");
+    assert_eq!(third.ledger.carried, third.ledger.enumerated, "and from there it goes on by changes");
 }
 
 #[test]

@@ -179,10 +179,15 @@ fn a_message_that_the_service_cannot_give_is_built_from_its_parts_and_marked() {
     let office = Office::new(Organisation { users: 1, messages: 5, ..Organisation::default() });
     let tenant = office.simulator.tenant();
     let user = tenant.users()[0].principal_name();
-    let mime = b"From: a@contoso.com\r\nSubject: corrupt\r\nMIME-Version: 1.0\r\n\r\nthe body\r\n".to_vec();
+    let mime = b"From: a@contoso.com\r\nSubject: corrupt\r\nMIME-Version: 1.0\r\n\
+        Content-Type: multipart/related; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\n\r\n\
+        <p>the body <img src=\"cid:picture-1\"></p>\r\n--b\r\nContent-Type: image/png; name=dot.png\r\n\
+        Content-Disposition: inline; filename=dot.png\r\nContent-ID: <picture-1>\r\n\
+        Content-Transfer-Encoding: base64\r\n\r\niVBORw0KGgo=\r\n--b--\r\n"
+        .to_vec();
     let message = NewMessage { mime, ..NewMessage::default() };
     let id = tenant.add_message(&user, "inbox", message).unwrap();
-    tenant.mark_unreadable(&user, &id, Some(Unreadable::CannotOpenFileAttachment)).unwrap();
+    tenant.mark_unreadable(&user, &id, Some(Unreadable::NoMime)).unwrap();
     let report = office.back_up(0);
     assert!(report["warnings"][0].as_str().unwrap().contains("built from their parts"), "{report}");
     let listing = text(&office.lab.run(["ls", "-R", "latest"], 0).stdout);
@@ -190,6 +195,7 @@ fn a_message_that_the_service_cannot_give_is_built_from_its_parts_and_marked() {
     let path = &line[line.find("Users/").expect("a path")..];
     let mail = text(&office.lab.run(["cat", &format!("latest:{path}")], 0).stdout);
     assert!(mail.starts_with("X-Strongroom-Reconstructed: yes") && mail.contains("the body"), "{mail}");
+    assert!(mail.contains("Content-ID: <picture-1>") && mail.contains("iVBORw0KGgo="), "{mail}");
 }
 
 #[test]
@@ -276,4 +282,12 @@ fn nothing_that_is_logged_names_people_mail_or_secrets() {
         let line = log.lines().find(|line| line.contains(&secret));
         assert_eq!(line, None, "`{secret}` is in the log");
     }
+    // Who asks for it is told more, but no secret and nothing of what mails say.
+    let message = NewMessage { mime: b"Subject: Secondcanary\r\n\r\nCanarybody\r\n".to_vec(), ..NewMessage::default() };
+    tenant.add_message(&user, "inbox", message).unwrap();
+    let log = office.command(&["backup", "--set", "everyone", "-vv", "--log-content"]).output().unwrap();
+    let log = text(&log.stderr).to_lowercase();
+    assert!(log.contains("secondcanary") && log.contains(&user.to_lowercase()), "{log}");
+    let secret = office.simulator.client_secret().to_lowercase();
+    assert!(!log.contains("canarybody") && !log.contains(&secret) && !log.contains("eyj"), "{log}");
 }

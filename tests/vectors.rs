@@ -244,6 +244,7 @@ fn mail() -> Entry {
         source_id: None,
         change_key: None,
         reconstructed: false,
+        marks: None,
         unknown: vec![(90, [0xf5].into())],
     };
     entry.payload = Some(Content { segments: vec![Segment::Raw(vec![chunk(6, 9)])] });
@@ -257,6 +258,7 @@ fn mail_with_text() -> Entry {
     let mut entry = mail();
     entry.contents = vec![(17, content(8, 50))];
     entry.set_text(Some(content(7, 400)));
+    entry.facts.marks = Some(3);
     entry
 }
 
@@ -405,6 +407,7 @@ fn snapshots() {
         },
         failures: vec![Failure { path: b"Users/\xff".to_vec(), error: "permission denied".to_owned() }],
         source_state: BTreeMap::from([("delta".to_owned(), vec![1, 2, 3])]),
+        source_parts: None,
         program: "strongroom 0.1.0".to_owned(),
     };
     let encoded = snapshot.encode();

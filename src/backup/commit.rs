@@ -22,6 +22,7 @@ pub(super) struct Made<'a> {
     pub failed: u64,
     pub failures: &'a [Failure],
     pub source_state: BTreeMap<String, Vec<u8>>,
+    pub source_parts: Option<Directory>,
     pub stored: Stored,
     /// Whether everything that the root refers to is stored, what was carried over included.
     pub whole: bool,
@@ -35,9 +36,23 @@ pub(super) fn commit(
     options: &BackupOptions,
     made: Made<'_>,
 ) -> Result<(SnapshotId, Snapshot), BackupError> {
-    let Made { started, snapshots, previous, mut root, failed, failures, source_state, stored, whole } = made;
+    let Made {
+        started,
+        snapshots,
+        previous,
+        mut root,
+        failed,
+        failures,
+        source_state,
+        mut source_parts,
+        stored,
+        whole,
+    } = made;
     let EntryKind::Directory(dir) = &mut root.kind else { unreachable!("made of a directory") };
     dir.root.hint = Some(Store::location(local, dir.root.id.into())?);
+    if let Some(parts) = &mut source_parts {
+        parts.root.hint = Some(Store::location(local, parts.root.id.into())?);
+    }
     let mut summary = match summarise(reader, previous.as_ref().map(Snapshot::directory), dir) {
         // The snapshot before is damaged: the new one is whole all the same, and everything in it counts as new.
         Err(error) if error.is_damage() && reader.node(&dir.root).is_ok() => {
@@ -64,6 +79,7 @@ pub(super) fn commit(
         summary,
         failures: failures.iter().take(FAILURES_KEPT_MAX).cloned().collect(),
         source_state,
+        source_parts,
         program: format!("strongroom {}", env!("CARGO_PKG_VERSION")),
     };
     let id = repository.save_snapshot(&snapshot)?;

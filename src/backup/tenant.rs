@@ -36,11 +36,11 @@ use crate::selection::Selection;
 use crate::snapshot::{Failure, ROOT_NAME, Snapshot};
 use crate::source::graph::directory::{self, User};
 use crate::source::graph::{Client, Counters, ErrorKind, GraphError};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Stored};
 use crate::tree::build::Cutter;
 use crate::tree::{self, TreeBuilder};
 use futures_util::StreamExt;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,6 +51,8 @@ const USERS: &str = "Users";
 const OUTLOOK: &str = "Outlook";
 /// Threads that split, read and build trees; of more the allocator keeps memory for each.
 const BLOCKING_THREADS_MAX: usize = 6;
+/// So many failures of a run are told of by name.
+const FAILURES_NAMED_MAX: usize = 10_000;
 /// How often is looked whether somebody has asked to stop.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// What [`TenantOptions::listed_anew`] usually is.
@@ -85,7 +87,8 @@ pub struct TenantReport {
     pub id: SnapshotId,
     /// What stands in it.
     pub snapshot: Snapshot,
-    /// Items, folders and mailboxes that could not be read.
+    /// Items, folders and mailboxes that could not be read, by name as far as there are not too many of them; the summary
+    /// has their number.
     pub failures: Vec<Failure>,
     /// What somebody should know although nothing failed.
     pub warnings: Vec<String>,
@@ -109,6 +112,10 @@ struct Context {
     progress: Arc<Progress>,
     cancel: Arc<AtomicBool>,
     next_area: AtomicU64,
+    /// The states of mailboxes in the snapshot before.
+    parts_before: Option<Directory>,
+    /// The area of the local state where those of this run are kept.
+    states: u64,
 }
 
 impl Context {
@@ -144,7 +151,7 @@ pub fn backup_tenant(
         .map_err(BackupError::Source)?;
     let adopted = local.sync(repository)?;
     local.clear_aside(None)?;
-    let mut snapshots = repository.snapshots()?;
+    let snapshots = repository.snapshots()?;
     let previous = snapshots.iter().rev().find(|(_, before)| before.set == options.backup.set).cloned();
     let state = match &previous {
         Some((_, before)) => {
@@ -152,8 +159,6 @@ pub fn backup_tenant(
         }
         None => TenantState::default(),
     };
-    // Of all others only their names are needed.
-    snapshots.iter_mut().for_each(|(_, snapshot)| snapshot.source_state.clear());
     // What every pack of was there when it was made, and since, needs no proof piece by piece.
     let trusted = previous.as_ref().is_some_and(|(id, _)| local.is_whole(*id));
     let reader = Arc::new(repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default()));
@@ -168,10 +173,12 @@ pub fn backup_tenant(
         started,
         progress,
         cancel,
-        next_area: AtomicU64::new(0),
+        next_area: AtomicU64::new(1),
+        parts_before: previous.as_ref().and_then(|(_, before)| before.source_parts),
+        states: 0,
     });
     let before = previous.map(|(_, snapshot)| snapshot);
-    let run = Run { context: context.clone(), before: before.clone(), state, trusted, users: HashMap::new() };
+    let run = Run { context: context.clone(), before: before.clone(), state, trusted, users: UsersBefore::new() };
     let made = runtime.block_on(async {
         tokio::select! {
             made = run.make() => made,
@@ -197,16 +204,19 @@ pub fn backup_tenant(
     };
     let (local, stored) = store.finish()?;
     local.clear_aside(None)?;
-    let Whole { root, state, whole, failures, warnings, skipped } = made;
-    let ledger = state.ledger();
+    let Whole { root, state, parts, parts_bytes, whole, failed, failures, warnings, skipped } = made;
+    let ledger = state.ledger;
+    // They belong to the snapshot, not to what was backed up.
+    let stored = Stored { added_bytes: stored.added_bytes - parts_bytes, ..stored };
     let made = Made {
         started,
         snapshots,
         previous: before,
         root,
-        failed: failures.len() as u64,
+        failed,
         failures: &failures,
         source_state: state.encode(),
+        source_parts: parts,
         stored,
         whole,
     };
@@ -214,8 +224,8 @@ pub fn backup_tenant(
     Ok(TenantReport { id, snapshot, failures, warnings, skipped, ledger, counters: client.counters() })
 }
 
-/// The users' folders in the snapshot before, by name, and whether everything under them is stored.
-type UsersBefore = HashMap<Box<[u8]>, (Entry, bool)>;
+/// The users' folders in the snapshot before, by the ids of the users, and whether everything under them is stored.
+type UsersBefore = BTreeMap<String, (Entry, bool)>;
 
 struct Run {
     context: Arc<Context>,
@@ -229,8 +239,14 @@ struct Run {
 struct Whole {
     root: Entry,
     state: TenantState,
+    /// The states of the mailboxes, and how many bytes of them are new.
+    parts: Option<Directory>,
+    parts_bytes: u64,
     /// Whether everything that is carried over is stored.
     whole: bool,
+    /// How many items, folders and mailboxes could not be read.
+    failed: u64,
+    /// The first of them.
     failures: Vec<Failure>,
     warnings: Vec<String>,
     skipped: Vec<(String, String)>,
@@ -241,12 +257,8 @@ struct Account {
     user: User,
     /// The name of the user's folder.
     name: String,
-    /// What the run continues from; none if a piece of it is missing.
-    before: Option<MailboxState>,
-    /// The user's folder in the snapshot before, if the run continues from it.
-    entry: Option<Entry>,
-    /// What stands for it where nothing better can be had.
-    kept: Option<(Entry, MailboxState)>,
+    /// The user's folder in the snapshot before, and whether everything under it is stored.
+    standing: Option<(Entry, bool)>,
 }
 
 impl Run {
@@ -265,8 +277,11 @@ impl Run {
         let users = directory::users(&self.context.client).await?;
         let mut whole = Whole {
             root: Entry::new(ROOT_NAME, EntryKind::Symlink(Box::default()), Timestamp::default()),
-            state: TenantState { tenant: tenant.or(self.state.tenant.take()), mailboxes: BTreeMap::new() },
+            state: TenantState { tenant: tenant.or(self.state.tenant.take()), ledger: Ledger::default() },
+            parts: None,
+            parts_bytes: 0,
             whole: true,
+            failed: 0,
             failures: Vec::new(),
             warnings: Vec::new(),
             skipped: Vec::new(),
@@ -278,13 +293,14 @@ impl Run {
         }
         // The largest first, so that none of them is left alone at the end; what is new may be large.
         accounts.sort_by_key(|account| {
-            std::cmp::Reverse(account.before.as_ref().map_or(u64::MAX, |b| b.ledger().enumerated))
+            let known = account.standing.as_ref().and_then(|(entry, _)| entry.directory());
+            std::cmp::Reverse(known.map_or(u64::MAX, |dir| dir.sums.files))
         });
         let mut entries = BTreeMap::new();
         self.keep_the_gone(&accounts, &mut whole, &mut entries)?;
         let context = &self.context;
         let mut denied = 0;
-        let (mut outcomes, mut backed_up) = (Vec::new(), 0);
+        let mut backed_up = 0;
         {
             let working = accounts.into_iter().map(|account| mailbox::back_up(context.clone(), account));
             let mut working = futures_util::stream::iter(working).buffer_unordered(context.options.mailboxes_at_once);
@@ -293,18 +309,24 @@ impl Run {
                 context.check()?;
                 denied += usize::from(outcome.denied);
                 backed_up += usize::from(matches!(outcome.kept, Kept::Made(_)));
-                outcomes.push(outcome);
+                self.take(outcome, &mut whole, &mut entries)?;
             }
         }
         if denied > 0 && backed_up == 0 {
             // Not one mailbox may be read: that is no policy but a missing permission.
             return Err(BackupError::NothingAllowed);
         }
-        outcomes.sort_by(|a, b| a.name.cmp(&b.name));
-        for outcome in outcomes {
-            self.take(outcome, &mut whole, &mut entries)?;
-        }
+        whole.failures.sort_by(|a, b| a.path.cmp(&b.path));
+        whole.warnings.sort();
+        whole.skipped.sort();
         whole.root = self.root(entries)?;
+        let before = context.store.stored().added_bytes;
+        let storing = content::with_splitter(context, {
+            let context = context.clone();
+            move |splitter| context.store_states(splitter)
+        });
+        whole.parts = Some(storing.await?);
+        whole.parts_bytes = context.store.stored().added_bytes - before;
         Ok(whole)
     }
 
@@ -324,32 +346,28 @@ impl Run {
             if !options.selection.may_contain(&format!("{USERS}/{name}/{OUTLOOK}")) {
                 continue;
             }
-            let state = self.state.mailboxes.get(&user.id).cloned();
-            let entry = state.as_ref().and_then(|state| self.users.get(state.name.as_bytes()));
-            let kept = entry.map(|(entry, _)| entry.clone()).zip(state.clone());
-            // Where a piece is missing the mailbox is listed anew; what is there of it is found again.
-            let whole = kept.clone().filter(|_| entry.is_some_and(|(_, whole)| *whole));
-            let (entry, before) = whole.unzip();
-            accounts.push(Account { name, before, entry, kept, user });
+            let standing = self.users.get(&user.id).cloned();
+            accounts.push(Account { name, standing, user });
         }
         Ok(accounts)
     }
 
-    /// Returns the users' folders of the snapshot before, by name, and whether everything under them is stored.
+    /// Returns the users' folders of the snapshot before.
     fn users_before(&self) -> Result<UsersBefore, BackupError> {
-        let Some(before) = &self.before else { return Ok(HashMap::new()) };
+        let Some(before) = &self.before else { return Ok(UsersBefore::new()) };
         let Context { reader, store, .. } = &*self.context;
         let Ok(Some(users)) = tree::find(&**reader, before.directory(), USERS.as_bytes()) else {
-            return Ok(HashMap::new());
+            return Ok(UsersBefore::new());
         };
-        let Some(dir) = users.entry().directory() else { return Ok(HashMap::new()) };
-        let mut entries = HashMap::new();
+        let Some(dir) = users.entry().directory() else { return Ok(UsersBefore::new()) };
+        let mut entries = UsersBefore::new();
         for found in tree::Entries::new(&**reader, dir)? {
             let entry = found?.entry().clone();
+            let Some(user) = entry.facts.source_id.clone() else { continue };
             let whole = self.trusted || is_whole(&entry, store, reader);
             // Without its root there is nothing to keep.
             if whole || entry.directory().is_some_and(|dir| store.has_node(dir.root.id).unwrap_or(false)) {
-                entries.insert(entry.name.clone(), (entry, whole));
+                entries.insert(user, (entry, whole));
             }
         }
         Ok(entries)
@@ -362,35 +380,33 @@ impl Run {
         whole: &mut Whole,
         entries: &mut BTreeMap<Box<[u8]>, Entry>,
     ) -> Result<(), BackupError> {
-        for (user, state) in &self.state.mailboxes {
-            let Some((entry, is_whole)) = self.users.get(state.name.as_bytes()) else { continue };
-            let selected = self.context.options.selection.may_contain(&format!("{USERS}/{}/{OUTLOOK}", state.name));
+        for (user, (entry, is_whole)) in &self.users {
+            let old_name = String::from_utf8_lossy(&entry.name).into_owned();
+            let selected = self.context.options.selection.may_contain(&format!("{USERS}/{old_name}/{OUTLOOK}"));
             if !selected || accounts.iter().any(|account| account.user.id == *user) {
                 continue;
             }
-            let mut state = state.clone();
-            if state.kept.is_none() {
+            let mut state = self.context.state_before(user)?;
+            if state.as_ref().is_none_or(|state| state.kept.is_none()) {
                 whole.warnings.push(format!(
-                    "{} is no longer among the users that the set takes; the last backup is kept",
-                    state.name
+                    "{old_name} is no longer among the users that the set takes; the last backup is kept"
                 ));
             }
             if !is_whole {
                 whole.whole = false;
                 let error = "pieces of the last backup are missing, and nobody can be asked for them".to_owned();
-                whole.failures.push(Failure { path: format!("{USERS}/{}/{OUTLOOK}", state.name).into_bytes(), error });
+                whole.failed += 1;
+                whole.failures.push(Failure { path: format!("{USERS}/{old_name}/{OUTLOOK}").into_bytes(), error });
             }
-            state.kept = Some("no longer among the users that the set takes".to_owned());
-            state.folders.iter_mut().for_each(carry_ledger);
-            let mut entry = entry.clone();
             // Somebody else may have the name by now.
             let mut names = UniqueNames::new();
             accounts.iter().for_each(|account| _ = names.reserve(&account.name));
             entries.keys().for_each(|name| _ = names.reserve(&String::from_utf8_lossy(name)));
-            state.name = names.claim(&state.name);
-            entry.name = state.name.as_bytes().into();
-            entries.insert(entry.name.clone(), entry);
-            whole.state.mailboxes.insert(user.clone(), state);
+            let name = names.claim(&old_name);
+            if let Some(state) = &mut state {
+                state.kept = Some("no longer among the users that the set takes".to_owned());
+            }
+            self.carry(user, &name, entry.clone(), state, whole, entries)?;
         }
         Ok(())
     }
@@ -401,27 +417,44 @@ impl Run {
         whole: &mut Whole,
         entries: &mut BTreeMap<Box<[u8]>, Entry>,
     ) -> Result<(), BackupError> {
-        whole.failures.extend(outcome.failures);
+        whole.failed += outcome.failures.len() as u64 + outcome.failed_unnamed;
+        let room = FAILURES_NAMED_MAX.saturating_sub(whole.failures.len());
+        whole.failures.extend(outcome.failures.into_iter().take(room));
         whole.warnings.extend(outcome.warnings);
         match outcome.kept {
             Kept::Skipped(reason) => whole.skipped.push((outcome.name, reason)),
             Kept::Nothing => {}
-            Kept::Before(entry, mut state) => {
-                whole.whole &= self.users.get(&entry.name).is_some_and(|(_, whole)| *whole);
-                let mut entry = *entry;
-                entry.name = outcome.name.as_bytes().into();
-                state.name = outcome.name;
-                state.folders.iter_mut().for_each(carry_ledger);
-                entries.insert(entry.name.clone(), entry);
-                whole.state.mailboxes.insert(outcome.user, state);
+            Kept::Before(entry, state) => {
+                whole.whole &= self.users.get(&outcome.user).is_some_and(|(_, whole)| *whole);
+                self.carry(&outcome.user, &outcome.name, *entry, state, whole, entries)?;
             }
             Kept::Made(made) => {
                 let (entry, state) = *made;
                 entries.insert(entry.name.clone(), entry);
-                whole.state.mailboxes.insert(outcome.user, state);
+                whole.state.ledger += state.ledger();
+                self.context.keep_state(&outcome.user, &state)?;
             }
         }
         Ok(())
+    }
+
+    /// Carries a user's folder over from the snapshot before.
+    fn carry(
+        &self,
+        user: &str,
+        name: &str,
+        mut entry: Entry,
+        state: Option<MailboxState>,
+        whole: &mut Whole,
+        entries: &mut BTreeMap<Box<[u8]>, Entry>,
+    ) -> Result<(), BackupError> {
+        entry.name = name.as_bytes().into();
+        entries.insert(entry.name.clone(), entry);
+        let Some(mut state) = state else { return Ok(()) };
+        state.name = name.to_owned();
+        state.folders.iter_mut().for_each(carry_ledger);
+        whole.state.ledger += state.ledger();
+        Ok(self.context.keep_state(user, &state)?)
     }
 
     fn root(&self, users: BTreeMap<Box<[u8]>, Entry>) -> Result<Entry, BackupError> {

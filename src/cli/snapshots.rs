@@ -32,7 +32,7 @@ impl Snapshots {
                         "failed": snapshot.summary.failed,
                     });
                     if let Some(state) = TenantState::of(snapshot) {
-                        row["ledger"] = json!(state.ledger());
+                        row["ledger"] = json!(state.ledger);
                     }
                     row
                 })
@@ -44,7 +44,7 @@ impl Snapshots {
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(snapshots.iter().map(|(id, snapshot)| {
             // Only a service is asked what there is before it is read.
-            let ledger = TenantState::of(snapshot).map(|state| state.ledger());
+            let ledger = TenantState::of(snapshot).map(|state| state.ledger);
             let counted = |count: fn(&Ledger) -> u64| ledger.as_ref().map_or("-".to_owned(), |l| count(l).to_string());
             vec![
                 id.short(),

@@ -86,6 +86,7 @@ mod tests {
             summary: Summary { failed, ..Summary::default() },
             failures: vec![failure; failed.min(1000) as usize],
             source_state: Default::default(),
+            source_parts: None,
             program: String::new(),
         }
     }

@@ -126,10 +126,7 @@ impl View for TextView {
     }
 
     fn read(&self, file: Rank, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
-        self.with_entry(file, |entry| match entry.text() {
-            Some(text) => self.items.read_content(text, offset, size),
-            None => Err(ViewError::IsADirectory),
-        })
+        self.items.read_content(file, offset, size, Entry::text)
     }
 
     fn read_link(&self, link: Rank) -> Result<Vec<u8>, ViewError> {

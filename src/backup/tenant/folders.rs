@@ -125,9 +125,12 @@ async fn told_by_changes(
         }
     }
     for top in tops {
-        let agrees = folders
-            .get(&top.id)
-            .is_some_and(|folder| folder.child_folder_count == top.child_folder_count || touched.contains(&top.id));
+        let lies_in_it = |folder: &&MailFolder| folder.parent_folder_id.as_ref() == Some(&top.id);
+        let agrees = match folders.get(&top.id) {
+            Some(folder) => folder.child_folder_count == top.child_folder_count || touched.contains(&top.id),
+            // It came since, and what lies in it, if anything, has been told of.
+            None => folders.values().filter(lies_in_it).count() as u64 == top.child_folder_count,
+        };
         if !agrees {
             return Ok(None);
         }

@@ -5,18 +5,21 @@ use super::edits::Edits;
 use super::previous::{ItemKey, Previous};
 use super::state::FailedItem;
 use super::{Context, ends_the_run};
+use crate::CONTENT_LOG;
 use crate::backup::BackupError;
 use crate::cbor;
-use crate::entry::{Content, Directory, Entry, EntryKind, Facts, Timestamp};
+use crate::entry::{Content, Directory, Entry, EntryKind, Facts, Timestamp, marks};
 use crate::names::{UniqueNames, mail_name};
 use crate::reader::ReadError;
 use crate::source::graph::eml::{self, Attachment};
 use crate::source::graph::mail::Mailbox;
-use crate::source::graph::model::Message;
+use crate::source::graph::model::{Message, MessageRow};
 use crate::source::graph::{ErrorKind, GraphError};
 use crate::splitter::{Split, SplitError, Splitter};
 use crate::store::StoreError;
 use crate::tree::Entries;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -29,8 +32,14 @@ use std::sync::atomic::Ordering;
 const DOWNLOADS_AT_ONCE: usize = 4;
 /// A message that breaks off is asked for again, so often in all; each time the client tries several times itself.
 const ATTEMPTS_MAX: usize = 3;
+/// So many messages of a folder that failed are kept by name. Where there are more, the folder is listed in full by the
+/// next run, which finds them again.
+const FAILED_KEPT_MAX: usize = 1000;
 /// Larger attachments are not put into a message that is built from its parts.
 const ATTACHMENT_BYTES_MAX: u64 = 150 << 20;
+
+/// Larger ones are put into such a message as attachments, not where its body shows them.
+const PICTURE_BYTES_MAX: u64 = 4 << 20;
 
 /// Properties that are other when the message's own bytes may be other.
 const TELL_OF_CONTENT: [&str; 13] = [
@@ -75,8 +84,10 @@ pub struct Done {
     has_all: bool,
     /// Messages that were written.
     pub stored: u64,
-    /// Messages that could not be read as they are now.
+    /// Messages that could not be read as they are now, up to [`FAILED_KEPT_MAX`] of them.
     pub failed: Vec<FailedItem>,
+    /// How many more there were.
+    pub failed_unnamed: u64,
     /// Those of them that stand as they were before.
     pub failed_but_there: u64,
     /// Messages that were gone when they were to be read, and had never been read before.
@@ -85,6 +96,17 @@ pub struct Done {
     pub reconstructed: u64,
     /// Messages that stand in another folder now.
     pub moved_out: u64,
+}
+
+impl Done {
+    /// Notes a message that could not be read.
+    pub fn fail(&mut self, failed: FailedItem) {
+        if self.failed.len() < FAILED_KEPT_MAX {
+            self.failed.push(failed);
+        } else {
+            self.failed_unnamed += 1;
+        }
+    }
 }
 
 impl Work {
@@ -96,6 +118,7 @@ impl Work {
             has_all: false,
             stored: 0,
             failed: Vec::new(),
+            failed_unnamed: 0,
             failed_but_there: 0,
             vanished: 0,
             reconstructed: 0,
@@ -384,6 +407,14 @@ async fn rebuild(context: &Context, mailbox: &Mailbox, id: &str) -> Result<Vec<u
     let mut attachments = Vec::new();
     for properties in mailbox.attachments(id).await? {
         let Some(attachment) = properties.get("id").and_then(Value::as_str) else { continue };
+        if is_picture_in_the_body(&properties)
+            && let Ok(whole) = mailbox.attachment_whole(id, attachment).await
+            && let Some(content) = whole.get("contentBytes").and_then(Value::as_str)
+            && let Ok(content) = STANDARD.decode(content)
+        {
+            attachments.push(Attachment { properties: whole, content: Ok(content.into()) });
+            continue;
+        }
         match mailbox.attachment(id, attachment, ATTACHMENT_BYTES_MAX).await {
             // What may pass must not be cast into a message that is then taken for good.
             Err(error) if ends_the_run(&error) || error.is_transient() => return Err(error),
@@ -391,6 +422,11 @@ async fn rebuild(context: &Context, mailbox: &Mailbox, id: &str) -> Result<Vec<u
         }
     }
     Ok(eml::build(&properties, &attachments))
+}
+
+fn is_picture_in_the_body(properties: &Value) -> bool {
+    let size = properties.get("size").and_then(Value::as_u64);
+    properties.get("isInline").and_then(Value::as_bool) == Some(true) && size.is_some_and(|s| s <= PICTURE_BYTES_MAX)
 }
 
 /// Puts messages into the tree of their folder.
@@ -434,6 +470,7 @@ impl Writer<'_> {
         self.facts.push((self.mail.fact_key(self.context, &message.row.id), entry.encode()));
         self.context.progress.items.fetch_add(1, Ordering::Relaxed);
         self.context.progress.bytes.fetch_add(entry.size(), Ordering::Relaxed);
+        tracing::debug!(target: CONTENT_LOG, folder = self.work.path, name, "stored");
         let mut done = self.work.done.lock();
         done.stored += 1;
         done.reconstructed += u64::from(rebuilt);
@@ -471,8 +508,9 @@ impl Writer<'_> {
     /// Keeps what stood for a message that cannot be read as it is now, and notes why.
     fn fail(&mut self, message: &Message, reason: String, before: Option<Box<Entry>>) -> Result<(), StoreError> {
         let name = self.name(message, before.as_deref())?;
+        tracing::debug!(target: CONTENT_LOG, folder = self.work.path, name, reason, "could not be read");
         let mut done = self.work.done.lock();
-        done.failed.push(FailedItem { id: message.row.id.clone(), name: name.clone(), reason });
+        done.fail(FailedItem { id: message.row.id.clone(), name: name.clone(), reason });
         let Some(mut before) = before else { return Ok(()) };
         done.failed_but_there += 1;
         // It may have moved.
@@ -487,6 +525,16 @@ impl Writer<'_> {
     }
 }
 
+fn marks_of(row: &MessageRow) -> u64 {
+    let is_flagged = row.flag.as_ref().is_some_and(|flag| flag.flag_status.as_deref() == Some("flagged"));
+    let set = [
+        (row.is_read == Some(true), marks::READ),
+        (is_flagged, marks::FLAGGED),
+        (row.is_draft == Some(true), marks::DRAFT),
+    ];
+    set.iter().filter(|(is_set, _)| *is_set).map(|(_, mark)| mark).sum()
+}
+
 fn entry(message: &Message, name: &str, split: Split, payload: Content, reconstructed: bool) -> Entry {
     let row = &message.row;
     let date = row.date().or(split.facts.date);
@@ -499,6 +547,7 @@ fn entry(message: &Message, name: &str, split: Split, payload: Content, reconstr
         source_id: Some(row.id.clone()),
         change_key: row.change_key.clone(),
         reconstructed,
+        marks: Some(marks_of(row)),
         ..split.facts
     };
     entry.payload = Some(payload);

@@ -39,6 +39,8 @@ pub struct Outcome {
     pub kept: Kept,
     /// What could not be read.
     pub failures: Vec<Failure>,
+    /// How many more messages could not be read.
+    pub failed_unnamed: u64,
     /// What somebody should know although nothing failed.
     pub warnings: Vec<String>,
     /// Whether the application may not read it.
@@ -52,9 +54,31 @@ pub enum Kept {
     /// Nothing, and that is a failure.
     Nothing,
     /// What the snapshot before has.
-    Before(Box<Entry>, MailboxState),
+    Before(Box<Entry>, Option<MailboxState>),
     /// The user's folder as this run has made it.
     Made(Box<(Entry, MailboxState)>),
+}
+
+/// What the snapshot before has of a mailbox.
+struct Standing {
+    /// What the run continues from; none if a piece of it is missing.
+    before: Option<MailboxState>,
+    /// The user's folder, if the run continues from it.
+    entry: Option<Entry>,
+    /// What stands for it where nothing better can be had.
+    kept: Option<(Entry, Option<MailboxState>)>,
+}
+
+impl Standing {
+    fn of(context: &Context, account: &Account) -> Result<Self, BackupError> {
+        let Some((entry, is_whole)) = &account.standing else {
+            return Ok(Self { before: None, entry: None, kept: None });
+        };
+        let state = context.state_before(&account.user.id)?;
+        // Where a piece is missing the mailbox is listed anew; what is there of it is found again.
+        let before = state.clone().filter(|_| *is_whole);
+        Ok(Self { entry: before.is_some().then(|| entry.clone()), before, kept: Some((entry.clone(), state)) })
+    }
 }
 
 /// Why a mailbox was not backed up: for a reason of its own, or one that ends the run.
@@ -82,10 +106,16 @@ pub async fn back_up(context: Arc<Context>, account: Account) -> Result<Outcome,
         name: account.name.clone(),
         kept: Kept::Nothing,
         failures: Vec::new(),
+        failed_unnamed: 0,
         warnings: Vec::new(),
         denied: false,
     };
-    match make(&context, &account, &mut outcome).await {
+    let standing = blocking({
+        let context = context.clone();
+        move || Standing::of(&context, &account).map(|standing| (account, standing))
+    });
+    let (account, standing) = standing.await?;
+    match make(&context, &account, &standing, &mut outcome).await {
         Ok(made) => outcome.kept = Kept::Made(Box::new(made)),
         // One mailbox may refuse a token that is good for all others.
         Err(Stop::Run(BackupError::Graph(error)))
@@ -94,7 +124,7 @@ pub async fn back_up(context: Arc<Context>, account: Account) -> Result<Outcome,
                 true
             } =>
         {
-            outcome.stands_as_before(&account, &error);
+            outcome.stands_as_before(standing, &error);
         }
         Err(Stop::Run(error)) => return Err(error),
         Err(Stop::Mailbox(error)) => {
@@ -102,14 +132,14 @@ pub async fn back_up(context: Arc<Context>, account: Account) -> Result<Outcome,
             if error.kind() == ErrorKind::Unavailable {
                 directory::users_exist(&context.client).await?;
             }
-            outcome.stands_as_before(&account, &error);
+            outcome.stands_as_before(standing, &error);
         }
     }
     Ok(outcome)
 }
 
 impl Outcome {
-    fn stands_as_before(&mut self, account: &Account, error: &GraphError) {
+    fn stands_as_before(&mut self, standing: Standing, error: &GraphError) {
         let reason = match error.kind() {
             ErrorKind::NoMailbox | ErrorKind::NotFound => "has no mailbox that can be reached",
             ErrorKind::Denied => "is outside of what the application may read",
@@ -117,7 +147,7 @@ impl Outcome {
         };
         self.denied = error.kind() == ErrorKind::Denied;
         let has_none = matches!(error.kind(), ErrorKind::NoMailbox | ErrorKind::NotFound);
-        let Some((entry, state)) = account.kept.clone() else {
+        let Some((entry, mut state)) = standing.kept else {
             self.kept = Kept::Skipped(reason.to_owned());
             if !has_none && !self.denied {
                 self.fail(error.to_string());
@@ -125,16 +155,16 @@ impl Outcome {
             }
             return;
         };
-        let mut state = state;
+        let known = state.as_ref().is_some_and(|state| state.kept.is_some());
         match has_none {
-            true if state.kept.is_none() => {
+            true if !known => {
                 self.warnings.push(format!("{} {reason} any more; the last backup is kept", self.name));
-                state.kept = Some(reason.to_owned());
+                state.iter_mut().for_each(|state| state.kept = Some(reason.to_owned()));
             }
             true => {}
             false => self.fail(error.to_string()),
         }
-        if account.before.is_none() {
+        if standing.before.is_none() {
             self.fail("pieces of the last backup are missing, and nothing can be read in their place".to_owned());
         }
         self.kept = Kept::Before(Box::new(entry), state);
@@ -161,11 +191,16 @@ struct Making<'a> {
     left_out: HashSet<String>,
 }
 
-async fn make(context: &Arc<Context>, account: &Account, outcome: &mut Outcome) -> Result<(Entry, MailboxState), Stop> {
+async fn make(
+    context: &Arc<Context>,
+    account: &Account,
+    standing: &Standing,
+    outcome: &mut Outcome,
+) -> Result<(Entry, MailboxState), Stop> {
     context.check()?;
     context.progress.current.lock().clone_from(&format!("{USERS}/{}", account.name).into_bytes());
     let mailbox = Mailbox::new(context.client.clone(), &account.user.id, context.options.hidden_folders);
-    let before = account.before.as_ref();
+    let before = standing.before.as_ref();
     let Planned { folders, link, root } = folders::plan(context, &mailbox, &account.name, before).await?;
     let purpose = match before.and_then(|before| before.purpose.clone()) {
         Some(purpose) => Some(purpose),
@@ -177,7 +212,7 @@ async fn make(context: &Arc<Context>, account: &Account, outcome: &mut Outcome) 
     state.folder_link = link;
     state.hidden = context.options.hidden_folders;
     state.purpose = purpose;
-    let user_dir = account.entry.as_ref().and_then(Entry::directory);
+    let user_dir = standing.entry.as_ref().and_then(Entry::directory);
     let base = match user_dir {
         Some(dir) => tree::find(&*context.reader, dir, OUTLOOK.as_bytes()).map_err(BackupError::from)?,
         None => None,
@@ -204,7 +239,7 @@ async fn make(context: &Arc<Context>, account: &Account, outcome: &mut Outcome) 
         let context = context.clone();
         move || context.directory(std::iter::once(outlook))
     });
-    let mut entry = context.folder_entry(&account.name, dir.await?, account.entry.as_ref());
+    let mut entry = context.folder_entry(&account.name, dir.await?, standing.entry.as_ref());
     entry.facts.source_id = Some(account.user.id.clone());
     Ok((entry, state))
 }
@@ -283,7 +318,7 @@ impl Making<'_> {
                 let place = mail.previous.place(ItemKey::of(&failed.id));
                 done.failed_but_there +=
                     u64::from(place.is_some_and(|place| mail.previous.folder_of(place) == work.id));
-                done.failed.push(failed);
+                done.fail(failed);
             }
         }
         for (index, entries) in &departed {

@@ -11,10 +11,13 @@ use crate::source::graph::mail::Mailbox;
 use crate::source::graph::model::Message;
 use crate::source::graph::{ErrorKind, GraphError};
 use crate::store::StoreError;
+use futures_util::StreamExt;
 use std::collections::HashMap;
 
 /// A round that the service breaks off is begun anew this often.
 const ROUNDS_MAX: usize = 4;
+/// A mailbox answers so many requests at a time (Graph: "Outlook service limits").
+const ASKED_AT_ONCE: usize = 4;
 
 /// A complete round.
 pub struct Listed {
@@ -185,14 +188,16 @@ async fn fill(
         }
     }
     listed.link = round.link();
-    // What failed before changes for nobody else, so no round tells of it.
-    for failed in &folder.failed {
+    // What failed before changes for nobody else, so no round tells of it. One that is said to have left may lie
+    // elsewhere, and nobody else tells of that either.
+    let untold: Vec<_> =
+        folder.failed.iter().filter(|failed| !listed.rows.contains_key(&ItemKey::of(&failed.id))).collect();
+    let asking = untold.into_iter().map(|failed| async move { (failed, mailbox.message(&failed.id).await) });
+    let mut asking = std::pin::pin!(futures_util::stream::iter(asking).buffer_unordered(ASKED_AT_ONCE));
+    while let Some((failed, answer)) = asking.next().await {
+        context.check()?;
         let item = ItemKey::of(&failed.id);
-        // One that is said to have left may lie elsewhere, and nobody else tells of it.
-        if listed.rows.contains_key(&item) {
-            continue;
-        }
-        match mailbox.message(&failed.id).await {
+        match answer {
             Ok(Some(message)) if message.row.parent_folder_id.as_ref() == Some(&folder.id) => {
                 listed.take(&message, context)?;
             }

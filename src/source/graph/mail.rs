@@ -257,13 +257,28 @@ impl Mailbox {
     /// # Errors
     /// See [`GraphError`].
     pub async fn attachments(&self, id: &str) -> Result<Vec<Value>, GraphError> {
+        const LABEL: &str = "listing attachments";
         let fields = "id,name,contentType,size,isInline,lastModifiedDateTime";
-        let request = self.get("listing attachments", &["messages", id, "attachments"]).query("$select", fields);
-        let page: Page<Value> = self.client.json(request).await?;
-        Ok(page.value)
+        let mut request = self.get(LABEL, &["messages", id, "attachments"]).query("$select", fields);
+        let mut attachments = Vec::new();
+        loop {
+            let page: Page<Value> = self.client.json(request).await?;
+            attachments.extend(page.value);
+            let Some(next) = page.next else { return Ok(attachments) };
+            request = self.follow(LABEL, &next);
+        }
     }
 
-    /// Returns what the service says of one attachment, without what it holds.
+    /// Returns all that the service says of one attachment, with what it holds as base64 in `contentBytes` if it is a
+    /// file: only so it tells the `contentId` by which a body shows it (Graph: fileAttachment).
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn attachment_whole(&self, id: &str, attachment: &str) -> Result<Value, GraphError> {
+        self.client.json(self.get("reading an attachment", &["messages", id, "attachments", attachment])).await
+    }
+
+    /// Returns what one attachment holds.
     ///
     /// # Errors
     /// See [`GraphError`].

@@ -53,7 +53,7 @@ impl Making<'_> {
                 Some(_) => None,
                 None => Some(Edits::new(self.context.area())),
             };
-            let mut ledger = None;
+            let (mut ledger, mut failed_unnamed) = (None, 0);
             if let Some(done) = done {
                 match rounds.contains_key(&index) {
                     true => ledger = Some((done.stored, done.failed_but_there, done.vanished)),
@@ -72,11 +72,12 @@ impl Making<'_> {
                 }
                 if rounds.contains_key(&index) {
                     self.state.folders[index].failed = done.failed;
+                    failed_unnamed = done.failed_unnamed;
                 }
                 edits = Some(done.edits);
             }
             let edits = edits.expect("made in either case");
-            let report = self.report(index, outcome).await?;
+            let report = self.report(index, failed_unnamed, outcome).await?;
             let dir = apply(self.context, edits, base, had, below, report).await?;
             let folder = &self.state.folders[index];
             let before = base.as_ref();
@@ -106,7 +107,10 @@ impl Making<'_> {
                     }
                 }
                 ledger.stored = stored;
-                ledger.failed = folder.failed.len() as u64;
+                ledger.failed = folder.failed.len() as u64 + failed_unnamed;
+                if failed_unnamed > 0 {
+                    folder.link = None;
+                }
                 ledger.carried = in_tree.saturating_sub(stored + failed_but_there);
                 if !ledger.adds_up() {
                     // A fault of ours or of the service's: say so, and look at everything again next time.
@@ -196,7 +200,7 @@ impl Making<'_> {
     }
 
     /// Says in the folder itself what is missing there.
-    async fn report(&self, index: usize, outcome: &mut Outcome) -> Result<Option<Entry>, Stop> {
+    async fn report(&self, index: usize, failed_unnamed: u64, outcome: &mut Outcome) -> Result<Option<Entry>, Stop> {
         if !self.has_report(index) {
             return Ok(None);
         }
@@ -212,6 +216,10 @@ impl Making<'_> {
             let path = format!("{path}/{}", failed.name).into_bytes();
             outcome.failures.push(Failure { path, error: failed.reason.clone() });
             text += &format!("{}: {}\r\n", failed.name, failed.reason);
+        }
+        if failed_unnamed > 0 {
+            outcome.failed_unnamed += failed_unnamed;
+            text += &format!("and {failed_unnamed} more messages\r\n");
         }
         let content: Content =
             content::with_splitter(self.context, move |splitter| splitter.split_payload(text.as_bytes())).await?;
