@@ -296,6 +296,16 @@ pub enum EntryKind {
     Symlink(Box<[u8]>),
 }
 
+/// Marks of a mail, as bits.
+pub mod marks {
+    /// It was read.
+    pub const READ: u64 = 1;
+    /// It is flagged.
+    pub const FLAGGED: u64 = 2;
+    /// It is a draft.
+    pub const DRAFT: u64 = 4;
+}
+
 /// What is known of an item beyond its bytes; empty for plain files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
@@ -315,6 +325,8 @@ pub struct Facts {
     pub change_key: Option<String>,
     /// The service could not give the item's own bytes: they were put together from what else it knows of it.
     pub reconstructed: bool,
+    /// How a mail was marked, as bits of [`marks`].
+    pub marks: Option<u64>,
     /// Fields that a later version wrote.
     pub unknown: Fields,
 }
@@ -342,6 +354,9 @@ impl Facts {
         if self.reconstructed {
             map.field(8).uint(1);
         }
+        if let Some(marks) = self.marks {
+            map.field(9).uint(marks);
+        }
         write_unknown(&self.unknown, &mut map);
         map.finish(out);
     }
@@ -358,6 +373,7 @@ impl Facts {
                 6 => facts.source_id = Some(value.text()?.to_owned()),
                 7 => facts.change_key = Some(value.text()?.to_owned()),
                 8 => facts.reconstructed = value.uint()? != 0,
+                9 => facts.marks = Some(value.uint()?),
                 _ => return Ok::<_, CborError>(false),
             }
             Ok(true)

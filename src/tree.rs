@@ -140,6 +140,14 @@ pub fn nth(source: &dyn NodeSource, dir: &Directory, number: u64) -> Result<Opti
     descend(source, dir, |node, before| node.position_by(|sums| before.entries.saturating_add(sums.entries) > number))
 }
 
+/// Finds the `number`-th entry that is a directory, counted from 0 in order of names.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn nth_directory(source: &dyn NodeSource, dir: &Directory, number: u64) -> Result<Option<Found>, ReadError> {
+    descend(source, dir, |node, before| node.position_by(|sums| before.dirs.saturating_add(sums.dirs) > number))
+}
+
 /// Finds the entry that `rank` falls into: the one at that place of a preorder walk of everything under `dir`, counted
 /// from 0, or the directory above it.
 ///

@@ -4,6 +4,8 @@
 //! nodes lead from a rank to its entry in one walk from root to leaf for each folder on the way, so nothing is kept of
 //! what was looked at but the reader's bounded caches.
 
+mod maildir;
+mod month;
 mod readme;
 mod steps;
 mod text;
@@ -23,6 +25,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use strongroom_mount::{Attr, Catalog, Kind, Rank, Side, SnapshotInfo, Time, Totals, View, ViewError};
 
+pub use maildir::MaildirView;
+pub use month::MonthView;
 pub use text::TextView;
 
 /// Permissions of what its source gave none.
@@ -82,40 +86,39 @@ impl SnapshotView {
         }
     }
 
-    /// Reads what `content_of` gives of a file, and has decoded meanwhile what will be read next.
-    fn read_part(
-        &self,
-        file: Rank,
-        offset: u64,
-        size: usize,
-        content_of: fn(&Entry) -> Option<&Content>,
-    ) -> Result<Vec<u8>, ViewError> {
+    /// Reads the content that `which` picks of the file at `file`.
+    fn read_content(&self, file: Rank, offset: u64, size: usize, which: Which) -> Result<Vec<u8>, ViewError> {
         if file == Rank::ROOT {
             return Err(ViewError::IsADirectory);
         }
         let found = self.locate(file)?.found;
-        let Some(content) = content_of(found.entry()) else {
-            return Err(match found.entry().kind {
-                EntryKind::Directory(_) => ViewError::IsADirectory,
-                EntryKind::Symlink(_) => ViewError::Invalid,
-                EntryKind::File(_) => ViewError::NotFound,
-            });
-        };
+        if found.entry().directory().is_some() {
+            return Err(ViewError::IsADirectory);
+        }
+        let content = which(found.entry()).ok_or(ViewError::Invalid)?;
         let mut bytes = Vec::with_capacity(size.min(content.len().saturating_sub(offset) as usize));
         self.reader.read(content, offset, size, &mut bytes).map_err(view_error)?;
         if offset + bytes.len() as u64 == content.len() {
-            self.guess_next(file, &found, content_of);
+            self.guess_next(file, &found, which);
         }
         Ok(bytes)
     }
 
     /// Has the block decoded that will be needed next, if files are being read one after the other, in either direction.
-    fn guess_next(&self, file: Rank, found: &Found, content_of: fn(&Entry) -> Option<&Content>) {
-        let blocks = |entry: &'_ Entry| content_of(entry).into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
+    fn guess_next(&self, file: Rank, found: &Found, which: Which) {
+        let blocks = |entry: &'_ Entry| which(entry).into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
         match self.steps.lock().step(file.0) {
             Some(Direction::Up) => self.reader.guess(found.following().take(NEIGHBOURS_MAX).flat_map(blocks)),
             Some(Direction::Down) => self.reader.guess(found.preceding().take(NEIGHBOURS_MAX).flat_map(blocks)),
             None => {}
+        }
+    }
+
+    /// Calls `answer` with the name of the entry at `rank`; that of the root is empty.
+    fn with_name<T>(&self, rank: Rank, answer: impl FnOnce(&[u8]) -> T) -> Result<T, ViewError> {
+        match rank {
+            Rank::ROOT => Ok(answer(b"")),
+            _ => Ok(answer(&self.locate(rank)?.found.entry().name)),
         }
     }
 
@@ -175,7 +178,7 @@ impl View for SnapshotView {
     }
 
     fn read(&self, file: Rank, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
-        self.read_part(file, offset, size, Entry::content)
+        self.read_content(file, offset, size, Entry::content)
     }
 
     fn read_link(&self, link: Rank) -> Result<Vec<u8>, ViewError> {
@@ -221,24 +224,29 @@ pub enum Layout {
     Text,
     /// Both, in folders of their own.
     Both,
+    /// The items in folders by year and month.
+    ByMonth,
+    /// The mails in Maildir folders.
+    Maildir,
 }
 
 impl Layout {
     fn shows(self, side: Side) -> bool {
         match self {
-            Layout::Items => side == Side::Items,
+            Layout::Items | Layout::ByMonth | Layout::Maildir => side == Side::Items,
             Layout::Text => side == Side::Text,
             Layout::Both => true,
         }
     }
-}
 
-/// Returns the view of one side of a snapshot.
-pub fn view(reader: Arc<Reader>, id: SnapshotId, snapshot: Snapshot, side: Side) -> Arc<dyn View> {
-    let items = SnapshotView::new(reader, id, snapshot);
-    match side {
-        Side::Items => Arc::new(items),
-        Side::Text => Arc::new(TextView::new(items)),
+    /// Returns the view of one side of the snapshot that `items` shows.
+    pub fn view(self, items: SnapshotView, side: Side) -> Arc<dyn View> {
+        match (side, self) {
+            (Side::Text, _) => Arc::new(TextView::new(items)),
+            (Side::Items, Layout::ByMonth) => Arc::new(MonthView::new(items)),
+            (Side::Items, Layout::Maildir) => Arc::new(MaildirView::new(items)),
+            (Side::Items, _) => Arc::new(items),
+        }
     }
 }
 
@@ -316,7 +324,7 @@ impl Catalog for RepositoryCatalog {
     fn open(&self, id: &[u8; 32], side: Side) -> Result<Arc<dyn View>, ViewError> {
         let id = SnapshotId(*id);
         let snapshot = self.known.lock().get(&id).cloned().ok_or(ViewError::NotFound)?;
-        Ok(view(self.reader.clone(), id, snapshot, side))
+        Ok(self.layout.view(SnapshotView::new(self.reader.clone(), id, snapshot), side))
     }
 }
 

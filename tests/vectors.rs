@@ -244,6 +244,7 @@ fn mail() -> Entry {
         source_id: None,
         change_key: None,
         reconstructed: false,
+        marks: None,
         unknown: vec![(90, [0xf5].into())],
     };
     entry.payload = Some(Content { segments: vec![Segment::Raw(vec![chunk(6, 9)])] });
@@ -257,6 +258,7 @@ fn mail_with_text() -> Entry {
     let mut entry = mail();
     entry.contents = vec![(17, content(8, 50))];
     entry.set_text(Some(content(7, 400)));
+    entry.facts.marks = Some(3);
     entry
 }
 

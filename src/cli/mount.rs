@@ -8,7 +8,7 @@ use super::{Session, absolute, output, reader};
 use crate::local::LocalState;
 use crate::repository::Repository;
 use crate::select;
-use crate::view::{self, RepositoryCatalog};
+use crate::view::{self, RepositoryCatalog, SnapshotView};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -40,8 +40,9 @@ pub struct Mount {
     /// Mounts this snapshot alone, its root at DIR
     #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<OsString>,
-    /// What is shown: the items in `snapshots`, the text of mails for `grep` in `text`, or both
-    /// [default: both; with --snapshot eml]
+    /// What is shown: the items as they are (eml), by year and month, or as Maildir for programs
+    /// that read mail; the text of mails, for `grep`; or the items and the text [default: both;
+    /// with --snapshot eml]
     #[arg(long, value_enum, value_name = "LAYOUT")]
     layout: Option<Layout>,
     /// Lets other users look inside
@@ -63,6 +64,8 @@ enum Layout {
     Eml,
     Text,
     Both,
+    ByMonth,
+    Maildir,
 }
 
 impl From<Layout> for view::Layout {
@@ -71,6 +74,8 @@ impl From<Layout> for view::Layout {
             Layout::Eml => view::Layout::Items,
             Layout::Text => view::Layout::Text,
             Layout::Both => view::Layout::Both,
+            Layout::ByMonth => view::Layout::ByMonth,
+            Layout::Maildir => view::Layout::Maildir,
         }
     }
 }
@@ -119,13 +124,13 @@ impl Mount {
             let at = absolute(&self.dir)?;
             return Ok(Target::Catalog(Arc::new(RepositoryCatalog::new(repository.clone(), reader, layout, at))));
         };
-        let side = match self.layout {
-            None | Some(Layout::Eml) => Side::Items,
-            Some(Layout::Text) => Side::Text,
-            Some(Layout::Both) => {
-                let text = "--layout both takes all snapshots; with --snapshot it is either eml or text";
+        let (layout, side) = match self.layout.unwrap_or(Layout::Eml) {
+            Layout::Both => {
+                let text = "--layout both shows all snapshots; with --snapshot it has to be another one";
                 return Err(UsageError::Other(text.to_owned()).into());
             }
+            Layout::Text => (Layout::Text, Side::Text),
+            layout => (layout, Side::Items),
         };
         let selected = select::select(repository, asked.as_bytes())?;
         if !selected.path.is_empty() {
@@ -134,7 +139,8 @@ impl Mount {
             let text = format!("--snapshot takes a snapshot without a path, and there is no set called {path:?}");
             return Err(UsageError::Other(text).into());
         }
-        Ok(Target::View(view::view(reader, selected.id, selected.snapshot, side)))
+        let items = SnapshotView::new(reader, selected.id, selected.snapshot);
+        Ok(Target::View(view::Layout::from(layout).view(items, side)))
     }
 
     fn announce(&self, session: &Session, repository: &Repository, mounted: &Mounted) -> Result<()> {

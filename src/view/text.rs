@@ -126,7 +126,7 @@ impl View for TextView {
     }
 
     fn read(&self, file: Rank, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
-        self.items.read_part(file, offset, size, Entry::text)
+        self.items.read_content(file, offset, size, Entry::text)
     }
 
     fn read_link(&self, link: Rank) -> Result<Vec<u8>, ViewError> {

@@ -10,16 +10,18 @@ use std::time::Duration;
 use strongroom::backend::local::Local;
 use strongroom::backup::tenant::{LISTED_ANEW, REPORT_NAME, TenantOptions, TenantReport, backup_tenant};
 use strongroom::backup::{BackupError, BackupOptions, Progress};
-use strongroom::entry::{Directory, Entry};
+use strongroom::entry::{Directory, Entry, marks};
 use strongroom::id::SnapshotId;
 use strongroom::keyslot::PasswordCost;
 use strongroom::local::LocalState;
+use strongroom::mail::looks_like_mail;
 use strongroom::names::safe_name;
 use strongroom::reader::{CacheSizes, Reader};
 use strongroom::repository::{CreateOptions, IndexSearch, Repository};
 use strongroom::selection::Selection;
 use strongroom::source::graph::retry::RetryPolicy;
 use strongroom::source::graph::{Client, Connection, Credential, Endpoints};
+use strongroom::text::of_mail;
 use strongroom::tree::Entries;
 use strongroom_simulator::{
     FlagStatus, Limits, NewMessage, Options, Organisation, Simulator, Switches, TrueMessage, UserSpec,
@@ -59,6 +61,11 @@ type Expected = (String, blake3::Hash, String);
 pub struct Remembered {
     id: SnapshotId,
     items: BTreeMap<String, blake3::Hash>,
+}
+
+/// A message's version and marks: what changes without its bytes.
+fn version(change_key: &str, marks: u64) -> String {
+    format!("{change_key} with marks {marks}")
 }
 
 /// Waits are those of a service that answers at once.
@@ -145,7 +152,15 @@ impl Laboratory {
             let truth = self.simulator.tenant().truth(&user).expect("a mailbox");
             for message in truth.messages {
                 let Some(path) = folders.get(&message.folder) else { continue };
-                let key = message.properties["changeKey"].as_str().expect("a change key").to_owned();
+                let properties = &message.properties;
+                let key = properties["changeKey"].as_str().expect("a change key");
+                let set = [
+                    (properties["isRead"] == true, marks::READ),
+                    (properties["flag"]["flagStatus"] == "flagged", marks::FLAGGED),
+                    (properties["isDraft"] == true, marks::DRAFT),
+                ];
+                let marks = set.iter().filter(|(is_set, _)| *is_set).map(|(_, mark)| mark).sum();
+                let key = version(key, marks);
                 let names = path.iter().map(|name| safe_name(name, "")).collect::<Vec<_>>().join("/");
                 let place = format!("Users/{}/Outlook/{names}", safe_name(&user.to_lowercase(), ""));
                 expected.insert(message.id, (place, blake3::hash(&message.mime), key));
@@ -178,12 +193,21 @@ impl Laboratory {
     /// Returns every message under a directory: id -> (path, content, version).
     fn messages(&self, root: &Directory) -> BTreeMap<String, (String, blake3::Hash, String)> {
         let mut messages = BTreeMap::new();
-        self.walk(&self.reader(), root, "", &mut |path, entry, bytes| {
+        let reader = self.reader();
+        self.walk(&reader, root, "", &mut |path, entry, bytes| {
             if path.ends_with(REPORT_NAME) {
                 return;
             }
             let id = entry.facts.source_id.clone().expect("every message has an id");
-            let key = entry.facts.change_key.clone().expect("every message has a version");
+            let key = entry.facts.change_key.as_deref().expect("every message has a version");
+            let key = version(key, entry.facts.marks.expect("every message has marks"));
+            let text = entry.text().map(|text| {
+                let mut read = Vec::new();
+                reader.read(text, 0, usize::MAX, &mut read).expect("its text");
+                String::from_utf8(read).expect("text is UTF-8")
+            });
+            let expected = looks_like_mail(bytes).then(|| of_mail(bytes, true));
+            assert_eq!(text, expected, "the text of {path}");
             let twice = messages.insert(id, (path.to_owned(), blake3::hash(bytes), key));
             assert_eq!(twice, None, "{path} stands in two places");
         });

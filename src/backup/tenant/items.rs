@@ -8,12 +8,12 @@ use super::{Context, ends_the_run};
 use crate::CONTENT_LOG;
 use crate::backup::BackupError;
 use crate::cbor;
-use crate::entry::{Content, Directory, Entry, EntryKind, Facts, Timestamp};
+use crate::entry::{Content, Directory, Entry, EntryKind, Facts, Timestamp, marks};
 use crate::names::{UniqueNames, mail_name};
 use crate::reader::ReadError;
 use crate::source::graph::eml::{self, Attachment};
 use crate::source::graph::mail::Mailbox;
-use crate::source::graph::model::Message;
+use crate::source::graph::model::{Message, MessageRow};
 use crate::source::graph::{ErrorKind, GraphError};
 use crate::splitter::{Split, SplitError, Splitter};
 use crate::store::StoreError;
@@ -525,6 +525,16 @@ impl Writer<'_> {
     }
 }
 
+fn marks_of(row: &MessageRow) -> u64 {
+    let is_flagged = row.flag.as_ref().is_some_and(|flag| flag.flag_status.as_deref() == Some("flagged"));
+    let set = [
+        (row.is_read == Some(true), marks::READ),
+        (is_flagged, marks::FLAGGED),
+        (row.is_draft == Some(true), marks::DRAFT),
+    ];
+    set.iter().filter(|(is_set, _)| *is_set).map(|(_, mark)| mark).sum()
+}
+
 fn entry(message: &Message, name: &str, split: Split, payload: Content, reconstructed: bool) -> Entry {
     let row = &message.row;
     let date = row.date().or(split.facts.date);
@@ -537,6 +547,7 @@ fn entry(message: &Message, name: &str, split: Split, payload: Content, reconstr
         source_id: Some(row.id.clone()),
         change_key: row.change_key.clone(),
         reconstructed,
+        marks: Some(marks_of(row)),
         ..split.facts
     };
     entry.payload = Some(payload);
