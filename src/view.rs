@@ -43,6 +43,9 @@ pub struct SnapshotView {
     steps: Mutex<Steps>,
 }
 
+/// Picks a content of an entry.
+type Which = fn(&Entry) -> Option<&Content>;
+
 /// An entry and the rank of its folder.
 struct Located {
     found: Found,

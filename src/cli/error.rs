@@ -93,7 +93,12 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         _ => {}
     }
     match cause.downcast_ref::<RestoreError>() {
-        Some(RestoreError::NotInSnapshot { .. } | RestoreError::SameName { .. }) => return Some(Exit::Usage),
+        Some(
+            RestoreError::NotInSnapshot { .. }
+            | RestoreError::SameName { .. }
+            | RestoreError::NoMailbox { .. }
+            | RestoreError::NoAccount { .. },
+        ) => return Some(Exit::Usage),
         Some(RestoreError::Interrupted) => return Some(Exit::Interrupted),
         _ => {}
     }
@@ -173,6 +178,10 @@ pub fn words_of_service(error: &GraphError) -> Option<String> {
 fn hint_of_restore(error: &RestoreError) -> Option<&'static str> {
     match error {
         RestoreError::NotInSnapshot { .. } => Some("`strongroom ls -R SNAPSHOT` shows every path of a snapshot"),
+        RestoreError::NoMailbox { .. } => {
+            Some("a mailbox stands at `Users/NAME/Outlook`; what came from files needs `--to TENANT:Users/NAME`")
+        }
+        RestoreError::NoAccount { .. } => Some("`strongroom tenant users TENANT` lists who there is"),
         RestoreError::SameName { .. } => Some("give each its own `--to local:DIR`"),
         RestoreError::Target { .. } => Some("name a folder that you may write to, or one that can be made"),
         RestoreError::TargetFull { .. } => Some(

@@ -18,6 +18,7 @@ use strongroom::mail::looks_like_mail;
 use strongroom::names::safe_name;
 use strongroom::reader::{CacheSizes, Reader};
 use strongroom::repository::{CreateOptions, IndexSearch, Repository};
+use strongroom::restore::{AccountOptions, AccountPlan, AccountTarget, Report, RestoreError, WhenExists};
 use strongroom::selection::Selection;
 use strongroom::source::graph::retry::RetryPolicy;
 use strongroom::source::graph::{Client, Connection, Credential, Endpoints};
@@ -73,6 +74,17 @@ pub fn impatient() -> RetryPolicy {
     RetryPolicy { delay_min: Duration::from_millis(2), delay_max: Duration::from_millis(50), ..RetryPolicy::default() }
 }
 
+/// Returns a client of the organisation of `simulator`.
+pub fn client_of(simulator: &Simulator) -> Client {
+    let endpoints = Endpoints::parse(simulator.url(), simulator.url()).expect("URLs");
+    let credential = Credential::Secret {
+        client_id: simulator.client_id().to_owned(),
+        secret: simulator.client_secret().to_owned().into(),
+    };
+    let connection = Connection::new(endpoints, simulator.tenant_id(), credential);
+    Client::new(Connection { retry: impatient(), ..connection }).expect("a client")
+}
+
 impl Laboratory {
     pub fn new(shape: Shape) -> Self {
         let Shape { seed, users, messages, every_kind, switches, limits } = shape;
@@ -98,13 +110,7 @@ impl Laboratory {
     }
 
     pub fn client(&self) -> Client {
-        let endpoints = Endpoints::parse(self.simulator.url(), self.simulator.url()).expect("URLs");
-        let credential = Credential::Secret {
-            client_id: self.simulator.client_id().to_owned(),
-            secret: self.simulator.client_secret().to_owned().into(),
-        };
-        let connection = Connection::new(endpoints, self.simulator.tenant_id(), credential);
-        Client::new(Connection { retry: impatient(), ..connection }).expect("a client")
+        client_of(&self.simulator)
     }
 
     pub fn back_up(&self) -> Result<TenantReport, BackupError> {
@@ -115,6 +121,36 @@ impl Laboratory {
         let local = LocalState::open(&self.folder.path().join("state"), &self.repository).expect("local state");
         let (progress, cancel) = (Arc::new(Progress::default()), Arc::new(AtomicBool::new(false)));
         backup_tenant(&self.repository, local, client, self.options.clone(), progress, cancel)
+    }
+
+    /// Plans to restore `paths` of a snapshot.
+    pub fn plan(
+        &self,
+        client: Client,
+        report: &TenantReport,
+        paths: &[&str],
+        options: AccountOptions,
+    ) -> Result<AccountPlan, RestoreError> {
+        let paths: Vec<_> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+        let snapshot = (report.id, &report.snapshot);
+        AccountPlan::new(&self.repository, Arc::new(self.reader()), client, snapshot, &paths, options)
+    }
+
+    /// Restores `paths` of a snapshot to where they came from.
+    pub fn restore(&self, report: &TenantReport, paths: &[&str]) -> Report {
+        let plan = self.plan(self.client(), report, paths, self.to(AccountTarget::Original)).expect("a plan");
+        plan.execute(&Arc::default(), &Arc::default())
+    }
+
+    /// Returns how to restore to `target`.
+    pub fn to(&self, target: AccountTarget) -> AccountOptions {
+        AccountOptions {
+            target,
+            into: Vec::new(),
+            when_exists: WhenExists::Skip,
+            mailboxes_at_once: 4,
+            journals: self.folder.path().join("restores"),
+        }
     }
 
     pub fn reader(&self) -> Reader {
