@@ -62,45 +62,48 @@ impl Reader {
 mod tests {
     use super::*;
     use crate::backend::mem::Mem;
-    use crate::backend::{Backend, ObjectKind};
+    use crate::backend::{Backend, ObjectName};
+    use crate::compress::Compressor;
+    use crate::crypto::{Cipher, Keys, MasterKey};
     use crate::entry::{ChunkRef, Content, Segment};
-    use crate::keyslot::PasswordCost;
-    use crate::local::LocalState;
-    use crate::reader::CacheSizes;
-    use crate::repository::{CreateOptions, IndexSearch, Repository};
-    use crate::store::{NewChunk, Store, Texture};
+    use crate::id::BlobId;
+    use crate::pack::{BlobRecord, Location, PackBuilder};
+    use crate::reader::{CacheSizes, Lookup, ReadError};
+    use crate::sealed;
     use std::time::{Duration, Instant};
+
+    struct Nowhere;
+
+    impl Lookup for Nowhere {
+        fn find(&self, _: &BlobId) -> Result<Option<Location>, ReadError> {
+            Ok(None)
+        }
+    }
 
     #[test]
     fn what_was_guessed_rightly_needs_the_storage_no_more() {
-        let backend = Arc::new(Mem::default());
-        let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
-        let options = CreateOptions { cost, ..CreateOptions::default() };
-        let (repository, _) = Repository::create(backend.clone(), b"password", &options).expect("a repository");
-        let repository = Arc::new(repository);
-        let folder = tempfile::tempdir().expect("a folder");
-        let local = LocalState::open(folder.path(), &repository).expect("local state");
-        let store = Store::new(repository.clone(), local, Vec::new());
+        let keys = Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::Aes256Siv));
         let bytes = b"the content of the block that comes next".as_slice();
-        let id = repository.keys().chunk_id(bytes);
-        store.append(std::iter::once(NewChunk { id, bytes, texture: Texture::Text })).expect("room");
-        let (local, _) = store.finish().expect("stored");
-        let hint = Store::location(&local, id.into()).expect("its place");
-        let chunks = vec![ChunkRef { id, len: bytes.len() as u32, hint: Some(hint) }];
-        let content = Content { segments: vec![Segment::Raw(chunks)] };
+        let (id, len) = (keys.chunk_id(bytes), bytes.len() as u32);
+        let sealed = sealed::seal(&keys, PackKind::Data.purpose(), bytes, &mut Compressor::new(1));
+        let mut builder = PackBuilder::new(PackKind::Data, 0);
+        builder.push(&sealed, vec![BlobRecord { id: id.into(), len }]);
+        let pack = builder.finish(&keys, &mut Compressor::new(1));
+        let (backend, name) = (Arc::new(Mem::default()), ObjectName::pack(pack.id.0));
+        backend.save(name, &pack.bytes).expect("room");
+        let block = BlockLocation { pack: pack.id, offset: 0, len: sealed.len() as u32 };
+        let chunk = ChunkRef { id, len, hint: Some(Location { block, offset: 0, len }) };
+        let content = Content { segments: vec![Segment::Raw(vec![chunk])] };
 
-        let search = Box::new(IndexSearch::new(repository.clone()));
-        let reader = repository.reader(search, CacheSizes::default()).reading_ahead();
+        let reader = Reader::new(backend.clone(), keys, Box::new(Nowhere), CacheSizes::default()).reading_ahead();
         reader.guess(content.blocks());
         let deadline = Instant::now() + Duration::from_secs(60);
-        let is_decoded = || reader.blocks.get(&hint.block).is_some_and(|slot| slot.lock().is_some());
+        let is_decoded = || reader.blocks.get(&block).is_some_and(|slot| slot.lock().is_some());
         while !is_decoded() {
             assert!(Instant::now() < deadline, "nothing was decoded");
             std::thread::yield_now();
         }
-        let mut packs = Vec::new();
-        backend.list(ObjectKind::Pack, &mut |name, _| packs.push(name)).expect("a listing");
-        packs.into_iter().for_each(|pack| backend.remove(pack).expect("it is there"));
+        backend.remove(name).expect("it is there");
         let mut read = Vec::new();
         reader.read(&content, 0, usize::MAX, &mut read).expect("it is in memory");
         assert_eq!(read, bytes);
