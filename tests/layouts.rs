@@ -1,4 +1,4 @@
-//! Other layouts of the same tree: by month, and as Maildir.
+//! Other layouts of the same tree: by month, and as Maildir (docs/semantics.md, "Layouts").
 
 mod common;
 
