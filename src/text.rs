@@ -87,7 +87,9 @@ impl Text {
             }
             self.line("");
             self.line("======== Attached message ========");
-            self.message(mail::without_from_line(&leaf.decoded(usize::MAX)), depth + 1);
+            let nested = leaf.message();
+            self.cut |= matches!(nested, Cow::Owned(_)) && nested.len() >= TEXT_BYTES_MAX;
+            self.message(mail::without_from_line(&nested), depth + 1);
         }
     }
 

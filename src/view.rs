@@ -117,14 +117,6 @@ impl SnapshotView {
         }
     }
 
-    /// Calls `answer` with the name of the entry at `rank`; that of the root is empty.
-    fn with_name<T>(&self, rank: Rank, answer: impl FnOnce(&[u8]) -> T) -> Result<T, ViewError> {
-        match rank {
-            Rank::ROOT => Ok(answer(b"")),
-            _ => Ok(answer(&self.locate(rank)?.found.entry().name)),
-        }
-    }
-
     fn directory(&self, rank: Rank) -> Result<Directory, ViewError> {
         self.with_entry(rank, |entry| entry.directory().copied().ok_or(ViewError::NotADirectory))
     }

@@ -1,4 +1,4 @@
-//! Other layouts of the same tree: by month, and as Maildir.
+//! Other layouts of the same tree: by month, and as Maildir (docs/semantics.md, "Layouts").
 
 mod common;
 
@@ -127,6 +127,7 @@ fn programs_read_the_mount_as_maildir() {
     write(&source.join("Inbox/plan.pdf"), "%PDF");
     write(&source.join("Inbox/Below/three.eml"), MAIL.replace("one", "three"));
     write(&source.join("with:colon.eml"), MAIL.replace("one", "four"));
+    write(&source.join("Inbox/Below/new/six.eml"), MAIL.replace("one", "six"));
     // A Maildir already.
     for (place, flags) in [("cur", "RS"), ("new", "")] {
         write(&source.join(format!("own/{place}/5.host:2,{flags}")), MAIL.replace("one", "five"));
@@ -138,12 +139,14 @@ fn programs_read_the_mount_as_maildir() {
     let mount = lab.mount(&["--snapshot", "latest", "--layout", "maildir"]);
     assert_eq!(names(mount.path("")), ["Inbox", "cur", "empty", "new", "own", "tmp"]);
     assert_eq!(names(mount.path("Inbox")), ["Below", "cur", "new", "tmp"]);
+    assert_eq!(names(mount.path("Inbox/Below")), ["cur", "new", "new (folder)", "tmp"]);
+    assert_eq!(names(mount.path("Inbox/Below/new (folder)/cur")), ["six.eml:2,"]);
     assert_eq!(names(mount.path("Inbox/cur")), ["2026-11-01 one.eml:2,", "2026-11-02 two.eml:2,"]);
     assert_eq!(names(mount.path("Inbox/new")), [""; 0]);
     assert_eq!(names(mount.path("cur")), ["with:colon.eml"]);
     assert_eq!(names(mount.path("own")), ["cur", "new", "tmp"]);
     assert_eq!(names(mount.path("own/cur")), ["5.host:2,RS"]);
-    assert_eq!(files(&mount.path("")).len(), 6);
+    assert_eq!(files(&mount.path("")).len(), 7);
     for absent in ["Inbox/2026-11-01 one.eml", "Inbox/cur/2026-11-01 one.eml", "Inbox/cur/plan.pdf", "own/cur/cur"] {
         assert!(!mount.path(absent).exists(), "{absent}");
     }
@@ -157,6 +160,7 @@ fn programs_read_the_mount_as_maildir() {
         Inbox|2026-11-01 one.eml|one||cur\n\
         Inbox|2026-11-02 two.eml|two||cur\n\
         Inbox/Below|three.eml|three||cur\n\
+        Inbox/Below/new (folder)|six.eml|six||cur\n\
         own|5.host|five||new\n";
     let read = text(&read.stdout).replace("own|5.host|five|RS|cur", "own|5.host|five||new");
     assert_eq!(read, expected);

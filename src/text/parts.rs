@@ -148,6 +148,14 @@ impl Leaf<'_> {
         self.header.encoding().decode(self.split_footer().0, len_max)
     }
 
+    /// Returns a nested message. One that was encoded is cut: each level of nesting holds another copy in memory.
+    pub(super) fn message(&self) -> Bytes<'_> {
+        match self.header.encoding() {
+            Encoding::Identity => Cow::Borrowed(self.body),
+            _ => self.decoded(super::TEXT_BYTES_MAX),
+        }
+    }
+
     pub(super) fn decoded_len(&self) -> usize {
         self.header.encoding().decoded_len(self.split_footer().0)
     }

@@ -1,7 +1,7 @@
 //! The layout as Maildir, for programs that read mail: each folder has its mails in `cur/`, and empty `new/` and `tmp/`.
 //!
 //! A mail is called `<name>:2,<flags>`, with the marks that it had when it was backed up: `F` flagged, `S` read, `D` draft. What is no
-//! mail is left out. A folder that is a Maildir already, as a folder of files may be, is shown as it is.
+//! mail is left out. A folder of the snapshot that is called like one of the three gets ` (folder)` behind its name. One that is a Maildir already, as a folder of files may be, is shown as it is.
 //!
 //! `cur`, `new` and `tmp` are known by the rank of their folder, with bits set that no rank of an entry has.
 
@@ -17,6 +17,8 @@ const FOLDER_MASK: u64 = (1 << NUMBER_SHIFT) - 1;
 /// What each folder of mail has, in the order of listings.
 const SHELVES: [&[u8]; 3] = [b"cur", b"new", b"tmp"];
 const CUR: u64 = 0;
+/// Stands behind the name of a folder that is called like one of them.
+const TAKEN: &[u8] = b" (folder)";
 
 /// One snapshot as folders in Maildir format.
 pub struct MaildirView {
@@ -31,15 +33,29 @@ impl MaildirView {
         Self { items }
     }
 
-    /// Returns whether a folder is shown as it is: it lies in a Maildir, or is one.
+    /// Returns whether a folder is shown as it is: it is a Maildir, or part of one.
     fn is_plain(&self, folder: Rank, dir: &Directory) -> Result<bool, ViewError> {
-        if dir.sums.dirs > 0 {
-            let cur = tree::find(&*self.items.reader, dir, SHELVES[0]).map_err(view_error)?;
-            if cur.is_some_and(|found| found.entry().directory().is_some()) {
-                return Ok(true);
+        if self.is_maildir(dir)? {
+            return Ok(true);
+        }
+        if folder == Rank::ROOT {
+            return Ok(false);
+        }
+        let Located { found, parent } = self.items.locate(folder)?;
+        Ok(SHELVES.contains(&&*found.entry().name) && self.is_maildir(&self.items.directory(Rank(parent))?)?)
+    }
+
+    fn is_maildir(&self, dir: &Directory) -> Result<bool, ViewError> {
+        if dir.sums.dirs < SHELVES.len() as u64 {
+            return Ok(false);
+        }
+        for name in SHELVES {
+            let found = tree::find(&*self.items.reader, dir, name).map_err(view_error)?;
+            if found.is_none_or(|found| found.entry().directory().is_none()) {
+                return Ok(false);
             }
         }
-        self.items.with_name(folder, |name| SHELVES.contains(&name))
+        Ok(true)
     }
 
     fn shelf_attr(&self, folder: Rank, number: u64) -> Result<Attr, ViewError> {
@@ -61,7 +77,7 @@ impl MaildirView {
         for number in start.saturating_sub(shelves)..dir.sums.dirs {
             let found = tree::nth_directory(&*self.items.reader, dir, number).map_err(view_error)?;
             let Some(found) = found else { break };
-            if !emit(&found.entry().name, folder_attr(folder, &found), shelves + number + 1) {
+            if !emit(&folder_name(&found.entry().name), folder_attr(folder, &found), shelves + number + 1) {
                 break;
             }
         }
@@ -107,6 +123,11 @@ fn folder_attr(folder: Rank, found: &Found) -> Attr {
     Attr { links: 1, ..attr_of(found.entry(), rank_in(folder, found)) }
 }
 
+/// Returns what a folder is called, given that some names are taken.
+fn folder_name(name: &[u8]) -> Cow<'_, [u8]> {
+    if SHELVES.contains(&name) { [name, TAKEN].concat().into() } else { name.into() }
+}
+
 fn is_mail(entry: &Entry) -> bool {
     // Mails that were backed up before there were texts have none.
     entry.content().is_some() && (entry.text().is_some() || entry.name.ends_with(b".eml"))
@@ -139,15 +160,22 @@ impl View for MaildirView {
             return if number == CUR { self.find_mail(folder, &dir, name) } else { Ok(None) };
         }
         let dir = self.items.directory(parent)?;
-        let found = tree::find(&*self.items.reader, &dir, name).map_err(view_error)?;
+        let find = |name| tree::find(&*self.items.reader, &dir, name).map_err(view_error);
         if self.is_plain(parent, &dir)? {
+            let found = find(name)?;
             return Ok(found.map(|found| Attr { links: 1, ..attr_of(found.entry(), rank_in(parent, &found)) }));
         }
-        match (SHELVES.iter().position(|shelf| *shelf == name), found) {
-            (Some(number), _) => self.shelf_attr(parent, number as u64).map(Some),
-            (None, Some(found)) if found.entry().directory().is_some() => Ok(Some(folder_attr(parent, &found))),
-            _ => Ok(None),
+        if let Some(number) = SHELVES.iter().position(|shelf| *shelf == name) {
+            return self.shelf_attr(parent, number as u64).map(Some);
         }
+        // A folder that is really called so comes first.
+        for called in [Some(name), name.strip_suffix(TAKEN)].into_iter().flatten() {
+            let found = find(called)?.filter(|found| found.entry().directory().is_some());
+            if let Some(found) = found.filter(|found| *folder_name(&found.entry().name) == *name) {
+                return Ok(Some(folder_attr(parent, &found)));
+            }
+        }
+        Ok(None)
     }
 
     fn parent(&self, rank: Rank) -> Result<Rank, ViewError> {
