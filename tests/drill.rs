@@ -728,3 +728,31 @@ fn a_restore_that_is_interrupted_says_so_and_goes_on() {
     assert!(report["already_there"].as_u64() > Some(0), "{report}");
     assert_same(&before, &dump(&tenant, &user));
 }
+
+/// Returns how much memory the program needs at most to restore a mailbox of so many messages, in KiB.
+fn memory_for(messages: usize) -> u64 {
+    let office = Office::new(Organisation { users: 1, messages, ..Organisation::default() });
+    let tenant = office.simulator.tenant();
+    office.json(&["backup", "--set", "everyone"], 0);
+    wipe(&tenant, &tenant.users()[0].principal_name());
+    let args = ["restore", "latest", "--to", "original", "--quiet"];
+    let mut child = office.command(&args).stdout(Stdio::null()).spawn().expect("the program");
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    eventually("the end of the restore", 10 * PATIENCE, || {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+        peak = peak.max(kib.unwrap_or(0));
+        child.try_wait().expect("a child").is_some()
+    });
+    assert_eq!(child.wait().expect("a child").code(), Some(0));
+    peak
+}
+
+#[test]
+fn memory_does_not_grow_with_the_mailbox() {
+    let (small, large) = (memory_for(200), memory_for(2_000));
+    eprintln!("{small} KiB for 200 messages, {large} KiB for 2,000");
+    assert!(large < small + 40 * 1024 && large < 300 * 1024, "{small} KiB, then {large} KiB");
+}
