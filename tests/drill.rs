@@ -685,3 +685,74 @@ fn the_program_restores_to_accounts_and_says_what_it_did() {
     assert_eq!((&again["restored"], &again["already_there"]), (&json!(0), &json!(1)), "{again}");
     assert!(dump(&tenant, &bob)["msgfolderroot/Files"][0].contains("From a file"));
 }
+
+#[test]
+fn names_and_bytes_that_hurt_come_back_and_so_does_real_mail() {
+    let corpus = std::env::var_os("STRONGROOM_CORPUS").map(std::path::PathBuf::from);
+    if corpus.is_none() {
+        eprintln!("STRONGROOM_CORPUS is not set: generated mail stands in for the corpus");
+    }
+    let lab = Laboratory::new(Shape { seed: 1, users: 4, messages: 30, hurting: true, corpus, ..Shape::default() });
+    let tenant = lab.simulator.tenant();
+    let users = lab.mailboxes();
+    let backup = lab.back_up().expect("a backup");
+    let before: Vec<_> = users.iter().map(|user| held(&dump(&tenant, user))).collect();
+    users.iter().for_each(|user| wipe(&tenant, user));
+    let report = lab.restore(&backup, &[]);
+    assert_whole(&report);
+    let after: Vec<_> = users.iter().map(|user| held(&dump(&tenant, user))).collect();
+    assert_eq!((before.iter().sum(), &before), (report.restored, &after));
+    let again = lab.restore(&backup, &[]);
+    assert_whole(&again);
+    assert_eq!((again.restored, again.folders), (0, 0));
+}
+
+#[test]
+fn a_restore_that_is_interrupted_says_so_and_goes_on() {
+    let office = Office::new(Organisation { users: 1, messages: 60, ..Organisation::default() });
+    let tenant = office.simulator.tenant();
+    let user = tenant.users()[0].principal_name();
+    office.json(&["backup", "--set", "everyone"], 0);
+    let before = dump(&tenant, &user);
+    wipe(&tenant, &user);
+    office.simulator.reset_counters();
+    office.simulator.set_limits(Limits { service_time_ms: 50, ..Limits::default() });
+    let args = ["restore", "latest", "--to", "original", "--quiet"];
+    let mut child = office.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program");
+    eventually("so many requests", PATIENCE, || office.simulator.counters().requests > 40);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("a child");
+    assert_eq!(child.wait().expect("a child").code(), Some(130));
+    office.simulator.set_limits(Limits::default());
+    let report = office.json(&args, 0);
+    assert!(report["already_there"].as_u64() > Some(0), "{report}");
+    assert_same(&before, &dump(&tenant, &user));
+}
+
+/// Returns how much memory the program needs at most to restore a mailbox of so many messages, in KiB.
+fn memory_for(messages: usize) -> u64 {
+    let office = Office::new(Organisation { users: 1, messages, ..Organisation::default() });
+    let tenant = office.simulator.tenant();
+    office.json(&["backup", "--set", "everyone"], 0);
+    wipe(&tenant, &tenant.users()[0].principal_name());
+    let args = ["restore", "latest", "--to", "original", "--quiet"];
+    let mut child = office.command(&args).stdout(Stdio::null()).spawn().expect("the program");
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    eventually("the end of the restore", 10 * PATIENCE, || {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+        peak = peak.max(kib.unwrap_or(0));
+        child.try_wait().expect("a child").is_some()
+    });
+    assert_eq!(child.wait().expect("a child").code(), Some(0));
+    peak
+}
+
+#[test]
+fn memory_does_not_grow_with_the_mailbox() {
+    let (small, large) = (memory_for(200), memory_for(2_000));
+    eprintln!("{small} KiB for 200 messages, {large} KiB for 2,000");
+    assert!(large < small + 40 * 1024 && large < 300 * 1024, "{small} KiB, then {large} KiB");
+}

@@ -278,10 +278,13 @@ fn wrong_usage_is_told_before_anything_is_written() {
     refused(&lab, restore(&["latest"], &to, &["--when-exists", "ask"]), 2, &["skip, overwrite, keep-both"]);
     refused(&lab, restore(&[], &to, &[]), 2, &["SNAPSHOT[:PATH]"]);
     refused(&lab, ["restore", "latest"], 2, &["--to"]);
-    for elsewhere in ["original", "contoso:Users/bob@contoso.com", "Local:x", ""] {
-        refused(&lab, ["restore", "latest", "--to", elsewhere], 2, &["a folder of this machine, `--to local:DIR`"]);
+    for elsewhere in ["Local:x", "", "contoso:Sites/x", "contoso"] {
+        refused(&lab, ["restore", "latest", "--to", elsewhere], 2, &["a target is `local:DIR`, `original`, or"]);
     }
-    refused(&lab, ["restore", "latest", "--to", "/tmp/back"], 2, &["`--to local:/tmp/back`"]);
+    refused(&lab, ["restore", "latest", "--to", "original"], 2, &["none of an organisation"]);
+    refused(&lab, ["restore", "latest", "--to", "contoso:Users/bob@contoso.com"], 2, &["no tenant"]);
+    refused(&lab, restore(&["latest"], &to, &["--into", "x"]), 2, &["a folder of a mailbox"]);
+    refused(&lab, ["restore", "latest", "--to", "/tmp/back"], 2, &["`local:/tmp/back`"]);
     refused(&lab, ["restore", "latest", "--to", "local:"], 2, &["lacks the folder"]);
     refused(&lab, ["restore", "latest", "--to", "local:~/back"], 2, &["\"local:$HOME/back\""]);
     for (own, what) in [(lab.repository().join("new"), "repository"), (lab.state(), "local state")] {

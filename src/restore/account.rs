@@ -345,6 +345,7 @@ impl AccountPlan {
         let mut unanswered = 0;
         let mut judge = |done: Result<Done, tokio::task::JoinError>| {
             let done = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            *tried += 1;
             match run.note(done) {
                 Judged::Fine => unanswered = 0,
                 Judged::Unanswered => unanswered += 1,
@@ -367,7 +368,6 @@ impl AccountPlan {
             run.report.lock().folders += std::mem::take(&mut guide.folders.made);
             match guide.next().await? {
                 Some(Met::Item { entry, path, spot }) => {
-                    *tried += 1;
                     let found = spot.there.lock().find(&entry, &Mark::of(&entry, &self.context.keys));
                     let (delivery, progress) = (delivery.clone(), run.progress.clone());
                     running.spawn(async move {

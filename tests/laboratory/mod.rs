@@ -41,6 +41,8 @@ pub struct Shape {
     pub users: usize,
     pub messages: usize,
     pub every_kind: bool,
+    pub hurting: bool,
+    pub corpus: Option<std::path::PathBuf>,
     pub switches: Switches,
     pub limits: Option<Limits>,
 }
@@ -87,8 +89,8 @@ pub fn client_of(simulator: &Simulator) -> Client {
 
 impl Laboratory {
     pub fn new(shape: Shape) -> Self {
-        let Shape { seed, users, messages, every_kind, switches, limits } = shape;
-        let organisation = Organisation { seed, users, messages, every_kind, ..Organisation::default() };
+        let Shape { seed, users, messages, every_kind, hurting, corpus, switches, limits } = shape;
+        let organisation = Organisation { seed, users, messages, every_kind, hurting, corpus };
         let limits = limits.unwrap_or_default();
         let options = Options { organisation, switches, limits, ..Options::default() };
         let simulator = Simulator::start(options).expect("a simulator");

@@ -142,10 +142,9 @@ impl Delivery {
     async fn check(&self, entry: &Entry, folder: &str, mark: &Mark, complete: bool) -> Result<Outcome, Trouble> {
         let noted = self.journal.lock().id_of(&mark.key(folder)).map(str::to_owned);
         let item = Item::read(self, entry, folder, mark).await?;
-        let id = match noted {
-            Some(id) => Some(id),
-            None => self.mailbox.marked(folder, &mark.text(complete)).await?.into_iter().next(),
-        };
+        let marked = self.mailbox.marked(folder, &mark.text(complete)).await?;
+        let id = noted.filter(|noted| marked.contains(noted)).or_else(|| marked.into_iter().next());
+        // It was listed a while ago, and may have been deleted since.
         let Some(id) = id else { return item.make().await.map(|()| Outcome::Restored) };
         if complete {
             item.compare(&id, false).await?;
