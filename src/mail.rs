@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use mail_parser::{Addr, Address, DateTime, HeaderName, MessageParser};
+use mail_parser::{Addr, Address, DateTime, HeaderName, Message, MessageParser};
 
 use crate::mbox;
 
@@ -146,7 +146,7 @@ pub fn facts(message: &[u8]) -> MailFacts {
         .header_date(HeaderName::Date)
         .default_header_ignore();
     let header = header_of(message);
-    let Some(parsed) = parser.parse_headers(header) else { return MailFacts::default() };
+    let Some(parsed) = parser.parse_headers(header).filter(has_parts) else { return MailFacts::default() };
     MailFacts {
         subject: parsed.subject().and_then(one_line),
         from: parsed.from().and_then(Address::first).map(show_address).as_deref().and_then(one_line),
@@ -156,12 +156,17 @@ pub fn facts(message: &[u8]) -> MailFacts {
     }
 }
 
+/// Returns whether the parser's result can be asked: of some input it gives one without a part, and asking that panics.
+pub fn has_parts(message: &Message<'_>) -> bool {
+    !message.parts.is_empty()
+}
+
 /// Returns when the last server received the mail: each puts its field before those of the others.
 ///
 /// This is a second pass since few mails need it, and `Received` fields are slow to parse.
 fn received_date(header: &[u8]) -> Option<i64> {
     let parser = MessageParser::new().header_received(HeaderName::Received).default_header_ignore();
-    let parsed = parser.parse_headers(header)?;
+    let parsed = parser.parse_headers(header).filter(has_parts)?;
     // `Message::received` would give the first server's.
     parsed.received_all().next()?.date().as_ref().and_then(unix_seconds)
 }

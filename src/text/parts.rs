@@ -104,7 +104,7 @@ fn parse(header: &[u8]) -> Option<Message<'static>> {
     for (_, name) in super::SHOWN {
         parser = parser.header_text(name);
     }
-    parser.parse_headers(header).map(Message::into_owned)
+    parser.parse_headers(header).filter(crate::mail::has_parts).map(Message::into_owned)
 }
 
 /// A part that has no parts.
