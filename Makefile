@@ -21,7 +21,7 @@ help:
 
 # What the build and the mount need. `fuse3` brings fusermount3.
 packages:
-	@tools/packages.sh build-essential pkg-config librocksdb-dev libclang1-14 fuse3 ripgrep rsync curl openssl python3 python3-venv
+	@tools/packages.sh build-essential pkg-config librocksdb-dev libclang1-14 fuse3 rclone ripgrep rsync curl openssl python3 python3-venv
 
 packages-bench: packages
 	@tools/packages.sh restic borgbackup python3-pyfuse3 python3-llfuse zstd

@@ -328,6 +328,11 @@ impl Fs {
         Space { blocks: totals.bytes.div_ceil(BLOCK_SIZE_BYTES.into()), files: totals.entries }
     }
 
+    /// Returns the id of the snapshot that `ino` lies in; `None` for what the mount itself adds, and where one snapshot is all.
+    pub fn snapshot_id(&self, ino: Ino) -> Option<[u8; 32]> {
+        Some(self.listing()?.by_slot(ino.slot())?.id)
+    }
+
     /// Returns whether the listing of `dir` can change.
     pub fn changes(&self, dir: Ino) -> bool {
         matches!(self.shows, Shows::Catalog(_)) && dir.slot() == Slot::ZERO

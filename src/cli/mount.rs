@@ -7,12 +7,12 @@ use super::error::{Exit, UsageError};
 use super::{Session, absolute, output, reader};
 use crate::local::LocalState;
 use crate::repository::Repository;
-use crate::select;
+use crate::select::{self, Selected};
 use crate::view::{RepositoryCatalog, SnapshotView};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -94,13 +94,7 @@ impl Mount {
         let Some(asked) = &self.snapshot else {
             return Ok(Target::Catalog(Arc::new(RepositoryCatalog::new(repository.clone(), reader))));
         };
-        let selected = select::select(repository, asked.as_bytes())?;
-        if !selected.path.is_empty() {
-            // `latest:NAME` is a path where there is no set of that name.
-            let path = output::path(&selected.path);
-            let text = format!("--snapshot takes a snapshot without a path, and there is no set called {path:?}");
-            return Err(UsageError::Other(text).into());
-        }
+        let selected = one_snapshot(repository, asked)?;
         Ok(Target::View(Arc::new(SnapshotView::new(reader, selected.id, selected.snapshot))))
     }
 
@@ -168,6 +162,18 @@ impl Mount {
         ));
         Ok(Exit::Done)
     }
+}
+
+/// Returns the snapshot that `--snapshot` means.
+pub fn one_snapshot(repository: &Repository, asked: &OsStr) -> Result<Selected> {
+    let selected = select::select(repository, asked.as_bytes())?;
+    if !selected.path.is_empty() {
+        // `latest:NAME` is a path where there is no set of that name.
+        let path = output::path(&selected.path);
+        let text = format!("--snapshot takes a snapshot without a path, and there is no set called {path:?}");
+        return Err(UsageError::Other(text).into());
+    }
+    Ok(selected)
 }
 
 fn log_path(session: &Session, repository: &Repository) -> Result<PathBuf> {
