@@ -2,6 +2,7 @@
 # make test      runs every check and every test
 # make test-sdk  holds the tenant simulator to account by Microsoft's own client
 # make bench     measures Strongroom, restic, borg and the plain disk side by side
+# make drill     loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=2000, DRILL_SEEDS=10)
 # make soak      backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
 #
 # Each installs what it needs: Debian packages (as root, or with sudo), cargo-deny and the test readers' Python packages.
@@ -14,7 +15,7 @@ CACHE ?= .cache
 VENV := $(CACHE)/venv
 BINARY := target/release/strongroom
 
-.PHONY: help demo test test-sdk bench soak build corpus packages packages-bench lint deny test-rust clean
+.PHONY: help demo screenshot test test-sdk bench drill soak build corpus packages packages-bench lint deny test-rust clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -47,6 +48,11 @@ lint: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
+# Runs as root, with a screen that nobody sees.
+screenshot: build corpus
+	@tools/packages.sh thunar xvfb xdotool imagemagick dbus
+	STRONGROOM_CACHE=$(CACHE) tools/screenshot.sh
+
 deny:
 	tools/deny.sh check bans licenses sources
 
@@ -73,6 +79,11 @@ test-sdk: $(VENV)-sdk/.ready
 
 bench: build packages-bench
 	python3 tools/bench/bench.py --strongroom $(BINARY) --corpora target/release/strongroom-corpora $(BENCH_ARGS)
+
+DRILL_MESSAGES ?= 2000
+DRILL_SEEDS ?= 10
+drill: packages
+	STRONGROOM_DRILL_MESSAGES=$(DRILL_MESSAGES) STRONGROOM_SEEDS=$(DRILL_SEEDS) cargo test --release --locked --test drill -- --nocapture
 
 SOAK_PERCENT ?= 100
 soak: packages

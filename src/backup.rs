@@ -419,10 +419,12 @@ impl Worker<'_> {
         let key = self.keys.local_path(self.run.set, &path);
         if let Some(known) = self.unchanged(&key, &fingerprint)? {
             // Name, owner and permissions may be others although the content is the same.
-            return Ok((Entry { facts: known.facts, ..entry_of(meta, known.kind) }, true));
+            let Entry { kind, facts, contents, .. } = known;
+            return Ok((Entry { facts, contents, ..entry_of(meta, kind) }, true));
         }
         let (split, stable) = self.split(&content)?;
         let mut entry = entry_of(meta, EntryKind::File(split.content));
+        entry.set_text(split.text);
         entry.facts = if split.facts == Default::default() { facts } else { split.facts };
         if stable && !fingerprint.is_empty() && content.stamp() == fingerprint {
             self.facts.push((key, remembered(&fingerprint, &entry)));
@@ -453,10 +455,9 @@ impl Worker<'_> {
         let Some(bytes) = self.run.store.local().facts(key) else { return Ok(None) };
         let Some((found, entry)) = bytes.split_at_checked(fingerprint.len()) else { return Ok(None) };
         let Ok(entry) = Entry::read(&mut cbor::Reader::new(entry)) else { return Ok(None) };
-        let Some(content) = entry.content() else { return Ok(None) };
         // What is remembered may have been pruned, or never stored for good.
-        let mut complete = found == fingerprint;
-        for segment in &content.segments {
+        let mut complete = found == fingerprint && entry.content().is_some();
+        for segment in entry.all_contents().flat_map(|content| &content.segments) {
             complete = complete && self.run.store.has_segment(segment)?;
         }
         Ok(complete.then_some(entry))

@@ -532,9 +532,7 @@ impl Walk<'_> {
             path.push(b'/');
         }
         path.extend_from_slice(&entry.name);
-        let contents =
-            entry.content().into_iter().chain(&entry.payload).chain(entry.contents.iter().map(|(_, content)| content));
-        for content in contents {
+        for content in entry.all_contents() {
             if let Err(error) = self.segments(&content.segments) {
                 if !error.is_damage() {
                     return Err(error.into());

@@ -279,7 +279,7 @@ impl Session {
 
 /// Creates a reader that needs no local state.
 fn reader(repository: &Arc<Repository>) -> Arc<Reader> {
-    Arc::new(repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default()))
+    repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default()).reading_ahead()
 }
 
 /// Returns an absolute path without requiring that it exists.

@@ -7,7 +7,7 @@
 use crate::cbor::{CborError, Fields, MapWriter, Reader, Writer};
 use crate::id::{ChunkId, NodeId};
 use crate::mime::Base64Form;
-use crate::pack::Location;
+use crate::pack::{BlockLocation, Location};
 
 /// Longest entry name in bytes, as on Linux.
 pub const NAME_LEN_MAX: usize = 255;
@@ -182,6 +182,16 @@ impl Content {
         self.len() == 0
     }
 
+    /// Returns the blocks in which its chunks lie, as far as this says so; of long content, whose chunks stand in a list of
+    /// their own, none.
+    pub fn blocks(&self) -> impl Iterator<Item = BlockLocation> {
+        let chunks = self.segments.iter().flat_map(|segment| match segment {
+            Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.as_slice(),
+            Segment::List { .. } => &[],
+        });
+        chunks.filter_map(|chunk| chunk.hint).map(|hint| hint.block)
+    }
+
     /// Returns a hash that two contents share when they are stored as the same chunks.
     pub fn identity(&self) -> blake3::Hash {
         let mut out = Writer::new();
@@ -286,6 +296,16 @@ pub enum EntryKind {
     Symlink(Box<[u8]>),
 }
 
+/// Marks of a mail, as bits.
+pub mod marks {
+    /// It was read.
+    pub const READ: u64 = 1;
+    /// It is flagged.
+    pub const FLAGGED: u64 = 2;
+    /// It is a draft.
+    pub const DRAFT: u64 = 4;
+}
+
 /// What is known of an item beyond its bytes; empty for plain files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
@@ -305,6 +325,8 @@ pub struct Facts {
     pub change_key: Option<String>,
     /// The service could not give the item's own bytes: they were put together from what else it knows of it.
     pub reconstructed: bool,
+    /// How a mail was marked, as bits of [`marks`].
+    pub marks: Option<u64>,
     /// Fields that a later version wrote.
     pub unknown: Fields,
 }
@@ -332,6 +354,9 @@ impl Facts {
         if self.reconstructed {
             map.field(8).uint(1);
         }
+        if let Some(marks) = self.marks {
+            map.field(9).uint(marks);
+        }
         write_unknown(&self.unknown, &mut map);
         map.finish(out);
     }
@@ -348,6 +373,7 @@ impl Facts {
                 6 => facts.source_id = Some(value.text()?.to_owned()),
                 7 => facts.change_key = Some(value.text()?.to_owned()),
                 8 => facts.reconstructed = value.uint()? != 0,
+                9 => facts.marks = Some(value.uint()?),
                 _ => return Ok::<_, CborError>(false),
             }
             Ok(true)
@@ -380,14 +406,17 @@ pub struct Entry {
     pub facts: Facts,
     /// The source's own description of the item, which restoring at full fidelity needs.
     pub payload: Option<Content>,
-    /// Further contents, by their keys in [`RESERVED_CONTENTS`], that a later version wrote.
+    /// Further contents, by their keys in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], and what a later version wrote.
     pub contents: Vec<(u64, Content)>,
     /// Fields that a later version wrote.
     pub unknown: Fields,
 }
 
 /// Keys of an entry that hold content in every version: their references have hints, whoever knows what they are for.
-pub const RESERVED_CONTENTS: std::ops::RangeInclusive<u64> = 16..=31;
+pub const FURTHER_CONTENTS: std::ops::RangeInclusive<u64> = 16..=31;
+
+/// The key of a mail's text ([`crate::text`]).
+pub const TEXT: u64 = 16;
 
 /// Why an entry could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -466,6 +495,24 @@ impl Entry {
         }
     }
 
+    /// Returns the text of a mail, as people read it, if it was made.
+    pub fn text(&self) -> Option<&Content> {
+        self.contents.iter().find_map(|(key, content)| (*key == TEXT).then_some(content))
+    }
+
+    /// Sets the text of a mail.
+    pub fn set_text(&mut self, text: Option<Content>) {
+        self.contents.retain(|(key, _)| *key != TEXT);
+        // Keys ascend, and it has the first of them.
+        self.contents.splice(0..0, text.map(|text| (TEXT, text)));
+    }
+
+    /// Returns all contents: the file's own, the payload, and further ones.
+    pub fn all_contents(&self) -> impl Iterator<Item = &Content> {
+        let further = self.contents.iter().map(|(_, content)| content);
+        self.content().into_iter().chain(&self.payload).chain(further)
+    }
+
     /// Writes the entry's canonical bytes.
     pub fn write(&self, out: &mut Writer) {
         let mut map = MapWriter::default();
@@ -536,7 +583,7 @@ impl Entry {
                 10 => target = Some(value.bytes()?.into()),
                 11 => entry.facts = Facts::read(value)?,
                 12 => entry.payload = Some(Content { segments: read_segments(value)? }),
-                key if RESERVED_CONTENTS.contains(&key) => {
+                key if FURTHER_CONTENTS.contains(&key) => {
                     entry.contents.push((key, Content { segments: read_segments(value)? }));
                 }
                 _ => return Ok(false),

@@ -117,11 +117,16 @@ impl Evidence {
 }
 
 /// Splits `Name: value`; none if the name has other characters than RFC 5322 allows.
-fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().take(FIELD_NAME_BYTES_MAX).position(|&byte| byte == b':')?;
     let name = line[..colon].trim_ascii_end();
     let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
     is_name.then_some((name, &line[colon + 1..]))
+}
+
+/// Returns the message without a byte order mark and an mbox From_ line before it.
+pub(crate) fn without_from_line(message: &[u8]) -> &[u8] {
+    skip_from_line(message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message))
 }
 
 /// Skips an mbox From_ line, also one that was quoted when the mail was put into another file.

@@ -367,10 +367,11 @@ const fn join(a: u8, b: u8, c: u8, d: u8) -> [u8; 3] {
     [a << 2 | b >> 4, b << 4 | c >> 2, c << 6 | d]
 }
 
-const NO_VALUE: u8 = 0xff;
+/// What [`VALUES`] holds for other bytes.
+pub(crate) const NO_VALUE: u8 = 0xff;
 
 /// The value of each character of the base64 alphabet (RFC 4648, 4).
-const VALUES: [u8; 256] = {
+pub(crate) const VALUES: [u8; 256] = {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut values = [NO_VALUE; 256];
     let mut value = 0;

@@ -7,13 +7,14 @@
 //!
 //! `plan` knows snapshots and no target: it selects and walks, in memory for one path of folders, however much there is.
 //! An executor knows one kind of target and takes the steps of the walk, once to survey and once to act; `local` is the
-//! one for folders of this machine. What others will share (the choice of [`WhenExists`], counting, reports) stands here.
+//! one for folders of this machine, `account` the one for mailboxes of an organisation. What others will share (the choice of [`WhenExists`], counting, reports) stands here.
 //!
 //! - Nothing is deleted, and nothing is changed that was not asked for. Restoring twice does not duplicate anything.
 //! - A name shows a whole item or nothing, also when the run is killed; only temporary names may be left behind.
 //! - One bad item does not end a run: it becomes a failure in the [`Report`].
 //! - Names in a repository are input from outside: whatever they say, nothing outside the target is written.
 
+mod account;
 mod local;
 mod plan;
 
@@ -21,6 +22,7 @@ use crate::CONTENT_LOG;
 use crate::entry::Entry;
 use crate::reader::{ReadError, Reader};
 use crate::snapshot::Failure;
+use crate::source::graph::GraphError;
 use plan::{Selection, Walk};
 use std::fmt;
 use std::io;
@@ -28,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 pub use crate::backup::Progress;
+pub use account::{AccountOptions, AccountPlan, AccountSurvey, AccountTarget, Load};
 
 /// Conflicts and problems that a [`Survey`] keeps by name, each; their number is always exact.
 pub const SHOWN_MAX: usize = 100;
@@ -85,6 +88,30 @@ pub enum RestoreError {
     /// What was asked for could not be looked up.
     #[error("could not read the snapshot")]
     Read(#[from] ReadError),
+    /// What is to go to a mailbox is no mail, or has no mailbox that it came from.
+    #[error("{path:?} holds no mail of a mailbox")]
+    NoMailbox {
+        /// The path that was asked for.
+        path: String,
+    },
+    /// The account that is restored to cannot be used.
+    #[error("could not restore to {account}")]
+    Account {
+        /// The account, as it was named.
+        account: String,
+        /// Why.
+        #[source]
+        source: GraphError,
+    },
+    /// There is no such account.
+    #[error("the organisation has no user {account}")]
+    NoAccount {
+        /// The account, as it was named.
+        account: String,
+    },
+    /// Nothing can be run that waits for the network.
+    #[error("could not start the runtime for the network")]
+    Runtime(#[source] io::Error),
     /// The target folder cannot be used.
     #[error("could not use the folder {}", dir.display())]
     Target {
@@ -186,6 +213,19 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds what another run did.
+    pub fn add(&mut self, more: Report) {
+        self.restored += more.restored;
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.folders += more.folders;
+        self.already_there += more.already_there;
+        self.skipped += more.skipped;
+        self.failed = self.failed.saturating_add(more.failed);
+        self.failures.extend(more.failures);
+        self.failures.truncate(FAILURES_KEPT_MAX);
+        self.stopped = self.stopped.take().or(more.stopped);
+    }
+
     fn fail(&mut self, path: &[u8], items: u64, error: String) {
         // Whoever started the run lists the failures.
         tracing::debug!(target: CONTENT_LOG, path = printable(path), error, "could not be restored");

@@ -12,7 +12,9 @@ use crate::mime;
 use crate::node::{self, BlobRef, NewNode};
 use crate::source;
 use crate::store::{NewChunk, Store, StoreError, Texture};
+use crate::text;
 use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Items up to this length are read whole; longer ones stream through a window.
@@ -58,6 +60,8 @@ pub struct Split {
     pub content: Content,
     /// For a mail, its main headers.
     pub facts: Facts,
+    /// For a mail, its text.
+    pub text: Option<Content>,
 }
 
 impl Splitter {
@@ -92,6 +96,8 @@ impl Splitter {
             whole = fill(reader, buffer, MAIL_LEN_MAX)?;
         }
         let facts = if is_mail { facts_of(buffer) } else { Facts::default() };
+        // Before the mail is taken apart: afterwards, one that streams is no longer in memory.
+        let text = if is_mail { self.split_text(buffer, whole)? } else { None };
         let content = match (whole, is_mail) {
             (true, true) => self.split_mail(buffer)?,
             (true, false) => {
@@ -100,7 +106,7 @@ impl Splitter {
             }
             (false, _) => self.split_stream(reader, len, buffer)?,
         };
-        Ok(Split { content, facts })
+        Ok(Split { content, facts, text })
     }
 
     /// Returns the content of what a service says of an item.
@@ -114,6 +120,19 @@ impl Splitter {
             Err(SplitError::Store(error)) => Err(error),
             Err(SplitError::Item(_)) => unreachable!("bytes in memory can be read"),
         }
+    }
+
+    /// Returns the text of a mail of which `start` is the start, or, if it is `whole`, all.
+    ///
+    /// The text is a convenience: a fault of this program there must not keep the mail from being stored.
+    fn split_text(&mut self, start: &[u8], whole: bool) -> Result<Option<Content>, SplitError> {
+        let made = catch_unwind(AssertUnwindSafe(|| text::of_mail(start, whole)));
+        let Ok(text) = made else {
+            tracing::error!("this program failed to make the text of a mail; it is stored without");
+            return Ok(None);
+        };
+        let chunks = self.split_bytes(text.as_bytes(), Texture::Reading)?;
+        self.content(segments_of(chunks)).map(Some)
     }
 
     fn split_mail(&mut self, message: &[u8]) -> Result<Content, SplitError> {

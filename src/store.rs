@@ -86,10 +86,12 @@ pub enum Texture {
     Binary,
     /// What a service says of its items: alike, and of no interest to those who read the items themselves.
     Payload,
+    /// Texts made of mails: read by those who search, and not by those who read the mails.
+    Reading,
 }
 
 impl Texture {
-    const ALL: [Texture; 3] = [Texture::Text, Texture::Binary, Texture::Payload];
+    const ALL: [Texture; 4] = [Texture::Text, Texture::Binary, Texture::Payload, Texture::Reading];
 }
 
 /// A chunk that the repository may not have.

@@ -56,6 +56,16 @@ impl Found {
     pub fn entry(&self) -> &Entry {
         &leaf_entries(&self.leaf)[self.position]
     }
+
+    /// Returns the entries that follow in the same node, nearest first: some of those that come next.
+    pub fn following(&self) -> impl Iterator<Item = &Entry> {
+        leaf_entries(&self.leaf)[self.position + 1..].iter()
+    }
+
+    /// Returns the entries that come before in the same node, nearest first.
+    pub fn preceding(&self) -> impl Iterator<Item = &Entry> {
+        leaf_entries(&self.leaf)[..self.position].iter().rev()
+    }
 }
 
 fn leaf_entries(node: &Node) -> &[Entry] {
@@ -128,6 +138,14 @@ pub fn find(source: &dyn NodeSource, dir: &Directory, name: &[u8]) -> Result<Opt
 /// See [`ReadError`].
 pub fn nth(source: &dyn NodeSource, dir: &Directory, number: u64) -> Result<Option<Found>, ReadError> {
     descend(source, dir, |node, before| node.position_by(|sums| before.entries.saturating_add(sums.entries) > number))
+}
+
+/// Finds the `number`-th entry that is a directory, counted from 0 in order of names.
+///
+/// # Errors
+/// See [`ReadError`].
+pub fn nth_directory(source: &dyn NodeSource, dir: &Directory, number: u64) -> Result<Option<Found>, ReadError> {
+    descend(source, dir, |node, before| node.position_by(|sums| before.dirs.saturating_add(sums.dirs) > number))
 }
 
 /// Finds the entry that `rank` falls into: the one at that place of a preorder walk of everything under `dir`, counted

@@ -4,7 +4,14 @@
 //! nodes lead from a rank to its entry in one walk from root to leaf for each folder on the way, so nothing is kept of
 //! what was looked at but the reader's bounded caches.
 
-use crate::entry::{Directory, Entry, EntryKind};
+mod maildir;
+mod month;
+mod readme;
+mod steps;
+mod text;
+
+use self::steps::{Direction, Steps};
+use crate::entry::{Content, Directory, Entry, EntryKind};
 use crate::id::SnapshotId;
 use crate::names::safe_name;
 use crate::reader::{ReadError, Reader};
@@ -12,20 +19,32 @@ use crate::repository::{Repository, RepositoryError};
 use crate::snapshot::Snapshot;
 use crate::tree::{self, Entries, Found};
 use parking_lot::Mutex;
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
-use strongroom_mount::{Attr, Catalog, Kind, Rank, SnapshotInfo, Time, Totals, View, ViewError};
+use strongroom_mount::{Attr, Catalog, Kind, Rank, Side, SnapshotInfo, Time, Totals, View, ViewError};
+
+pub use maildir::MaildirView;
+pub use month::MonthView;
+pub use text::TextView;
 
 /// Permissions of what its source gave none.
 const FILE_MODE: u16 = 0o644;
 const FOLDER_MODE: u16 = 0o755;
+/// So many entries are looked at for the block that comes next.
+const NEIGHBOURS_MAX: usize = 24;
 
 /// One snapshot as a tree of files.
 pub struct SnapshotView {
     reader: Arc<Reader>,
     id: SnapshotId,
     root: Entry,
+    steps: Mutex<Steps>,
 }
+
+/// Picks a content of an entry.
+type Which = fn(&Entry) -> Option<&Content>;
 
 /// An entry and the rank of its folder.
 struct Located {
@@ -36,7 +55,7 @@ struct Located {
 impl SnapshotView {
     /// Creates the view of `snapshot`.
     pub fn new(reader: Arc<Reader>, id: SnapshotId, snapshot: Snapshot) -> Self {
-        Self { reader, id, root: snapshot.root }
+        Self { reader, id, root: snapshot.root, steps: Mutex::default() }
     }
 
     fn root(&self) -> &Directory {
@@ -67,6 +86,42 @@ impl SnapshotView {
         match rank {
             Rank::ROOT => use_entry(&self.root),
             _ => use_entry(self.locate(rank)?.found.entry()),
+        }
+    }
+
+    /// Reads the content that `which` picks of the file at `file`.
+    fn read_content(&self, file: Rank, offset: u64, size: usize, which: Which) -> Result<Vec<u8>, ViewError> {
+        if file == Rank::ROOT {
+            return Err(ViewError::IsADirectory);
+        }
+        let found = self.locate(file)?.found;
+        if found.entry().directory().is_some() {
+            return Err(ViewError::IsADirectory);
+        }
+        let content = which(found.entry()).ok_or(ViewError::Invalid)?;
+        let mut bytes = Vec::with_capacity(size.min(content.len().saturating_sub(offset) as usize));
+        self.reader.read(content, offset, size, &mut bytes).map_err(view_error)?;
+        if offset + bytes.len() as u64 == content.len() {
+            self.guess_next(file, &found, which);
+        }
+        Ok(bytes)
+    }
+
+    /// Has the block decoded that will be needed next, if files are being read one after the other, in either direction.
+    fn guess_next(&self, file: Rank, found: &Found, which: Which) {
+        let blocks = |entry: &'_ Entry| which(entry).into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
+        match self.steps.lock().step(file.0) {
+            Some(Direction::Up) => self.reader.guess(found.following().take(NEIGHBOURS_MAX).flat_map(blocks)),
+            Some(Direction::Down) => self.reader.guess(found.preceding().take(NEIGHBOURS_MAX).flat_map(blocks)),
+            None => {}
+        }
+    }
+
+    /// Calls `answer` with the name of the entry at `rank`; that of the root is empty.
+    fn with_name<T>(&self, rank: Rank, answer: impl FnOnce(&[u8]) -> T) -> Result<T, ViewError> {
+        match rank {
+            Rank::ROOT => Ok(answer(b"")),
+            _ => Ok(answer(&self.locate(rank)?.found.entry().name)),
         }
     }
 
@@ -113,11 +168,12 @@ impl View for SnapshotView {
         self.locate(rank).map(|located| Rank(located.parent))
     }
 
-    fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr) -> bool) -> Result<(), ViewError> {
+    fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr, u64) -> bool) -> Result<(), ViewError> {
         let directory = self.directory(dir)?;
         for found in Entries::from_number(&*self.reader, &directory, start).map_err(view_error)? {
             let found = found.map_err(view_error)?;
-            if !emit(&found.entry().name, attr_of(found.entry(), found.before.items.saturating_add(dir.0 + 1))) {
+            let attr = attr_of(found.entry(), found.before.items.saturating_add(dir.0 + 1));
+            if !emit(&found.entry().name, attr, found.before.entries + 1) {
                 break;
             }
         }
@@ -125,15 +181,7 @@ impl View for SnapshotView {
     }
 
     fn read(&self, file: Rank, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
-        self.with_entry(file, |entry| match &entry.kind {
-            EntryKind::File(content) => {
-                let mut bytes = Vec::with_capacity(size.min(content.len().saturating_sub(offset) as usize));
-                self.reader.read(content, offset, size, &mut bytes).map_err(view_error)?;
-                Ok(bytes)
-            }
-            EntryKind::Directory(_) => Err(ViewError::IsADirectory),
-            EntryKind::Symlink(_) => Err(ViewError::Invalid),
-        })
+        self.read_content(file, offset, size, Entry::content)
     }
 
     fn read_link(&self, link: Rank) -> Result<Vec<u8>, ViewError> {
@@ -170,18 +218,55 @@ impl View for SnapshotView {
     }
 }
 
+/// What a mount shows of its snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// The items as they were backed up.
+    Items,
+    /// The text of mails.
+    Text,
+    /// Both, in folders of their own.
+    Both,
+    /// The items in folders by year and month.
+    ByMonth,
+    /// The mails in Maildir folders.
+    Maildir,
+}
+
+impl Layout {
+    fn shows(self, side: Side) -> bool {
+        match self {
+            Layout::Items | Layout::ByMonth | Layout::Maildir => side == Side::Items,
+            Layout::Text => side == Side::Text,
+            Layout::Both => true,
+        }
+    }
+
+    /// Returns the view of one side of the snapshot that `items` shows.
+    pub fn view(self, items: SnapshotView, side: Side) -> Arc<dyn View> {
+        match (side, self) {
+            (Side::Text, _) => Arc::new(TextView::new(items)),
+            (Side::Items, Layout::ByMonth) => Arc::new(MonthView::new(items)),
+            (Side::Items, Layout::Maildir) => Arc::new(MaildirView::new(items)),
+            (Side::Items, _) => Arc::new(items),
+        }
+    }
+}
+
 /// The snapshots of a repository, as they come and go.
 pub struct RepositoryCatalog {
     repository: Arc<Repository>,
     reader: Arc<Reader>,
+    layout: Layout,
+    at: Option<PathBuf>,
     /// What was read once: snapshots do not change.
     known: Mutex<HashMap<SnapshotId, Snapshot>>,
 }
 
 impl RepositoryCatalog {
-    /// Creates the catalog of everything in `repository`.
-    pub fn new(repository: Arc<Repository>, reader: Arc<Reader>) -> Self {
-        Self { repository, reader, known: Mutex::default() }
+    /// Creates the catalog of everything in `repository`, for a mount at `at` or for what is no mount.
+    pub fn new(repository: Arc<Repository>, reader: Arc<Reader>, layout: Layout, at: Option<PathBuf>) -> Self {
+        Self { repository, reader, layout, at, known: Mutex::default() }
     }
 
     fn refresh(&self) -> Result<Vec<SnapshotInfo>, RepositoryError> {
@@ -191,8 +276,12 @@ impl RepositoryCatalog {
         for id in ids {
             if let std::collections::hash_map::Entry::Vacant(slot) = known.entry(id) {
                 match self.repository.load_snapshot(id) {
-                    // A mount shows no failures: there may be a thousand in each.
-                    Ok(snapshot) => _ = slot.insert(Snapshot { failures: Vec::new(), ..snapshot }),
+                    Ok(mut snapshot) => {
+                        // There may be a thousand in each.
+                        snapshot.failures.truncate(readme::FAILURES_NAMED_MAX);
+                        snapshot.failures.shrink_to_fit();
+                        slot.insert(snapshot);
+                    }
                     Err(error) if error.is_damage() => tracing::error!(snapshot = %id, %error, "snapshot is not shown"),
                     Err(error) => return Err(error),
                 }
@@ -224,10 +313,21 @@ impl Catalog for RepositoryCatalog {
         self.refresh().map_err(|source| ViewError::Backend { source: Box::new(source) })
     }
 
-    fn open(&self, id: &[u8; 32]) -> Result<Arc<dyn View>, ViewError> {
+    fn shows(&self, side: Side) -> bool {
+        self.layout.shows(side)
+    }
+
+    fn readme(&self) -> String {
+        let known = self.known.lock();
+        let mut snapshots: Vec<_> = known.values().collect();
+        snapshots.sort_by_key(|snapshot| Reverse(snapshot.started));
+        readme::readme(self.at.as_deref(), self.layout, snapshots.into_iter())
+    }
+
+    fn open(&self, id: &[u8; 32], side: Side) -> Result<Arc<dyn View>, ViewError> {
         let id = SnapshotId(*id);
         let snapshot = self.known.lock().get(&id).cloned().ok_or(ViewError::NotFound)?;
-        Ok(Arc::new(SnapshotView::new(self.reader.clone(), id, snapshot)))
+        Ok(self.layout.view(SnapshotView::new(self.reader.clone(), id, snapshot), side))
     }
 }
 

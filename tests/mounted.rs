@@ -43,7 +43,7 @@ fn layout() {
     }
     let lab = Lab::new();
     let mount = lab.mount(&[]);
-    assert_eq!(names(mount.path("")), ["README.txt", "snapshots"], "an empty repository");
+    assert_eq!(names(mount.path("")), ["README.txt", "snapshots", "text"], "an empty repository");
     assert_eq!(names(mount.path("snapshots")), [""; 0]);
 
     let source = lab.dir("source");
@@ -52,7 +52,7 @@ fn layout() {
     write(&source.join("file"), "of Bob");
     lab.backup(&source, "set of bob");
     eventually("both are shown", Duration::from_secs(5), || names(mount.path("snapshots")).len() == 2);
-    assert_eq!(names(mount.path("")), ["README.txt", "latest", "snapshots"]);
+    assert_eq!(names(mount.path("")), ["README.txt", "latest", "snapshots", "text"]);
     assert!(fs::read_to_string(mount.path("README.txt")).unwrap().contains("read-only"));
     let snapshots = names(mount.path("snapshots"));
     // 2026-11-01 09.30.00 alice

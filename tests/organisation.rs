@@ -42,7 +42,9 @@ proptest! {
         switches in laboratory::switches(),
     ) {
         let lab = Laboratory::new(Shape { seed, users: 2, messages: 12, switches, ..Shape::default() });
-        let mut before = vec![lab.remember(lab.back_up().expect("a backup"))];
+        let first = lab.back_up().expect("a backup");
+        lab.assert_truth(&first);
+        let mut before = vec![lab.remember(first)];
         for changes in rounds {
             for change in &changes {
                 lab.apply(change);

@@ -244,10 +244,21 @@ fn mail() -> Entry {
         source_id: None,
         change_key: None,
         reconstructed: false,
+        marks: None,
         unknown: vec![(90, [0xf5].into())],
     };
     entry.payload = Some(Content { segments: vec![Segment::Raw(vec![chunk(6, 9)])] });
     entry.unknown = vec![(1000, [0x82, 0x01, 0x61, b'x'].into())];
+    entry
+}
+
+/// The mail with its text, and a further content that a later version wrote.
+fn mail_with_text() -> Entry {
+    let content = |number, len| Content { segments: vec![Segment::Raw(vec![chunk(number, len)])] };
+    let mut entry = mail();
+    entry.contents = vec![(17, content(8, 50))];
+    entry.set_text(Some(content(7, 400)));
+    entry.facts.marks = Some(3);
     entry
 }
 
@@ -259,6 +270,7 @@ fn entries() {
     for (name, entry) in [
         ("entry-empty-file", empty),
         ("entry-mail", mail()),
+        ("entry-mail-text", mail_with_text()),
         ("entry-directory", directory("Inbox")),
         ("entry-symlink", symlink),
     ] {

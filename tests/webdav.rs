@@ -261,7 +261,7 @@ fn lab_with_snapshot() -> (Lab, PathBuf) {
 fn the_root_shows_what_a_mount_shows() {
     let (lab, source) = lab_with_snapshot();
     let dav = Dav::start(&lab, &[]);
-    assert_eq!(dav.names("/"), ["README.txt", "latest", "snapshots"]);
+    assert_eq!(dav.names("/"), ["README.txt", "latest", "snapshots", "text"]);
     assert!(text(&dav.get("/README.txt")).contains("read-only"));
     let snapshots = dav.names("/snapshots/");
     assert_eq!(snapshots.len(), 1);

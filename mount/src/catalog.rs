@@ -1,4 +1,4 @@
-//! The folder `snapshots`: what the catalog lists now, under which folder names, in which inode slots.
+//! The folders `snapshots` and `text`: what the catalog lists now, under which folder names, in which inode slots.
 //!
 //! Invariants:
 //! - While mounted, a snapshot keeps its folder name, its slot and its place in the listing, whatever comes and goes
@@ -9,7 +9,7 @@
 
 use crate::error::FsError;
 use crate::inode::Slot;
-use crate::view::{Catalog, SnapshotInfo, Time, View, ViewError};
+use crate::view::{Catalog, Side, SnapshotInfo, Time, View, ViewError};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,7 +24,7 @@ pub(crate) struct Snapshot {
     pub(crate) id: [u8; 32],
     pub(crate) time: Time,
     pub(crate) slot: Slot,
-    view: Mutex<Option<Arc<dyn View>>>,
+    views: [Mutex<Option<Arc<dyn View>>>; Side::ALL.len()],
     /// How many references to its inodes the kernel holds. May err upwards (an answer that no longer reached the kernel),
     /// which only keeps the view longer.
     references: AtomicI64,
@@ -46,6 +46,7 @@ struct State {
     folders: BTreeMap<u64, Folder>,
     position_by_name: HashMap<String, u64>,
     newest: Option<u64>,
+    readme: Arc<str>,
     /// Also those that have left the catalog and are still in use.
     by_slot: HashMap<Slot, Arc<Snapshot>>,
     position_next: u64,
@@ -76,6 +77,7 @@ impl Listing {
     pub(crate) fn new(catalog: Arc<dyn Catalog>) -> Result<Listing, FsError> {
         let listing = Listing { catalog, state: RwLock::default() };
         listing.refresh()?;
+        listing.state.write().readme = listing.new_readme();
         Ok(listing)
     }
 
@@ -86,9 +88,24 @@ impl Listing {
         let mut seen = HashSet::new();
         infos.retain(|info| seen.insert(info.id));
 
+        if self.state.read().infos == infos {
+            self.state.write().drop_unused(&seen);
+            return Ok(Changes::default());
+        }
+        let readme = self.new_readme();
         let mut state = self.state.write();
         state.drop_unused(&seen);
-        if state.infos == infos { Ok(Changes::default()) } else { Ok(state.replace(infos)) }
+        state.readme = readme;
+        Ok(state.replace(infos))
+    }
+
+    fn new_readme(&self) -> Arc<str> {
+        guarded("readme", || Ok(self.catalog.readme())).unwrap_or_default().into()
+    }
+
+    /// Returns what `README.txt` says now.
+    pub(crate) fn readme(&self) -> Arc<str> {
+        self.state.read().readme.clone()
     }
 
     pub(crate) fn by_name(&self, name: &[u8]) -> Option<Folder> {
@@ -115,13 +132,18 @@ impl Listing {
         self.state.read().folders.range(position..).map(|(_, folder)| folder.clone()).collect()
     }
 
+    /// Returns whether there is a folder for this side of the snapshots.
+    pub(crate) fn shows(&self, side: Side) -> bool {
+        self.catalog.shows(side)
+    }
+
     /// Returns the snapshot's view, opening it at first use.
-    pub(crate) fn view(&self, snapshot: &Snapshot) -> Result<Arc<dyn View>, FsError> {
-        let mut view = snapshot.view.lock();
+    pub(crate) fn view(&self, snapshot: &Snapshot, side: Side) -> Result<Arc<dyn View>, FsError> {
+        let mut view = snapshot.views[side as usize].lock();
         if let Some(view) = &*view {
             return Ok(view.clone());
         }
-        let opened = guarded("open", || self.catalog.open(&snapshot.id))?;
+        let opened = guarded("open", || self.catalog.open(&snapshot.id, side))?;
         Ok(view.insert(opened).clone())
     }
 }
@@ -133,8 +155,8 @@ impl Snapshot {
     }
 
     /// Returns the view if it is open already.
-    pub(crate) fn view_if_open(&self) -> Option<Arc<dyn View>> {
-        self.view.try_lock().and_then(|view| view.clone())
+    pub(crate) fn view_if_open(&self, side: Side) -> Option<Arc<dyn View>> {
+        self.views[side as usize].try_lock().and_then(|view| view.clone())
     }
 
     /// The kernel has been given one more reference to an inode of this snapshot.
@@ -201,7 +223,7 @@ impl State {
             id: info.id,
             time: info.time,
             slot,
-            view: Mutex::new(None),
+            views: Default::default(),
             references: AtomicI64::new(0),
         });
         self.by_slot.insert(slot, snapshot.clone());
@@ -260,7 +282,10 @@ mod tests {
         fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ViewError> {
             Ok(self.0.lock().clone())
         }
-        fn open(&self, _: &[u8; 32]) -> Result<Arc<dyn View>, ViewError> {
+        fn readme(&self) -> String {
+            String::new()
+        }
+        fn open(&self, _: &[u8; 32], _: Side) -> Result<Arc<dyn View>, ViewError> {
             Err(ViewError::NotFound)
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! one snapshot      inode 1 is the root of the view
-//! a catalog         README.txt   latest -> snapshots/<newest>   snapshots/<name>/...
+//! a catalog         README.txt   latest -> snapshots/<newest>   snapshots/<name>/...   text/<name>/...
 //! ```
 //!
 //! Invariants: an answer about a snapshot's inside depends on nothing but the snapshot and the options, so the kernel may
@@ -15,7 +15,7 @@
 use crate::catalog::{Changes, Listing, NAME_LENGTH_BYTES_MAX, Snapshot};
 use crate::error::FsError;
 use crate::inode::{Ino, Slot, fixed};
-use crate::view::{Attr, Catalog, Kind, READ_SIZE_BYTES_MAX, Rank, Time, Totals, View, ViewError};
+use crate::view::{Attr, Catalog, Kind, READ_SIZE_BYTES_MAX, Rank, Side, Time, Totals, View, ViewError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,15 +26,6 @@ pub const TTL_FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 pub const TTL_CHANGING: Duration = Duration::from_secs(1);
 /// Unit of `statfs`, and what `st_blksize` recommends for reading.
 pub const BLOCK_SIZE_BYTES: u32 = 4096;
-
-const README: &[u8] = b"\
-This folder shows a Strongroom backup. Everything in it is read-only.
-
-latest       leads to the newest snapshot
-snapshots    has one folder for each snapshot, named by its time and what was backed up
-
-To get something back, copy it out. New snapshots appear here by themselves.
-";
 
 /// What a file system shows.
 #[derive(Clone)]
@@ -131,7 +122,8 @@ enum Shows {
 enum Node {
     Root,
     Latest,
-    Snapshots,
+    /// The folder of this side of the snapshots.
+    Shelf(Side),
     Readme,
     Entry(Entry),
 }
@@ -140,6 +132,7 @@ struct Entry {
     view: Arc<dyn View>,
     /// `None` if the mount shows one view only.
     snapshot: Option<Arc<Snapshot>>,
+    side: Side,
     slot: Slot,
     rank: Rank,
 }
@@ -238,11 +231,12 @@ impl Fs {
                 Ok(bytes)
             }
             Node::Readme => {
-                let start = usize::try_from(offset).map_or(README.len(), |offset| offset.min(README.len()));
-                Ok(README[start..].iter().take(size).copied().collect())
+                let text = self.readme();
+                let start = usize::try_from(offset).map_or(text.len(), |offset| offset.min(text.len()));
+                Ok(text.as_bytes()[start..].iter().take(size).copied().collect())
             }
             Node::Latest => Err(ViewError::Invalid.into()),
-            Node::Root | Node::Snapshots => Err(ViewError::IsADirectory.into()),
+            Node::Root | Node::Shelf(_) => Err(ViewError::IsADirectory.into()),
         }
     }
 
@@ -278,7 +272,7 @@ impl Fs {
         };
         match node {
             Node::Root => self.list_root(start, emit),
-            Node::Snapshots => self.list_snapshots(start, emit),
+            Node::Shelf(side) => self.list_snapshots(side, start, emit),
             Node::Entry(entry) => self.list_entry(&entry, start, emit),
             Node::Latest | Node::Readme => Err(ViewError::NotADirectory.into()),
         }
@@ -322,7 +316,8 @@ impl Fs {
             Shows::View(view) => totals(view.as_ref()),
             Shows::Catalog(listing) => listing
                 .newest()
-                .and_then(|newest| listing.view(&newest.snapshot).ok())
+                .zip(self.first_side())
+                .and_then(|(newest, side)| listing.view(&newest.snapshot, side).ok())
                 .map_or_else(Totals::default, |view| totals(view.as_ref())),
         };
         Space { blocks: totals.bytes.div_ceil(BLOCK_SIZE_BYTES.into()), files: totals.entries }
@@ -341,19 +336,22 @@ impl Fs {
     fn node(&self, ino: Ino) -> Result<Node, FsError> {
         let rank = || ino.rank().ok_or(FsError::Stale);
         match &self.shows {
-            Shows::View(view) if ino.slot() == Slot::ZERO => {
-                Ok(Node::Entry(Entry { view: view.clone(), snapshot: None, slot: Slot::ZERO, rank: rank()? }))
+            Shows::View(view) if ino.slot() == Slot::ZERO && ino.side() == Side::Items => {
+                let (view, side) = (view.clone(), Side::Items);
+                Ok(Node::Entry(Entry { view, snapshot: None, side, slot: Slot::ZERO, rank: rank()? }))
             }
             Shows::View(_) => Err(FsError::Stale),
             Shows::Catalog(listing) => match ino {
                 fixed::ROOT => Ok(Node::Root),
                 fixed::LATEST => Ok(Node::Latest),
-                fixed::SNAPSHOTS => Ok(Node::Snapshots),
+                fixed::SNAPSHOTS => Ok(Node::Shelf(Side::Items)),
+                fixed::TEXT => Ok(Node::Shelf(Side::Text)),
                 fixed::README => Ok(Node::Readme),
                 _ => {
                     let snapshot = listing.by_slot(ino.slot()).ok_or(FsError::Stale)?;
-                    let view = listing.view(&snapshot)?;
-                    Ok(Node::Entry(Entry { view, slot: snapshot.slot, snapshot: Some(snapshot), rank: rank()? }))
+                    let (side, slot) = (ino.side(), snapshot.slot);
+                    let view = listing.view(&snapshot, side)?;
+                    Ok(Node::Entry(Entry { view, side, slot, snapshot: Some(snapshot), rank: rank()? }))
                 }
             },
         }
@@ -361,10 +359,10 @@ impl Fs {
 
     fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
         match self.node(ino)? {
-            Node::Entry(entry) if entry.rank == Rank::ROOT && entry.snapshot.is_some() => Ok(fixed::SNAPSHOTS),
+            Node::Entry(entry) if entry.rank == Rank::ROOT && entry.snapshot.is_some() => Ok(fixed::shelf(entry.side)),
             Node::Entry(entry) => {
                 let parent = entry.call("parent", |view, rank| view.parent(rank))?;
-                Ino::of(entry.slot, parent).ok_or(FsError::TooManyEntries)
+                Ino::of(entry.side, entry.slot, parent).ok_or(FsError::TooManyEntries)
             }
             _ => Ok(fixed::ROOT),
         }
@@ -378,17 +376,21 @@ impl Fs {
                     None => Found::Nothing(TTL_FOREVER),
                 });
             }
-            (Node::Root, b"snapshots") => Node::Snapshots,
             (Node::Root, b"README.txt") => Node::Readme,
             (Node::Root, b"latest") if self.latest_target().is_some() => Node::Latest,
-            (Node::Snapshots, _) => {
+            (Node::Shelf(side), _) => {
                 let Some(folder) = self.listing().and_then(|listing| listing.by_name(name)) else {
                     return Ok(Found::Nothing(TTL_CHANGING));
                 };
-                let ino = Ino::of(folder.snapshot.slot, Rank::ROOT).ok_or(FsError::TooManyEntries)?;
+                let ino = Ino::of(side, folder.snapshot.slot, Rank::ROOT).ok_or(FsError::TooManyEntries)?;
                 return Ok(Found::Entry(self.stat(ino)?));
             }
-            (Node::Root, _) => return Ok(Found::Nothing(TTL_CHANGING)),
+            (Node::Root, _) => match self.sides().find(|side| side.folder().as_bytes() == name) {
+                Some(side) => Node::Shelf(side),
+                None if name == b"latest" => return Ok(Found::Nothing(TTL_CHANGING)),
+                // Nothing else ever appears here, though file managers go on looking for `.hidden` and the like.
+                None => return Ok(Found::Nothing(TTL_FOREVER)),
+            },
             (Node::Latest | Node::Readme, _) => return Err(ViewError::NotADirectory.into()),
         };
         Ok(Found::Entry(self.own(&node)))
@@ -396,9 +398,14 @@ impl Fs {
 
     fn list_root(&self, start: u64, emit: &mut dyn FnMut(&[u8], Stat, u64) -> bool) -> Result<(), FsError> {
         let latest = self.latest_target().map(|_| Node::Latest);
+        let shelf = |side| self.sides().find(|shown| *shown == side).map(Node::Shelf);
         // The place of an entry is fixed, also while `latest` is missing.
-        let entries: [(&[u8], Option<Node>); 3] =
-            [(b"README.txt", Some(Node::Readme)), (b"latest", latest), (b"snapshots", Some(Node::Snapshots))];
+        let entries: [(&[u8], Option<Node>); 4] = [
+            (b"README.txt", Some(Node::Readme)),
+            (b"latest", latest),
+            (Side::Items.folder().as_bytes(), shelf(Side::Items)),
+            (Side::Text.folder().as_bytes(), shelf(Side::Text)),
+        ];
         for ((name, node), next) in entries.into_iter().zip(1..) {
             if let Some(node) = node
                 && next > start
@@ -410,12 +417,17 @@ impl Fs {
         Ok(())
     }
 
-    fn list_snapshots(&self, start: u64, emit: &mut dyn FnMut(&[u8], Stat, u64) -> bool) -> Result<(), FsError> {
+    fn list_snapshots(
+        &self,
+        side: Side,
+        start: u64,
+        emit: &mut dyn FnMut(&[u8], Stat, u64) -> bool,
+    ) -> Result<(), FsError> {
         for folder in self.listing().map(|listing| listing.from(start)).unwrap_or_default() {
-            let ino = Ino::of(folder.snapshot.slot, Rank::ROOT).ok_or(FsError::TooManyEntries)?;
+            let ino = Ino::of(side, folder.snapshot.slot, Rank::ROOT).ok_or(FsError::TooManyEntries)?;
             // Listing a thousand names must not open a thousand snapshots. A snapshot that is not open yet is listed with
             // attributes that expire at once, so that whoever looks closer asks again.
-            let stat = match folder.snapshot.view_if_open() {
+            let stat = match folder.snapshot.view_if_open(side) {
                 Some(_) => self.stat(ino),
                 None => Ok(Stat { mtime: folder.snapshot.time, ttl: Duration::ZERO, ..self.own_stat(ino, 0o555) }),
             };
@@ -433,17 +445,13 @@ impl Fs {
         start: u64,
         emit: &mut dyn FnMut(&[u8], Stat, u64) -> bool,
     ) -> Result<(), FsError> {
-        let mut next = start;
         let mut failed = None;
         dir.call("list", |view, rank| {
-            view.list(rank, start, &mut |name, attr| {
-                next += 1;
-                match self.present(dir, attr) {
-                    Ok(stat) => emit(name, stat, next),
-                    Err(error) => {
-                        failed = Some(error);
-                        false
-                    }
+            view.list(rank, start, &mut |name, attr, next| match self.present(dir, attr) {
+                Ok(stat) => emit(name, stat, next),
+                Err(error) => {
+                    failed = Some(error);
+                    false
                 }
             })
         })?;
@@ -464,8 +472,22 @@ impl Fs {
         }
     }
 
+    fn readme(&self) -> Arc<str> {
+        self.listing().map(Listing::readme).unwrap_or_default()
+    }
+
     fn latest_target(&self) -> Option<Vec<u8>> {
-        Some(format!("snapshots/{}", self.listing()?.newest()?.name).into_bytes())
+        let (side, newest) = (self.first_side()?, self.listing()?.newest()?);
+        Some(format!("{}/{}", side.folder(), newest.name).into_bytes())
+    }
+
+    /// Returns the sides of the snapshots that the catalog shows.
+    fn sides(&self) -> impl Iterator<Item = Side> {
+        Side::ALL.into_iter().filter(|side| self.listing().is_some_and(|listing| listing.shows(*side)))
+    }
+
+    fn first_side(&self) -> Option<Side> {
+        self.sides().next()
     }
 
     fn referenced(&self, ino: Ino) {
@@ -476,7 +498,7 @@ impl Fs {
 
     /// Returns what is shown of an entry of a view.
     fn present(&self, entry: &Entry, attr: Attr) -> Result<Stat, FsError> {
-        let ino = Ino::of(entry.slot, attr.rank).ok_or(FsError::TooManyEntries)?;
+        let ino = Ino::of(entry.side, entry.slot, attr.rank).ok_or(FsError::TooManyEntries)?;
         let mut mode = attr.mode & 0o7777;
         let (uid, gid) = match self.presentation.owner {
             Some(owner) => {
@@ -496,16 +518,20 @@ impl Fs {
     fn own(&self, node: &Node) -> Stat {
         let file = |ino, kind, mode, size| Stat { kind, size, links: 1, ..self.own_stat(ino, mode) };
         match node {
-            Node::Root => Stat { links: 3, ..self.own_stat(fixed::ROOT, 0o555) },
+            Node::Root => {
+                let links = u32::try_from(self.sides().count()).expect("two sides at most") + 2;
+                Stat { links, ..self.own_stat(fixed::ROOT, 0o555) }
+            }
             Node::Latest => {
                 let length = self.latest_target().map_or(0, |target| target.len());
                 file(fixed::LATEST, Kind::Symlink, 0o777, length as u64)
             }
-            Node::Readme => file(fixed::README, Kind::File, 0o444, README.len() as u64),
-            Node::Snapshots | Node::Entry(_) => {
+            Node::Readme => file(fixed::README, Kind::File, 0o444, self.readme().len() as u64),
+            Node::Shelf(_) | Node::Entry(_) => {
+                let side = if let Node::Shelf(side) = node { *side } else { Side::Items };
                 let count = self.listing().map_or(0, Listing::count);
                 let links = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2);
-                Stat { links, ..self.own_stat(fixed::SNAPSHOTS, 0o555) }
+                Stat { links, ..self.own_stat(fixed::shelf(side), 0o555) }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Inode numbers, made from what an entry is instead of handed out.
 //!
 //! ```text
-//! bit 63       0; kept for a second tree of the same snapshot (a text view)
+//! bit 63       which side of the snapshot: 0 items, 1 text
 //! bits 62..40  slot of the snapshot, 1 to 2^23 - 1; 0 for the folders of the mount itself, or for the only snapshot
 //! bits 39..0   rank of the entry + 1; in slot 0 of a catalog one of the numbers in `fixed`
 //! ```
@@ -10,10 +10,11 @@
 //! single entries, and a number means the same file after a remount. The root of the file system is 1 either way, which is
 //! what FUSE asks for.
 
-use crate::view::Rank;
+use crate::view::{Rank, Side};
 
 const RANK_BITS: u32 = 40;
 const SLOT_BITS: u32 = 23;
+const TEXT_BIT: u64 = 1 << 63;
 
 /// Inode numbers of what the mount itself adds in the catalog layout.
 pub mod fixed {
@@ -27,6 +28,16 @@ pub mod fixed {
     pub const SNAPSHOTS: Ino = Ino(3);
     /// The explanation for people.
     pub const README: Ino = Ino(4);
+    /// The folder of snapshots as text.
+    pub const TEXT: Ino = Ino(5);
+
+    /// Returns the folder of this side of the snapshots.
+    pub fn shelf(side: super::Side) -> Ino {
+        match side {
+            super::Side::Items => SNAPSHOTS,
+            super::Side::Text => TEXT,
+        }
+    }
 }
 
 /// An inode number as the kernel sees it.
@@ -61,13 +72,19 @@ impl Slot {
 
 impl Ino {
     /// Returns the number of the entry at `rank`, or `None` if the rank is larger than [`Rank::MAX`].
-    pub fn of(slot: Slot, rank: Rank) -> Option<Ino> {
-        (rank <= Rank::MAX).then(|| Ino(u64::from(slot.0) << RANK_BITS | (rank.0 + 1)))
+    pub fn of(side: Side, slot: Slot, rank: Rank) -> Option<Ino> {
+        let side = if side == Side::Text { TEXT_BIT } else { 0 };
+        (rank <= Rank::MAX).then(|| Ino(side | u64::from(slot.0) << RANK_BITS | (rank.0 + 1)))
+    }
+
+    /// Returns the side of the snapshot.
+    pub fn side(self) -> Side {
+        if self.0 & TEXT_BIT == 0 { Side::Items } else { Side::Text }
     }
 
     /// Returns the snapshot's slot.
     pub fn slot(self) -> Slot {
-        Slot(u32::try_from(self.0 >> RANK_BITS).expect("24 bits are left"))
+        Slot(u32::try_from((self.0 & !TEXT_BIT) >> RANK_BITS).expect("23 bits are left"))
     }
 
     /// Returns the rank within the snapshot, or `None` for a number that [`Ino::of`] never makes.
@@ -83,19 +100,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn number_tells_slot_and_rank(id: [u8; 32], rank in 0..=Rank::MAX.0) {
+        fn number_tells_side_slot_and_rank(id: [u8; 32], rank in 0..=Rank::MAX.0, text: bool) {
             let slot = Slot::preferred(&id);
             prop_assert_ne!(slot, Slot::ZERO);
-            let ino = Ino::of(slot, Rank(rank)).unwrap();
-            prop_assert_eq!((ino.slot(), ino.rank()), (slot, Some(Rank(rank))));
-            prop_assert_eq!(ino.0 >> 63, 0);
+            let side = if text { Side::Text } else { Side::Items };
+            let ino = Ino::of(side, slot, Rank(rank)).unwrap();
+            prop_assert_eq!((ino.side(), ino.slot(), ino.rank()), (side, slot, Some(Rank(rank))));
+            prop_assert_eq!(ino.0 >> 63, u64::from(text));
         }
     }
 
     #[test]
     fn edges() {
-        assert_eq!(Ino::of(Slot::ZERO, Rank::ROOT), Some(fixed::ROOT));
-        assert_eq!(Ino::of(Slot::ZERO, Rank(Rank::MAX.0 + 1)), None);
+        assert_eq!(Ino::of(Side::Items, Slot::ZERO, Rank::ROOT), Some(fixed::ROOT));
+        assert_eq!(Ino::of(Side::Items, Slot::ZERO, Rank(Rank::MAX.0 + 1)), None);
         assert_eq!(Ino(1 << RANK_BITS).rank(), None);
         assert_eq!(Slot(Slot::COUNT).next(), Slot(1), "probing wraps around and leaves out slot 0");
         assert_eq!(Slot(7).next(), Slot(8));

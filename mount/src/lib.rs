@@ -38,4 +38,4 @@ pub use catalog::Changes;
 pub use fs::Target;
 pub use requests::{Operation, Requests};
 pub use session::{MountError, Mounted, Options, Owner, Unmounted, Unmounter, mount};
-pub use view::{Attr, Catalog, Kind, READ_SIZE_BYTES_MAX, Rank, SnapshotInfo, Time, Totals, View, ViewError};
+pub use view::{Attr, Catalog, Kind, READ_SIZE_BYTES_MAX, Rank, Side, SnapshotInfo, Time, Totals, View, ViewError};

@@ -12,6 +12,7 @@ use crate::guard::Guard;
 use crate::inode::fixed;
 use crate::mountpoint::{self, Device, FS_NAME};
 use crate::requests::Requests;
+use crate::view::Side;
 use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
@@ -91,6 +92,12 @@ pub enum MountError {
         /// The folder.
         path: PathBuf,
     },
+    /// The folder holds something, which nobody would see any more.
+    #[error("{path} is not empty", path = path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
     /// There is a mount of another program, dead.
     #[error("{path} is a mount of another program that has ended", path = path.display())]
     DeadMount {
@@ -141,6 +148,9 @@ impl MountError {
     pub fn hint(&self) -> Option<String> {
         match self {
             MountError::NotFound { path } => Some(format!("Create it with `mkdir -p {}`.", path.display())),
+            MountError::NotEmpty { .. } => {
+                Some("Name an empty folder: what is in this one could not be reached.".to_owned())
+            }
             MountError::NotADirectory { .. } => Some("Name a folder, best an empty one.".to_owned()),
             MountError::AlreadyMounted { path } | MountError::DeadMount { path } => {
                 Some(format!("Take it away with `fusermount3 -u {}`, or name another folder.", path.display()))
@@ -414,12 +424,14 @@ impl Shared {
 
 /// Makes the kernel drop what it knows of the changed names and of the folders that they are in.
 fn tell(notifier: &Notifier, changes: &Changes) -> io::Result<()> {
-    let [root, latest, snapshots] = [fixed::ROOT, fixed::LATEST, fixed::SNAPSHOTS].map(|ino| INodeNo(ino.0));
+    let [root, latest, readme] = [fixed::ROOT, fixed::LATEST, fixed::README].map(|ino| INodeNo(ino.0));
+    let shelves = Side::ALL.map(|side| INodeNo(fixed::shelf(side).0));
     // Listing and attributes of the folders first, so that no new lookup can lean on them.
-    notifier.inval_inode(snapshots, 0, 0)?;
-    notifier.inval_inode(root, 0, 0)?;
-    for name in &changes.names {
-        notifier.inval_entry(snapshots, OsStr::new(name))?;
+    for folder in shelves.into_iter().chain([root, readme]) {
+        notifier.inval_inode(folder, 0, 0)?;
+    }
+    for (shelf, name) in shelves.into_iter().flat_map(|shelf| changes.names.iter().map(move |name| (shelf, name))) {
+        notifier.inval_entry(shelf, OsStr::new(name))?;
     }
     if changes.latest {
         notifier.inval_inode(latest, 0, 0)?;

@@ -108,14 +108,16 @@ pub trait View: Send + Sync + 'static {
     /// [`ViewError::NotFound`] if there is no such rank.
     fn parent(&self, rank: Rank) -> Result<Rank, ViewError>;
 
-    /// Calls `emit` with the entries of `dir` in name order, beginning with the `start`-th (counted from 0), until there are
-    /// no more or `emit` returns false. `.` and `..` are not among them. A `start` at or past the end emits nothing.
+    /// Calls `emit` with the entries of `dir` in an order that never changes, beginning at the position `start` (0, or one that
+    /// `emit` was given before), until there are no more or `emit` returns false. With an entry goes the position behind it;
+    /// positions grow, and may leave out numbers. `.` and `..` are not among the entries. A `start` at or past the end emits
+    /// nothing.
     ///
     /// A large directory is listed by many calls, so starting in the middle must not cost a walk from the front.
     ///
     /// # Errors
     /// [`ViewError::NotADirectory`] if `dir` is none.
-    fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr) -> bool) -> Result<(), ViewError>;
+    fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr, u64) -> bool) -> Result<(), ViewError>;
 
     /// Returns the `size` bytes at `offset` of `file`; fewer only where the file ends, and none at or past its end.
     /// `size` is at most [`READ_SIZE_BYTES_MAX`]. Bytes that could not be verified are an error, never delivered.
@@ -153,6 +155,28 @@ pub struct SnapshotInfo {
     pub time: Time,
 }
 
+/// The trees that a snapshot can be shown as, each in a folder of its own at the root of the mount. They have the same ranks.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Side {
+    /// The items themselves, in `snapshots`.
+    Items,
+    /// What people read in them, in `text`.
+    Text,
+}
+
+impl Side {
+    /// All sides, the one first that `latest` leads to if there is a choice.
+    pub const ALL: [Side; 2] = [Side::Items, Side::Text];
+
+    /// Returns the name of the folder at the mount's root.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Side::Items => "snapshots",
+            Side::Text => "text",
+        }
+    }
+}
+
 /// The snapshots a mount shows. It may grow and shrink while mounted; the mount asks again about once a second.
 ///
 /// Methods are called from several threads at once.
@@ -163,12 +187,20 @@ pub trait Catalog: Send + Sync + 'static {
     /// [`ViewError::Backend`] if the list could not be read.
     fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ViewError>;
 
-    /// Returns the snapshot `id` as a tree; called when something below its folder is first used, cheap and in constant time.
+    /// Returns whether there is this side of the snapshots: the same answer for ever.
+    fn shows(&self, side: Side) -> bool {
+        side == Side::Items
+    }
+
+    /// Returns what `README.txt` at the root of the mount says; asked again when the snapshots are others.
+    fn readme(&self) -> String;
+
+    /// Returns a side of the snapshot `id` as a tree; called when something below its folder is first used, cheap and in constant time.
     /// The mount keeps the view as long as the catalog lists it, and after that for files that are still in use.
     ///
     /// # Errors
-    /// [`ViewError::NotFound`] if it is no longer there.
-    fn open(&self, id: &[u8; 32]) -> Result<Arc<dyn View>, ViewError>;
+    /// [`ViewError::NotFound`] if it is no longer there, or the side is not shown.
+    fn open(&self, id: &[u8; 32], side: Side) -> Result<Arc<dyn View>, ViewError>;
 }
 
 /// Why a view could not answer. The errno for each stands in `error.rs`.

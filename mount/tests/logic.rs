@@ -114,10 +114,11 @@ proptest! {
         prop_assert_eq!(lookup(&fs, fixed::ROOT, &strange).is_some(), known);
 
         let shelf = Shelf::new(&[(1, "one", &model), (2, "two", &model)]);
+        shelf.text.store(true, Ordering::Relaxed);
         let fs = Fs::new(Target::Catalog(shelf), AS_STORED).unwrap();
-        for name in ["one", "two"] {
-            let root = lookup(&fs, fixed::SNAPSHOTS, name.as_bytes()).unwrap().ino;
-            prop_assert_eq!(agrees(&fs, root, &model, 0, fixed::SNAPSHOTS, page), model.entries.len());
+        for (folder, name) in [fixed::SNAPSHOTS, fixed::TEXT].into_iter().flat_map(|at| [(at, "one"), (at, "two")]) {
+            let root = lookup(&fs, folder, name.as_bytes()).unwrap().ino;
+            prop_assert_eq!(agrees(&fs, root, &model, 0, folder, page), model.entries.len());
         }
     }
 }
@@ -153,6 +154,7 @@ fn wrong_kinds_are_refused() {
     assert_eq!(code(fs.lookup(dir, &[b'x'; 256])), Errno::NAMETOOLONG);
     assert_eq!(code(fs.stat(Ino(1000))), Errno::NOENT);
     assert_eq!(code(fs.stat(Ino(5 << 40 | 1))), Errno::STALE);
+    assert_eq!(code(fs.stat(Ino(1 << 63 | 1))), Errno::STALE);
     assert_eq!(code(fs.stat(Ino(0))), Errno::STALE);
 }
 
@@ -165,7 +167,7 @@ fn reading_ends_at_the_end() {
     assert_eq!(fs.read(file, 1 << 60, 100).unwrap(), b"");
     let fs = Fs::new(Target::Catalog(Shelf::new(&[])), AS_STORED).unwrap();
     let whole = read(&fs, fixed::README, 7);
-    assert!(whole.starts_with(b"This folder shows") && whole.ends_with(b"\n"));
+    assert_eq!(whole, b"A shelf of 0.\n");
     assert_eq!(fs.stat(fixed::README).unwrap().size, whole.len() as u64);
     assert_eq!(fs.read(fixed::README, u64::MAX, 7).unwrap(), b"");
 }
@@ -235,6 +237,29 @@ fn catalog_layout() {
     assert_ne!(old.ino, root.ino);
     let again = Fs::new(Target::Catalog(shelf), AS_STORED).unwrap();
     assert_eq!(lookup(&again, fixed::SNAPSHOTS, b"old").unwrap(), old, "numbers survive a remount");
+}
+
+#[test]
+fn the_sides_of_a_snapshot_are_folders_of_their_own() {
+    let model = small();
+    let shelf = Shelf::new(&[(1, "one", &model)]);
+    shelf.text.store(true, Ordering::Relaxed);
+    let fs = Fs::new(Target::Catalog(shelf.clone()), AS_STORED).unwrap();
+    let names = list(&fs, fixed::ROOT, 2).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(names, [b".".as_slice(), b"..", b"README.txt", b"latest", b"snapshots", b"text"]);
+    assert_eq!(fs.read_link(fixed::LATEST).unwrap(), b"snapshots/one");
+    assert_eq!(fs.stat(fixed::ROOT).unwrap().links, 4);
+    let [items, text] = [b"snapshots".as_slice(), b"text"].map(|side| {
+        let shelf = lookup(&fs, fixed::ROOT, side).unwrap();
+        lookup(&fs, shelf.ino, b"one").unwrap().ino
+    });
+    assert_eq!((items.slot(), items.rank()), (text.slot(), text.rank()));
+    assert_ne!(items, text);
+    assert_eq!(lookup(&fs, text, b"..").unwrap().ino, fixed::TEXT);
+
+    shelf.text.store(false, Ordering::Relaxed);
+    let fs = Fs::new(Target::Catalog(shelf), AS_STORED).unwrap();
+    assert_eq!(lookup(&fs, fixed::ROOT, b"text"), None);
 }
 
 #[test]

@@ -95,8 +95,8 @@ pub(super) fn commit(
 
 /// Returns whether everything under `entry` is stored.
 pub(super) fn is_whole(entry: &Entry, store: &Store, reader: &Reader) -> bool {
-    let contents = entry.content().into_iter().chain(&entry.payload).chain(entry.contents.iter().map(|(_, c)| c));
-    if !contents.flat_map(|content| &content.segments).all(|part| store.has_segment(part).unwrap_or(false)) {
+    if !entry.all_contents().flat_map(|content| &content.segments).all(|part| store.has_segment(part).unwrap_or(false))
+    {
         return false;
     }
     let Some(dir) = entry.directory() else { return true };

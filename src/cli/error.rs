@@ -94,7 +94,12 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         _ => {}
     }
     match cause.downcast_ref::<RestoreError>() {
-        Some(RestoreError::NotInSnapshot { .. } | RestoreError::SameName { .. }) => return Some(Exit::Usage),
+        Some(
+            RestoreError::NotInSnapshot { .. }
+            | RestoreError::SameName { .. }
+            | RestoreError::NoMailbox { .. }
+            | RestoreError::NoAccount { .. },
+        ) => return Some(Exit::Usage),
         Some(RestoreError::Interrupted) => return Some(Exit::Interrupted),
         _ => {}
     }
@@ -158,6 +163,7 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
         _ if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(WebdavError::Listen { .. }))) => {
             "name another address of this machine with `--listen`; port 0 takes any that is free"
         }
+        _ if error.is::<super::mount::Unsuitable>() => "name an empty folder elsewhere",
         _ if exit == Exit::Damaged => "`strongroom check --read-data` says what is damaged and which items it touches",
         _ => match error.chain().find_map(|cause| cause.downcast_ref::<RestoreError>()) {
             Some(error) => hint_of_restore(error)?,
@@ -177,6 +183,10 @@ pub fn words_of_service(error: &GraphError) -> Option<String> {
 fn hint_of_restore(error: &RestoreError) -> Option<&'static str> {
     match error {
         RestoreError::NotInSnapshot { .. } => Some("`strongroom ls -R SNAPSHOT` shows every path of a snapshot"),
+        RestoreError::NoMailbox { .. } => {
+            Some("a mailbox stands at `Users/NAME/Outlook`; what came from files needs `--to TENANT:Users/NAME`")
+        }
+        RestoreError::NoAccount { .. } => Some("`strongroom tenant users TENANT` lists who there is"),
         RestoreError::SameName { .. } => Some("give each its own `--to local:DIR`"),
         RestoreError::Target { .. } => Some("name a folder that you may write to, or one that can be made"),
         RestoreError::TargetFull { .. } => Some(

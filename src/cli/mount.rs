@@ -6,21 +6,22 @@
 use super::error::{Exit, UsageError};
 use super::{Session, absolute, output, reader};
 use crate::local::LocalState;
+use crate::reader::{Reader, Traffic};
 use crate::repository::Repository;
 use crate::select::{self, Selected};
-use crate::view::{RepositoryCatalog, SnapshotView};
+use crate::view::{self, RepositoryCatalog, SnapshotView};
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use strongroom_mount::{Mounted, Options, Target, Unmounted};
+use strongroom_mount::{Mounted, Options, Side, Target, Unmounted};
 use zeroize::Zeroizing;
 
 /// What the process in the background says when the folder is ready.
@@ -28,9 +29,11 @@ const READY: &str = "ready";
 
 /// Mounts the repository, or one snapshot, as a folder
 #[derive(Args)]
-#[command(after_help = "Examples:\n  strongroom mount /mnt/backup\n  ls /mnt/backup/latest\n  \
+#[command(
+    after_help = "Examples:\n  strongroom mount /mnt/backup\n  ls /mnt/backup/latest\n  rg Invoice /mnt/backup/text\n  \
     strongroom mount /mnt/backup --snapshot latest:mail --foreground\n\nTo leave: `fusermount3 -u /mnt/backup`, or Ctrl-C \
-    with --foreground.")]
+    with --foreground."
+)]
 pub struct Mount {
     /// Where to mount: a folder that exists
     #[arg(value_name = "DIR")]
@@ -38,6 +41,11 @@ pub struct Mount {
     /// Mounts this snapshot alone, its root at DIR
     #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<OsString>,
+    /// What is shown: the items as they are (eml), by year and month, or as Maildir for programs
+    /// that read mail; the text of mails, for `grep`; or the items and the text [default: both;
+    /// with --snapshot eml]
+    #[arg(long, value_enum, value_name = "LAYOUT")]
+    layout: Option<Layout>,
     /// Lets other users look inside
     #[arg(long)]
     allow_other: bool,
@@ -50,6 +58,34 @@ pub struct Mount {
     /// Runs as the process in the background; the password comes through standard input
     #[arg(long, hide = true)]
     background: bool,
+}
+
+/// The mount would hide the repository.
+#[derive(Debug, thiserror::Error)]
+#[error("{} holds the repository, or is a part of it", at.display())]
+pub struct Unsuitable {
+    at: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Layout {
+    Eml,
+    Text,
+    Both,
+    ByMonth,
+    Maildir,
+}
+
+impl From<Layout> for view::Layout {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Eml => view::Layout::Items,
+            Layout::Text => view::Layout::Text,
+            Layout::Both => view::Layout::Both,
+            Layout::ByMonth => view::Layout::ByMonth,
+            Layout::Maildir => view::Layout::Maildir,
+        }
+    }
 }
 
 impl Mount {
@@ -66,7 +102,9 @@ impl Mount {
             }
             false => session.open()?,
         };
-        let target = self.target(&repository)?;
+        self.keep_off_repository(session)?;
+        let reader = reader(&repository);
+        let target = self.target(&repository, reader.clone())?;
         let options = Options { allow_other: self.allow_other, xattr: self.xattr, ..Options::default() };
         // Before mounting: a signal in between must not end the process and leave the mount.
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -86,16 +124,41 @@ impl Mount {
         });
         self.announce(session, &repository, &mounted)?;
         mounted.wait();
+        let Traffic { decoded, delivered } = reader.traffic();
+        tracing::info!(requests = %mounted.requests(), decoded, delivered, "the mount has ended");
         Ok(Exit::Done)
     }
 
-    fn target(&self, repository: &Arc<Repository>) -> Result<Target> {
-        let reader = reader(repository);
+    /// Refuses to mount where the mount would hide the repository that it reads.
+    fn keep_off_repository(&self, session: &Session) -> Result<()> {
+        let canonical = |path: &Path| path.canonicalize().ok();
+        let (Some(at), Some(repository)) = (canonical(&self.dir), canonical(&session.repository_path()?)) else {
+            // Whoever needs them says what is wrong with them.
+            return Ok(());
+        };
+        if at.starts_with(&repository) || repository.starts_with(&at) {
+            return Err(Unsuitable { at }.into());
+        }
+        Ok(())
+    }
+
+    fn target(&self, repository: &Arc<Repository>, reader: Arc<Reader>) -> Result<Target> {
         let Some(asked) = &self.snapshot else {
-            return Ok(Target::Catalog(Arc::new(RepositoryCatalog::new(repository.clone(), reader))));
+            let layout = self.layout.unwrap_or(Layout::Both).into();
+            let at = Some(absolute(&self.dir)?);
+            return Ok(Target::Catalog(Arc::new(RepositoryCatalog::new(repository.clone(), reader, layout, at))));
+        };
+        let (layout, side) = match self.layout.unwrap_or(Layout::Eml) {
+            Layout::Both => {
+                let text = "--layout both shows all snapshots; with --snapshot it has to be another one";
+                return Err(UsageError::Other(text.to_owned()).into());
+            }
+            Layout::Text => (Layout::Text, Side::Text),
+            layout => (layout, Side::Items),
         };
         let selected = one_snapshot(repository, asked)?;
-        Ok(Target::View(Arc::new(SnapshotView::new(reader, selected.id, selected.snapshot))))
+        let items = SnapshotView::new(reader, selected.id, selected.snapshot);
+        Ok(Target::View(view::Layout::from(layout).view(items, side)))
     }
 
     fn announce(&self, session: &Session, repository: &Repository, mounted: &Mounted) -> Result<()> {
@@ -125,6 +188,8 @@ impl Mount {
         command.arg("--repo").arg(absolute(&session.repository_path()?)?);
         command.arg("--state-dir").arg(absolute(&session.state_dir()?)?);
         command.args(self.snapshot.iter().flat_map(|snapshot| [OsString::from("--snapshot"), snapshot.clone()]));
+        let layout = self.layout.as_ref().and_then(Layout::to_possible_value);
+        command.args(layout.iter().flat_map(|layout| ["--layout", layout.get_name()]));
         let flags = [
             (self.allow_other, "--allow-other"),
             (self.xattr, "--xattr"),

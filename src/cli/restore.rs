@@ -3,12 +3,15 @@
 //! What is asked of one snapshot becomes one plan. All plans are made before the first is carried out, so that a mistake in
 //! any argument is told while nothing is written yet.
 
+mod account;
+
 use super::error::{Exit, UsageError};
 use super::output;
 use super::{Session, absolute, progress, reader};
+use crate::id::SnapshotId;
 use crate::reader::Reader;
 use crate::repository::Repository;
-use crate::restore::{FAILURES_KEPT_MAX, Report, RestorePlan, WhenExists};
+use crate::restore::{Report, RestorePlan, WhenExists};
 use crate::select;
 use crate::snapshot::Snapshot;
 use anyhow::{Context, Result};
@@ -23,23 +26,31 @@ use std::sync::atomic::AtomicBool;
 /// Failures beyond this many are counted, not listed.
 const FAILURES_SHOWN_MAX: usize = 20;
 
-/// Brings a snapshot, or parts of it, back to a folder
+/// Brings a snapshot, or parts of it, back: to a folder, or to mailboxes
 ///
-/// Each path arrives under its last name: `latest:Users/alice/Inbox` becomes DIR/Inbox. Without a path, what the snapshot
-/// holds goes directly into DIR, which is made if need be. Nothing that is there already is deleted.
+/// To a folder, each path arrives under its last name: `latest:Users/alice/Inbox` becomes DIR/Inbox. Without a path, what the
+/// snapshot holds goes directly into DIR, which is made if need be. To a mailbox, messages go to the folders they came from,
+/// or to their counterparts in the language of the mailbox; with `--into`, below that folder. Nothing is sent, and nothing
+/// that is there already is deleted.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  strongroom restore latest --to local:/tmp/back\n  \
     strongroom restore latest:Mail/Inbox latest:Mail/Sent --to local:/tmp/mail --dry-run\n  \
-    strongroom restore latest~1:report.odt --to local:. --when-exists keep-both\n\nA restore that was interrupted goes on \
+    strongroom restore latest~1:report.odt --to local:. --when-exists keep-both\n  \
+    strongroom restore latest:Users/alice@contoso.com --to original --dry-run\n  \
+    strongroom restore latest:Users/alice@contoso.com/Outlook/Inbox --to contoso:Users/bob@contoso.com --into Alice\n\nA restore that was interrupted goes on \
     when the same command is given again.\n\nExit code 3 means that some items could not be restored (with --dry-run: \
     cannot be): they are listed, and everything else is restored.")]
 pub struct Restore {
     /// Which snapshot, and which folder or file in it; may be given several times
     #[arg(value_name = "SNAPSHOT[:PATH]", required = true)]
     what: Vec<OsString>,
-    /// Where to: local:DIR, a folder of this machine
+    /// Where to: local:DIR, a folder of this machine; original, the mailboxes it came from; TENANT:Users/NAME, somebody's
+    /// mailbox in an organisation of the configuration
     #[arg(long, value_name = "TARGET")]
     to: OsString,
+    /// Puts everything below this folder of the mailbox, which is made if need be
+    #[arg(long, value_name = "FOLDER")]
+    into: Option<String>,
     /// What to do with an item whose name is taken
     #[arg(long, value_name = "WHAT", default_value = WhenExists::default().name(), value_parser = when_exists_parser())]
     when_exists: WhenExists,
@@ -60,7 +71,10 @@ fn when_exists_parser() -> impl TypedValueParser<Value = WhenExists> {
 
 impl Restore {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let dir = target(&self.to)?;
+        let dir = match target(&self.to, self.into.as_deref())? {
+            Target::Folder(dir) => dir,
+            Target::Account(account) => return account::run(session, &self, account),
+        };
         session.refuse_own_folders(&dir)?;
         let repository = session.open()?;
         let wanted = group(&repository, &self.what)?;
@@ -77,9 +91,12 @@ impl Restore {
             }
         };
         let shown = match (output.json, self.dry_run) {
-            (true, _) => output.json(&json_of(&outcome.report, self.dry_run.then_some(&*plans))),
+            (true, _) => {
+                let conflicts = plans.iter().flat_map(|plan| &plan.survey().conflicts);
+                output.json(&json_of(&outcome.report, self.dry_run.then(|| conflicts.collect())))
+            }
             (false, true) => show_plans(&wanted, &plans),
-            (false, false) => show(&outcome.report, &dir),
+            (false, false) => show(&outcome.report, &shown_dir(&dir)),
         };
         if !self.dry_run {
             list_failures(&outcome.report);
@@ -96,18 +113,31 @@ impl Restore {
     }
 }
 
-/// Returns the folder that `to` names.
-fn target(to: &OsStr) -> Result<PathBuf> {
+/// Where a restore goes.
+enum Target {
+    Folder(PathBuf),
+    Account(account::Account),
+}
+
+/// Returns what `to` and `--into` name.
+fn target(to: &OsStr, into: Option<&str>) -> Result<Target> {
     let usage = |text: String| Err(UsageError::Other(text).into());
     let shown = output::path(to.as_bytes());
     let Some(dir) = to.as_bytes().strip_prefix(b"local:") else {
-        // Something that can only be a folder; `original`, `contoso:Users/...` and the like cannot.
+        if let Some(account) = to.to_str().and_then(|to| account::Account::named(to, into)) {
+            return Ok(Target::Account(account));
+        }
         let is_folder = to.as_bytes().starts_with(b"/") || to.as_bytes().starts_with(b".");
         let example = if is_folder { &shown } else { "DIR" };
         return usage(format!(
-            "cannot restore to {shown}: what there is today is a folder of this machine, `--to local:{example}`"
+            "cannot restore to {shown}: a target is `local:{example}`, `original`, or `TENANT:Users/NAME`"
         ));
     };
+    if into.is_some() {
+        return usage(
+            "`--into` names a folder of a mailbox; a folder of this machine is named by `--to local:DIR`".to_owned(),
+        );
+    }
     if dir.is_empty() {
         return usage("`--to local:` lacks the folder: `--to local:DIR`".to_owned());
     }
@@ -118,7 +148,7 @@ fn target(to: &OsStr) -> Result<PathBuf> {
             "`~` stands for no folder here: write `--to \"local:$HOME{rest}\"`, or `local:./~{rest}`"
         ));
     }
-    absolute(Path::new(OsStr::from_bytes(dir)))
+    absolute(Path::new(OsStr::from_bytes(dir))).map(Target::Folder)
 }
 
 impl Session {
@@ -147,6 +177,7 @@ fn shown_dir(dir: &Path) -> String {
 
 /// What is asked of one snapshot.
 struct Wanted {
+    id: SnapshotId,
     name: String,
     snapshot: Snapshot,
     paths: Vec<Vec<u8>>,
@@ -163,7 +194,7 @@ fn group(repository: &Repository, what: &[OsString]) -> Result<Vec<Wanted>> {
             None => {
                 ids.push(selected.id);
                 let (snapshot, paths) = (selected.snapshot, vec![selected.path]);
-                wanted.push(Wanted { name: selected.id.short().to_string(), snapshot, paths });
+                wanted.push(Wanted { id: selected.id, name: selected.id.short().to_string(), snapshot, paths });
             }
         }
     }
@@ -210,17 +241,9 @@ impl Outcome {
         all
     }
 
-    fn add(&mut self, more: Report) {
-        let all = &mut self.report;
-        all.restored += more.restored;
-        all.bytes = all.bytes.saturating_add(more.bytes);
-        all.folders += more.folders;
-        all.already_there += more.already_there;
-        all.skipped += more.skipped;
-        all.failed = all.failed.saturating_add(more.failed);
-        all.failures.extend(more.failures);
-        all.failures.truncate(FAILURES_KEPT_MAX);
-        self.stopped = self.stopped.take().or(more.stopped);
+    fn add(&mut self, mut more: Report) {
+        self.stopped = self.stopped.take().or(more.stopped.take());
+        self.report.add(more);
     }
 }
 
@@ -232,9 +255,9 @@ fn show_plans(wanted: &[Wanted], plans: &[RestorePlan<'_>]) -> Result<()> {
     output::line("Nothing was written.")
 }
 
-fn show(report: &Report, dir: &Path) -> Result<()> {
+fn show(report: &Report, to: &str) -> Result<()> {
     let Report { restored, folders, already_there, skipped, failed, .. } = report;
-    output::line(format_args!("Restored {restored} items ({}) to {}", output::bytes(report.bytes), shown_dir(dir)))?;
+    output::line(format_args!("Restored {restored} items ({}) to {to}", output::bytes(report.bytes)))?;
     output::line(format_args!(
         "  {folders} folders made, {already_there} items already there, {skipped} skipped, {failed} failed"
     ))
@@ -253,8 +276,8 @@ fn list_failures(report: &Report) {
     }
 }
 
-/// `plans` are given for a dry run.
-fn json_of(report: &Report, plans: Option<&[RestorePlan<'_>]>) -> Value {
+/// The conflicts are given for a dry run.
+fn json_of(report: &Report, conflicts: Option<Vec<&Vec<u8>>>) -> Value {
     let failure = |failure: &crate::snapshot::Failure| json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error });
     let mut value = json!({
         "restored": report.restored,
@@ -263,12 +286,11 @@ fn json_of(report: &Report, plans: Option<&[RestorePlan<'_>]>) -> Value {
         "failed": report.failed,
         "folders": report.folders,
         "bytes": report.bytes,
-        "dry_run": plans.is_some(),
+        "dry_run": conflicts.is_some(),
         "failures": report.failures.iter().map(failure).collect::<Vec<_>>(),
     });
-    if let Some(plans) = plans {
-        let conflicts = plans.iter().flat_map(|plan| &plan.survey().conflicts);
-        value["conflicts"] = conflicts.map(|path| String::from_utf8_lossy(path)).collect();
+    if let Some(conflicts) = conflicts {
+        value["conflicts"] = conflicts.into_iter().map(|path| String::from_utf8_lossy(path)).collect();
     }
     value
 }

@@ -2,7 +2,7 @@
 
 use super::error::Exit;
 use super::{Session, mount, output, reader};
-use crate::view::{RepositoryCatalog, SnapshotView};
+use crate::view::{Layout, RepositoryCatalog, SnapshotView};
 use crate::webdav::Server;
 use anyhow::Result;
 use clap::Args;
@@ -36,7 +36,10 @@ impl Webdav {
         let repository = session.open()?;
         let reader = reader(&repository);
         let (target, id) = match &self.snapshot {
-            None => (Target::Catalog(Arc::new(RepositoryCatalog::new(repository, reader))), None),
+            None => {
+                let catalog = RepositoryCatalog::new(repository, reader, Layout::Both, None);
+                (Target::Catalog(Arc::new(catalog)), None)
+            }
             Some(asked) => {
                 let selected = mount::one_snapshot(&repository, asked)?;
                 let view = SnapshotView::new(reader, selected.id, selected.snapshot);

@@ -1,4 +1,4 @@
-//! Microsoft 365 over Microsoft Graph: the wire, and what is read through it.
+//! Microsoft 365 over Microsoft Graph: the wire, what is read through it, and what is written.
 //!
 //! In the order in which a request flows:
 //!
@@ -13,6 +13,7 @@
 //!
 //! - [`directory`]: the organisation, its users, and who has a mailbox;
 //! - [`mail`]: folders, changes and messages of a mailbox;
+//! - [`write`](mod@write): folders and messages that are made, for a restore;
 //! - [`model`]: what the service says of them;
 //! - [`eml`]: a mail made from what the service says of it, where it cannot give the mail itself;
 //! - [`probe`]: tries what a backup needs, and says what is missing.
@@ -43,6 +44,7 @@ pub mod retry;
 #[cfg(test)]
 mod testing;
 pub mod throttle;
+pub mod write;
 
 pub use auth::{Credential, TokenCache};
 pub use client::{Body, Client, Connection, Counters};

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use proptest::prelude::*;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,18 +10,23 @@ use std::time::Duration;
 use strongroom::backend::local::Local;
 use strongroom::backup::tenant::{LISTED_ANEW, REPORT_NAME, TenantOptions, TenantReport, backup_tenant};
 use strongroom::backup::{BackupError, BackupOptions, Progress};
-use strongroom::entry::{Directory, Entry};
+use strongroom::entry::{Directory, Entry, marks};
 use strongroom::id::SnapshotId;
 use strongroom::keyslot::PasswordCost;
 use strongroom::local::LocalState;
+use strongroom::mail::looks_like_mail;
 use strongroom::names::safe_name;
 use strongroom::reader::{CacheSizes, Reader};
 use strongroom::repository::{CreateOptions, IndexSearch, Repository};
+use strongroom::restore::{AccountOptions, AccountPlan, AccountTarget, Report, RestoreError, WhenExists};
 use strongroom::selection::Selection;
 use strongroom::source::graph::retry::RetryPolicy;
 use strongroom::source::graph::{Client, Connection, Credential, Endpoints};
+use strongroom::text::of_mail;
 use strongroom::tree::Entries;
-use strongroom_simulator::{FlagStatus, Limits, NewMessage, Options, Organisation, Simulator, Switches, TrueMessage};
+use strongroom_simulator::{
+    FlagStatus, Limits, NewMessage, Options, Organisation, Simulator, Switches, TrueMessage, UserSpec,
+};
 use tempfile::TempDir;
 
 /// Returns how many cases a property is tried with: more with `STRONGROOM_SEEDS`.
@@ -45,7 +51,12 @@ pub struct Laboratory {
     pub repository: Arc<Repository>,
     pub folder: TempDir,
     pub options: TenantOptions,
+    /// What the last backup of each user had, by id of the message.
+    last: RefCell<BTreeMap<String, BTreeMap<String, Expected>>>,
 }
+
+/// Where a message stands, its bytes, and its version.
+type Expected = (String, blake3::Hash, String);
 
 /// A snapshot and everything in it, as it was when it was made.
 pub struct Remembered {
@@ -53,9 +64,25 @@ pub struct Remembered {
     items: BTreeMap<String, blake3::Hash>,
 }
 
+/// A message's version and marks: what changes without its bytes.
+fn version(change_key: &str, marks: u64) -> String {
+    format!("{change_key} with marks {marks}")
+}
+
 /// Waits are those of a service that answers at once.
 pub fn impatient() -> RetryPolicy {
     RetryPolicy { delay_min: Duration::from_millis(2), delay_max: Duration::from_millis(50), ..RetryPolicy::default() }
+}
+
+/// Returns a client of the organisation of `simulator`.
+pub fn client_of(simulator: &Simulator) -> Client {
+    let endpoints = Endpoints::parse(simulator.url(), simulator.url()).expect("URLs");
+    let credential = Credential::Secret {
+        client_id: simulator.client_id().to_owned(),
+        secret: simulator.client_secret().to_owned().into(),
+    };
+    let connection = Connection::new(endpoints, simulator.tenant_id(), credential);
+    Client::new(Connection { retry: impatient(), ..connection }).expect("a client")
 }
 
 impl Laboratory {
@@ -79,17 +106,11 @@ impl Laboratory {
             mailboxes_at_once: 8,
             listed_anew: LISTED_ANEW,
         };
-        Self { simulator, repository: Arc::new(repository), folder, options }
+        Self { simulator, repository: Arc::new(repository), folder, options, last: RefCell::default() }
     }
 
     pub fn client(&self) -> Client {
-        let endpoints = Endpoints::parse(self.simulator.url(), self.simulator.url()).expect("URLs");
-        let credential = Credential::Secret {
-            client_id: self.simulator.client_id().to_owned(),
-            secret: self.simulator.client_secret().to_owned().into(),
-        };
-        let connection = Connection::new(endpoints, self.simulator.tenant_id(), credential);
-        Client::new(Connection { retry: impatient(), ..connection }).expect("a client")
+        client_of(&self.simulator)
     }
 
     pub fn back_up(&self) -> Result<TenantReport, BackupError> {
@@ -100,6 +121,36 @@ impl Laboratory {
         let local = LocalState::open(&self.folder.path().join("state"), &self.repository).expect("local state");
         let (progress, cancel) = (Arc::new(Progress::default()), Arc::new(AtomicBool::new(false)));
         backup_tenant(&self.repository, local, client, self.options.clone(), progress, cancel)
+    }
+
+    /// Plans to restore `paths` of a snapshot.
+    pub fn plan(
+        &self,
+        client: Client,
+        report: &TenantReport,
+        paths: &[&str],
+        options: AccountOptions,
+    ) -> Result<AccountPlan, RestoreError> {
+        let paths: Vec<_> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+        let snapshot = (report.id, &report.snapshot);
+        AccountPlan::new(&self.repository, Arc::new(self.reader()), client, snapshot, &paths, options)
+    }
+
+    /// Restores `paths` of a snapshot to where they came from.
+    pub fn restore(&self, report: &TenantReport, paths: &[&str]) -> Report {
+        let plan = self.plan(self.client(), report, paths, self.to(AccountTarget::Original)).expect("a plan");
+        plan.execute(&Arc::default(), &Arc::default())
+    }
+
+    /// Returns how to restore to `target`.
+    pub fn to(&self, target: AccountTarget) -> AccountOptions {
+        AccountOptions {
+            target,
+            into: Vec::new(),
+            when_exists: WhenExists::Skip,
+            mailboxes_at_once: 4,
+            journals: self.folder.path().join("restores"),
+        }
     }
 
     pub fn reader(&self) -> Reader {
@@ -127,27 +178,39 @@ impl Laboratory {
         visible.map(|f| (f.id.clone(), f.path.clone())).collect()
     }
 
-    /// Holds a snapshot against what the tenant holds now.
+    /// Holds a snapshot against what the tenant holds now; of users who left, what it had when they were seen last.
     pub fn assert_truth(&self, report: &TenantReport) {
         let found = self.messages(report.snapshot.directory());
-        let mut expected = BTreeMap::new();
+        let mut last = self.last.borrow_mut();
         for user in self.mailboxes() {
+            let mut expected = BTreeMap::new();
             let folders = self.visible_folders(&user);
             let truth = self.simulator.tenant().truth(&user).expect("a mailbox");
             for message in truth.messages {
                 let Some(path) = folders.get(&message.folder) else { continue };
-                let key = message.properties["changeKey"].as_str().expect("a change key").to_owned();
+                let properties = &message.properties;
+                let key = properties["changeKey"].as_str().expect("a change key");
+                let set = [
+                    (properties["isRead"] == true, marks::READ),
+                    (properties["flag"]["flagStatus"] == "flagged", marks::FLAGGED),
+                    (properties["isDraft"] == true, marks::DRAFT),
+                ];
+                let marks = set.iter().filter(|(is_set, _)| *is_set).map(|(_, mark)| mark).sum();
+                let key = version(key, marks);
                 let names = path.iter().map(|name| safe_name(name, "")).collect::<Vec<_>>().join("/");
                 let place = format!("Users/{}/Outlook/{names}", safe_name(&user.to_lowercase(), ""));
                 expected.insert(message.id, (place, blake3::hash(&message.mime), key));
             }
+            let id = self.simulator.tenant().user(&user).expect("a user").id.clone();
+            last.insert(id, expected);
         }
-        let missing: Vec<_> = expected.iter().filter(|(id, _)| !found.contains_key(*id)).collect();
+        let expected: BTreeMap<_, _> = last.values().flatten().collect();
+        let missing: Vec<_> = expected.iter().filter(|(id, _)| !found.contains_key(**id)).collect();
         assert!(missing.is_empty(), "seed {}: missing {missing:#?}", self.simulator.tenant().seed());
-        let extra: Vec<_> = found.iter().filter(|(id, _)| !expected.contains_key(*id)).collect();
+        let extra: Vec<_> = found.iter().filter(|(id, _)| !expected.contains_key(id)).collect();
         assert!(extra.is_empty(), "seed {}: too many {extra:#?}", self.simulator.tenant().seed());
         for (id, (place, content, key)) in &expected {
-            let (found_place, found_content, found_key) = &found[id];
+            let (found_place, found_content, found_key) = &found[*id];
             let folder = found_place.rsplit_once('/').map_or("", |(folder, _)| folder);
             // A name that is taken gets a number, and a folder that is called like a mail is said to be one.
             let called = |(found, wanted): (&str, &str)| {
@@ -166,12 +229,21 @@ impl Laboratory {
     /// Returns every message under a directory: id -> (path, content, version).
     fn messages(&self, root: &Directory) -> BTreeMap<String, (String, blake3::Hash, String)> {
         let mut messages = BTreeMap::new();
-        self.walk(&self.reader(), root, "", &mut |path, entry, bytes| {
+        let reader = self.reader();
+        self.walk(&reader, root, "", &mut |path, entry, bytes| {
             if path.ends_with(REPORT_NAME) {
                 return;
             }
             let id = entry.facts.source_id.clone().expect("every message has an id");
-            let key = entry.facts.change_key.clone().expect("every message has a version");
+            let key = entry.facts.change_key.as_deref().expect("every message has a version");
+            let key = version(key, entry.facts.marks.expect("every message has marks"));
+            let text = entry.text().map(|text| {
+                let mut read = Vec::new();
+                reader.read(text, 0, usize::MAX, &mut read).expect("its text");
+                String::from_utf8(read).expect("text is UTF-8")
+            });
+            let expected = looks_like_mail(bytes).then(|| of_mail(bytes, true));
+            assert_eq!(text, expected, "the text of {path}");
             let twice = messages.insert(id, (path.to_owned(), blake3::hash(bytes), key));
             assert_eq!(twice, None, "{path} stands in two places");
         });
@@ -234,7 +306,15 @@ impl Laboratory {
         let _ = match (&change.kind, message, own) {
             (Kind::Add, ..) => tenant.add_message(user, folder, new_message(change)).map(|_| ()),
             (Kind::AddFolder, ..) => tenant.add_folder(user, folder, &folder_name(change)).map(|_| ()),
-            (Kind::AddUser, ..) => return,
+            (Kind::AddUser, ..) => {
+                let principal_name = format!("newcomer{}", change.number % 3);
+                if !users.iter().any(|user| user.starts_with(&principal_name)) {
+                    let id = tenant.add_user(UserSpec { principal_name, ..UserSpec::default() });
+                    tenant.add_message(&id, "inbox", new_message(change)).expect("an inbox");
+                }
+                return;
+            }
+            (Kind::RemoveUser, ..) if users.len() > 1 => tenant.remove_user(user),
             (Kind::Edit, Some(message), _) => tenant.change_message(user, message, mime(change)),
             (Kind::Read(read), Some(message), _) => tenant.set_read(user, message, *read),
             (Kind::Flag, Some(message), _) => tenant.set_flag(user, message, FlagStatus::Flagged),
@@ -278,6 +358,7 @@ enum Kind {
     Add,
     AddFolder,
     AddUser,
+    RemoveUser,
     Edit,
     Read(bool),
     Flag,
@@ -293,6 +374,8 @@ pub fn change() -> impl Strategy<Value = Change> {
     let kind = prop_oneof![
         4 => Just(Kind::Add),
         2 => Just(Kind::AddFolder),
+        1 => Just(Kind::AddUser),
+        1 => Just(Kind::RemoveUser),
         3 => Just(Kind::Edit),
         2 => any::<bool>().prop_map(Kind::Read),
         1 => Just(Kind::Flag),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use strongroom_mount::{Attr, Catalog, Kind, Rank, SnapshotInfo, Time, Totals, View, ViewError};
+use strongroom_mount::{Attr, Catalog, Kind, Rank, Side, SnapshotInfo, Time, Totals, View, ViewError};
 
 #[derive(Clone, Debug)]
 pub enum Tree {
@@ -151,11 +151,11 @@ impl View for Model {
         Ok(Rank(self.entry(rank)?.parent as u64))
     }
 
-    fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr) -> bool) -> Result<(), ViewError> {
+    fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr, u64) -> bool) -> Result<(), ViewError> {
         let start = usize::try_from(start).unwrap_or(usize::MAX);
-        for child in self.directory(dir)?.children.iter().skip(start) {
+        for (position, child) in self.directory(dir)?.children.iter().enumerate().skip(start) {
             let entry = &self.entries[*child];
-            if !emit(&entry.name, entry.attr) {
+            if !emit(&entry.name, entry.attr, position as u64 + 1) {
                 break;
             }
         }
@@ -202,6 +202,8 @@ pub struct Shelf {
     snapshots: Mutex<Vec<(SnapshotInfo, Arc<Model>)>>,
     pub opened: AtomicU64,
     pub fails: std::sync::atomic::AtomicBool,
+    /// Whether there is a text side, with the same trees.
+    pub text: std::sync::atomic::AtomicBool,
 }
 
 impl Shelf {
@@ -232,7 +234,15 @@ impl Catalog for Shelf {
         Ok(self.snapshots.lock().unwrap().iter().map(|(info, _)| info.clone()).collect())
     }
 
-    fn open(&self, id: &[u8; 32]) -> Result<Arc<dyn View>, ViewError> {
+    fn readme(&self) -> String {
+        format!("A shelf of {}.\n", self.snapshots.lock().unwrap().len())
+    }
+
+    fn shows(&self, side: Side) -> bool {
+        side == Side::Items || self.text.load(Ordering::Relaxed)
+    }
+
+    fn open(&self, id: &[u8; 32], _: Side) -> Result<Arc<dyn View>, ViewError> {
         self.opened.fetch_add(1, Ordering::Relaxed);
         let snapshots = self.snapshots.lock().unwrap();
         let (_, model) = snapshots.iter().find(|(info, _)| info.id == *id).ok_or(ViewError::NotFound)?;

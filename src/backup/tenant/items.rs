@@ -8,12 +8,12 @@ use super::{Context, ends_the_run};
 use crate::CONTENT_LOG;
 use crate::backup::BackupError;
 use crate::cbor;
-use crate::entry::{Content, Directory, Entry, EntryKind, Facts, Timestamp};
+use crate::entry::{Content, Directory, Entry, EntryKind, Facts, Timestamp, marks};
 use crate::names::{UniqueNames, mail_name};
 use crate::reader::ReadError;
 use crate::source::graph::eml::{self, Attachment};
 use crate::source::graph::mail::Mailbox;
-use crate::source::graph::model::Message;
+use crate::source::graph::model::{Message, MessageRow};
 use crate::source::graph::{ErrorKind, GraphError};
 use crate::splitter::{Split, SplitError, Splitter};
 use crate::store::StoreError;
@@ -325,9 +325,8 @@ impl Mail {
         let version = message.row.change_key.as_deref()?;
         let facts = context.store.local().facts(&self.fact_key(context, &message.row.id))?;
         let entry = Entry::read(&mut cbor::Reader::new(&facts)).ok()?;
-        let contents = entry.content().into_iter().chain(&entry.payload);
-        let complete =
-            contents.flat_map(|content| &content.segments).all(|s| context.store.has_segment(s).unwrap_or(false));
+        let is_stored = |segment| context.store.has_segment(segment).unwrap_or(false);
+        let complete = entry.all_contents().flat_map(|content| &content.segments).all(is_stored);
         (entry.facts.change_key.as_deref() == Some(version) && complete).then_some(entry)
     }
 
@@ -444,8 +443,9 @@ impl Writer<'_> {
         let (split, rebuilt) = match reading {
             Reading::Known(entry) => {
                 let content = entry.content().cloned().unwrap_or_default();
+                let text = entry.text().cloned();
                 let rebuilt = entry.facts.reconstructed;
-                (Ok(Split { content, facts: entry.facts }), rebuilt)
+                (Ok(Split { content, facts: entry.facts, text }), rebuilt)
             }
             Reading::Split(split) => (Ok(*split), false),
             Reading::Whole(pieces) => (self.split(&Pieces(pieces)), false),
@@ -525,6 +525,16 @@ impl Writer<'_> {
     }
 }
 
+fn marks_of(row: &MessageRow) -> u64 {
+    let is_flagged = row.flag.as_ref().is_some_and(|flag| flag.flag_status.as_deref() == Some("flagged"));
+    let set = [
+        (row.is_read == Some(true), marks::READ),
+        (is_flagged, marks::FLAGGED),
+        (row.is_draft == Some(true), marks::DRAFT),
+    ];
+    set.iter().filter(|(is_set, _)| *is_set).map(|(_, mark)| mark).sum()
+}
+
 fn entry(message: &Message, name: &str, split: Split, payload: Content, reconstructed: bool) -> Entry {
     let row = &message.row;
     let date = row.date().or(split.facts.date);
@@ -537,8 +547,10 @@ fn entry(message: &Message, name: &str, split: Split, payload: Content, reconstr
         source_id: Some(row.id.clone()),
         change_key: row.change_key.clone(),
         reconstructed,
+        marks: Some(marks_of(row)),
         ..split.facts
     };
     entry.payload = Some(payload);
+    entry.set_text(split.text);
     entry
 }

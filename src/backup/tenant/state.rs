@@ -6,7 +6,7 @@
 use super::Context;
 use super::previous::ItemKey;
 use crate::entry::{Directory, Entry, EntryKind, Timestamp};
-use crate::reader::ReadError;
+use crate::reader::{ReadError, Reader};
 use crate::snapshot::Snapshot;
 use crate::splitter::Splitter;
 use crate::store::StoreError;
@@ -141,6 +141,23 @@ impl MailboxState {
         }
     }
 
+    /// Reads what a snapshot whose states are `parts` knows of the mailbox of the user with this id; `None` if it knows
+    /// nothing, or a later version wrote it.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(reader: &Reader, parts: &Directory, user: &str) -> Result<Option<Self>, ReadError> {
+        let found = tree::find(reader, parts, part_name(ItemKey::of(user)).as_bytes())?;
+        let Some(found) = found.filter(|found| found.entry().facts.source_id.as_deref() == Some(user)) else {
+            return Ok(None);
+        };
+        let Some(content) = found.entry().content() else { return Ok(None) };
+        let mut json = Vec::new();
+        reader.read(content, 0, usize::MAX, &mut json)?;
+        let state = serde_json::from_slice(&json).ok();
+        Ok(state.filter(|state: &Self| state.version == VERSION))
+    }
+
     /// Returns the path of the folder at `index` below the mailbox.
     pub fn path(&self, index: usize) -> String {
         let folder = &self.folders[index];
@@ -192,18 +209,7 @@ impl Context {
     /// When the repository cannot be read. Where it is damaged, or written by a later version, the mailbox is listed anew.
     pub fn state_before(&self, user: &str) -> Result<Option<MailboxState>, ReadError> {
         let Some(parts) = &self.parts_before else { return Ok(None) };
-        let read = || -> Result<Option<MailboxState>, ReadError> {
-            let found = tree::find(&*self.reader, parts, part_name(ItemKey::of(user)).as_bytes())?;
-            let Some(found) = found.filter(|found| found.entry().facts.source_id.as_deref() == Some(user)) else {
-                return Ok(None);
-            };
-            let Some(content) = found.entry().content() else { return Ok(None) };
-            let mut json = Vec::new();
-            self.reader.read(content, 0, usize::MAX, &mut json)?;
-            let state = serde_json::from_slice(&json).ok();
-            Ok(state.filter(|state: &MailboxState| state.version == VERSION))
-        };
-        match read() {
+        match MailboxState::read(&self.reader, parts, user) {
             Err(error) if error.is_damage() => {
                 tracing::warn!(%error, "what the last snapshot knows of a mailbox cannot be read");
                 Ok(None)

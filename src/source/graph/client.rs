@@ -333,11 +333,17 @@ impl<'a> Course<'a> {
 
     async fn exchange(&self, permit: Permit, id: &str) -> Result<Body, Failure> {
         let (shared, label) = (self.shared, self.request.label);
-        let token = shared.auth.token().await.map_err(|error| Failure::new(error, None))?;
-        let authorization = token.header().ok_or_else(|| {
-            let error = GraphError::new(ErrorKind::SignIn, label).explained("the token is no text".into());
-            Failure::new(error, None)
-        })?;
+        let token = match self.request.takes_token() {
+            true => Some(shared.auth.token().await.map_err(|error| Failure::new(error, None))?),
+            false => None,
+        };
+        let authorization = token.as_ref().map(|token| {
+            token.header().ok_or_else(|| {
+                let error = GraphError::new(ErrorKind::SignIn, label).explained("the token is no text".into());
+                Failure::new(error, None)
+            })
+        });
+        let authorization = authorization.transpose()?;
         let started = Instant::now();
         shared.requests.fetch_add(1, Ordering::Relaxed);
         let response = match self.compose(authorization, id).send().await {
@@ -360,7 +366,15 @@ impl<'a> Course<'a> {
         let body = read_all(response, ERROR_BYTES_MAX, label).await.unwrap_or_default();
         let Refusal { error, fault, whose, ambiguous } = refusal(self.request, status, &headers, &body);
         match fault {
-            Some(Fault::Unauthorized) => shared.auth.invalidate(&token),
+            Some(Fault::Unauthorized) => match &token {
+                Some(token) => shared.auth.invalidate(token),
+                // The permission is in the URL: only another URL has a newer one.
+                None => {
+                    let error = GraphError::new(ErrorKind::Unavailable, label);
+                    let error = error.explained("the permission of the upload has ended".into());
+                    return Err(Failure::new(error.answered(status.as_u16(), None, None), None));
+                }
+            },
             Some(Fault::Throttled(_)) => {
                 shared.throttled.fetch_add(1, Ordering::Relaxed);
             }
@@ -369,10 +383,12 @@ impl<'a> Course<'a> {
         Err(Failure { error, fault, whose, ambiguous, permit: Some(permit) })
     }
 
-    fn compose(&self, authorization: HeaderValue, id: &str) -> reqwest::RequestBuilder {
+    fn compose(&self, authorization: Option<HeaderValue>, id: &str) -> reqwest::RequestBuilder {
         let request = self.request;
         let mut headers = request.headers.clone();
-        headers.insert(AUTHORIZATION, authorization);
+        if let Some(authorization) = authorization {
+            headers.insert(AUTHORIZATION, authorization);
+        }
         headers.insert("client-request-id", HeaderValue::from_str(id).expect("a GUID is a header"));
         headers.insert("return-client-request-id", HeaderValue::from_static("true"));
         if let Ok(prefer) = HeaderValue::from_str(&request.prefer.join(", "))

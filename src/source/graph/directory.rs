@@ -198,6 +198,19 @@ pub async fn users(client: &Client) -> Result<Vec<User>, GraphError> {
     all(client, request.query("$select", USER_PROPERTIES).query("$top", USERS_PER_PAGE)).await
 }
 
+/// Returns the user with this id or user principal name, if there is one.
+///
+/// # Errors
+/// [`GraphError`].
+pub async fn user(client: &Client, name: &str) -> Result<Option<User>, GraphError> {
+    let request = Request::get(path(&["users", name]), Scope::Directory).labelled("looking for a user");
+    match client.json(request.query("$select", USER_PROPERTIES)).await {
+        Ok(user) => Ok(Some(user)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Proves that the directory answers.
 ///
 /// # Errors

@@ -117,6 +117,11 @@ impl GraphError {
         Self::new(ErrorKind::NoMailbox, label)
     }
 
+    /// Makes the error of a service that has not answered for a while, whatever was asked.
+    pub fn silent(label: &'static str) -> Self {
+        Self::new(ErrorKind::Unavailable, label).explained("the service has not answered for a while".into())
+    }
+
     /// Adds our own words, which stand in the text.
     pub(crate) fn explained(mut self, explanation: String) -> Self {
         self.0.explanation = Some(explanation);

@@ -12,9 +12,9 @@ use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-const IMMUTABLE_IDS: &str = "IdType=\"ImmutableId\"";
+pub(super) const IMMUTABLE_IDS: &str = "IdType=\"ImmutableId\"";
 /// Larger pages are allowed, but provoke time-outs.
-const PAGE_SIZE: &str = "odata.maxpagesize=500";
+pub(super) const PAGE_SIZE: &str = "odata.maxpagesize=500";
 const FOLDERS_PER_PAGE: &str = "250";
 /// What is asked of every message: all that its MIME form loses, what a list shows, and what tells whether its bytes can
 /// have changed. The body is not: it stands in the MIME form.
@@ -53,8 +53,8 @@ pub const RECOVERABLE_ITEMS: &str = "recoverableitemsdeletions";
 /// A mailbox.
 #[derive(Clone)]
 pub struct Mailbox {
-    client: Client,
-    user: Arc<str>,
+    pub(super) client: Client,
+    pub(super) user: Arc<str>,
     hidden_folders: bool,
 }
 
@@ -77,12 +77,12 @@ impl Mailbox {
         &self.user
     }
 
-    fn get(&self, label: &'static str, segments: &[&str]) -> Request {
+    pub(super) fn get(&self, label: &'static str, segments: &[&str]) -> Request {
         let path = path(&[&["users", &*self.user], segments].concat());
         Request::get(path, Scope::Mailbox(self.user.clone())).labelled(label).prefer(IMMUTABLE_IDS)
     }
 
-    fn follow(&self, label: &'static str, link: &str) -> Request {
+    pub(super) fn follow(&self, label: &'static str, link: &str) -> Request {
         let request = Request::follow(link.to_owned(), Scope::Mailbox(self.user.clone()));
         request.labelled(label).prefer(IMMUTABLE_IDS)
     }
@@ -288,7 +288,7 @@ impl Mailbox {
     }
 }
 
-fn found<T>(answer: Result<T, GraphError>) -> Result<Option<T>, GraphError> {
+pub(super) fn found<T>(answer: Result<T, GraphError>) -> Result<Option<T>, GraphError> {
     match answer {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

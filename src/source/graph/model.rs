@@ -114,12 +114,26 @@ pub struct MessageRow {
     pub from: Option<Recipient>,
     /// Who sent it, on behalf of whom it is from.
     pub sender: Option<Recipient>,
+    /// Whether it was read.
+    pub is_read: Option<bool>,
+    /// Whether it was not sent yet.
+    pub is_draft: Option<bool>,
+    /// Whether it asks to be followed up.
+    pub flag: Option<FollowupFlag>,
     /// Properties of the store beneath.
     #[serde(default)]
     pub single_value_extended_properties: Vec<ExtendedProperty>,
     /// Present when it left the folder.
     #[serde(rename = "@removed")]
     pub removed: Option<serde::de::IgnoredAny>,
+}
+
+/// A flag for follow-up (Graph: followupFlag).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FollowupFlag {
+    /// `notFlagged`, `complete` or `flagged`.
+    pub flag_status: Option<String>,
 }
 
 impl MessageRow {

@@ -36,6 +36,9 @@ pub enum Target {
     Beta(String),
     /// A `nextLink` or `deltaLink`, followed as it is. It must lead to the Graph endpoint.
     Link(String),
+    /// A URL that the service gave out for one upload. It carries its own permission and leads to another host: no token
+    /// goes with it, and whoever has it can use it.
+    Permitted(String),
 }
 
 impl fmt::Debug for Target {
@@ -45,6 +48,7 @@ impl fmt::Debug for Target {
             Self::Path(_) => "Path([redacted])",
             Self::Beta(_) => "Beta([redacted])",
             Self::Link(_) => "Link([redacted])",
+            Self::Permitted(_) => "Permitted([redacted])",
         })
     }
 }
@@ -157,6 +161,16 @@ impl Request {
         Self::new(Method::POST, Target::Path(path), scope).json(body)
     }
 
+    /// Uses a URL that the service gave out for one upload.
+    pub fn permitted(method: Method, url: String, scope: Scope) -> Self {
+        Self::new(method, Target::Permitted(url), scope)
+    }
+
+    /// Returns whether a token goes with it.
+    pub(crate) fn takes_token(&self) -> bool {
+        !matches!(self.target, Target::Permitted(_))
+    }
+
     /// Says in a few words what is being done, for errors and logs: `listing messages`. No names.
     pub fn labelled(mut self, label: &'static str) -> Self {
         self.label = label;
@@ -236,6 +250,14 @@ impl Request {
                 }
                 if !self.query.is_empty() {
                     return Err(malformed("a link takes no query"));
+                }
+                return Ok(url);
+            }
+            Target::Permitted(url) => {
+                let url = Url::parse(url).map_err(|_| malformed("a URL to upload to is none"))?;
+                let is_safe = url.scheme() == "https" || endpoints.are_unencrypted() && url.scheme() == "http";
+                if !is_safe || url.host_str().is_none() || !url.username().is_empty() || url.password().is_some() {
+                    return Err(malformed("a URL to upload to leads astray"));
                 }
                 return Ok(url);
             }

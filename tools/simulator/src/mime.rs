@@ -7,7 +7,7 @@ mod parse;
 mod render;
 
 pub use parse::parse;
-pub use render::{made_message_id, render};
+pub use render::{made_message_id, render, render_as};
 
 use std::sync::Arc;
 

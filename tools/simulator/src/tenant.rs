@@ -128,7 +128,8 @@ impl Tenant {
                 let identity = message_id(mailbox, key, 0, id::IdFormat::Immutable);
                 let mut dated = Properties::clone(properties);
                 dated.sent = dated.sent.or(Some(record.created));
-                Arc::new(mime::render(&dated, &identity))
+                let class = record.extra.as_ref().and_then(|extra| extra.class.as_deref());
+                Arc::new(mime::render_as(&dated, class, &identity))
             }
         };
         if self.switches.read().unstable_mime {

@@ -17,6 +17,11 @@ pub fn made_message_id(identity: &str) -> String {
     format!("<{identity}@contoso.com>")
 }
 
+/// Returns the message of this class that says this; see [`render`].
+pub fn render_as(properties: &Properties, class: Option<&str>, identity: &str) -> Vec<u8> {
+    class.and_then(|class| render_smime(properties, class)).unwrap_or_else(|| render(properties, identity))
+}
+
 /// Returns the message that says this, with a Message-ID made from `identity` if it has none.
 pub fn render(properties: &Properties, identity: &str) -> Vec<u8> {
     let body = structure(properties, identity);
@@ -76,6 +81,33 @@ fn write_transport_headers(out: &mut Vec<u8>, block: &str) {
         }
     }
     out.extend_from_slice(b"MIME-Version: 1.0\r\n");
+}
+
+/// Returns a signed or encrypted message: its one attachment holds the whole body ([MS-OXOSMIME] 2.1.3), so that the bytes
+/// that were signed come out as they went in. Nothing where the class or the attachments are those of another message.
+fn render_smime(properties: &Properties, class: &str) -> Option<Vec<u8>> {
+    let class = class.to_ascii_lowercase();
+    let ([Attachment { name, content_type, payload: Payload::File(bytes), .. }], Some(block)) =
+        (properties.attachments.as_slice(), &properties.transport_headers)
+    else {
+        return None;
+    };
+    let mut out = Vec::new();
+    write_transport_headers(&mut out, block);
+    match class.as_str() {
+        "ipm.note.smime.multipartsigned" => out.extend_from_slice(bytes),
+        "ipm.note.smime" => {
+            let body = MimePart::new(
+                ContentType::new(content_type.clone()).attribute("name", name.as_str()),
+                bytes.as_slice(),
+            );
+            let disposition = ContentType::new("attachment").attribute("filename", name.as_str());
+            let body = body.header("Content-Disposition", disposition);
+            MessageBuilder::new().body(body).write_body(&mut out).expect("a vector takes every byte");
+        }
+        _ => return None,
+    }
+    Some(out)
 }
 
 fn address(recipient: &Recipient) -> Address<'_> {
@@ -170,6 +202,17 @@ mod tests {
         assert_eq!((&parsed.from, &parsed.to), (&given.from, &given.to));
         assert_eq!((parsed.sent, parsed.importance), (given.sent, given.importance));
         assert_eq!(parsed.attachments, given.attachments);
+    }
+
+    #[test]
+    fn what_was_signed_comes_out_as_it_went_in() {
+        let entity = b"Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\nSigned  \r\n--b--\r\n";
+        let mut signed = sample();
+        signed.transport_headers = Some("Subject: Old\r\nContent-Type: multipart/signed; boundary=b".to_owned());
+        signed.attachments[0].payload = Payload::File(Arc::new(entity.to_vec()));
+        let mime = render_as(&signed, Some("IPM.Note.SMIME.MultipartSigned"), "1");
+        assert_eq!(mime, [&b"Subject: Old\r\nMIME-Version: 1.0\r\n"[..], entity].concat());
+        assert_ne!(render_as(&signed, None, "1"), mime);
     }
 
     #[test]

@@ -1,0 +1,318 @@
+//! Brings one item into a mailbox: made, completed, compared; or found there, and left.
+//!
+//! The one request that makes a message gives it its mark, and as much of what is attached as fits in. What does not fit
+//! follows, and as long as it does the mark says that the message is not complete. So whatever is interrupted, the next run
+//! sees what there is, and completes it rather than making it again.
+
+use super::guide::Spot;
+use super::journal::Journal;
+use super::message::{File, Mail};
+use super::there::{Found, Mark};
+use super::verify::{Expected, Print, attached, print};
+use super::{Context, blocking};
+use crate::entry::Entry;
+use crate::restore::{WhenExists, chain};
+use crate::source::graph::mail::Mailbox;
+use crate::source::graph::write::{ATTACHMENT_WHOLE_BYTES_MAX, RANGE_BYTES_MAX, mark_property};
+use crate::source::graph::{ErrorKind, GraphError};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often something is tried whose answer was lost, each time after a look at what became of it.
+const ATTEMPTS_MAX: u32 = 7;
+/// The first wait before that; it doubles. What was just made is not known everywhere at once.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// The mailbox that items are brought into.
+pub(super) struct Delivery {
+    pub context: Arc<Context>,
+    pub mailbox: Mailbox,
+    pub journal: Mutex<Journal>,
+}
+
+/// What became of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Restored,
+    AlreadyThere,
+    Skipped,
+}
+
+/// Why an item was not restored.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// For a reason of its own.
+    Item(String),
+    /// The service did not answer, or not with sense.
+    Unanswered(GraphError),
+    /// As nothing else would be.
+    Mailbox(GraphError),
+}
+
+impl From<GraphError> for Trouble {
+    fn from(error: GraphError) -> Self {
+        use ErrorKind::{Cancelled, Denied, MissingPermission, NoMailbox, QuotaExceeded, SignIn, Throttled};
+        match error.kind() {
+            Cancelled | Denied | MissingPermission | NoMailbox | QuotaExceeded | SignIn | Throttled => {
+                Self::Mailbox(error)
+            }
+            ErrorKind::Unavailable => Self::Unanswered(error),
+            _ => Self::Item(chain(&error)),
+        }
+    }
+}
+
+impl From<std::io::Error> for Trouble {
+    fn from(error: std::io::Error) -> Self {
+        Self::Item(format!("could not keep the journal of the restore: {error}"))
+    }
+}
+
+/// What is to be done with an item, given what stands in its place.
+enum Plan {
+    Make,
+    /// Make it, and then delete what stands there.
+    Replace(Old),
+    /// A restore made it; see whether it is whole.
+    Check {
+        complete: bool,
+    },
+    Leave(Outcome),
+}
+
+enum Old {
+    Id(String),
+    Marked(Mark),
+}
+
+/// Returns what happens to an item in whose place `found` stands.
+fn plan(found: Found, entry: &Entry, when_exists: WhenExists) -> Plan {
+    match (found, when_exists) {
+        (Found::Nothing, _) => Plan::Make,
+        (Found::Itself | Found::Alike, _) => Plan::Leave(Outcome::AlreadyThere),
+        (Found::Restored { complete }, _) => Plan::Check { complete },
+        (Found::Changed | Found::OtherVersion(_), WhenExists::Skip) => Plan::Leave(Outcome::Skipped),
+        (Found::Changed | Found::OtherVersion(_), WhenExists::KeepBoth) => Plan::Make,
+        (Found::Changed, WhenExists::Overwrite) => {
+            Plan::Replace(Old::Id(entry.facts.source_id.clone().unwrap_or_default()))
+        }
+        (Found::OtherVersion(mark), WhenExists::Overwrite) => Plan::Replace(Old::Marked(mark)),
+    }
+}
+
+impl Delivery {
+    /// Brings an item to its place.
+    ///
+    /// # Errors
+    /// [`Trouble`].
+    pub async fn deliver(&self, entry: &Entry, spot: &Spot, found: Found) -> Result<Outcome, Trouble> {
+        let folder = spot.folder.as_deref().expect("folders are made before anything is put there");
+        let mark = Mark::of(entry, &self.context.keys);
+        match plan(found, entry, self.context.options.when_exists) {
+            Plan::Leave(outcome) => Ok(outcome),
+            Plan::Check { complete } => {
+                if complete && self.journal.lock().is_verified(&mark.key(folder)) {
+                    return Ok(Outcome::AlreadyThere);
+                }
+                self.check(entry, folder, &mark, complete).await
+            }
+            Plan::Make => {
+                let item = Item::read(self, entry, folder, &mark).await?;
+                item.make().await.map(|()| Outcome::Restored)
+            }
+            Plan::Replace(old) => {
+                let item = Item::read(self, entry, folder, &mark).await?;
+                item.make().await?;
+                let old = match old {
+                    Old::Id(id) => Some(id),
+                    Old::Marked(mark) => self.mailbox.marked(folder, &mark.text(true)).await?.into_iter().next(),
+                };
+                // The new one stands already: what goes wrong from here on leaves one too many, never one too few.
+                if let Some(old) = old {
+                    self.mailbox.delete_message(&old).await?;
+                }
+                Ok(Outcome::Restored)
+            }
+        }
+    }
+
+    /// Completes and compares what an earlier run made.
+    async fn check(&self, entry: &Entry, folder: &str, mark: &Mark, complete: bool) -> Result<Outcome, Trouble> {
+        let noted = self.journal.lock().id_of(&mark.key(folder)).map(str::to_owned);
+        let item = Item::read(self, entry, folder, mark).await?;
+        let id = match noted {
+            Some(id) => Some(id),
+            None => self.mailbox.marked(folder, &mark.text(complete)).await?.into_iter().next(),
+        };
+        let Some(id) = id else { return item.make().await.map(|()| Outcome::Restored) };
+        if complete {
+            item.compare(&id, false).await?;
+            return Ok(Outcome::AlreadyThere);
+        }
+        item.finish(&id, None).await?;
+        Ok(Outcome::Restored)
+    }
+}
+
+/// An item on its way.
+struct Item<'a> {
+    delivery: &'a Delivery,
+    mail: Mail,
+    expected: Expected,
+    folder: &'a str,
+    mark: &'a Mark,
+}
+
+impl<'a> Item<'a> {
+    async fn read(delivery: &'a Delivery, entry: &Entry, folder: &'a str, mark: &'a Mark) -> Result<Self, Trouble> {
+        let (context, entry) = (delivery.context.clone(), entry.clone());
+        let to = folder.to_owned();
+        let (mail, expected) = blocking(move || {
+            let mail = context.read(&entry).map_err(Trouble::Item)?;
+            let expected = Expected::of(&mail, &to);
+            Ok::<_, Trouble>((mail, expected))
+        })
+        .await?;
+        Ok(Self { delivery, mail, expected, folder, mark })
+    }
+
+    fn mailbox(&self) -> &Mailbox {
+        &self.delivery.mailbox
+    }
+
+    /// Makes the message, completes and compares it.
+    async fn make(&self) -> Result<(), Trouble> {
+        let (mut request, after) = self.mail.request().map_err(Trouble::Item)?;
+        let mark = self.mark.text(after.is_empty());
+        let extended = request.entry("singleValueExtendedProperties").or_insert_with(|| json!([]));
+        extended.as_array_mut().expect("it was made an array").push(mark_property(&mark));
+        let request = Value::Object(request);
+        let id = self.create(&request, &mark).await?;
+        self.delivery.journal.lock().made(self.mark.key(self.folder), &id)?;
+        match after.is_empty() {
+            true => self.compare(&id, true).await,
+            false => self.finish(&id, Some(after)).await,
+        }
+    }
+
+    /// Makes the message once, however often the answer is lost.
+    async fn create(&self, request: &Value, mark: &str) -> Result<String, Trouble> {
+        let mut attempt = 1;
+        loop {
+            let error = match self.mailbox().create_message(self.folder, request).await {
+                Ok(id) => return Ok(id),
+                Err(error) => error,
+            };
+            if !error.is_ambiguous() || attempt == ATTEMPTS_MAX {
+                return Err(error.into());
+            }
+            // Twice: what was just made may take a moment to be found.
+            for look in 0..2 {
+                wait(attempt + look).await;
+                if let Some(id) = self.mailbox().marked(self.folder, mark).await?.into_iter().next() {
+                    return Ok(id);
+                }
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Attaches what is missing, says that the message is complete, and compares it. `missing` is known of a message that was
+    /// just made.
+    async fn finish(&self, id: &str, missing: Option<&[File]>) -> Result<(), Trouble> {
+        match self.complete(id, missing).await {
+            Err(trouble @ (Trouble::Item(_) | Trouble::Unanswered(_))) => {
+                let reason = match trouble {
+                    Trouble::Item(reason) => reason,
+                    Trouble::Unanswered(error) | Trouble::Mailbox(error) => chain(&error),
+                };
+                // Half a message is worse than none.
+                let left = self.mailbox().take_back_message(id).await.err();
+                let left =
+                    left.map(|error| format!("; what there is of it could not be taken back: {}", chain(&error)));
+                return Err(Trouble::Item(format!("{reason}{}", left.unwrap_or_default())));
+            }
+            done => done?,
+        }
+        let mark = json!({ "singleValueExtendedProperties": [mark_property(&self.mark.text(true))] });
+        self.mailbox().change_message(id, &mark).await?;
+        self.compare(id, missing.is_some()).await
+    }
+
+    async fn complete(&self, id: &str, missing: Option<&[File]>) -> Result<(), Trouble> {
+        let mut missing: Vec<&File> = match missing {
+            Some(missing) => missing.iter().collect(),
+            None => self.missing(id).await?,
+        };
+        let mut attempt = 1;
+        loop {
+            let mut failed = None;
+            for file in missing {
+                if let Err(error) = self.attach(id, file).await {
+                    failed = Some(error);
+                    break;
+                }
+            }
+            let Some(error) = failed else { return Ok(()) };
+            // A message that was just made is not known to every server at once.
+            let may_pass = error.is_ambiguous() || error.is_transient() || error.kind() == ErrorKind::NotFound;
+            if !may_pass || attempt == ATTEMPTS_MAX {
+                return Err(error.into());
+            }
+            wait(attempt).await;
+            attempt += 1;
+            missing = self.missing(id).await?;
+        }
+    }
+
+    /// Returns what is not attached yet, and takes away what is attached twice.
+    async fn missing(&self, id: &str) -> Result<Vec<&File>, Trouble> {
+        let mut there: Vec<(String, Print)> = attached(self.mailbox(), id).await?;
+        let mut missing = Vec::new();
+        for file in &self.mail.files {
+            let wanted = print(file);
+            match there.iter().position(|(_, print)| *print == wanted) {
+                Some(at) => drop(there.swap_remove(at)),
+                None => missing.push(file),
+            }
+        }
+        for (extra, _) in there {
+            self.mailbox().detach(id, &extra).await?;
+        }
+        Ok(missing)
+    }
+
+    async fn attach(&self, id: &str, file: &File) -> Result<(), GraphError> {
+        if file.bytes.len() <= ATTACHMENT_WHOLE_BYTES_MAX {
+            return self.mailbox().attach(id, &file.json()).await;
+        }
+        let url = self.mailbox().begin_upload(id, &file.announcement()).await?;
+        let len = file.bytes.len();
+        for offset in (0..len).step_by(RANGE_BYTES_MAX) {
+            let range = file.bytes.slice(offset..len.min(offset + RANGE_BYTES_MAX));
+            self.mailbox().upload(&url, range, offset as u64, len as u64).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the message back; only then is it restored.
+    async fn compare(&self, id: &str, fresh: bool) -> Result<(), Trouble> {
+        let mut attempt = 1;
+        loop {
+            match self.expected.difference(self.mailbox(), id, fresh).await? {
+                None => break,
+                // What was written a moment ago may be read from a server that does not know of it.
+                Some(_) if fresh && attempt < 3 => wait(attempt).await,
+                Some(difference) => return Err(Trouble::Item(difference)),
+            }
+            attempt += 1;
+        }
+        Ok(self.delivery.journal.lock().verified(self.mark.key(self.folder))?)
+    }
+}
+
+async fn wait(attempt: u32) {
+    tokio::time::sleep(WAIT * 2u32.pow(attempt - 1)).await;
+}

@@ -1,0 +1,554 @@
+//! From a stored mail to what the service is asked to make of it.
+//!
+//! Two things stand in a snapshot for each mail: its bytes (MIME), and what the service said of it beside them (Graph: message,
+//! with the extended properties that matter). The text and what is attached come from the bytes; read state, flag,
+//! categories, times and people from what the service said, or from the headers where it said nothing, as of mail that came
+//! from a folder.
+//!
+//! - It becomes no draft unless it was one: `PidTagMessageFlags` can only be set when a message is made ([MS-OXCMSG]
+//!   2.2.1.6), so everything that makes up a mail goes into the one request that makes it.
+//! - Nested messages are attached as the files they are, byte for byte: as items they would lose what is attached to them.
+//! - What is signed or encrypted (S/MIME) is stored as Outlook stores it: the whole body as one attachment, and a class that
+//!   says so ([MS-OXOSMIME] 2.1.3). So the signature stays good.
+
+use crate::source::graph::model::{Message as Stored, parse_date};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use mail_parser::decoders::{base64::base64_decode, quoted_printable::quoted_printable_decode};
+use mail_parser::{Address, ContentType, Encoding, Message, MessageParser, MessagePart, MimeHeaders, PartType};
+use serde_json::{Map, Value, json};
+use std::collections::HashSet;
+
+/// What one request may carry is about 4 MB, base64 included (Graph: "Known issues", request size).
+const REQUEST_BYTES_MAX: usize = 3_500_000;
+/// Header blocks that are longer are not given back; no honest mail has one.
+const HEADERS_BYTES_MAX: usize = 256 << 10;
+
+/// What the service may be told of what it said itself; everything else it decides, or would refuse (Graph: message).
+const TOLD: [&str; 12] = [
+    "subject",
+    "from",
+    "sender",
+    "toRecipients",
+    "ccRecipients",
+    "bccRecipients",
+    "importance",
+    "isRead",
+    "categories",
+    "internetMessageId",
+    "inferenceClassification",
+    "conversationIndex",
+];
+/// Last verb, icon and the verb's time: whether a mail was answered or forwarded.
+const VERBS: [(u32, &str); 3] = [(0x1081, "Integer 0x1081"), (0x1080, "Integer 0x1080"), (0x1082, "SystemTime 0x1082")];
+
+/// What stands for bytes that are no mail at all.
+const NO_MAIL: &[u8] = b"Subject: \r\n\r\n";
+
+const FLAG_READ: u32 = 1;
+const FLAG_UNSENT: u32 = 8;
+
+/// A mail that is to be made.
+pub(super) struct Mail {
+    /// What the request that makes it says, but for what is attached.
+    pub properties: Map<String, Value>,
+    /// What is attached.
+    pub files: Vec<File>,
+    /// Whether its text is HTML.
+    pub html: bool,
+}
+
+/// Something that is attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct File {
+    pub name: String,
+    pub content_type: String,
+    pub inline: bool,
+    pub content_id: Option<String>,
+    pub content_location: Option<String>,
+    pub bytes: Bytes,
+}
+
+impl File {
+    /// Returns it as it is attached in one request (Graph: fileAttachment).
+    pub fn json(&self) -> Value {
+        let mut file = json!({
+            "@odata.type": "#microsoft.graph.fileAttachment",
+            "name": self.name,
+            "contentType": self.content_type,
+            "isInline": self.inline,
+            "contentBytes": STANDARD.encode(&self.bytes),
+        });
+        for (name, value) in [("contentId", &self.content_id), ("contentLocation", &self.content_location)] {
+            if let Some(value) = value {
+                file[name] = json!(value);
+            }
+        }
+        file
+    }
+
+    /// Returns how it is announced when it comes in ranges (Graph: attachmentItem).
+    pub fn announcement(&self) -> Value {
+        let mut item = json!({
+            "attachmentType": "file",
+            "name": self.name,
+            "size": self.bytes.len(),
+            "contentType": self.content_type,
+            "isInline": self.inline,
+        });
+        if let Some(id) = &self.content_id {
+            item["contentId"] = json!(id);
+        }
+        item
+    }
+
+    fn request_len(&self) -> usize {
+        self.bytes.len().div_ceil(3) * 4 + self.name.len() + 512
+    }
+}
+
+impl Mail {
+    /// Takes a mail apart. `stored` is what the service said of it.
+    pub fn read(mime: &[u8], stored: Option<&Stored>) -> Self {
+        let parse = |mime| MessageParser::default().parse(mime).filter(|message| !message.parts.is_empty());
+        // What is nothing at all is an empty mail.
+        let message = parse(mime).or_else(|| parse(NO_MAIL)).expect("a header and an end is a mail");
+        let mut mail = Self { properties: Map::new(), files: Vec::new(), html: false };
+        let times = match stored {
+            Some(stored) => mail.take_properties(stored),
+            None => mail.read_properties(&message),
+        };
+        let class = smime_class(&message, stored);
+        mail.put_extended(&message, stored, class.as_deref(), times);
+        match class.as_deref().filter(|_| is_signed_openly(&message)) {
+            Some(_) => mail.files = vec![signed_entity(&message)],
+            None => mail.take_parts(&message),
+        }
+        if !mail.properties.contains_key("body") {
+            mail.put_body(&message);
+        }
+        mail
+    }
+
+    /// Takes over what the service said. Returns when it was sent and when it arrived, as the service says it.
+    fn take_properties(&mut self, stored: &Stored) -> (Option<String>, Option<String>) {
+        let said: Map<String, Value> = serde_json::from_str(stored.raw.get()).unwrap_or_default();
+        for name in TOLD {
+            if let Some(value) = said.get(name).filter(|value| !value.is_null()) {
+                self.properties.insert(name.to_owned(), value.clone());
+            }
+        }
+        if let Some(answers) = said.get("replyTo").and_then(Value::as_array) {
+            let good: Vec<_> = answers.iter().filter(|answer| takes_answers(answer)).cloned().collect();
+            self.properties.insert("replyTo".to_owned(), json!(good));
+        }
+        if let Some(Value::Object(flag)) = said.get("flag") {
+            let flag: Map<_, _> =
+                flag.iter().filter(|(_, value)| !value.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect();
+            self.properties.insert("flag".to_owned(), Value::Object(flag));
+        }
+        let is = |name: &str| said.get(name).and_then(Value::as_bool);
+        // Who has read a mail once has sent the receipt; to ask again would send another.
+        if is("isRead") == Some(false) || is("isDraft") == Some(true) {
+            for name in ["isReadReceiptRequested", "isDeliveryReceiptRequested"] {
+                if is(name) == Some(true) {
+                    self.properties.insert(name.to_owned(), json!(true));
+                }
+            }
+        }
+        let flags =
+            u32::from(is("isRead") != Some(false)) * FLAG_READ + u32::from(is("isDraft") == Some(true)) * FLAG_UNSENT;
+        self.extend("Integer 0x0E07", &flags.to_string());
+        (stored.row.sent_date_time.clone(), stored.row.received_date_time.clone())
+    }
+
+    /// Reads from the headers what the service would have said.
+    fn read_properties(&mut self, message: &Message<'_>) -> (Option<String>, Option<String>) {
+        self.properties.insert("subject".to_owned(), json!(message.subject().unwrap_or_default()));
+        for (name, one) in [("from", message.from()), ("sender", message.sender().or(message.from()))] {
+            if let Some(one) = people(one).into_iter().next() {
+                self.properties.insert(name.to_owned(), one);
+            }
+        }
+        let lists = [
+            ("toRecipients", message.to()),
+            ("ccRecipients", message.cc()),
+            ("bccRecipients", message.bcc()),
+            ("replyTo", message.reply_to()),
+        ];
+        for (name, list) in lists {
+            let mut list = people(list);
+            list.retain(|one| name != "replyTo" || takes_answers(one));
+            self.properties.insert(name.to_owned(), json!(list));
+        }
+        if let Some(id) = message.message_id() {
+            self.properties.insert("internetMessageId".to_owned(), json!(format!("<{id}>")));
+        }
+        let importance = message.header_raw("Importance").map(|text| text.trim().to_ascii_lowercase());
+        if let Some(importance) = importance.filter(|text| ["low", "normal", "high"].contains(&text.as_str())) {
+            self.properties.insert("importance".to_owned(), json!(importance));
+        }
+        self.properties.insert("isRead".to_owned(), json!(true));
+        self.extend("Integer 0x0E07", &FLAG_READ.to_string());
+        let moment = |seconds: i64| jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string());
+        let sent = message.date().and_then(|date| moment(date.to_timestamp()));
+        let arrived = message.received().and_then(|received| moment(received.date()?.to_timestamp()));
+        (sent.clone(), arrived.or(sent))
+    }
+
+    fn put_extended(
+        &mut self,
+        message: &Message<'_>,
+        stored: Option<&Stored>,
+        class: Option<&str>,
+        (sent, received): (Option<String>, Option<String>),
+    ) {
+        for (id, time) in [("SystemTime 0x0039", sent), ("SystemTime 0x0E06", received)] {
+            // An unset time is written as the first day of the first year.
+            if let Some(time) = time.filter(|time| parse_date(time).is_some()) {
+                self.extend(id, &time);
+            }
+        }
+        for (tag, id) in VERBS {
+            if let Some(value) = stored.and_then(|stored| stored.row.property(tag)) {
+                self.extend(id, value);
+            }
+        }
+        if let Some(class) = class {
+            self.extend("String 0x001A", class);
+        }
+        let is_draft = self.is_draft();
+        let root = message.parts.first();
+        let block = root.and_then(|root| message.raw_message.get(..root.offset_body as usize)).unwrap_or_default();
+        // Nothing at all was given the header below.
+        let is_nothing = *message.raw_message == *NO_MAIL;
+        if !is_draft && !is_nothing && !block.trim_ascii().is_empty() && block.len() <= HEADERS_BYTES_MAX {
+            let keep = |letter: &char| !letter.is_control() || ['\r', '\n', '\t'].contains(letter);
+            let block: String = String::from_utf8_lossy(block).chars().filter(keep).collect();
+            self.extend("String 0x007D", &block);
+        }
+    }
+
+    fn extend(&mut self, id: &str, value: &str) {
+        let extended = self.properties.entry("singleValueExtendedProperties").or_insert_with(|| json!([]));
+        extended.as_array_mut().expect("it was made an array").push(json!({ "id": id, "value": value }));
+    }
+
+    /// Returns whether it was never sent.
+    pub fn is_draft(&self) -> bool {
+        let extended = self.properties.get("singleValueExtendedProperties").and_then(Value::as_array);
+        let flags = extended.into_iter().flatten().find(|property| property["id"] == "Integer 0x0E07");
+        flags
+            .and_then(|flags| flags["value"].as_str()?.parse::<u32>().ok())
+            .is_some_and(|flags| flags & FLAG_UNSENT != 0)
+    }
+
+    fn put_body(&mut self, message: &Message<'_>) {
+        let (kind, content) = match body(message) {
+            Some((_, PartType::Html(html))) => ("html", html.to_string()),
+            Some((_, PartType::Text(text))) => ("text", text.to_string()),
+            _ => ("text", String::new()),
+        };
+        self.html = kind == "html";
+        self.properties.insert("body".to_owned(), json!({ "contentType": kind, "content": content }));
+    }
+
+    /// Takes all that is neither the text nor another form of it.
+    fn take_parts(&mut self, message: &Message<'_>) {
+        let chosen = body(message).map(|(number, _)| number);
+        let is_html = chosen.is_some_and(|number| message.html_body.contains(&number));
+        // Beside HTML stands the same as plain text, which the service makes itself.
+        let other_texts = if is_html { &message.html_body } else { &message.text_body };
+        let mut seen: HashSet<u32> = chosen.into_iter().collect();
+        for number in message.attachments.iter().chain(other_texts).copied() {
+            let Some(part) = message.parts.get(number as usize).filter(|_| seen.insert(number)) else { continue };
+            self.files.push(file(message, part, self.files.len()));
+        }
+    }
+
+    /// Returns the request that makes it, with as much of what is attached as fits in; the rest comes after it.
+    ///
+    /// # Errors
+    /// Why it cannot be made at all.
+    pub fn request(&self) -> Result<(Map<String, Value>, &[File]), String> {
+        let mut request = self.properties.clone();
+        let mut len = serde_json::to_vec(&request).map_or(0, |bytes| bytes.len());
+        if len > REQUEST_BYTES_MAX {
+            return Err(format!("its text has {len} bytes, and the service takes no more than about 4 MB"));
+        }
+        let fits = |file: &&File| {
+            len += file.request_len();
+            len <= REQUEST_BYTES_MAX
+        };
+        let with_it = self.files.iter().take_while(fits).count();
+        let (with_it, after) = self.files.split_at(with_it);
+        if !with_it.is_empty() {
+            request.insert("attachments".to_owned(), with_it.iter().map(File::json).collect());
+        }
+        Ok((request, after))
+    }
+}
+
+/// Returns the part that is shown as the text: where there is HTML, that.
+fn body<'a>(message: &'a Message<'_>) -> Option<(u32, &'a PartType<'a>)> {
+    let part = |number: &u32| message.parts.get(*number as usize).map(|part| (*number, &part.body));
+    let html = message.html_body.iter().filter_map(part).find(|(_, body)| matches!(body, PartType::Html(_)));
+    html.or_else(|| message.text_body.iter().filter_map(part).find(|(_, body)| matches!(body, PartType::Text(_))))
+}
+
+fn file(message: &Message<'_>, part: &MessagePart<'_>, number: usize) -> File {
+    let content_type = part.content_type();
+    let is_message = matches!(part.body, PartType::Message(_));
+    let media_type = match content_type {
+        Some(content_type) => media_type(content_type),
+        None if is_message => "message/rfc822".to_owned(),
+        None => "application/octet-stream".to_owned(),
+    };
+    let disposition = part.content_disposition().map(ContentType::is_inline);
+    let is_inline =
+        disposition == Some(true) || part.content_id().is_some() && matches!(part.body, PartType::InlineBinary(_));
+    let name = part.attachment_name().map(one_line).filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| match &part.body {
+        PartType::Message(inner) => {
+            let subject = inner.subject().map(one_line).filter(|subject| !subject.is_empty());
+            format!("{}.eml", subject.as_deref().unwrap_or("Untitled"))
+        }
+        PartType::Html(_) => format!("ATT{number:05}.htm"),
+        PartType::Text(_) => format!("ATT{number:05}.txt"),
+        _ => format!("ATT{number:05}"),
+    });
+    File {
+        name,
+        content_type: media_type,
+        inline: is_inline,
+        content_id: part.content_id().map(one_line),
+        content_location: part.content_location().map(one_line),
+        bytes: bytes_of(message, part),
+    }
+}
+
+/// Returns the type with what is needed to read the bytes by it.
+fn media_type(content_type: &ContentType<'_>) -> String {
+    let mut text = content_type.ctype().to_owned();
+    if let Some(subtype) = content_type.subtype() {
+        text = format!("{text}/{subtype}");
+    }
+    for name in ["charset", "smime-type", "method"] {
+        if let Some(value) = content_type.attribute(name).filter(|value| is_token(value)) {
+            text = format!("{text}; {name}={value}");
+        }
+    }
+    text
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte))
+}
+
+/// Returns the bytes as they were attached: of text not what it says, but how it was written.
+fn bytes_of(message: &Message<'_>, part: &MessagePart<'_>) -> Bytes {
+    if let PartType::Binary(bytes) | PartType::InlineBinary(bytes) = &part.body {
+        return Bytes::copy_from_slice(bytes);
+    }
+    let raw = message.raw_message.get(part.offset_body as usize..part.offset_end as usize);
+    let raw = raw.unwrap_or_else(|| part.contents());
+    let decoded = match part.encoding {
+        Encoding::None => None,
+        Encoding::Base64 => base64_decode(raw),
+        Encoding::QuotedPrintable => quoted_printable_decode(raw),
+    };
+    decoded.map_or_else(|| Bytes::copy_from_slice(raw), Bytes::from)
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect::<String>().trim().to_owned()
+}
+
+/// Returns whether answers may go there: the service refuses the whole message else.
+fn takes_answers(recipient: &Value) -> bool {
+    let address = recipient["emailAddress"]["address"].as_str().unwrap_or_default();
+    address.contains('@') || address.to_ascii_lowercase().starts_with("/o=")
+}
+
+fn people(addresses: Option<&Address<'_>>) -> Vec<Value> {
+    let one = |address: &mail_parser::Addr<'_>| {
+        let (name, address) = (address.name().unwrap_or_default(), address.address().unwrap_or_default());
+        json!({ "emailAddress": { "name": name, "address": address } })
+    };
+    addresses.map(|addresses| addresses.iter().map(one).collect()).unwrap_or_default()
+}
+
+/// Returns the class of a mail that is signed or encrypted; none for all others.
+fn smime_class(message: &Message<'_>, stored: Option<&Stored>) -> Option<String> {
+    let said = stored.and_then(|stored| stored.row.property(0x001a));
+    if let Some(class) = said.filter(|class| class.to_ascii_lowercase().starts_with("ipm.note.smime")) {
+        return Some(class.to_owned());
+    }
+    let content_type = message.parts.first()?.content_type()?;
+    let subtype = content_type.subtype()?.to_ascii_lowercase();
+    if is_signed_openly(message) {
+        return Some("IPM.Note.SMIME.MultipartSigned".to_owned());
+    }
+    let is_sealed = content_type.ctype().eq_ignore_ascii_case("application")
+        && ["pkcs7-mime", "x-pkcs7-mime"].contains(&subtype.as_str());
+    is_sealed.then(|| "IPM.Note.SMIME".to_owned())
+}
+
+fn is_signed_openly(message: &Message<'_>) -> bool {
+    let content_type = message.parts.first().and_then(|root| root.content_type());
+    content_type.is_some_and(|content_type| {
+        content_type.ctype().eq_ignore_ascii_case("multipart")
+            && content_type.subtype().is_some_and(|subtype| subtype.eq_ignore_ascii_case("signed"))
+    })
+}
+
+/// Returns the whole body with the header that says what it is, as one file ([MS-OXOSMIME] 2.1.3.2).
+fn signed_entity(message: &Message<'_>) -> File {
+    let mut bytes = b"Content-Type:".to_vec();
+    bytes.extend_from_slice(message.header_raw("Content-Type").unwrap_or_default().trim_end().as_bytes());
+    bytes.extend_from_slice(b"\r\n\r\n");
+    let body = message.parts.first().and_then(|root| message.raw_message.get(root.offset_body as usize..));
+    bytes.extend_from_slice(body.unwrap_or_default());
+    File {
+        name: "smime.p7m".to_owned(),
+        content_type: "multipart/signed".to_owned(),
+        inline: false,
+        content_id: None,
+        content_location: None,
+        bytes: bytes.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn stored(properties: &Value) -> Stored {
+        serde_json::from_str(&properties.to_string()).expect("a message")
+    }
+
+    fn extended<'a>(mail: &'a Mail, id: &str) -> Option<&'a str> {
+        let all = mail.properties["singleValueExtendedProperties"].as_array()?;
+        all.iter().find(|property| property["id"] == id)?["value"].as_str()
+    }
+
+    #[test]
+    fn what_the_service_said_is_told_again_and_nothing_that_it_decides() {
+        let said = json!({
+            "id": "AAMk", "changeKey": "x", "subject": "Budget", "isRead": false, "isDraft": false,
+            "receivedDateTime": "2026-11-01T09:30:07Z", "sentDateTime": "2026-11-01T09:30:00Z", "webLink": "https://x",
+            "createdDateTime": "2026-11-01T09:30:08Z", "importance": "high", "categories": ["Red"],
+            "flag": {"flagStatus": "flagged", "dueDateTime": null}, "isReadReceiptRequested": true,
+            "replyTo": [{"emailAddress": {"name": "x", "address": "nobody"}}, {"emailAddress": {"address": "a@b.c"}}],
+            "singleValueExtendedProperties": [{"id": "Integer 0x1081", "value": "102"}],
+        });
+        let mail = Mail::read(b"Subject: Old\r\nReceived: from a\r\n\r\nText\r\n", Some(&stored(&said)));
+        for gone in ["id", "changeKey", "webLink", "createdDateTime", "receivedDateTime", "sentDateTime", "isDraft"] {
+            assert!(!mail.properties.contains_key(gone), "{gone}");
+        }
+        assert_eq!(mail.properties["subject"], "Budget");
+        assert_eq!(mail.properties["flag"], json!({"flagStatus": "flagged"}));
+        assert_eq!(mail.properties["replyTo"].as_array().map(Vec::len), Some(1));
+        assert_eq!(mail.properties["isReadReceiptRequested"], true);
+        assert_eq!(extended(&mail, "Integer 0x0E07"), Some("0"));
+        assert_eq!(extended(&mail, "SystemTime 0x0E06"), Some("2026-11-01T09:30:07Z"));
+        assert_eq!(extended(&mail, "SystemTime 0x0039"), Some("2026-11-01T09:30:00Z"));
+        assert_eq!(extended(&mail, "Integer 0x1081"), Some("102"));
+        assert_eq!(extended(&mail, "String 0x007D").map(str::trim), Some("Subject: Old\r\nReceived: from a"));
+        assert_eq!(mail.properties["body"]["content"], "Text\r\n");
+    }
+
+    #[test]
+    fn drafts_stay_drafts_and_receipts_are_not_asked_for_again() {
+        let draft = stored(&json!({"id": "a", "isDraft": true, "isRead": true, "isReadReceiptRequested": true}));
+        let mail = Mail::read(b"Subject: a\r\n\r\nb", Some(&draft));
+        assert!(mail.is_draft());
+        assert_eq!((extended(&mail, "Integer 0x0E07"), extended(&mail, "String 0x007D")), (Some("9"), None));
+        let read = stored(&json!({"id": "a", "isDraft": false, "isRead": true, "isReadReceiptRequested": true}));
+        assert!(!Mail::read(b"", Some(&read)).properties.contains_key("isReadReceiptRequested"));
+    }
+
+    #[test]
+    fn everything_that_is_attached_comes_along() {
+        let mime = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\n\r\n<p>Hi</p>\r\n--b\r\n\
+            Content-Type: image/png\r\nContent-ID: <logo>\r\nContent-Disposition: inline\r\nContent-Transfer-Encoding: base64\r\n\r\nAAEC\r\n--b\r\n\
+            Content-Type: text/plain; charset=iso-8859-1; name=a.txt\r\nContent-Disposition: attachment\r\n\
+            Content-Transfer-Encoding: quoted-printable\r\n\r\nGr=FC=DFe\r\n--b\r\n\
+            Content-Type: message/rfc822\r\n\r\nSubject: Inner\r\n\r\nDeep\r\n--b\r\nContent-Type: text/plain\r\n\r\nTail\r\n--b--\r\n";
+        let mail = Mail::read(mime, None);
+        assert_eq!(mail.properties["body"]["content"], "<p>Hi</p>");
+        let files: Vec<_> =
+            mail.files.iter().map(|file| (file.name.as_str(), &*file.content_type, &*file.bytes)).collect();
+        assert_eq!(
+            files,
+            [
+                ("ATT00000", "image/png", &b"\0\x01\x02"[..]),
+                ("a.txt", "text/plain; charset=iso-8859-1", b"Gr\xfc\xdfe"),
+                ("Inner.eml", "message/rfc822", b"Subject: Inner\r\n\r\nDeep"),
+                ("ATT00003.txt", "text/plain", b"Tail"),
+            ]
+        );
+        assert_eq!((mail.files[0].inline, mail.files[0].content_id.as_deref()), (true, Some("logo")));
+    }
+
+    #[test]
+    fn the_plain_form_of_a_text_is_no_attachment() {
+        let mime = b"Content-Type: multipart/alternative; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nHi\r\n--b\r\n\
+            Content-Type: text/html\r\n\r\n<p>Hi</p>\r\n--b--\r\n";
+        let mail = Mail::read(mime, None);
+        assert!(mail.html && mail.files.is_empty());
+    }
+
+    #[test]
+    fn what_is_signed_is_one_entity_byte_for_byte() {
+        let body = "--b\r\nContent-Type: text/plain\r\n\r\nSigned  \r\n--b\r\nContent-Type: application/pkcs7-signature\r\n\r\nx\r\n--b--\r\n";
+        let mime = format!(
+            "Subject: s\r\nContent-Type: multipart/signed;\r\n\tprotocol=\"application/pkcs7-signature\"; boundary=b\r\n\r\n{body}"
+        );
+        let mail = Mail::read(mime.as_bytes(), None);
+        let entity = format!(
+            "Content-Type: multipart/signed;\r\n\tprotocol=\"application/pkcs7-signature\"; boundary=b\r\n\r\n{body}"
+        );
+        assert_eq!(mail.files.len(), 1);
+        assert_eq!(String::from_utf8_lossy(&mail.files[0].bytes), entity);
+        assert_eq!(extended(&mail, "String 0x001A"), Some("IPM.Note.SMIME.MultipartSigned"));
+        assert_eq!(mail.properties["body"]["content"], "Signed  ");
+        let sealed = b"Content-Type: application/pkcs7-mime; smime-type=enveloped-data; name=smime.p7m\r\n\
+            Content-Transfer-Encoding: base64\r\n\r\nAAEC\r\n";
+        let mail = Mail::read(sealed, None);
+        assert_eq!(extended(&mail, "String 0x001A"), Some("IPM.Note.SMIME"));
+        assert_eq!(&*mail.files[0].bytes, b"\0\x01\x02");
+        assert_eq!(mail.files[0].content_type, "application/pkcs7-mime; smime-type=enveloped-data");
+    }
+
+    #[test]
+    fn a_request_is_never_too_long() {
+        let part = |name: &str, len: usize| {
+            let bytes = STANDARD.encode(vec![7; len]);
+            format!(
+                "--b\r\nContent-Type: application/pdf; name={name}\r\nContent-Disposition: attachment\r\n\
+                Content-Transfer-Encoding: base64\r\n\r\n{bytes}\r\n"
+            )
+        };
+        let parts = [part("a", 1_000_000), part("b", 5_000_000), part("c", 10)].concat();
+        let mail =
+            Mail::read(format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{parts}--b--\r\n").as_bytes(), None);
+        let (request, after) = mail.request().expect("a request");
+        assert!(serde_json::to_vec(&request).unwrap().len() <= REQUEST_BYTES_MAX);
+        assert_eq!(request["attachments"].as_array().map(Vec::len), Some(1));
+        assert_eq!(after.iter().map(|file| &*file.name).collect::<Vec<_>>(), ["b", "c"]);
+        let long = format!("Subject: a\r\n\r\n{}", "x".repeat(REQUEST_BYTES_MAX));
+        assert!(Mail::read(long.as_bytes(), None).request().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn anything_becomes_a_mail(bytes: Vec<u8>, text in "(Content-Type: (multipart/(mixed|signed); boundary=b|text/html|message/rfc822)|From: .{0,20})\r\n\r\n(--b\r\n.{0,40}){0,4}") {
+            for mime in [bytes, text.into_bytes()] {
+                prop_assert!(Mail::read(&mime, None).request().is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Which part of a snapshot goes into which mailbox, and what the folders on the way are called.
+//!
+//! A snapshot of an organisation has mailboxes at `Users/NAME/Outlook`, and says what their folders are really called and
+//! which of them every mailbox has (`backup::tenant::state`). Anything else that is asked for, such as a folder of `.eml`
+//! files, goes below the target as it stands.
+
+use crate::backup::tenant::state::{MailboxState, TenantState};
+use crate::entry::{Directory, Entry};
+use crate::reader::Reader;
+use crate::restore::{RestoreError, printable};
+use crate::snapshot::Snapshot;
+use crate::tree::{self, Entries};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+const USERS: &str = "Users";
+const OUTLOOK: &str = "Outlook";
+
+/// Where a restore goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountTarget {
+    /// To the mailboxes that everything came from.
+    Original,
+    /// To the mailbox of this user: a user principal name, or an id.
+    User(String),
+}
+
+/// Whose mailbox.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Whose {
+    /// The id of the user, with the name that the snapshot has.
+    Id(String, String),
+    /// What the command line says.
+    Named(String),
+}
+
+impl Whose {
+    /// Returns what the directory is asked for.
+    pub fn asked(&self) -> &str {
+        match self {
+            Whose::Id(id, _) => id,
+            Whose::Named(name) => name,
+        }
+    }
+
+    /// Returns the name for people.
+    pub fn name(&self) -> &str {
+        match self {
+            Whose::Id(_, name) | Whose::Named(name) => name,
+        }
+    }
+}
+
+/// What a folder is called, and whether every mailbox has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    pub display: String,
+    pub well_known: Option<String>,
+}
+
+/// A folder or an item of the snapshot that goes to a mailbox.
+pub(super) struct Part {
+    /// Its path in the snapshot.
+    pub path: Vec<u8>,
+    pub entry: Entry,
+    /// The folders that it lies in, from the mailbox down.
+    pub above: Vec<Named>,
+    /// What the folders of the mailbox are called, by their paths below it; empty where nobody said.
+    pub names: Arc<HashMap<Vec<u8>, Named>>,
+    /// How long the path of the mailbox is, with the slash behind it; nought where there is none.
+    pub prefix_len: usize,
+}
+
+impl Part {
+    /// Returns what the folder at `path` of the snapshot is called; none for the mailbox itself.
+    pub fn name_of(&self, path: &[u8]) -> Option<Named> {
+        let below = path.get(self.prefix_len..).filter(|below| !below.is_empty())?;
+        Some(self.names.get(below).cloned().unwrap_or_else(|| {
+            let name = below.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            Named { display: String::from_utf8_lossy(name).into_owned(), well_known: None }
+        }))
+    }
+}
+
+/// What goes into one mailbox.
+pub(super) struct Route {
+    pub to: Whose,
+    pub parts: Vec<Part>,
+}
+
+/// Finds out what goes where.
+///
+/// # Errors
+/// [`RestoreError::NotInSnapshot`], [`RestoreError::NoMailbox`] for what lies in no mailbox and has no original place,
+/// [`RestoreError::Read`].
+pub(super) fn routes(
+    reader: &Reader,
+    snapshot: &Snapshot,
+    paths: &[Vec<u8>],
+    target: &AccountTarget,
+) -> Result<Vec<Route>, RestoreError> {
+    let mut finder = Finder { reader, snapshot, root: snapshot.directory(), known: HashMap::new() };
+    let mut wanted = Vec::new();
+    let everything = [Vec::new()];
+    for path in if paths.is_empty() { &everything } else { paths } {
+        let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        wanted.extend(finder.expand(names.collect::<Vec<_>>().join(&b'/'))?);
+    }
+    wanted.sort_by_key(|(_, path)| (path.iter().filter(|byte| **byte == b'/').count(), path.clone()));
+    let mut routes: BTreeMap<Whose, Route> = BTreeMap::new();
+    let mut taken: Vec<Vec<u8>> = Vec::new();
+    for (user, path) in wanted {
+        // What lies in something else that was asked for comes with it.
+        let lies_in =
+            |above: &Vec<u8>| above.is_empty() || path == *above || path.starts_with(&[above, &b"/"[..]].concat());
+        if taken.iter().any(lies_in) {
+            continue;
+        }
+        let to = match (target, &user) {
+            (AccountTarget::User(name), _) => Whose::Named(name.clone()),
+            (AccountTarget::Original, Some(user)) => Whose::Id(user.id.clone(), user.name.clone()),
+            (AccountTarget::Original, None) => return Err(RestoreError::NoMailbox { path: printable(&path) }),
+        };
+        let part = finder.part(user.as_ref(), &path)?;
+        taken.push(path);
+        routes.entry(to.clone()).or_insert_with(|| Route { to, parts: Vec::new() }).parts.push(part);
+    }
+    Ok(routes.into_values().collect())
+}
+
+/// A user of the snapshot.
+#[derive(Clone)]
+struct Owner {
+    id: String,
+    /// The name of the user's folder.
+    name: String,
+}
+
+impl Owner {
+    /// Returns the user whose folder this is; folders that no service gave have none.
+    fn of(folder: &Entry) -> Option<Self> {
+        let name = String::from_utf8(folder.name.to_vec()).ok()?;
+        folder.facts.source_id.clone().map(|id| Self { id, name })
+    }
+
+    /// Returns the path of the user's mailbox.
+    fn mailbox(&self) -> Vec<u8> {
+        format!("{USERS}/{}/{OUTLOOK}", self.name).into_bytes()
+    }
+}
+
+/// A path of the snapshot, and the user whose mailbox it lies in.
+type Wanted = (Option<Owner>, Vec<u8>);
+
+struct Finder<'a> {
+    reader: &'a Reader,
+    snapshot: &'a Snapshot,
+    root: &'a Directory,
+    /// Names of folders by user.
+    known: HashMap<String, Arc<HashMap<Vec<u8>, Named>>>,
+}
+
+impl Finder<'_> {
+    fn user_called(&self, name: &[u8]) -> Result<Option<Owner>, RestoreError> {
+        let path = [USERS.as_bytes(), b"/", name].concat();
+        Ok(tree::find_path(self.reader, self.root, &path)?.and_then(|found| Owner::of(found.entry())))
+    }
+
+    /// Returns the paths that `path` means, with whose mailbox each lies in: a folder of users means their mailboxes.
+    fn expand(&self, path: Vec<u8>) -> Result<Vec<Wanted>, RestoreError> {
+        if TenantState::of(self.snapshot).is_none() {
+            return Ok(vec![(None, path)]);
+        }
+        let no_mailbox = |path: &[u8]| RestoreError::NoMailbox { path: printable(path) };
+        let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+        match names.as_slice() {
+            [] => self.all_users(),
+            [users] if *users == USERS.as_bytes() => self.all_users(),
+            [users, name, rest @ ..] if *users == USERS.as_bytes() => {
+                let not_there = || RestoreError::NotInSnapshot { path: printable(&path) };
+                let user = self.user_called(name)?.ok_or_else(not_there)?;
+                let mailbox = user.mailbox();
+                match rest {
+                    [] => Ok(vec![(Some(user), mailbox)]),
+                    [outlook, ..] if *outlook == OUTLOOK.as_bytes() => Ok(vec![(Some(user), path)]),
+                    _ => Err(no_mailbox(&path)),
+                }
+            }
+            _ => Err(no_mailbox(&path)),
+        }
+    }
+
+    fn all_users(&self) -> Result<Vec<Wanted>, RestoreError> {
+        let Some(users) = tree::find(self.reader, self.root, USERS.as_bytes())? else { return Ok(Vec::new()) };
+        let Some(dir) = users.entry().directory() else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for found in Entries::new(self.reader, dir)? {
+            let found = found?;
+            if let Some(user) = Owner::of(found.entry()) {
+                let path = user.mailbox();
+                // A mailbox without a folder in the snapshot has nothing to restore.
+                if tree::find_path(self.reader, self.root, &path)?.is_some() {
+                    all.push((Some(user), path));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns what the folders of a user's mailbox are called. Where nobody knows any more, what the snapshot calls them.
+    fn names(&mut self, user: &Owner) -> Result<Arc<HashMap<Vec<u8>, Named>>, RestoreError> {
+        if let Some(names) = self.known.get(&user.id) {
+            return Ok(names.clone());
+        }
+        let state = match &self.snapshot.source_parts {
+            Some(parts) => match MailboxState::read(self.reader, parts, &user.id) {
+                Err(error) if error.is_damage() => None,
+                state => state?,
+            },
+            None => None,
+        };
+        let names: Arc<HashMap<_, _>> = Arc::new(state.as_ref().map(names_of).unwrap_or_default());
+        self.known.insert(user.id.clone(), names.clone());
+        Ok(names)
+    }
+
+    fn part(&mut self, user: Option<&Owner>, path: &[u8]) -> Result<Part, RestoreError> {
+        let not_there = || RestoreError::NotInSnapshot { path: printable(path) };
+        let (names, prefix_len) = match user {
+            Some(user) => (self.names(user)?, user.mailbox().len() + 1),
+            None => (Arc::default(), 0),
+        };
+        let entry = match path.is_empty() {
+            true => Entry::new(
+                b"",
+                crate::entry::EntryKind::Directory(*self.root),
+                crate::entry::Timestamp { secs: 0, nanos: 0 },
+            ),
+            false => tree::find_path(self.reader, self.root, path)?.ok_or_else(not_there)?.entry().clone(),
+        };
+        let mut part = Part { path: path.to_vec(), entry, above: Vec::new(), names, prefix_len };
+        let ends = path.iter().enumerate().skip(prefix_len).filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        part.above = ends.filter_map(|end| part.name_of(&path[..end])).collect();
+        Ok(part)
+    }
+}
+
+fn names_of(mailbox: &MailboxState) -> HashMap<Vec<u8>, Named> {
+    let mut paths: HashMap<&str, Vec<u8>> = HashMap::new();
+    let mut names = HashMap::new();
+    // Parents stand before their children.
+    for folder in &mailbox.folders {
+        let above = folder.parent.as_deref().and_then(|parent| paths.get(parent));
+        let path = above.map_or_else(Vec::new, |above| [above, &b"/"[..]].concat());
+        let path = [&path, folder.name.as_bytes()].concat();
+        names.insert(path.clone(), Named { display: folder.display.clone(), well_known: folder.well_known.clone() });
+        paths.insert(&folder.id, path);
+    }
+    names
+}

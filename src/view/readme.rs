@@ -1,0 +1,112 @@
+//! `README.txt` at the root of a mount: what it is, how to leave it, and what is missing in the backups.
+
+use super::{Layout, folder_name};
+use crate::snapshot::Snapshot;
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::path::Path;
+use strongroom_mount::Side;
+
+/// So many failures of a snapshot are named.
+pub(super) const FAILURES_NAMED_MAX: usize = 20;
+
+/// Returns the text for a mount at `at`, or for what is no mount; `snapshots` are what it shows, the newest first.
+pub(super) fn readme<'a>(at: Option<&Path>, layout: Layout, snapshots: impl Iterator<Item = &'a Snapshot>) -> String {
+    let mut text = String::from(
+        "This folder shows a Strongroom backup. Everything in it is read-only: to get something back, copy it out.\n\n\
+         latest       leads to the newest snapshot\n",
+    );
+    if layout.shows(Side::Items) {
+        text += "snapshots    has a folder for each snapshot, named by its time and what was backed up\n";
+    }
+    if layout.shows(Side::Text) {
+        text += "text         has the same folders with the text of each mail, for grep: what people read, as UTF-8,\n             \
+                 whatever the mail's encoding. Mails that were backed up before Strongroom made texts have none.\n";
+    }
+    text += "\nNew snapshots appear here by themselves.";
+    text += &match at.map(|at| shown(&at.as_os_str().to_string_lossy())) {
+        Some(at) => format!(" To leave, close what is open in here and run\n\n    fusermount3 -u '{at}'\n"),
+        None => "\n".to_owned(),
+    };
+    text + &failures(snapshots)
+}
+
+/// Names what failed in the newest snapshot of each set.
+fn failures<'a>(snapshots: impl Iterator<Item = &'a Snapshot>) -> String {
+    let mut text = String::new();
+    let mut sets = HashSet::new();
+    for snapshot in snapshots.filter(|snapshot| sets.insert(snapshot.set.as_str())) {
+        let failed = snapshot.summary.failed;
+        if failed == 0 {
+            continue;
+        }
+        let folder = folder_name(snapshot);
+        write!(text, "\n{folder}: {failed} of its items could not be read\n").expect("a string takes everything");
+        for failure in snapshot.failures.iter().take(FAILURES_NAMED_MAX) {
+            let (path, error) = (shown(&String::from_utf8_lossy(&failure.path)), shown(&failure.error));
+            writeln!(text, "    {path}: {error}").expect("a string takes everything");
+        }
+        if failed > FAILURES_NAMED_MAX as u64 {
+            text += "    and more\n";
+        }
+    }
+    if text.is_empty() {
+        return text;
+    }
+    format!(
+        "\nIn the newest snapshots something is missing, or stands as an earlier backup read it. The next backup tries \
+         again.\n{text}"
+    )
+}
+
+/// Replaces control characters, which could make a terminal do things.
+fn shown(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{Directory, Entry, EntryKind, NodeRef, Sums, Timestamp};
+    use crate::id::NodeId;
+    use crate::snapshot::{Failure, Summary};
+
+    fn snapshot(set: &str, secs: i64, failed: u64) -> Snapshot {
+        let root = NodeRef { id: NodeId([0; 32]), hint: None };
+        let root = EntryKind::Directory(Directory { root, sums: Sums::default() });
+        let failure = Failure { path: b"Inbox/\x1b[31m.eml".to_vec(), error: "permission denied".to_owned() };
+        Snapshot {
+            started: Timestamp { secs, nanos: 0 },
+            finished: Timestamp { secs, nanos: 0 },
+            set: set.to_owned(),
+            host: String::new(),
+            root: Entry::new(b"root", root, Timestamp::default()),
+            parents: Vec::new(),
+            keys: Vec::new(),
+            summary: Summary { failed, ..Summary::default() },
+            failures: vec![failure; failed.min(1000) as usize],
+            source_state: Default::default(),
+            source_parts: None,
+            program: String::new(),
+        }
+    }
+
+    #[test]
+    fn it_says_how_to_leave_and_what_is_shown() {
+        let text = readme(Some(Path::new("/mnt/back up")), Layout::Both, [snapshot("a", 5, 0)].iter());
+        assert!(text.contains("fusermount3 -u '/mnt/back up'") && text.contains("read-only"));
+        assert!(text.contains("\nsnapshots ") && text.contains("\ntext ") && !text.contains("missing"));
+        let text = readme(Some(Path::new("/mnt")), Layout::Items, [].iter());
+        assert!(text.contains("\nsnapshots ") && !text.contains("\ntext "));
+    }
+
+    #[test]
+    fn it_names_what_failed_in_the_newest_snapshot_of_each_set() {
+        let snapshots = [snapshot("a", 9, 1), snapshot("b", 8, 0), snapshot("a", 7, 3), snapshot("c", 6, 2000)];
+        let text = readme(Some(Path::new("/mnt")), Layout::Both, snapshots.iter());
+        assert!(text.contains(" a: 1 of its items") && !text.contains(" a: 3 of"));
+        assert!(text.contains("Inbox/\u{fffd}[31m.eml: permission denied"));
+        assert!(text.contains(" c: 2000 of its items") && text.ends_with("    and more\n"));
+        assert_eq!(text.matches("permission denied").count(), 1 + FAILURES_NAMED_MAX);
+    }
+}

@@ -1,0 +1,53 @@
+//! Tells who reads one file after the other.
+
+/// So many files that were read last are remembered.
+const STEPS_KEPT: usize = 8;
+/// A file at most so far from one that was read is the next.
+const STEP_MAX: u64 = 3;
+
+/// The files that were read last: whoever reads one after the other is seen by it, several at a time, too.
+#[derive(Default)]
+pub struct Steps {
+    ranks: [u64; STEPS_KEPT],
+    oldest: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Up,
+    Down,
+}
+
+impl Steps {
+    /// Notes that the file at `rank` was read, and says in which direction that goes on from another.
+    pub fn step(&mut self, rank: u64) -> Option<Direction> {
+        // Folders and what others read may lie between two steps.
+        let near = |before: &u64| before.abs_diff(rank) <= STEP_MAX && *before != rank && *before != 0;
+        let Some(at) = self.ranks.iter().position(near) else {
+            self.ranks[self.oldest] = rank;
+            self.oldest = (self.oldest + 1) % STEPS_KEPT;
+            return None;
+        };
+        let before = std::mem::replace(&mut self.ranks[at], rank);
+        Some(if before < rank { Direction::Up } else { Direction::Down })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_one_file_after_the_other_is_seen_though_others_read_too() {
+        let mut steps = Steps::default();
+        assert_eq!(steps.step(100), None);
+        assert_eq!(steps.step(5000), None);
+        assert_eq!(steps.step(101), Some(Direction::Up));
+        assert_eq!(steps.step(4998), Some(Direction::Down));
+        assert_eq!(steps.step(103), Some(Direction::Up));
+        assert_eq!(steps.step(103), None, "the same again is no step");
+        assert_eq!(steps.step(900), None);
+        (10_000..10_000 + 10 * STEPS_KEPT as u64).step_by(10).for_each(|rank| _ = steps.step(rank));
+        assert_eq!(steps.step(104), None, "what was long ago is forgotten");
+    }
+}

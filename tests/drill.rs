@@ -1,0 +1,687 @@
+//! The disaster drill: an organisation is backed up, a mailbox is lost, and what was restored is held against what there was.
+//!
+//! What a mailbox holds is compared in a canonical form (`dump`): all of it but what docs/coverage.md names as lost.
+//! `make drill` runs it with larger numbers (STRONGROOM_DRILL_MESSAGES, STRONGROOM_SEEDS).
+
+mod common;
+mod laboratory;
+
+use common::{Lab, PATIENCE, eventually, run, text, write};
+use laboratory::{Laboratory, Shape, cases, client_of};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use strongroom::backup::tenant::TenantReport;
+use strongroom::restore::{AccountOptions, AccountTarget, Report, WhenExists};
+use strongroom::source::graph::{self, Client};
+use strongroom_simulator::faults::Rule;
+use strongroom_simulator::mime::{self, Payload};
+use strongroom_simulator::throttle::Rate;
+use strongroom_simulator::{
+    Fault, Faults, FlagStatus, Kind, Limits, Locale, NewMessage, Options, Organisation, Simulator, Switches, Tenant,
+    TrueMessage, UserSpec,
+};
+
+/// How many messages each mailbox holds.
+fn messages(usually: usize) -> usize {
+    std::env::var("STRONGROOM_DRILL_MESSAGES").ok().and_then(|number| number.parse().ok()).unwrap_or(usually)
+}
+
+fn laboratory(seed: u64, users: usize) -> Laboratory {
+    Laboratory::new(Shape { seed, users, messages: messages(60), ..Shape::default() })
+}
+
+/// What a folder is in every language: its well-known name, or the names from the nearest one that has one.
+fn folders_of(tenant: &Tenant, user: &str) -> BTreeMap<String, String> {
+    let folders = tenant.true_folders(user).expect("a mailbox");
+    let known: BTreeMap<_, _> =
+        folders.iter().filter_map(|folder| Some((folder.path.clone(), folder.well_known.clone()?))).collect();
+    let named = |path: &[String]| {
+        let nearest = (0..=path.len()).rev().find_map(|len| Some((len, known.get(&path[..len])?)));
+        let (len, name) = nearest.expect("the top has a well-known name");
+        [std::slice::from_ref(name), &path[len..]].concat().join("/")
+    };
+    let shown = folders.iter().filter(|folder| folder.visible && !folder.hidden && !folder.search);
+    shown.map(|folder| (folder.id.clone(), named(&folder.path))).collect()
+}
+
+/// Returns what a mailbox holds, folder by folder, but for ids, versions and the time at which the store was written to.
+fn dump(tenant: &Tenant, user: &str) -> BTreeMap<String, Vec<String>> {
+    let folders = folders_of(tenant, user);
+    let mut dump: BTreeMap<_, _> = folders.values().map(|path| (path.clone(), Vec::new())).collect();
+    for message in tenant.true_messages(user).expect("a mailbox") {
+        if let Some(path) = folders.get(&message.folder) {
+            dump.get_mut(path).expect("every folder is there").push(canonical(&message));
+        }
+    }
+    dump.values_mut().for_each(|messages| messages.sort());
+    dump
+}
+
+/// Returns a message in a form that two of them are compared in.
+fn canonical(message: &TrueMessage) -> String {
+    let mut properties = message.properties.clone();
+    let object = properties.as_object_mut().expect("an object");
+    for of_the_store in ["changeKey", "createdDateTime", "parentFolderId"] {
+        object.remove(of_the_store);
+    }
+    // What came without a Message-ID gets one, as Exchange gives it.
+    if properties["internetMessageId"].as_str().is_some_and(|id| id.len() > 80 && id.ends_with("@contoso.com>")) {
+        properties["internetMessageId"] = Value::Null;
+    }
+    let is_draft = properties["isDraft"] == true;
+    let said = mime::parse(&message.mime);
+    let has_none = said.from.is_none() && properties["internetMessageId"].is_null();
+    let of_content = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        // The service writes anew what describes the content, and all headers of a draft and of what has none.
+        name.starts_with("content-") || name == "mime-version" || is_draft || has_none
+    };
+    let headers: Vec<_> = said.headers.iter().filter(|(name, _)| !of_content(name)).collect();
+    let people = |people: &[mime::Recipient]| {
+        people.iter().map(|one| format!("{}<{}>", one.name, one.address)).collect::<Vec<_>>()
+    };
+    let mut attached: Vec<_> = said.attachments.iter().map(attachment).collect();
+    attached.sort_by_key(Value::to_string);
+    json!({
+        "properties": properties,
+        "headers": headers,
+        "to": people(&said.to), "cc": people(&said.cc), "bcc": people(&said.bcc), "replyTo": people(&said.reply_to),
+        "html": said.body.html,
+        "body": said.body.content.split_whitespace().collect::<Vec<_>>().join(" "),
+        "attachments": attached,
+    })
+    .to_string()
+}
+
+fn attachment(attachment: &mime::Attachment) -> Value {
+    let bytes = match &attachment.payload {
+        Payload::File(bytes) | Payload::Message(bytes) => blake3::hash(bytes).to_string(),
+        other => panic!("{other:?} does not come from MIME"),
+    };
+    // What had no name gets one, and a nested message becomes the file that it is.
+    let name = Some(attachment.name.trim_end_matches(".eml")).filter(|name| !name.starts_with("ATT"));
+    json!([name, attachment.content_type, attachment.inline, attachment.content_id, bytes])
+}
+
+/// Loses everything that a mailbox holds, its own folders too.
+fn wipe(tenant: &Tenant, user: &str) {
+    let ids: Vec<_> = tenant.true_messages(user).expect("a mailbox").map(|message| message.id).collect();
+    for id in ids {
+        tenant.delete_message(user, &id).expect("a message");
+    }
+    let own = tenant.true_folders(user).expect("a mailbox");
+    let own = own.into_iter().filter(|folder| folder.well_known.is_none() && folder.visible && !folder.hidden);
+    for folder in own {
+        // It may have gone with the folder that it lay in.
+        let _ = tenant.delete_folder(user, &folder.id);
+    }
+    assert!(dump(tenant, user).values().all(Vec::is_empty));
+}
+
+#[track_caller]
+fn assert_whole(report: &Report) {
+    assert!(report.stopped.is_none(), "{:?}", report.stopped);
+    let shown = report.failures.iter().map(|failure| (String::from_utf8_lossy(&failure.path), &failure.error));
+    assert_eq!(report.failed, 0, "{:#?}", shown.collect::<Vec<_>>());
+}
+
+/// Says what differs, rather than showing two mailboxes.
+#[track_caller]
+fn assert_same(before: &BTreeMap<String, Vec<String>>, after: &BTreeMap<String, Vec<String>>) {
+    let names = |dump: &BTreeMap<String, Vec<String>>| dump.keys().cloned().collect::<BTreeSet<_>>();
+    assert_eq!(names(before), names(after), "the folders");
+    for (folder, messages) in before {
+        let lacking: Vec<_> = messages.iter().filter(|message| !after[folder].contains(message)).take(2).collect();
+        let odd: Vec<_> = after[folder].iter().filter(|message| !messages.contains(message)).take(2).collect();
+        assert!(lacking.is_empty() && odd.is_empty(), "{folder}\nlacks {lacking:#?}\nhas {odd:#?}");
+        assert_eq!(messages.len(), after[folder].len(), "{folder}");
+    }
+}
+
+fn nothing_was_sent(simulator: &Simulator) {
+    let counts = simulator.counters();
+    assert_eq!((counts.mails_sent, counts.invitations_sent), (0, 0));
+}
+
+#[test]
+fn a_lost_mailbox_comes_back_and_a_second_restore_changes_nothing() {
+    for seed in 1..=u64::from(cases(2)) {
+        let lab = laboratory(seed, 2);
+        let tenant = lab.simulator.tenant();
+        let users = lab.mailboxes();
+        let backup = lab.back_up().expect("a backup");
+        let before: Vec<_> = users.iter().map(|user| dump(&tenant, user)).collect();
+        wipe(&tenant, &users[0]);
+        let report = lab.restore(&backup, &[]);
+        assert_whole(&report);
+        assert_eq!((report.restored, report.already_there), (held(&before[0]), held(&before[1])), "seed {seed}");
+        for (user, before) in users.iter().zip(&before) {
+            assert_same(before, &dump(&tenant, user));
+        }
+        lab.simulator.reset_counters();
+        let again = lab.restore(&backup, &[]);
+        assert_whole(&again);
+        assert_eq!((again.restored, again.folders), (0, 0));
+        assert_eq!(again.already_there, held(&before[0]) + held(&before[1]));
+        let requests = lab.simulator.counters().by_operation;
+        assert!(!requests.keys().any(|operation| operation.contains("Create")), "{requests:?}");
+        assert_same(&before[0], &dump(&tenant, &users[0]));
+        nothing_was_sent(&lab.simulator);
+    }
+}
+
+/// A mailbox with one message of every kind that is hard to restore; returns the name of its user.
+fn add_hard_cases(tenant: &Tenant) -> String {
+    let spec = UserSpec {
+        principal_name: "hard".to_owned(),
+        display_name: "Hard Cases".to_owned(),
+        kind: Kind::Licensed,
+        locale: Locale::German,
+    };
+    tenant.add_user(spec);
+    let user = tenant.users().last().expect("a user").principal_name();
+    let add = |folder: &str, message: NewMessage| tenant.add_message(&user, folder, message).expect("a folder");
+    let head = |subject: &str, kind: &str| {
+        format!(
+            "Received: from mx.example.com by contoso.com; Mon, 2 Nov 2026 09:30:07 +0000\r\nFrom: \"B, Bob\" <bob@example.com>\r\n\
+             To: hard@contoso.com\r\nCc: =?utf-8?Q?J=C3=BCrgen?= <juergen@contoso.com>\r\nSubject: {subject}\r\n\
+             Date: Mon, 2 Nov 2026 09:30:00 +0000\r\nMessage-ID: <{}@example.com>\r\nMIME-Version: 1.0\r\nContent-Type: {kind}\r\n",
+            blake3::hash(subject.as_bytes()).to_hex()
+        )
+    };
+    let part = |headers: &str, bytes: &[u8]| {
+        use base64::Engine;
+        let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+        let lines: Vec<_> = text.as_bytes().chunks(76).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        format!("--b\r\n{headers}\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n", lines.join("\r\n"))
+    };
+    let mixed = |subject: &str, parts: &[String]| {
+        let text = "--b\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<p>Hello <img src=\"cid:logo\"></p>\r\n";
+        let head = head(subject, "multipart/mixed; boundary=b");
+        format!("{head}\r\n{text}{}--b--\r\n", parts.concat()).into_bytes()
+    };
+    let file = |name: &str| {
+        format!(
+            "Content-Type: application/octet-stream; name={name}\r\nContent-Disposition: attachment; filename={name}"
+        )
+    };
+    let at = |seconds: i64| Some(1_793_600_000 + seconds);
+    let bytes: Vec<u8> = (0..9_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let logo = "Content-Type: image/png; name=logo.png\r\nContent-Disposition: inline; filename=logo.png\r\nContent-ID: <logo>";
+    let large = [
+        part(logo, &bytes[..500]),
+        part(&file("huge.bin"), &bytes),
+        part(&file("middle.bin"), &bytes[..2_900_000]),
+        part(&file("small.bin"), b"x"),
+    ];
+    add(
+        "inbox",
+        NewMessage {
+            mime: mixed("Large", &large),
+            received: at(1),
+            flag: FlagStatus::Flagged,
+            ..NewMessage::default()
+        },
+    );
+    let nested =
+        format!("--b\r\nContent-Type: message/rfc822\r\n\r\n{}\r\nInner text\r\n", head("Inner", "text/plain"));
+    add("inbox", NewMessage { mime: mixed("Nested", &[nested]), received: at(2), read: true, ..NewMessage::default() });
+    let signed = "multipart/signed; protocol=\"application/pkcs7-signature\"; micalg=sha-256; boundary=b";
+    let entity = "--b\r\nContent-Type: text/plain\r\n\r\nSigned  with blanks \r\n--b\r\nContent-Type: application/pkcs7-signature; name=smime.p7s\r\n\
+        Content-Transfer-Encoding: base64\r\nContent-Disposition: attachment; filename=smime.p7s\r\n\r\nMIIB\r\n--b--\r\n";
+    let signed = format!("{}\r\n{entity}", head("Signed", signed)).into_bytes();
+    add("inbox", NewMessage { mime: signed, received: at(3), ..NewMessage::default() });
+    let sealed = head("Sealed", "application/pkcs7-mime; smime-type=enveloped-data; name=smime.p7m");
+    let sealed = format!(
+        "{sealed}Content-Transfer-Encoding: base64\r\nContent-Disposition: attachment; filename=smime.p7m\r\n\r\nAAECAwQF\r\n"
+    );
+    add("inbox", NewMessage { mime: sealed.into_bytes(), received: at(4), ..NewMessage::default() });
+    let latin =
+        "Content-Type: text/csv; charset=iso-8859-1; name=a.csv\r\nContent-Disposition: attachment; filename=a.csv";
+    add(
+        "archive",
+        NewMessage {
+            mime: mixed("Latin", &[part(latin, b"Gr\xfc\xdfe;1\r\n")]),
+            received: at(5),
+            ..NewMessage::default()
+        },
+    );
+    let plain = format!(
+        "{}\r\nPlain text, no HTML: <b>not bold</b>\r\n\r\n&amp; so on\r\n",
+        head("Plain", "text/plain; charset=utf-8")
+    );
+    let categories = vec!["Red category".to_owned(), "Ä".to_owned()];
+    add(
+        "sentitems",
+        NewMessage { mime: plain.into_bytes(), received: at(6), read: true, categories, ..NewMessage::default() },
+    );
+    let draft = b"To: bob@example.com\r\nSubject: Not sent yet\r\n\r\nHalf a sent".to_vec();
+    add("drafts", NewMessage { mime: draft, received: at(7), read: true, draft: true, ..NewMessage::default() });
+    // Twins to the byte, and nothing at all.
+    for _ in 0..2 {
+        let twin = format!("{}\r\nTwice\r\n", head("Twin", "text/plain"));
+        add("inbox", NewMessage { mime: twin.into_bytes(), received: at(8), ..NewMessage::default() });
+    }
+    add("inbox", NewMessage { mime: Vec::new(), received: at(9), ..NewMessage::default() });
+    let odd = tenant.add_folder(&user, "inbox", "a/b: 会议 \u{202e}").expect("a folder");
+    let deep = tenant.add_folder(&user, &odd, "..").expect("a folder");
+    tenant.add_folder(&user, "msgfolderroot", "Empty").expect("a folder");
+    add(
+        &deep,
+        NewMessage {
+            mime: format!("{}\r\nDeep\r\n", head("Deep", "text/plain")).into_bytes(),
+            received: at(10),
+            ..NewMessage::default()
+        },
+    );
+    user
+}
+
+#[test]
+fn what_is_hard_to_restore_comes_back_whole() {
+    let lab = laboratory(3, 1);
+    let tenant = lab.simulator.tenant();
+    let user = add_hard_cases(&tenant);
+    let backup = lab.back_up().expect("a backup");
+    let before = dump(&tenant, &user);
+    wipe(&tenant, &user);
+    // Right after a message was made, not every server knows it; and the list of what is attached fails when it is long.
+    let switches = Switches {
+        new_messages_lag: true,
+        attachment_list_bytes_max: Some(3 << 20),
+        refuse_tokens_on_urls: true,
+        ..Switches::default()
+    };
+    lab.simulator.set_switches(switches);
+    let report = lab.restore(&backup, &[&format!("Users/{user}")]);
+    assert_whole(&report);
+    assert_same(&before, &dump(&tenant, &user));
+    nothing_was_sent(&lab.simulator);
+    // One of the twins is lost, and comes back beside the other.
+    let twins =
+        || tenant.true_messages(&user).expect("a mailbox").filter(|message| message.properties["subject"] == "Twin");
+    let lost = twins().next().expect("a twin").id;
+    tenant.delete_message(&user, &lost).expect("a message");
+    assert_eq!(lab.restore(&backup, &[]).restored, 1);
+    assert_eq!(twins().count(), 2);
+}
+
+fn held(dump: &BTreeMap<String, Vec<String>>) -> u64 {
+    dump.values().map(Vec::len).sum::<usize>() as u64
+}
+
+#[track_caller]
+fn restored(
+    lab: &Laboratory,
+    client: Client,
+    backup: &TenantReport,
+    paths: &[&str],
+    options: AccountOptions,
+) -> Report {
+    let plan = lab.plan(client, backup, paths, options).expect("a plan");
+    let report = plan.execute(&Arc::default(), &Arc::default());
+    assert_whole(&report);
+    report
+}
+
+#[test]
+fn a_dry_run_says_what_the_restore_will_do_and_writes_nothing() {
+    let lab = laboratory(4, 2);
+    let tenant = lab.simulator.tenant();
+    let user = &lab.mailboxes()[0];
+    let backup = lab.back_up().expect("a backup");
+    wipe(&tenant, user);
+    let before = dump(&tenant, user);
+    let plan = lab.plan(lab.client(), &backup, &[], lab.to(AccountTarget::Original)).expect("a plan");
+    let survey = plan.survey(&Arc::default()).expect("a survey");
+    assert_same(&before, &dump(&tenant, user));
+    let (expected, report) = (survey.expected(), plan.execute(&Arc::default(), &Arc::default()));
+    assert_whole(&report);
+    assert_eq!((expected.restored, expected.bytes), (report.restored, report.bytes));
+    assert_eq!((expected.already_there, expected.folders), (report.already_there, report.folders));
+    assert!(survey.show(&plan).to_string().contains("it takes at least"));
+}
+
+#[test]
+fn folders_meet_their_counterparts_in_a_chinese_mailbox_of_another_organisation() {
+    let lab = laboratory(5, 1);
+    let tenant = lab.simulator.tenant();
+    let user = add_hard_cases(&tenant);
+    let backup = lab.back_up().expect("a backup");
+    let organisation = Organisation { seed: 77, users: 1, ..Organisation::default() };
+    let other = Simulator::start(Options { organisation, ..Options::default() }).expect("a simulator");
+    let locale = Locale::ChineseTraditional;
+    other.tenant().add_user(UserSpec { principal_name: "chen".to_owned(), locale, ..UserSpec::default() });
+    let chinese = other.tenant().users().last().expect("a user").principal_name();
+    wipe(&other.tenant(), &chinese);
+    let to = || lab.to(AccountTarget::User(chinese.clone()));
+    let _ = restored(&lab, client_of(&other), &backup, &[&format!("Users/{user}")], to());
+    assert_same(&dump(&tenant, &user), &dump(&other.tenant(), &chinese));
+    let again = restored(&lab, client_of(&other), &backup, &[&format!("Users/{user}")], to());
+    assert_eq!((again.restored, again.folders), (0, 0));
+    nothing_was_sent(&other);
+}
+
+#[test]
+fn several_people_come_into_one_mailbox_and_below_a_folder_of_it() {
+    let lab = laboratory(6, 3);
+    let tenant = lab.simulator.tenant();
+    let users = lab.mailboxes();
+    let backup = lab.back_up().expect("a backup");
+    wipe(&tenant, &users[2]);
+    let (first, second) = (dump(&tenant, &users[0]), dump(&tenant, &users[1]));
+    let paths = [format!("Users/{}", users[0]), format!("Users/{}", users[1])];
+    let paths: Vec<_> = paths.iter().map(String::as_str).collect();
+    let to = lab.to(AccountTarget::User(users[2].clone()));
+    let report = restored(&lab, lab.client(), &backup, &paths, to.clone());
+    assert_eq!(report.restored, held(&first) + held(&second));
+    let after = dump(&tenant, &users[2]);
+    for folder in ["inbox", "sentitems", "msgfolderroot/Projects/Falcon"] {
+        assert_eq!(after[folder].len(), first[folder].len() + second[folder].len(), "{folder}");
+    }
+    // Each of what is named arrives under its last name, and a single message without its folder.
+    let inbox = format!("Users/{}/Outlook/Inbox", users[0]);
+    let into = AccountOptions { into: vec!["Old".to_owned(), "Mail".to_owned()], ..to };
+    let _ = restored(&lab, lab.client(), &backup, &[&inbox], into.clone());
+    let after = dump(&tenant, &users[2]);
+    assert_eq!(after["msgfolderroot/Old/Mail/Inbox"], first["inbox"]);
+    assert_eq!(after["msgfolderroot/Old/Mail/Inbox/Newsletters"], first["inbox/Newsletters"]);
+    let again = restored(&lab, lab.client(), &backup, &[&inbox], into);
+    assert_eq!((again.restored, again.folders), (0, 0));
+}
+
+#[test]
+fn an_older_snapshot_brings_back_what_it_has_and_what_is_to_be_replaced() {
+    let lab = laboratory(7, 1);
+    let tenant = lab.simulator.tenant();
+    let user = lab.mailboxes()[0].clone();
+    let old = lab.back_up().expect("a backup");
+    let before = dump(&tenant, &user);
+    let folders = folders_of(&tenant, &user);
+    let inbox = |message: &TrueMessage| folders.get(&message.folder).is_some_and(|folder| folder == "inbox");
+    let messages: Vec<_> =
+        tenant.true_messages(&user).expect("a mailbox").filter(inbox).map(|message| message.id).collect();
+    for (number, id) in messages.iter().enumerate().take(12) {
+        match number % 3 {
+            0 => tenant.delete_message(&user, id).expect("a message"),
+            1 => tenant.set_flag(&user, id, FlagStatus::Complete).expect("a message"),
+            _ => tenant.set_categories(&user, id, vec!["Later".to_owned()]).expect("a message"),
+        }
+    }
+    let changed = dump(&tenant, &user);
+    lab.back_up().expect("a backup");
+    let report = lab.restore(&old, &[]);
+    assert_whole(&report);
+    assert_eq!((report.restored, report.skipped), (4, 8));
+    let to = |when_exists| AccountOptions { when_exists, ..lab.to(AccountTarget::Original) };
+    let both = restored(&lab, lab.client(), &old, &[], to(WhenExists::KeepBoth));
+    assert_eq!((both.restored, both.skipped), (8, 0));
+    let both = restored(&lab, lab.client(), &old, &[], to(WhenExists::KeepBoth));
+    assert_eq!((both.restored, both.skipped), (0, 0), "not a third one");
+    assert_eq!(dump(&tenant, &user)["inbox"].len(), before["inbox"].len() + 8);
+    // The other way round: what is there is replaced, and can still be had back.
+    let lab = laboratory(7, 1);
+    let tenant = lab.simulator.tenant();
+    let old = lab.back_up().expect("a backup");
+    for id in &messages[1..3] {
+        tenant.set_flag(&user, id, FlagStatus::Complete).expect("a message");
+    }
+    let report = restored(
+        &lab,
+        lab.client(),
+        &old,
+        &[],
+        AccountOptions { when_exists: WhenExists::Overwrite, ..lab.to(AccountTarget::Original) },
+    );
+    assert_eq!((report.restored, report.skipped), (2, 0));
+    assert_eq!(dump(&tenant, &user)["inbox"], before["inbox"]);
+    assert_eq!(dump(&tenant, &user)["deleteditems"].len(), changed["deleteditems"].len() + 2);
+}
+
+#[test]
+fn a_storm_of_faults_neither_loses_nor_doubles_anything() {
+    for seed in 1..=u64::from(cases(2)) {
+        let lab = laboratory(seed, 1);
+        let tenant = lab.simulator.tenant();
+        add_hard_cases(&tenant);
+        let users = lab.mailboxes();
+        let backup = lab.back_up().expect("a backup");
+        let before: Vec<_> = users.iter().map(|user| dump(&tenant, user)).collect();
+        users.iter().for_each(|user| wipe(&tenant, user));
+        lab.simulator.reset_counters();
+        lab.simulator.set_faults(Faults::bad_day(seed, 6));
+        let report = lab.restore(&backup, &[]);
+        assert!(lab.simulator.counters().faults > 20, "seed {seed}");
+        lab.simulator.set_faults(Faults::default());
+        assert_whole(&report);
+        for (user, before) in users.iter().zip(&before) {
+            assert_same(before, &dump(&tenant, user));
+        }
+        nothing_was_sent(&lab.simulator);
+    }
+}
+
+#[test]
+fn what_was_made_although_the_answer_was_lost_is_found_and_not_made_again() {
+    let lab = laboratory(8, 1);
+    let tenant = lab.simulator.tenant();
+    let user = lab.mailboxes()[0].clone();
+    let backup = lab.back_up().expect("a backup");
+    let before = dump(&tenant, &user);
+    wipe(&tenant, &user);
+    let lost = |contains: &str, fault| Rule {
+        method: Some("POST".to_owned()),
+        contains: contains.to_owned(),
+        skip: 1,
+        times: Some(12),
+        fault,
+    };
+    let rules = vec![lost("/messages", Fault::LostAnswerTimeout), lost("/childFolders", Fault::LostAnswer)];
+    lab.simulator.set_faults(Faults { rules, ..Faults::default() });
+    let report = lab.restore(&backup, &[]);
+    assert!(lab.simulator.counters().faults >= 12);
+    assert_whole(&report);
+    assert_same(&before, &dump(&tenant, &user));
+}
+
+#[test]
+fn a_message_with_an_attachment_that_fails_is_not_left_half() {
+    let lab = laboratory(9, 1);
+    let tenant = lab.simulator.tenant();
+    let user = add_hard_cases(&tenant);
+    let backup = lab.back_up().expect("a backup");
+    let before = dump(&tenant, &user);
+    wipe(&tenant, &user);
+    let rule =
+        Rule { method: None, contains: "createUploadSession".to_owned(), skip: 0, times: None, fault: Fault::NotFound };
+    lab.simulator.set_faults(Faults { rules: vec![rule], ..Faults::default() });
+    let path = format!("Users/{user}");
+    let report = lab.restore(&backup, &[&path]);
+    assert_eq!((report.failed, report.restored), (1, held(&before) - 1), "{:?}", report.failures);
+    assert!(String::from_utf8_lossy(&report.failures[0].path).contains("Large"), "{:?}", report.failures);
+    let large = || dump(&tenant, &user).values().flatten().filter(|message| message.contains("\"Large\"")).count();
+    assert_eq!(large(), 0);
+    lab.simulator.set_faults(Faults::default());
+    let report = lab.restore(&backup, &[&path]);
+    assert_whole(&report);
+    assert_eq!(report.restored, 1);
+    assert_same(&before, &dump(&tenant, &user));
+}
+
+/// The window of the limits below.
+const WINDOW: Duration = Duration::from_secs(2);
+/// The client's is longer by what a request may be under way, which is nothing in five minutes and much in two seconds.
+const CLIENT_WINDOW: Duration = Duration::from_millis(2_100);
+
+/// Restores with these limits, and returns how long it took; nothing may be refused.
+fn paced(lab: &Laboratory, backup: &TenantReport, limits: graph::Limits, service: Limits) -> Duration {
+    lab.simulator.set_limits(service);
+    lab.simulator.reset_counters();
+    let endpoints = graph::Endpoints::parse(lab.simulator.url(), lab.simulator.url()).expect("URLs");
+    let secret = lab.simulator.client_secret().to_owned().into();
+    let credential = graph::Credential::Secret { client_id: lab.simulator.client_id().to_owned(), secret };
+    let connection = graph::Connection::new(endpoints, lab.simulator.tenant_id(), credential);
+    let client = Client::new(graph::Connection { limits, ..connection }).expect("a client");
+    let plan = lab.plan(client, backup, &[], lab.to(AccountTarget::Original)).expect("a plan");
+    let started = Instant::now();
+    let report = plan.execute(&Arc::default(), &Arc::default());
+    let took = started.elapsed();
+    assert_whole(&report);
+    assert_eq!(lab.simulator.counters().throttled, 0);
+    took
+}
+
+/// Holds the time that was taken for `amount` against the earliest possible end: what fits into a window goes at once.
+#[track_caller]
+fn assert_paced(amount: u64, limit: u64, took: Duration) {
+    let windows = amount.div_ceil(limit) - 1;
+    assert!(windows >= 4, "{amount} is too little to tell");
+    let earliest = CLIENT_WINDOW * windows as u32;
+    assert!(
+        took.as_secs_f64() <= earliest.as_secs_f64() / 0.9,
+        "{amount} in {took:?}, which {earliest:?} would do for"
+    );
+}
+
+#[test]
+fn nine_tenths_of_the_requests_that_a_mailbox_takes_are_used_and_no_more() {
+    let lab = Laboratory::new(Shape { seed: 1, users: 1, messages: messages(500), ..Shape::default() });
+    let tenant = lab.simulator.tenant();
+    let user = lab.mailboxes()[0].clone();
+    let backup = lab.back_up().expect("a backup");
+    wipe(&tenant, &user);
+    let limits = graph::Limits { mailbox_requests: 200, mailbox_window: CLIENT_WINDOW, ..graph::Limits::default() };
+    let service =
+        Limits { mailbox_requests: Some(Rate { max: 200, window_ms: WINDOW.as_millis() as u64 }), ..Limits::default() };
+    let took = paced(&lab, &backup, limits, service);
+    assert_paced(lab.requests_of(&user), 200, took);
+}
+
+#[test]
+fn nine_tenths_of_the_bytes_that_a_mailbox_takes_are_used_and_no_more() {
+    let lab = Laboratory::new(Shape { seed: 1, users: 1, messages: 0, ..Shape::default() });
+    let tenant = lab.simulator.tenant();
+    let user = lab.mailboxes()[0].clone();
+    for number in 0..120 {
+        let mut mime = format!("Subject: {number}\r\nMessage-ID: <{number}@x>\r\n\r\n").into_bytes();
+        mime.resize(100_000, b'x');
+        tenant.add_message(&user, "inbox", NewMessage { mime, ..NewMessage::default() }).expect("an inbox");
+    }
+    let backup = lab.back_up().expect("a backup");
+    wipe(&tenant, &user);
+    let limits = graph::Limits { upload_bytes: 2_000_000, upload_window: CLIENT_WINDOW, ..graph::Limits::default() };
+    let rate = Rate { max: 2_000_000, window_ms: WINDOW.as_millis() as u64 };
+    let took = paced(&lab, &backup, limits, Limits { mailbox_upload_bytes: Some(rate), ..Limits::default() });
+    assert_paced(lab.simulator.counters().bytes_received, 2_000_000, took);
+}
+
+/// The real program, with a repository and the organisation `contoso` in its configuration.
+struct Office {
+    simulator: Simulator,
+    lab: Lab,
+}
+
+impl Office {
+    fn new(organisation: Organisation) -> Self {
+        let simulator = Simulator::start(Options { organisation, ..Options::default() }).expect("a simulator");
+        let lab = Lab::new();
+        let text = format!(
+            "[tenants.contoso]\ntenant_id = \"{}\"\nclient_id = \"{}\"\nendpoints = {{ login = \"{url}\", graph = \"{url}\" }}\n\
+             client_secret = {{ env = \"CONTOSO_SECRET\" }}\n[sets.everyone]\ntenant = \"contoso\"\n",
+            simulator.tenant_id(),
+            simulator.client_id(),
+            url = simulator.url()
+        );
+        write(&lab.path("strongroom.toml"), text);
+        Self { simulator, lab }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.lab.command(args);
+        command.env("STRONGROOM_CONFIG", self.lab.path("strongroom.toml"));
+        command.env("CONTOSO_SECRET", self.simulator.client_secret());
+        command
+    }
+
+    #[track_caller]
+    fn json(&self, args: &[&str], exit: i32) -> Value {
+        let output = run(self.command(args).arg("--json"), exit);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stdout)))
+    }
+}
+
+#[test]
+fn killed_again_and_again_a_restore_ends_whole_and_makes_nothing_twice() {
+    let office = Office::new(Organisation { users: 1, messages: messages(60), ..Organisation::default() });
+    let tenant = office.simulator.tenant();
+    let users = [tenant.users()[0].principal_name(), add_hard_cases(&tenant)];
+    office.json(&["backup", "--set", "everyone"], 0);
+    let before = users.each_ref().map(|user| dump(&tenant, user));
+    users.iter().for_each(|user| wipe(&tenant, user));
+    let args = ["restore", "latest", "--to", "original"];
+    for requests in [25, 40, 45, 50, 60, 70, 90] {
+        office.simulator.reset_counters();
+        let mut child = office
+            .command(&args)
+            .arg("--quiet")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program");
+        eventually("so many requests", PATIENCE, || {
+            office.simulator.counters().requests >= requests || child.try_wait().expect("a child").is_some()
+        });
+        let _ = child.kill();
+        child.wait().expect("a child");
+    }
+    let report = office.json(&args, 0);
+    assert!(report["restored"].as_u64() > Some(0) && report["already_there"].as_u64() > Some(0), "{report}");
+    for (user, before) in users.iter().zip(&before) {
+        assert_same(before, &dump(&tenant, user));
+    }
+    let again = office.json(&args, 0);
+    assert_eq!((&again["restored"], &again["failed"]), (&json!(0), &json!(0)));
+    nothing_was_sent(&office.simulator);
+}
+
+#[test]
+fn the_program_restores_to_accounts_and_says_what_it_did() {
+    let office = Office::new(Organisation { users: 2, messages: 20, ..Organisation::default() });
+    let tenant = office.simulator.tenant();
+    let [alice, bob] = [0, 1].map(|number| tenant.users()[number].principal_name());
+    office.json(&["backup", "--set", "everyone"], 0);
+    let before = dump(&tenant, &alice);
+    let what = format!("latest:Users/{alice}");
+    let to = format!("contoso:Users/{bob}/Outlook/From Alice");
+    let planned = office.json(&["restore", &what, "--to", &to, "--dry-run"], 0);
+    assert_eq!((&planned["restored"], &planned["dry_run"]), (&json!(held(&before)), &json!(true)));
+    assert_eq!(planned["seconds_min"], 0);
+    let said = run(&mut office.command(&["restore", &what, "--to", &to, "--dry-run"]), 0);
+    assert!(text(&said.stdout).contains("Nothing was written."), "{}", text(&said.stdout));
+    let said = run(&mut office.command(&["restore", &what, "--to", &to]), 0);
+    assert!(text(&said.stdout).contains(&format!("Restored {} items", held(&before))), "{}", text(&said.stdout));
+    assert_eq!(dump(&tenant, &bob)["msgfolderroot/From Alice/Inbox"], before["inbox"]);
+    for (args, exit) in [
+        (["restore", "latest", "--to", "contoso:Users/nobody@contoso.com"], 2),
+        (["restore", "latest", "--to", "fabrikam:Users/bob"], 2),
+        (["restore", "latest:Users/nobody", "--to", "original"], 2),
+        (["restore", "latest", "--to", "somewhere"], 2),
+    ] {
+        run(&mut office.command(&args), exit);
+    }
+    // What came from files goes to a mailbox, too.
+    let mail = office.lab.dir("mail");
+    write(&mail.join("a.eml"), b"From: a@b.c\r\nSubject: From a file\r\nDate: Mon, 2 Nov 2026 09:30:00 +0000\r\nMessage-ID: <f@x>\r\n\r\nHi\r\n");
+    write(&mail.join("b.bin"), b"\0\x01\x02");
+    office.lab.backup(&mail, "files");
+    let report =
+        office.json(&["restore", "latest:files", "--to", &format!("contoso:Users/{bob}"), "--into", "Files"], 3);
+    assert_eq!((&report["restored"], &report["failed"]), (&json!(1), &json!(1)), "{report}");
+    let again =
+        office.json(&["restore", "latest:files", "--to", &format!("contoso:Users/{bob}"), "--into", "Files"], 3);
+    assert_eq!((&again["restored"], &again["already_there"]), (&json!(0), &json!(1)), "{again}");
+    assert!(dump(&tenant, &bob)["msgfolderroot/Files"][0].contains("From a file"));
+}

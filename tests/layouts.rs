@@ -1,0 +1,163 @@
+//! Other layouts of the same tree: by month, and as Maildir.
+
+mod common;
+
+use common::{Lab, no_fuse, run, text, walk, write};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn names(dir: impl AsRef<Path>) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Returns every file under `dir` by its path, with its content; asserts that a name leads to what the listing said.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    walk(dir, &mut |path, stat| {
+        assert_eq!(fs::symlink_metadata(path).unwrap().ino(), stat.ino(), "{}", path.display());
+        if stat.is_file() {
+            files.insert(path.strip_prefix(dir).unwrap().to_owned(), fs::read(path).unwrap());
+        }
+    });
+    files
+}
+
+/// Returns where a file stands by month: `folders` are those of the source, which keep years from being called like them.
+fn by_month(path: &Path, folders: &[&str]) -> PathBuf {
+    let mut place = PathBuf::new();
+    let mut original = PathBuf::new();
+    for name in path {
+        let text = name.to_str().unwrap();
+        let is_month = matches!(text.get(5..7), Some(month) if ("01"..="12").contains(&month));
+        let is_dated = text.len() >= 8 && text.as_bytes()[4] == b'-' && text.as_bytes()[7] == b'-' && is_month;
+        if is_dated && text[..4].bytes().all(|byte| byte.is_ascii_digit()) {
+            let taken = folders.contains(&original.join(&text[..4]).to_str().unwrap());
+            place.push(if taken { format!("{} by month", &text[..4]) } else { text[..4].to_owned() });
+            place.push(&text[5..7]);
+        }
+        place.push(name);
+        original.push(name);
+    }
+    place
+}
+
+#[test]
+fn by_month_holds_the_same_files() {
+    if no_fuse() {
+        return;
+    }
+    let lab = Lab::new();
+    let source = lab.dir("source");
+    let mut paths = Vec::new();
+    for number in 0..3000 {
+        let (year, month, day) = (2024 + number / 1500, 1 + number / 300 % 12, 1 + number % 28);
+        paths.push(format!("Inbox/{year}-{month:02}-{day:02} 09.30 mail {number}.eml"));
+    }
+    paths.extend(
+        [
+            "Inbox/2024-11-05 Project/2024-12-01 in a folder that is dated itself.eml",
+            "Inbox/2024-13-01 no month.eml",
+            "Inbox/2024-1-01 no month.eml",
+            "Inbox/2024 report.txt",
+            "Inbox/notes.txt",
+            "Inbox/Archive/2023-01-31 23.59 old.eml",
+            "Inbox/Archive/2023-02-01 00.00 old.eml",
+            "Archive/2022/2022-05-01 in a folder of the year.eml",
+            "Archive/2022-06-01 beside a folder of the year.eml",
+            "2021-07-01 at the root.eml",
+            "top",
+        ]
+        .map(str::to_owned),
+    );
+    paths.iter().for_each(|path| write(&source.join(path), path));
+    lab.backup(&source, "mail");
+
+    let expected: BTreeMap<_, _> =
+        paths.iter().map(|path| (by_month(Path::new(path), &["Archive/2022"]), path.clone().into_bytes())).collect();
+    let mount = lab.mount(&["--snapshot", "latest", "--layout", "by-month"]);
+    let found = files(&mount.path(""));
+    assert_eq!(expected.len(), paths.len());
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    assert!(found == expected);
+    assert_eq!(names(mount.path("")), ["2021", "Archive", "Inbox", "top"]);
+    assert_eq!(names(mount.path("Archive")), ["2022", "2022 by month"]);
+    for absent in
+        ["2021-07-01 at the root.eml", "Inbox/2024/13", "Inbox/2023", "2021/07/08", "Archive/2022 by month/05"]
+    {
+        assert!(!mount.path(absent).exists(), "{absent}");
+    }
+
+    // Beside all snapshots, with the same numbers after a remount.
+    let all = lab.mount(&["--layout", "by-month"]);
+    assert_eq!(names(all.path("")), ["README.txt", "latest", "snapshots"]);
+    let month = all.path("latest/Inbox/2025/07");
+    let before = month.metadata().unwrap().ino();
+    assert_eq!(names(&month).len(), 300);
+    all.unmount();
+    let again = lab.mount(&["--layout", "by-month"]);
+    assert_eq!(again.path("latest/Inbox/2025/07").metadata().unwrap().ino(), before);
+}
+
+const MAIL: &str = "From: Alice <alice@contoso.com>\r\nTo: bob@contoso.com\r\nSubject: one\r\n\r\nGood morning.\r\n";
+
+/// What Python's `mailbox` finds in a Maildir: its folders with their mails' subjects and flags.
+const PYTHON: &str = "
+import mailbox, os, sys
+for place, folders, _ in sorted(os.walk(sys.argv[1])):
+    if {'cur', 'new', 'tmp'} <= set(folders):
+        for key, mail in sorted(mailbox.Maildir(place, create=False).items()):
+            print(os.path.relpath(place, sys.argv[1]), key, mail['subject'], mail.get_flags(), mail.get_subdir(), sep='|')
+";
+
+#[test]
+fn programs_read_the_mount_as_maildir() {
+    if no_fuse() {
+        return;
+    }
+    let lab = Lab::new();
+    let source = lab.dir("source");
+    write(&source.join("Inbox/2026-11-01 one.eml"), MAIL);
+    write(&source.join("Inbox/2026-11-02 two.eml"), MAIL.replace("one", "two"));
+    write(&source.join("Inbox/plan.pdf"), "%PDF");
+    write(&source.join("Inbox/Below/three.eml"), MAIL.replace("one", "three"));
+    write(&source.join("with:colon.eml"), MAIL.replace("one", "four"));
+    // A Maildir already.
+    for (place, flags) in [("cur", "RS"), ("new", "")] {
+        write(&source.join(format!("own/{place}/5.host:2,{flags}")), MAIL.replace("one", "five"));
+    }
+    fs::create_dir(source.join("own/tmp")).unwrap();
+    fs::create_dir(source.join("empty")).unwrap();
+    lab.backup(&source, "mail");
+
+    let mount = lab.mount(&["--snapshot", "latest", "--layout", "maildir"]);
+    assert_eq!(names(mount.path("")), ["Inbox", "cur", "empty", "new", "own", "tmp"]);
+    assert_eq!(names(mount.path("Inbox")), ["Below", "cur", "new", "tmp"]);
+    assert_eq!(names(mount.path("Inbox/cur")), ["2026-11-01 one.eml:2,", "2026-11-02 two.eml:2,"]);
+    assert_eq!(names(mount.path("Inbox/new")), [""; 0]);
+    assert_eq!(names(mount.path("cur")), ["with:colon.eml"]);
+    assert_eq!(names(mount.path("own")), ["cur", "new", "tmp"]);
+    assert_eq!(names(mount.path("own/cur")), ["5.host:2,RS"]);
+    assert_eq!(files(&mount.path("")).len(), 6);
+    for absent in ["Inbox/2026-11-01 one.eml", "Inbox/cur/2026-11-01 one.eml", "Inbox/cur/plan.pdf", "own/cur/cur"] {
+        assert!(!mount.path(absent).exists(), "{absent}");
+    }
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: needs python3");
+        return;
+    }
+    let read = run(Command::new("python3").args(["-c", PYTHON]).arg(mount.path("")), 0);
+    let expected = "\
+        .|with|four||cur\n\
+        Inbox|2026-11-01 one.eml|one||cur\n\
+        Inbox|2026-11-02 two.eml|two||cur\n\
+        Inbox/Below|three.eml|three||cur\n\
+        own|5.host|five||new\n";
+    let read = text(&read.stdout).replace("own|5.host|five|RS|cur", "own|5.host|five||new");
+    assert_eq!(read, expected);
+}
