@@ -15,14 +15,14 @@ CACHE ?= .cache
 VENV := $(CACHE)/venv
 BINARY := target/release/strongroom
 
-.PHONY: help demo test test-sdk bench drill soak build corpus packages packages-bench lint deny test-rust clean
+.PHONY: help demo screenshot test test-sdk bench drill soak build corpus packages packages-bench lint deny test-rust clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
 
 # What the build and the mount need. `fuse3` brings fusermount3.
 packages:
-	@tools/packages.sh build-essential pkg-config librocksdb-dev libclang1-14 fuse3 ripgrep rsync curl openssl python3 python3-venv
+	@tools/packages.sh build-essential pkg-config librocksdb-dev libclang1-14 fuse3 rclone ripgrep rsync curl openssl python3 python3-venv
 
 packages-bench: packages
 	@tools/packages.sh restic borgbackup python3-pyfuse3 python3-llfuse zstd
@@ -47,6 +47,11 @@ $(VENV)/.ready: tools/reader/requirements.txt | packages
 lint: packages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Runs as root, with a screen that nobody sees.
+screenshot: build corpus
+	@tools/packages.sh thunar xvfb xdotool imagemagick dbus
+	STRONGROOM_CACHE=$(CACHE) tools/screenshot.sh
 
 deny:
 	tools/deny.sh check bans licenses sources

@@ -19,6 +19,7 @@ mod secret;
 mod snapshots;
 mod stats;
 mod tenant;
+mod webdav;
 
 use crate::CONTENT_LOG;
 use crate::backend::local::Local;
@@ -92,6 +93,7 @@ enum Command {
     Cat(cat::Cat),
     Diff(diff::Diff),
     Mount(mount::Mount),
+    Webdav(webdav::Webdav),
     Restore(restore::Restore),
     Check(check::Check),
     Stats(stats::Stats),
@@ -129,6 +131,7 @@ fn run(session: &Session, command: Command) -> Result<Exit> {
         Command::Cat(command) => command.run(session),
         Command::Diff(command) => command.run(session),
         Command::Mount(command) => command.run(session),
+        Command::Webdav(command) => command.run(session),
         Command::Restore(command) => command.run(session),
         Command::Check(command) => command.run(session),
         Command::Stats(command) => command.run(session),
@@ -156,6 +159,8 @@ fn start_log(global: &Global) {
     let filter = EnvFilter::try_from_env("STRONGROOM_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let content = format!("{CONTENT_LOG}={}", if global.log_content { "debug" } else { "off" });
     let filter = filter.add_directive(content.parse().expect("a directive"));
+    // It names paths, at every level, and what it has to say is said by us.
+    let filter = filter.add_directive("dav_server=off".parse().expect("a directive"));
     let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
 }

@@ -40,6 +40,7 @@ pub mod check;
 pub mod compare;
 pub mod select;
 pub mod view;
+pub mod webdav;
 
 pub mod cli;
 pub mod restore;

@@ -23,6 +23,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -124,6 +125,18 @@ pub struct Reader {
     blocks: Cache<BlockLocation, Mutex<Option<Arc<Block>>>>,
     nodes: Cache<NodeId, Node>,
     ahead: Option<Ahead>,
+    decoded: AtomicU64,
+    delivered: AtomicU64,
+}
+
+/// How much content a reader has decoded, and how much of it was asked for, in bytes. Far apart, they show that too much is
+/// decoded for what is read, or the same again and again.
+#[derive(Debug, Clone, Copy)]
+pub struct Traffic {
+    /// The plaintext of blocks that were fetched and decoded.
+    pub decoded: u64,
+    /// What was given out.
+    pub delivered: u64,
 }
 
 /// The plaintext of a block.
@@ -137,7 +150,14 @@ impl Reader {
     /// Creates a reader with empty caches.
     pub fn new(backend: Arc<dyn Backend>, keys: Arc<Keys>, lookup: Box<dyn Lookup>, sizes: CacheSizes) -> Self {
         let (blocks, nodes) = (Cache::new(sizes.blocks), Cache::new(sizes.nodes));
-        Self { backend, keys, lookup, blocks, nodes, ahead: None }
+        let (decoded, delivered) = Default::default();
+        Self { backend, keys, lookup, blocks, nodes, ahead: None, decoded, delivered }
+    }
+
+    /// Returns how much content was decoded and delivered so far. Folders (tree nodes) are not counted.
+    pub fn traffic(&self) -> Traffic {
+        let [decoded, delivered] = [&self.decoded, &self.delivered].map(|count| count.load(Ordering::Relaxed));
+        Traffic { decoded, delivered }
     }
 
     /// Calls `read` with the hint, then, unless that succeeds, with the place that the index knows.
@@ -167,6 +187,9 @@ impl Reader {
         }
         let block = Arc::new(Block { plaintext: self.load_block(at, kind)?, proven: Mutex::default() });
         self.blocks.resize(&at, block.plaintext.len());
+        if kind == PackKind::Data {
+            self.decoded.fetch_add(block.plaintext.len() as u64, Ordering::Relaxed);
+        }
         *slot = Some(block.clone());
         Ok(block)
     }
@@ -217,7 +240,10 @@ impl Reader {
     /// See [`ReadError`]; `out` may then hold some of the bytes.
     pub fn read(&self, content: &Content, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), ReadError> {
         let end = offset.saturating_add(len as u64).min(content.len());
-        self.read_segments(&content.segments, offset..end, 0, out)
+        let before = out.len();
+        let result = self.read_segments(&content.segments, offset..end, 0, out);
+        self.delivered.fetch_add((out.len() - before) as u64, Ordering::Relaxed);
+        result
     }
 
     /// Appends the bytes `wanted` of what `segments` make.

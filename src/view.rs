@@ -250,14 +250,14 @@ pub struct RepositoryCatalog {
     repository: Arc<Repository>,
     reader: Arc<Reader>,
     layout: Layout,
-    at: PathBuf,
+    at: Option<PathBuf>,
     /// What was read once: snapshots do not change.
     known: Mutex<HashMap<SnapshotId, Snapshot>>,
 }
 
 impl RepositoryCatalog {
-    /// Creates the catalog of everything in `repository`, for a mount at `at`.
-    pub fn new(repository: Arc<Repository>, reader: Arc<Reader>, layout: Layout, at: PathBuf) -> Self {
+    /// Creates the catalog of everything in `repository`, for a mount at `at` or for what is no mount.
+    pub fn new(repository: Arc<Repository>, reader: Arc<Reader>, layout: Layout, at: Option<PathBuf>) -> Self {
         Self { repository, reader, layout, at, known: Mutex::default() }
     }
 
@@ -313,7 +313,7 @@ impl Catalog for RepositoryCatalog {
         let known = self.known.lock();
         let mut snapshots: Vec<_> = known.values().collect();
         snapshots.sort_by_key(|snapshot| Reverse(snapshot.started));
-        readme::readme(&self.at, self.layout, snapshots.into_iter())
+        readme::readme(self.at.as_deref(), self.layout, snapshots.into_iter())
     }
 
     fn open(&self, id: &[u8; 32], side: Side) -> Result<Arc<dyn View>, ViewError> {

@@ -49,6 +49,7 @@ fn dependencies_point_one_way() {
     for module in ["backup", "check", "compare", "restore", "settings", "view", "store", "splitter"] {
         assert_free_of(module, &["cli"]);
     }
+    assert_free_of("webdav", &["cli", "repository", "reader", "backend", "tree", "view", "settings"]);
     // Who runs a backup reads the configuration; who makes one is told.
     for module in ["backup", "source", "repository", "selection"] {
         assert_free_of(module, &["settings"]);

@@ -323,6 +323,11 @@ impl Fs {
         Space { blocks: totals.bytes.div_ceil(BLOCK_SIZE_BYTES.into()), files: totals.entries }
     }
 
+    /// Returns the id of the snapshot that `ino` lies in; `None` for what the mount itself adds, and where one snapshot is all.
+    pub fn snapshot_id(&self, ino: Ino) -> Option<[u8; 32]> {
+        Some(self.listing()?.by_slot(ino.slot())?.id)
+    }
+
     /// Returns whether the listing of `dir` can change.
     pub fn changes(&self, dir: Ino) -> bool {
         matches!(self.shows, Shows::Catalog(_)) && dir.slot() == Slot::ZERO
@@ -382,7 +387,9 @@ impl Fs {
             }
             (Node::Root, _) => match self.sides().find(|side| side.folder().as_bytes() == name) {
                 Some(side) => Node::Shelf(side),
-                None => return Ok(Found::Nothing(TTL_CHANGING)),
+                None if name == b"latest" => return Ok(Found::Nothing(TTL_CHANGING)),
+                // Nothing else ever appears here, though file managers go on looking for `.hidden` and the like.
+                None => return Ok(Found::Nothing(TTL_FOREVER)),
             },
             (Node::Latest | Node::Readme, _) => return Err(ViewError::NotADirectory.into()),
         };

@@ -101,6 +101,10 @@ pub(crate) fn prepare(at: &Path) -> Result<PathBuf, MountError> {
     if mounted_at(&path).map_err(failed)?.is_some_and(|entry| entry.is_ours()) {
         return Err(MountError::AlreadyMounted { path });
     }
+    // A folder that cannot be listed is left for the system to refuse.
+    if std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(MountError::NotEmpty { path });
+    }
     Ok(path)
 }
 

@@ -92,6 +92,12 @@ pub enum MountError {
         /// The folder.
         path: PathBuf,
     },
+    /// The folder holds something, which nobody would see any more.
+    #[error("{path} is not empty", path = path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
     /// There is a mount of another program, dead.
     #[error("{path} is a mount of another program that has ended", path = path.display())]
     DeadMount {
@@ -142,6 +148,9 @@ impl MountError {
     pub fn hint(&self) -> Option<String> {
         match self {
             MountError::NotFound { path } => Some(format!("Create it with `mkdir -p {}`.", path.display())),
+            MountError::NotEmpty { .. } => {
+                Some("Name an empty folder: what is in this one could not be reached.".to_owned())
+            }
             MountError::NotADirectory { .. } => Some("Name a folder, best an empty one.".to_owned()),
             MountError::AlreadyMounted { path } | MountError::DeadMount { path } => {
                 Some(format!("Take it away with `fusermount3 -u {}`, or name another folder.", path.display()))

@@ -10,6 +10,7 @@ use crate::restore::RestoreError;
 use crate::settings::SettingsError;
 use crate::source::graph::GraphError;
 use crate::store::StoreError;
+use crate::webdav::WebdavError;
 use std::process::ExitCode;
 
 /// The exit codes of docs/cli.md.
@@ -159,6 +160,10 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
         (.., Some(BackendError::NoSpace { .. })) => {
             "free some space; what was stored is kept and spares the next run the work"
         }
+        _ if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(WebdavError::Listen { .. }))) => {
+            "name another address of this machine with `--listen`; port 0 takes any that is free"
+        }
+        _ if error.is::<super::mount::Unsuitable>() => "name an empty folder elsewhere",
         _ if exit == Exit::Damaged => "`strongroom check --read-data` says what is damaged and which items it touches",
         _ => match error.chain().find_map(|cause| cause.downcast_ref::<RestoreError>()) {
             Some(error) => hint_of_restore(error)?,

@@ -6,18 +6,19 @@
 use super::error::{Exit, UsageError};
 use super::{Session, absolute, output, reader};
 use crate::local::LocalState;
+use crate::reader::{Reader, Traffic};
 use crate::repository::Repository;
-use crate::select;
+use crate::select::{self, Selected};
 use crate::view::{self, RepositoryCatalog, SnapshotView};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use strongroom_mount::{Mounted, Options, Side, Target, Unmounted};
@@ -59,6 +60,13 @@ pub struct Mount {
     background: bool,
 }
 
+/// The mount would hide the repository.
+#[derive(Debug, thiserror::Error)]
+#[error("{} holds the repository, or is a part of it", at.display())]
+pub struct Unsuitable {
+    at: PathBuf,
+}
+
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Layout {
     Eml,
@@ -94,7 +102,9 @@ impl Mount {
             }
             false => session.open()?,
         };
-        let target = self.target(&repository)?;
+        self.keep_off_repository(session)?;
+        let reader = reader(&repository);
+        let target = self.target(&repository, reader.clone())?;
         let options = Options { allow_other: self.allow_other, xattr: self.xattr, ..Options::default() };
         // Before mounting: a signal in between must not end the process and leave the mount.
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -114,14 +124,28 @@ impl Mount {
         });
         self.announce(session, &repository, &mounted)?;
         mounted.wait();
+        let Traffic { decoded, delivered } = reader.traffic();
+        tracing::info!(requests = %mounted.requests(), decoded, delivered, "the mount has ended");
         Ok(Exit::Done)
     }
 
-    fn target(&self, repository: &Arc<Repository>) -> Result<Target> {
-        let reader = reader(repository);
+    /// Refuses to mount where the mount would hide the repository that it reads.
+    fn keep_off_repository(&self, session: &Session) -> Result<()> {
+        let canonical = |path: &Path| path.canonicalize().ok();
+        let (Some(at), Some(repository)) = (canonical(&self.dir), canonical(&session.repository_path()?)) else {
+            // Whoever needs them says what is wrong with them.
+            return Ok(());
+        };
+        if at.starts_with(&repository) || repository.starts_with(&at) {
+            return Err(Unsuitable { at }.into());
+        }
+        Ok(())
+    }
+
+    fn target(&self, repository: &Arc<Repository>, reader: Arc<Reader>) -> Result<Target> {
         let Some(asked) = &self.snapshot else {
             let layout = self.layout.unwrap_or(Layout::Both).into();
-            let at = absolute(&self.dir)?;
+            let at = Some(absolute(&self.dir)?);
             return Ok(Target::Catalog(Arc::new(RepositoryCatalog::new(repository.clone(), reader, layout, at))));
         };
         let (layout, side) = match self.layout.unwrap_or(Layout::Eml) {
@@ -132,13 +156,7 @@ impl Mount {
             Layout::Text => (Layout::Text, Side::Text),
             layout => (layout, Side::Items),
         };
-        let selected = select::select(repository, asked.as_bytes())?;
-        if !selected.path.is_empty() {
-            // `latest:NAME` is a path where there is no set of that name.
-            let path = output::path(&selected.path);
-            let text = format!("--snapshot takes a snapshot without a path, and there is no set called {path:?}");
-            return Err(UsageError::Other(text).into());
-        }
+        let selected = one_snapshot(repository, asked)?;
         let items = SnapshotView::new(reader, selected.id, selected.snapshot);
         Ok(Target::View(view::Layout::from(layout).view(items, side)))
     }
@@ -209,6 +227,18 @@ impl Mount {
         ));
         Ok(Exit::Done)
     }
+}
+
+/// Returns the snapshot that `--snapshot` means.
+pub fn one_snapshot(repository: &Repository, asked: &OsStr) -> Result<Selected> {
+    let selected = select::select(repository, asked.as_bytes())?;
+    if !selected.path.is_empty() {
+        // `latest:NAME` is a path where there is no set of that name.
+        let path = output::path(&selected.path);
+        let text = format!("--snapshot takes a snapshot without a path, and there is no set called {path:?}");
+        return Err(UsageError::Other(text).into());
+    }
+    Ok(selected)
 }
 
 fn log_path(session: &Session, repository: &Repository) -> Result<PathBuf> {

@@ -10,8 +10,8 @@ use strongroom_mount::Side;
 /// So many failures of a snapshot are named.
 pub(super) const FAILURES_NAMED_MAX: usize = 20;
 
-/// Returns the text for a mount at `at`; `snapshots` are what it shows, the newest first.
-pub(super) fn readme<'a>(at: &Path, layout: Layout, snapshots: impl Iterator<Item = &'a Snapshot>) -> String {
+/// Returns the text for a mount at `at`, or for what is no mount; `snapshots` are what it shows, the newest first.
+pub(super) fn readme<'a>(at: Option<&Path>, layout: Layout, snapshots: impl Iterator<Item = &'a Snapshot>) -> String {
     let mut text = String::from(
         "This folder shows a Strongroom backup. Everything in it is read-only: to get something back, copy it out.\n\n\
          latest       leads to the newest snapshot\n",
@@ -23,11 +23,11 @@ pub(super) fn readme<'a>(at: &Path, layout: Layout, snapshots: impl Iterator<Ite
         text += "text         has the same folders with the text of each mail, for grep: what people read, as UTF-8,\n             \
                  whatever the mail's encoding. Mails that were backed up before Strongroom made texts have none.\n";
     }
-    let at = shown(&at.as_os_str().to_string_lossy());
-    text += &format!(
-        "\nNew snapshots appear here by themselves. To leave, close what is open in here and run\n\n    \
-         fusermount3 -u '{at}'\n"
-    );
+    text += "\nNew snapshots appear here by themselves.";
+    text += &match at.map(|at| shown(&at.as_os_str().to_string_lossy())) {
+        Some(at) => format!(" To leave, close what is open in here and run\n\n    fusermount3 -u '{at}'\n"),
+        None => "\n".to_owned(),
+    };
     text + &failures(snapshots)
 }
 
@@ -93,17 +93,17 @@ mod tests {
 
     #[test]
     fn it_says_how_to_leave_and_what_is_shown() {
-        let text = readme(Path::new("/mnt/back up"), Layout::Both, [snapshot("a", 5, 0)].iter());
+        let text = readme(Some(Path::new("/mnt/back up")), Layout::Both, [snapshot("a", 5, 0)].iter());
         assert!(text.contains("fusermount3 -u '/mnt/back up'") && text.contains("read-only"));
         assert!(text.contains("\nsnapshots ") && text.contains("\ntext ") && !text.contains("missing"));
-        let text = readme(Path::new("/mnt"), Layout::Items, [].iter());
+        let text = readme(Some(Path::new("/mnt")), Layout::Items, [].iter());
         assert!(text.contains("\nsnapshots ") && !text.contains("\ntext "));
     }
 
     #[test]
     fn it_names_what_failed_in_the_newest_snapshot_of_each_set() {
         let snapshots = [snapshot("a", 9, 1), snapshot("b", 8, 0), snapshot("a", 7, 3), snapshot("c", 6, 2000)];
-        let text = readme(Path::new("/mnt"), Layout::Both, snapshots.iter());
+        let text = readme(Some(Path::new("/mnt")), Layout::Both, snapshots.iter());
         assert!(text.contains(" a: 1 of its items") && !text.contains(" a: 3 of"));
         assert!(text.contains("Inbox/\u{fffd}[31m.eml: permission denied"));
         assert!(text.contains(" c: 2000 of its items") && text.ends_with("    and more\n"));

@@ -1,0 +1,132 @@
+#!/usr/bin/env bash
+# Shows a folder of 5,000 mails, backed up and mounted, in a file manager that has no screen, and takes a picture of it:
+#
+#   tools/screenshot.sh [PICTURE.png]     docs/images/file-manager.png unless given
+#
+# Says how long the file manager took until its listing stood still, and what it asked of the mount. The mails are the Spam
+# Assassin public corpus. Needs the release binary (STRONGROOM names another), root (the file manager runs as nobody), /dev/fuse,
+# and thunar, xvfb, xdotool, imagemagick and dbus (`make screenshot` installs them).
+set -euo pipefail
+
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+project=$(dirname "$tools")
+strongroom=$(realpath "${STRONGROOM:-$project/target/release/strongroom}")
+picture=$(realpath -m "${1:-$project/docs/images/file-manager.png}")
+mails=5000
+at=/mnt/backup
+
+demo=$(mktemp -d "${TMPDIR:-/tmp}/strongroom-screenshot.XXXXXX")
+chmod 755 "$demo"
+server='' manager='' mount=''
+leave() {
+    for pid in $manager $server; do kill "$pid" 2>/dev/null || true; done
+    if [ -n "$mount" ]; then kill "$mount" 2>/dev/null && wait "$mount" || true; fi
+    rmdir "$at" || true
+    rm -rf --one-file-system "$demo"
+}
+fail() { printf 'Error: %s\n' "$1" >&2; exit 1; }
+# WHAT COMMAND...: waits until the command succeeds.
+await() {
+    local what=$1; shift
+    for _ in $(seq 600); do "$@" && return; sleep 0.05; done
+    fail "$what: still not so after 30 seconds"
+}
+
+# A path that fits into a picture.
+mkdir "$at" || fail "$at is there already"
+trap leave EXIT
+export STRONGROOM_REPO="$demo/repository" STRONGROOM_PASSWORD='demo only' STRONGROOM_STATE_DIR="$demo/state"
+"$tools/corpus-spamassassin.sh" "$demo/corpus" >/dev/null
+mkdir -p "$demo/mail/Inbox" "$demo/home"
+# Under names that people read, as mails of a mailbox have them.
+python3 - "$demo/corpus" "$demo/mail/Inbox" "$mails" <<'PYTHON'
+import email.header, email.utils, os, pathlib, sys
+corpus, inbox, count = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
+written = 0
+# Spam has made-up dates; of what is not spam there are not enough.
+def order(path):
+    return ("spam" in path.parent.name, path)
+
+
+for path in sorted(corpus.rglob("*.eml"), key=order):
+    if written == count:
+        break
+    head = email.message_from_bytes(path.read_bytes()[:8192])
+    try:
+        time = email.utils.parsedate_to_datetime(head["Date"])
+        subject = str(email.header.make_header(email.header.decode_header(head["Subject"] or "(no subject)")))
+        sender = email.utils.parseaddr(str(head["From"]))
+    except (TypeError, ValueError, LookupError):
+        continue
+    if time.year < 2002 or ("spam" in path.parent.name and (time.year, time.month) < (2002, 6)):
+        continue
+    name = f"{time:%Y-%m-%d %H.%M} {sender[0] or sender[1]} - {' '.join(subject.split())}"
+    name = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in name)
+    target = inbox / (name.encode()[:240].decode(errors="ignore") + ".eml")
+    if target.exists():
+        continue
+    target.write_bytes(path.read_bytes())
+    os.utime(target, (time.timestamp(), time.timestamp()))
+    written += 1
+if written < count:
+    sys.exit(f"only {written} mails")
+PYTHON
+"$strongroom" init --quiet >/dev/null
+"$strongroom" backup --quiet --files "$demo/mail" --as mail >/dev/null 2>&1
+"$strongroom" mount "$at" --snapshot latest --allow-other --foreground -v 2>"$demo/log" &
+mount=$!
+await 'the mount is there' grep -qF " $at " /proc/self/mountinfo
+
+Xvfb -displayfd 3 -screen 0 1100x640x24 3>"$demo/display" 2>/dev/null &
+server=$!
+await 'a screen' test -s "$demo/display"
+DISPLAY=:$(cat "$demo/display")
+export DISPLAY
+# As somebody who is not root, as file managers warn root.
+chown -R nobody "$demo/home"
+as_nobody=(setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME="$demo/home" XDG_RUNTIME_DIR="$demo/home" NO_AT_BRIDGE=1)
+mkdir -p "$demo/home/.config/xfce4/xfconf/xfce-perchannel-xml"
+cat > "$demo/home/.config/xfce4/xfconf/xfce-perchannel-xml/thunar.xml" <<'XML'
+<?xml version="1.0" encoding="UTF-8"?>
+<channel name="thunar" version="1.0">
+  <property name="default-view" type="string" value="ThunarDetailsView"/>
+  <property name="last-details-view-zoom-level" type="string" value="THUNAR_ZOOM_LEVEL_25_PERCENT"/>
+  <property name="last-window-width" type="int" value="1100"/>
+  <property name="last-window-height" type="int" value="640"/>
+</channel>
+XML
+chown -R nobody "$demo/home"
+
+look() { import -window root "$1" 2>/dev/null; }
+now() { date +%s%3N; }
+# The file manager starts in an empty folder: what its start takes is not the mount's.
+mkdir "$demo/home/empty"
+"${as_nobody[@]}" dbus-run-session -- thunar "$demo/home/empty" >/dev/null 2>&1 &
+manager=$!
+await 'a window' xdotool search --onlyvisible --class thunar >/dev/null
+window=$(xdotool search --onlyvisible --class thunar | tail -n 1)
+xdotool windowsize --sync "$window" 1100 640 windowmove "$window" 0 0 windowfocus "$window"
+look "$demo/before.ppm"
+xdotool key --window "$window" ctrl+l
+xdotool type --window "$window" --delay 1 "$at/Inbox"
+started=$(now)
+xdotool key --window "$window" Return
+# Shown is what was different from what came before for the last time, once it has stood still for three seconds.
+shown=$started changed=no
+cp "$demo/before.ppm" "$demo/last.ppm"
+while [ $(($(now) - shown)) -lt 3000 ] || [ "$changed" = no ]; do
+    moment=$(now)
+    look "$demo/now.ppm"
+    if ! cmp -s "$demo/now.ppm" "$demo/last.ppm"; then shown=$moment changed=yes; mv "$demo/now.ppm" "$demo/last.ppm"; fi
+    [ $(($(now) - started)) -lt 30000 ] || fail 'the listing does not stand still'
+done
+printf 'listing of %s mails shown after %s ms\n' "$mails" $((shown - started))
+mkdir -p "$(dirname "$picture")"
+convert "$demo/last.ppm" +dither -colors 32 -strip -define png:compression-level=9 "$picture"
+printf 'picture: %s, %s bytes\n' "$picture" "$(stat -c %s "$picture")"
+
+kill "$manager" && wait "$manager" 2>/dev/null || true
+manager=''
+kill "$mount" && wait "$mount" || true
+mount=''
+sed -n 's/.*the mount has ended //p' "$demo/log"
