@@ -2,19 +2,12 @@
 
 mod common;
 
-use common::{Lab, no_fuse, run, text, walk, write};
+use common::{Lab, names, no_fuse, run, text, walk, write};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-fn names(dir: impl AsRef<Path>) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort_unstable();
-    names
-}
 
 /// Returns every file under `dir` by its path, with its content; asserts that a name leads to what the listing said.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {

@@ -4,8 +4,8 @@
 mod common;
 
 use common::{
-    Lab, Mount, PASSWORD, PATIENCE, assert_same_tree, eventually, is_mounted, no_fuse, noise, read_tree, run, text,
-    tool, write,
+    Lab, Mount, PASSWORD, PATIENCE, assert_same_tree, eventually, is_mounted, names, no_fuse, noise, read_tree, run,
+    text, tool, write,
 };
 use rustix::fs::{CWD, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
@@ -27,13 +27,6 @@ fn lab_with_snapshot() -> (Lab, PathBuf) {
     std::os::unix::fs::symlink("file", source.join("link")).unwrap();
     lab.backup(&source, "files");
     (lab, source)
-}
-
-fn names(dir: impl AsRef<Path>) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort_unstable();
-    names
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Lab, Mount, no_fuse, run, spam_assassin, text, tool, walk, write};
+use common::{Lab, Mount, names, no_fuse, run, spam_assassin, text, tool, walk, write};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -109,13 +109,6 @@ fn what_python_reads_in_real_mails_is_found() {
 const MAIL: &str = "From: Alice <alice@contoso.com>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nMIME-Version: 1.0\r\n\
                     Content-Transfer-Encoding: base64\r\n\r\nR3V0ZW4gTW9yZ2Vu\r\n";
 const TEXT: &str = "From: Alice <alice@contoso.com>\nSubject: Grüße\n\nGuten Morgen\n";
-
-fn names(dir: impl AsRef<Path>) -> Vec<String> {
-    let entries = fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort_unstable();
-    names
-}
 
 #[test]
 fn the_text_view_has_the_folders_and_the_texts_of_mails() {
