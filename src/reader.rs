@@ -179,8 +179,7 @@ impl Reader {
     }
 
     fn block(&self, at: BlockLocation, kind: PackKind) -> Result<Arc<Block>, ReadError> {
-        // Two blocks at least, however small the cache: one being read and one being waited for.
-        let slot = self.blocks.get_or_insert(at, || (Mutex::new(None), 4 * at.len as usize));
+        let slot = self.blocks.get_or_insert(at, || (Mutex::new(None), decoded_len_guess(at.len as usize)));
         let mut slot = slot.lock();
         if let Some(block) = &*slot {
             return Ok(block.clone());
@@ -326,6 +325,13 @@ impl NodeSource for Reader {
         let len = read.memory_len();
         Ok(self.nodes.get_or_insert(node.id, || (read, len)))
     }
+}
+
+/// Returns how long a block of `len` stored bytes may be once it is decoded. Room is made for that much beforehand: a guess that is
+/// too long for what does not compress would drive out the block that is being read.
+fn decoded_len_guess(len: usize) -> usize {
+    const BLOCK_LEN_USUAL_MAX: usize = 2 << 20;
+    (4 * len).min(BLOCK_LEN_USUAL_MAX).max(len)
 }
 
 /// Returns the part of `wanted` that falls into a piece of `len` bytes at `start`, counted from the piece's start.
