@@ -7,7 +7,8 @@
 //! - `fuse` takes the kernel's requests apart and answers them; `requests` counts them.
 //! - [`fs`] is the file system itself, as functions that need no mount; `catalog` keeps the folder `snapshots`.
 //! - [`inode`] makes inode numbers, [`error`] holds the only map to errno.
-//! - `view` has the traits [`View`] and [`Catalog`], behind which the snapshots are.
+//! - `view` has the traits [`View`] and [`Catalog`], behind which the snapshots are; `outbox` the trait [`Outbox`], which takes what
+//!   is dropped.
 //!
 //! docs/semantics.md says what each file operation promises.
 //!
@@ -30,12 +31,14 @@ mod fuse;
 mod guard;
 pub mod inode;
 mod mountpoint;
+mod outbox;
 mod requests;
 mod session;
 mod view;
 
 pub use catalog::Changes;
 pub use fs::Target;
+pub use outbox::{Draft, Item, ItemKind, Outbox, OutboxError, State};
 pub use requests::{Operation, Requests};
 pub use session::{MountError, Mounted, Options, Owner, Unmounted, Unmounter, mount};
 pub use view::{Attr, Catalog, Kind, READ_SIZE_BYTES_MAX, Rank, Side, SnapshotInfo, Time, Totals, View, ViewError};
