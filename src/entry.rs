@@ -406,7 +406,8 @@ pub struct Entry {
     pub facts: Facts,
     /// The source's own description of the item, which restoring at full fidelity needs.
     pub payload: Option<Content>,
-    /// Further contents, by their keys in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], and what a later version wrote.
+    /// Further contents, by their keys in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], the stream as which it was exported
+    /// at [`STREAM`], and what a later version wrote.
     pub contents: Vec<(u64, Content)>,
     /// Fields that a later version wrote.
     pub unknown: Fields,
@@ -417,6 +418,9 @@ pub const FURTHER_CONTENTS: std::ops::RangeInclusive<u64> = 16..=31;
 
 /// The key of a mail's text ([`crate::text`]).
 pub const TEXT: u64 = 16;
+
+/// The key of the stream as which the service exports an item whole.
+pub const STREAM: u64 = 17;
 
 /// Why an entry could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -497,14 +501,33 @@ impl Entry {
 
     /// Returns the text of a mail, as people read it, if it was made.
     pub fn text(&self) -> Option<&Content> {
-        self.contents.iter().find_map(|(key, content)| (*key == TEXT).then_some(content))
+        self.further(TEXT)
     }
 
     /// Sets the text of a mail.
     pub fn set_text(&mut self, text: Option<Content>) {
-        self.contents.retain(|(key, _)| *key != TEXT);
-        // Keys ascend, and it has the first of them.
-        self.contents.splice(0..0, text.map(|text| (TEXT, text)));
+        self.set_further(TEXT, text);
+    }
+
+    /// Returns the stream as which the service exported this version of the item, if it was asked for.
+    pub fn stream(&self) -> Option<&Content> {
+        self.further(STREAM)
+    }
+
+    /// Sets that stream.
+    pub fn set_stream(&mut self, stream: Option<Content>) {
+        self.set_further(STREAM, stream);
+    }
+
+    fn further(&self, wanted: u64) -> Option<&Content> {
+        self.contents.iter().find_map(|(key, content)| (*key == wanted).then_some(content))
+    }
+
+    fn set_further(&mut self, key: u64, content: Option<Content>) {
+        self.contents.retain(|(other, _)| *other != key);
+        // Keys ascend.
+        let at = self.contents.partition_point(|(other, _)| *other < key);
+        self.contents.splice(at..at, content.map(|content| (key, content)));
     }
 
     /// Returns all contents: the file's own, the payload, and further ones.

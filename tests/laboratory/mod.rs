@@ -105,6 +105,7 @@ impl Laboratory {
             licensed_only: false,
             hidden_folders: false,
             recoverable_items: false,
+            streams: false,
             mailboxes_at_once: 8,
             listed_anew: LISTED_ANEW,
         };
@@ -252,7 +253,7 @@ impl Laboratory {
         messages
     }
 
-    fn walk(&self, reader: &Reader, dir: &Directory, path: &str, each: &mut dyn FnMut(&str, &Entry, &[u8])) {
+    pub fn walk(&self, reader: &Reader, dir: &Directory, path: &str, each: &mut dyn FnMut(&str, &Entry, &[u8])) {
         for found in Entries::new(reader, dir).expect("a directory") {
             let found = found.expect("an entry");
             let entry = found.entry();

@@ -4,6 +4,7 @@ use super::content::{self, Download, Pieces, ROOM_AT_ONCE_MAX, WHOLE_BYTES_MAX};
 use super::edits::Edits;
 use super::previous::{ItemKey, Previous};
 use super::state::FailedItem;
+use super::streams::{BACKFILLED_MAX, Exports, Stream, Wanted};
 use super::{Context, ends_the_run};
 use crate::CONTENT_LOG;
 use crate::backup::BackupError;
@@ -96,6 +97,10 @@ pub struct Done {
     pub reconstructed: u64,
     /// Messages that stand in another folder now.
     pub moved_out: u64,
+    /// Messages without an export stream, of which the set asks for one.
+    pub streamless: u64,
+    /// Messages that were exported though nothing else of them is new.
+    backfilled: usize,
 }
 
 impl Done {
@@ -123,6 +128,8 @@ impl Work {
             vanished: 0,
             reconstructed: 0,
             moved_out: 0,
+            streamless: 0,
+            backfilled: 0,
         };
         Self { index, id, path, base, done: Mutex::new(done) }
     }
@@ -168,6 +175,8 @@ pub struct Mail {
     pub works: HashMap<String, Work>,
     /// Messages that failed in the run before, too.
     pub failed_before: std::collections::HashSet<String>,
+    /// What exports them, where the set asks for that.
+    pub exports: Option<Arc<Exports>>,
 }
 
 /// What is to be done with a message.
@@ -215,10 +224,13 @@ pub async fn process(
     // As many at a time as there is room for in memory.
     while planned.peek().is_some() {
         let (mut slice, mut room) = (Vec::new(), 0);
+        // The stream of a message is about as long as the message.
+        let times = if mail.exports.is_some() { 2 } else { 1 };
+        let room_of = |message: &Message| times * content::room_of(message.row.size());
         while let Some((message, plan)) =
-            planned.next_if(|(message, _)| room == 0 || room + content::room_of(message.row.size()) <= ROOM_AT_ONCE_MAX)
+            planned.next_if(|(message, _)| room == 0 || room + room_of(message) <= ROOM_AT_ONCE_MAX)
         {
-            room += content::room_of(message.row.size());
+            room += room_of(&message);
             slice.push((message, plan));
         }
         let _room = context.splitters.room(room).await;
@@ -256,10 +268,14 @@ async fn take_slice(
         }
     }
     context.check()?;
+    let streams = match &mail.exports {
+        Some(exports) => exports.fetch(context, mailbox, items.iter().filter_map(wanted_stream)).await?,
+        None => HashMap::new(),
+    };
     let (shared, mail, folder) = (context.clone(), mail.clone(), folder.to_owned());
     content::with_splitter(context, move |splitter| {
-        let mut writer =
-            Writer { context: &shared, mail: &mail, work: &mail.works[&folder], splitter, facts: Vec::new() };
+        let work = &mail.works[&folder];
+        let mut writer = Writer { context: &shared, mail: &mail, work, splitter, streams, facts: Vec::new() };
         for (message, reading, before) in items {
             writer.write(&message, reading, before)?;
         }
@@ -267,6 +283,23 @@ async fn take_slice(
     })
     .await?;
     Ok(Ok(()))
+}
+
+/// Returns what is to be exported of an item that was read: nothing where the stream of this version is there.
+fn wanted_stream((message, reading, _): &(Message, Reading, Option<Box<Entry>>)) -> Option<Wanted> {
+    let is_there = match reading {
+        Reading::Known(entry) => stream_of(entry, &message.row).is_some(),
+        Reading::Whole(_) | Reading::Split(_) | Reading::Rebuilt(_) => false,
+        Reading::Gone | Reading::Failed(_) => true,
+    };
+    let Message { row, .. } = message;
+    let wanted = || Wanted { id: row.id.clone(), change_key: row.change_key.clone(), size: row.size() };
+    (!is_there).then(wanted)
+}
+
+/// Returns the stream of an entry if it is that of the version that `row` tells of.
+fn stream_of<'a>(entry: &'a Entry, row: &MessageRow) -> Option<&'a Content> {
+    entry.stream().filter(|_| row.change_key.is_some() && entry.facts.change_key == row.change_key)
 }
 
 impl Mail {
@@ -286,7 +319,7 @@ impl Mail {
         let stays = self.previous.folder_of(place) == folder;
         let same_version = row.change_key.is_some() && before.facts.change_key == row.change_key;
         if same_version && stays {
-            return Ok(Plan::Nothing);
+            return Ok(self.plan_stream(context, folder, message, before));
         }
         if same_version || self.only_marks_differ(context, &before, message) {
             return Ok(Plan::Known(Box::new(before)));
@@ -295,6 +328,22 @@ impl Mail {
             Some(entry) => Plan::Known(Box::new(Entry { name: before.name, ..entry })),
             None => Plan::Read(Some(Box::new(before))),
         })
+    }
+
+    /// Plans what is to be done with a message that is as it was: nothing, but that a stream may be owing.
+    fn plan_stream(&self, context: &Context, folder: &str, message: &Message, before: Entry) -> Plan {
+        let Some(exports) = self.exports.as_ref().filter(|_| before.stream().is_none()) else { return Plan::Nothing };
+        // A run that did not come to its end may have fetched it.
+        if let Some(known) = self.remembered(context, message).filter(|known| known.stream().is_some()) {
+            return Plan::Known(Box::new(Entry { name: before.name, ..known }));
+        }
+        let mut done = self.works[folder].done.lock();
+        if exports.are_closed() || done.backfilled >= BACKFILLED_MAX {
+            done.streamless += 1;
+            return Plan::Nothing;
+        }
+        done.backfilled += 1;
+        Plan::Known(Box::new(before))
     }
 
     /// Returns whether the new version is explained by marks that do not touch the message's own bytes.
@@ -435,13 +484,17 @@ struct Writer<'a> {
     mail: &'a Mail,
     work: &'a Work,
     splitter: &'a mut Splitter,
+    /// Streams that were exported, by the ids of their messages.
+    streams: HashMap<String, Stream>,
     facts: Vec<([u8; 32], Vec<u8>)>,
 }
 
 impl Writer<'_> {
     fn write(&mut self, message: &Message, reading: Reading, before: Option<Box<Entry>>) -> Result<(), StoreError> {
+        let mut kept = None;
         let (split, rebuilt) = match reading {
             Reading::Known(entry) => {
+                kept = stream_of(&entry, &message.row).cloned();
                 let content = entry.content().cloned().unwrap_or_default();
                 let text = entry.text().cloned();
                 let rebuilt = entry.facts.reconstructed;
@@ -464,9 +517,21 @@ impl Writer<'_> {
             Err(SplitError::Store(error)) => return Err(error),
             Err(SplitError::Item(error)) => return self.fail(message, error.to_string(), before),
         };
+        let stream = match kept {
+            Some(kept) => Some(kept),
+            None => self.stream(&message.row.id)?,
+        };
         let payload = self.splitter.split_payload(message.raw.get().as_bytes())?;
         let name = self.name(message, before.as_deref())?;
-        let entry = entry(message, &name, split, payload, rebuilt);
+        let mut entry = entry(message, &name, split, payload, rebuilt);
+        entry.set_stream(stream);
+        if self.mail.exports.is_some() && entry.stream().is_none() {
+            self.work.done.lock().streamless += 1;
+            if before.as_deref().is_some_and(|before| before.encode() == entry.encode()) {
+                // A stream was all that it lacked, and there is none.
+                return Ok(());
+            }
+        }
         self.facts.push((self.mail.fact_key(self.context, &message.row.id), entry.encode()));
         self.context.progress.items.fetch_add(1, Ordering::Relaxed);
         self.context.progress.bytes.fetch_add(entry.size(), Ordering::Relaxed);
@@ -475,6 +540,19 @@ impl Writer<'_> {
         done.stored += 1;
         done.reconstructed += u64::from(rebuilt);
         done.edits.put(entry, &self.context.store)
+    }
+
+    /// Stores the stream of a message, if it was exported.
+    fn stream(&mut self, id: &str) -> Result<Option<Content>, StoreError> {
+        match self.streams.remove(id) {
+            None => Ok(None),
+            Some(Stream::Stored(content)) => Ok(Some(content)),
+            Some(Stream::Bytes(bytes)) => match self.splitter.split_export(&Pieces(vec![bytes])) {
+                Ok(content) => Ok(Some(content)),
+                Err(SplitError::Store(error)) => Err(error),
+                Err(SplitError::Item(_)) => unreachable!("bytes in memory can be read"),
+            },
+        }
     }
 
     /// Splits a message. A fault of this program that one message brings out must not keep all others from being stored.
@@ -513,6 +591,7 @@ impl Writer<'_> {
         done.fail(FailedItem { id: message.row.id.clone(), name: name.clone(), reason });
         let Some(mut before) = before else { return Ok(()) };
         done.failed_but_there += 1;
+        done.streamless += u64::from(self.mail.exports.is_some() && before.stream().is_none());
         // It may have moved.
         before.name = name.as_bytes().into();
         done.edits.put(*before, &self.context.store)
