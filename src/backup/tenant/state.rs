@@ -112,12 +112,8 @@ pub struct Ledger {
     /// What could not be read as it is now; an older version may stand in its place.
     pub failed: u64,
     /// Of all that stands there, what has no export stream although the set asks for them.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default)]
     pub streamless: u64,
-}
-
-fn is_none(count: &u64) -> bool {
-    *count == 0
 }
 
 impl Ledger {
