@@ -112,6 +112,11 @@ fn a_set_that_asks_for_streams_later_gets_them_without_reading_messages_again() 
     let full = lab.back_up().expect("a backup");
     assert_streams(&lab, &full, 0);
     assert_eq!((requests(&lab, "GetMessageValue"), full.snapshot.summary.new), (0, 0));
+    let (before, after) = (&plain.snapshot.summary, &full.snapshot.summary);
+    eprintln!(
+        "{} messages of {} bytes take {} bytes, their streams of {} bytes {} more",
+        before.new, before.source_bytes, before.stored_bytes, after.added_bytes, after.stored_bytes
+    );
     // And no more when it does not: those of what stays as it is stay.
     lab.options.streams = false;
     let tenant = lab.simulator.tenant();

@@ -125,12 +125,14 @@ impl Exports {
             return Ok(streams);
         }
         let Some(exchange) = self.open(mailbox).await? else { return Ok(streams) };
-        let immutable: Vec<_> = wanted.iter().map(|wanted| wanted.id.as_str()).collect();
-        let ids = match exchange.ids_of(&immutable).await {
-            Ok(ids) => ids,
-            Err(error) => return self.note_error(error).map(|()| streams),
-        };
-        let asked = wanted.iter().filter_map(|wanted| Some((wanted, ids.get(&wanted.id)?.as_str())));
+        let Some(ids) = self.ids(exchange, &wanted).await? else { return Ok(streams) };
+        let asked = wanted.iter().filter_map(|wanted| match ids.get(&wanted.id) {
+            Some(id) => Some((wanted, id.as_str())),
+            None => {
+                self.note(|| "the service does not know its id".to_owned());
+                None
+            }
+        });
         let (long, short): (Vec<Asked>, Vec<Asked>) = asked.partition(|(wanted, _)| wanted.len() > WHOLE_BYTES_MAX);
         let exporting = batches(short).into_iter().map(|batch| self.export(context, exchange, batch));
         let mut exporting = std::pin::pin!(futures_util::stream::iter(exporting).buffer_unordered(EXPORTS_AT_ONCE));
@@ -141,6 +143,23 @@ impl Exports {
             streams.extend(self.export_long(context, exchange, asked).await?);
         }
         Ok(streams)
+    }
+
+    /// Returns by which ids messages are asked for: those that other programs use, which is all that is documented; or where
+    /// nobody translates them, their immutable ones.
+    async fn ids(
+        &self,
+        exchange: &Exchange,
+        wanted: &[Wanted],
+    ) -> Result<Option<HashMap<String, String>>, BackupError> {
+        let immutable = || wanted.iter().map(|wanted| wanted.id.as_str());
+        match exchange.ids_of(&immutable().collect::<Vec<_>>()).await {
+            Ok(ids) => Ok(Some(ids)),
+            Err(error) if is_unavailable(&error) => {
+                Ok(Some(immutable().map(|id| (id.to_owned(), id.to_owned())).collect()))
+            }
+            Err(error) => self.note_error(error).map(|()| None),
+        }
     }
 
     /// Exports some messages at once, or each by itself where that does not work.

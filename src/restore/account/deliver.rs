@@ -116,8 +116,7 @@ impl Delivery {
         let mark = Mark::of(entry, &self.context.keys);
         // What looks like it may be what an import made that was interrupted before it could be marked.
         if found == Found::Alike && entry.stream().is_some() && self.journal.lock().was_begun(&mark.key(folder)) {
-            spot.there.lock().give_back(entry);
-            return Ok(self.import(entry, spot, &mark).await?.unwrap_or(Outcome::AlreadyThere));
+            return Ok(self.import(entry, spot, &mark, true).await?.unwrap_or(Outcome::AlreadyThere));
         }
         match plan(found, entry, self.context.options.when_exists) {
             Plan::Leave(outcome) => Ok(outcome),
@@ -145,7 +144,7 @@ impl Delivery {
 
     /// Makes the item: as the stream as which it was exported, or of what its parts say.
     async fn make(&self, entry: &Entry, spot: &Spot, folder: &str, mark: &Mark) -> Result<Outcome, Trouble> {
-        if let Some(outcome) = self.import(entry, spot, mark).await? {
+        if let Some(outcome) = self.import(entry, spot, mark, false).await? {
             return Ok(outcome);
         }
         let item = Item::read(self, entry, folder, mark).await?;

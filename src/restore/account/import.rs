@@ -35,6 +35,8 @@ use tokio::sync::{Mutex as Turn, MutexGuard, OnceCell, RwLock};
 const TURNS: usize = 64;
 /// An import that is refused is tried so often, where it may pass.
 const REFUSED_ATTEMPTS_MAX: u32 = 4;
+/// What an interrupted import may have made is looked for so often, over six seconds.
+const LOOKS_MAX: u32 = 6;
 /// A stream is read in pieces of so many bytes.
 const PIECE_BYTES: usize = 3 << 20;
 /// Folders of a mailbox lie no deeper (Exchange Online: "Mailbox folder limits").
@@ -211,14 +213,22 @@ struct Import<'a> {
 }
 
 impl Delivery {
-    /// Brings an item as the stream as which it was exported. Returns `None` if it is to be brought otherwise.
+    /// Brings an item as the stream as which it was exported. Returns `None` if it is to be brought otherwise. `is_alike` says
+    /// that one of the messages that look like it was taken for it.
     ///
     /// # Errors
     /// [`Trouble`].
-    pub(super) async fn import(&self, entry: &Entry, spot: &Spot, mark: &Mark) -> Result<Option<Outcome>, Trouble> {
+    pub(super) async fn import(
+        &self,
+        entry: &Entry,
+        spot: &Spot,
+        mark: &Mark,
+        is_alike: bool,
+    ) -> Result<Option<Outcome>, Trouble> {
         let Some(stream) = entry.stream() else { return Ok(None) };
+        let taken = || spot.there.lock().taken(entry).saturating_sub(usize::from(is_alike));
         let imported = match self.told(entry).await? {
-            Some(told) => self.import_stream(entry, stream, spot, mark, told).await,
+            Some(told) => self.import_stream(stream, spot, mark, told, &taken).await,
             None => Err(Obstacle::Otherwise("what the service said of it cannot be read".to_owned())),
         };
         match imported {
@@ -233,11 +243,11 @@ impl Delivery {
 
     async fn import_stream(
         &self,
-        entry: &Entry,
         stream: &Content,
         spot: &Spot,
         mark: &Mark,
         told: Told,
+        taken: &(dyn Fn() -> usize + Sync),
     ) -> Result<Outcome, Obstacle> {
         let folder = spot.folder.as_deref().expect("folders are made before anything is put there");
         let _turn = self.importer.turn(&told).await;
@@ -245,15 +255,18 @@ impl Delivery {
             Some(unmarked) => Some(unmarked.read().await),
             None => None,
         };
-        let taken = spot.there.lock().taken(entry);
-        let import = Import { delivery: self, spot, folder, mark, told, taken };
+        let import = Import { delivery: self, spot, folder, mark, told, taken: taken() };
         let key = mark.key(folder);
         let was_begun = self.journal.lock().was_begun(&key);
         let (id, outcome) = match if was_begun { import.orphan().await? } else { None } {
             Some(id) => (id, Outcome::AlreadyThere),
             None => {
                 let exchange = self.importer.exchange().await?;
-                let target = self.importer.folder(exchange, folder).await?;
+                let target = match self.importer.folder(exchange, folder).await {
+                    Ok(target) => target,
+                    Err(error) if is_unavailable(&error) => None,
+                    Err(error) => return Err(error.into()),
+                };
                 let unknown = || Obstacle::Otherwise("its folder was not found for the import".to_owned());
                 let request = self.request(&target.ok_or_else(unknown)?, stream).await?;
                 self.journal.lock().begun(key)?;
@@ -336,11 +349,17 @@ impl Import<'_> {
         Ok(candidates.into_iter().map(|standing| standing.id).find(|id| !there.knows(id)))
     }
 
-    /// Returns what an earlier run has made of the item, unless it stands for another one.
+    /// Returns what an earlier run has made of the item, unless it stands for another one. That run ended in the middle of an
+    /// import, and the service may not have ended it yet: so it is looked for patiently.
     async fn orphan(&self) -> Result<Option<String>, GraphError> {
-        let candidates = self.candidates().await?;
-        let is_left = candidates.len() > self.taken;
-        Ok(candidates.into_iter().next().filter(|_| is_left).map(|standing| standing.id))
+        for look in 1..=LOOKS_MAX {
+            let candidates = self.candidates().await?;
+            if candidates.len() > self.taken {
+                return Ok(candidates.into_iter().next().map(|standing| standing.id));
+            }
+            wait(look).await;
+        }
+        Ok(None)
     }
 
     /// Gives the message its mark, and returns what the service says of it then.

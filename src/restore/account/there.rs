@@ -173,14 +173,6 @@ impl There {
         let key = self.alike_key(entry.facts.message_id.as_deref(), entry.facts.date);
         key.and_then(|key| self.alike.get(&key)).map_or(0, |(_, taken)| *taken as usize)
     }
-
-    /// Takes back that a message that looks like an item stands for it.
-    pub fn give_back(&mut self, entry: &Entry) {
-        let key = self.alike_key(entry.facts.message_id.as_deref(), entry.facts.date);
-        if let Some((_, taken)) = key.and_then(|key| self.alike.get_mut(&key)) {
-            *taken = taken.saturating_sub(1);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -238,6 +230,19 @@ mod tests {
         there.add(&standing("98", "z", "x", None));
         assert_eq!(there.find(&three, &mark(&three)), Found::Alike);
         assert_eq!(there.find(&three, &mark(&three)), Found::Nothing);
+    }
+
+    #[test]
+    fn what_stands_for_an_item_is_counted_and_what_is_there_is_known() {
+        let keys = keys();
+        let twins = [entry("1", "a", "x"), entry("2", "a", "x")];
+        let mut there = There::new(RandomState::new(), &[]);
+        // A message that is told of twice is one.
+        (0..2).for_each(|_| there.add(&standing("9", "z", "x", None)));
+        assert_eq!((there.knows("9"), there.knows("8"), there.taken(&twins[0])), (true, false, 0));
+        assert_eq!(there.find(&twins[0], &Mark::of(&twins[0], &keys)), Found::Alike);
+        assert_eq!(there.taken(&twins[1]), 1);
+        assert_eq!(there.find(&twins[1], &Mark::of(&twins[1], &keys)), Found::Nothing);
     }
 
     #[test]
