@@ -462,10 +462,13 @@ impl Repository {
     /// Stores a snapshot, which commits the backup: everything it needs must be durable.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// What the storage gives; [`RepositoryError::Snapshot`] if it could not be read again, and then it is not stored.
     pub fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId> {
-        let sealed = self.seal(Purpose::Snapshot, &snapshot.encode());
+        let plain = snapshot.encode();
+        let sealed = self.seal(Purpose::Snapshot, &plain);
         let id = SnapshotId(*blake3::hash(&sealed).as_bytes());
+        // A fault of this program shows now, not when the backup is needed.
+        Snapshot::decode(&plain).map_err(|source| RepositoryError::Snapshot { snapshot: id, source })?;
         self.backend.save(ObjectName::snapshot(id.0), &sealed)?;
         Ok(id)
     }

@@ -17,6 +17,7 @@ use strongroom::backup::{BackupOptions, Progress, backup};
 use strongroom::entry::{Facts, Timestamp};
 use strongroom::local::LocalState;
 use strongroom::repository::Repository;
+use strongroom::snapshot::ROOT_NAME;
 use strongroom::source::{Content, Event, Item, ItemKind, Meta, Sink, Source};
 use strongroom_corpora::date::Date;
 use strongroom_corpora::mail::Person;
@@ -144,7 +145,7 @@ impl Organisation {
 
 impl Source for Organisation {
     fn root(&self) -> io::Result<Meta> {
-        Ok(meta(b"", NEWEST))
+        Ok(meta(ROOT_NAME, NEWEST))
     }
 
     fn walk(&mut self, sink: &mut Sink<'_>) -> io::Result<ControlFlow<()>> {
