@@ -4,6 +4,7 @@
 # make bench     measures Strongroom, restic, borg and the plain disk side by side
 # make drill     loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=2000, DRILL_SEEDS=10)
 # make soak      backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
+# make scale     writes, mounts and walks a snapshot of twenty million mails (SCALE_MAILS=20000000, SCALE_FOLDER=200000)
 #
 # Each installs what it needs: Debian packages (as root, or with sudo), cargo-deny and the test readers' Python packages.
 
@@ -15,7 +16,7 @@ CACHE ?= .cache
 VENV := $(CACHE)/venv
 BINARY := target/release/strongroom
 
-.PHONY: help demo screenshot test test-sdk bench drill soak build corpus packages packages-bench lint deny test-rust clean
+.PHONY: help demo screenshot test test-sdk bench drill soak scale build corpus packages packages-bench lint deny test-rust clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -88,6 +89,12 @@ drill: packages
 SOAK_PERCENT ?= 100
 soak: packages
 	STRONGROOM_SOAK_PERCENT=$(SOAK_PERCENT) cargo test --release --locked --test soak -- --nocapture
+
+SCALE_MAILS ?= 20000000
+SCALE_FOLDER ?= 200000
+scale: build
+	STRONGROOM_SCALE_MAILS=$(SCALE_MAILS) STRONGROOM_SCALE_FOLDER=$(SCALE_FOLDER) \
+		cargo test --release --locked -p strongroom-scale -- --nocapture
 
 clean:
 	cargo clean
