@@ -309,6 +309,12 @@ impl Live {
 
 /// Returns whether this process ends because of a signal. It waits for our answer, so it is still there to be looked at.
 fn was_killed(pid: u32) -> bool {
+    // `stat` of a process that is in `execve` (which closes descriptors, too) waits for the end of that, which waits for us. So it is
+    // only read of a process that has no memory any more, as `statm` says without waiting: it is on its way out.
+    let memory = std::fs::read(format!("/proc/{pid}/statm"));
+    if !memory.is_ok_and(|memory| memory.starts_with(b"0 0 ")) {
+        return false;
+    }
     let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
     // "pid (name) state ppid pgrp session tty tpgid flags ...", and a name may hold anything (proc_pid_stat(5)).
     let Some(end) = stat.iter().rposition(|byte| *byte == b')') else { return false };
