@@ -187,7 +187,9 @@ impl Live {
         if let Some(size) = size {
             match &writing {
                 Some(writing) if open.is_some() || !writing.is_sealed() => writing.lock().set_len(size)?,
-                _ => self.keep_len(ino, size)?,
+                Some(writing) if writing.len() == size => {}
+                Some(_) => return Err(OutboxError::NotPermitted.into()),
+                None => self.keep_len(ino, size)?,
             }
         }
         if let Some(mtime) = mtime {

@@ -10,7 +10,7 @@ use outbox::{Basket, INBOX};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use strongroom_mount::{Mounted, Options, Target, mount};
 use tempfile::TempDir;
@@ -72,11 +72,15 @@ pub fn code<T>(result: std::io::Result<T>) -> Errno {
     }
 }
 
+/// A child process closes all files of its parent on its way to another program, those of other tests, too: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// A mount with an outbox in memory.
 pub struct Dropping {
     pub mount: Fixture,
     pub basket: Arc<Basket>,
     outside: TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Dropping {
@@ -85,11 +89,13 @@ impl Dropping {
     }
 
     pub fn over(shelf: &Arc<Shelf>) -> Dropping {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let basket = Basket::new();
         let target = Target::Restoring(shelf.clone(), Arc::new(outbox::Handle(basket.clone())));
         let options = Options { poll_interval: Duration::from_millis(100), ..Options::default() };
         let mount = Fixture::new(target, &options);
-        Dropping { mount, basket, outside: TempDir::with_prefix("strongroom-outside-").unwrap() }
+        let outside = TempDir::with_prefix("strongroom-outside-").unwrap();
+        Dropping { mount, basket, outside, _alone: alone }
     }
 
     /// A path below `restore/`.

@@ -74,10 +74,11 @@ impl Basket {
         while inner.away {
             inner = self.back.wait(inner).unwrap();
         }
-        match inner.fails {
-            Some(error) => Err(error()),
-            None => Ok(inner),
+        if let Some(error) = inner.fails {
+            std::mem::drop(inner);
+            return Err(error());
         }
+        Ok(inner)
     }
 
     /// What would be in the accounts, in order.
