@@ -280,10 +280,11 @@ fn what_was_dropped_is_not_changed() {
         let mode = Mode::from_raw_mode(0o600);
         let here = rustix::fs::CWD;
         let fifo = rustix::fs::FileType::Fifo;
-        let open = |options: &fs::OpenOptions| code(options.open(one));
+        let write = |options: &mut fs::OpenOptions| code(options.open(one).unwrap().write_all(b"x"));
         let refused = [
-            ("append", open(File::options().append(true))),
-            ("open for writing", open(File::options().write(true))),
+            ("append", write(File::options().append(true))),
+            ("write", write(File::options().write(true))),
+            ("ftruncate", code(File::options().write(true).open(one).unwrap().set_len(3))),
             ("truncate", truncate(one, 3).unwrap_err()),
             ("rename", rustix::fs::rename(one, new).unwrap_err()),
             ("rename a folder", rustix::fs::rename(folder, new).unwrap_err()),

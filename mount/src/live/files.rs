@@ -74,10 +74,12 @@ impl Live {
                 Content::Nowhere => {
                     return Ok(Opened { handle: table.open(Handle::Nowhere), uncached: true });
                 }
-                Content::Writing(writing) if !changes || !writing.is_sealed() => {
+                Content::Writing(writing) if !empty || !writing.is_sealed() => {
                     let writing = writing.clone();
                     writing.opened();
-                    let handle = table.open(Handle::Writing { ino, writing: writing.clone(), writes: changes });
+                    // What was dropped can be opened for writing, as GLib does to see whether it may, but not be written.
+                    let writes = changes && !writing.is_sealed();
+                    let handle = table.open(Handle::Writing { ino, writing: writing.clone(), writes });
                     drop(table);
                     if empty {
                         let cut = writing.lock().set_len(0);
@@ -85,11 +87,11 @@ impl Live {
                     }
                     return Ok(Opened { handle, uncached });
                 }
-                Content::Outbox if !changes => {
+                Content::Outbox if changes && node.text => return Err(OutboxError::NotPermitted.into()),
+                Content::Outbox if !empty => {
                     return Ok(Opened { handle: table.open(Handle::Outbox(ino)), uncached });
                 }
-                // What was dropped can be dropped again, not changed.
-                _ if !empty || node.text => return Err(OutboxError::NotPermitted.into()),
+                // What was dropped can be dropped again.
                 _ => {
                     let (folder, _) = table.place(ino).ok_or(FsError::Stale)?;
                     table.path(folder).ok_or(FsError::Stale)?
@@ -128,7 +130,7 @@ impl Live {
 
     pub(crate) fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<(), FsError> {
         match self.handle(handle)? {
-            Handle::Writing { writing, .. } => writing.lock().write(offset, bytes),
+            Handle::Writing { writing, writes: true, .. } => writing.lock().write(offset, bytes),
             Handle::Nowhere => Ok(()),
             _ => Err(OutboxError::NotPermitted.into()),
         }
