@@ -74,7 +74,7 @@ impl Level {
 /// The way through one route.
 pub(super) struct Guide<'a> {
     mailbox: &'a Mailbox,
-    pub folders: Folders<'a>,
+    pub folders: Folders,
     route: Arc<Route>,
     events: mpsc::Receiver<Event>,
     levels: Vec<Level>,

@@ -1,0 +1,4 @@
+//! x
+pub mod contents;
+pub mod journal;
+pub mod staging;
