@@ -129,7 +129,7 @@ impl Contents {
     /// # Errors
     /// [`ContentsError`]; what was taken in by then stays. Whoever waits is told in either case.
     pub fn fill(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<(), ContentsError> {
-        let filled = self.fill_all(repository, reader, cancel);
+        let filled = self.fill_all(repository, reader, cancel).map(|times| *self.times.lock() = times);
         *self.progress.lock() = match &filled {
             Ok(()) => Progress::Complete,
             Err(error) => Progress::Failed(crate::restore::chain(error)),
@@ -138,7 +138,34 @@ impl Contents {
         filled
     }
 
-    fn fill_all(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<(), ContentsError> {
+    /// Takes in snapshots that were made since. Returns whether there were any.
+    ///
+    /// # Errors
+    /// [`ContentsError`].
+    pub fn catch_up(
+        &self,
+        repository: &Repository,
+        reader: &Reader,
+        cancel: &AtomicBool,
+    ) -> Result<bool, ContentsError> {
+        let ids = repository.snapshot_ids()?;
+        let mut times = self.times.lock();
+        let new = ids.iter().any(|id| !times.contains_key(id));
+        if new {
+            // Whoever comes meanwhile waits for the lock, and finds nothing new.
+            let known = self.fill_all(repository, reader, cancel)?;
+            *times = known;
+        }
+        Ok(new)
+    }
+
+    /// Returns when each snapshot was made.
+    fn fill_all(
+        &self,
+        repository: &Repository,
+        reader: &Reader,
+        cancel: &AtomicBool,
+    ) -> Result<HashMap<SnapshotId, i64>, ContentsError> {
         let snapshots = repository.snapshots()?;
         let ids: HashSet<SnapshotId> = snapshots.iter().map(|(id, _)| *id).collect();
         let mut known = self.known()?;
@@ -147,7 +174,7 @@ impl Contents {
             self.clear()?;
             known.clear();
         }
-        *self.times.lock() = snapshots.iter().map(|(id, snapshot)| (*id, snapshot.finished.secs)).collect();
+        let times = snapshots.iter().map(|(id, snapshot)| (*id, snapshot.finished.secs)).collect();
         let mut sets: HashMap<&str, Vec<&(SnapshotId, Snapshot)>> = HashMap::new();
         for one in snapshots.iter().filter(|(_, snapshot)| TenantState::of(snapshot).is_some()) {
             sets.entry(&one.1.set).or_default().push(one);
@@ -167,7 +194,7 @@ impl Contents {
                 known.insert(*id);
             }
         }
-        Ok(())
+        Ok(times)
     }
 
     fn known(&self) -> Result<HashSet<SnapshotId>, rocksdb::Error> {

@@ -19,7 +19,7 @@ const PIECE_BYTES: usize = 128 << 10;
 const SEALED_BYTES: u64 = (PIECE_BYTES + TAG_LEN) as u64;
 
 /// Names a staged file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StagedId(pub [u8; 16]);
 
 impl std::fmt::Display for StagedId {

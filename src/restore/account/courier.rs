@@ -71,6 +71,8 @@ pub enum Brought {
 pub enum Refused {
     /// It never will be.
     ForGood(String),
+    /// Nothing may be written there.
+    Denied(String),
     /// It may be later.
     ForNow(String),
     /// The program ends.
@@ -82,6 +84,7 @@ impl From<GraphError> for Refused {
         match error.kind() {
             ErrorKind::Cancelled => Self::Cancelled,
             ErrorKind::Throttled | ErrorKind::Unavailable => Self::ForNow(chain(&error)),
+            ErrorKind::Denied | ErrorKind::MissingPermission => Self::Denied(chain(&error)),
             _ => Self::ForGood(chain(&error)),
         }
     }
@@ -205,6 +208,12 @@ impl Courier {
         });
         stops.insert(user.to_owned(), stop.clone());
         Ok(stop)
+    }
+
+    /// Returns the id of the user whose mailbox the item at `path` of a snapshot came from.
+    pub async fn owner(&self, snapshot: &Arc<(SnapshotId, Snapshot)>, path: &[u8]) -> Option<String> {
+        let (reader, of, at) = (self.context.reader.clone(), snapshot.clone(), path.to_vec());
+        blocking(move || route::owner(&reader, &of.1, &at)).await.ok()
     }
 
     /// Returns where the item at `path` of a snapshot came from. Its folder is made if it is gone.
