@@ -46,6 +46,7 @@ use std::time::{Duration, SystemTime};
 use strongroom_mount::{Draft, Item, ItemKind, Outbox, OutboxError, Time};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 
 /// Nothing larger can be a mail (Exchange Online: message limits).
 pub const FILE_BYTES_MAX: u64 = 150 << 20;
@@ -125,7 +126,8 @@ fn commit_path(folder: &Path) -> PathBuf {
 /// An outbox that works.
 pub struct RunningOutbox {
     shared: Arc<Shared>,
-    runtime: Option<Runtime>,
+    /// With what it runs.
+    runtime: Option<(Runtime, JoinHandle<()>)>,
 }
 
 /// What everything in an outbox shares. It is what the mount drops into.
@@ -221,8 +223,8 @@ impl RunningOutbox {
                 tracing::warn!(%error, "the contents of the snapshots are not all known");
             }
         });
-        runtime.spawn(executor::run(shared.clone()));
-        Ok(Self { shared, runtime: Some(runtime) })
+        let executor = runtime.spawn(executor::run(shared.clone()));
+        Ok(Self { shared, runtime: Some((runtime, executor)) })
     }
 
     /// Returns what a mount drops into.
@@ -255,11 +257,12 @@ impl RunningOutbox {
     }
 
     fn end(&mut self) -> Counts {
-        let Some(runtime) = self.runtime.take() else { return Counts::default() };
+        let Some((runtime, executor)) = self.runtime.take() else { return Counts::default() };
         self.shared.cancel.store(true, Ordering::Relaxed);
         self.shared.targets.iter().for_each(|target| target.client.cancel());
         self.shared.wake.notify_one();
         self.shared.settled.notify_all();
+        let _ended = runtime.block_on(async { tokio::time::timeout(END_WAIT, executor).await });
         runtime.shutdown_timeout(END_WAIT);
         let mut queue = self.shared.queue.lock();
         let synced = self.shared.targets.iter().try_for_each(|target| target.courier.sync()).and(queue.sync());

@@ -23,6 +23,8 @@ const AT_ONCE: usize = 32;
 const TICK: Duration = Duration::from_millis(500);
 /// The wait before a file is tried again doubles, up to the longest.
 const RETRY_MIN: Duration = Duration::from_secs(1);
+/// What is doubtful is tried so often.
+const DOUBTFUL_MAX: u32 = 3;
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// Why it is not known where a file came from.
@@ -175,7 +177,8 @@ async fn settle(outbox: Arc<Shared>, item: Item) {
         Ok(Brought::LeftAsItIs) => Fate::Done("it is there, was changed since, and was left as it is".to_owned()),
         Err(Refused::ForGood(reason) | Refused::Denied(reason)) => Fate::Failed(reason),
         Err(Refused::Cancelled) => return outbox.queue.lock().pause(id),
-        Err(Refused::ForNow(reason)) => {
+        Err(Refused::Doubtful(reason)) if item.attempts >= DOUBTFUL_MAX => Fate::Failed(reason),
+        Err(Refused::ForNow(reason) | Refused::Doubtful(reason)) => {
             tracing::info!(reason, "a dropped file is tried again later");
             outbox.queue.lock().pause(id);
             let wait = RETRY_MIN * 2u32.saturating_pow(item.attempts.saturating_sub(1).min(16));
@@ -269,6 +272,8 @@ async fn live(outbox: &Shared, path: &[u8]) -> Result<(Arc<Target>, String, Stri
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The outbox ends, and so does whoever waits here.
+        Err(_) => std::future::pending().await,
     }
 }

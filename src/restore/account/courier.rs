@@ -75,6 +75,8 @@ pub enum Refused {
     Denied(String),
     /// It may be later.
     ForNow(String),
+    /// It should not be; but the service has been seen to change its mind.
+    Doubtful(String),
     /// The program ends.
     Cancelled,
 }
@@ -85,7 +87,8 @@ impl From<GraphError> for Refused {
             ErrorKind::Cancelled => Self::Cancelled,
             ErrorKind::Throttled | ErrorKind::Unavailable => Self::ForNow(chain(&error)),
             ErrorKind::Denied | ErrorKind::MissingPermission => Self::Denied(chain(&error)),
-            _ => Self::ForGood(chain(&error)),
+            ErrorKind::NoMailbox | ErrorKind::QuotaExceeded | ErrorKind::SignIn => Self::ForGood(chain(&error)),
+            _ => Self::Doubtful(chain(&error)),
         }
     }
 }
@@ -93,7 +96,7 @@ impl From<GraphError> for Refused {
 impl From<Trouble> for Refused {
     fn from(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::Item(reason) => Self::ForGood(reason),
+            Trouble::Item(reason) => Self::Doubtful(reason),
             Trouble::Unanswered(error) | Trouble::Mailbox(error) => error.into(),
         }
     }
