@@ -403,8 +403,8 @@ impl Shared {
         {
             return Ok(text.clone());
         }
-        let items = queue.job(job).ok_or(OutboxError::NotFound)?;
-        let text: Arc<str> = jobs::report(job, items.iter().map(|item| (&item.dropped, item.is_underway))).into();
+        let (files, more) = queue.job(job).ok_or(OutboxError::NotFound)?;
+        let text: Arc<str> = jobs::report(job, files.iter().map(|item| (&item.dropped, item.is_underway)), more).into();
         // One that people read again and again; not all that there are.
         reports.clear();
         reports.insert(job, (queue.version, text.clone()));
@@ -506,7 +506,7 @@ impl Outbox for Shared {
                 made.get(path).into_iter().flatten().map(|name| self.folder_item(name, true)).collect()
             }
             Place::Jobs => {
-                let jobs: Vec<i64> = self.queue.lock().jobs().map(|(job, _)| job).collect();
+                let jobs: Vec<i64> = self.queue.lock().jobs().collect();
                 // One that was forgotten meanwhile is not shown.
                 jobs.into_iter().filter_map(|job| self.report_item(job).ok()).collect()
             }

@@ -336,7 +336,9 @@ fn close_waits_until_it_is_restored_if_asked_to_and_says_who_may_not() {
     assert_eq!(office.subjects(&office.bob, &["Inbox"])["My own"], 1);
     office.simulator.set_permissions(["User.Read.All", "Mail.Read", "Organization.Read.All"]);
     office.simulator.expire_tokens();
-    let said = refused(Command::new("cp").arg(&own).arg(to.join("again.eml")));
+    let other = office.lab.path("other.eml");
+    write(&other, mail("Another"));
+    let said = refused(Command::new("cp").arg(&other).arg(&to));
     assert!(said.contains("Permission denied"), "{said}");
     mount.unmount();
     let closed = Office::with(3, "read_only = true\n", "");

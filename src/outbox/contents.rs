@@ -155,6 +155,7 @@ impl Contents {
             // Whoever comes meanwhile waits for the lock, and finds nothing new.
             let known = self.fill_all(repository, reader, cancel)?;
             *times = known;
+            *self.progress.lock() = Progress::Complete;
         }
         Ok(new)
     }

@@ -52,7 +52,7 @@ pub async fn run(outbox: Arc<Shared>) {
     let mut running = JoinSet::new();
     while !outbox.cancel.load(Ordering::Relaxed) {
         while running.len() < AT_ONCE
-            && let Some(item) = outbox.next()
+            && let Some(item) = outbox.take()
         {
             running.spawn(settle(outbox.clone(), item));
         }
@@ -66,8 +66,8 @@ pub async fn run(outbox: Arc<Shared>) {
 }
 
 impl Shared {
-    fn next(&self) -> Option<Item> {
-        self.queue.lock().next()
+    fn take(&self) -> Option<Item> {
+        self.queue.lock().take()
     }
 
     fn tick(&self) {
@@ -89,7 +89,7 @@ impl Shared {
         let unknown = |reason: String| OutboxError::Unknown { reason };
         let find = || self.contents.find(content, path).map_err(|error| unknown(chain(&error)));
         let mut places = find()?;
-        if places.is_empty() && self.catch_up() {
+        if places.is_empty() && self.catch_up().map_err(unknown)? {
             places = find()?;
         }
         let several = places.iter().any(|place| place.account() != places[0].account());
@@ -101,12 +101,9 @@ impl Shared {
     }
 
     /// Takes in snapshots that were made since the outbox was opened. Returns whether there were any.
-    fn catch_up(&self) -> bool {
-        let known = self.contents.catch_up(&self.repository, &self.reader, &self.cancel);
-        known.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the contents of new snapshots are not known");
-            false
-        })
+    fn catch_up(&self) -> Result<bool, String> {
+        let caught_up = self.contents.catch_up(&self.repository, &self.reader, &self.cancel);
+        caught_up.map_err(|error| format!("the snapshots cannot be looked through: {}", chain(&error)))
     }
 
     /// Reads the item that stands at `place`, with its snapshot.
@@ -200,6 +197,14 @@ async fn settle(outbox: Arc<Shared>, item: Item) {
     outbox.settled.notify_all();
 }
 
+/// What a dropped file turned out to be.
+enum Found {
+    /// An item of a snapshot.
+    In(Arc<(SnapshotId, Snapshot)>, Place, Entry),
+    /// A mail that stands in no snapshot.
+    Nowhere(Parcel),
+}
+
 async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused> {
     let this = outbox.clone();
     let (content, path) = (blake3::Hash::from(dropped.content), dropped.path.clone());
@@ -221,23 +226,22 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
     let (target, user, to) = live(&outbox, folder).await?;
     let (folder, file) = (folder.to_vec(), dropped.clone());
     let found = blocking(move || {
-        let find = || this.contents.find(&content, &path).map_err(|error| chain(&error));
+        let find = || this.contents.find(&content, &path).map_err(|error| Refused::ForGood(chain(&error)));
         let mut places = find()?;
-        if places.is_empty() && this.catch_up() {
+        // It would come without its marks if it were taken for a mail that nobody knows: better later than that.
+        if places.is_empty() && this.catch_up().map_err(Refused::ForNow)? {
             places = find()?;
         }
-        match places.first() {
-            Some(place) => this.stored(place).map(|(entry, snapshot)| (Err(entry), Some((place.clone(), snapshot)))),
-            None => this.import(&file).map(|parcel| (Ok(parcel), None)),
-        }
+        let Some(place) = places.into_iter().next() else {
+            return this.import(&file).map(Found::Nowhere).map_err(Refused::ForGood);
+        };
+        let (entry, snapshot) = this.stored(&place).map_err(Refused::ForGood)?;
+        Ok(Found::In(snapshot, place, entry))
     });
-    let parcel = match found.await.map_err(Refused::ForGood)? {
-        (Ok(parcel), _) => parcel,
-        (Err(entry), of) => {
-            let owner = match of {
-                Some((place, snapshot)) => target.courier.owner(&snapshot, &place.path).await,
-                None => None,
-            };
+    let parcel = match found.await? {
+        Found::Nowhere(parcel) => parcel,
+        Found::In(snapshot, place, entry) => {
+            let owner = target.courier.owner(&snapshot, &place.path).await;
             Parcel { entry, bytes: None, owner }
         }
     };

@@ -37,10 +37,10 @@ pub fn fate(fate: &Fate, is_underway: bool) -> (&'static str, &str) {
     }
 }
 
-/// Writes the report of a job: what failed first.
-pub fn report<'a>(job: i64, files: impl Iterator<Item = (&'a Dropped, bool)>) -> String {
+/// Writes the report of a job: what failed first. `more` files were restored and are not listed any more.
+pub fn report<'a>(job: i64, files: impl Iterator<Item = (&'a Dropped, bool)>, more: u64) -> String {
     let mut files: Vec<_> = files.collect();
-    let mut counts = Counts::default();
+    let mut counts = Counts { done: more, ..Counts::default() };
     files.iter().for_each(|(file, _)| counts.add(&file.fate));
     let is_fine = |file: &Dropped| !matches!(file.fate, Fate::Failed(_));
     files.sort_by(|(a, _), (b, _)| (is_fine(a), &a.path).cmp(&(is_fine(b), &b.path)));
@@ -51,6 +51,9 @@ pub fn report<'a>(job: i64, files: impl Iterator<Item = (&'a Dropped, bool)>) ->
         if !words.is_empty() {
             let _ = writeln!(text, "{:<10} {}", "", printable(words.as_bytes()));
         }
+    }
+    if more > 0 {
+        let _ = writeln!(text, "{:<10} {more} files before these", "done");
     }
     text
 }
@@ -84,7 +87,7 @@ mod tests {
             file("contoso/a.eml", Fate::Done(String::new())),
             file("original/\x1b[2Jb.eml", Fate::Failed("it is not known where it came from".to_owned())),
         ];
-        let text = report(1_793_600_000, files.iter().map(|file| (file, false)));
+        let text = report(1_793_600_000, files.iter().map(|file| (file, false)), 0);
         assert_eq!(
             text,
             "Dropped 2026-11-02 06:13:20 UTC\n\n1 restored, 1 failed\n\nfailed     original/\u{fffd}[2Jb.eml\n           \

@@ -202,10 +202,17 @@ impl Target {
         if tree.child(parent, name).await.map_err(refused)?.is_some() {
             return Ok(());
         }
-        let made = tree.mailbox.make_folder(parent, name).await.map_err(refused);
-        // The next look asks again.
-        tree.children.lock().await.remove(parent);
-        made.map(drop)
+        let made = tree.mailbox.make_folder(parent, name).await;
+        let mut children = tree.children.lock().await;
+        match (&made, children.get_mut(parent).and_then(|kept| kept.0.as_mut())) {
+            // A tree of folders is made without listing each of them again.
+            (Ok((id, true)), Some((_, folders))) if mail_folder_name(name) == name => {
+                let folder = Folder { id: id.clone(), name: name.to_owned(), accepts: true };
+                Arc::make_mut(folders).push(folder);
+            }
+            _ => drop(children.remove(parent)),
+        }
+        made.map(drop).map_err(refused)
     }
 
     /// Returns the id of the user whose folder is called `name`.

@@ -18,8 +18,11 @@ use strongroom_mount::{OutboxError, State};
 const QUIET: Duration = Duration::from_secs(5);
 /// What became of files is remembered for so many.
 const SETTLED_MAX: usize = 20_000;
+/// More files than this do not wait at a time: each takes some memory.
+const OPEN_MAX: usize = 250_000;
 /// The journal is written anew when it has so many records more than there are files.
 const STALE_MAX: u64 = 1000;
+const STALE_WHILE_OPEN_MAX: u64 = 100_000;
 /// Paths that wait to be told of; beyond, those who look find out by themselves.
 const NEWS_MAX: usize = 10_000;
 
@@ -88,6 +91,14 @@ impl Counts {
     }
 }
 
+/// What was dropped together.
+#[derive(Default)]
+struct Job {
+    files: Vec<StagedId>,
+    /// Files that were restored and are remembered no more.
+    forgotten: u64,
+}
+
 /// The queue.
 pub struct Queue {
     journal: Journal,
@@ -95,7 +106,9 @@ pub struct Queue {
     /// Names by folder; files that were settled in an earlier run are not among them.
     folders: HashMap<Vec<u8>, BTreeMap<Vec<u8>, StagedId>>,
     ready: VecDeque<StagedId>,
-    jobs: BTreeMap<i64, Vec<StagedId>>,
+    jobs: BTreeMap<i64, Job>,
+    /// How many are not settled.
+    open: usize,
     open_job: Option<(i64, Instant)>,
     news: HashSet<Vec<u8>>,
     /// Grows with every change.
@@ -157,12 +170,14 @@ impl Queue {
             folders: HashMap::new(),
             ready: VecDeque::new(),
             jobs: BTreeMap::new(),
+            open: 0,
             open_job: None,
             news: HashSet::new(),
             version: 0,
         };
         for one in dropped {
-            queue.jobs.entry(one.job).or_default().push(one.id);
+            queue.jobs.entry(one.job).or_default().files.push(one.id);
+            queue.open += usize::from(matches!(one.fate, Fate::Waiting | Fate::Queued));
             if !is_settled(&one) {
                 queue.place(&one.path, one.id);
             }
@@ -220,14 +235,15 @@ impl Queue {
         self.folders.keys().map(Vec::as_slice)
     }
 
-    /// Returns the jobs, with the files of each.
-    pub fn jobs(&self) -> impl DoubleEndedIterator<Item = (i64, Vec<&Item>)> {
-        self.jobs.iter().map(|(job, ids)| (*job, ids.iter().filter_map(|id| self.items.get(id)).collect()))
+    /// Returns the jobs there were.
+    pub fn jobs(&self) -> impl Iterator<Item = i64> {
+        self.jobs.keys().copied()
     }
 
-    /// Returns the files of a job.
-    pub fn job(&self, job: i64) -> Option<Vec<&Item>> {
-        Some(self.jobs.get(&job)?.iter().filter_map(|id| self.items.get(id)).collect())
+    /// Returns the files of a job, and how many more were restored.
+    pub fn job(&self, job: i64) -> Option<(Vec<&Item>, u64)> {
+        let Job { files, forgotten } = self.jobs.get(&job)?;
+        Some((files.iter().filter_map(|id| self.items.get(id)).collect(), *forgotten))
     }
 
     /// Returns how many files there are of each kind.
@@ -270,6 +286,9 @@ impl Queue {
             let is_same = before.content == dropped.content && before.len == dropped.len;
             return if is_same { Ok(Sealed::Same) } else { Err(OutboxError::NotPermitted) };
         }
+        if self.open >= OPEN_MAX {
+            return Err(OutboxError::Full);
+        }
         let job = match self.open_job {
             Some((job, _)) => job,
             // Two jobs never have one name.
@@ -284,7 +303,8 @@ impl Queue {
         }
         self.journal.note(&Record::Dropped(dropped.clone()))?;
         let id = dropped.id;
-        self.jobs.entry(job).or_default().push(id);
+        self.jobs.entry(job).or_default().files.push(id);
+        self.open += 1;
         self.place(&dropped.path, id);
         self.changed(&dropped.path, job);
         self.items.insert(id, Item { dropped, is_underway: false, is_released: false, attempts: 0 });
@@ -321,11 +341,12 @@ impl Queue {
 
     fn forget(&mut self, id: StagedId) {
         let Some(item) = self.items.remove(&id) else { return };
+        self.open -= usize::from(!item.is_settled());
         let Dropped { path, job, .. } = item.dropped;
         self.displace(&path, id);
-        if let Some(ids) = self.jobs.get_mut(&job) {
-            ids.retain(|other| *other != id);
-            if ids.is_empty() {
+        if let Some(of) = self.jobs.get_mut(&job) {
+            of.files.retain(|other| *other != id);
+            if of.files.is_empty() && of.forgotten == 0 {
                 self.jobs.remove(&job);
             }
         }
@@ -357,7 +378,7 @@ impl Queue {
     }
 
     /// Returns the next file to restore, which is on its way from now on.
-    pub fn next(&mut self) -> Option<Item> {
+    pub fn take(&mut self) -> Option<Item> {
         loop {
             let id = self.ready.pop_front()?;
             // It may have been taken back.
@@ -376,11 +397,16 @@ impl Queue {
     /// When the disk fails.
     pub fn settle(&mut self, id: StagedId, fate: Fate) -> io::Result<()> {
         let Some(item) = self.items.get_mut(&id) else { return Ok(()) };
+        self.open -= usize::from(!item.is_settled());
         item.is_underway = false;
         item.dropped.fate = fate.clone();
         let (path, job) = (item.dropped.path.clone(), item.dropped.job);
         self.changed(&path, job);
-        self.journal.note_lazily(&Record::Became(id, fate))
+        self.journal.note_lazily(&Record::Became(id, fate))?;
+        if self.items.len() > self.open + 2 * SETTLED_MAX {
+            self.shrink();
+        }
+        Ok(())
     }
 
     /// Takes a file off its way that is to be tried later; [`Queue::again`] puts it back.
@@ -405,31 +431,52 @@ impl Queue {
     /// When the disk fails.
     pub fn end_job(&mut self) -> io::Result<bool> {
         let is_quiet = self.open_job.is_some_and(|(_, since)| since.elapsed() >= QUIET);
-        if !is_quiet || !self.items.values().all(Item::is_settled) {
+        if !is_quiet || self.open > 0 {
             return Ok(false);
         }
         self.open_job = None;
         self.journal.sync()?;
         self.shrink();
+        if self.journal.records() > self.items.len() as u64 + STALE_WHILE_OPEN_MAX {
+            let files = self.jobs.values().flat_map(|job| &job.files);
+            let dropped = files.filter_map(|id| Some(&self.items.get(id)?.dropped));
+            match self.journal.compact(dropped) {
+                Err(RecordLogError::Io(error)) => return Err(error),
+                Err(error @ RecordLogError::Busy) => return Err(io::Error::other(error)),
+                Ok(()) => {}
+            }
+        }
         Ok(true)
     }
 
-    /// Forgets what became of the oldest files, where there are too many.
+    /// Forgets the oldest files that were restored, where there are too many.
     fn shrink(&mut self) {
-        let mut too_many = self.items.len().saturating_sub(SETTLED_MAX);
-        let jobs: Vec<i64> = self.jobs.keys().copied().collect();
-        for job in jobs {
+        let mut too_many = self.items.len().saturating_sub(self.open + SETTLED_MAX);
+        for job in self.jobs.values_mut() {
             if too_many == 0 {
                 break;
             }
-            let ids = self.jobs.get(&job).cloned().unwrap_or_default();
-            for id in ids {
-                if too_many > 0 && self.items.get(&id).is_some_and(|item| matches!(item.dropped.fate, Fate::Done(_))) {
-                    self.forget(id);
+            let mut forgotten = Vec::new();
+            job.files.retain(|id| {
+                let is_done = self.items.get(id).is_some_and(|item| matches!(item.dropped.fate, Fate::Done(_)));
+                let goes = is_done && too_many > 0;
+                if goes {
                     too_many -= 1;
+                    forgotten.push(*id);
+                }
+                !goes
+            });
+            job.forgotten += forgotten.len() as u64;
+            for id in forgotten {
+                let Some(item) = self.items.remove(&id) else { continue };
+                let (folder, name) = split(&item.dropped.path);
+                let names = self.folders.get_mut(folder);
+                if let Some(names) = names.filter(|names| names.get(name) == Some(&id)) {
+                    names.remove(name);
                 }
             }
         }
+        self.folders.retain(|_, names| !names.is_empty());
     }
 
     /// Makes durable what became of files.
@@ -463,26 +510,28 @@ mod tests {
         let path = folder.path().join("journal");
         let mut queue = open(&path);
         assert_eq!(queue.seal(dropped(1, "a/x.eml", Fate::Queued), 100).unwrap(), Sealed::New(None));
-        assert!(queue.next().is_none(), "somebody has it open");
+        assert!(queue.take().is_none(), "somebody has it open");
         assert!(queue.release(StagedId([1; 16])));
-        assert_eq!(queue.next().unwrap().dropped.id, StagedId([1; 16]));
+        assert_eq!(queue.take().unwrap().dropped.id, StagedId([1; 16]));
         assert_eq!(queue.at(b"a/x.eml").unwrap().state(), State::Uploading);
         assert!(matches!(queue.withdraw(StagedId([1; 16])), Err(OutboxError::NotPermitted)));
         // Killed on its way; and one that nobody released is restored all the same.
         assert_eq!(queue.seal(dropped(2, "a/y.eml", Fate::Queued), 100).unwrap(), Sealed::New(None));
         drop(queue);
         let mut queue = open(&path);
-        let next: Vec<_> = std::iter::from_fn(|| queue.next()).map(|item| item.dropped.id.0[0]).collect();
+        let next: Vec<_> = std::iter::from_fn(|| queue.take()).map(|item| item.dropped.id.0[0]).collect();
         assert_eq!(next, [1, 2]);
         queue.settle(StagedId([1; 16]), Fate::Done(String::new())).unwrap();
         queue.settle(StagedId([2; 16]), Fate::Failed("why".to_owned())).unwrap();
         assert_eq!(queue.at(b"a/y.eml").unwrap().state().to_string(), "failed: why");
         drop(queue);
         let mut queue = open(&path);
-        assert!(queue.next().is_none());
+        assert!(queue.take().is_none());
         let shown: Vec<_> = queue.in_folder(b"a").map(|(name, _)| name.to_vec()).collect();
         assert_eq!(shown, [b"y.eml"], "what was done in another life is in the reports alone");
-        assert_eq!(queue.jobs().map(|(_, items)| items.len()).collect::<Vec<_>>(), [2]);
+        let jobs: Vec<_> = queue.jobs().collect();
+        assert_eq!(jobs, [100]);
+        assert_eq!(queue.job(100).map(|(files, more)| (files.len(), more)), Some((2, 0)));
         assert_eq!(queue.staged(), HashSet::from([StagedId([2; 16])]));
     }
 
@@ -499,7 +548,29 @@ mod tests {
         assert_eq!(queue.seal(with(4, 7), 100).unwrap(), Sealed::New(Some(StagedId([1; 16]))));
         assert!(queue.item(StagedId([1; 16])).is_none());
         queue.withdraw(StagedId([4; 16])).unwrap();
-        assert!(queue.at(b"a/x.eml").is_none() && !queue.release(StagedId([4; 16])) && queue.next().is_none());
+        assert!(queue.at(b"a/x.eml").is_none() && !queue.release(StagedId([4; 16])) && queue.take().is_none());
+    }
+
+    #[test]
+    fn of_many_files_the_newest_are_remembered_and_the_others_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = open(&folder.path().join("journal"));
+        let id = |n: usize| StagedId(*(n as u128).to_le_bytes().first_chunk().unwrap());
+        for n in 0..3 * SETTLED_MAX {
+            let file = Dropped { id: id(n), ..dropped(1, &format!("a/{n}"), Fate::Queued) };
+            // What is durable is not the point here, and takes time.
+            queue
+                .items
+                .insert(file.id, Item { dropped: file.clone(), is_underway: true, is_released: true, attempts: 1 });
+            queue.jobs.entry(0).or_default().files.push(file.id);
+            queue.place(&file.path, file.id);
+            queue.open += 1;
+            queue.settle(file.id, Fate::Done(String::new())).unwrap();
+            assert!(queue.items.len() <= 2 * SETTLED_MAX);
+        }
+        let (files, more) = queue.job(0).unwrap();
+        assert_eq!(files.len() as u64 + more, 3 * SETTLED_MAX as u64);
+        assert!(queue.at(b"a/0").is_none() && queue.at(format!("a/{}", 3 * SETTLED_MAX - 1).as_bytes()).is_some());
     }
 
     #[test]
@@ -511,13 +582,13 @@ mod tests {
             queue.seal(dropped(n, &format!("a/{n}"), Fate::Waiting), 100).unwrap();
             queue.release(StagedId([n; 16]));
         }
-        assert!(queue.next().is_none());
+        assert!(queue.take().is_none());
         assert_eq!(queue.counts(), Counts { waiting: 3, ..Counts::default() });
         drop(queue);
         let mut queue = open(&path);
         queue.commit().unwrap();
         drop(queue);
         let mut queue = open(&path);
-        assert_eq!(std::iter::from_fn(|| queue.next()).count(), 3);
+        assert_eq!(std::iter::from_fn(|| queue.take()).count(), 3);
     }
 }

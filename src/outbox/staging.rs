@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Plaintext bytes of a piece.
@@ -133,6 +133,11 @@ impl StagedFile {
     /// Returns its length in bytes.
     pub fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Returns whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Writes `bytes` at `offset`; a gap before them reads as zeros.
@@ -321,16 +326,12 @@ impl Read for Reading<'_> {
     }
 }
 
-/// Returns where the staging area of a repository lies, below its state directory.
-pub fn folder(outbox: &Path) -> PathBuf {
-    outbox.join("staged")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::crypto::{Cipher, MasterKey};
     use proptest::prelude::*;
+    use std::path::Path;
 
     fn staging(path: &Path, known: &[StagedId]) -> Staging {
         let keys = Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::ALL[0]));

@@ -157,8 +157,15 @@ struct Stop {
     turns: [tokio::sync::Mutex<()>; TURNS],
     random: RandomState,
     spots: tokio::sync::Mutex<HashMap<String, Arc<Spot>>>,
-    /// The folders that things came from, by snapshot and path.
-    homes: tokio::sync::Mutex<(Option<Folders>, HashMap<(SnapshotId, Vec<u8>), Home>)>,
+    homes: tokio::sync::Mutex<Homes>,
+}
+
+/// The folders that things came from.
+#[derive(Default)]
+struct Homes {
+    folders: Option<Folders>,
+    /// By snapshot, and path there.
+    known: HashMap<(SnapshotId, Vec<u8>), Home>,
 }
 
 impl Courier {
@@ -230,7 +237,7 @@ impl Courier {
         let folder_path = path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |end| &path[..end]);
         let key = (snapshot.0, folder_path.to_vec());
         let mut homes = stop.homes.lock().await;
-        if let Some(home) = homes.1.get(&key) {
+        if let Some(home) = homes.known.get(&key) {
             return Ok(home.clone());
         }
         let (reader, of, at) = (self.context.reader.clone(), snapshot.clone(), path.to_vec());
@@ -240,17 +247,17 @@ impl Courier {
         let part = part.ok_or_else(|| Refused::ForGood("it came from no mailbox".to_owned()))?;
         let user = directory::user(&self.context.client, &owner).await?;
         let user = user.ok_or_else(|| Refused::ForGood("the organisation has no such user any more".to_owned()))?;
-        if homes.0.is_none() {
-            homes.0 = Some(Folders::new(&stop.delivery.mailbox, &[], true).await?);
+        if homes.folders.is_none() {
+            homes.folders = Some(Folders::new(&stop.delivery.mailbox, &[], true).await?);
         }
-        let folders = homes.0.as_mut().expect("made above");
+        let folders = homes.folders.as_mut().expect("made above");
         let mut place: Place = folders.root().await?;
         for folder in &part.above {
             place = folders.below(&place, folder, false).await?;
         }
         let folder = place.id.ok_or_else(|| Refused::ForGood("its folder could not be made".to_owned()))?;
         let home = Home { user: user.id, folder };
-        homes.1.insert(key, home.clone());
+        homes.known.insert(key, home.clone());
         Ok(home)
     }
 
@@ -265,7 +272,7 @@ impl Courier {
         if brought.is_err() {
             // What is believed of the mailbox may be wrong.
             stop.spots.lock().await.remove(folder);
-            *stop.homes.lock().await = Default::default();
+            *stop.homes.lock().await = Homes::default();
         }
         brought
     }
