@@ -6,8 +6,8 @@
 use super::error::{Exit, UsageError};
 use super::{Session, absolute, outbox, output, reader};
 use crate::local::LocalState;
-use crate::outbox::RunningOutbox;
 use crate::outbox::queue::Counts;
+use crate::outbox::{RunningOutbox, history};
 use crate::reader::{Reader, Traffic};
 use crate::repository::Repository;
 use crate::select::{self, Selected};
@@ -189,6 +189,9 @@ impl Mount {
 
     fn announce(&self, session: &Session, repository: &Repository, mounted: &Mounted) -> Result<()> {
         if !self.background {
+            if self.restore {
+                tell_what_goes_on(session, repository)?;
+            }
             let dir = mounted.path().display();
             session.output().remark(format_args!("Mounted at {dir}; Ctrl-C or `fusermount3 -u {dir}` unmounts"));
             return Ok(());
@@ -256,6 +259,9 @@ impl Mount {
         }
         let dir = absolute(&self.dir)?;
         let log = log_path(session, &repository)?;
+        if self.restore {
+            tell_what_goes_on(session, &repository)?;
+        }
         session.output().remark(format_args!(
             "Mounted at {dir}; `fusermount3 -u {dir}` unmounts; messages go to {log}",
             dir = output::path(dir.as_os_str().as_bytes()),
@@ -263,6 +269,20 @@ impl Mount {
         ));
         Ok(Exit::Done)
     }
+}
+
+/// Says how much an earlier mount left, which goes on now.
+fn tell_what_goes_on(session: &Session, repository: &Repository) -> Result<()> {
+    let jobs = history(&outbox::folder(session, repository)?, repository).context("could not read what was dropped")?;
+    let mut counts = Counts::default();
+    jobs.values().flatten().for_each(|file| counts.add(&file.fate));
+    if counts.queued > 0 {
+        session.output().remark(format_args!("{} files that were dropped before are restored now", counts.queued));
+    }
+    if counts.waiting > 0 {
+        session.output().remark(format_args!("{} files wait for `strongroom restore commit`", counts.waiting));
+    }
+    Ok(())
 }
 
 /// Says how much of what was dropped is still to be restored.

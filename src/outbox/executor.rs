@@ -33,6 +33,7 @@ const NOWHERE: &str =
 const SEVERAL: &str =
     "it stands in the snapshots of several mailboxes; drop it below its account: original/Users/NAME/Outlook/FOLDER";
 
+const NO_TENANT: &str = "the configuration has no tenant that its snapshot came from";
 const FAULT: &str = "this program failed on it, which is a fault of the program";
 
 /// Works until the outbox is stopped.
@@ -124,22 +125,19 @@ impl Shared {
         Ok(last.insert(Arc::new((id, snapshot))).clone())
     }
 
-    /// Returns the organisation that a snapshot is of.
-    async fn target_of(&self, snapshot: &Snapshot) -> Result<Arc<Target>, Refused> {
+    /// Returns the tenants of the configuration that are the organisation that a snapshot is of, that of its set first.
+    async fn targets_of(&self, snapshot: &Snapshot) -> Result<Vec<Arc<Target>>, Refused> {
         let state = TenantState::of(snapshot);
-        let origin = state.as_ref().and_then(|state| state.tenant.clone());
-        let named = self.options.sets.get(&snapshot.set).and_then(|name| self.target(name)).into_iter();
-        let ours = named.chain(&self.targets);
-        for target in ours {
-            let is_it = match &origin {
-                None => false,
-                Some(origin) => target.tenant_id == *origin || target.organisation().await? == origin,
-            };
-            if is_it {
-                return Ok(target.clone());
+        let Some(origin) = state.and_then(|state| state.tenant) else { return Ok(Vec::new()) };
+        let mut ours = Vec::new();
+        for target in &self.targets {
+            if target.tenant_id == origin || target.organisation().await? == origin {
+                ours.push(target.clone());
             }
         }
-        Err(Refused::ForGood("the configuration has no tenant that its snapshot came from".to_owned()))
+        let of_set = self.options.sets.get(&snapshot.set);
+        ours.sort_by_key(|target| (target.closed.is_some(), Some(&target.name) != of_set));
+        Ok(ours)
     }
 
     /// Makes a parcel of a file that stands in no snapshot.
@@ -214,13 +212,16 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
             this.stored(&place).map(|(entry, snapshot)| (place, entry, snapshot))
         });
         let (place, entry, snapshot) = found.await.map_err(Refused::ForGood)?;
-        let target = outbox.target_of(&snapshot.1).await?;
-        if let Some(reason) = &target.closed {
-            return Err(Refused::ForGood(reason.clone()));
+        let mut parcel = Parcel { entry, bytes: None, owner: None };
+        let mut last = Err(Refused::ForGood(NO_TENANT.to_owned()));
+        // One application may read, and another one of the same organisation write.
+        for target in outbox.targets_of(&snapshot.1).await? {
+            last = bring_home(&target, &snapshot, &place, &mut parcel).await;
+            if !matches!(last, Err(Refused::Denied(_))) {
+                break;
+            }
         }
-        let home = target.courier.home(&snapshot, &place.path).await?;
-        let parcel = Parcel { entry, bytes: None, owner: Some(home.user.clone()) };
-        return target.courier.bring(&home.user, &home.folder, &parcel).await;
+        return last;
     }
     let (folder, _) = queue::split(&dropped.path);
     let (target, user, to) = live(&outbox, folder).await?;
@@ -251,6 +252,21 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
         outbox.denied.lock().insert(folder, (SystemTime::now(), reason.clone()));
     }
     brought
+}
+
+/// Brings an item back to where it came from.
+async fn bring_home(
+    target: &Target,
+    snapshot: &Arc<(SnapshotId, Snapshot)>,
+    place: &Place,
+    parcel: &mut Parcel,
+) -> Result<Brought, Refused> {
+    if let Some(reason) = &target.closed {
+        return Err(Refused::Denied(reason.clone()));
+    }
+    let home = target.courier.home(snapshot, &place.path).await?;
+    parcel.owner = Some(home.user.clone());
+    target.courier.bring(&home.user, &home.folder, parcel).await
 }
 
 /// Returns the folder of a mailbox at `path`: whose it is, and its id.
