@@ -81,12 +81,9 @@ fn time(time: TimeOrNow) -> Time {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => Time { secs: whole(since.as_secs()), nanos: since.subsec_nanos() },
         Err(before) => {
-            // Nanoseconds count forward, seconds are rounded down.
+            // fuser 0.18 counts the nanoseconds of times before 1970 backwards, unlike everybody else.
             let before = before.duration();
-            match before.subsec_nanos() {
-                0 => Time { secs: -whole(before.as_secs()), nanos: 0 },
-                nanos => Time { secs: -whole(before.as_secs()) - 1, nanos: 1_000_000_000 - nanos },
-            }
+            Time { secs: -whole(before.as_secs()), nanos: before.subsec_nanos() }
         }
     }
 }

@@ -74,10 +74,12 @@ impl Live {
                 Content::Nowhere => {
                     return Ok(Opened { handle: table.open(Handle::Nowhere), uncached: true });
                 }
-                Content::Writing(writing) if !changes || !writing.is_sealed() => {
+                Content::Writing(writing) if !empty || !writing.is_sealed() => {
                     let writing = writing.clone();
                     writing.opened();
-                    let handle = table.open(Handle::Writing { ino, writing: writing.clone(), writes: changes });
+                    // What was dropped can be opened for writing, as GLib does to see whether it may, but not be written.
+                    let writes = changes && !writing.is_sealed();
+                    let handle = table.open(Handle::Writing { ino, writing: writing.clone(), writes });
                     drop(table);
                     if empty {
                         let cut = writing.lock().set_len(0);
@@ -85,11 +87,11 @@ impl Live {
                     }
                     return Ok(Opened { handle, uncached });
                 }
-                Content::Outbox if !changes => {
+                Content::Outbox if changes && node.text => return Err(OutboxError::NotPermitted.into()),
+                Content::Outbox if !empty => {
                     return Ok(Opened { handle: table.open(Handle::Outbox(ino)), uncached });
                 }
-                // What was dropped can be dropped again, not changed.
-                _ if !empty || node.text => return Err(OutboxError::NotPermitted.into()),
+                // What was dropped can be dropped again.
                 _ => {
                     let (folder, _) = table.place(ino).ok_or(FsError::Stale)?;
                     table.path(folder).ok_or(FsError::Stale)?
@@ -128,7 +130,7 @@ impl Live {
 
     pub(crate) fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<(), FsError> {
         match self.handle(handle)? {
-            Handle::Writing { writing, .. } => writing.lock().write(offset, bytes),
+            Handle::Writing { writing, writes: true, .. } => writing.lock().write(offset, bytes),
             Handle::Nowhere => Ok(()),
             _ => Err(OutboxError::NotPermitted.into()),
         }
@@ -187,7 +189,9 @@ impl Live {
         if let Some(size) = size {
             match &writing {
                 Some(writing) if open.is_some() || !writing.is_sealed() => writing.lock().set_len(size)?,
-                _ => self.keep_len(ino, size)?,
+                Some(writing) if writing.len() == size => {}
+                Some(_) => return Err(OutboxError::NotPermitted.into()),
+                None => self.keep_len(ino, size)?,
             }
         }
         if let Some(mtime) = mtime {
@@ -309,6 +313,12 @@ impl Live {
 
 /// Returns whether this process ends because of a signal. It waits for our answer, so it is still there to be looked at.
 fn was_killed(pid: u32) -> bool {
+    // `stat` of a process that is in `execve` (which closes descriptors, too) waits for the end of that, which waits for us. So it is
+    // only read of a process that has no memory any more, as `statm` says without waiting: it is on its way out.
+    let memory = std::fs::read(format!("/proc/{pid}/statm"));
+    if !memory.is_ok_and(|memory| memory.starts_with(b"0 0 ")) {
+        return false;
+    }
     let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
     // "pid (name) state ppid pgrp session tty tpgid flags ...", and a name may hold anything (proc_pid_stat(5)).
     let Some(end) = stat.iter().rposition(|byte| *byte == b')') else { return false };
