@@ -18,7 +18,6 @@ use crate::reader::Reader;
 use crate::restore::{RestoreError, WhenExists, chain};
 use crate::snapshot::Snapshot;
 use crate::source::graph::mail::Mailbox;
-use crate::source::graph::write::Standing;
 use crate::source::graph::{Client, ErrorKind, GraphError, directory};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -293,15 +292,7 @@ impl Courier {
         let _at_hand = AtHand::new(&self.anywhere, parcel);
         let brought = match stop.delivery.deliver(entry, &spot, found).await? {
             Outcome::Restored => {
-                let made = Standing {
-                    id: String::new(),
-                    change_key: None,
-                    internet_message_id: None,
-                    sent: None,
-                    received: None,
-                    mark: Some(mark.text(true)),
-                };
-                spot.there.lock().add(&made);
+                spot.there.lock().restored(&mark);
                 Brought::Restored
             }
             Outcome::AlreadyThere => Brought::AlreadyThere,
