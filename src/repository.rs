@@ -22,6 +22,7 @@ use crate::sealed::{self, OpenError};
 use crate::snapshot::{Snapshot, SnapshotError};
 use std::collections::HashMap;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// Why something could not be done with a repository.
 #[derive(Debug, thiserror::Error)]
@@ -246,13 +247,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::NoRepository`], [`RepositoryError::NoKeyFits`], or what the storage gives.
     pub fn open(backend: Arc<dyn Backend>, secret: &[u8]) -> Result<Self> {
-        let object = match load_limited(&*backend, ObjectName::config(), SMALL_LEN_MAX) {
-            Err(RepositoryError::Backend(BackendError::NotFound { .. })) => {
-                return Err(RepositoryError::NoRepository { place: backend.describe() });
-            }
-            object => object?,
-        };
-        let config = Config::decode(&object)?;
+        let (object, config) = load_config(&*backend)?;
         let mut slots = Vec::new();
         for name in names(&*backend, ObjectKind::Key)?.into_iter().take(SLOTS_TRIED_MAX) {
             let id = KeyId::from_slice(name.id_bytes()).expect("key names have 16 bytes");
@@ -268,8 +263,34 @@ impl Repository {
         let Some((opened_with, master)) = opened else {
             return Err(RepositoryError::NoKeyFits { tried: slots.len() });
         };
+        Self::with_master(backend, (&object, config), master, opened_with)
+    }
+
+    /// Opens a repository with what [`Repository::handover`] of another process gave, without trying a password again.
+    ///
+    /// # Errors
+    /// As [`Repository::open`].
+    pub fn open_handed_over(backend: Arc<dyn Backend>, handover: &[u8]) -> Result<Self> {
+        let (object, config) = load_config(&*backend)?;
+        let parts = handover.split_first_chunk().and_then(|(master, slot)| Some((*master, KeyId::from_slice(slot)?)));
+        let (master, opened_with) = parts.ok_or(RepositoryError::NoKeyFits { tried: 0 })?;
+        Self::with_master(backend, (&object, config), MasterKey::from_bytes(master), opened_with)
+    }
+
+    /// Returns what a child process of ours needs to open this repository: the master key, and by which slot it was had. As secret
+    /// as the password.
+    pub fn handover(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new([&self.master.expose()[..], &self.opened_with.0].concat())
+    }
+
+    fn with_master(
+        backend: Arc<dyn Backend>,
+        (object, config): (&[u8], Config),
+        master: MasterKey,
+        opened_with: KeyId,
+    ) -> Result<Self> {
         let keys = Arc::new(Keys::derive(&master, config.cipher));
-        Config::verify(&object, &keys)?;
+        Config::verify(object, &keys)?;
         Ok(Self { backend, config, master, keys, opened_with })
     }
 
@@ -441,10 +462,13 @@ impl Repository {
     /// Stores a snapshot, which commits the backup: everything it needs must be durable.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// What the storage gives; [`RepositoryError::Snapshot`] if it could not be read again, and then it is not stored.
     pub fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId> {
-        let sealed = self.seal(Purpose::Snapshot, &snapshot.encode());
+        let plain = snapshot.encode();
+        let sealed = self.seal(Purpose::Snapshot, &plain);
         let id = SnapshotId(*blake3::hash(&sealed).as_bytes());
+        // A fault of this program shows now, not when the backup is needed.
+        Snapshot::decode(&plain).map_err(|source| RepositoryError::Snapshot { snapshot: id, source })?;
         self.backend.save(ObjectName::snapshot(id.0), &sealed)?;
         Ok(id)
     }
@@ -585,6 +609,18 @@ impl Repository {
         ids.sort_unstable();
         Ok(ids)
     }
+}
+
+/// Loads `config`, as it is stored and as it reads; its seal is not looked at yet.
+fn load_config(backend: &dyn Backend) -> Result<(Vec<u8>, Config)> {
+    let object = match load_limited(backend, ObjectName::config(), SMALL_LEN_MAX) {
+        Err(RepositoryError::Backend(BackendError::NotFound { .. })) => {
+            return Err(RepositoryError::NoRepository { place: backend.describe() });
+        }
+        object => object?,
+    };
+    let config = Config::decode(&object)?;
+    Ok((object, config))
 }
 
 /// Loads an object, unless it is longer than any honest one: what lies in storage must not decide how much memory is taken.

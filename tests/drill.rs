@@ -7,7 +7,7 @@ mod common;
 mod laboratory;
 
 use common::{Lab, PATIENCE, eventually, run, text, write};
-use laboratory::{Laboratory, Shape, cases, client_of};
+use laboratory::{Laboratory, Shape, cases, client_of, limited_client_of};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
@@ -520,11 +520,7 @@ const CLIENT_WINDOW: Duration = Duration::from_millis(2_100);
 fn paced(lab: &Laboratory, backup: &TenantReport, limits: graph::Limits, service: Limits) -> Duration {
     lab.simulator.set_limits(service);
     lab.simulator.reset_counters();
-    let endpoints = graph::Endpoints::parse(lab.simulator.url(), lab.simulator.url()).expect("URLs");
-    let secret = lab.simulator.client_secret().to_owned().into();
-    let credential = graph::Credential::Secret { client_id: lab.simulator.client_id().to_owned(), secret };
-    let connection = graph::Connection::new(endpoints, lab.simulator.tenant_id(), credential);
-    let client = Client::new(graph::Connection { limits, ..connection }).expect("a client");
+    let client = limited_client_of(&lab.simulator, limits);
     let plan = lab.plan(client, backup, &[], lab.to(AccountTarget::Original)).expect("a plan");
     let started = Instant::now();
     let report = plan.execute(&Arc::default(), &Arc::default());

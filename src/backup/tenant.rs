@@ -40,6 +40,7 @@ use crate::store::{Store, StoreError, Stored};
 use crate::tree::build::Cutter;
 use crate::tree::{self, TreeBuilder};
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -55,6 +56,12 @@ const BLOCKING_THREADS_MAX: usize = 6;
 const FAILURES_NAMED_MAX: usize = 10_000;
 /// How often is looked whether somebody has asked to stop.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// How often is looked whether all mailboxes wait.
+const PAUSE_POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Shorter pauses are not worth another mailbox.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// So many times the mailboxes that are worked on at a time may be begun when those before have to wait: each takes memory.
+const MAILBOXES_WAITING_MAX: usize = 4;
 /// What [`TenantOptions::listed_anew`] usually is.
 pub const LISTED_ANEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// What says, in a folder of the snapshot, what is missing there.
@@ -73,7 +80,7 @@ pub struct TenantOptions {
     pub hidden_folders: bool,
     /// Whether what was deleted and can still be had back belongs to the set.
     pub recoverable_items: bool,
-    /// How many mailboxes are worked on at a time.
+    /// How many mailboxes are worked on at a time; more where all of these wait for the service's limits.
     pub mailboxes_at_once: usize,
     /// After how long a folder is listed in full rather than by changes: a change that the service never told of is found
     /// then. It costs a request for a thousand messages, and nothing is downloaded twice.
@@ -235,6 +242,36 @@ struct Run {
     users: UsersBefore,
 }
 
+/// Mailboxes at work: as many as are asked for, and more where all of them have to wait for the service's limits.
+struct Working<'a, I, F> {
+    context: &'a Context,
+    waiting: I,
+    running: FuturesUnordered<F>,
+}
+
+impl<'a, I: Iterator<Item = F>, F: Future> Working<'a, I, F> {
+    fn new(waiting: I, context: &'a Context) -> Self {
+        Self { context, waiting, running: FuturesUnordered::new() }
+    }
+
+    /// Returns the outcome of the mailbox that is done first.
+    async fn next(&mut self) -> Option<F::Output> {
+        let at_once = self.context.options.mailboxes_at_once;
+        loop {
+            let missing = at_once.saturating_sub(self.running.len());
+            self.running.extend(self.waiting.by_ref().take(missing));
+            tokio::select! {
+                outcome = self.running.next() => return outcome,
+                () = tokio::time::sleep(PAUSE_POLL_INTERVAL) => {}
+            }
+            let idle = self.context.client.pause().is_some_and(|pause| pause >= PAUSE_MIN);
+            if idle && self.running.len() < at_once * MAILBOXES_WAITING_MAX {
+                self.running.extend(self.waiting.by_ref().take(at_once));
+            }
+        }
+    }
+}
+
 /// Everything that the snapshot is made of.
 struct Whole {
     root: Entry,
@@ -303,7 +340,7 @@ impl Run {
         let mut backed_up = 0;
         {
             let working = accounts.into_iter().map(|account| mailbox::back_up(context.clone(), account));
-            let mut working = futures_util::stream::iter(working).buffer_unordered(context.options.mailboxes_at_once);
+            let mut working = Working::new(working, context);
             while let Some(outcome) = working.next().await {
                 let outcome = outcome?;
                 context.check()?;

@@ -1,7 +1,7 @@
 //! `strongroom mount`
 //!
-//! Without `--foreground` the command starts itself once more, in a session of its own, hands it the password through a
-//! pipe, and returns when that one says that the folder is ready. So an error of mounting is an error of the command.
+//! Without `--foreground` the command starts itself once more, in a session of its own, hands it the key through a pipe
+//! (trying the password costs most of the time that mounting takes), and returns when that one says that the folder is ready. So an error of mounting is an error of the command.
 
 use super::error::{Exit, UsageError};
 use super::{Session, absolute, outbox, output, reader};
@@ -65,7 +65,7 @@ pub struct Mount {
     /// Stays until the folder is unmounted
     #[arg(long)]
     foreground: bool,
-    /// Runs as the process in the background; the password comes through standard input
+    /// Runs as the process in the background; the key comes through standard input
     #[arg(long, hide = true)]
     background: bool,
 }
@@ -106,9 +106,9 @@ impl Mount {
         let repository = match self.background {
             true => {
                 rustix::process::setsid().context("could not leave the terminal's session")?;
-                let mut secret = Zeroizing::new(Vec::new());
-                std::io::stdin().read_to_end(&mut secret).context("could not read the password")?;
-                Arc::new(Repository::open(session.backend()?, &secret)?)
+                let mut handover = Zeroizing::new(Vec::with_capacity(128));
+                std::io::stdin().read_to_end(&mut handover).context("could not read the key")?;
+                Arc::new(Repository::open_handed_over(session.backend()?, &handover)?)
             }
             false => session.open()?,
         };
@@ -207,14 +207,11 @@ impl Mount {
     }
 
     fn start_background(&self, session: &Session) -> Result<Exit> {
-        let backend = session.backend()?;
-        let secret = session.password()?;
+        let repository = session.open()?;
         if self.restore {
             // What is wrong with the configuration is told before anything is started.
             outbox::organisations(session)?;
         }
-        // Opened here too, so that a wrong password is told as by every other command.
-        let repository = Repository::open(backend, &secret)?;
         let program = std::env::current_exe().context("could not find the program itself")?;
         let mut command = Command::new(program);
         command.arg("mount").arg(absolute(&self.dir)?).arg("--background");
@@ -236,14 +233,15 @@ impl Mount {
         ];
         command.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| *flag));
         command.args((0..session.global.verbose).map(|_| "-v"));
-        // The password goes through the pipe alone, and the process must not keep the caller's folder busy.
+        // The key goes through the pipe alone, and the process must not keep the caller's folder busy.
         command.env_remove("STRONGROOM_PASSWORD").env_remove("STRONGROOM_PASSWORD_FILE").current_dir("/");
+        let handover = repository.handover();
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("could not start the process in the background")?;
-        child.stdin.take().expect("piped above").write_all(&secret).context("could not hand over the password")?;
+        child.stdin.take().expect("piped above").write_all(&handover).context("could not hand over the key")?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("piped above")).read_line(&mut line)?;
         if line.trim_end() != READY {

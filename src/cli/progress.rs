@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Shorter pauses are not worth a word.
+const PAUSE_SHOWN_MIN: Duration = Duration::from_secs(3);
+
 /// Progress on its way to the screen.
 pub struct Shown {
     /// What the work reports to.
@@ -25,11 +28,20 @@ pub struct Shown {
 impl Shown {
     /// Starts showing, unless nobody wants to see it.
     pub fn start(output: Output, what: &'static str) -> Self {
+        Self::with_pauses(output, what, || None)
+    }
+
+    /// Starts showing work that has to wait now and then: `pause` returns for how long.
+    pub fn with_pauses(
+        output: Output,
+        what: &'static str,
+        pause: impl Fn() -> Option<Duration> + Send + 'static,
+    ) -> Self {
         let progress = Arc::new(Progress::default());
         let ended = Arc::new(AtomicBool::new(false));
         let thread = (!output.quiet).then(|| {
             let (progress, ended) = (progress.clone(), ended.clone());
-            std::thread::spawn(move || show(what, &progress, &ended))
+            std::thread::spawn(move || show(what, &progress, &pause, &ended))
         });
         Self { progress, ended, thread }
     }
@@ -48,7 +60,7 @@ impl Drop for Shown {
     }
 }
 
-fn show(what: &str, progress: &Progress, ended: &AtomicBool) {
+fn show(what: &str, progress: &Progress, pause: &dyn Fn() -> Option<Duration>, ended: &AtomicBool) {
     let started = Instant::now();
     let terminal = std::io::stderr().is_terminal();
     let interval = if terminal { DRAW_INTERVAL } else { PLAIN_INTERVAL };
@@ -64,7 +76,10 @@ fn show(what: &str, progress: &Progress, ended: &AtomicBool) {
         let items = progress.items.load(Ordering::Relaxed);
         let done = progress.bytes.load(Ordering::Relaxed);
         let rate = (done as f64 / started.elapsed().as_secs_f64()) as u64;
-        let current = output::path(&progress.current.lock());
+        let current = match pause().filter(|pause| *pause >= PAUSE_SHOWN_MIN) {
+            Some(pause) => format!("waiting for Microsoft 365's limits, goes on in {} s", pause.as_secs()),
+            None => output::path(&progress.current.lock()),
+        };
         let line = format!("{what}: {items} items, {}, {}/s  {current}", output::bytes(done), output::bytes(rate));
         match &bar {
             Some(bar) => {

@@ -213,6 +213,11 @@ impl AccountPlan {
         Ok(Self { context: Arc::new(context), runtime, root: snapshot.root.clone(), routes, loads, gone })
     }
 
+    /// Returns what talks to the organisation.
+    pub fn client(&self) -> &Client {
+        &self.context.client
+    }
+
     /// Returns how much goes to each mailbox.
     pub fn loads(&self) -> &[Load] {
         &self.loads

@@ -21,7 +21,7 @@ use strongroom::repository::{CreateOptions, IndexSearch, Repository};
 use strongroom::restore::{AccountOptions, AccountPlan, AccountTarget, Report, RestoreError, WhenExists};
 use strongroom::selection::Selection;
 use strongroom::source::graph::retry::RetryPolicy;
-use strongroom::source::graph::{Client, Connection, Credential, Endpoints};
+use strongroom::source::graph::{self, Client, Connection, Credential, Endpoints};
 use strongroom::text::of_mail;
 use strongroom::tree::Entries;
 use strongroom_simulator::{
@@ -78,13 +78,18 @@ pub fn impatient() -> RetryPolicy {
 
 /// Returns a client of the organisation of `simulator`.
 pub fn client_of(simulator: &Simulator) -> Client {
+    limited_client_of(simulator, graph::Limits::default())
+}
+
+/// Returns a client that keeps to these limits.
+pub fn limited_client_of(simulator: &Simulator, limits: graph::Limits) -> Client {
     let endpoints = Endpoints::parse(simulator.url(), simulator.url()).expect("URLs");
     let credential = Credential::Secret {
         client_id: simulator.client_id().to_owned(),
         secret: simulator.client_secret().to_owned().into(),
     };
     let connection = Connection::new(endpoints, simulator.tenant_id(), credential);
-    Client::new(Connection { retry: impatient(), ..connection }).expect("a client")
+    Client::new(Connection { retry: impatient(), limits, ..connection }).expect("a client")
 }
 
 impl Laboratory {

@@ -77,7 +77,8 @@ fn back_up(session: &Session, name: &str, set: &SetSettings, cancel: &Arc<Atomic
         mailboxes_at_once: set.concurrency.max(1),
         listed_anew: LISTED_ANEW,
     };
-    let shown = progress::Shown::start(session.output(), "Backing up");
+    let asked = client.clone();
+    let shown = progress::Shown::with_pauses(session.output(), "Backing up", move || asked.pause());
     let report = backup_tenant(&repository, local, client, options, shown.progress.clone(), cancel.clone());
     shown.finish();
     let report = shown::Shown::from(report.with_context(doing)?);

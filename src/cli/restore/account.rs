@@ -151,7 +151,9 @@ fn execute(session: &Session, account: &Account, plans: &[AccountPlan], cancel: 
         output.remark(remark);
     }
     let mut report = Report::default();
-    let progress = progress::Shown::start(output, "Restoring");
+    let clients: Vec<_> = plans.iter().map(AccountPlan::client).cloned().collect();
+    let pause = move || clients.iter().find_map(Client::pause);
+    let progress = progress::Shown::with_pauses(output, "Restoring", pause);
     for plan in plans {
         report.add(plan.execute(&progress.progress, cancel));
         if report.stopped.is_some() {

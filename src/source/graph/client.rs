@@ -199,6 +199,11 @@ impl Client {
         self.0.cancelled.send_replace(true);
     }
 
+    /// Returns for how long the service's limits let no request leave, if nothing else can be done meanwhile.
+    pub fn pause(&self) -> Option<Duration> {
+        self.0.gate.pause()
+    }
+
     /// Returns what went over the wire so far.
     pub fn counters(&self) -> Counters {
         Counters {

@@ -112,6 +112,16 @@ impl Gate {
         Arc::new(Self { state: Mutex::new(State { schedule, waiting: BTreeMap::new(), keeper: None }) })
     }
 
+    /// Returns for how long nothing at all can leave, although somebody waits and nothing is in flight.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        let state = self.state.lock();
+        if state.waiting.is_empty() || !state.schedule.is_quiet() {
+            return None;
+        }
+        let now = Instant::now();
+        state.schedule.next_wake(now).map(|wake| wake.saturating_duration_since(now))
+    }
+
     /// Waits until a request to `scope` may leave, which carries `upload` bytes and brings about `size_hint`.
     pub(crate) async fn enter(self: &Arc<Self>, scope: &Scope, size_hint: Option<u64>, upload: u64) -> Permit {
         let notify = Arc::new(Notify::new());

@@ -293,6 +293,11 @@ impl Schedule {
         self.timed.peek().map(|Reverse(timed)| timed.at)
     }
 
+    /// Returns whether nothing is in flight.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.in_flight == 0
+    }
+
     /// Notes that a request was answered, and not with a refusal.
     pub(super) fn succeeded(&mut self, scope: &Scope) {
         self.window.succeeded();
