@@ -137,6 +137,8 @@ pub struct Shared {
     reader: Arc<Reader>,
     staging: Staging,
     queue: Mutex<Queue>,
+    /// Files that were restored, whose bytes are to be removed.
+    done: Mutex<Vec<StagedId>>,
     /// Told whenever a file was settled.
     settled: Condvar,
     /// Wakes the executor.
@@ -205,6 +207,7 @@ impl RunningOutbox {
             reader,
             staging,
             queue: Mutex::new(queue),
+            done: Mutex::default(),
             settled: Condvar::new(),
             wake: Notify::new(),
             contents,
@@ -264,12 +267,11 @@ impl RunningOutbox {
         self.shared.settled.notify_all();
         let _ended = runtime.block_on(async { tokio::time::timeout(END_WAIT, executor).await });
         runtime.shutdown_timeout(END_WAIT);
-        let mut queue = self.shared.queue.lock();
-        let synced = self.shared.targets.iter().try_for_each(|target| target.courier.sync()).and(queue.sync());
-        if let Err(error) = synced {
+        let synced = self.shared.targets.iter().try_for_each(|target| target.courier.sync());
+        if let Err(error) = synced.and_then(|()| self.shared.remove_done()) {
             tracing::warn!(%error, "what was restored last is looked for again next time");
         }
-        queue.counts()
+        self.counts()
     }
 }
 

@@ -107,9 +107,10 @@ impl DraftFile {
         if file.len() > FILE_BYTES_MAX {
             return Err(OutboxError::TooLarge);
         }
-        // Calendars and contacts cannot be restored yet, and the text of a mail is not the mail, though it begins alike.
+        // Calendars and contacts cannot be restored yet; the text of a mail, and a file of many, are no mail, though they begin
+        // alike.
         let name = name.to_ascii_lowercase();
-        let is_other = [&b".ics"[..], b".vcf", b".txt"].iter().any(|end| name.ends_with(end));
+        let is_other = [&b".ics"[..], b".vcf", b".txt", b".mbox"].iter().any(|end| name.ends_with(end));
         if is_other || !looks_like_mail(&file.read(0, HEADER_BYTES_MAX)?) {
             return Err(OutboxError::NotMail);
         }

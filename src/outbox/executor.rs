@@ -73,13 +73,25 @@ impl Shared {
 
     fn tick(&self) {
         self.take_request();
-        let ended = self.queue.lock().end_job();
+        let ended = self.remove_done().and_then(|()| self.queue.lock().end_job());
         match ended {
             // Before the next job somebody may have been in the mailboxes.
             Ok(true) => self.targets.iter().for_each(|target| target.courier.forget()),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the journal of the outbox could not be written"),
         }
+    }
+
+    /// Removes the bytes of files that were restored, once that is durable: not before, or a power cut could leave a file that is
+    /// to be restored and has none.
+    pub(super) fn remove_done(&self) -> std::io::Result<()> {
+        let done = std::mem::take(&mut *self.done.lock());
+        if done.is_empty() {
+            return Ok(());
+        }
+        self.queue.lock().sync()?;
+        done.into_iter().for_each(|id| self.staging.remove(id));
+        Ok(())
     }
 
     /// Returns where a content of `original/` came from, if there is no doubt.
@@ -129,11 +141,20 @@ impl Shared {
     async fn targets_of(&self, snapshot: &Snapshot) -> Result<Vec<Arc<Target>>, Refused> {
         let state = TenantState::of(snapshot);
         let Some(origin) = state.and_then(|state| state.tenant) else { return Ok(Vec::new()) };
-        let mut ours = Vec::new();
+        let (mut ours, mut unknown) = (Vec::new(), None);
         for target in &self.targets {
-            if target.tenant_id == origin || target.organisation().await? == origin {
-                ours.push(target.clone());
-            }
+            let is_ours = match target.organisation().await {
+                _ if target.tenant_id == origin => true,
+                Ok(organisation) => organisation == origin,
+                Err(error) => {
+                    unknown = Some(error);
+                    false
+                }
+            };
+            ours.extend(is_ours.then(|| target.clone()));
+        }
+        if let Some(error) = unknown.filter(|_| ours.is_empty()) {
+            return Err(error.into());
         }
         let of_set = self.options.sets.get(&snapshot.set);
         ours.sort_by_key(|target| (target.closed.is_some(), Some(&target.name) != of_set));
@@ -190,7 +211,7 @@ async fn settle(outbox: Arc<Shared>, item: Item) {
     if let Err(error) = outbox.queue.lock().settle(id, fate) {
         tracing::warn!(%error, "what became of a dropped file could not be noted; it is found out again");
     } else if is_done {
-        outbox.staging.remove(id);
+        outbox.done.lock().push(id);
     }
     outbox.settled.notify_all();
 }
