@@ -415,3 +415,59 @@ fn on_a_bad_day_and_over_many_lives_everything_is_restored_once() {
     assert_eq!(there, all.len());
     nothing_was_sent(&house.lab.simulator);
 }
+
+#[test]
+fn every_snapshot_is_known_the_newest_and_those_made_meanwhile_too() {
+    let house = House::new(10);
+    let (name, old) = house.canary();
+    let tenant = &house.tenant;
+    let lost = house.called(&house.alice, "Canary budget").remove(0);
+    // One is deleted, one comes; the second snapshot lacks the first.
+    tenant.delete_message(&house.alice, &lost.id).unwrap();
+    let message =
+        |subject: &str| NewMessage { mime: mail(subject, "x@y.z"), flag: FlagStatus::Flagged, ..NewMessage::default() };
+    let second = tenant.add_message(&house.alice, "inbox", message("Second")).unwrap();
+    house.lab.back_up().unwrap();
+    let running = house.open(How::default());
+    let first = running.outbox();
+    let outbox = &*first;
+    let restore = |subject: &str, bytes: &[u8]| {
+        let path = format!("original/{subject}.eml");
+        drop_file(outbox, &path, bytes).unwrap();
+        restored(outbox, &path);
+        let found = house.called(&house.alice, subject);
+        let back = found.iter().filter(|message| message.folder == lost.folder).collect::<Vec<_>>();
+        assert_eq!(back.len(), 1, "{subject}");
+        assert_eq!(back[0].properties["flag"]["flagStatus"], "flagged", "{subject}");
+    };
+    restore("Canary budget", &old);
+    tenant.delete_message(&house.alice, &second).unwrap();
+    restore("Second", &mail("Second", "x@y.z"));
+    // A backup runs while the outbox is open.
+    let third = tenant.add_message(&house.alice, "inbox", message("Third")).unwrap();
+    for user in [&house.alice, &house.bob] {
+        tenant.add_message(user, "inbox", message("Twin")).unwrap();
+    }
+    house.lab.back_up().unwrap();
+    tenant.delete_message(&house.alice, &third).unwrap();
+    restore("Third", &mail("Third", "x@y.z"));
+    // What stands in two mailboxes needs a path to be told apart.
+    let twin = mail("Twin", "x@y.z");
+    let refused = drop_file(outbox, "original/Twin.eml", &twin);
+    assert!(matches!(refused, Err(OutboxError::Unknown { .. })), "{refused:?}");
+    running.stop();
+    drop(first);
+    // What is known of contents is a cache.
+    let at = folder(&house.lab.folder.path().join("state"), &house.lab.repository);
+    std::fs::remove_dir_all(at.join("contents")).unwrap();
+    house.called(&house.alice, "Canary budget").iter().for_each(|message| {
+        tenant.delete_message(&house.alice, &message.id).unwrap();
+    });
+    let running = house.open(How::default());
+    let outbox = &*running.outbox();
+    let path = format!("original/again {name}");
+    drop_file(outbox, &path, &old).unwrap();
+    restored(outbox, &path);
+    assert!(house.called(&house.alice, "Canary budget").iter().any(|message| message.folder == lost.folder));
+    nothing_was_sent(&house.lab.simulator);
+}

@@ -59,7 +59,7 @@ impl Item {
 /// What sealing a file came to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Sealed {
-    /// It is new, and takes the place of one that had failed.
+    /// It is new, and takes the place of one that had failed, or was restored a while ago.
     New(Option<StagedId>),
     /// The same stands at its path already.
     Same,
@@ -283,8 +283,14 @@ impl Queue {
         if let Some(before) = &before
             && !matches!(before.fate, Fate::Failed(_))
         {
-            let is_same = before.content == dropped.content && before.len == dropped.len;
-            return if is_same { Ok(Sealed::Same) } else { Err(OutboxError::NotPermitted) };
+            if before.content != dropped.content || before.len != dropped.len {
+                return Err(OutboxError::NotPermitted);
+            }
+            // What was restored a while ago may have been deleted since: it is looked for again.
+            let is_long_ago = self.open_job.is_none_or(|(job, _)| job != before.job);
+            if !(is_long_ago && matches!(before.fate, Fate::Done(_))) {
+                return Ok(Sealed::Same);
+            }
         }
         if self.open >= OPEN_MAX {
             return Err(OutboxError::Full);
@@ -547,7 +553,13 @@ mod tests {
         queue.settle(StagedId([1; 16]), Fate::Failed("why".to_owned())).unwrap();
         assert_eq!(queue.seal(with(4, 7), 100).unwrap(), Sealed::New(Some(StagedId([1; 16]))));
         assert!(queue.item(StagedId([1; 16])).is_none());
-        queue.withdraw(StagedId([4; 16])).unwrap();
+        // What was restored in a job before this is looked for again.
+        queue.settle(StagedId([4; 16]), Fate::Done(String::new())).unwrap();
+        assert_eq!(queue.seal(with(5, 7), 100).unwrap(), Sealed::Same);
+        queue.open_job = None;
+        assert!(matches!(queue.seal(with(5, 8), 100), Err(OutboxError::NotPermitted)));
+        assert_eq!(queue.seal(with(6, 7), 100).unwrap(), Sealed::New(Some(StagedId([4; 16]))));
+        queue.withdraw(StagedId([6; 16])).unwrap();
         assert!(queue.at(b"a/x.eml").is_none() && !queue.release(StagedId([4; 16])) && queue.take().is_none());
     }
 

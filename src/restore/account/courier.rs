@@ -25,10 +25,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// Folders whose messages are remembered at a time.
+/// Folders whose messages are remembered at a time, and for how long: somebody may be at work in them.
 const SPOTS_MAX: usize = 32;
+const SPOT_FRESH: Duration = Duration::from_secs(300);
 /// Items that are alike wait for each other; others hardly ever do.
 const TURNS: usize = 64;
 
@@ -155,7 +157,7 @@ struct Stop {
     places: Semaphore,
     turns: [tokio::sync::Mutex<()>; TURNS],
     random: RandomState,
-    spots: tokio::sync::Mutex<HashMap<String, Arc<Spot>>>,
+    spots: tokio::sync::Mutex<HashMap<String, (Instant, Arc<Spot>)>>,
     homes: tokio::sync::Mutex<Homes>,
 }
 
@@ -293,6 +295,11 @@ impl Courier {
         let brought = match stop.delivery.deliver(entry, &spot, found).await? {
             Outcome::Restored => {
                 spot.there.lock().restored(&mark);
+                // The folder may have been listed anew meanwhile.
+                if let Some((_, now)) = stop.spots.lock().await.get(folder).filter(|(_, now)| !Arc::ptr_eq(now, &spot))
+                {
+                    now.there.lock().restored(&mark);
+                }
                 Brought::Restored
             }
             Outcome::AlreadyThere => Brought::AlreadyThere,
@@ -319,7 +326,7 @@ impl Stop {
     /// Returns what stands in a folder.
     async fn spot(&self, folder: &str) -> Result<Arc<Spot>, GraphError> {
         let mut spots = self.spots.lock().await;
-        if let Some(spot) = spots.get(folder) {
+        if let Some((_, spot)) = spots.get(folder).filter(|(at, _)| at.elapsed() < SPOT_FRESH) {
             return Ok(spot.clone());
         }
         let mut there = There::new(self.random.clone(), &[]);
@@ -328,7 +335,7 @@ impl Stop {
         if spots.len() >= SPOTS_MAX {
             spots.clear();
         }
-        spots.insert(folder.to_owned(), spot.clone());
+        spots.insert(folder.to_owned(), (Instant::now(), spot.clone()));
         Ok(spot)
     }
 
