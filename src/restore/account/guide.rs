@@ -32,7 +32,7 @@ pub(super) struct Spot {
     pub folder: Option<String>,
     pub there: Mutex<There>,
     /// Whether it was not listed, and each item is asked for by itself.
-    asks: bool,
+    pub asks: bool,
 }
 
 /// What is met on the way.
@@ -82,7 +82,7 @@ impl Level {
 /// The way through one route.
 pub(super) struct Guide<'a> {
     mailbox: &'a Mailbox,
-    pub folders: Folders<'a>,
+    pub folders: Folders,
     route: Arc<Route>,
     events: mpsc::Receiver<Event>,
     levels: Vec<Level>,
