@@ -4,7 +4,7 @@
 # make bench     measures Strongroom, restic, borg and the plain disk side by side
 # make drill     loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=2000, DRILL_SEEDS=10)
 # make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
-# make drill-pace   restores 10,000 messages at the published limits: half an hour (DRILL_MAILBOX=10000)
+# make drill-pace   restores 10,200 messages at the published limits: half an hour (DRILL_MAILBOX=10200)
 # make soak      backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
 # make scale     writes, mounts and walks a snapshot of twenty million mails (SCALE_MAILS=20000000, SCALE_FOLDER=200000)
 #
@@ -92,7 +92,7 @@ DRILL_FOLDER ?= 100000
 drill-large: packages
 	STRONGROOM_DRILL_MESSAGES=$(DRILL_FOLDER) cargo test --release --locked --test drill -- --nocapture memory_does_not_grow_with_the_folder
 
-DRILL_MAILBOX ?= 10000
+DRILL_MAILBOX ?= 10200
 drill-pace: packages
 	STRONGROOM_DRILL_MESSAGES=$(DRILL_MAILBOX) cargo test --release --locked --test drill -- --nocapture --include-ignored \
 	  nine_tenths published_limits

@@ -161,7 +161,9 @@ pub(crate) fn write_segments(segments: &[Segment], out: &mut Writer) {
 
 /// Reads what [`write_segments`] wrote.
 pub(crate) fn read_segments(reader: &mut Reader<'_>) -> Result<Vec<Segment>, CborError> {
-    let segments: Vec<_> = (0..reader.array()?).map(|_| Segment::read(reader)).collect::<Result<_, _>>()?;
+    let mut segments: Vec<_> = (0..reader.array()?).map(|_| Segment::read(reader)).collect::<Result<_, _>>()?;
+    // Most have one, and many entries wait in caches.
+    segments.shrink_to_fit();
     // Sizes are added up without checks from here on.
     segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.len())).ok_or(CborError::Range)?;
     Ok(segments)
