@@ -3,7 +3,10 @@
 # make test-sdk  holds the tenant simulator to account by Microsoft's own client
 # make bench     measures Strongroom, restic, borg and the plain disk side by side
 # make drill     loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=2000, DRILL_SEEDS=10)
+# make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
+# make drill-pace   restores 10,200 messages at the published limits: half an hour (DRILL_MAILBOX=10200)
 # make soak      backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
+# make scale     writes, mounts and walks a snapshot of twenty million mails (SCALE_MAILS=20000000, SCALE_FOLDER=200000)
 #
 # Each installs what it needs: Debian packages (as root, or with sudo), cargo-deny and the test readers' Python packages.
 
@@ -15,7 +18,7 @@ CACHE ?= .cache
 VENV := $(CACHE)/venv
 BINARY := target/release/strongroom
 
-.PHONY: help demo screenshot test test-sdk bench drill soak build corpus packages packages-bench lint deny test-rust clean
+.PHONY: help demo screenshot test test-sdk bench drill drill-large drill-pace soak scale build corpus packages packages-bench lint deny test-rust clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -85,9 +88,24 @@ DRILL_SEEDS ?= 10
 drill: packages
 	STRONGROOM_DRILL_MESSAGES=$(DRILL_MESSAGES) STRONGROOM_SEEDS=$(DRILL_SEEDS) cargo test --release --locked --test drill -- --nocapture
 
+DRILL_FOLDER ?= 100000
+drill-large: packages
+	STRONGROOM_DRILL_MESSAGES=$(DRILL_FOLDER) cargo test --release --locked --test drill -- --nocapture memory_does_not_grow_with_the_folder
+
+DRILL_MAILBOX ?= 10200
+drill-pace: packages
+	STRONGROOM_DRILL_MESSAGES=$(DRILL_MAILBOX) cargo test --release --locked --test drill -- --nocapture --include-ignored \
+	  nine_tenths published_limits
+
 SOAK_PERCENT ?= 100
 soak: packages
 	STRONGROOM_SOAK_PERCENT=$(SOAK_PERCENT) cargo test --release --locked --test soak -- --nocapture
+
+SCALE_MAILS ?= 20000000
+SCALE_FOLDER ?= 200000
+scale: build
+	STRONGROOM_SCALE_MAILS=$(SCALE_MAILS) STRONGROOM_SCALE_FOLDER=$(SCALE_FOLDER) \
+		cargo test --release --locked -p strongroom-scale -- --nocapture
 
 clean:
 	cargo clean

@@ -4,6 +4,9 @@
 //! (docs/repository-format.md, "Entries"). Where a chunk was written is a *hint*: it travels with the reference in
 //! memory and beside the entries in a node, but is no part of an entry's bytes.
 
+mod facts;
+
+pub use self::facts::{Facts, marks};
 use crate::cbor::{CborError, Fields, MapWriter, Reader, Writer};
 use crate::id::{ChunkId, NodeId};
 use crate::mime::Base64Form;
@@ -158,7 +161,9 @@ pub(crate) fn write_segments(segments: &[Segment], out: &mut Writer) {
 
 /// Reads what [`write_segments`] wrote.
 pub(crate) fn read_segments(reader: &mut Reader<'_>) -> Result<Vec<Segment>, CborError> {
-    let segments: Vec<_> = (0..reader.array()?).map(|_| Segment::read(reader)).collect::<Result<_, _>>()?;
+    let mut segments: Vec<_> = (0..reader.array()?).map(|_| Segment::read(reader)).collect::<Result<_, _>>()?;
+    // Most have one, and many entries wait in caches.
+    segments.shrink_to_fit();
     // Sizes are added up without checks from here on.
     segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.len())).ok_or(CborError::Range)?;
     Ok(segments)
@@ -296,92 +301,6 @@ pub enum EntryKind {
     Symlink(Box<[u8]>),
 }
 
-/// Marks of a mail, as bits.
-pub mod marks {
-    /// It was read.
-    pub const READ: u64 = 1;
-    /// It is flagged.
-    pub const FLAGGED: u64 = 2;
-    /// It is a draft.
-    pub const DRAFT: u64 = 4;
-}
-
-/// What is known of an item beyond its bytes; empty for plain files.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Facts {
-    /// Subject of a mail.
-    pub subject: Option<String>,
-    /// Sender of a mail.
-    pub from: Option<String>,
-    /// Recipients of a mail, separated by commas.
-    pub to: Option<String>,
-    /// `Message-ID` of a mail.
-    pub message_id: Option<String>,
-    /// When a mail was sent or received, in seconds since 1970 (UTC).
-    pub date: Option<i64>,
-    /// The id that the service gave the item or folder.
-    pub source_id: Option<String>,
-    /// The service's version of the item: as long as it stays, nothing about the item has changed.
-    pub change_key: Option<String>,
-    /// The service could not give the item's own bytes: they were put together from what else it knows of it.
-    pub reconstructed: bool,
-    /// How a mail was marked, as bits of [`marks`].
-    pub marks: Option<u64>,
-    /// Fields that a later version wrote.
-    pub unknown: Fields,
-}
-
-impl Facts {
-    fn is_empty(&self) -> bool {
-        *self == Facts::default()
-    }
-
-    fn write(&self, out: &mut Writer) {
-        let mut map = MapWriter::default();
-        for (key, text) in [(1, &self.subject), (2, &self.from), (3, &self.to), (4, &self.message_id)] {
-            if let Some(text) = text {
-                map.field(key).text(text);
-            }
-        }
-        if let Some(date) = self.date {
-            map.field(5).int(date);
-        }
-        for (key, text) in [(6, &self.source_id), (7, &self.change_key)] {
-            if let Some(text) = text {
-                map.field(key).text(text);
-            }
-        }
-        if self.reconstructed {
-            map.field(8).uint(1);
-        }
-        if let Some(marks) = self.marks {
-            map.field(9).uint(marks);
-        }
-        write_unknown(&self.unknown, &mut map);
-        map.finish(out);
-    }
-
-    fn read(reader: &mut Reader<'_>) -> Result<Self, CborError> {
-        let mut facts = Facts::default();
-        facts.unknown = reader.fields(|key, value| {
-            match key {
-                1 => facts.subject = Some(value.text()?.to_owned()),
-                2 => facts.from = Some(value.text()?.to_owned()),
-                3 => facts.to = Some(value.text()?.to_owned()),
-                4 => facts.message_id = Some(value.text()?.to_owned()),
-                5 => facts.date = Some(value.int()?),
-                6 => facts.source_id = Some(value.text()?.to_owned()),
-                7 => facts.change_key = Some(value.text()?.to_owned()),
-                8 => facts.reconstructed = value.uint()? != 0,
-                9 => facts.marks = Some(value.uint()?),
-                _ => return Ok::<_, CborError>(false),
-            }
-            Ok(true)
-        })?;
-        Ok(facts)
-    }
-}
-
 /// Unknown fields come from later versions, which only ever add keys above all known ones.
 fn write_unknown(unknown: &[(u64, Box<[u8]>)], map: &mut MapWriter) {
     for (key, value) in unknown {
@@ -406,7 +325,8 @@ pub struct Entry {
     pub facts: Facts,
     /// The source's own description of the item, which restoring at full fidelity needs.
     pub payload: Option<Content>,
-    /// Further contents, by their keys in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], and what a later version wrote.
+    /// Further contents, by their keys in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], the stream as which it was exported
+    /// at [`STREAM`], and what a later version wrote.
     pub contents: Vec<(u64, Content)>,
     /// Fields that a later version wrote.
     pub unknown: Fields,
@@ -417,6 +337,9 @@ pub const FURTHER_CONTENTS: std::ops::RangeInclusive<u64> = 16..=31;
 
 /// The key of a mail's text ([`crate::text`]).
 pub const TEXT: u64 = 16;
+
+/// The key of the stream as which the service exports an item whole.
+pub const STREAM: u64 = 17;
 
 /// Why an entry could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -497,14 +420,33 @@ impl Entry {
 
     /// Returns the text of a mail, as people read it, if it was made.
     pub fn text(&self) -> Option<&Content> {
-        self.contents.iter().find_map(|(key, content)| (*key == TEXT).then_some(content))
+        self.further(TEXT)
     }
 
     /// Sets the text of a mail.
     pub fn set_text(&mut self, text: Option<Content>) {
-        self.contents.retain(|(key, _)| *key != TEXT);
-        // Keys ascend, and it has the first of them.
-        self.contents.splice(0..0, text.map(|text| (TEXT, text)));
+        self.set_further(TEXT, text);
+    }
+
+    /// Returns the stream as which the service exported this version of the item, if it was asked for.
+    pub fn stream(&self) -> Option<&Content> {
+        self.further(STREAM)
+    }
+
+    /// Sets that stream.
+    pub fn set_stream(&mut self, stream: Option<Content>) {
+        self.set_further(STREAM, stream);
+    }
+
+    fn further(&self, wanted: u64) -> Option<&Content> {
+        self.contents.iter().find_map(|(key, content)| (*key == wanted).then_some(content))
+    }
+
+    fn set_further(&mut self, key: u64, content: Option<Content>) {
+        self.contents.retain(|(other, _)| *other != key);
+        // Keys ascend.
+        let at = self.contents.partition_point(|(other, _)| *other < key);
+        self.contents.splice(at..at, content.map(|content| (key, content)));
     }
 
     /// Returns all contents: the file's own, the payload, and further ones.
@@ -622,5 +564,25 @@ impl Entry {
         }
         let contents = self.contents.iter_mut().map(|(_, content)| content);
         self.payload.iter_mut().chain(contents).try_for_each(|content| for_each_ref(&mut content.segments, each))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_contents_stand_in_the_order_of_their_keys_whichever_was_set_first() {
+        let content =
+            |len| Content { segments: vec![Segment::Raw(vec![ChunkRef { id: ChunkId([7; 32]), len, hint: None }])] };
+        let mut entry = Entry::new(b"a.eml", EntryKind::File(Content::default()), Timestamp::default());
+        entry.contents = vec![(20, content(20))];
+        entry.set_stream(Some(content(17)));
+        entry.set_text(Some(content(16)));
+        assert_eq!(entry.contents.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [16, 17, 20]);
+        assert_eq!((entry.text().map(Content::len), entry.stream().map(Content::len)), (Some(16), Some(17)));
+        assert_eq!(Entry::read(&mut Reader::new(&entry.encode())), Ok(entry.clone()));
+        entry.set_stream(None);
+        assert_eq!((entry.stream(), entry.contents.len()), (None, 2));
     }
 }

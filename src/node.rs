@@ -99,7 +99,9 @@ impl Node {
         let kind = match (reader.array()?, reader.uint()?) {
             (2, LEAF) => {
                 let count = reader.array()?;
-                NodeKind::Leaf((0..count).map(|_| Entry::read(&mut reader)).collect::<Result<_, _>>()?)
+                let mut entries: Vec<_> = (0..count).map(|_| Entry::read(&mut reader)).collect::<Result<_, _>>()?;
+                entries.shrink_to_fit();
+                NodeKind::Leaf(entries)
             }
             (3, INNER) => {
                 let level = reader.uint_as()?;

@@ -210,6 +210,8 @@ pub struct Report {
     pub failed: u64,
     /// The first of the failures, by path. One that concerns a folder stands for everything in it.
     pub failures: Vec<Failure>,
+    /// What somebody should know although nothing failed.
+    pub remarks: Vec<String>,
     /// Why the run ended before everything was tried, if it did. What it had done by then is kept, and made durable.
     pub stopped: Option<RestoreError>,
 }
@@ -225,6 +227,7 @@ impl Report {
         self.failed = self.failed.saturating_add(more.failed);
         self.failures.extend(more.failures);
         self.failures.truncate(FAILURES_KEPT_MAX);
+        self.remarks.extend(more.remarks);
         self.stopped = self.stopped.take().or(more.stopped);
     }
 
@@ -295,6 +298,7 @@ impl<'a> RestorePlan<'a> {
             skipped,
             failed: survey.impossible,
             failures: survey.problems.clone(),
+            remarks: Vec::new(),
             stopped: None,
         }
     }

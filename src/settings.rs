@@ -86,6 +86,17 @@ pub enum CredentialSettings {
     Login,
 }
 
+/// As what a set keeps messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fidelity {
+    /// Their bytes, and what the service says of them.
+    #[default]
+    Mime,
+    /// Also the streams as which the service exports them, which restore what the others lose.
+    Full,
+}
+
 /// What of a tenant a set backs up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -137,6 +148,8 @@ pub struct SetSettings {
     pub hidden_folders: bool,
     /// Also what was deleted for good and can still be recovered.
     pub recoverable_items: bool,
+    /// As what messages are kept.
+    pub fidelity: Fidelity,
 }
 
 /// The configuration cannot be used as it is.

@@ -165,9 +165,27 @@ impl Splitter {
                 let chunks = self.split_bytes(buffer, texture_of(buffer))?;
                 self.content(segments_of(chunks))?
             }
-            (false, _) => self.split_stream(reader, len, buffer)?,
+            (false, _) => self.split_stream(reader, len, texture_of(buffer), buffer)?,
         };
         Ok(Split { content, facts, text })
+    }
+
+    /// Returns the content of the stream as which a service exports an item: bytes that say nothing to anybody else.
+    ///
+    /// # Errors
+    /// See [`SplitError`].
+    pub fn split_export(&mut self, stream: &dyn source::Content) -> Result<Content, SplitError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let len = stream.len_hint();
+        let content = stream
+            .open()
+            .map_err(SplitError::Item)
+            .and_then(|mut reader| self.split_stream(&mut *reader, len, Texture::Stream, &mut buffer));
+        buffer.truncate(0);
+        buffer.shrink_to(WHOLE_LEN_MAX as usize * 2);
+        self.buffer = buffer;
+        content
     }
 
     /// Returns the content of what a service says of an item.
@@ -224,8 +242,13 @@ impl Splitter {
     /// Cuts what `buffer` holds and the rest of `reader` through a window of some chunks' length.
     ///
     /// `len` is what the item announced; it decides how it is cut, as it does for an attachment of the same length.
-    fn split_stream(&mut self, reader: &mut dyn Read, len: u64, buffer: &mut Vec<u8>) -> Result<Content, SplitError> {
-        let texture = texture_of(buffer);
+    fn split_stream(
+        &mut self,
+        reader: &mut dyn Read,
+        len: u64,
+        texture: Texture,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Content, SplitError> {
         let sizes = self.chunker.sizes_for(len.max(buffer.len() as u64));
         let window = buffer.len() as u64 + 2 * u64::from(sizes.max);
         let mut lists = ListBuilder::default();

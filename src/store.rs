@@ -88,10 +88,12 @@ pub enum Texture {
     Payload,
     /// Texts made of mails: read by those who search, and not by those who read the mails.
     Reading,
+    /// What a service exports its items as: read by a restore alone.
+    Stream,
 }
 
 impl Texture {
-    const ALL: [Texture; 4] = [Texture::Text, Texture::Binary, Texture::Payload, Texture::Reading];
+    const ALL: [Texture; 5] = [Texture::Text, Texture::Binary, Texture::Payload, Texture::Reading, Texture::Stream];
 }
 
 /// A chunk that the repository may not have.

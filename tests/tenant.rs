@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 use strongroom_simulator::auth::{AccessPolicy, Certificate, DeviceAnswer, ExchangeRole, Rules};
-use strongroom_simulator::{Kind, Options, Organisation, Simulator, UserSpec};
+use strongroom_simulator::{Kind, Options, Organisation, Simulator, Switches, UserSpec, permissions};
 
 /// An organisation, and a laboratory whose configuration names it `contoso`.
 struct Office {
@@ -110,6 +110,35 @@ fn only_what_a_set_uses_is_tried() {
     let mail = check(&report, "mail");
     assert_eq!(mail["status"], "unproven");
     assert!(mail["detail"].as_str().unwrap().contains("select none of 3 users"), "{mail}");
+}
+
+#[test]
+fn whether_messages_can_be_exported_is_tried_where_a_set_asks_for_it() {
+    let office = Office::new();
+    let secret = "client_secret = { env = \"CONTOSO_SECRET\" }";
+    let full = "[sets.a]\ntenant = \"contoso\"\nfidelity = \"full\"\n";
+    assert!(!statuses(&office.json(&["test", "contoso"], 0)).iter().any(|(what, _)| *what == "exporting"));
+    office.configure(secret, full);
+    let report = office.json(&["test", "contoso"], 0);
+    assert_eq!(
+        (check(&report, "exporting")["status"].as_str(), check(&report, "importing")["status"].as_str()),
+        (Some("ok"), Some("ok"))
+    );
+    for (missing, named) in [("MailboxItem", "MailboxItem.Export.All"), ("MailboxFolder", "MailboxFolder.Read.All")] {
+        let others = permissions::APPLICATION.iter().copied().filter(|name| !name.starts_with(missing));
+        office.simulator.set_permissions(others);
+        let report = office.json(&["test", "contoso"], 1);
+        let exporting = check(&report, "exporting");
+        assert_eq!((&exporting["status"], &exporting["permission"]), (&json!("missing"), &json!(named)), "{report}");
+        assert!(report["steps"].to_string().contains(named), "{report}");
+        assert_eq!(check(&report, "mail")["status"], "ok");
+    }
+    let elsewhere = Switches { no_import_export: true, ..Switches::default() };
+    office.simulator.set_permissions(permissions::APPLICATION.iter().copied());
+    office.simulator.set_switches(elsewhere);
+    let report = office.json(&["test", "contoso"], 1);
+    let exporting = check(&report, "exporting");
+    assert!(exporting["detail"].as_str().unwrap().contains("is it in this cloud?"), "{exporting}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::view::{Kind, Time};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use table::{Content, Handle, Table};
 use writing::{Count, Writing};
 
@@ -93,6 +93,11 @@ impl Live {
         let (path, given) = {
             let table = self.table.lock();
             let node = table.node(ino).ok_or(FsError::Stale)?;
+            if let Some((told, stat)) = node.folder
+                && told.elapsed() < TTL_CHANGING
+            {
+                return Ok(stat);
+            }
             match &node.content {
                 Content::Writing(writing) => return Ok(self.writing_stat(ino, writing)),
                 Content::Nowhere => return Ok(self.file_stat(ino, 0, 0o600, now(), Duration::ZERO)),
@@ -173,9 +178,15 @@ impl Live {
     /// Asks the outbox what became different, and returns what the kernel knows of that.
     pub(crate) fn news(&self) -> Vec<Changed> {
         let news = self.outbox.news();
-        let table = self.table.lock();
-        let known = news.iter().filter_map(|path| table.at(path));
+        let mut table = self.table.lock();
+        let known: Vec<_> = news.iter().filter_map(|path| table.at(path)).collect();
+        for ino in &known {
+            if let Some(node) = table.node_mut(*ino) {
+                node.folder = None;
+            }
+        }
         known
+            .into_iter()
             .map(|ino| {
                 // A folder's name is left alone: taking it from the kernel would pull it from under who works in there.
                 let place = table.place(ino).filter(|_| table.node(ino).is_some_and(|node| node.file));
@@ -226,7 +237,9 @@ impl Live {
         node.text = matches!(item.kind, ItemKind::Text { .. });
         node.file = !matches!(item.kind, ItemKind::Folder { .. });
         let stat = self.item_stat(ino, item);
-        Stat { mtime: node.mtime.unwrap_or(stat.mtime), ..stat }
+        let stat = Stat { mtime: node.mtime.unwrap_or(stat.mtime), ..stat };
+        node.folder = (!node.file).then(|| (Instant::now(), stat));
+        stat
     }
 
     fn item_stat(&self, ino: Ino, item: &Item) -> Stat {

@@ -623,6 +623,30 @@ fn an_outbox_that_waits_does_not_hold_up_the_snapshots() {
 }
 
 #[test]
+fn too_many_that_wait_are_sent_away() {
+    skip_without_fuse!();
+    let drop = Dropping::new();
+    fs::metadata(drop.inbox("")).unwrap();
+    drop.basket.go_away(true);
+    let ask = |number| {
+        let path = drop.inbox(&format!("nobody {number}"));
+        std::thread::spawn(move || code(fs::metadata(path)))
+    };
+    let mut asking: Vec<_> = (0..128).map(ask).collect();
+    // Those that threads work on do not wait any more, so a few more than 128 find room.
+    eventually(PATIENCE, "one is sent away", || {
+        asking.push(ask(asking.len()));
+        asking.iter().any(std::thread::JoinHandle::is_finished)
+    });
+    drop.basket.go_away(false);
+    let said: Vec<_> = asking.into_iter().map(|thread| thread.join().unwrap()).collect();
+    assert!(said.contains(&Errno::AGAIN) && said.iter().filter(|errno| **errno == Errno::NOENT).count() >= 128);
+    assert!(said.iter().all(|errno| matches!(*errno, Errno::AGAIN | Errno::NOENT)));
+    fs::write(drop.inbox("one.eml"), MAIL).unwrap();
+    drop.restored(&[&at("one.eml")]);
+}
+
+#[test]
 fn an_outbox_that_fails_does_not_end_the_mount() {
     skip_without_fuse!();
     let drop = Dropping::new();

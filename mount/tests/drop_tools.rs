@@ -4,19 +4,20 @@ mod common;
 
 use common::model::{Model, Shelf, Tree};
 use common::outbox::INBOX;
-use common::{Dropping, PATIENCE, eventually, no_fuse};
+use common::{Dropping, Fixture, PATIENCE, eventually, no_fuse};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
-use strongroom_mount::State;
+use strongroom_mount::{Options, State, Target};
 
 macro_rules! skip_without {
     ($($program:expr),*) => {
         if no_fuse() {
             return;
         }
-        $(if std::process::Command::new($program).arg("--version").output().is_err() {
+        $(if Command::new($program).arg("--version").output().is_err() {
             eprintln!("SKIPPED: {} is not installed", $program);
             return;
         })*
@@ -143,6 +144,34 @@ fn gio_copy() {
 }
 
 #[test]
+fn thunar() {
+    skip_without!("Thunar", "xvfb-run", "dbus-run-session", "gdbus");
+    let drop = Dropping::new();
+    let (tree, expected) = tree(&drop);
+    // What a drag does, without the mouse; it ends when its input does.
+    let script = format!(
+        "Thunar --daemon & gdbus wait --session --timeout 20 org.xfce.FileManager
+         gdbus call --session --dest org.xfce.FileManager --object-path /org/xfce/FileManager \\
+             --method org.xfce.FileManager.CopyInto '' \"['{tree}']\" '{}' '' ''
+         read; Thunar -q; wait",
+        drop.inbox("").display()
+    );
+    let home = tempfile::TempDir::new().unwrap();
+    let mut desktop = Command::new("xvfb-run")
+        .args(["-a", "dbus-run-session", "bash", "-c", &script])
+        .envs([("HOME", home.path()), ("XDG_RUNTIME_DIR", home.path())])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    once(&drop, &expected);
+    std::mem::drop(desktop.stdin.take());
+    desktop.wait().unwrap();
+    once(&drop, &expected);
+}
+
+#[test]
 fn from_a_snapshot_of_the_same_mount() {
     skip_without!("rsync");
     let folder = (0..200).map(|number| (format!("mail {number:03}.eml").into_bytes(), Tree::File(mail(number))));
@@ -175,6 +204,41 @@ fn editors_that_save_by_rename() {
     drop.tool("sed", &["-i", "s/vim/sed/", "vim.eml"]).unwrap_err();
     assert_eq!(fs::read(drop.inbox("vim.eml")).unwrap(), b"Subject: vim\n");
     assert_eq!(drop.basket.restored().len(), 2);
+}
+
+#[test]
+fn many_at_once() {
+    skip_without!();
+    let drop = Dropping::new();
+    // Six that copy the same folder to the same place, over each other's files.
+    for number in 0..200 {
+        drop.outside(&format!("many/{number}.eml"), &mail(number));
+    }
+    let source = drop.outside("many/0.eml", &mail(0));
+    let source = Path::new(&source).parent().unwrap().display().to_string();
+    let expected = (0..200).map(|number| (format!("{INBOX}/many/{number}.eml"), mail(number))).collect();
+    std::thread::scope(|scope| {
+        for number in 0..6 {
+            let (drop, source) = (&drop, &source);
+            let (program, arguments): (_, &[&str]) = if number % 2 == 0 {
+                ("cp", &["-r", source, "."])
+            } else {
+                ("rsync", &["-r", "--ignore-times", source, "."])
+            };
+            let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+            scope.spawn(move || {
+                let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+                // Two that write to one open file get in each other's way as they would anywhere; what counts is below.
+                if let Err(said) = drop.tool(program, &arguments) {
+                    eprintln!("{program}: {}", said.lines().next().unwrap_or_default());
+                }
+            });
+        }
+    });
+    // Whoever comes last finds everything there, or brings it.
+    drop.tool("cp", &["-r", &source, "."]).unwrap();
+    once(&drop, &expected);
+    eventually(PATIENCE, "no draft is left", || drop.basket.drafts() == 0);
 }
 
 #[test]
@@ -229,4 +293,42 @@ fn twenty_thousand_small_files() {
     drop.tool("ls", &["-l", "many"]).unwrap();
     let probes = drop.mount.mounted.requests().of(strongroom_mount::Operation::Xattr) - probes;
     eprintln!("ls -l of them asked for {probes} attributes");
+}
+
+/// The table in docs/performance.md, "A mount that restores": `cargo test --release -p strongroom-mount --test drop_tools -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn what_a_mount_that_restores_costs() {
+    skip_without!("rg");
+    let model = Model::new(common::model::office(20, 1000));
+    let shelf = Shelf::new(&[(1, "one", &model)]);
+    let plain = Fixture::new(Target::Catalog(shelf.clone()), &Options::default());
+    let drop = Dropping::over(&shelf);
+    let copies = tempfile::TempDir::new().unwrap();
+    let commands = [
+        ("find", "find . > /dev/null"),
+        ("ls -lR", "ls -lR > /dev/null"),
+        ("rg", "rg -c NEEDLEWORD . > /dev/null"),
+        ("cp -r", "rm -rf $COPY && cp -r . $COPY"),
+    ];
+    for (name, command) in commands {
+        for (kind, mount) in [("plain", &plain), ("with restore/", &drop.mount)] {
+            let run = || {
+                let begin = Instant::now();
+                let status = Command::new("bash")
+                    .args(["-c", command])
+                    .current_dir(mount.path("snapshots/one"))
+                    .env("COPY", copies.path().join("copy"))
+                    .status();
+                assert!(status.unwrap().success());
+                begin.elapsed()
+            };
+            run();
+            let before = mount.mounted.requests().total();
+            let mut times: Vec<_> = (0..5).map(|_| run()).collect();
+            times.sort();
+            let requests = (mount.mounted.requests().total() - before) / 5;
+            eprintln!("{name}, warm, {kind}: {:?}, {requests} requests", times[2]);
+        }
+    }
 }

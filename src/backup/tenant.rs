@@ -20,6 +20,7 @@ mod mailbox;
 mod previous;
 mod rounds;
 pub mod state;
+mod streams;
 
 use self::content::Splitters;
 use self::mailbox::{Kept, Outcome};
@@ -80,6 +81,8 @@ pub struct TenantOptions {
     pub hidden_folders: bool,
     /// Whether what was deleted and can still be had back belongs to the set.
     pub recoverable_items: bool,
+    /// Whether each message is also kept as the stream as which the service exports it.
+    pub streams: bool,
     /// How many mailboxes are worked on at a time; more where all of these wait for the service's limits.
     pub mailboxes_at_once: usize,
     /// After how long a folder is listed in full rather than by changes: a change that the service never told of is found
@@ -211,7 +214,7 @@ pub fn backup_tenant(
     };
     let (local, stored) = store.finish()?;
     local.clear_aside(None)?;
-    let Whole { root, state, parts, parts_bytes, whole, failed, failures, warnings, skipped } = made;
+    let Whole { root, state, parts, parts_bytes, whole, failed, failures, warnings, skipped, .. } = made;
     let ledger = state.ledger;
     // They belong to the snapshot, not to what was backed up.
     let stored = Stored { added_bytes: stored.added_bytes - parts_bytes, ..stored };
@@ -287,6 +290,22 @@ struct Whole {
     failures: Vec<Failure>,
     warnings: Vec<String>,
     skipped: Vec<(String, String)>,
+    /// Mailboxes with messages that have no export stream, how many messages these are, and why the first has none.
+    streamless: (u64, u64, Option<String>),
+}
+
+impl Whole {
+    /// Says how many messages have no export stream, if there are any.
+    fn without_streams(&self) -> Option<String> {
+        let (mailboxes, messages, why) = &self.streamless;
+        let why = why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+        (*messages > 0).then(|| {
+            format!(
+                "{messages} messages in {mailboxes} mailboxes are kept without the stream that fidelity = \"full\" asks for; \
+                 later runs try again{why}"
+            )
+        })
+    }
 }
 
 /// A mailbox to be worked on.
@@ -322,6 +341,7 @@ impl Run {
             failures: Vec::new(),
             warnings: Vec::new(),
             skipped: Vec::new(),
+            streamless: (0, 0, None),
         };
         self.users = self.users_before()?;
         let mut accounts = self.accounts(users)?;
@@ -353,6 +373,7 @@ impl Run {
             // Not one mailbox may be read: that is no policy but a missing permission.
             return Err(BackupError::NothingAllowed);
         }
+        whole.warnings.extend(whole.without_streams());
         whole.failures.sort_by(|a, b| a.path.cmp(&b.path));
         whole.warnings.sort();
         whole.skipped.sort();
@@ -458,6 +479,10 @@ impl Run {
         let room = FAILURES_NAMED_MAX.saturating_sub(whole.failures.len());
         whole.failures.extend(outcome.failures.into_iter().take(room));
         whole.warnings.extend(outcome.warnings);
+        let (messages, why) = outcome.streamless;
+        whole.streamless.0 += u64::from(messages > 0);
+        whole.streamless.1 += messages;
+        whole.streamless.2 = whole.streamless.2.take().or(why);
         match outcome.kept {
             Kept::Skipped(reason) => whole.skipped.push((outcome.name, reason)),
             Kept::Nothing => {}

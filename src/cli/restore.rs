@@ -287,6 +287,10 @@ fn list_failures(report: &Report) {
             if failure.path.is_empty() { "(the whole snapshot)".to_owned() } else { output::path(&failure.path) };
         output::message(format_args!("failed: {path}: {}", failure.error));
     }
+    report
+        .remarks
+        .iter()
+        .for_each(|remark| output::message(format_args!("warning: {}", output::path(remark.as_bytes()))));
     // A failure may stand for many items, so these are failures.
     if report.failures.len() > shown {
         output::message(format_args!("failed: {} more", report.failures.len() - shown));
@@ -304,6 +308,7 @@ fn json_of(report: &Report, conflicts: Option<Vec<&Vec<u8>>>) -> Value {
         "folders": report.folders,
         "bytes": report.bytes,
         "dry_run": conflicts.is_some(),
+        "warnings": report.remarks,
         "failures": report.failures.iter().map(failure).collect::<Vec<_>>(),
     });
     if let Some(conflicts) = conflicts {

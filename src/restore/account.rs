@@ -19,6 +19,7 @@ mod deliver;
 mod estimate;
 mod folders;
 mod guide;
+mod import;
 mod journal;
 mod message;
 mod route;
@@ -27,6 +28,7 @@ mod verify;
 
 use self::deliver::{Delivery, Outcome, Trouble};
 use self::guide::{Guide, Met};
+use self::import::Importer;
 use self::journal::{Journal, JournalError};
 use self::message::Mail;
 use self::route::{Route, Whose};
@@ -44,6 +46,7 @@ use crate::source::graph::model::Message as Stored;
 use crate::source::graph::{Client, ErrorKind, GraphError};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -136,8 +139,8 @@ impl Context {
     }
 
     async fn room(&self, entry: &Entry) -> SemaphorePermit<'_> {
-        let pieces =
-            (entry.size().saturating_mul(ROOM_FACTOR) / ROOM_PIECE_BYTES + 1).min(ROOM_BYTES / ROOM_PIECE_BYTES);
+        let bytes = entry.size().max(entry.stream().map_or(0, Content::len));
+        let pieces = (bytes.saturating_mul(ROOM_FACTOR) / ROOM_PIECE_BYTES + 1).min(ROOM_BYTES / ROOM_PIECE_BYTES);
         self.room.acquire_many(pieces as u32).await.expect("the semaphore is never closed")
     }
 
@@ -251,12 +254,14 @@ impl AccountPlan {
     /// Once `cancel` is set the run stops; running it again continues.
     pub fn execute(&self, progress: &Arc<Progress>, cancel: &Arc<AtomicBool>) -> Report {
         let report = Arc::new(Mutex::new(Report::default()));
+        let otherwise = Arc::<Mutex<BTreeMap<String, u64>>>::default();
         for (path, items) in &self.gone {
             report.lock().fail(path.as_bytes(), *items, GONE.to_owned());
         }
         let ended = self.until_cancelled(cancel, async {
             let restores = self.routes.iter().map(|(user, route)| async {
-                let run = Run { report: report.clone(), progress: progress.clone(), cancel: cancel.clone() };
+                let (report, otherwise) = (report.clone(), otherwise.clone());
+                let run = Run { report, otherwise, progress: progress.clone(), cancel: cancel.clone() };
                 self.restore_one(user, route, run).await;
             });
             let at_once = self.context.options.mailboxes_at_once.max(1);
@@ -265,6 +270,8 @@ impl AccountPlan {
         });
         let mut report = std::mem::take(&mut *report.lock());
         report.failures.sort_by(|a, b| a.path.cmp(&b.path));
+        let otherwise = std::mem::take(&mut *otherwise.lock());
+        report.remarks = otherwise.into_iter().map(|(why, items)| without_stream(items, &why)).collect();
         if let Err(error) = ended {
             report.stopped.get_or_insert(error);
         }
@@ -335,11 +342,16 @@ impl AccountPlan {
         };
         let mailbox = self.mailbox(user);
         let context = self.context.clone();
-        let delivery = Arc::new(Delivery { context, mailbox: mailbox.clone(), journal: Mutex::new(journal) });
+        let importer = Importer::new(mailbox.clone());
+        let journal = Mutex::new(journal);
+        let delivery = Arc::new(Delivery { context, mailbox: mailbox.clone(), journal, importer });
         let mut tried = 0;
         let ended = self.bring_all(&mailbox, route, &delivery, &run, &mut tried).await;
         if let Err(error) = delivery.journal.lock().sync() {
             run.report.lock().fail(name.as_bytes(), 1, format!("could not keep the journal of the restore: {error}"));
+        }
+        for (why, items) in delivery.importer.otherwise() {
+            *run.otherwise.lock().entry(why).or_default() += items;
         }
         match ended {
             Err(error) if error.kind() == ErrorKind::Cancelled || run.cancel.load(Ordering::Relaxed) => {}
@@ -360,6 +372,7 @@ impl AccountPlan {
         tried: &mut u64,
     ) -> Result<(), GraphError> {
         let mut guide = self.guide(mailbox, route, true).await?;
+        delivery.importer.know(guide.folders.well_known(), &guide.unmarked);
         let mut running = JoinSet::new();
         let mut unanswered = 0;
         let mut judge = |done: Result<Done, tokio::task::JoinError>| {
@@ -414,6 +427,10 @@ fn unreadable(entries: u64, error: &str) -> String {
     format!("{entries} entries of this folder cannot be restored: {error}")
 }
 
+fn without_stream(items: u64, why: &str) -> String {
+    format!("{items} messages went back from MIME, without what only their export streams hold: {why}")
+}
+
 fn stopped(to: &Whose, source: GraphError) -> RestoreError {
     match source.kind() {
         ErrorKind::Cancelled => RestoreError::Interrupted,
@@ -442,6 +459,8 @@ fn load_of(reader: &Reader, route: &Route) -> Load {
 /// What the mailboxes of a run share.
 struct Run {
     report: Arc<Mutex<Report>>,
+    /// Why items that have a stream went back otherwise, and how many.
+    otherwise: Arc<Mutex<BTreeMap<String, u64>>>,
     progress: Arc<Progress>,
     cancel: Arc<AtomicBool>,
 }
@@ -546,6 +565,7 @@ impl AccountSurvey {
             skipped: self.skipped,
             failed: survey.impossible,
             failures: survey.problems.clone(),
+            remarks: Vec::new(),
             stopped: None,
         }
     }

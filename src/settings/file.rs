@@ -3,8 +3,8 @@
 use super::document::Document;
 use super::secret::{HOW, Written};
 use super::{
-    CONCURRENCY_DEFAULT, Commit, CredentialSettings, RepositorySettings, SecretSource, Service, SetSettings, Settings,
-    SettingsError, TenantSettings, refuse_set_name,
+    CONCURRENCY_DEFAULT, Commit, CredentialSettings, Fidelity, RepositorySettings, SecretSource, Service, SetSettings,
+    Settings, SettingsError, TenantSettings, refuse_set_name,
 };
 use crate::selection::Selection;
 use crate::source::graph::{Cloud, Endpoints};
@@ -83,6 +83,8 @@ struct Set {
     hidden_folders: bool,
     #[serde(default)]
     recoverable_items: bool,
+    #[serde(default)]
+    fidelity: Fidelity,
 }
 
 /// What this version can back up.
@@ -261,6 +263,7 @@ impl Reading<'_> {
             licensed_only: written.licensed_only,
             hidden_folders: written.hidden_folders,
             recoverable_items: written.recoverable_items,
+            fidelity: written.fidelity,
         })
     }
 

@@ -36,6 +36,7 @@ concurrency = 32
 licensed_only = true
 hidden_folders = true
 recoverable_items = true
+fidelity = "full"
 
 [sets.small]
 tenant = "fabrikam"
@@ -68,12 +69,14 @@ fn every_key_is_understood() {
     assert_eq!(everyone.repositories, ["main", "far"]);
     assert_eq!(everyone.services, [Service::Outlook, Service::Onedrive], "each once");
     assert!(everyone.licensed_only && everyone.hidden_folders && everyone.recoverable_items);
+    assert_eq!(everyone.fidelity, Fidelity::Full);
     assert!(everyone.selection.selects("Users/alice/Outlook/Inbox"));
     assert!(!everyone.selection.selects("Users/alice/Outlook/Junk Email"));
 
     let small = settings.set("small").unwrap();
     assert_eq!((small.concurrency, &small.services), (CONCURRENCY_DEFAULT, &vec![Service::Outlook]));
     assert!(!small.licensed_only && !small.hidden_folders && !small.recoverable_items);
+    assert_eq!(small.fidelity, Fidelity::Mime);
     assert!(small.repositories.is_empty() && small.selection.selects("anything"));
     assert_eq!(settings.sets_of("contoso").count(), 1);
 }
@@ -130,6 +133,7 @@ fn unknown_and_missing_keys_are_refused() {
     refused("[sets]\ns = 5\n", 2, "sets.s", &["expected a table [sets.NAME]"]);
     refused(&with("", "tenant = 5"), 6, "sets.s.tenant", &["expected a string"]);
     refused(&with("", "tenant = \"a\"\nservices = [\"outlok\"]"), 7, "sets.s.services", &["`outlok`", "`outlook`"]);
+    refused(&with("", "tenant = \"a\"\nfidelity = \"eml\""), 7, "sets.s.fidelity", &["`eml`", "`full`"]);
     refused(
         &with("endpoints = { login = \"http://localhost\" }", "tenant = \"a\""),
         4,

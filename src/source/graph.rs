@@ -14,6 +14,7 @@
 //! - [`directory`]: the organisation, its users, and who has a mailbox;
 //! - [`mail`]: folders, changes and messages of a mailbox;
 //! - [`write`](mod@write): folders and messages that are made, for a restore;
+//! - [`exchange`]: messages as whole as the service can give and take them;
 //! - [`model`]: what the service says of them;
 //! - [`eml`]: a mail made from what the service says of it, where it cannot give the mail itself;
 //! - [`probe`]: tries what a backup needs, and says what is missing.
@@ -34,6 +35,7 @@ pub mod cloud;
 pub mod directory;
 pub mod eml;
 pub mod error;
+pub mod exchange;
 mod http;
 mod json;
 pub mod mail;

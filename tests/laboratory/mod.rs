@@ -83,12 +83,14 @@ pub fn client_of(simulator: &Simulator) -> Client {
 
 /// Returns a client that keeps to these limits.
 pub fn limited_client_of(simulator: &Simulator, limits: graph::Limits) -> Client {
-    let endpoints = Endpoints::parse(simulator.url(), simulator.url()).expect("URLs");
-    let credential = Credential::Secret {
-        client_id: simulator.client_id().to_owned(),
-        secret: simulator.client_secret().to_owned().into(),
-    };
-    let connection = Connection::new(endpoints, simulator.tenant_id(), credential);
+    client_to(simulator.url(), simulator.tenant_id(), simulator.client_id(), simulator.client_secret(), limits)
+}
+
+/// Returns a client of the organisation at `url`.
+pub fn client_to(url: &str, tenant: &str, client_id: &str, secret: &str, limits: graph::Limits) -> Client {
+    let endpoints = Endpoints::parse(url, url).expect("URLs");
+    let credential = Credential::Secret { client_id: client_id.to_owned(), secret: secret.to_owned().into() };
+    let connection = Connection::new(endpoints, tenant, credential);
     Client::new(Connection { retry: impatient(), limits, ..connection }).expect("a client")
 }
 
@@ -110,6 +112,7 @@ impl Laboratory {
             licensed_only: false,
             hidden_folders: false,
             recoverable_items: false,
+            streams: false,
             mailboxes_at_once: 8,
             listed_anew: LISTED_ANEW,
         };
@@ -257,7 +260,7 @@ impl Laboratory {
         messages
     }
 
-    fn walk(&self, reader: &Reader, dir: &Directory, path: &str, each: &mut dyn FnMut(&str, &Entry, &[u8])) {
+    pub fn walk(&self, reader: &Reader, dir: &Directory, path: &str, each: &mut dyn FnMut(&str, &Entry, &[u8])) {
         for found in Entries::new(reader, dir).expect("a directory") {
             let found = found.expect("an entry");
             let entry = found.entry();

@@ -45,7 +45,7 @@ impl Live {
         let mut table = self.table.lock();
         let (ino, node) = table.refer(folder, name);
         node.content = Content::Writing(writing.clone());
-        (node.mtime, node.text, node.file) = (None, false, true);
+        (node.mtime, node.text, node.file, node.folder) = (None, false, true, None);
         let stat = self.writing_stat(ino, &writing);
         let handle = table.open(Handle::Writing { ino, writing, writes: true });
         Ok((stat, Opened { handle, uncached: false }))
@@ -306,7 +306,7 @@ impl Live {
 
     fn show_mtime(&self, ino: Ino, mtime: Time) {
         if let Some(node) = self.table.lock().node_mut(ino) {
-            node.mtime = Some(mtime);
+            (node.mtime, node.folder) = (Some(mtime), None);
         }
     }
 }

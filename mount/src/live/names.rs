@@ -10,6 +10,7 @@ use crate::fs::Stat;
 use crate::inode::Ino;
 use crate::outbox::OutboxError;
 use std::sync::Arc;
+use std::time::Instant;
 
 impl Live {
     /// Makes a folder. The entry counts as one reference.
@@ -24,8 +25,9 @@ impl Live {
         self.outbox.make_folder(&path).map_err(|error| failed("make_folder", error))?;
         let mut table = self.table.lock();
         let (ino, node) = table.refer(folder, name);
-        (node.text, node.file) = (false, false);
-        Ok(self.folder_stat(ino, true, now()))
+        let stat = self.folder_stat(ino, true, now());
+        (node.text, node.file, node.folder) = (false, false, Some((Instant::now(), stat)));
+        Ok(stat)
     }
 
     /// Removes a file: a draft, or one that was dropped and still waits.

@@ -6,11 +6,13 @@
 //! Its lock is held for a moment only: never while the outbox is asked, nor while somebody waits for a [`Writing`].
 
 use super::writing::Writing;
+use crate::fs::Stat;
 use crate::inode::{Ino, fixed};
 use crate::outbox::Item;
 use crate::view::Time;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Where the bytes of a node are.
 #[derive(Clone)]
@@ -34,6 +36,8 @@ pub(super) struct Node {
     pub(super) text: bool,
     /// Whether it is a file, as far as is known.
     pub(super) file: bool,
+    /// What the kernel was told of a folder, and when: it asks again after each file that is made in it.
+    pub(super) folder: Option<(Instant, Stat)>,
 }
 
 /// What an open file or folder leads to.
@@ -136,7 +140,15 @@ impl Table {
     fn add(&mut self, place: Option<(Ino, Vec<u8>)>) -> Ino {
         let ino = Ino(fixed::LIVE_FIRST.0 + self.inos);
         self.inos += 1;
-        let node = Node { place, references: 0, content: Content::Outbox, mtime: None, text: false, file: false };
+        let node = Node {
+            place,
+            references: 0,
+            content: Content::Outbox,
+            mtime: None,
+            text: false,
+            file: false,
+            folder: None,
+        };
         self.nodes.insert(ino, node);
         ino
     }

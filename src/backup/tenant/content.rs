@@ -141,17 +141,31 @@ pub async fn split_long(
     mut body: Body,
     size: Option<u64>,
 ) -> Result<Result<Split, GraphError>, StoreError> {
-    let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
     let len = size.unwrap_or(0).max(start.iter().map(Bytes::len).sum::<usize>() as u64);
+    split_arriving(context, start, len, async || body.chunk().await, |splitter, message| splitter.split(message)).await
+}
+
+/// Splits what `next` brings, after `start`, while it arrives.
+///
+/// # Errors
+/// The outer error ends the run; the inner is that of `next`, or says that what came could not be taken.
+pub async fn split_arriving<T: Send + 'static>(
+    context: &Arc<Context>,
+    start: Vec<Bytes>,
+    len: u64,
+    mut next: impl AsyncFnMut() -> Result<Option<Bytes>, GraphError>,
+    split: impl FnOnce(&mut Splitter, &dyn source::Content) -> Result<T, SplitError> + Send + 'static,
+) -> Result<Result<T, GraphError>, StoreError> {
+    let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
     let arriving = Arriving { start: Mutex::new(start), rest: Mutex::new(receiver), len };
-    let splitting = with_splitter(context, move |splitter| match splitter.split(&arriving) {
+    let splitting = with_splitter(context, move |splitter| match split(splitter, &arriving) {
         Ok(split) => Ok(Some(split)),
         Err(SplitError::Store(error)) => Err(error),
         Err(SplitError::Item(_)) => Ok(None),
     });
     let receiving = async {
         loop {
-            match body.chunk().await {
+            match next().await {
                 Ok(Some(piece)) => {
                     if sender.send(Some(piece)).await.is_err() {
                         return Ok(());

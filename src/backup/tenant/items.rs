@@ -1,25 +1,26 @@
 //! What becomes of the messages that a round told of: decided, downloaded where need be, split, and put into the tree.
 
-use super::content::{self, Download, Pieces, ROOM_AT_ONCE_MAX, WHOLE_BYTES_MAX};
+mod reading;
+
+use self::reading::read;
+use super::Context;
+use super::content::{self, Pieces, ROOM_AT_ONCE_MAX};
 use super::edits::Edits;
 use super::previous::{ItemKey, Previous};
 use super::state::FailedItem;
-use super::{Context, ends_the_run};
+use super::streams::{BACKFILLED_MAX, Exports, Stream, Wanted};
 use crate::CONTENT_LOG;
 use crate::backup::BackupError;
 use crate::cbor;
 use crate::entry::{Content, Directory, Entry, EntryKind, Facts, Timestamp, marks};
 use crate::names::{UniqueNames, mail_name};
 use crate::reader::ReadError;
-use crate::source::graph::eml::{self, Attachment};
+use crate::source::graph::GraphError;
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::model::{Message, MessageRow};
-use crate::source::graph::{ErrorKind, GraphError};
 use crate::splitter::{Split, SplitError, Splitter};
 use crate::store::StoreError;
 use crate::tree::Entries;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -30,16 +31,9 @@ use std::sync::atomic::Ordering;
 
 /// A mailbox answers so many requests at a time (Graph: "Outlook service limits").
 const DOWNLOADS_AT_ONCE: usize = 4;
-/// A message that breaks off is asked for again, so often in all; each time the client tries several times itself.
-const ATTEMPTS_MAX: usize = 3;
 /// So many messages of a folder that failed are kept by name. Where there are more, the folder is listed in full by the
 /// next run, which finds them again.
 const FAILED_KEPT_MAX: usize = 1000;
-/// Larger attachments are not put into a message that is built from its parts.
-const ATTACHMENT_BYTES_MAX: u64 = 150 << 20;
-
-/// Larger ones are put into such a message as attachments, not where its body shows them.
-const PICTURE_BYTES_MAX: u64 = 4 << 20;
 
 /// Properties that are other when the message's own bytes may be other.
 const TELL_OF_CONTENT: [&str; 13] = [
@@ -96,6 +90,10 @@ pub struct Done {
     pub reconstructed: u64,
     /// Messages that stand in another folder now.
     pub moved_out: u64,
+    /// Messages without an export stream, of which the set asks for one.
+    pub streamless: u64,
+    /// Messages that were exported though nothing else of them is new.
+    backfilled: usize,
 }
 
 impl Done {
@@ -123,6 +121,8 @@ impl Work {
             vanished: 0,
             reconstructed: 0,
             moved_out: 0,
+            streamless: 0,
+            backfilled: 0,
         };
         Self { index, id, path, base, done: Mutex::new(done) }
     }
@@ -168,6 +168,8 @@ pub struct Mail {
     pub works: HashMap<String, Work>,
     /// Messages that failed in the run before, too.
     pub failed_before: std::collections::HashSet<String>,
+    /// What exports them, where the set asks for that.
+    pub exports: Option<Arc<Exports>>,
 }
 
 /// What is to be done with a message.
@@ -215,10 +217,13 @@ pub async fn process(
     // As many at a time as there is room for in memory.
     while planned.peek().is_some() {
         let (mut slice, mut room) = (Vec::new(), 0);
+        // The stream of a message is about as long as the message.
+        let times = if mail.exports.is_some() { 2 } else { 1 };
+        let room_of = |message: &Message| times * content::room_of(message.row.size());
         while let Some((message, plan)) =
-            planned.next_if(|(message, _)| room == 0 || room + content::room_of(message.row.size()) <= ROOM_AT_ONCE_MAX)
+            planned.next_if(|(message, _)| room == 0 || room + room_of(message) <= ROOM_AT_ONCE_MAX)
         {
-            room += content::room_of(message.row.size());
+            room += room_of(&message);
             slice.push((message, plan));
         }
         let _room = context.splitters.room(room).await;
@@ -256,10 +261,14 @@ async fn take_slice(
         }
     }
     context.check()?;
+    let streams = match &mail.exports {
+        Some(exports) => exports.fetch(context, mailbox, items.iter().filter_map(wanted_stream)).await?,
+        None => HashMap::new(),
+    };
     let (shared, mail, folder) = (context.clone(), mail.clone(), folder.to_owned());
     content::with_splitter(context, move |splitter| {
-        let mut writer =
-            Writer { context: &shared, mail: &mail, work: &mail.works[&folder], splitter, facts: Vec::new() };
+        let work = &mail.works[&folder];
+        let mut writer = Writer { context: &shared, mail: &mail, work, splitter, streams, facts: Vec::new() };
         for (message, reading, before) in items {
             writer.write(&message, reading, before)?;
         }
@@ -267,6 +276,23 @@ async fn take_slice(
     })
     .await?;
     Ok(Ok(()))
+}
+
+/// Returns what is to be exported of an item that was read: nothing where the stream of this version is there.
+fn wanted_stream((message, reading, _): &(Message, Reading, Option<Box<Entry>>)) -> Option<Wanted> {
+    let is_there = match reading {
+        Reading::Known(entry) => stream_of(entry, &message.row).is_some(),
+        Reading::Whole(_) | Reading::Split(_) | Reading::Rebuilt(_) => false,
+        Reading::Gone | Reading::Failed(_) => true,
+    };
+    let Message { row, .. } = message;
+    let wanted = || Wanted { id: row.id.clone(), change_key: row.change_key.clone(), size: row.size() };
+    (!is_there).then(wanted)
+}
+
+/// Returns the stream of an entry if it is that of the version that `row` tells of.
+fn stream_of<'a>(entry: &'a Entry, row: &MessageRow) -> Option<&'a Content> {
+    entry.stream().filter(|_| row.change_key.is_some() && entry.facts.change_key == row.change_key)
 }
 
 impl Mail {
@@ -286,7 +312,7 @@ impl Mail {
         let stays = self.previous.folder_of(place) == folder;
         let same_version = row.change_key.is_some() && before.facts.change_key == row.change_key;
         if same_version && stays {
-            return Ok(Plan::Nothing);
+            return Ok(self.plan_stream(context, folder, message, before));
         }
         if same_version || self.only_marks_differ(context, &before, message) {
             return Ok(Plan::Known(Box::new(before)));
@@ -295,6 +321,22 @@ impl Mail {
             Some(entry) => Plan::Known(Box::new(Entry { name: before.name, ..entry })),
             None => Plan::Read(Some(Box::new(before))),
         })
+    }
+
+    /// Plans what is to be done with a message that is as it was: nothing, but that a stream may be owing.
+    fn plan_stream(&self, context: &Context, folder: &str, message: &Message, before: Entry) -> Plan {
+        let Some(exports) = self.exports.as_ref().filter(|_| before.stream().is_none()) else { return Plan::Nothing };
+        // A run that did not come to its end may have fetched it.
+        if let Some(known) = self.remembered(context, message).filter(|known| known.stream().is_some()) {
+            return Plan::Known(Box::new(Entry { name: before.name, ..known }));
+        }
+        let mut done = self.works[folder].done.lock();
+        if exports.are_closed() || done.backfilled >= BACKFILLED_MAX {
+            done.streamless += 1;
+            return Plan::Nothing;
+        }
+        done.backfilled += 1;
+        Plan::Known(Box::new(before))
     }
 
     /// Returns whether the new version is explained by marks that do not touch the message's own bytes.
@@ -337,111 +379,23 @@ impl Mail {
     }
 }
 
-/// Reads a message. The outer error ends the run, the inner one the work on the mailbox.
-async fn read(
-    context: &Arc<Context>,
-    mailbox: &Mailbox,
-    message: &Message,
-    failed_before: bool,
-) -> Result<Result<Reading, GraphError>, BackupError> {
-    let (id, size) = (&message.row.id, message.row.size());
-    let is_long = size.is_some_and(|size| size > WHOLE_BYTES_MAX);
-    let mut turn = if is_long { Some(context.splitters.one_long().await) } else { None };
-    let mut attempt = 1;
-    let error = loop {
-        context.check()?;
-        let error = match content::download(mailbox, id, size).await {
-            Ok(Download::Long(..)) if turn.is_none() => {
-                // Longer than it was said to be: it is asked for again when its turn has come.
-                turn = Some(context.splitters.one_long().await);
-                continue;
-            }
-            Ok(Download::Long(start, body)) => match content::split_long(context, start, body, size).await? {
-                Ok(split) => return Ok(Ok(Reading::Split(Box::new(split)))),
-                Err(error) => error,
-            },
-            // Hardly a mail is empty: an answer that lost its body is more likely, but not every time.
-            Ok(Download::Whole(pieces)) if pieces.is_empty() && attempt < ATTEMPTS_MAX => {
-                attempt += 1;
-                continue;
-            }
-            Ok(Download::Whole(pieces)) => return Ok(Ok(Reading::Whole(pieces))),
-            Err(error) => error,
-        };
-        if ends_the_run(&error) {
-            return Err(error.into());
-        }
-        let may_pass = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Malformed);
-        if !may_pass || attempt == ATTEMPTS_MAX {
-            break error;
-        }
-        attempt += 1;
-    };
-    drop(turn);
-    match error.kind() {
-        // Not for this message alone.
-        ErrorKind::Throttled | ErrorKind::Denied => Ok(Err(error)),
-        ErrorKind::Unavailable | ErrorKind::NotFound if !failed_before => Ok(match mailbox.message(id).await {
-            Ok(None) => Ok(Reading::Gone),
-            Ok(Some(_)) => Ok(Reading::Failed(error.to_string())),
-            // Nothing else of the mailbox can be had either.
-            Err(second) if second.is_transient() => Err(second),
-            Err(_) => Ok(Reading::Failed(error.to_string())),
-        }),
-        kind if kind == ErrorKind::ItemCorrupt || failed_before => {
-            tracing::debug!(%error, "a message is built from its parts");
-            match rebuild(context, mailbox, id).await {
-                Ok(bytes) => Ok(Ok(Reading::Rebuilt(bytes))),
-                Err(second) if ends_the_run(&second) => Err(second.into()),
-                Err(second) if second.kind() == ErrorKind::NotFound => Ok(Ok(Reading::Gone)),
-                Err(second) => Ok(Ok(Reading::Failed(format!("{error}; {second}")))),
-            }
-        }
-        _ => Ok(Ok(Reading::Failed(error.to_string()))),
-    }
-}
-
-async fn rebuild(context: &Context, mailbox: &Mailbox, id: &str) -> Result<Vec<u8>, GraphError> {
-    let _one_at_a_time = context.splitters.one_rebuilt().await;
-    let properties = mailbox.properties(id).await?;
-    let mut attachments = Vec::new();
-    for properties in mailbox.attachments(id).await? {
-        let Some(attachment) = properties.get("id").and_then(Value::as_str) else { continue };
-        if is_picture_in_the_body(&properties)
-            && let Ok(whole) = mailbox.attachment_whole(id, attachment).await
-            && let Some(content) = whole.get("contentBytes").and_then(Value::as_str)
-            && let Ok(content) = STANDARD.decode(content)
-        {
-            attachments.push(Attachment { properties: whole, content: Ok(content.into()) });
-            continue;
-        }
-        match mailbox.attachment(id, attachment, ATTACHMENT_BYTES_MAX).await {
-            // What may pass must not be cast into a message that is then taken for good.
-            Err(error) if ends_the_run(&error) || error.is_transient() => return Err(error),
-            content => attachments.push(Attachment { properties, content: content.map_err(|error| error.to_string()) }),
-        }
-    }
-    Ok(eml::build(&properties, &attachments))
-}
-
-fn is_picture_in_the_body(properties: &Value) -> bool {
-    let size = properties.get("size").and_then(Value::as_u64);
-    properties.get("isInline").and_then(Value::as_bool) == Some(true) && size.is_some_and(|s| s <= PICTURE_BYTES_MAX)
-}
-
 /// Puts messages into the tree of their folder.
 struct Writer<'a> {
     context: &'a Context,
     mail: &'a Mail,
     work: &'a Work,
     splitter: &'a mut Splitter,
+    /// Streams that were exported, by the ids of their messages.
+    streams: HashMap<String, Stream>,
     facts: Vec<([u8; 32], Vec<u8>)>,
 }
 
 impl Writer<'_> {
     fn write(&mut self, message: &Message, reading: Reading, before: Option<Box<Entry>>) -> Result<(), StoreError> {
+        let mut kept = None;
         let (split, rebuilt) = match reading {
             Reading::Known(entry) => {
+                kept = stream_of(&entry, &message.row).cloned();
                 let content = entry.content().cloned().unwrap_or_default();
                 let text = entry.text().cloned();
                 let rebuilt = entry.facts.reconstructed;
@@ -464,9 +418,21 @@ impl Writer<'_> {
             Err(SplitError::Store(error)) => return Err(error),
             Err(SplitError::Item(error)) => return self.fail(message, error.to_string(), before),
         };
+        let stream = match kept {
+            Some(kept) => Some(kept),
+            None => self.stream(&message.row.id)?,
+        };
         let payload = self.splitter.split_payload(message.raw.get().as_bytes())?;
         let name = self.name(message, before.as_deref())?;
-        let entry = entry(message, &name, split, payload, rebuilt);
+        let mut entry = entry(message, &name, split, payload, rebuilt);
+        entry.set_stream(stream);
+        if self.mail.exports.is_some() && entry.stream().is_none() {
+            self.work.done.lock().streamless += 1;
+            if before.as_deref().is_some_and(|before| before.encode() == entry.encode()) {
+                // A stream was all that it lacked, and there is none.
+                return Ok(());
+            }
+        }
         self.facts.push((self.mail.fact_key(self.context, &message.row.id), entry.encode()));
         self.context.progress.items.fetch_add(1, Ordering::Relaxed);
         self.context.progress.bytes.fetch_add(entry.size(), Ordering::Relaxed);
@@ -475,6 +441,19 @@ impl Writer<'_> {
         done.stored += 1;
         done.reconstructed += u64::from(rebuilt);
         done.edits.put(entry, &self.context.store)
+    }
+
+    /// Stores the stream of a message, if it was exported.
+    fn stream(&mut self, id: &str) -> Result<Option<Content>, StoreError> {
+        match self.streams.remove(id) {
+            None => Ok(None),
+            Some(Stream::Stored(content)) => Ok(Some(content)),
+            Some(Stream::Bytes(bytes)) => match self.splitter.split_export(&Pieces(vec![bytes])) {
+                Ok(content) => Ok(Some(content)),
+                Err(SplitError::Store(error)) => Err(error),
+                Err(SplitError::Item(_)) => unreachable!("bytes in memory can be read"),
+            },
+        }
     }
 
     /// Splits a message. A fault of this program that one message brings out must not keep all others from being stored.
@@ -513,6 +492,7 @@ impl Writer<'_> {
         done.fail(FailedItem { id: message.row.id.clone(), name: name.clone(), reason });
         let Some(mut before) = before else { return Ok(()) };
         done.failed_but_there += 1;
+        done.streamless += u64::from(self.mail.exports.is_some() && before.stream().is_none());
         // It may have moved.
         before.name = name.as_bytes().into();
         done.edits.put(*before, &self.context.store)

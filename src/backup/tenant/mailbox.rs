@@ -2,6 +2,7 @@
 
 mod assemble;
 mod departures;
+mod owed;
 
 use super::content::blocking;
 use super::folders::{self, Planned};
@@ -9,6 +10,7 @@ use super::items::{self, Mail, Work};
 use super::previous::{ItemKey, Previous};
 use super::rounds::{Listed, Round, go_round};
 use super::state::MailboxState;
+use super::streams::Exports;
 use super::{Account, Context, OUTLOOK, USERS, ends_the_run};
 use crate::backup::BackupError;
 use crate::entry::{Directory, Entry};
@@ -45,6 +47,9 @@ pub struct Outcome {
     pub warnings: Vec<String>,
     /// Whether the application may not read it.
     pub denied: bool,
+    /// How many messages stand there without an export stream although the set asks for them, and why the first of those
+    /// that were asked for has none.
+    pub streamless: (u64, Option<String>),
 }
 
 /// What stands for a mailbox in the snapshot.
@@ -109,6 +114,7 @@ pub async fn back_up(context: Arc<Context>, account: Account) -> Result<Outcome,
         failed_unnamed: 0,
         warnings: Vec::new(),
         denied: false,
+        streamless: (0, None),
     };
     let standing = blocking({
         let context = context.clone();
@@ -189,6 +195,8 @@ struct Making<'a> {
     gone: HashSet<usize>,
     /// Folders, by their ids, that have no place in the tree.
     left_out: HashSet<String>,
+    /// What exports messages, where the set asks for that.
+    exports: Option<Arc<Exports>>,
 }
 
 async fn make(
@@ -228,12 +236,14 @@ async fn make(
         let is_due = context.started.secs - folder.listed >= context.options.listed_anew.as_secs() as i64;
         folder.link.take_if(|_| is_due || previous.folder(&folder.id).is_none());
     }
-    let mut making =
-        Making { context, mailbox, state, before, base, root, gone: HashSet::new(), left_out: HashSet::new() };
+    let (gone, left_out) = (HashSet::new(), HashSet::new());
+    let exports = context.options.streams.then(Arc::<Exports>::default);
+    let mut making = Making { context, mailbox, state, before, base, root, gone, left_out, exports };
     let rounds = making.rounds().await?;
     let outlook = making.tree(rounds, previous, outcome).await?;
-    let Making { mut state, left_out, .. } = making;
+    let Making { mut state, left_out, exports, .. } = making;
     state.folders.retain(|folder| !left_out.contains(&folder.id));
+    outcome.streamless = (state.ledger().streamless, exports.and_then(|exports| exports.why_not()));
     let outlook = context.folder_entry(OUTLOOK, outlook, old.as_ref());
     let dir = blocking({
         let context = context.clone();
@@ -302,7 +312,8 @@ impl Making<'_> {
         mut previous: Previous,
         outcome: &mut Outcome,
     ) -> Result<Directory, Stop> {
-        let quiet = rounds.values().all(Listed::is_quiet) && self.folders_gone(&previous).next().is_none();
+        let is_quiet = |(index, listed): (&usize, &Listed)| listed.is_quiet() && !self.owes_streams(*index);
+        let quiet = rounds.iter().all(is_quiet) && self.folders_gone(&previous).next().is_none();
         if !quiet {
             let context = self.context.clone();
             let loading = move || previous.load_items(&context.reader).map(|()| previous);
@@ -310,10 +321,12 @@ impl Making<'_> {
         }
         self.settle_conflicts(&mut rounds).await?;
         let departed = self.departures(&mut rounds, &previous).await?;
+        let owed = self.owed_streams(&mut rounds, &previous, &departed).await?;
         let mail = Arc::new(self.mail(previous, &rounds));
         for (index, listed) in &mut rounds {
             let work = &mail.works[&self.state.folders[*index].id];
             let mut done = work.done.lock();
+            done.streamless = owed.get(index).copied().unwrap_or(0);
             for failed in std::mem::take(&mut listed.unreadable) {
                 let place = mail.previous.place(ItemKey::of(&failed.id));
                 done.failed_but_there +=
@@ -355,7 +368,8 @@ impl Making<'_> {
         let works = works.collect();
         let failed = self.state.folders.iter().flat_map(|folder| folder.failed.iter().map(|failed| failed.id.clone()));
         let failed_before = failed.collect();
-        Mail { user: self.mailbox.user().to_owned(), previous, works, failed_before }
+        let exports = self.exports.clone();
+        Mail { user: self.mailbox.user().to_owned(), previous, works, failed_before, exports }
     }
 
     /// Reads and stores what the rounds told of, folder by folder, in the order of the dates.

@@ -105,6 +105,12 @@ impl Listed {
             && self.moved.is_empty()
     }
 
+    /// Returns whether it told of the message with this id, be it that it left.
+    pub fn tells_of(&self, id: &str) -> bool {
+        let item = ItemKey::of(id);
+        self.rows.contains_key(&item) || self.left.contains_key(&item)
+    }
+
     /// Takes everything away that was put aside.
     pub fn clear(&self, context: &Context) -> Result<(), StoreError> {
         if self.rows.is_empty() {

@@ -73,6 +73,9 @@ pub struct FolderState {
     /// When all of its messages were listed last, in seconds since 1970.
     #[serde(default)]
     pub listed: i64,
+    /// Whether export streams belong to the snapshot, and what lacks one was counted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub streams: bool,
     /// The counts.
     #[serde(default)]
     pub ledger: Ledger,
@@ -108,6 +111,9 @@ pub struct Ledger {
     pub carried: u64,
     /// What could not be read as it is now; an older version may stand in its place.
     pub failed: u64,
+    /// Of all that stands there, what has no export stream although the set asks for them.
+    #[serde(default)]
+    pub streamless: u64,
 }
 
 impl Ledger {
@@ -124,6 +130,7 @@ impl AddAssign for Ledger {
         self.stored += other.stored;
         self.carried += other.carried;
         self.failed += other.failed;
+        self.streamless += other.streamless;
     }
 }
 

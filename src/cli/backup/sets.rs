@@ -5,7 +5,7 @@ use crate::backup::BackupOptions;
 use crate::backup::tenant::{LISTED_ANEW, TenantOptions, backup_tenant};
 use crate::cli::error::{Exit, UsageError};
 use crate::cli::{Session, progress};
-use crate::settings::{Service, SetSettings};
+use crate::settings::{Fidelity, Service, SetSettings};
 use crate::source::graph::{Client, Connection};
 use anyhow::{Context, Result};
 use std::sync::Arc;
@@ -74,6 +74,7 @@ fn back_up(session: &Session, name: &str, set: &SetSettings, cancel: &Arc<Atomic
         licensed_only: set.licensed_only,
         hidden_folders: set.hidden_folders,
         recoverable_items: set.recoverable_items,
+        streams: set.fidelity == Fidelity::Full,
         mailboxes_at_once: set.concurrency.max(1),
         listed_anew: LISTED_ANEW,
     };

@@ -105,7 +105,7 @@ impl Shown {
             summary.new, summary.changed, summary.moved, summary.deleted, summary.unchanged, summary.failed
         ))?;
         if let Some(ledger) = &self.ledger {
-            let Ledger { counted, enumerated, stored, carried, failed } = ledger;
+            let Ledger { counted, enumerated, stored, carried, failed, .. } = ledger;
             output::line(format_args!(
                 "  ledger: {enumerated} enumerated = {stored} stored + {carried} carried over + {failed} failed ({counted} counted by the service)"
             ))?;

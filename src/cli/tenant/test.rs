@@ -5,7 +5,7 @@ use crate::cli::Session;
 use crate::cli::connect::block_on;
 use crate::cli::error::{Exit, words_of_service};
 use crate::cli::output::{self, line, table};
-use crate::settings::{CredentialSettings, Service, SetSettings, TenantSettings};
+use crate::settings::{CredentialSettings, Fidelity, Service, SetSettings, TenantSettings};
 use crate::source::graph::auth::Claims;
 use crate::source::graph::directory::{Organization, User};
 use crate::source::graph::probe::{self, Check, Outcome};
@@ -127,6 +127,10 @@ impl Report<'_> {
             self.check("outlook", check);
         }
         self.check("outlook", probe::restore(claims));
+        if sets.iter().any(|set| set.fidelity == Fidelity::Full) {
+            self.check("outlook", probe::export(client, &candidates).await);
+            self.check("outlook", probe::import(claims));
+        }
     }
 
     fn sign_in(&mut self, status: Status, detail: String) {

@@ -7,6 +7,7 @@
 use super::deliver::{Delivery, Outcome, Trouble};
 use super::folders::{Folders, Place};
 use super::guide::Spot;
+use super::import::Importer;
 use super::journal::Journal;
 use super::route;
 use super::there::{Found, Mark, There};
@@ -26,7 +27,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 
 /// Folders whose messages are remembered at a time, and for how long: somebody may be at work in them.
 const SPOTS_MAX: usize = 32;
@@ -159,6 +160,8 @@ struct Stop {
     random: RandomState,
     spots: tokio::sync::Mutex<HashMap<String, (Instant, Arc<Spot>)>>,
     homes: tokio::sync::Mutex<Homes>,
+    /// Held as long as there is a message without its mark, and by those who look what is there.
+    unmarked: Arc<RwLock<()>>,
 }
 
 /// The folders that things came from.
@@ -167,6 +170,15 @@ struct Homes {
     folders: Option<Folders>,
     /// By snapshot, and path there.
     known: HashMap<(SnapshotId, Vec<u8>), Home>,
+}
+
+impl Homes {
+    async fn folders(&mut self, delivery: &Delivery) -> Result<&mut Folders, GraphError> {
+        if self.folders.is_none() {
+            self.folders = Some(Folders::new(&delivery.mailbox, &[], true).await?);
+        }
+        Ok(self.folders.as_mut().expect("made above"))
+    }
 }
 
 impl Courier {
@@ -209,13 +221,15 @@ impl Courier {
         let journal = Mutex::new(journal.map_err(|error| Refused::ForNow(chain(&error)))?);
         // Hidden folders count: a new one cannot have the name of one of them.
         let mailbox = Mailbox::new(context.client.clone(), user, true);
+        let importer = Importer::new(mailbox.clone());
         let stop = Arc::new(Stop {
-            delivery: Delivery { context, mailbox, journal },
+            delivery: Delivery { context, mailbox, journal, importer },
             places: Semaphore::new(ITEMS_AT_ONCE),
             turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             random: RandomState::new(),
             spots: tokio::sync::Mutex::default(),
             homes: tokio::sync::Mutex::default(),
+            unmarked: Arc::default(),
         });
         stops.insert(user.to_owned(), stop.clone());
         Ok(stop)
@@ -248,10 +262,7 @@ impl Courier {
         let part = part.ok_or_else(|| Refused::ForGood("it came from no mailbox".to_owned()))?;
         let user = directory::user(&self.context.client, &owner).await?;
         let user = user.ok_or_else(|| Refused::ForGood("the organisation has no such user any more".to_owned()))?;
-        if homes.folders.is_none() {
-            homes.folders = Some(Folders::new(&stop.delivery.mailbox, &[], true).await?);
-        }
-        let folders = homes.folders.as_mut().expect("made above");
+        let folders = homes.folders(&stop.delivery).await?;
         let mut place: Place = folders.root().await?;
         for folder in &part.above {
             place = folders.below(&place, folder, false).await?;
@@ -289,6 +300,9 @@ impl Courier {
         let mut found = spot.there.lock().find(entry, &mark);
         if found == Found::Nothing && parcel.owner.as_deref() == Some(user) {
             found = stop.itself(entry, folder).await?;
+        }
+        if entry.stream().is_some() {
+            stop.prepare_import().await?;
         }
         let _room = self.context.room(entry).await;
         let _at_hand = AtHand::new(&self.anywhere, parcel);
@@ -330,13 +344,22 @@ impl Stop {
             return Ok(spot.clone());
         }
         let mut there = There::new(self.random.clone(), &[]);
+        let _nothing_arrives = self.unmarked.write().await;
         self.delivery.mailbox.standing(folder, |message| there.add(&message)).await?;
-        let spot = Arc::new(Spot { folder: Some(folder.to_owned()), there: Mutex::new(there) });
+        let spot = Arc::new(Spot { folder: Some(folder.to_owned()), there: Mutex::new(there), asks: false });
         if spots.len() >= SPOTS_MAX {
             spots.clear();
         }
         spots.insert(folder.to_owned(), (Instant::now(), spot.clone()));
         Ok(spot)
+    }
+
+    /// Says to the importer what it has to know of the mailbox.
+    async fn prepare_import(&self) -> Result<(), GraphError> {
+        let mut homes = self.homes.lock().await;
+        let folders = homes.folders(&self.delivery).await?;
+        self.delivery.importer.know(folders.well_known(), &self.unmarked);
+        Ok(())
     }
 
     /// Looks whether the item itself stands in `folder`, where it came from.

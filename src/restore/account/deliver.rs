@@ -3,12 +3,15 @@
 //! The one request that makes a message gives it its mark, and as much of what is attached as fits in. What does not fit
 //! follows, and as long as it does the mark says that the message is not complete. So whatever is interrupted, the next run
 //! sees what there is, and completes it rather than making it again.
+//!
+//! An item that was exported as a stream goes back as that stream where the service takes it ([`super::import`]).
 
 use super::guide::Spot;
+use super::import::Importer;
 use super::journal::Journal;
 use super::message::{File, Mail};
 use super::there::{Found, Mark};
-use super::verify::{Expected, Print, attached, print};
+use super::verify::{Expected, Print, Told, attached, print};
 use super::{Context, blocking};
 use crate::entry::Entry;
 use crate::restore::{WhenExists, chain};
@@ -21,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How often something is tried whose answer was lost, each time after a look at what became of it.
-const ATTEMPTS_MAX: u32 = 7;
+pub(super) const ATTEMPTS_MAX: u32 = 7;
 /// The first wait before that; it doubles. What was just made is not known everywhere at once.
 const WAIT: Duration = Duration::from_millis(100);
 
@@ -30,6 +33,7 @@ pub(super) struct Delivery {
     pub context: Arc<Context>,
     pub mailbox: Mailbox,
     pub journal: Mutex<Journal>,
+    pub importer: Importer,
 }
 
 /// What became of an item.
@@ -110,6 +114,10 @@ impl Delivery {
     pub async fn deliver(&self, entry: &Entry, spot: &Spot, found: Found) -> Result<Outcome, Trouble> {
         let folder = spot.folder.as_deref().expect("folders are made before anything is put there");
         let mark = Mark::of(entry, &self.context.keys);
+        // What looks like it may be what an import made that was interrupted before it could be marked.
+        if found == Found::Alike && entry.stream().is_some() && self.journal.lock().was_begun(&mark.key(folder)) {
+            return Ok(self.import(entry, spot, &mark, true).await?.unwrap_or(Outcome::AlreadyThere));
+        }
         match plan(found, entry, self.context.options.when_exists) {
             Plan::Leave(outcome) => Ok(outcome),
             Plan::Check { complete } => {
@@ -118,13 +126,9 @@ impl Delivery {
                 }
                 self.check(entry, folder, &mark, complete).await
             }
-            Plan::Make => {
-                let item = Item::read(self, entry, folder, &mark).await?;
-                item.make().await.map(|()| Outcome::Restored)
-            }
+            Plan::Make => self.make(entry, spot, folder, &mark).await,
             Plan::Replace(old) => {
-                let item = Item::read(self, entry, folder, &mark).await?;
-                item.make().await?;
+                self.make(entry, spot, folder, &mark).await?;
                 let old = match old {
                     Old::Id(id) => Some(id),
                     Old::Marked(mark) => self.mailbox.marked(folder, &mark.text(true)).await?.into_iter().next(),
@@ -138,6 +142,40 @@ impl Delivery {
         }
     }
 
+    /// Makes the item: as the stream as which it was exported, or of what its parts say.
+    async fn make(&self, entry: &Entry, spot: &Spot, folder: &str, mark: &Mark) -> Result<Outcome, Trouble> {
+        if let Some(outcome) = self.import(entry, spot, mark, false).await? {
+            return Ok(outcome);
+        }
+        let item = Item::read(self, entry, folder, mark).await?;
+        let id = item.make().await?;
+        spot.there.lock().know(&id);
+        Ok(Outcome::Restored)
+    }
+
+    /// Returns what the service said of an item when it was backed up, if that is known.
+    ///
+    /// # Errors
+    /// [`Trouble`] where it cannot be read.
+    pub async fn told(&self, entry: &Entry) -> Result<Option<Told>, Trouble> {
+        let (context, payload) = (self.context.clone(), entry.payload.clone());
+        let Some(payload) = payload else { return Ok(None) };
+        blocking(move || {
+            let mut json = Vec::new();
+            let read = context.reader.read(&payload, 0, usize::MAX, &mut json);
+            read.map(|()| Told::read(&json)).map_err(|error| Trouble::Item(chain(&error)))
+        })
+        .await
+    }
+
+    /// Returns whether a message is what the service said of the item: so it is compared where it may have been imported.
+    async fn is_as_told(&self, entry: &Entry, folder: &str, id: &str) -> Result<bool, Trouble> {
+        let Some(told) = self.told(entry).await?.filter(|_| entry.stream().is_some()) else { return Ok(false) };
+        let found = self.mailbox.message(id).await?;
+        let found = found.and_then(|found| serde_json::from_str::<Value>(found.raw.get()).ok());
+        Ok(found.is_some_and(|found| told.difference(&found, folder, false).is_none()))
+    }
+
     /// Completes and compares what an earlier run made.
     async fn check(&self, entry: &Entry, folder: &str, mark: &Mark, complete: bool) -> Result<Outcome, Trouble> {
         let noted = self.journal.lock().id_of(&mark.key(folder)).map(str::to_owned);
@@ -145,9 +183,12 @@ impl Delivery {
         let marked = self.mailbox.marked(folder, &mark.text(complete)).await?;
         let id = noted.filter(|noted| marked.contains(noted)).or_else(|| marked.into_iter().next());
         // It was listed a while ago, and may have been deleted since.
-        let Some(id) = id else { return item.make().await.map(|()| Outcome::Restored) };
+        let Some(id) = id else { return item.make().await.map(|_| Outcome::Restored) };
         if complete {
-            item.compare(&id, false).await?;
+            match self.is_as_told(entry, folder, &id).await? {
+                true => self.journal.lock().verified(mark.key(folder))?,
+                false => item.compare(&id, false).await?,
+            }
             return Ok(Outcome::AlreadyThere);
         }
         item.finish(&id, None).await?;
@@ -181,8 +222,8 @@ impl<'a> Item<'a> {
         &self.delivery.mailbox
     }
 
-    /// Makes the message, completes and compares it.
-    async fn make(&self) -> Result<(), Trouble> {
+    /// Makes the message, completes and compares it, and returns its id.
+    async fn make(&self) -> Result<String, Trouble> {
         let (mut request, after) = self.mail.request().map_err(Trouble::Item)?;
         let mark = self.mark.text(after.is_empty());
         let extended = request.entry("singleValueExtendedProperties").or_insert_with(|| json!([]));
@@ -191,9 +232,10 @@ impl<'a> Item<'a> {
         let id = self.create(&request, &mark).await?;
         self.delivery.journal.lock().made(self.mark.key(self.folder), &id)?;
         match after.is_empty() {
-            true => self.compare(&id, true).await,
-            false => self.finish(&id, Some(after)).await,
+            true => self.compare(&id, true).await?,
+            false => self.finish(&id, Some(after)).await?,
         }
+        Ok(id)
     }
 
     /// Makes the message once, however often the answer is lost.
@@ -312,6 +354,6 @@ impl<'a> Item<'a> {
     }
 }
 
-async fn wait(attempt: u32) {
+pub(super) async fn wait(attempt: u32) {
     tokio::time::sleep(WAIT * 2u32.pow(attempt - 1)).await;
 }

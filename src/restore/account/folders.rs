@@ -67,6 +67,11 @@ impl Folders {
         Ok(Self { mailbox: mailbox.clone(), makes, well_known, into: into.to_vec(), children: HashMap::new(), made: 0 })
     }
 
+    /// Returns the ids of the folders that every mailbox has, by their names.
+    pub fn well_known(&self) -> &HashMap<&'static str, String> {
+        &self.well_known
+    }
+
     /// Returns whether everything goes below a folder that was named.
     pub fn has_own_root(&self) -> bool {
         !self.into.is_empty()

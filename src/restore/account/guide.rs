@@ -7,7 +7,7 @@ use super::folders::{Folders, Place};
 use super::route::{Named, Part, Route};
 use super::there::There;
 use crate::backup::tenant::REPORT_NAME;
-use crate::entry::{Directory, Entry};
+use crate::entry::{Directory, Entry, Sums};
 use crate::reader::Reader;
 use crate::restore::chain;
 use crate::restore::plan::{Selection, Step, Walk};
@@ -17,10 +17,12 @@ use crate::tree::Entries;
 use parking_lot::Mutex;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{RwLock, mpsc};
 
 /// What the walk may be ahead.
 const EVENTS_MAX: usize = 64;
+/// So many items are asked for one by one, rather than that their folder is listed: it may hold a million others.
+const ASKED_MAX: u64 = 24;
 /// Folders of a mailbox lie no deeper (Exchange Online: "Mailbox folder limits").
 const DEPTH_MAX: usize = 300;
 
@@ -29,6 +31,8 @@ pub(super) struct Spot {
     /// Its id; none in a dry run where it is not there yet.
     pub folder: Option<String>,
     pub there: Mutex<There>,
+    /// Whether it was not listed, and each item is asked for by itself.
+    pub asks: bool,
 }
 
 /// What is met on the way.
@@ -54,6 +58,8 @@ enum Event {
 struct Inside {
     /// Whether there is nothing at all.
     is_empty: bool,
+    /// How many items are directly in it.
+    items: u64,
     /// The ids of the items directly in it, hashed.
     ids: Vec<u64>,
 }
@@ -61,13 +67,15 @@ struct Inside {
 /// A level of the way: where it is in the target, and the spot once it was needed.
 struct Level {
     place: Place,
+    /// How many items come to it, and the ids of those that have one, hashed.
+    items: u64,
     expected: Vec<u64>,
     spot: Option<Arc<Spot>>,
 }
 
 impl Level {
-    fn new(place: Place, expected: Vec<u64>) -> Self {
-        Self { place, expected, spot: None }
+    fn new(place: Place, items: u64, expected: Vec<u64>) -> Self {
+        Self { place, items, expected, spot: None }
     }
 }
 
@@ -83,6 +91,9 @@ pub(super) struct Guide<'a> {
     single: Vec<u64>,
     /// The spot of the last of those.
     last: Option<(Place, Arc<Spot>)>,
+    /// Held by whoever imports an item until it is marked: what stands somewhere is only looked at when nobody does, lest an
+    /// item that just arrived be taken for one that was there.
+    pub unmarked: Arc<RwLock<()>>,
 }
 
 impl<'a> Guide<'a> {
@@ -105,7 +116,8 @@ impl<'a> Guide<'a> {
         let single = items.filter_map(|part| id_of(&part.entry, &random)).collect();
         let (walked, hashing) = (route.clone(), random.clone());
         tokio::task::spawn_blocking(move || walk(&reader, &root, &walked, &hashing, &sender));
-        Ok(Self { mailbox, folders, route, events, levels: Vec::new(), random, single, last: None })
+        let (levels, last, unmarked) = (Vec::new(), None, Arc::default());
+        Ok(Self { mailbox, folders, route, events, levels, random, single, last, unmarked })
     }
 
     /// Returns what comes next, or `None` at the end.
@@ -122,11 +134,14 @@ impl<'a> Guide<'a> {
                         Some(name) => self.folders.below(&above, &name, inside.is_empty).await?,
                         None => above,
                     };
-                    self.levels.push(Level::new(place, inside.ids));
+                    self.levels.push(Level::new(place, inside.items, inside.ids));
                 }
                 Event::Leave => drop(self.levels.pop()),
                 Event::Item(entry, path) => {
                     let spot = self.spot().await?;
+                    if spot.asks {
+                        self.ask(&spot, &entry).await?;
+                    }
                     return Ok(Some(Met::Item { entry, path, spot }));
                 }
                 Event::Unreadable(path, entries, error) => {
@@ -147,7 +162,9 @@ impl<'a> Guide<'a> {
         for folder in above {
             place = self.folders.below(&place, folder, false).await?;
         }
-        self.levels = vec![Level::new(place, self.single.clone())];
+        let is_single = |part: &&Part| part.entry.directory().is_none();
+        let items = route.parts.iter().filter(is_single).count() as u64;
+        self.levels = vec![Level::new(place, items, self.single.clone())];
         Ok(())
     }
 
@@ -161,15 +178,29 @@ impl<'a> Guide<'a> {
             return Ok(spot.clone());
         }
         let mut there = There::new(self.random.clone(), &std::mem::take(&mut level.expected));
-        if let Some(folder) = level.place.id.as_deref().filter(|_| !level.place.is_new) {
+        let is_old = level.place.id.is_some() && !level.place.is_new;
+        let asks = is_old && level.items <= ASKED_MAX;
+        if let Some(folder) = level.place.id.as_deref().filter(|_| is_old && !asks) {
+            let _nothing_arrives = self.unmarked.write().await;
             self.mailbox.standing(folder, |message| there.add(&message)).await?;
         }
-        let spot = Arc::new(Spot { folder: level.place.id.clone(), there: Mutex::new(there) });
+        let spot = Arc::new(Spot { folder: level.place.id.clone(), there: Mutex::new(there), asks });
         level.spot = Some(spot.clone());
         if is_single {
             self.last = Some((level.place.clone(), spot.clone()));
         }
         Ok(spot)
+    }
+}
+
+impl Guide<'_> {
+    /// Asks for what may stand in the place of one item, where its folder was not listed for the sake of a few.
+    async fn ask(&self, spot: &Spot, entry: &Entry) -> Result<(), GraphError> {
+        let Some(folder) = spot.folder.as_deref() else { return Ok(()) };
+        let facts = &entry.facts;
+        let _nothing_arrives = self.unmarked.write().await;
+        let each = |message| spot.there.lock().add(&message);
+        self.mailbox.alike(folder, facts.message_id.as_deref(), facts.date, each).await
     }
 }
 
@@ -236,5 +267,6 @@ fn walk_part(reader: &Reader, root: &Entry, part: &Part, random: &RandomState, t
 fn look_inside(reader: &Reader, dir: &Directory, random: &RandomState) -> Inside {
     let entries = Entries::new(reader, dir).into_iter().flatten();
     let ids = entries.filter_map(|found| id_of(found.ok()?.entry(), random)).collect();
-    Inside { is_empty: dir.sums.entries == 0, ids }
+    let Sums { entries, dirs, .. } = dir.sums;
+    Inside { is_empty: entries == 0, items: entries.saturating_sub(dirs), ids }
 }

@@ -100,6 +100,16 @@ impl Journal {
         self.append(MADE, key, id)
     }
 
+    /// Notes that a message is about to be made for an item, and will have no mark for a moment.
+    pub fn begun(&mut self, key: Key) -> io::Result<()> {
+        self.append(MADE, key, "")
+    }
+
+    /// Returns whether that is noted, and nothing more.
+    pub fn was_begun(&self, key: &Key) -> bool {
+        self.id_of(key).is_some_and(str::is_empty)
+    }
+
     /// Notes that what was made for an item was compared, and is the same.
     pub fn verified(&mut self, key: Key) -> io::Result<()> {
         self.append(VERIFIED, key, "")

@@ -8,7 +8,7 @@ use super::journal::Key;
 use crate::crypto::Keys;
 use crate::entry::Entry;
 use crate::source::graph::write::Standing;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 /// Separates what an item is from its version.
@@ -94,8 +94,10 @@ pub(super) struct There {
     marks: HashMap<u64, bool>,
     /// Of which items: item -> one of the versions.
     versions: HashMap<u64, u32>,
-    /// How many others there are of a kind.
-    alike: HashMap<u64, u32>,
+    /// How many others there are of a kind, and how many of them stand for an item.
+    alike: HashMap<u64, (u32, u32)>,
+    /// All messages that are known to stand there.
+    known: HashSet<u64>,
 }
 
 impl There {
@@ -103,11 +105,25 @@ impl There {
     /// `expected` holds.
     pub fn new(random: RandomState, expected: &[u64]) -> Self {
         let ids = expected.iter().map(|id| (*id, 0)).collect();
-        Self { random, ids, marks: HashMap::new(), versions: HashMap::new(), alike: HashMap::new() }
+        let (marks, versions) = (HashMap::new(), HashMap::new());
+        Self { random, ids, marks, versions, alike: HashMap::new(), known: HashSet::new() }
     }
 
-    /// Notes a message that stands there.
+    /// Returns whether a message is known to stand there.
+    pub fn knows(&self, id: &str) -> bool {
+        self.known.contains(&self.random.hash_one(id))
+    }
+
+    /// Notes a message that was just put there.
+    pub fn know(&mut self, id: &str) {
+        self.known.insert(self.random.hash_one(id));
+    }
+
+    /// Notes a message that stands there. It may be told of several times.
     pub fn add(&mut self, message: &Standing) {
+        if !self.known.insert(self.random.hash_one(message.id.as_str())) {
+            return;
+        }
         if let Some(version) = self.ids.get_mut(&self.random.hash_one(message.id.as_str())) {
             *version = self.random.hash_one(&message.change_key) | 1;
         } else if let Some((item, version, complete)) = message.mark.as_deref().and_then(Mark::read) {
@@ -116,7 +132,7 @@ impl There {
         } else if let Some(key) =
             self.alike_key(message.internet_message_id.as_deref(), message.received.or(message.sent))
         {
-            *self.alike.entry(key).or_default() += 1;
+            self.alike.entry(key).or_default().0 += 1;
         }
     }
 
@@ -149,13 +165,19 @@ impl There {
             return Found::OtherVersion(Mark { item: mark.item.clone(), version });
         }
         let key = self.alike_key(facts.message_id.as_deref(), facts.date);
-        match key.and_then(|key| self.alike.get_mut(&key)).filter(|count| **count > 0) {
-            Some(count) => {
-                *count -= 1;
+        match key.and_then(|key| self.alike.get_mut(&key)).filter(|(all, taken)| taken < all) {
+            Some((_, taken)) => {
+                *taken += 1;
                 Found::Alike
             }
             None => Found::Nothing,
         }
+    }
+
+    /// Returns how many messages that look like an item stand for others.
+    pub fn taken(&self, entry: &Entry) -> usize {
+        let key = self.alike_key(entry.facts.message_id.as_deref(), entry.facts.date);
+        key.and_then(|key| self.alike.get(&key)).map_or(0, |(_, taken)| *taken as usize)
     }
 }
 
@@ -184,6 +206,7 @@ mod tests {
             id: id.to_owned(),
             change_key: Some(version.to_owned()),
             internet_message_id: Some(format!("<{message_id}>")),
+            subject: None,
             sent: Some(6),
             received: Some(7),
             mark,
@@ -213,6 +236,19 @@ mod tests {
         there.add(&standing("98", "z", "x", None));
         assert_eq!(there.find(&three, &mark(&three)), Found::Alike);
         assert_eq!(there.find(&three, &mark(&three)), Found::Nothing);
+    }
+
+    #[test]
+    fn what_stands_for_an_item_is_counted_and_what_is_there_is_known() {
+        let keys = keys();
+        let twins = [entry("1", "a", "x"), entry("2", "a", "x")];
+        let mut there = There::new(RandomState::new(), &[]);
+        // A message that is told of twice is one.
+        (0..2).for_each(|_| there.add(&standing("9", "z", "x", None)));
+        assert_eq!((there.knows("9"), there.knows("8"), there.taken(&twins[0])), (true, false, 0));
+        assert_eq!(there.find(&twins[0], &Mark::of(&twins[0], &keys)), Found::Alike);
+        assert_eq!(there.taken(&twins[1]), 1);
+        assert_eq!(there.find(&twins[1], &Mark::of(&twins[1], &keys)), Found::Nothing);
     }
 
     #[test]

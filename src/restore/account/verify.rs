@@ -5,7 +5,8 @@
 
 use super::message::{File, Mail};
 use crate::source::graph::mail::Mailbox;
-use crate::source::graph::model::parse_date;
+use crate::source::graph::model::{MessageRow, parse_date};
+use crate::source::graph::write::Standing;
 use crate::source::graph::{ErrorKind, GraphError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +16,11 @@ use serde_json::Value;
 /// So much of what is attached comes with the message itself; the list of what is more has been seen to fail as a whole
 /// (Graph: "Get attachments of large messages").
 const WITH_MESSAGE_BYTES_MAX: usize = 2 << 20;
+
+/// What stays as the service said, and what people change.
+const FACTS_TOLD: [&str; 7] =
+    ["subject", "internetMessageId", "sentDateTime", "receivedDateTime", "isDraft", "hasAttachments", "bodyPreview"];
+const MARKS_TOLD: [&str; 4] = ["isRead", "flag", "categories", "importance"];
 
 /// Something that is attached, as it is compared: length and hash.
 pub(super) type Print = (u64, blake3::Hash);
@@ -94,6 +100,53 @@ impl Expected {
     }
 }
 
+/// What the service said of a message when it was backed up: what one that was imported is held against.
+pub(super) struct Told {
+    value: Value,
+    /// Its `Message-ID`.
+    pub message_id: Option<String>,
+    /// When it arrived, in seconds since 1970.
+    pub received: Option<i64>,
+    subject: Option<String>,
+    /// The mark that it had from an earlier restore, and comes back with.
+    mark: Option<String>,
+}
+
+impl Told {
+    /// Reads what was stored beside a message.
+    pub fn read(json: &[u8]) -> Option<Self> {
+        let row: MessageRow = serde_json::from_slice(json).ok()?;
+        let value: Value = serde_json::from_slice(json).ok()?;
+        Some(Self {
+            message_id: value["internetMessageId"].as_str().filter(|id| !id.is_empty()).map(str::to_owned),
+            received: row.received_date_time.as_deref().and_then(parse_date),
+            mark: row.mark().map(str::to_owned),
+            subject: row.subject,
+            value,
+        })
+    }
+
+    /// Returns whether a message that stands somewhere can be the one.
+    pub fn may_be(&self, standing: &Standing) -> bool {
+        standing.mark == self.mark
+            && standing.received == self.received
+            && standing.subject.as_deref().unwrap_or_default() == self.subject.as_deref().unwrap_or_default()
+            && (self.message_id.is_none() || standing.internet_message_id == self.message_id)
+    }
+
+    /// Returns in what a message in `folder` differs from what was said, if it does. `fresh` says that it was just made.
+    pub fn difference(&self, found: &Value, folder: &str, fresh: bool) -> Option<String> {
+        let is_told = |name: &&&str| self.value.get(**name).is_some_and(|told| !told.is_null());
+        let differs = |name: &&&str| comparable(name, &found[**name]) != comparable(name, &self.value[**name]);
+        let marks = if fresh { &MARKS_TOLD[..] } else { &[] };
+        let mut different: Vec<_> = FACTS_TOLD.iter().chain(marks).filter(is_told).filter(differs).copied().collect();
+        if found["parentFolderId"] != folder {
+            different.push("parentFolderId");
+        }
+        (!different.is_empty()).then(|| format!("what was read back differs: {}", different.join(", ")))
+    }
+}
+
 /// Returns what is attached to a message, with the ids; the contents are read and not kept.
 ///
 /// # Errors
@@ -158,7 +211,9 @@ fn comparable(name: &str, value: &Value) -> Value {
     match name {
         "sentDateTime" | "receivedDateTime" => value.as_str().and_then(parse_date).into(),
         "flag" => value["flagStatus"].clone(),
-        "subject" => value.as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ").into(),
+        "subject" | "bodyPreview" => {
+            value.as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ").into()
+        }
         "categories" => {
             let mut names: Vec<_> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             names.sort_unstable();

@@ -22,9 +22,10 @@ const MESSAGE_FIELDS: &str = "id,changeKey,parentFolderId,isRead,isDraft,flag,ca
     receivedDateTime,sentDateTime,createdDateTime,lastModifiedDateTime,internetMessageId,conversationId,conversationIndex,\
     subject,bodyPreview,sender,from,replyTo,toRecipients,ccRecipients,bccRecipients,hasAttachments,\
     isReadReceiptRequested,isDeliveryReceiptRequested";
-/// Size, class, flags, icon, last verb and its time ([MS-OXPROPS]).
+/// Size, class, flags, icon, last verb and its time ([MS-OXPROPS]), and the mark of an earlier restore (`write`).
 const MESSAGE_PROPERTIES: &str = "singleValueExtendedProperties($filter=id eq 'Integer 0x0E08' or id eq 'String 0x001A' \
-    or id eq 'Integer 0x0E07' or id eq 'Integer 0x1080' or id eq 'Integer 0x1081' or id eq 'SystemTime 0x1082')";
+    or id eq 'Integer 0x0E07' or id eq 'Integer 0x1080' or id eq 'Integer 0x1081' or id eq 'SystemTime 0x1082' \
+    or id eq 'String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItem')";
 
 /// Folders that every mailbox calls by these names, whatever its language (Graph: mailFolder), and what English ones show.
 pub const WELL_KNOWN: [(&str, &str); 17] = [

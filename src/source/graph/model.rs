@@ -159,6 +159,12 @@ impl MessageRow {
         self.single_value_extended_properties.iter().find(of_tag)?.value.as_deref()
     }
 
+    /// Returns the mark that a restore gave it, if one did.
+    pub fn mark(&self) -> Option<&str> {
+        let is_mark = |property: &&ExtendedProperty| property.id.eq_ignore_ascii_case(super::write::MARK);
+        self.single_value_extended_properties.iter().find(is_mark)?.value.as_deref()
+    }
+
     /// Returns `Name <address>` of whom it is from.
     pub fn author(&self) -> Option<String> {
         let address = self.from.as_ref().or(self.sender.as_ref())?.email_address.as_ref()?;

@@ -9,6 +9,7 @@ use super::auth::Claims;
 use super::client::Client;
 use super::directory::{self, Organization, User};
 use super::error::{ErrorKind, GraphError};
+use super::mail::Mailbox;
 use super::request::{Request, path};
 use serde::Deserialize;
 
@@ -39,6 +40,19 @@ pub const SETTINGS: Permission =
 /// Restoring mail.
 pub const RESTORE: Permission =
     Permission { application: "Mail.ReadWrite", delegated: "Mail.ReadWrite", is_required: false };
+
+/// Finding mailboxes and folders in the import and export API. Only who asks for full fidelity needs this and the next.
+pub const EXCHANGE: Permission =
+    Permission { application: "MailboxFolder.Read.All", delegated: "MailboxFolder.Read", is_required: true };
+/// Exporting messages as streams.
+pub const EXPORT: Permission =
+    Permission { application: "MailboxItem.Export.All", delegated: "MailboxItem.Export", is_required: true };
+/// Exporting and importing them.
+pub const IMPORT: Permission = Permission {
+    application: "MailboxItem.ImportExport.All",
+    delegated: "MailboxItem.ImportExport",
+    is_required: false,
+};
 
 /// What came of trying.
 #[derive(Debug)]
@@ -202,12 +216,50 @@ fn without_message(tried: &Tried, claims: Option<&Claims>) -> Outcome {
 
 /// Says by the token whether mail can be restored: trying would change something.
 pub fn restore(claims: Option<&Claims>) -> Check {
-    let outcome = match claims {
-        Some(claims) if grants(claims, &[RESTORE]) => Outcome::Works("granted".to_owned()),
+    Check { what: "restoring mail", permission: RESTORE, outcome: in_token(claims, RESTORE) }
+}
+
+/// Says by the token whether messages can be imported.
+pub fn import(claims: Option<&Claims>) -> Check {
+    Check { what: "importing", permission: IMPORT, outcome: in_token(claims, IMPORT) }
+}
+
+fn in_token(claims: Option<&Claims>, permission: Permission) -> Outcome {
+    match claims {
+        Some(claims) if grants(claims, &[permission]) => Outcome::Works("granted".to_owned()),
         Some(_) => Outcome::Missing("not in the token; only restoring to this tenant needs it".to_owned()),
         None => Outcome::Unproven("the token does not say".to_owned()),
+    }
+}
+
+/// Tries to export a message of one of `users`, which are tried in order.
+pub async fn export(client: &Client, users: &[&User]) -> Check {
+    let check = |permission, outcome| Check { what: "exporting", permission, outcome };
+    let mut refused = None;
+    for user in users.iter().take(MAILBOXES_TRIED_MAX) {
+        let exchange = match Mailbox::new(client.clone(), &user.id, false).exchange().await {
+            Ok(exchange) => exchange,
+            Err(error) if matches!(error.kind(), ErrorKind::NoMailbox | ErrorKind::NotFound) => continue,
+            Err(error) => {
+                refused.get_or_insert(error);
+                continue;
+            }
+        };
+        // No message has this id: who may export is told so, and who may not is told that.
+        let outcome = match exchange.export(&["AAMkNone"], 0).await {
+            Ok(_) => Outcome::Works("messages can be exported".to_owned()),
+            Err(error) if error.kind() == ErrorKind::BadRequest => {
+                Outcome::Works("messages can be exported".to_owned())
+            }
+            Err(error) => refusal(error, "messages are kept without the stream that fidelity = \"full\" asks for"),
+        };
+        return check(EXPORT, outcome);
+    }
+    let outcome = match refused {
+        Some(error) => refusal(error, "the mailbox import and export API cannot be reached"),
+        None => Outcome::Unproven("no mailbox was found in the import and export API: is it in this cloud?".to_owned()),
     };
-    Check { what: "restoring mail", permission: RESTORE, outcome }
+    check(EXCHANGE, outcome)
 }
 
 /// Whether the token holds one of `any`.

@@ -18,9 +18,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// The property that holds the mark (Graph: "Outlook extended properties overview"). The GUID is Strongroom's own.
-const MARK: &str = "String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItem";
+pub(super) const MARK: &str = "String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItem";
 /// What is asked of the messages of a folder to know which are there.
-const STANDING_FIELDS: &str = "id,changeKey,internetMessageId,sentDateTime,receivedDateTime";
+const STANDING_FIELDS: &str = "id,changeKey,internetMessageId,subject,sentDateTime,receivedDateTime";
 /// What is read of a message to hold it against what it should be.
 const READ_BACK_FIELDS: &str = "id,subject,body,isDraft,isRead,flag,categories,importance,internetMessageId,sentDateTime,\
     receivedDateTime,parentFolderId,hasAttachments";
@@ -30,6 +30,8 @@ pub const ATTACHMENT_WHOLE_BYTES_MAX: usize = 3_000_000 - 1;
 pub const RANGE_BYTES_MAX: usize = 12 * 320 * 1024;
 /// How often a folder is asked for again, at most, when it is not clear whether it was made.
 const FOLDER_ATTEMPTS_MAX: usize = 4;
+/// A longer `Message-ID` is not asked for: RFC 5322 has lines of 998 bytes at most, and addresses have their limits.
+const FILTERED_LEN_MAX: usize = 900;
 /// An empty answer, or the little that the service says to a range.
 const SMALL_ANSWER_BYTES_MAX: u64 = 64 << 10;
 
@@ -42,6 +44,8 @@ pub struct Standing {
     pub change_key: Option<String>,
     /// Its `Message-ID`.
     pub internet_message_id: Option<String>,
+    /// Its subject.
+    pub subject: Option<String>,
     /// When it was sent, in seconds since 1970.
     pub sent: Option<i64>,
     /// When it arrived, in seconds since 1970.
@@ -56,6 +60,7 @@ struct StandingRow {
     id: String,
     change_key: Option<String>,
     internet_message_id: Option<String>,
+    subject: Option<String>,
     sent_date_time: Option<String>,
     received_date_time: Option<String>,
     #[serde(default)]
@@ -145,6 +150,42 @@ impl Mailbox {
             let Some(next) = page.next else { return Ok(()) };
             page = self.client.json(self.follow(LABEL, &next).prefer(PAGE_SIZE)).await?;
         }
+    }
+
+    /// Tells `each` of the messages in `folder` that have this `Message-ID` or, where that cannot be asked for, that arrived in
+    /// the same second; where neither is known, of all messages.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn alike(
+        &self,
+        folder: &str,
+        message_id: Option<&str>,
+        received: Option<i64>,
+        mut each: impl FnMut(Standing),
+    ) -> Result<(), GraphError> {
+        const LABEL: &str = "looking for a message";
+        let Some(filter) = message_id.and_then(of_message_id).or_else(|| received.and_then(of_second)) else {
+            return self.standing(folder, each).await;
+        };
+        let expand = format!("singleValueExtendedProperties($filter=id eq '{MARK}')");
+        let request = self.get(LABEL, &["mailFolders", folder, "messages"]).query("$filter", &filter);
+        let mut request = request.query("$select", STANDING_FIELDS).query("$expand", &expand);
+        loop {
+            let page: Page<StandingRow> = self.client.json(request.prefer(PAGE_SIZE)).await?;
+            page.value.into_iter().for_each(|row| each(row.into()));
+            let Some(next) = page.next else { return Ok(()) };
+            request = self.follow(LABEL, &next);
+        }
+    }
+
+    /// Gives a message a mark, and returns what the service says of it then.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn mark_message(&self, id: &str, mark: &str) -> Result<Value, GraphError> {
+        let properties = json!({ "singleValueExtendedProperties": [mark_property(mark)] });
+        self.client.json(self.send(Method::PATCH, "marking a message", &["messages", id], &properties)).await
     }
 
     /// Makes a message in `folder` from its properties (Graph: message), and returns its id.
@@ -282,6 +323,20 @@ impl Mailbox {
     }
 }
 
+/// Returns the filter for a `Message-ID`, with and without its brackets; none for one that no filter should hold.
+fn of_message_id(id: &str) -> Option<String> {
+    let id = id.trim_matches(['<', '>', ' ']);
+    let is_sane = (1..=FILTERED_LEN_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    let id = id.replace('\'', "''");
+    is_sane.then(|| format!("internetMessageId eq '<{id}>' or internetMessageId eq '{id}'"))
+}
+
+fn of_second(received: i64) -> Option<String> {
+    let moment = |second: i64| jiff::Timestamp::from_second(second).ok();
+    let (from, to) = (moment(received)?, moment(received.checked_add(1)?)?);
+    Some(format!("receivedDateTime ge {from} and receivedDateTime lt {to}"))
+}
+
 /// Returns whether the service would not let the two stand beside each other.
 pub fn same_name(a: &str, b: &str) -> bool {
     a == b || a.to_lowercase() == b.to_lowercase()
@@ -295,6 +350,7 @@ impl From<StandingRow> for Standing {
             id: row.id,
             change_key: row.change_key,
             internet_message_id: row.internet_message_id,
+            subject: row.subject,
             sent: date(row.sent_date_time),
             received: date(row.received_date_time),
         }

@@ -71,7 +71,10 @@ impl Making<'_> {
                     outcome.warnings.push(what);
                 }
                 if rounds.contains_key(&index) {
-                    self.state.folders[index].failed = done.failed;
+                    let folder = &mut self.state.folders[index];
+                    folder.streams = self.exports.is_some();
+                    folder.ledger.streamless = if folder.streams { done.streamless } else { 0 };
+                    folder.failed = done.failed;
                     failed_unnamed = done.failed_unnamed;
                 }
                 edits = Some(done.edits);

@@ -1,0 +1,224 @@
+//! Takes the streams out of the answer to an export while it arrives, so that a long one is never in memory as text.
+//!
+//! The values of `data` are decoded on the way, and their numbers stand in their places: what is left is small, and read as
+//! JSON in the end.
+
+use crate::source::graph::error::{ErrorKind, GraphError};
+use crate::source::graph::json;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::DeserializeOwned;
+
+/// An answer without its streams is never longer: it names twenty items.
+const REST_BYTES_MAX: usize = 256 << 10;
+/// The longest escape in a string of JSON: a code unit of UTF-16.
+const ESCAPE_LEN: usize = 6;
+const DATA: &[u8] = b"data";
+
+/// Where in the text the next byte stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// Between strings.
+    Outside,
+    /// In a string that began at this place of the rest; whether the byte is escaped.
+    InString { start: usize, escaped: bool },
+    /// In the value of `data`.
+    InData,
+}
+
+/// The text on its way through.
+pub(super) struct Extractor {
+    at: At,
+    rest: Vec<u8>,
+    /// Whether the string before was called `data`, and whether a colon followed.
+    named: bool,
+    expected: bool,
+    /// How many streams began.
+    count: usize,
+    /// Letters that make no whole group yet.
+    group: Vec<u8>,
+    /// The start of an escape that was cut.
+    escape: Vec<u8>,
+}
+
+impl Default for Extractor {
+    fn default() -> Self {
+        Self {
+            at: At::Outside,
+            rest: Vec::new(),
+            named: false,
+            expected: false,
+            count: 0,
+            group: Vec::new(),
+            escape: Vec::new(),
+        }
+    }
+}
+
+fn malformed(why: &str) -> GraphError {
+    // It was cut or damaged on its way, and may come whole the next time.
+    GraphError::new(ErrorKind::Malformed, "exporting messages").explained(why.to_owned())
+}
+
+impl Extractor {
+    /// Takes the next bytes of the text, and adds what they decode to to the last of `streams`, or to new ones. Returns how
+    /// many bytes that were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`].
+    pub fn push(&mut self, mut text: &[u8], streams: &mut Vec<Vec<u8>>) -> Result<usize, GraphError> {
+        let before: usize = streams.iter().map(Vec::len).sum();
+        while !text.is_empty() {
+            text = match self.at {
+                At::InData => self.data(text, streams)?,
+                _ => self.text(text, streams)?,
+            };
+        }
+        Ok(streams.iter().map(Vec::len).sum::<usize>() - before)
+    }
+
+    /// Takes what stands before the next stream.
+    fn text<'a>(&mut self, text: &'a [u8], streams: &mut Vec<Vec<u8>>) -> Result<&'a [u8], GraphError> {
+        for (place, &byte) in text.iter().enumerate() {
+            self.rest.push(byte);
+            match (&mut self.at, byte) {
+                (At::InString { escaped, .. }, _) if *escaped => *escaped = false,
+                (At::InString { escaped, .. }, b'\\') => *escaped = true,
+                (At::InString { start, .. }, b'"') => {
+                    self.named = self.rest[*start..self.rest.len() - 1].eq_ignore_ascii_case(DATA);
+                    self.at = At::Outside;
+                }
+                (At::InString { .. }, _) => {}
+                (_, b'"') if self.expected => {
+                    (self.at, self.expected) = (At::InData, false);
+                    self.rest.extend_from_slice(self.count.to_string().as_bytes());
+                    self.count += 1;
+                    streams.push(Vec::new());
+                    return Ok(&text[place + 1..]);
+                }
+                (_, b'"') => self.at = At::InString { start: self.rest.len(), escaped: false },
+                (_, b':') => self.expected = std::mem::take(&mut self.named),
+                (_, b' ' | b'\t' | b'\r' | b'\n') => {}
+                _ => (self.named, self.expected) = (false, false),
+            }
+        }
+        match self.rest.len() > REST_BYTES_MAX {
+            true => Err(malformed("it is longer than what was asked for can be")),
+            false => Ok(&[]),
+        }
+    }
+
+    /// Takes letters of a stream, up to its end.
+    fn data<'a>(&mut self, text: &'a [u8], streams: &mut Vec<Vec<u8>>) -> Result<&'a [u8], GraphError> {
+        if streams.is_empty() {
+            // The caller has taken away what came before.
+            streams.push(Vec::new());
+        }
+        let stream = streams.last_mut().expect("pushed above");
+        if !self.escape.is_empty() {
+            return self.escaped(text, stream);
+        }
+        let end = text.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+        self.letters(&text[..end.unwrap_or(text.len())], stream)?;
+        let Some(end) = end else { return Ok(&[]) };
+        match text[end] {
+            b'"' => {
+                if !self.group.is_empty() {
+                    return Err(malformed("a stream has no whole number of letters"));
+                }
+                self.rest.push(b'"');
+                self.at = At::Outside;
+            }
+            _ => self.escape.push(b'\\'),
+        }
+        Ok(&text[end + 1..])
+    }
+
+    /// Takes an escape: some writers escape `+` and `/`, which base64 is made of.
+    fn escaped<'a>(&mut self, text: &'a [u8], stream: &mut Vec<u8>) -> Result<&'a [u8], GraphError> {
+        let (byte, text) = text.split_first().expect("the caller has looked");
+        self.escape.push(*byte);
+        let letter = match self.escape.as_slice() {
+            [_, b'u', hex @ ..] if hex.len() == ESCAPE_LEN - 2 => {
+                let hex = std::str::from_utf8(hex).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+                hex.ok_or_else(|| malformed("a stream is no base64"))?
+            }
+            [_, b'u', ..] => return Ok(text),
+            [_, letter] => *letter,
+            _ => return Err(malformed("a stream is no base64")),
+        };
+        self.escape.clear();
+        self.letters(&[letter], stream)?;
+        Ok(text)
+    }
+
+    fn letters(&mut self, mut letters: &[u8], stream: &mut Vec<u8>) -> Result<(), GraphError> {
+        let not_base64 = |_| malformed("a stream is no base64");
+        if !self.group.is_empty() {
+            let missing = letters.len().min(4 - self.group.len());
+            self.group.extend_from_slice(&letters[..missing]);
+            letters = &letters[missing..];
+            if self.group.len() < 4 {
+                return Ok(());
+            }
+            STANDARD.decode_vec(&self.group, stream).map_err(not_base64)?;
+            self.group.clear();
+        }
+        let (groups, rest) = letters.split_at(letters.len() / 4 * 4);
+        STANDARD.decode_vec(groups, stream).map_err(not_base64)?;
+        self.group.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// Reads what is left, once all of it has come.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`].
+    pub fn finish<T: DeserializeOwned>(self) -> Result<T, GraphError> {
+        json::read(&self.rest).map_err(|_| malformed("it is not the JSON that was expected"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn extract(text: &[u8], cut: usize) -> Result<(Value, Vec<Vec<u8>>), GraphError> {
+        let (mut extractor, mut streams) = (Extractor::default(), Vec::new());
+        for piece in text.chunks(cut.max(1)) {
+            extractor.push(piece, &mut streams)?;
+        }
+        Ok((extractor.finish()?, streams))
+    }
+
+    proptest! {
+        #[test]
+        fn streams_come_out_however_the_text_was_cut(streams: Vec<Vec<u8>>, cut in 1usize..40, pretty: bool) {
+            let rows: Vec<_> = streams.iter().map(|stream| {
+                json!({"itemId": "a\\\"data\":", "data": STANDARD.encode(stream), "error": null, "x": {"data": null}})
+            }).collect();
+            let value = json!({ "@odata.context": "x", "value": rows });
+            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+            // As .NET's encoder writes them.
+            let text = text.replace('+', "\\u002B").replace('/', "\\/");
+            let (rest, found) = extract(text.as_bytes(), cut).unwrap();
+            prop_assert_eq!(found, streams);
+            for (number, row) in rest["value"].as_array().unwrap().iter().enumerate() {
+                prop_assert_eq!(&row["data"], &number.to_string());
+                prop_assert_eq!(&row["itemId"], "a\\\"data\":");
+            }
+        }
+
+        #[test]
+        fn nothing_that_is_cut_or_strange_is_taken_for_a_whole(stream in prop::collection::vec(any::<u8>(), 1..50), at: prop::sample::Index) {
+            let text = json!({"value": [{"itemId": "a", "data": STANDARD.encode(stream)}]}).to_string();
+            let cut = at.index(text.len());
+            prop_assert!(extract(&text.as_bytes()[..cut], 7).is_err());
+            let mut strange = text.into_bytes();
+            strange[cut] = b'!';
+            let _ = extract(&strange, 7);
+        }
+    }
+}
