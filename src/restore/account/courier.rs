@@ -1,12 +1,12 @@
 //! Brings single items to the mailboxes of one organisation, as they come: what was dropped into a mount.
 //!
-//! It stands beside the plan, which restores a part of a snapshot as a whole, and delivers the same way: what stands in a
-//! folder is listed once for all that comes together, every message bears a mark, and counts as restored once it was read
-//! back. Nothing is overwritten: what is there, though changed since, stays as it is.
+//! It stands beside the plan, which restores a part of a snapshot as a whole, and delivers the same way: every message bears a
+//! mark, and counts as restored once it was read back. Of the first items that come to a folder each is asked for by itself;
+//! when more come, what stands there is listed once for all of them, and what seems to be there is asked for again. Nothing is overwritten: what is there, though changed since, stays as it is.
 
 use super::deliver::{Delivery, Outcome, Trouble};
 use super::folders::{Folders, Place};
-use super::guide::Spot;
+use super::guide::{ASKED_MAX, Spot};
 use super::import::Importer;
 use super::journal::Journal;
 use super::route;
@@ -158,10 +158,19 @@ struct Stop {
     places: Semaphore,
     turns: [tokio::sync::Mutex<()>; TURNS],
     random: RandomState,
-    spots: tokio::sync::Mutex<HashMap<String, (Instant, Arc<Spot>)>>,
+    spots: tokio::sync::Mutex<HashMap<String, Seen>>,
     homes: tokio::sync::Mutex<Homes>,
     /// Held as long as there is a message without its mark, and by those who look what is there.
     unmarked: Arc<RwLock<()>>,
+}
+
+/// What is known of a folder.
+struct Seen {
+    since: Instant,
+    spot: Arc<Spot>,
+    /// How many items were asked for one by one.
+    asked: u64,
+    is_listed: bool,
 }
 
 /// The folders that things came from.
@@ -296,8 +305,12 @@ impl Courier {
         // The same item, dropped twice at a time, is brought once and found there once.
         let turn = stop.random.hash_one(mark.text(true)) as usize % TURNS;
         let _turn = stop.turns[turn].lock().await;
-        let spot = stop.spot(folder).await?;
+        let spot = stop.spot(folder, entry).await?;
         let mut found = spot.there.lock().find(entry, &mark);
+        if found != Found::Nothing {
+            // Somebody may have deleted it since the folder was looked at.
+            found = stop.find_now(folder, entry, &mark).await?;
+        }
         if found == Found::Nothing && parcel.owner.as_deref() == Some(user) {
             found = stop.itself(entry, folder).await?;
         }
@@ -310,9 +323,8 @@ impl Courier {
             Outcome::Restored => {
                 spot.there.lock().restored(&mark);
                 // The folder may have been listed anew meanwhile.
-                if let Some((_, now)) = stop.spots.lock().await.get(folder).filter(|(_, now)| !Arc::ptr_eq(now, &spot))
-                {
-                    now.there.lock().restored(&mark);
+                if let Some(now) = stop.spots.lock().await.get(folder).filter(|now| !Arc::ptr_eq(&now.spot, &spot)) {
+                    now.spot.there.lock().restored(&mark);
                 }
                 Brought::Restored
             }
@@ -337,21 +349,51 @@ fn unreadable(error: RestoreError) -> Refused {
 }
 
 impl Stop {
-    /// Returns what stands in a folder.
-    async fn spot(&self, folder: &str) -> Result<Arc<Spot>, GraphError> {
+    /// Returns what stands in a folder, as far as it may be `entry`; some of it may be gone by now.
+    async fn spot(&self, folder: &str, entry: &Entry) -> Result<Arc<Spot>, GraphError> {
         let mut spots = self.spots.lock().await;
-        if let Some((_, spot)) = spots.get(folder).filter(|(at, _)| at.elapsed() < SPOT_FRESH) {
-            return Ok(spot.clone());
-        }
-        let mut there = There::new(self.random.clone(), &[]);
-        let _nothing_arrives = self.unmarked.write().await;
-        self.delivery.mailbox.standing(folder, |message| there.add(&message)).await?;
-        let spot = Arc::new(Spot { folder: Some(folder.to_owned()), there: Mutex::new(there), asks: false });
-        if spots.len() >= SPOTS_MAX {
+        if spots.len() >= SPOTS_MAX && !spots.contains_key(folder) {
             spots.clear();
         }
-        spots.insert(folder.to_owned(), (Instant::now(), spot.clone()));
-        Ok(spot)
+        if spots.get(folder).is_some_and(|seen| seen.since.elapsed() >= SPOT_FRESH) {
+            spots.remove(folder);
+        }
+        let there = || Mutex::new(There::new(self.random.clone(), &[]));
+        let seen = spots.entry(folder.to_owned()).or_insert_with(|| Seen {
+            since: Instant::now(),
+            spot: Arc::new(Spot { folder: Some(folder.to_owned()), there: there(), asks: false }),
+            asked: 0,
+            is_listed: false,
+        });
+        let spot = seen.spot.clone();
+        if seen.is_listed {
+            return Ok(spot);
+        }
+        let each = |message| spot.there.lock().add(&message);
+        let _nothing_arrives = self.unmarked.write().await;
+        let facts = &entry.facts;
+        match seen.asked < ASKED_MAX {
+            true => {
+                let asked = self.delivery.mailbox.alike(folder, facts.message_id.as_deref(), facts.date, each);
+                asked.await?;
+                seen.asked += 1;
+            }
+            false => {
+                self.delivery.mailbox.standing(folder, each).await?;
+                seen.is_listed = true;
+            }
+        }
+        Ok(spot.clone())
+    }
+
+    /// Returns what stands in the place of an item right now.
+    async fn find_now(&self, folder: &str, entry: &Entry, mark: &Mark) -> Result<Found, GraphError> {
+        let mut there = There::new(self.random.clone(), &[]);
+        let facts = &entry.facts;
+        let _nothing_arrives = self.unmarked.write().await;
+        let each = |message| there.add(&message);
+        self.delivery.mailbox.alike(folder, facts.message_id.as_deref(), facts.date, each).await?;
+        Ok(there.find(entry, mark))
     }
 
     /// Says to the importer what it has to know of the mailbox.

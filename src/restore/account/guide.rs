@@ -22,7 +22,7 @@ use tokio::sync::{RwLock, mpsc};
 /// What the walk may be ahead.
 const EVENTS_MAX: usize = 64;
 /// So many items are asked for one by one, rather than that their folder is listed: it may hold a million others.
-const ASKED_MAX: u64 = 24;
+pub(super) const ASKED_MAX: u64 = 24;
 /// Folders of a mailbox lie no deeper (Exchange Online: "Mailbox folder limits").
 const DEPTH_MAX: usize = 300;
 
