@@ -6,6 +6,7 @@
 # make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
 # make drill-pace   restores 10,200 messages at the published limits: half an hour (DRILL_MAILBOX=10200)
 # make soak      backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
+# make scale     writes, mounts and walks a snapshot of twenty million mails (SCALE_MAILS=20000000, SCALE_FOLDER=200000)
 #
 # Each installs what it needs: Debian packages (as root, or with sudo), cargo-deny and the test readers' Python packages.
 
@@ -17,7 +18,7 @@ CACHE ?= .cache
 VENV := $(CACHE)/venv
 BINARY := target/release/strongroom
 
-.PHONY: help demo screenshot test test-sdk bench drill drill-large drill-pace soak build corpus packages packages-bench lint deny test-rust clean
+.PHONY: help demo screenshot test test-sdk bench drill drill-large drill-pace soak scale build corpus packages packages-bench lint deny test-rust clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -99,6 +100,12 @@ drill-pace: packages
 SOAK_PERCENT ?= 100
 soak: packages
 	STRONGROOM_SOAK_PERCENT=$(SOAK_PERCENT) cargo test --release --locked --test soak -- --nocapture
+
+SCALE_MAILS ?= 20000000
+SCALE_FOLDER ?= 200000
+scale: build
+	STRONGROOM_SCALE_MAILS=$(SCALE_MAILS) STRONGROOM_SCALE_FOLDER=$(SCALE_FOLDER) \
+		cargo test --release --locked -p strongroom-scale -- --nocapture
 
 clean:
 	cargo clean

@@ -12,6 +12,7 @@ mod init;
 mod key;
 mod ls;
 mod mount;
+mod outbox;
 mod output;
 mod progress;
 mod restore;

@@ -13,6 +13,7 @@ pub mod cbor;
 pub mod compress;
 pub mod crypto;
 pub mod id;
+pub mod record_log;
 pub mod sealed;
 
 pub mod chunker;
@@ -43,6 +44,7 @@ pub mod view;
 pub mod webdav;
 
 pub mod cli;
+pub mod outbox;
 pub mod restore;
 pub mod settings;
 

@@ -45,6 +45,13 @@ pub fn safe_name(stem: &str, suffix: &str) -> String {
     }
 }
 
+/// Returns the name of a mail folder that people see as `display`; never as a message could be called, which lies in the same
+/// folder.
+pub fn mail_folder_name(display: &str) -> String {
+    let name = safe_name(display, "");
+    if name.to_lowercase().ends_with(".eml") { safe_name(&format!("{name} (folder)"), "") } else { name }
+}
+
 /// Gives names that differ within one folder, also where case does not count.
 ///
 /// Two names are the same if they are equal after each character is mapped to upper and then to lower case, which joins

@@ -30,7 +30,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 pub use crate::backup::Progress;
-pub use account::{AccountOptions, AccountPlan, AccountSurvey, AccountTarget, Load};
+pub use account::{
+    AccountOptions, AccountPlan, AccountSurvey, AccountTarget, Brought, Bytes, Courier, Home, Load, Parcel, Refused,
+};
 
 /// Conflicts and problems that a [`Survey`] keeps by name, each; their number is always exact.
 pub const SHOWN_MAX: usize = 100;
@@ -360,7 +362,7 @@ pub fn printable(path: &[u8]) -> String {
 }
 
 /// Returns the texts of `error` and of what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -32,6 +32,19 @@ pub struct Settings {
     pub tenants: BTreeMap<String, TenantSettings>,
     /// Backup sets by name.
     pub sets: BTreeMap<String, SetSettings>,
+    /// When what is dropped into a mount is restored.
+    pub commit: Commit,
+}
+
+/// When what is dropped into a mount is restored: `commit` of the table `[restore]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Commit {
+    /// As soon as it is closed.
+    #[default]
+    Close,
+    /// When somebody says so: `strongroom restore commit`.
+    Ask,
 }
 
 /// A table `[repositories.NAME]`.
@@ -58,6 +71,8 @@ pub struct TenantSettings {
     pub endpoints: Endpoints,
     /// The HTTP proxy that all requests go through.
     pub proxy: Option<Url>,
+    /// Nothing may be restored to it.
+    pub read_only: bool,
 }
 
 /// How an application signs in.

@@ -44,9 +44,70 @@ pub enum SplitError {
     Store(#[from] StoreError),
 }
 
+/// Takes what a splitter finds.
+pub trait Sink: Send + Sync {
+    /// Returns whether the chunk is stored already.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn has_chunk(&self, id: ChunkId) -> Result<bool, StoreError>;
+
+    /// Stores chunks, which will stand next to each other.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn append(&self, chunks: &mut dyn Iterator<Item = NewChunk<'_>>) -> Result<(), StoreError>;
+
+    /// Stores a node.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn put_node(&self, node: NewNode) -> Result<(), StoreError>;
+
+    /// Returns whether the texts of mails are wanted.
+    fn wants_text(&self) -> bool {
+        true
+    }
+}
+
+impl Sink for Store {
+    fn has_chunk(&self, id: ChunkId) -> Result<bool, StoreError> {
+        Store::has_chunk(self, id)
+    }
+
+    fn append(&self, chunks: &mut dyn Iterator<Item = NewChunk<'_>>) -> Result<(), StoreError> {
+        Store::append(self, chunks)
+    }
+
+    fn put_node(&self, node: NewNode) -> Result<(), StoreError> {
+        Store::put_node(self, node)
+    }
+}
+
+/// Keeps nothing: for those who only want to know what an item's content would be called.
+pub struct Nowhere;
+
+impl Sink for Nowhere {
+    fn has_chunk(&self, _: ChunkId) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    fn append(&self, _: &mut dyn Iterator<Item = NewChunk<'_>>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn put_node(&self, _: NewNode) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn wants_text(&self) -> bool {
+        false
+    }
+}
+
 /// Splits items, one at a time.
 pub struct Splitter {
-    store: Arc<Store>,
+    sink: Arc<dyn Sink>,
     keys: Arc<Keys>,
     chunker: Arc<Chunker>,
     buffer: Vec<u8>,
@@ -65,9 +126,9 @@ pub struct Split {
 }
 
 impl Splitter {
-    /// Creates a splitter that stores into `store`.
-    pub fn new(store: Arc<Store>, keys: Arc<Keys>, chunker: Arc<Chunker>) -> Self {
-        Self { store, keys, chunker, buffer: Vec::new(), collected: Vec::new(), records: Vec::new() }
+    /// Creates a splitter that stores into `sink`.
+    pub fn new(sink: Arc<dyn Sink>, keys: Arc<Keys>, chunker: Arc<Chunker>) -> Self {
+        Self { sink, keys, chunker, buffer: Vec::new(), collected: Vec::new(), records: Vec::new() }
     }
 
     /// Reads `item` and returns its content, whose chunks are stored or on their way after [`Splitter::flush`].
@@ -97,7 +158,7 @@ impl Splitter {
         }
         let facts = if is_mail { facts_of(buffer) } else { Facts::default() };
         // Before the mail is taken apart: afterwards, one that streams is no longer in memory.
-        let text = if is_mail { self.split_text(buffer, whole)? } else { None };
+        let text = if is_mail && self.sink.wants_text() { self.split_text(buffer, whole)? } else { None };
         let content = match (whole, is_mail) {
             (true, true) => self.split_mail(buffer)?,
             (true, false) => {
@@ -226,7 +287,7 @@ impl Splitter {
     /// Names a chunk, and collects it if the repository does not have it.
     fn take(&mut self, bytes: &[u8], texture: Texture) -> Result<ChunkRef, SplitError> {
         let id = self.keys.chunk_id(bytes);
-        if !self.store.has_chunk(id)? {
+        if !self.sink.has_chunk(id)? {
             self.collected.extend_from_slice(bytes);
             self.records.push((id, bytes.len(), texture));
             if self.collected.len() >= COLLECTED_BYTES_MAX {
@@ -242,12 +303,12 @@ impl Splitter {
     /// When nothing can be stored any more.
     pub fn flush(&mut self) -> Result<(), StoreError> {
         let mut rest = self.collected.as_slice();
-        let chunks = self.records.iter().map(|(id, len, texture)| {
+        let mut chunks = self.records.iter().map(|(id, len, texture)| {
             let (bytes, after) = rest.split_at(*len);
             rest = after;
             NewChunk { id: *id, bytes, texture: *texture }
         });
-        self.store.append(chunks)?;
+        self.sink.append(&mut chunks)?;
         self.collected.clear();
         self.records.clear();
         Ok(())
@@ -283,7 +344,7 @@ impl Splitter {
         let len = segments.iter().map(Segment::len).sum();
         let canonical = node::list(&segments);
         let id = self.keys.node_id(&canonical);
-        self.store.put_node(NewNode { id, canonical, refs })?;
+        self.sink.put_node(NewNode { id, canonical, refs })?;
         Ok(Segment::List { len, node: NodeRef { id, hint: None } })
     }
 }

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Lab, Mount, PATIENCE, eventually, no_fuse, noise, tool, walk, write};
+use common::{Lab, PATIENCE, eventually, no_fuse, noise, tool, walk, write};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustix::fs::{

@@ -39,7 +39,8 @@ fn assert_free_of(of: &str, forbidden: &[&str]) {
 
 #[test]
 fn dependencies_point_one_way() {
-    let above_engine = ["backup", "check", "cli", "compare", "restore", "source", "splitter", "store", "view"];
+    let above_engine =
+        ["backup", "check", "cli", "compare", "outbox", "restore", "source", "splitter", "store", "view"];
     for module in ["repository", "reader", "tree", "node", "pack", "index", "sealed", "crypto", "snapshot", "backend"] {
         assert_free_of(module, &above_engine);
     }
@@ -47,8 +48,10 @@ fn dependencies_point_one_way() {
     assert_free_of("source", &["repository", "reader", "store", "backup", "pack", "tree", "backend", "local"]);
     assert_free_of("pack", &["reader", "repository", "tree"]);
     for module in ["backup", "check", "compare", "restore", "settings", "view", "store", "splitter"] {
-        assert_free_of(module, &["cli"]);
+        assert_free_of(module, &["cli", "outbox"]);
     }
+    assert_free_of("outbox", &["cli", "settings", "view", "store"]);
+    assert_free_of("record_log", &["cli", "outbox", "restore", "repository"]);
     assert_free_of("webdav", &["cli", "repository", "reader", "backend", "tree", "view", "settings"]);
     // Who runs a backup reads the configuration; who makes one is told.
     for module in ["backup", "source", "repository", "selection"] {

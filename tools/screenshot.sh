@@ -15,21 +15,14 @@ picture=$(realpath -m "${1:-$project/docs/images/file-manager.png}")
 mails=5000
 at=/mnt/backup
 
-demo=$(mktemp -d "${TMPDIR:-/tmp}/strongroom-screenshot.XXXXXX")
-chmod 755 "$demo"
-server='' manager='' mount=''
+# shellcheck source=tools/screen.sh
+. "$tools/screen.sh"
+screen='' manager='' mount=''
 leave() {
-    for pid in $manager $server; do kill "$pid" 2>/dev/null || true; done
+    for pid in $manager $screen; do kill "$pid" 2>/dev/null || true; done
     if [ -n "$mount" ]; then kill "$mount" 2>/dev/null && wait "$mount" || true; fi
     rmdir "$at" || true
     rm -rf --one-file-system "$demo"
-}
-fail() { printf 'Error: %s\n' "$1" >&2; exit 1; }
-# WHAT COMMAND...: waits until the command succeeds.
-await() {
-    local what=$1; shift
-    for _ in $(seq 600); do "$@" && return; sleep 0.05; done
-    fail "$what: still not so after 30 seconds"
 }
 
 # A path that fits into a picture.
@@ -37,7 +30,7 @@ mkdir "$at" || fail "$at is there already"
 trap leave EXIT
 export STRONGROOM_REPO="$demo/repository" STRONGROOM_PASSWORD='demo only' STRONGROOM_STATE_DIR="$demo/state"
 "$tools/corpus-spamassassin.sh" "$demo/corpus" >/dev/null
-mkdir -p "$demo/mail/Inbox" "$demo/home"
+mkdir -p "$demo/mail/Inbox"
 # Under names that people read, as mails of a mailbox have them.
 python3 - "$demo/corpus" "$demo/mail/Inbox" "$mails" <<'PYTHON'
 import email.header, email.utils, os, pathlib, sys
@@ -77,38 +70,12 @@ PYTHON
 mount=$!
 await 'the mount is there' grep -qF " $at " /proc/self/mountinfo
 
-Xvfb -displayfd 3 -screen 0 1100x640x24 3>"$demo/display" 2>/dev/null &
-server=$!
-await 'a screen' test -s "$demo/display"
-DISPLAY=:$(cat "$demo/display")
-export DISPLAY
-# As somebody who is not root, as file managers warn root.
-chown -R nobody "$demo/home"
-as_nobody=(setpriv --reuid=nobody --regid=nogroup --clear-groups env HOME="$demo/home" XDG_RUNTIME_DIR="$demo/home" NO_AT_BRIDGE=1)
-mkdir -p "$demo/home/.config/xfce4/xfconf/xfce-perchannel-xml"
-cat > "$demo/home/.config/xfce4/xfconf/xfce-perchannel-xml/thunar.xml" <<'XML'
-<?xml version="1.0" encoding="UTF-8"?>
-<channel name="thunar" version="1.0">
-  <property name="default-view" type="string" value="ThunarDetailsView"/>
-  <property name="last-details-view-zoom-level" type="string" value="THUNAR_ZOOM_LEVEL_25_PERCENT"/>
-  <property name="last-window-width" type="int" value="1100"/>
-  <property name="last-window-height" type="int" value="640"/>
-</channel>
-XML
-chown -R nobody "$demo/home"
-
-look() { import -window root "$1" 2>/dev/null; }
+start_screen
 now() { date +%s%3N; }
 # The file manager starts in an empty folder: what its start takes is not the mount's.
-mkdir "$demo/home/empty"
-"${as_nobody[@]}" dbus-run-session -- thunar "$demo/home/empty" >/dev/null 2>&1 &
-manager=$!
-await 'a window' xdotool search --onlyvisible --class thunar >/dev/null
-window=$(xdotool search --onlyvisible --class thunar | tail -n 1)
-xdotool windowsize --sync "$window" 1100 640 windowmove "$window" 0 0 windowfocus "$window"
+start_manager thunar
 look "$demo/before.ppm"
-xdotool key --window "$window" ctrl+l
-xdotool type --window "$window" --delay 1 "$at/Inbox"
+type_path "$at/Inbox"
 started=$(now)
 xdotool key --window "$window" Return
 # Shown is what was different from what came before for the last time, once it has stood still for three seconds.
@@ -121,9 +88,7 @@ while [ $(($(now) - shown)) -lt 3000 ] || [ "$changed" = no ]; do
     [ $(($(now) - started)) -lt 30000 ] || fail 'the listing does not stand still'
 done
 printf 'listing of %s mails shown after %s ms\n' "$mails" $((shown - started))
-mkdir -p "$(dirname "$picture")"
-convert "$demo/last.ppm" +dither -colors 32 -strip -define png:compression-level=9 "$picture"
-printf 'picture: %s, %s bytes\n' "$picture" "$(stat -c %s "$picture")"
+keep_picture "$demo/last.ppm" "$picture"
 
 kill "$manager" && wait "$manager" 2>/dev/null || true
 manager=''

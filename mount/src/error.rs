@@ -2,6 +2,7 @@
 //!
 //! docs/semantics.md shows the same map as a table; a test below holds the two together.
 
+use crate::outbox::OutboxError;
 use crate::view::ViewError;
 use rustix::io::Errno;
 
@@ -39,6 +40,24 @@ pub enum FsError {
     /// A rank does not fit into an inode number.
     #[error("the snapshot has more entries than inode numbers")]
     TooManyEntries,
+    /// The outbox said so.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// Not offered here, but the kernel must go on asking elsewhere.
+    #[error("not supported here")]
+    Unsupported,
+    /// A rename between `restore/` and the rest of the mount.
+    #[error("the two are in different trees")]
+    OtherFileSystem,
+    /// A rename that would exchange two files.
+    #[error("files cannot be exchanged")]
+    Exchange,
+    /// The name is taken.
+    #[error("the name is taken")]
+    Exists,
+    /// Too many requests wait for the outbox.
+    #[error("too many requests wait")]
+    Busy,
 }
 
 /// Returns the errno with which the kernel is answered.
@@ -60,6 +79,23 @@ pub fn errno(error: &FsError) -> Errno {
         FsError::NotOffered => Errno::NOSYS,
         FsError::NoCommand => Errno::NOTTY,
         FsError::TooManyEntries => Errno::OVERFLOW,
+        FsError::Outbox(error) => match error {
+            OutboxError::NotFound => Errno::NOENT,
+            OutboxError::NotAFolder => Errno::NOTDIR,
+            OutboxError::NotPermitted => Errno::PERM,
+            OutboxError::Denied { .. } => Errno::ACCESS,
+            OutboxError::NotMail => Errno::INVAL,
+            OutboxError::Unknown { .. } => Errno::NXIO,
+            OutboxError::TooLarge => Errno::FBIG,
+            OutboxError::Full => Errno::NOSPC,
+            OutboxError::Unreachable { .. } => Errno::HOSTUNREACH,
+            OutboxError::Storage(_) => Errno::IO,
+        },
+        FsError::Unsupported => Errno::OPNOTSUPP,
+        FsError::OtherFileSystem => Errno::XDEV,
+        FsError::Exchange => Errno::INVAL,
+        FsError::Exists => Errno::EXIST,
+        FsError::Busy => Errno::AGAIN,
     }
 }
 
@@ -71,6 +107,7 @@ mod tests {
     /// Every error with the name it has in docs/semantics.md.
     fn every() -> Vec<(&'static str, FsError)> {
         let source = || std::io::Error::other("disk on fire").into();
+        let why = || "it is Sunday".to_owned();
         vec![
             ("NotFound", ViewError::NotFound.into()),
             ("NotADirectory", ViewError::NotADirectory.into()),
@@ -87,6 +124,21 @@ mod tests {
             ("NotOffered", FsError::NotOffered),
             ("NoCommand", FsError::NoCommand),
             ("TooManyEntries", FsError::TooManyEntries),
+            ("Unsupported", FsError::Unsupported),
+            ("OtherFileSystem", FsError::OtherFileSystem),
+            ("Exchange", FsError::Exchange),
+            ("Exists", FsError::Exists),
+            ("Busy", FsError::Busy),
+            ("OutboxError::NotFound", OutboxError::NotFound.into()),
+            ("OutboxError::NotAFolder", OutboxError::NotAFolder.into()),
+            ("OutboxError::NotPermitted", OutboxError::NotPermitted.into()),
+            ("OutboxError::Denied", OutboxError::Denied { reason: why() }.into()),
+            ("OutboxError::NotMail", OutboxError::NotMail.into()),
+            ("OutboxError::Unknown", OutboxError::Unknown { reason: why() }.into()),
+            ("OutboxError::TooLarge", OutboxError::TooLarge.into()),
+            ("OutboxError::Full", OutboxError::Full.into()),
+            ("OutboxError::Unreachable", OutboxError::Unreachable { reason: why() }.into()),
+            ("OutboxError::Storage", OutboxError::Storage(std::io::Error::other("disk on fire")).into()),
         ]
     }
 
@@ -105,6 +157,16 @@ mod tests {
             Errno::NOSYS => "ENOSYS",
             Errno::NOTTY => "ENOTTY",
             Errno::OVERFLOW => "EOVERFLOW",
+            Errno::PERM => "EPERM",
+            Errno::ACCESS => "EACCES",
+            Errno::NXIO => "ENXIO",
+            Errno::FBIG => "EFBIG",
+            Errno::NOSPC => "ENOSPC",
+            Errno::HOSTUNREACH => "EHOSTUNREACH",
+            Errno::OPNOTSUPP => "EOPNOTSUPP",
+            Errno::XDEV => "EXDEV",
+            Errno::EXIST => "EEXIST",
+            Errno::AGAIN => "EAGAIN",
             other => panic!("{other} has no name here"),
         }
     }

@@ -5,8 +5,10 @@
 //!
 //! ```text
 //! one snapshot      inode 1 is the root of the view
-//! a catalog         README.txt   latest -> snapshots/<newest>   snapshots/<name>/...   text/<name>/...
+//! a catalog         README.txt   latest -> snapshots/<newest>   snapshots/<name>/...   text/<name>/...   (restore/)
 //! ```
+//!
+//! What is below `restore/` is alive, may wait for a network, and is served by `live`.
 //!
 //! Invariants: an answer about a snapshot's inside depends on nothing but the snapshot and the options, so the kernel may
 //! keep it for ever ([`TTL_FOREVER`]); what changes is answered with [`TTL_CHANGING`] and announced by [`Changes`]. A view that
@@ -15,6 +17,7 @@
 use crate::catalog::{Changes, Listing, NAME_LENGTH_BYTES_MAX, Snapshot};
 use crate::error::FsError;
 use crate::inode::{Ino, Slot, fixed};
+use crate::outbox::Outbox;
 use crate::view::{Attr, Catalog, Kind, READ_SIZE_BYTES_MAX, Rank, Side, Time, Totals, View, ViewError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -34,6 +37,8 @@ pub enum Target {
     View(Arc<dyn View>),
     /// All snapshots of a catalog, one folder each.
     Catalog(Arc<dyn Catalog>),
+    /// The same, and a folder `restore` into which files can be dropped.
+    Restoring(Arc<dyn Catalog>, Arc<dyn Outbox>),
 }
 
 /// How entries are presented.
@@ -110,6 +115,8 @@ pub struct Space {
 /// The file system. Methods may be called from any thread.
 pub struct Fs {
     shows: Shows,
+    /// Whether there is a folder `restore`.
+    restores: bool,
     presentation: Presentation,
 }
 
@@ -125,6 +132,7 @@ enum Node {
     /// The folder of this side of the snapshots.
     Shelf(Side),
     Readme,
+    Restore,
     Entry(Entry),
 }
 
@@ -143,11 +151,12 @@ impl Fs {
     /// # Errors
     /// What the catalog answered when asked for its snapshots.
     pub fn new(target: Target, presentation: Presentation) -> Result<Fs, FsError> {
+        let restores = matches!(target, Target::Restoring(..));
         let shows = match target {
             Target::View(view) => Shows::View(view),
-            Target::Catalog(catalog) => Shows::Catalog(Listing::new(catalog)?),
+            Target::Catalog(catalog) | Target::Restoring(catalog, _) => Shows::Catalog(Listing::new(catalog)?),
         };
-        Ok(Fs { shows, presentation })
+        Ok(Fs { shows, restores, presentation })
     }
 
     /// Asks the catalog for its snapshots again and returns what is different. To be called from one thread at a time.
@@ -236,7 +245,7 @@ impl Fs {
                 Ok(text.as_bytes()[start..].iter().take(size).copied().collect())
             }
             Node::Latest => Err(ViewError::Invalid.into()),
-            Node::Root | Node::Shelf(_) => Err(ViewError::IsADirectory.into()),
+            Node::Root | Node::Shelf(_) | Node::Restore => Err(ViewError::IsADirectory.into()),
         }
     }
 
@@ -274,6 +283,7 @@ impl Fs {
             Node::Root => self.list_root(start, emit),
             Node::Shelf(side) => self.list_snapshots(side, start, emit),
             Node::Entry(entry) => self.list_entry(&entry, start, emit),
+            Node::Restore => Ok(()),
             Node::Latest | Node::Readme => Err(ViewError::NotADirectory.into()),
         }
     }
@@ -347,6 +357,7 @@ impl Fs {
                 fixed::SNAPSHOTS => Ok(Node::Shelf(Side::Items)),
                 fixed::TEXT => Ok(Node::Shelf(Side::Text)),
                 fixed::README => Ok(Node::Readme),
+                fixed::RESTORE if self.restores => Ok(Node::Restore),
                 _ => {
                     let snapshot = listing.by_slot(ino.slot()).ok_or(FsError::Stale)?;
                     let (side, slot) = (ino.side(), snapshot.slot);
@@ -377,6 +388,7 @@ impl Fs {
                 });
             }
             (Node::Root, b"README.txt") => Node::Readme,
+            (Node::Root, b"restore") if self.restores => Node::Restore,
             (Node::Root, b"latest") if self.latest_target().is_some() => Node::Latest,
             (Node::Shelf(side), _) => {
                 let Some(folder) = self.listing().and_then(|listing| listing.by_name(name)) else {
@@ -391,6 +403,7 @@ impl Fs {
                 // Nothing else ever appears here, though file managers go on looking for `.hidden` and the like.
                 None => return Ok(Found::Nothing(TTL_FOREVER)),
             },
+            (Node::Restore, _) => return Ok(Found::Nothing(Duration::ZERO)),
             (Node::Latest | Node::Readme, _) => return Err(ViewError::NotADirectory.into()),
         };
         Ok(Found::Entry(self.own(&node)))
@@ -400,11 +413,12 @@ impl Fs {
         let latest = self.latest_target().map(|_| Node::Latest);
         let shelf = |side| self.sides().find(|shown| *shown == side).map(Node::Shelf);
         // The place of an entry is fixed, also while `latest` is missing.
-        let entries: [(&[u8], Option<Node>); 4] = [
+        let entries: [(&[u8], Option<Node>); 5] = [
             (b"README.txt", Some(Node::Readme)),
             (b"latest", latest),
             (Side::Items.folder().as_bytes(), shelf(Side::Items)),
             (Side::Text.folder().as_bytes(), shelf(Side::Text)),
+            (b"restore", self.restores.then_some(Node::Restore)),
         ];
         for ((name, node), next) in entries.into_iter().zip(1..) {
             if let Some(node) = node
@@ -519,9 +533,12 @@ impl Fs {
         let file = |ino, kind, mode, size| Stat { kind, size, links: 1, ..self.own_stat(ino, mode) };
         match node {
             Node::Root => {
-                let links = u32::try_from(self.sides().count()).expect("two sides at most") + 2;
+                let folders = self.sides().count() + usize::from(self.restores);
+                let links = u32::try_from(folders).expect("three at most") + 2;
                 Stat { links, ..self.own_stat(fixed::ROOT, 0o555) }
             }
+            // One link means that nobody counted the folders in it.
+            Node::Restore => Stat { links: 1, ..self.own_stat(fixed::RESTORE, 0o700) },
             Node::Latest => {
                 let length = self.latest_target().map_or(0, |target| target.len());
                 file(fixed::LATEST, Kind::Symlink, 0o777, length as u64)

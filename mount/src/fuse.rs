@@ -6,10 +6,16 @@
 //! - readdirplus always: "auto" stops delivering attributes as soon as a program did not look at them, and then pays a
 //!   lookup for each file it opens.
 //! - No extended attributes unless asked for: `ls -l` asks for two a file, and only ENOSYS ends the questions.
+//!
+//! ENOSYS speaks for the whole mount, so a mount with `restore/` must not say it where `restore/` needs the request: its files are
+//! opened and closed. Requests below `restore/` go to `fuse::live`.
+
+mod live;
 
 use crate::error::{FsError, errno};
 use crate::fs::{BLOCK_SIZE_BYTES, Found, Fs, Listed, Stat, TTL_FOREVER};
-use crate::inode::Ino;
+use crate::inode::{Ino, fixed};
+use crate::live::Live;
 use crate::requests::{Operation, Requests};
 use crate::view::{Kind, READ_SIZE_BYTES_MAX, Time};
 use fuser::{
@@ -19,6 +25,7 @@ use fuser::{
     ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
+use live::LiveAdapter;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -35,11 +42,36 @@ pub(crate) struct Adapter {
     /// Whether the kernel does without `open` when told so.
     no_open: bool,
     no_opendir: bool,
+    /// Serves `restore/`, if the mount has it.
+    live: Option<LiveAdapter>,
 }
 
 impl Adapter {
-    pub(crate) fn new(fs: Arc<Fs>, requests: Arc<Requests>) -> Adapter {
-        Adapter { fs, requests, no_open: false, no_opendir: false }
+    /// Returns an adapter for `fs`, and for `live` below `restore/`.
+    ///
+    /// # Errors
+    /// Threads could not be started.
+    pub(crate) fn new(fs: Arc<Fs>, live: Option<Arc<Live>>, requests: Arc<Requests>) -> io::Result<Adapter> {
+        let live = live.map(LiveAdapter::start).transpose()?;
+        Ok(Adapter { fs, requests, no_open: false, no_opendir: false, live })
+    }
+
+    /// Returns who serves `ino` if it is `restore/` or something in it.
+    fn live(&self, ino: INodeNo) -> Option<&LiveAdapter> {
+        self.live.as_ref().filter(|_| Ino(ino.0).is_live())
+    }
+
+    /// As [`Adapter::live`], for what `fs` knows of `restore/` itself.
+    fn below_live(&self, ino: INodeNo) -> Option<&LiveAdapter> {
+        self.live(ino).filter(|_| Ino(ino.0) != fixed::RESTORE)
+    }
+
+    /// Returns an error of `fs` about extended attributes: the kernel must go on asking where `restore/` answers.
+    fn about_xattr<T>(&self, result: Result<T, FsError>) -> Result<T, FsError> {
+        match result {
+            Err(FsError::NotOffered) if self.live.is_some() => Err(FsError::Unsupported),
+            result => result,
+        }
     }
 
     /// Counts a request and opens the span in which it is served.
@@ -111,17 +143,26 @@ fn absent() -> FileAttr {
     attributes(&nothing)
 }
 
+const WITHOUT_RESTORE: [InitFlags; 2] = [InitFlags::FUSE_NO_OPEN_SUPPORT, InitFlags::FUSE_NO_OPENDIR_SUPPORT];
+/// Opening with O_TRUNC comes as one request, which begins a new draft; and a write is not preceded by the question whether there
+/// is a `security.capability` to be taken away.
+const WITH_RESTORE: [InitFlags; 2] = [InitFlags::FUSE_ATOMIC_O_TRUNC, InitFlags::FUSE_HANDLE_KILLPRIV_V2];
+
 /// Inode numbers are never used a second time for something else.
 const GENERATION: Generation = Generation(0);
 
-/// Operations that would change something. The kernel refuses most of them itself, since the mount is read-only.
-macro_rules! refuse {
-    ($($operation:ident($($name:ident: $type:ty),*) -> $reply:ty;)*) => {$(
+/// Operations that only `restore/` has: elsewhere they would change a backup.
+macro_rules! live_only {
+    ($($operation:ident[$kind:ident]($ino:ident: INodeNo $(, $name:ident: $type:ty)*) -> $reply:ident: $answer:ty,
+        $live:ident => $call:expr;)*) => {$(
         #[allow(clippy::too_many_arguments)]
-        fn $operation(&self, _: &Request, $($name: $type,)* reply: $reply) {
-            $(let _ = $name;)*
-            self.requests.count(Operation::Change);
-            reply.error(code(&FsError::ReadOnly));
+        fn $operation(&self, request: &Request, $ino: INodeNo, $($name: $type,)* $reply: $answer) {
+            $(let _ = &$name;)*
+            let _span = self.request(Operation::$kind, request, $ino);
+            match self.live($ino) {
+                Some($live) => $call,
+                None => $reply.error(code(&FsError::ReadOnly)),
+            }
         }
     )*};
 }
@@ -146,15 +187,16 @@ impl Filesystem for Adapter {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPORT_SUPPORT,
-            InitFlags::FUSE_NO_OPEN_SUPPORT,
-            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
-        ] {
+        ]
+        .into_iter()
+        .chain(if self.live.is_some() { WITH_RESTORE } else { WITHOUT_RESTORE })
+        {
             if config.add_capabilities(wanted).is_err() {
                 tracing::debug!(capability = ?wanted, "the kernel does not offer this");
             }
         }
-        self.no_open = offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
-        self.no_opendir = offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        self.no_open = self.live.is_none() && offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
+        self.no_opendir = self.live.is_none() && offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         // Sets the largest request for reading, too. The kernel lowers it to fs.fuse.max_pages_limit.
         let size = u32::try_from(READ_SIZE_BYTES_MAX).expect("1 MiB fits");
         config.set_max_write(size).map_err(|_| io::Error::other("1 MiB requests are refused"))?;
@@ -164,6 +206,9 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _span = self.request(Operation::Lookup, request, parent);
+        if let Some(live) = self.live(parent) {
+            return live.lookup(parent, name, reply);
+        }
         match self.fs.lookup(Ino(parent.0), name.as_bytes()) {
             Ok(Found::Entry(stat)) => reply.entry(&stat.ttl, &attributes(&stat), GENERATION),
             Ok(Found::Nothing(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
@@ -173,11 +218,17 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
         // No span and no counting: dropping caches sends these by the hundred thousand.
-        self.fs.forget(Ino(ino.0), count);
+        match self.live(ino) {
+            Some(live) => live.forget(ino, count),
+            None => self.fs.forget(Ino(ino.0), count),
+        }
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         let _span = self.request(Operation::Getattr, request, ino);
+        if let Some(live) = self.below_live(ino) {
+            return live.getattr(ino, reply);
+        }
         match self.fs.stat(Ino(ino.0)) {
             Ok(stat) => reply.attr(&stat.ttl, &attributes(&stat)),
             Err(error) => reply.error(code(&error)),
@@ -194,7 +245,9 @@ impl Filesystem for Adapter {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let _span = self.request(Operation::Open, request, ino);
-        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+        if let Some(live) = self.live(ino) {
+            live.open(ino, flags, reply);
+        } else if flags.acc_mode() != OpenAccMode::O_RDONLY || live::truncates(flags) {
             reply.error(code(&FsError::ReadOnly));
         } else if self.no_open {
             reply.error(code(&FsError::NotOffered));
@@ -207,7 +260,7 @@ impl Filesystem for Adapter {
         &self,
         request: &Request,
         ino: INodeNo,
-        _: FileHandle,
+        fh: FileHandle,
         offset: u64,
         size: u32,
         _: OpenFlags,
@@ -215,6 +268,9 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let _span = self.request(Operation::Read, request, ino);
+        if let Some(live) = self.live(ino) {
+            return live.read(fh, offset, size, reply);
+        }
         match self.fs.read(Ino(ino.0), offset, size as usize) {
             Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(code(&error)),
@@ -223,7 +279,9 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, request: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         let _span = self.request(Operation::Opendir, request, ino);
-        if self.no_opendir {
+        if let Some(live) = self.live(ino) {
+            live.opendir(reply);
+        } else if self.no_opendir {
             reply.error(code(&FsError::NotOffered));
         } else if self.fs.changes(Ino(ino.0)) {
             reply.opened(FileHandle(0), FopenFlags::empty());
@@ -232,8 +290,11 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdir(&self, request: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+    fn readdir(&self, request: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let _span = self.request(Operation::Readdir, request, ino);
+        if let Some(live) = self.live(ino) {
+            return live.readdir(ino, fh, offset, reply);
+        }
         let mut emit = |listed: Listed<'_>| {
             let kind = file_type(listed.stat.kind);
             let taken = !reply.add(INodeNo(listed.stat.ino.0), listed.next, kind, OsStr::from_bytes(listed.name));
@@ -249,8 +310,11 @@ impl Filesystem for Adapter {
         }
     }
 
-    fn readdirplus(&self, request: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(&self, request: &Request, ino: INodeNo, fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
         let _span = self.request(Operation::Readdirplus, request, ino);
+        if let Some(live) = self.live(ino) {
+            return live.readdirplus(ino, fh, offset, reply);
+        }
         let mut emit = |listed: Listed<'_>| {
             let (stat, name) = (&listed.stat, OsStr::from_bytes(listed.name));
             !reply.add(INodeNo(stat.ino.0), listed.next, name, &stat.ttl, &attributes(stat), GENERATION)
@@ -263,18 +327,27 @@ impl Filesystem for Adapter {
 
     fn statfs(&self, request: &Request, ino: INodeNo, reply: ReplyStatfs) {
         let _span = self.request(Operation::Statfs, request, ino);
+        if let Some(live) = self.live(ino) {
+            return live.statfs(reply);
+        }
         let space = self.fs.space();
         reply.statfs(space.blocks, 0, 0, space.files, 0, BLOCK_SIZE_BYTES, 255, BLOCK_SIZE_BYTES);
     }
 
     fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let _span = self.request(Operation::Xattr, request, ino);
-        answer_xattr(self.fs.xattr(Ino(ino.0), name.as_bytes()), size, reply);
+        match self.below_live(ino) {
+            Some(live) => live.getxattr(ino, name, size, reply),
+            None => answer_xattr(self.about_xattr(self.fs.xattr(Ino(ino.0), name.as_bytes())), size, reply),
+        }
     }
 
     fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let _span = self.request(Operation::Xattr, request, ino);
-        answer_xattr(self.fs.xattr_names(Ino(ino.0)), size, reply);
+        match self.below_live(ino) {
+            Some(live) => live.listxattr(ino, size, reply),
+            None => answer_xattr(self.about_xattr(self.fs.xattr_names(Ino(ino.0))), size, reply),
+        }
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
@@ -283,31 +356,148 @@ impl Filesystem for Adapter {
         reply.error(code(&error));
     }
 
-    refuse! {
-        setattr(ino: INodeNo, mode: Option<u32>, uid: Option<u32>, gid: Option<u32>, size: Option<u64>,
-            atime: Option<TimeOrNow>, mtime: Option<TimeOrNow>, ctime: Option<SystemTime>, fh: Option<FileHandle>,
-            crtime: Option<SystemTime>, chgtime: Option<SystemTime>, bkuptime: Option<SystemTime>,
-            flags: Option<BsdFileFlags>) -> ReplyAttr;
-        mknod(parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32) -> ReplyEntry;
-        mkdir(parent: INodeNo, name: &OsStr, mode: u32, umask: u32) -> ReplyEntry;
-        unlink(parent: INodeNo, name: &OsStr) -> ReplyEmpty;
-        rmdir(parent: INodeNo, name: &OsStr) -> ReplyEmpty;
-        symlink(parent: INodeNo, name: &OsStr, target: &Path) -> ReplyEntry;
-        rename(parent: INodeNo, name: &OsStr, newparent: INodeNo, newname: &OsStr, flags: RenameFlags) -> ReplyEmpty;
-        link(ino: INodeNo, newparent: INodeNo, newname: &OsStr) -> ReplyEntry;
-        create(parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32) -> ReplyCreate;
-        write(ino: INodeNo, fh: FileHandle, offset: u64, data: &[u8], write_flags: WriteFlags, flags: OpenFlags,
-            lock_owner: Option<LockOwner>) -> ReplyWrite;
-        fallocate(ino: INodeNo, fh: FileHandle, offset: u64, length: u64, mode: i32) -> ReplyEmpty;
-        setxattr(ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, position: u32) -> ReplyEmpty;
-        removexattr(ino: INodeNo, name: &OsStr) -> ReplyEmpty;
-        copy_file_range(ino_in: INodeNo, fh_in: FileHandle, offset_in: u64, ino_out: INodeNo, fh_out: FileHandle,
-            offset_out: u64, len: u64, flags: CopyFileRangeFlags) -> ReplyWrite;
+    fn setattr(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        size: Option<u64>,
+        _: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        fh: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let _span = self.request(Operation::Change, request, ino);
+        match (self.below_live(ino), self.live(ino)) {
+            (Some(live), _) => live.setattr(ino, size, mtime, fh, reply),
+            // `restore/` itself stays as it is, and `cp -a` goes on.
+            (None, Some(_)) => match self.fs.stat(Ino(ino.0)) {
+                Ok(stat) => reply.attr(&stat.ttl, &attributes(&stat)),
+                Err(error) => reply.error(code(&error)),
+            },
+            (None, None) => reply.error(code(&FsError::ReadOnly)),
+        }
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let _span = self.request(Operation::Change, request, parent);
+        let error = match (self.live(parent), self.live(newparent)) {
+            (Some(_), Some(_)) if flags.intersects(RenameFlags::RENAME_EXCHANGE | RenameFlags::RENAME_WHITEOUT) => {
+                FsError::Exchange
+            }
+            (Some(live), Some(_)) => return live.rename((parent, name), (newparent, newname), reply),
+            (None, Some(_)) => FsError::OtherFileSystem,
+            (_, None) => FsError::ReadOnly,
+        };
+        reply.error(code(&error));
+    }
+
+    fn link(&self, request: &Request, ino: INodeNo, newparent: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        let _span = self.request(Operation::Change, request, ino);
+        match self.live(newparent) {
+            Some(_) => live::forbid(reply),
+            None => reply.error(code(&FsError::ReadOnly)),
+        }
+    }
+
+    fn flush(&self, request: &Request, ino: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        let _span = self.request(Operation::Close, request, ino);
+        match (self.live(ino), &self.live) {
+            (Some(live), _) => live.flush(fh, request.pid(), reply),
+            (None, Some(_)) => reply.ok(),
+            (None, None) => reply.error(code(&FsError::NotOffered)),
+        }
+    }
+
+    fn fsync(&self, request: &Request, ino: INodeNo, fh: FileHandle, _: bool, reply: ReplyEmpty) {
+        let _span = self.request(Operation::Close, request, ino);
+        match (self.live(ino), &self.live) {
+            (Some(live), _) => live.fsync(fh, reply),
+            (None, Some(_)) => reply.ok(),
+            (None, None) => reply.error(code(&FsError::NotOffered)),
+        }
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        match self.live(ino) {
+            Some(live) => live.release(fh, reply),
+            None => reply.ok(),
+        }
+    }
+
+    fn releasedir(&self, _: &Request, ino: INodeNo, fh: FileHandle, _: OpenFlags, reply: ReplyEmpty) {
+        match self.live(ino) {
+            Some(live) => live.releasedir(fh, reply),
+            None => reply.ok(),
+        }
+    }
+
+    live_only! {
+        mknod[Change](parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32) -> reply: ReplyEntry,
+            _live => live::forbid(reply);
+        mkdir[Change](parent: INodeNo, name: &OsStr, mode: u32, umask: u32) -> reply: ReplyEntry,
+            live => live.mkdir(parent, name, reply);
+        unlink[Change](parent: INodeNo, name: &OsStr) -> reply: ReplyEmpty, live => live.unlink(parent, name, reply);
+        rmdir[Change](parent: INodeNo, name: &OsStr) -> reply: ReplyEmpty, _live => live::forbid(reply);
+        symlink[Change](parent: INodeNo, name: &OsStr, target: &Path) -> reply: ReplyEntry,
+            _live => live::forbid(reply);
+        create[Change](parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32) -> reply: ReplyCreate,
+            live => live.create(parent, name, flags, reply);
+        write[Write](ino: INodeNo, fh: FileHandle, offset: u64, data: &[u8], write_flags: WriteFlags, flags: OpenFlags,
+            lock_owner: Option<LockOwner>) -> reply: ReplyWrite, live => live.write(fh, offset, data, reply);
+        fallocate[Write](ino: INodeNo, fh: FileHandle, offset: u64, length: u64, mode: i32) -> reply: ReplyEmpty,
+            live => live.fallocate(fh, offset, length, mode, reply);
+        setxattr[Xattr](ino: INodeNo, name: &OsStr, value: &[u8], flags: i32, position: u32) -> reply: ReplyEmpty,
+            _live => reply.error(code(&FsError::Unsupported));
+        removexattr[Xattr](ino: INodeNo, name: &OsStr) -> reply: ReplyEmpty,
+            _live => reply.error(code(&FsError::Unsupported));
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        ino_out: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let _span = self.request(Operation::Change, request, ino_out);
+        // The kernel copies by reading and writing then.
+        let error = if self.live(ino_out).is_some() { FsError::NotOffered } else { FsError::ReadOnly };
+        reply.error(code(&error));
     }
 
     not_offered! {
-        flush(ino: INodeNo, fh: FileHandle, lock_owner: LockOwner) -> ReplyEmpty, FsError::NotOffered;
-        fsync(ino: INodeNo, fh: FileHandle, datasync: bool) -> ReplyEmpty, FsError::NotOffered;
         fsyncdir(ino: INodeNo, fh: FileHandle, datasync: bool) -> ReplyEmpty, FsError::NotOffered;
         lseek(ino: INodeNo, fh: FileHandle, offset: i64, whence: i32) -> ReplyLseek, FsError::NotOffered;
         bmap(ino: INodeNo, blocksize: u32, idx: u64) -> ReplyBmap, FsError::NotOffered;

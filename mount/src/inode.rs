@@ -3,10 +3,10 @@
 //! ```text
 //! bit 63       which side of the snapshot: 0 items, 1 text
 //! bits 62..40  slot of the snapshot, 1 to 2^23 - 1; 0 for the folders of the mount itself, or for the only snapshot
-//! bits 39..0   rank of the entry + 1; in slot 0 of a catalog one of the numbers in `fixed`
+//! bits 39..0   rank of the entry + 1; in slot 0 of a catalog one of the numbers in `fixed`, or from 2^39 on what is below `restore/`
 //! ```
 //!
-//! There is no table of inodes, so nothing grows with what has been looked at, the kernel's `forget` needs no bookkeeping for
+//! There is no table of inodes (but for `restore/`, which is alive), so nothing grows with what has been looked at, the kernel's `forget` needs no bookkeeping for
 //! single entries, and a number means the same file after a remount. The root of the file system is 1 either way, which is
 //! what FUSE asks for.
 
@@ -30,6 +30,10 @@ pub mod fixed {
     pub const README: Ino = Ino(4);
     /// The folder of snapshots as text.
     pub const TEXT: Ino = Ino(5);
+    /// The folder into which files are dropped.
+    pub const RESTORE: Ino = Ino(6);
+    /// The first of the numbers that are handed out below it, and never a second time.
+    pub const LIVE_FIRST: Ino = Ino(1 << 39);
 
     /// Returns the folder of this side of the snapshots.
     pub fn shelf(side: super::Side) -> Ino {
@@ -85,6 +89,11 @@ impl Ino {
     /// Returns the snapshot's slot.
     pub fn slot(self) -> Slot {
         Slot(u32::try_from((self.0 & !TEXT_BIT) >> RANK_BITS).expect("23 bits are left"))
+    }
+
+    /// Returns whether this is `restore/` or something in it, on a mount that has it.
+    pub(crate) fn is_live(self) -> bool {
+        self == fixed::RESTORE || (self.side() == Side::Items && self.slot() == Slot::ZERO && self >= fixed::LIVE_FIRST)
     }
 
     /// Returns the rank within the snapshot, or `None` for a number that [`Ino::of`] never makes.

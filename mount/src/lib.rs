@@ -6,6 +6,7 @@
 //!   the process dies.
 //! - `fuse` takes the kernel's requests apart and answers them; `requests` counts them.
 //! - [`fs`] is the file system itself, as functions that need no mount; `catalog` keeps the folder `snapshots`.
+//! - `live` is the tree below `restore/`; `workers` are the threads that serve it, since it may wait for a network.
 //! - [`inode`] makes inode numbers, [`error`] holds the only map to errno.
 //! - `view` has the traits [`View`] and [`Catalog`], behind which the snapshots are; `outbox` the trait [`Outbox`], which takes what
 //!   is dropped.
@@ -30,11 +31,13 @@ pub mod fs;
 mod fuse;
 mod guard;
 pub mod inode;
+mod live;
 mod mountpoint;
 mod outbox;
 mod requests;
 mod session;
 mod view;
+mod workers;
 
 pub use catalog::Changes;
 pub use fs::Target;

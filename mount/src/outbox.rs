@@ -98,13 +98,15 @@ pub trait Outbox: Send + Sync + 'static {
     /// [`OutboxError::NotPermitted`] where no folder can be made.
     fn make_folder(&self, path: &[u8]) -> Result<(), OutboxError>;
 
-    /// Begins a file. The mount calls this also for files with temporary names, which it never seals.
+    /// Begins a file. The mount calls this also for files with temporary names, which it never seals, and where a file of the name it
+    /// will have was dropped before: [`Draft::seal`] decides about names.
     ///
     /// # Errors
     /// [`OutboxError::NotPermitted`] where nothing may be dropped, [`OutboxError::Full`].
     fn begin(&self, folder: &[u8]) -> Result<Box<dyn Draft>, OutboxError>;
 
-    /// Withdraws a dropped file that has not gone to the target.
+    /// Withdraws a dropped file that has not gone to the target. It may be one whose draft was sealed and not released yet; the mount
+    /// drops that draft then.
     ///
     /// # Errors
     /// [`OutboxError::NotPermitted`] once it is on its way or there.
@@ -146,7 +148,9 @@ pub trait Draft: Send {
     fn read(&self, offset: u64, size: usize) -> Result<Vec<u8>, OutboxError>;
 
     /// Checks what was written as the file at `path`, and makes it durable: from now on it survives a crash, and is restored even
-    /// if nobody releases it. What is written afterwards makes it a draft again, to be sealed anew.
+    /// if nobody releases it. What is written afterwards makes it a draft again, to be sealed anew. `path` may be in another folder than
+    /// the one it was begun in. If the same content was dropped at `path` before, that is success, and nothing is restored twice; the
+    /// former draft may not have been released yet.
     ///
     /// # Errors
     /// What is wrong with it: [`OutboxError::NotMail`], [`OutboxError::TooLarge`], [`OutboxError::Unknown`],

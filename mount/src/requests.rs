@@ -29,15 +29,19 @@ pub enum Operation {
     Xattr,
     /// A permission was asked for.
     Access,
-    /// Something tried to write.
+    /// Something tried to change names or attributes, or to write where nothing can be written.
     Change,
+    /// Bytes were written, below `restore/`.
+    Write,
+    /// A file was closed or made durable, below `restore/`.
+    Close,
     /// Anything else.
     Other,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Operation; 13] = [
+    pub const ALL: [Operation; 15] = [
         Operation::Lookup,
         Operation::Getattr,
         Operation::Readlink,
@@ -50,6 +54,8 @@ impl Operation {
         Operation::Xattr,
         Operation::Access,
         Operation::Change,
+        Operation::Write,
+        Operation::Close,
         Operation::Other,
     ];
 
@@ -68,6 +74,8 @@ impl Operation {
             Operation::Xattr => "xattr",
             Operation::Access => "access",
             Operation::Change => "change",
+            Operation::Write => "write",
+            Operation::Close => "close",
             Operation::Other => "other",
         }
     }

@@ -1,8 +1,8 @@
 //! From mounting to unmounting: prepares the place, starts the threads, watches the catalog, takes the mount away again.
 //!
 //! Threads of a mount: [`Options::threads`] that serve requests, one that waits for their end, and with a catalog one that
-//! asks it for news and tells the kernel. The last holds no lock while it tells: the kernel may have to wait for a
-//! request that another thread is serving.
+//! asks it for news and tells the kernel; with an outbox another one for its news, and those of `workers`. Who tells holds no
+//! lock: the kernel may have to wait for a request that another thread is serving.
 
 use crate::catalog::Changes;
 use crate::error::FsError;
@@ -10,6 +10,7 @@ use crate::fs::{Fs, Presentation, Target};
 use crate::fuse::Adapter;
 use crate::guard::Guard;
 use crate::inode::fixed;
+use crate::live::{Changed, Live};
 use crate::mountpoint::{self, Device, FS_NAME};
 use crate::requests::Requests;
 use crate::view::Side;
@@ -18,6 +19,8 @@ use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -216,10 +219,14 @@ pub fn mount(target: Target, at: &Path, options: &Options) -> Result<Mounted, Mo
     if !Path::new("/dev/fuse").exists() {
         return Err(MountError::NoFuse);
     }
-    let has_catalog = matches!(target, Target::Catalog(_));
+    let has_catalog = matches!(target, Target::Catalog(_) | Target::Restoring(..));
+    let outbox = if let Target::Restoring(_, outbox) = &target { Some(outbox.clone()) } else { None };
+    let live = outbox.map(|outbox| Arc::new(Live::new(outbox, mounting_user())));
     let fs = Fs::new(target, presentation(options)).map_err(|source| MountError::Catalog { source })?;
     let fs = Arc::new(fs);
     let requests = Arc::new(Requests::default());
+    let adapter = Adapter::new(fs.clone(), live.clone(), requests.clone())
+        .map_err(|source| MountError::Failed { path: path.clone(), source })?;
 
     // Before mounting, so that there is no moment at which death would leave the mount behind.
     let guard = Guard::start(&path)
@@ -227,7 +234,7 @@ pub fn mount(target: Target, at: &Path, options: &Options) -> Result<Mounted, Mo
             |error| tracing::warn!(%error, "no mount guard: if this process is killed, the mount stays behind"),
         )
         .ok();
-    let session = match Session::new(Adapter::new(fs.clone(), requests.clone()), &path, &config(options)) {
+    let session = match Session::new(adapter, &path, &config(options, live.is_none())) {
         Ok(session) => session,
         Err(source) => {
             if let Some(guard) = guard {
@@ -256,6 +263,12 @@ pub fn mount(target: Target, at: &Path, options: &Options) -> Result<Mounted, Mo
     mounted.session = Some(thread::Builder::new().name("mount".to_owned()).spawn(serve).map_err(failed)?);
     if has_catalog {
         let interval = options.poll_interval;
+        if let Some(live) = live {
+            let (shared, notifier) = (shared.clone(), notifier.clone());
+            let watch = move || shared.watch_outbox(&live, &notifier, interval);
+            // Nobody waits for its end: it may be waiting for the network.
+            thread::Builder::new().name("mount-news".to_owned()).spawn(watch).map_err(failed)?;
+        }
         let watch = {
             let shared = shared.clone();
             move || shared.watch(&fs, &notifier, interval)
@@ -282,17 +295,18 @@ fn presentation(options: &Options) -> Presentation {
     Presentation { owner: (!shows_stored_owner(options)).then_some(user), mounted_by: user, xattr: options.xattr }
 }
 
-fn config(options: &Options) -> Config {
+fn config(options: &Options, read_only: bool) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(FS_NAME.to_owned()),
         // Not MountOption::Subtype: fuser drops that when it mounts without fusermount3.
         MountOption::CUSTOM(format!("subtype={FS_NAME}")),
-        MountOption::RO,
         MountOption::NoSuid,
         MountOption::NoDev,
         MountOption::NoAtime,
     ];
+    // The rest of a mount with `restore/` refuses what would write by itself.
+    config.mount_options.push(if read_only { MountOption::RO } else { MountOption::RW });
     // The kernel's own check costs no request and answers `test -x` rightly. Without it everybody who gets in may read
     // everything, which only the case of a user who asked for foreign owners on a private mount needs.
     let own_check = options.allow_other || !shows_stored_owner(options) || rustix::process::geteuid().is_root();
@@ -399,6 +413,21 @@ impl Shared {
         Ok(Unmounted::Detached)
     }
 
+    /// Asks the outbox for news until the mount ends, and tells the kernel.
+    fn watch_outbox(&self, live: &Live, notifier: &Notifier, interval: Duration) {
+        while self.wait(Some(Instant::now() + interval)) == State::Serving {
+            let news = catch_unwind(AssertUnwindSafe(|| live.news())).unwrap_or_else(|_| {
+                tracing::error!(call = "news", "the outbox panicked");
+                Vec::new()
+            });
+            for changed in news {
+                if let Err(error) = tell_live(notifier, &changed) {
+                    tracing::debug!(%error, "the kernel was not told of a change");
+                }
+            }
+        }
+    }
+
     /// Asks the catalog for news until the mount ends, and tells the kernel.
     fn watch(&self, fs: &Fs, notifier: &Notifier, interval: Duration) {
         let mut told = Changes::default();
@@ -419,6 +448,15 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+/// Makes the kernel drop what it knows of something below `restore/`.
+fn tell_live(notifier: &Notifier, changed: &Changed) -> io::Result<()> {
+    notifier.inval_inode(INodeNo(changed.ino.0), 0, 0)?;
+    match &changed.name {
+        Some((folder, name)) => notifier.inval_entry(INodeNo(folder.0), OsStr::from_bytes(name)),
+        None => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ use super::output;
 use crate::backend::BackendError;
 use crate::backup::BackupError;
 use crate::local::LocalError;
+use crate::outbox::OpenError;
 use crate::reader::ReadError;
 use crate::repository::RepositoryError;
 use crate::restore::RestoreError;
@@ -86,6 +87,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if cause.is::<UsageError>() || cause.is::<SettingsError>() {
         return Some(Exit::Usage);
     }
+    if matches!(cause.downcast_ref(), Some(OpenError::Busy)) {
+        return Some(Exit::Locked);
+    }
     match cause.downcast_ref::<BackupError>() {
         Some(BackupError::Interrupted) => return Some(Exit::Interrupted),
         Some(BackupError::Repository(error) | BackupError::Store(StoreError::Repository(error))) => {
@@ -162,6 +166,9 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
         }
         _ if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(WebdavError::Listen { .. }))) => {
             "name another address of this machine with `--listen`; port 0 takes any that is free"
+        }
+        _ if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(OpenError::Busy))) => {
+            "one at a time: unmount the other, or mount without `--restore`"
         }
         _ if error.is::<super::mount::Unsuitable>() => "name an empty folder elsewhere",
         _ if exit == Exit::Damaged => "`strongroom check --read-data` says what is damaged and which items it touches",

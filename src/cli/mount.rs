@@ -4,8 +4,10 @@
 //! (trying the password costs most of the time that mounting takes), and returns when that one says that the folder is ready. So an error of mounting is an error of the command.
 
 use super::error::{Exit, UsageError};
-use super::{Session, absolute, output, reader};
+use super::{Session, absolute, outbox, output, reader};
 use crate::local::LocalState;
+use crate::outbox::queue::Counts;
+use crate::outbox::{RunningOutbox, history};
 use crate::reader::{Reader, Traffic};
 use crate::repository::Repository;
 use crate::select::{self, Selected};
@@ -31,7 +33,8 @@ const READY: &str = "ready";
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  strongroom mount /mnt/backup\n  ls /mnt/backup/latest\n  rg Invoice /mnt/backup/text\n  \
-    strongroom mount /mnt/backup --snapshot latest:mail --foreground\n\nTo leave: `fusermount3 -u /mnt/backup`, or Ctrl-C \
+    strongroom mount /mnt/backup --snapshot latest:mail --foreground\n  strongroom mount /mnt/backup --restore\n  \
+    cp '/mnt/backup/latest/Users/alice@contoso.com/Outlook/Inbox/'*Budget*.eml /mnt/backup/restore/original/\n\nTo leave: `fusermount3 -u /mnt/backup`, or Ctrl-C \
     with --foreground."
 )]
 pub struct Mount {
@@ -46,6 +49,13 @@ pub struct Mount {
     /// with --snapshot eml]
     #[arg(long, value_enum, value_name = "LAYOUT")]
     layout: Option<Layout>,
+    /// Adds the folder `restore`: what is copied there goes to mailboxes of the organisations in
+    /// the configuration, or back to where it came from
+    #[arg(long, conflicts_with = "snapshot")]
+    restore: bool,
+    /// Lets `close` and `fsync` in `restore` wait until the file is restored
+    #[arg(long, requires = "restore")]
+    restore_sync: bool,
     /// Lets other users look inside
     #[arg(long)]
     allow_other: bool,
@@ -104,7 +114,11 @@ impl Mount {
         };
         self.keep_off_repository(session)?;
         let reader = reader(&repository);
-        let target = self.target(&repository, reader.clone())?;
+        let outbox = match self.restore {
+            true => Some(outbox::start(session, &repository, &reader, self.restore_sync)?),
+            false => None,
+        };
+        let target = self.target(&repository, reader.clone(), outbox.as_ref())?;
         let options = Options { allow_other: self.allow_other, xattr: self.xattr, ..Options::default() };
         // Before mounting: a signal in between must not end the process and leave the mount.
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
@@ -124,6 +138,9 @@ impl Mount {
         });
         self.announce(session, &repository, &mounted)?;
         mounted.wait();
+        if let Some(outbox) = outbox {
+            tell_what_is_left(session, &outbox.stop());
+        }
         let Traffic { decoded, delivered } = reader.traffic();
         tracing::info!(requests = %mounted.requests(), decoded, delivered, "the mount has ended");
         Ok(Exit::Done)
@@ -142,11 +159,20 @@ impl Mount {
         Ok(())
     }
 
-    fn target(&self, repository: &Arc<Repository>, reader: Arc<Reader>) -> Result<Target> {
+    fn target(
+        &self,
+        repository: &Arc<Repository>,
+        reader: Arc<Reader>,
+        outbox: Option<&RunningOutbox>,
+    ) -> Result<Target> {
         let Some(asked) = &self.snapshot else {
             let layout = self.layout.unwrap_or(Layout::Both).into();
             let at = Some(absolute(&self.dir)?);
-            return Ok(Target::Catalog(Arc::new(RepositoryCatalog::new(repository.clone(), reader, layout, at))));
+            let catalog = Arc::new(RepositoryCatalog::new(repository.clone(), reader, layout, at));
+            return Ok(match outbox {
+                Some(outbox) => Target::Restoring(catalog, outbox.outbox()),
+                None => Target::Catalog(catalog),
+            });
         };
         let (layout, side) = match self.layout.unwrap_or(Layout::Eml) {
             Layout::Both => {
@@ -163,6 +189,9 @@ impl Mount {
 
     fn announce(&self, session: &Session, repository: &Repository, mounted: &Mounted) -> Result<()> {
         if !self.background {
+            if self.restore {
+                tell_what_goes_on(session, repository)?;
+            }
             let dir = mounted.path().display();
             session.output().remark(format_args!("Mounted at {dir}; Ctrl-C or `fusermount3 -u {dir}` unmounts"));
             return Ok(());
@@ -179,6 +208,10 @@ impl Mount {
 
     fn start_background(&self, session: &Session) -> Result<Exit> {
         let repository = session.open()?;
+        if self.restore {
+            // What is wrong with the configuration is told before anything is started.
+            outbox::organisations(session)?;
+        }
         let program = std::env::current_exe().context("could not find the program itself")?;
         let mut command = Command::new(program);
         command.arg("mount").arg(absolute(&self.dir)?).arg("--background");
@@ -187,7 +220,12 @@ impl Mount {
         command.args(self.snapshot.iter().flat_map(|snapshot| [OsString::from("--snapshot"), snapshot.clone()]));
         let layout = self.layout.as_ref().and_then(Layout::to_possible_value);
         command.args(layout.iter().flat_map(|layout| ["--layout", layout.get_name()]));
+        if let Some(file) = &session.global.config {
+            command.arg("--config").arg(absolute(file)?);
+        }
         let flags = [
+            (self.restore, "--restore"),
+            (self.restore_sync, "--restore-sync"),
             (self.allow_other, "--allow-other"),
             (self.xattr, "--xattr"),
             (session.global.quiet, "--quiet"),
@@ -211,6 +249,7 @@ impl Mount {
             // It has said why.
             return match status.code() {
                 Some(2) => Ok(Exit::Usage),
+                Some(11) => Ok(Exit::Locked),
                 Some(13) => Ok(Exit::Damaged),
                 Some(_) => Ok(Exit::Failed),
                 None => bail!("the process in the background was killed"),
@@ -218,12 +257,41 @@ impl Mount {
         }
         let dir = absolute(&self.dir)?;
         let log = log_path(session, &repository)?;
+        if self.restore {
+            tell_what_goes_on(session, &repository)?;
+        }
         session.output().remark(format_args!(
             "Mounted at {dir}; `fusermount3 -u {dir}` unmounts; messages go to {log}",
             dir = output::path(dir.as_os_str().as_bytes()),
             log = log.display()
         ));
         Ok(Exit::Done)
+    }
+}
+
+/// Says how much an earlier mount left, which goes on now.
+fn tell_what_goes_on(session: &Session, repository: &Repository) -> Result<()> {
+    let jobs = history(&outbox::folder(session, repository)?, repository).context("could not read what was dropped")?;
+    let mut counts = Counts::default();
+    jobs.values().flatten().for_each(|file| counts.add(&file.fate));
+    if counts.queued > 0 {
+        session.output().remark(format_args!("{} files that were dropped before are restored now", counts.queued));
+    }
+    if counts.waiting > 0 {
+        session.output().remark(format_args!("{} files wait for `strongroom restore commit`", counts.waiting));
+    }
+    Ok(())
+}
+
+/// Says how much of what was dropped is still to be restored.
+fn tell_what_is_left(session: &Session, counts: &Counts) {
+    if counts.queued > 0 {
+        let text = "files are not restored yet; the next `mount --restore`, or `strongroom restore commit`, goes on";
+        session.output().remark(format_args!("{} {text}", counts.queued));
+    }
+    if counts.waiting > 0 {
+        let text = "files wait for `strongroom restore commit`";
+        session.output().remark(format_args!("{} {text}", counts.waiting));
     }
 }
 

@@ -3,7 +3,8 @@
 //! What is asked of one snapshot becomes one plan. All plans are made before the first is carried out, so that a mistake in
 //! any argument is told while nothing is written yet.
 
-mod account;
+pub mod account;
+mod dropped;
 
 use super::error::{Exit, UsageError};
 use super::output;
@@ -15,8 +16,8 @@ use crate::restore::{Report, RestorePlan, WhenExists};
 use crate::select;
 use crate::snapshot::Snapshot;
 use anyhow::{Context, Result};
-use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -33,6 +34,7 @@ const FAILURES_SHOWN_MAX: usize = 20;
 /// or to their counterparts in the language of the mailbox; with `--into`, below that folder. Nothing is sent, and nothing
 /// that is there already is deleted.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Examples:\n  strongroom restore latest --to local:/tmp/back\n  \
     strongroom restore latest:Mail/Inbox latest:Mail/Sent --to local:/tmp/mail --dry-run\n  \
     strongroom restore latest~1:report.odt --to local:. --when-exists keep-both\n  \
@@ -46,8 +48,8 @@ pub struct Restore {
     what: Vec<OsString>,
     /// Where to: local:DIR, a folder of this machine; original, the mailboxes it came from; TENANT:Users/NAME, somebody's
     /// mailbox in an organisation of the configuration
-    #[arg(long, value_name = "TARGET")]
-    to: OsString,
+    #[arg(long, value_name = "TARGET", required = true)]
+    to: Option<OsString>,
     /// Puts everything below this folder of the mailbox, which is made if need be
     #[arg(long, value_name = "FOLDER")]
     into: Option<String>,
@@ -57,6 +59,15 @@ pub struct Restore {
     /// Shows what would be done and writes nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(subcommand)]
+    dropped: Option<Dropped>,
+}
+
+/// What was dropped into a mount.
+#[derive(Subcommand)]
+enum Dropped {
+    Commit(dropped::Commit),
+    Jobs(dropped::Jobs),
 }
 
 fn when_exists_parser() -> impl TypedValueParser<Value = WhenExists> {
@@ -71,7 +82,13 @@ fn when_exists_parser() -> impl TypedValueParser<Value = WhenExists> {
 
 impl Restore {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let dir = match target(&self.to, self.into.as_deref())? {
+        match &self.dropped {
+            Some(Dropped::Commit(command)) => return command.run(session),
+            Some(Dropped::Jobs(command)) => return command.run(session),
+            None => {}
+        }
+        let to = self.to.as_deref().expect("clap asks for it where there is no subcommand");
+        let dir = match target(to, self.into.as_deref())? {
             Target::Folder(dir) => dir,
             Target::Account(account) => return account::run(session, &self, account),
         };

@@ -14,6 +14,7 @@
 //!   a mark ([`there::Mark`]), by which it is found again.
 //! - Memory does not grow with the number of items, but for a few hashes for each message of the folder at hand.
 
+mod courier;
 mod deliver;
 mod estimate;
 mod folders;
@@ -55,6 +56,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
+pub use courier::{Brought, Bytes, Courier, Home, Parcel, Refused};
 pub use estimate::Load;
 pub use route::AccountTarget;
 
@@ -99,9 +101,23 @@ pub struct AccountPlan {
     gone: Vec<(String, u64)>,
 }
 
+/// Reads the contents of items.
+trait Contents: Send + Sync {
+    /// Returns all of a content, or why it cannot be had.
+    fn read(&self, content: &Content) -> Result<Vec<u8>, String>;
+}
+
+impl Contents for Reader {
+    fn read(&self, content: &Content) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        self.read(content, 0, usize::MAX, &mut bytes).map(|()| bytes).map_err(|error| chain(&error))
+    }
+}
+
 /// What everything in a run shares.
 struct Context {
     reader: Arc<Reader>,
+    contents: Arc<dyn Contents>,
     keys: Arc<Keys>,
     client: Client,
     snapshot: SnapshotId,
@@ -112,10 +128,7 @@ struct Context {
 impl Context {
     /// Reads a mail with what the service said of it.
     fn read(&self, entry: &Entry) -> Result<Mail, String> {
-        let read = |content: &Content| {
-            let mut bytes = Vec::new();
-            self.reader.read(content, 0, usize::MAX, &mut bytes).map(|()| bytes).map_err(|error| chain(&error))
-        };
+        let read = |content: &Content| self.contents.read(content);
         let mime = read(entry.content().ok_or("it is no file")?)?;
         let stored = match &entry.payload {
             Some(payload) => serde_json::from_slice::<Stored>(&read(payload)?).ok(),
@@ -132,9 +145,9 @@ impl Context {
     }
 
     /// Names the journal of what goes to one mailbox.
-    fn journal_name(&self, user: &User) -> String {
+    fn journal_name(&self, user: &str) -> String {
         let into = self.options.into.join("\0");
-        let path = [&b"\0journal\0"[..], &self.snapshot.0, user.id.as_bytes(), b"\0", into.as_bytes()].concat();
+        let path = [&b"\0journal\0"[..], &self.snapshot.0, user.as_bytes(), b"\0", into.as_bytes()].concat();
         self.keys.local_path("restore", &path)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
@@ -192,6 +205,7 @@ impl AccountPlan {
             routes.push((user, Arc::new(route)));
         }
         let context = Context {
+            contents: reader.clone(),
             reader,
             keys: repository.keys().clone(),
             client,
@@ -320,7 +334,7 @@ impl AccountPlan {
         let items = route.parts.iter().map(|part| part.entry.sums().files).sum::<u64>();
         let name = format!("Users/{}", route.to.name());
         let fail = |left: u64, error: String| run.report.lock().fail(name.as_bytes(), left, error);
-        let journal = self.context.journal_name(user);
+        let journal = self.context.journal_name(&user.id);
         let journal = match Journal::open(&self.context.options.journals, &journal, self.context.keys.clone()) {
             Ok(journal) => journal,
             Err(error @ JournalError::Busy) => return fail(items, error.to_string()),

@@ -3,7 +3,7 @@
 use super::document::Document;
 use super::secret::{HOW, Written};
 use super::{
-    CONCURRENCY_DEFAULT, CredentialSettings, Fidelity, RepositorySettings, SecretSource, Service, SetSettings,
+    CONCURRENCY_DEFAULT, Commit, CredentialSettings, Fidelity, RepositorySettings, SecretSource, Service, SetSettings,
     Settings, SettingsError, TenantSettings, refuse_set_name,
 };
 use crate::selection::Selection;
@@ -17,7 +17,7 @@ use url::Url;
 const CONCURRENCY_MAX: u16 = 512;
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "tables [repositories.NAME], [tenants.NAME] and [sets.NAME]")]
+#[serde(deny_unknown_fields, expecting = "tables [repositories.NAME], [tenants.NAME], [sets.NAME] and [restore]")]
 struct File {
     #[serde(default)]
     repositories: BTreeMap<String, Repository>,
@@ -25,6 +25,15 @@ struct File {
     tenants: BTreeMap<String, Tenant>,
     #[serde(default)]
     sets: BTreeMap<String, Set>,
+    #[serde(default)]
+    restore: Restore,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table [restore] with the key `commit`")]
+struct Restore {
+    #[serde(default)]
+    commit: Commit,
 }
 
 #[derive(Deserialize)]
@@ -44,6 +53,8 @@ struct Tenant {
     cloud: Option<String>,
     endpoints: Option<Hosts>,
     proxy: Option<String>,
+    #[serde(default)]
+    read_only: bool,
 }
 
 #[derive(Deserialize)]
@@ -84,11 +95,12 @@ fn services_default() -> Vec<Service> {
 pub fn parse(file: &Path, text: &str) -> Result<Settings, SettingsError> {
     let document = Document::parse(file, text)?;
     let written: File = document.deserialize()?;
+    let restore = written.restore;
     let reading = Reading { document, folder: file.parent().unwrap_or(Path::new("")) };
     let repositories = reading.tables(written.repositories, |name, one| reading.repository(name, one))?;
     let tenants = reading.tables(written.tenants, |name, one| reading.tenant(name, one))?;
     let sets = reading.tables(written.sets, |name, one| reading.set(name, one, &repositories, &tenants))?;
-    Ok(Settings { file: file.to_owned(), repositories, tenants, sets })
+    Ok(Settings { file: file.to_owned(), repositories, tenants, sets, commit: restore.commit })
 }
 
 /// A file on its way from what is written to what is meant.
@@ -135,10 +147,11 @@ impl Reading<'_> {
     fn tenant(&self, name: &str, written: Tenant) -> Result<TenantSettings, SettingsError> {
         let table = ["tenants", name];
         let key = |name| [table[0], table[1], name];
-        // `restore --to` takes `local:DIR`, `original` and `TENANT:PATH`.
-        if name.is_empty() || name.contains([':', '/']) || ["local", "original"].contains(&name) {
-            let problem = "a tenant must not be called `local` or `original`, or hold `:` or `/`";
-            return Err(self.document.invalid(&table, problem, "`restore --to` gives these another meaning"));
+        // `restore --to` takes `local:DIR`, `original` and `TENANT:PATH`; `restore/` of a mount has `original`, `jobs` and TENANT.
+        if name.is_empty() || name.contains([':', '/']) || ["local", "original", "jobs", ".", ".."].contains(&name) {
+            let problem = "a tenant must not be called `local`, `original` or `jobs`, or hold `:` or `/`";
+            let hint = "`restore --to` and `mount --restore` give these another meaning";
+            return Err(self.document.invalid(&table, problem, hint));
         }
         if ["common", "organizations", "consumers"].contains(&written.tenant_id.as_str()) {
             let problem = format!("`{}` stands for no single organisation", written.tenant_id);
@@ -190,6 +203,7 @@ impl Reading<'_> {
             cloud,
             endpoints,
             proxy,
+            read_only: written.read_only,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::state::{FolderState, MailboxState};
 use super::{Context, OUTLOOK, REPORT_NAME, USERS};
-use crate::names::{UniqueNames, safe_name};
+use crate::names::{UniqueNames, mail_folder_name};
 use crate::source::graph::mail::{Mailbox, RECOVERABLE_ITEMS, WELL_KNOWN};
 use crate::source::graph::model::MailFolder;
 use crate::source::graph::{ErrorKind, GraphError};
@@ -262,14 +262,8 @@ fn name(state: &mut MailboxState, before: &[FolderState]) {
     }
     for folder in state.folders.iter_mut().filter(|folder| folder.name.is_empty()) {
         let there = taken.get_mut(&folder.parent).expect("every parent was met above");
-        folder.name = there.claim(&folder_name(&folder.display));
+        folder.name = there.claim(&mail_folder_name(&folder.display));
     }
-}
-
-/// Returns what a folder is called; never as a message could be, which lies in the same folder of the snapshot.
-fn folder_name(display: &str) -> String {
-    let name = safe_name(display, "");
-    if name.to_lowercase().ends_with(".eml") { safe_name(&format!("{name} (folder)"), "") } else { name }
 }
 
 /// Decides which folders belong to the snapshot.

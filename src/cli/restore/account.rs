@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 /// How many mailboxes are restored to at a time.
 const MAILBOXES_AT_ONCE: usize = 8;
 /// Requests in flight: four for each of them.
-const CONCURRENCY: usize = 4 * MAILBOXES_AT_ONCE;
+pub const CONCURRENCY: usize = 4 * MAILBOXES_AT_ONCE;
 
 /// What `--to` says of an account.
 pub struct Account {
@@ -88,6 +88,10 @@ fn connected(session: &Session, account: &Account, wanted: &Wanted) -> Result<Cl
         Some(name) => settings.tenant(name)?,
         None => tenant_of(settings, wanted, origin)?,
     };
+    if tenant.read_only {
+        let text = "the configuration says `read_only = true` of this tenant: nothing is restored to it";
+        return Err(UsageError::Other(text.to_owned()).into());
+    }
     let connection = Connection { concurrency: CONCURRENCY, ..session.connection(tenant)? };
     let client = Client::new(connection)?;
     // The ids of one organisation mean nothing in another, but `original` must not even try.

@@ -43,8 +43,8 @@ impl Place {
 }
 
 /// The folders of one mailbox.
-pub(super) struct Folders<'a> {
-    mailbox: &'a Mailbox,
+pub(super) struct Folders {
+    mailbox: Mailbox,
     /// Whether missing ones are made.
     makes: bool,
     /// Ids by well-known name.
@@ -57,14 +57,14 @@ pub(super) struct Folders<'a> {
     pub made: u64,
 }
 
-impl<'a> Folders<'a> {
+impl Folders {
     /// Looks the mailbox up.
     ///
     /// # Errors
     /// See [`GraphError`].
-    pub async fn new(mailbox: &'a Mailbox, into: &[String], makes: bool) -> Result<Self, GraphError> {
+    pub async fn new(mailbox: &Mailbox, into: &[String], makes: bool) -> Result<Self, GraphError> {
         let well_known = mailbox.well_known().await?.into_iter().map(|(id, name)| (name, id)).collect();
-        Ok(Self { mailbox, makes, well_known, into: into.to_vec(), children: HashMap::new(), made: 0 })
+        Ok(Self { mailbox: mailbox.clone(), makes, well_known, into: into.to_vec(), children: HashMap::new(), made: 0 })
     }
 
     /// Returns the ids of the folders that every mailbox has, by their names.

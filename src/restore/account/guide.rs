@@ -22,7 +22,7 @@ use tokio::sync::{RwLock, mpsc};
 /// What the walk may be ahead.
 const EVENTS_MAX: usize = 64;
 /// So many items are asked for one by one, rather than that their folder is listed: it may hold a million others.
-const ASKED_MAX: u64 = 24;
+pub(super) const ASKED_MAX: u64 = 24;
 /// Folders of a mailbox lie no deeper (Exchange Online: "Mailbox folder limits").
 const DEPTH_MAX: usize = 300;
 
@@ -32,7 +32,7 @@ pub(super) struct Spot {
     pub folder: Option<String>,
     pub there: Mutex<There>,
     /// Whether it was not listed, and each item is asked for by itself.
-    asks: bool,
+    pub asks: bool,
 }
 
 /// What is met on the way.
@@ -82,7 +82,7 @@ impl Level {
 /// The way through one route.
 pub(super) struct Guide<'a> {
     mailbox: &'a Mailbox,
-    pub folders: Folders<'a>,
+    pub folders: Folders,
     route: Arc<Route>,
     events: mpsc::Receiver<Event>,
     levels: Vec<Level>,

@@ -128,6 +128,18 @@ pub(super) fn routes(
     Ok(routes.into_values().collect())
 }
 
+/// Returns the id of the user whose mailbox `path` of a snapshot lies in.
+///
+/// # Errors
+/// [`RestoreError::NoMailbox`] where there is none, [`RestoreError::Read`].
+pub(super) fn owner(reader: &Reader, snapshot: &Snapshot, path: &[u8]) -> Result<String, RestoreError> {
+    let finder = Finder { reader, snapshot, root: snapshot.directory(), known: HashMap::new() };
+    let mut names = path.split(|byte| *byte == b'/');
+    let name = names.next().filter(|users| *users == USERS.as_bytes()).and(names.next());
+    let owner = name.map(|name| finder.user_called(name)).transpose()?.flatten();
+    owner.map(|owner| owner.id).ok_or_else(|| RestoreError::NoMailbox { path: printable(path) })
+}
+
 /// A user of the snapshot.
 #[derive(Clone)]
 struct Owner {

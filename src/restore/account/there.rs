@@ -136,6 +136,12 @@ impl There {
         }
     }
 
+    /// Notes an item that was just restored.
+    pub fn restored(&mut self, mark: &Mark) {
+        self.marks.insert(self.random.hash_one((mark.item.as_str(), mark.version)), true);
+        self.versions.insert(self.random.hash_one(mark.item.as_str()), mark.version);
+    }
+
     fn alike_key(&self, message_id: Option<&str>, time: Option<i64>) -> Option<u64> {
         let id = message_id?.trim_matches(['<', '>', ' ']);
         (!id.is_empty()).then(|| self.random.hash_one((id, time)))

@@ -1,0 +1,328 @@
+//! Opening, writing and closing files: when a file is complete.
+//!
+//! `close` reaches us twice: as a flush for each descriptor that is closed, whose answer is what `close` returns, and as a release
+//! once the last descriptor of an open file is gone, which nobody waits for. So a file is sealed at the flush, and handed over at
+//! the release of its last handle.
+
+use super::scratch::is_scratch;
+use super::table::{Content, Handle};
+use super::writing::{Locked, Writing};
+use super::{COMMIT, Live, Opened, failed, now};
+use crate::catalog::NAME_LENGTH_BYTES_MAX;
+use crate::error::FsError;
+use crate::fs::Stat;
+use crate::inode::{Ino, fixed};
+use crate::outbox::{ItemKind, OutboxError};
+use crate::view::{READ_SIZE_BYTES_MAX, Time};
+use std::sync::Arc;
+
+/// `/proc/<pid>/stat`: the process is on its way out, because a signal ended it (PF_EXITING and PF_SIGNALED, linux/sched.h).
+const KILLED: u64 = 0x4 | 0x400;
+
+impl Live {
+    /// Creates and opens a file. The entry counts as one reference.
+    pub(crate) fn create(&self, folder: Ino, name: &[u8], exclusive: bool) -> Result<(Stat, Opened), FsError> {
+        if name.len() > NAME_LENGTH_BYTES_MAX {
+            return Err(FsError::NameTooLong);
+        }
+        if folder == fixed::RESTORE && name == COMMIT {
+            return Ok(self.commit());
+        }
+        let path = {
+            let mut table = self.table.lock();
+            if let Some(ino) = table.child(folder, name).filter(|ino| table.writing(*ino).is_some()) {
+                if exclusive {
+                    return Err(FsError::Exists);
+                }
+                table.refer(folder, name);
+                drop(table);
+                let opened = self.open(ino, true, true).inspect_err(|_| self.forget(ino, 1))?;
+                return Ok((self.stat(ino)?, opened));
+            }
+            table.path(folder).ok_or(OutboxError::NotFound)?
+        };
+        let writing = self.begin(&path)?;
+        let mut table = self.table.lock();
+        let (ino, node) = table.refer(folder, name);
+        node.content = Content::Writing(writing.clone());
+        (node.mtime, node.text, node.file, node.folder) = (None, false, true, None);
+        let stat = self.writing_stat(ino, &writing);
+        let handle = table.open(Handle::Writing { ino, writing, writes: true });
+        Ok((stat, Opened { handle, uncached: false }))
+    }
+
+    /// Makes no file, but the kernel needs something to call one until it is closed.
+    fn commit(&self) -> (Stat, Opened) {
+        self.outbox.commit();
+        let mut table = self.table.lock();
+        let (ino, node) = table.refer_nameless();
+        node.content = Content::Nowhere;
+        let handle = table.open(Handle::Nowhere);
+        drop(table);
+        let stat = self.file_stat(ino, 0, 0o600, now(), std::time::Duration::ZERO);
+        (stat, Opened { handle, uncached: true })
+    }
+
+    /// Opens a file, for writing if `writes`, and with nothing in it if `empty`.
+    pub(crate) fn open(&self, ino: Ino, writes: bool, empty: bool) -> Result<Opened, FsError> {
+        let changes = writes || empty;
+        let folder = {
+            let mut table = self.table.lock();
+            let node = table.node(ino).ok_or(FsError::Stale)?;
+            let uncached = node.text;
+            match &node.content {
+                Content::Nowhere => {
+                    return Ok(Opened { handle: table.open(Handle::Nowhere), uncached: true });
+                }
+                Content::Writing(writing) if !empty || !writing.is_sealed() => {
+                    let writing = writing.clone();
+                    writing.opened();
+                    // What was dropped can be opened for writing, as GLib does to see whether it may, but not be written.
+                    let writes = changes && !writing.is_sealed();
+                    let handle = table.open(Handle::Writing { ino, writing: writing.clone(), writes });
+                    drop(table);
+                    if empty {
+                        let cut = writing.lock().set_len(0);
+                        cut.inspect_err(|_| self.release(handle))?;
+                    }
+                    return Ok(Opened { handle, uncached });
+                }
+                Content::Outbox if changes && node.text => return Err(OutboxError::NotPermitted.into()),
+                Content::Outbox if !empty => {
+                    return Ok(Opened { handle: table.open(Handle::Outbox(ino)), uncached });
+                }
+                // What was dropped can be dropped again.
+                _ => {
+                    let (folder, _) = table.place(ino).ok_or(FsError::Stale)?;
+                    table.path(folder).ok_or(FsError::Stale)?
+                }
+            }
+        };
+        let writing = self.begin(&folder)?;
+        let mut table = self.table.lock();
+        table.node_mut(ino).ok_or(FsError::Stale)?.content = Content::Writing(writing.clone());
+        let handle = table.open(Handle::Writing { ino, writing, writes: true });
+        Ok(Opened { handle, uncached: false })
+    }
+
+    /// Returns up to `size` bytes of an open file.
+    pub(crate) fn read(&self, handle: u64, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
+        let size = size.min(READ_SIZE_BYTES_MAX);
+        let mut bytes = match self.handle(handle)? {
+            Handle::Writing { ino, writing, .. } => {
+                let mut locked = writing.lock();
+                // Handed over since it was opened.
+                if locked.has_ended() { self.read_dropped(ino, offset, size)? } else { locked.read(offset, size)? }
+            }
+            Handle::Outbox(ino) => self.read_dropped(ino, offset, size)?,
+            Handle::Nowhere => Vec::new(),
+            Handle::Folder(_) => return Err(FsError::Stale),
+        };
+        // More than was asked for would break the answer to the kernel.
+        bytes.truncate(size);
+        Ok(bytes)
+    }
+
+    fn read_dropped(&self, ino: Ino, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
+        let path = self.table.lock().path(ino).ok_or(FsError::Stale)?;
+        self.outbox.read(&path, offset, size).map_err(|error| failed("read", error))
+    }
+
+    pub(crate) fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<(), FsError> {
+        match self.handle(handle)? {
+            Handle::Writing { writing, writes: true, .. } => writing.lock().write(offset, bytes),
+            Handle::Nowhere => Ok(()),
+            _ => Err(OutboxError::NotPermitted.into()),
+        }
+    }
+
+    /// A descriptor is closed by the process `pid`; the answer is what `close` returns.
+    pub(crate) fn flush(&self, handle: u64, pid: u32) -> Result<(), FsError> {
+        let Handle::Writing { ino, writing, writes: true } = self.handle(handle)? else { return Ok(()) };
+        let mut locked = writing.lock();
+        if writing.is_sealed() {
+            return Ok(());
+        }
+        // Whoever was killed closes all the same.
+        if locked.unflushed && was_killed(pid) {
+            locked.abandoned = true;
+            return Ok(());
+        }
+        locked.unflushed = false;
+        self.seal(ino, &writing, &mut locked)
+    }
+
+    /// Makes what was written so far durable.
+    pub(crate) fn sync(&self, handle: u64) -> Result<(), FsError> {
+        let Handle::Writing { ino, writing, writes: true } = self.handle(handle)? else { return Ok(()) };
+        self.seal(ino, &writing, &mut writing.lock())
+    }
+
+    /// The last descriptor of an open file is gone.
+    pub(crate) fn release(&self, handle: u64) {
+        let (ino, writing) = {
+            let mut table = self.table.lock();
+            match table.close(handle) {
+                Some(Handle::Writing { ino, writing, .. }) if writing.closed() => (ino, writing),
+                _ => return,
+            }
+        };
+        self.finish(ino, &writing);
+    }
+
+    /// Changes length and time.
+    pub(crate) fn change(
+        &self,
+        ino: Ino,
+        handle: Option<u64>,
+        size: Option<u64>,
+        mtime: Option<Time>,
+    ) -> Result<Stat, FsError> {
+        let open = handle.and_then(|handle| match self.handle(handle) {
+            Ok(Handle::Writing { writing, writes: true, .. }) => Some(writing),
+            _ => None,
+        });
+        let writing = match &open {
+            Some(writing) => Some(writing.clone()),
+            None => self.table.lock().writing(ino).cloned(),
+        };
+        if let Some(size) = size {
+            match &writing {
+                Some(writing) if open.is_some() || !writing.is_sealed() => writing.lock().set_len(size)?,
+                Some(writing) if writing.len() == size => {}
+                Some(_) => return Err(OutboxError::NotPermitted.into()),
+                None => self.keep_len(ino, size)?,
+            }
+        }
+        if let Some(mtime) = mtime {
+            match writing {
+                Some(writing) if !writing.is_sealed() => writing.lock().set_mtime(mtime),
+                Some(writing) => {
+                    writing.lock().set_mtime(mtime);
+                    self.show_mtime(ino, mtime);
+                }
+                None => self.show_mtime(ino, mtime),
+            }
+        }
+        let stat = self.stat(ino)?;
+        Ok(Stat { mtime: mtime.unwrap_or(stat.mtime), ..stat })
+    }
+
+    /// Makes room for `len` bytes, which is only a way of saying that the file is at least so long.
+    pub(crate) fn extend(&self, handle: u64, len: u64) -> Result<(), FsError> {
+        match self.handle(handle)? {
+            Handle::Writing { writing, writes: true, .. } => {
+                let mut locked = writing.lock();
+                locked.set_len(len.max(writing.len()))
+            }
+            _ => Err(OutboxError::NotPermitted.into()),
+        }
+    }
+
+    /// Hands over what was sealed and drops the rest: nobody will close it any more.
+    pub(crate) fn end(&self) {
+        let written = self.table.lock().all_written();
+        for (_, writing) in written {
+            writing.lock().end();
+        }
+    }
+
+    pub(super) fn begin(&self, folder: &[u8]) -> Result<Arc<Writing>, FsError> {
+        Writing::begin(&self.count, || self.outbox.begin(folder))
+    }
+
+    /// Seals the file under the name it has, if that is an ordinary one.
+    fn seal(&self, ino: Ino, writing: &Arc<Writing>, locked: &mut Locked<'_>) -> Result<(), FsError> {
+        match self.ordinary_path(ino, writing) {
+            Some(path) => locked.seal(&path),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the path under which the outbox may have it.
+    fn ordinary_path(&self, ino: Ino, writing: &Arc<Writing>) -> Option<Vec<u8>> {
+        let table = self.table.lock();
+        let current = table.writing(ino).is_some_and(|current| Arc::ptr_eq(current, writing));
+        let (_, name) = table.place(ino).filter(|_| current)?;
+        if is_scratch(name) { None } else { table.path(ino) }
+    }
+
+    /// Nobody has it open any more: hands it over, keeps it (a temporary name), or drops it.
+    pub(super) fn finish(&self, ino: Ino, writing: &Arc<Writing>) {
+        let mut locked = writing.lock();
+        // Written through a mapping after the last close.
+        if locked.unflushed && !locked.abandoned {
+            locked.unflushed = false;
+            if let Err(error) = self.seal(ino, writing, &mut locked) {
+                tracing::warn!(%error, "a file that was written after it was closed is not restored");
+            }
+        }
+        {
+            let mut table = self.table.lock();
+            if writing.is_open() {
+                return;
+            }
+            let current = table.writing(ino).is_some_and(|current| Arc::ptr_eq(current, writing));
+            let scratch = table.place(ino).is_some_and(|(_, name)| is_scratch(name));
+            if current && scratch && !writing.is_sealed() {
+                return;
+            }
+            if current && !writing.is_sealed() {
+                self.drop_content(&mut table, ino);
+            }
+        }
+        locked.end();
+        let mut table = self.table.lock();
+        if table.writing(ino).is_some_and(|current| Arc::ptr_eq(current, writing)) {
+            self.drop_content(&mut table, ino);
+        }
+    }
+
+    fn drop_content(&self, table: &mut super::Table, ino: Ino) {
+        if let Some(node) = table.node_mut(ino) {
+            node.content = Content::Outbox;
+            table.settle(ino);
+        }
+    }
+
+    fn handle(&self, handle: u64) -> Result<Handle, FsError> {
+        self.table.lock().handle(handle).cloned().ok_or(FsError::Stale)
+    }
+
+    /// What was dropped keeps its length; saying so again is no change.
+    fn keep_len(&self, ino: Ino, len: u64) -> Result<(), FsError> {
+        let path = {
+            let table = self.table.lock();
+            match table.node(ino).ok_or(FsError::Stale)?.content {
+                Content::Nowhere => return Ok(()),
+                _ => table.path(ino).ok_or(FsError::Stale)?,
+            }
+        };
+        match self.outbox.item(&path).map_err(|error| failed("item", error))?.kind {
+            ItemKind::Dropped { len: now, .. } if now == len => Ok(()),
+            _ => Err(OutboxError::NotPermitted.into()),
+        }
+    }
+
+    fn show_mtime(&self, ino: Ino, mtime: Time) {
+        if let Some(node) = self.table.lock().node_mut(ino) {
+            (node.mtime, node.folder) = (Some(mtime), None);
+        }
+    }
+}
+
+/// Returns whether this process ends because of a signal. It waits for our answer, so it is still there to be looked at.
+fn was_killed(pid: u32) -> bool {
+    // `stat` of a process that is in `execve` (which closes descriptors, too) waits for the end of that, which waits for us. So it is
+    // only read of a process that has no memory any more, as `statm` says without waiting: it is on its way out.
+    let memory = std::fs::read(format!("/proc/{pid}/statm"));
+    if !memory.is_ok_and(|memory| memory.starts_with(b"0 0 ")) {
+        return false;
+    }
+    let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
+    // "pid (name) state ppid pgrp session tty tpgid flags ...", and a name may hold anything (proc_pid_stat(5)).
+    let Some(end) = stat.iter().rposition(|byte| *byte == b')') else { return false };
+    let fields = String::from_utf8_lossy(&stat[end + 1..]);
+    let flags = fields.split_ascii_whitespace().nth(6).and_then(|flags| flags.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & KILLED == KILLED)
+}

@@ -1,0 +1,67 @@
+//! The outbox of a mount, as the configuration wants it.
+
+use super::Session;
+use super::error::UsageError;
+use super::restore::account::CONCURRENCY;
+use crate::outbox::{self, Options, Organisation, RunningOutbox};
+use crate::reader::Reader;
+use crate::repository::Repository;
+use crate::settings::{Commit, TenantSettings};
+use crate::source::graph::{Client, Connection};
+use anyhow::Result;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const READ_ONLY: &str = "the configuration says `read_only = true` of this tenant";
+
+/// Returns the organisations that can be restored to: those of the configuration whose secret can be had.
+pub fn organisations(session: &Session) -> Result<Vec<Organisation>> {
+    let mut organisations = Vec::new();
+    let mut wrong = None;
+    for (name, tenant) in &session.settings()?.tenants {
+        match organisation(session, name, tenant) {
+            Ok(organisation) => organisations.push(organisation),
+            Err(error) => {
+                tracing::warn!(tenant = name, "cannot be restored to: {error:#}");
+                wrong = Some(error);
+            }
+        }
+    }
+    match wrong {
+        _ if !organisations.is_empty() => Ok(organisations),
+        Some(error) => Err(error.context("there is no organisation to restore to")),
+        None => {
+            let text = "the configuration names no tenant, so that there is nothing to restore to; docs/configuration.md shows how it does";
+            Err(UsageError::Other(text.to_owned()).into())
+        }
+    }
+}
+
+fn organisation(session: &Session, name: &str, tenant: &TenantSettings) -> Result<Organisation> {
+    let connection = Connection { concurrency: CONCURRENCY, ..session.connection(tenant)? };
+    Ok(Organisation {
+        name: name.to_owned(),
+        tenant_id: tenant.tenant_id.clone(),
+        client: Client::new(connection)?,
+        closed: tenant.read_only.then(|| READ_ONLY.to_owned()),
+    })
+}
+
+/// Returns the folder of the repository's outbox.
+pub fn folder(session: &Session, repository: &Repository) -> Result<PathBuf> {
+    Ok(outbox::folder(&session.state_dir()?, repository))
+}
+
+/// Opens the outbox of the repository. With `synchronous`, sealing a file waits until it is restored.
+pub fn start(
+    session: &Session,
+    repository: &Arc<Repository>,
+    reader: &Arc<Reader>,
+    synchronous: bool,
+) -> Result<RunningOutbox> {
+    let settings = session.settings()?;
+    let sets = settings.sets.iter().map(|(name, set)| (name.clone(), set.tenant.clone())).collect();
+    let options =
+        Options { folder: folder(session, repository)?, waits: settings.commit == Commit::Ask, synchronous, sets };
+    Ok(RunningOutbox::start(repository, reader.clone(), organisations(session)?, options)?)
+}

@@ -1,0 +1,597 @@
+//! What is dropped into the mount's `restore/` folders, on its way to Microsoft 365.
+//!
+//! ```text
+//! mount ─► draft ─► seal: staged and noted ─► queue ─► executor ─┬─► contents: which item of which snapshot is it?
+//!                                                                └─► restore::Courier ─► mailbox
+//! ```
+//!
+//! - A file that was closed or synced is on the disk, encrypted, and in the journal: no crash loses it, and what was under way
+//!   is found again by its mark, so nothing is made twice.
+//! - A file that stands in a snapshot is restored with all that the snapshot knows of it; any other mail is what its bytes
+//!   say. Nothing in an account is overwritten or deleted.
+//! - Nothing but `staging` holds contents, and memory does not grow with their size; of each file, its path and what became of it
+//!   is remembered, and only of so many.
+//!
+//! `live` knows the folders of the organisations; `jobs` writes the reports. docs/semantics.md says what all of this promises.
+
+pub mod contents;
+mod drafts;
+mod executor;
+pub mod jobs;
+pub mod journal;
+pub mod live;
+pub mod queue;
+pub mod staging;
+
+use self::contents::{Contents, ContentsError};
+use self::drafts::{DraftFile, Identifier};
+use self::journal::{Dropped, Journal};
+use self::live::{JOBS, ORIGINAL, Spot, Target};
+use self::queue::{Counts, Queue};
+use self::staging::{StagedId, Staging};
+use crate::id::SnapshotId;
+use crate::reader::Reader;
+use crate::record_log::RecordLogError;
+use crate::repository::Repository;
+use crate::restore::Courier;
+use crate::snapshot::Snapshot;
+use crate::source::graph::Client;
+use parking_lot::{Condvar, Mutex};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+use strongroom_mount::{Draft, Item, ItemKind, Outbox, OutboxError, Time};
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// Nothing larger can be a mail (Exchange Online: message limits).
+pub const FILE_BYTES_MAX: u64 = 150 << 20;
+/// Folders that were made in `original/`.
+const VIRTUAL_MAX: usize = 100_000;
+/// What was refused is refused again for so long without asking.
+const DENIED_FOR: Duration = Duration::from_secs(60);
+/// What is under way may come to its end when the mount does, for so long.
+const END_WAIT: Duration = Duration::from_secs(10);
+/// Threads that wait for disks.
+const BLOCKING_THREADS_MAX: usize = 32;
+/// How long somebody who commits waits for the mount to answer.
+const COMMIT_WAIT: Duration = Duration::from_secs(10);
+
+const ENDS: &str = "the mount ends";
+
+/// Why the outbox cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("another mount with `--restore`, or `restore commit`, uses the outbox of this repository")]
+    Busy,
+    /// The disk failed.
+    #[error("could not use the outbox in {}", path.display())]
+    Disk {
+        /// Where it is.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What is known of contents cannot be kept.
+    #[error("could not keep what is known of the snapshots' contents")]
+    Contents(#[from] ContentsError),
+    /// Nothing can be run that waits for the network.
+    #[error("could not start the runtime for the network")]
+    Runtime(#[source] io::Error),
+}
+
+/// An organisation that can be restored to.
+pub struct Organisation {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What `tenant_id` says there.
+    pub tenant_id: String,
+    /// The connection to it.
+    pub client: Client,
+    /// Why nothing may be restored to it.
+    pub closed: Option<String>,
+}
+
+/// How an outbox works.
+pub struct Options {
+    /// Its folder on this machine ([`folder`]).
+    pub folder: PathBuf,
+    /// Whether files wait for `restore commit`.
+    pub waits: bool,
+    /// Whether sealing a file waits until it is restored.
+    pub synchronous: bool,
+    /// The tenants of the sets of the configuration.
+    pub sets: HashMap<String, String>,
+}
+
+/// Returns the folder of a repository's outbox, below `state_dir`.
+pub fn folder(state_dir: &Path, repository: &Repository) -> PathBuf {
+    state_dir.join(repository.id().to_string()).join("outbox")
+}
+
+fn journal_path(folder: &Path) -> PathBuf {
+    folder.join("journal")
+}
+
+fn commit_path(folder: &Path) -> PathBuf {
+    folder.join("commit")
+}
+
+/// An outbox that works.
+pub struct RunningOutbox {
+    shared: Arc<Shared>,
+    /// With what it runs.
+    runtime: Option<(Runtime, JoinHandle<()>)>,
+}
+
+/// What everything in an outbox shares. It is what the mount drops into.
+pub struct Shared {
+    options: Options,
+    repository: Arc<Repository>,
+    reader: Arc<Reader>,
+    staging: Staging,
+    queue: Mutex<Queue>,
+    /// Files that were restored, whose bytes are to be removed.
+    done: Mutex<Vec<StagedId>>,
+    /// Told whenever a file was settled.
+    settled: Condvar,
+    /// Wakes the executor.
+    wake: Notify,
+    contents: Contents,
+    targets: Vec<Arc<Target>>,
+    identifier: Identifier,
+    /// Folders that were made in `original/`: their names, by what they lie in.
+    made: Mutex<HashMap<Vec<u8>, BTreeSet<Vec<u8>>>>,
+    this: Weak<Shared>,
+    /// Folders into which nothing could be written for want of permission.
+    denied: Mutex<HashMap<Vec<u8>, (SystemTime, String)>>,
+    /// Reports as they were written last, with the state of the queue that they show.
+    reports: Mutex<BTreeMap<i64, (u64, Arc<str>)>>,
+    last_snapshot: Mutex<Option<Arc<(SnapshotId, Snapshot)>>>,
+    handle: Handle,
+    cancel: AtomicBool,
+    started: Time,
+}
+
+impl RunningOutbox {
+    /// Opens the outbox of a repository and goes on where it was.
+    ///
+    /// # Errors
+    /// [`OpenError::Busy`] while another process has it.
+    pub fn start(
+        repository: &Arc<Repository>,
+        reader: Arc<Reader>,
+        organisations: Vec<Organisation>,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        let disk = |source| OpenError::Disk { path: options.folder.clone(), source };
+        let keys = repository.keys().clone();
+        let queue = match Queue::open(&journal_path(&options.folder), keys.clone()) {
+            Ok(queue) => queue,
+            Err(RecordLogError::Busy) => return Err(OpenError::Busy),
+            Err(RecordLogError::Io(source)) => return Err(disk(source)),
+        };
+        let staging = Staging::open(options.folder.join("staged"), keys.clone(), &queue.staged()).map_err(disk)?;
+        let contents = Contents::open(&options.folder.join("contents"), keys.clone())?;
+        let journals = options.folder.join("mailboxes");
+        if queue.counts().queued + queue.counts().waiting == 0 {
+            // They speak of what was under way.
+            match std::fs::remove_dir_all(&journals) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
+                _ => {}
+            }
+        }
+        let target = |one: Organisation| {
+            let courier = Courier::new(reader.clone(), keys.clone(), one.client.clone(), journals.join(&one.name));
+            Arc::new(Target::new(one.name, one.tenant_id, one.client, courier, one.closed))
+        };
+        let targets = organisations.into_iter().map(target).collect();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .enable_all()
+            .build()
+            .map_err(OpenError::Runtime)?;
+        let made = made_for(&queue);
+        let shared = Arc::new_cyclic(|this| Shared {
+            this: this.clone(),
+            identifier: Identifier::new(repository),
+            options,
+            repository: repository.clone(),
+            reader,
+            staging,
+            queue: Mutex::new(queue),
+            done: Mutex::default(),
+            settled: Condvar::new(),
+            wake: Notify::new(),
+            contents,
+            targets,
+            made: Mutex::new(made),
+            denied: Mutex::default(),
+            reports: Mutex::default(),
+            last_snapshot: Mutex::default(),
+            handle: runtime.handle().clone(),
+            cancel: AtomicBool::new(false),
+            started: now(),
+        });
+        let filling = shared.clone();
+        runtime.spawn_blocking(move || {
+            if let Err(error) = filling.contents.fill(&filling.repository, &filling.reader, &filling.cancel) {
+                tracing::warn!(%error, "the contents of the snapshots are not all known");
+            }
+        });
+        let executor = runtime.spawn(executor::run(shared.clone()));
+        Ok(Self { shared, runtime: Some((runtime, executor)) })
+    }
+
+    /// Returns what a mount drops into.
+    pub fn outbox(&self) -> Arc<dyn Outbox> {
+        self.shared.clone()
+    }
+
+    /// Lets everything that waits be restored, and returns once nothing is left to do, or `cancel` is set.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn finish(&self, cancel: &AtomicBool) -> io::Result<Counts> {
+        self.shared.queue.lock().commit()?;
+        self.shared.wake.notify_one();
+        let mut queue = self.shared.queue.lock();
+        while queue.counts().queued > 0 && !cancel.load(Ordering::Relaxed) {
+            self.shared.settled.wait_for(&mut queue, Duration::from_millis(200));
+        }
+        Ok(queue.counts())
+    }
+
+    /// Returns how many files there are of each kind.
+    pub fn counts(&self) -> Counts {
+        self.shared.queue.lock().counts()
+    }
+
+    /// Ends what is under way; it goes on when the outbox is opened again. Returns what is left.
+    pub fn stop(mut self) -> Counts {
+        self.end()
+    }
+
+    fn end(&mut self) -> Counts {
+        let Some((runtime, executor)) = self.runtime.take() else { return Counts::default() };
+        self.shared.cancel.store(true, Ordering::Relaxed);
+        self.shared.targets.iter().for_each(|target| target.client.cancel());
+        self.shared.wake.notify_one();
+        self.shared.settled.notify_all();
+        let _ended = runtime.block_on(async { tokio::time::timeout(END_WAIT, executor).await });
+        runtime.shutdown_timeout(END_WAIT);
+        let synced = self.shared.targets.iter().try_for_each(|target| target.courier.sync());
+        if let Err(error) = synced.and_then(|()| self.shared.remove_done()) {
+            tracing::warn!(%error, "what was restored last is looked for again next time");
+        }
+        self.counts()
+    }
+}
+
+impl Drop for RunningOutbox {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Asks whoever has the outbox in `folder` to restore what waits. Returns whether somebody did.
+///
+/// # Errors
+/// When the disk fails.
+pub fn ask_to_commit(folder: &Path) -> io::Result<bool> {
+    let path = commit_path(folder);
+    std::fs::write(&path, [])?;
+    let asked = std::time::Instant::now();
+    while asked.elapsed() < COMMIT_WAIT {
+        if !path.exists() {
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::fs::remove_file(&path).map(|()| false)
+}
+
+/// Returns what was dropped, job by job, also while a mount is at work.
+///
+/// # Errors
+/// When the disk fails.
+pub fn history(folder: &Path, repository: &Repository) -> io::Result<BTreeMap<i64, Vec<Dropped>>> {
+    let (mut dropped, mut at) = (Vec::new(), HashMap::new());
+    let keys = repository.keys();
+    Journal::peek(&journal_path(folder), keys, |record| queue::replay(&mut dropped, &mut at, record))?;
+    let mut jobs: BTreeMap<i64, Vec<Dropped>> = BTreeMap::new();
+    for one in dropped.into_iter().filter(|one| one.fate != journal::Fate::Withdrawn) {
+        jobs.entry(one.job).or_default().push(one);
+    }
+    Ok(jobs)
+}
+
+fn now() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() }
+}
+
+/// What a path below `restore/` means.
+enum Place {
+    Root,
+    /// In `original/`, which is empty itself.
+    Original,
+    Jobs,
+    Job(i64),
+    Live(Arc<Target>, Spot),
+}
+
+impl Shared {
+    fn target(&self, name: &str) -> Option<&Arc<Target>> {
+        self.targets.iter().find(|target| target.name == name)
+    }
+
+    /// Asks an organisation, as long as there is anybody to ask.
+    fn ask<T>(&self, asked: impl Future<Output = Result<T, OutboxError>>) -> Result<T, OutboxError> {
+        match self.cancel.load(Ordering::Relaxed) {
+            true => Err(OutboxError::Unreachable { reason: ENDS.to_owned() }),
+            false => self.handle.block_on(asked),
+        }
+    }
+
+    /// Returns what folder or report stands at `path`.
+    fn place(&self, path: &[u8]) -> Result<Place, OutboxError> {
+        let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+        let name = |name: &[u8]| std::str::from_utf8(name).map(str::to_owned).map_err(|_| OutboxError::NotFound);
+        let Some((first, below)) = names.split_first() else { return Ok(Place::Root) };
+        match (name(first)?.as_str(), below) {
+            (ORIGINAL, []) => Ok(Place::Original),
+            (ORIGINAL, _) if self.is_made(path) => Ok(Place::Original),
+            (JOBS, []) => Ok(Place::Jobs),
+            (JOBS, [report]) => {
+                let job = jobs::parse_name(&name(report)?).ok_or(OutboxError::NotFound)?;
+                self.queue.lock().job(job).map(|_| Place::Job(job)).ok_or(OutboxError::NotFound)
+            }
+            (ORIGINAL | JOBS, _) => Err(OutboxError::NotFound),
+            (target, below) => {
+                let target = self.target(target).ok_or(OutboxError::NotFound)?.clone();
+                let below = below.iter().map(|one| name(one)).collect::<Result<Vec<_>, _>>()?;
+                let below: Vec<&str> = below.iter().map(String::as_str).collect();
+                let spot = self.ask(target.find(&below))?;
+                Ok(Place::Live(target, spot))
+            }
+        }
+    }
+
+    /// Returns whether a folder of `original/` was made.
+    fn is_made(&self, path: &[u8]) -> bool {
+        let (parent, name) = queue::split(path);
+        self.made.lock().get(parent).is_some_and(|names| names.contains(name))
+    }
+
+    /// Returns whether files may be dropped into the folder at `path`.
+    fn check_folder(&self, path: &[u8]) -> Result<(), OutboxError> {
+        match self.place(path)? {
+            Place::Original => Ok(()),
+            Place::Live(target, Spot::Folder(_, folder)) => match &target.closed {
+                Some(reason) => Err(OutboxError::Denied { reason: reason.clone() }),
+                None if folder.accepts => self.check_denied(path),
+                None => Err(OutboxError::NotPermitted),
+            },
+            _ => Err(OutboxError::NotPermitted),
+        }
+    }
+
+    fn check_denied(&self, folder: &[u8]) -> Result<(), OutboxError> {
+        let mut denied = self.denied.lock();
+        denied.retain(|_, (at, _)| at.elapsed().is_ok_and(|elapsed| elapsed < DENIED_FOR));
+        match denied.get(folder) {
+            Some((_, reason)) => Err(OutboxError::Denied { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn folder_item(&self, name: &[u8], accepts: bool) -> Item {
+        Item { name: name.to_vec(), kind: ItemKind::Folder { accepts }, mtime: self.started }
+    }
+
+    fn report(&self, job: i64) -> Result<Arc<str>, OutboxError> {
+        let queue = self.queue.lock();
+        let mut reports = self.reports.lock();
+        if let Some((version, text)) = reports.get(&job)
+            && *version == queue.version
+        {
+            return Ok(text.clone());
+        }
+        let (files, more) = queue.job(job).ok_or(OutboxError::NotFound)?;
+        let text: Arc<str> = jobs::report(job, files.iter().map(|item| (&item.dropped, item.is_underway)), more).into();
+        // One that people read again and again; not all that there are.
+        reports.clear();
+        reports.insert(job, (queue.version, text.clone()));
+        Ok(text)
+    }
+
+    fn report_item(&self, job: i64) -> Result<Item, OutboxError> {
+        let len = self.report(job)?.len() as u64;
+        let mtime = Time { secs: job, nanos: 0 };
+        Ok(Item { name: jobs::file_name(job).into_bytes(), kind: ItemKind::Text { len }, mtime })
+    }
+
+    fn dropped_in(&self, folder: &[u8]) -> Vec<Item> {
+        let queue = self.queue.lock();
+        queue.in_folder(folder).map(|(name, item)| dropped_item(name, item)).collect()
+    }
+
+    /// Looks whether somebody asked to commit, from another process.
+    fn take_request(&self) {
+        let path = commit_path(&self.options.folder);
+        if path.exists() {
+            self.commit();
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(%error, "a request to commit could not be answered");
+            }
+        }
+    }
+
+    /// Waits until a file is settled, and returns what became of it.
+    fn wait_for(&self, id: StagedId) -> Result<(), OutboxError> {
+        let mut queue = self.queue.lock();
+        loop {
+            match queue.item(id).map(|item| &item.dropped.fate) {
+                None => return Err(OutboxError::NotFound),
+                Some(journal::Fate::Failed(reason)) => return Err(OutboxError::Denied { reason: reason.clone() }),
+                // What waits for people is not waited for.
+                Some(journal::Fate::Queued) => {}
+                Some(_) => return Ok(()),
+            }
+            if self.cancel.load(Ordering::Relaxed) {
+                return Err(OutboxError::Unreachable { reason: ENDS.to_owned() });
+            }
+            self.settled.wait(&mut queue);
+        }
+    }
+}
+
+/// Returns the folders of `original/` that files of an earlier run lie in.
+fn made_for(queue: &Queue) -> HashMap<Vec<u8>, BTreeSet<Vec<u8>>> {
+    let mut made: HashMap<Vec<u8>, BTreeSet<Vec<u8>>> = HashMap::new();
+    for mut folder in queue.folders().filter(|folder| folder.starts_with(b"original/")) {
+        while folder != ORIGINAL.as_bytes() {
+            let (parent, name) = queue::split(folder);
+            made.entry(parent.to_vec()).or_default().insert(name.to_vec());
+            folder = parent;
+        }
+    }
+    made
+}
+
+fn dropped_item(name: &[u8], item: &queue::Item) -> Item {
+    let kind = ItemKind::Dropped { len: item.dropped.len, state: item.state() };
+    Item { name: name.to_vec(), kind, mtime: item.dropped.mtime }
+}
+
+impl Outbox for Shared {
+    fn item(&self, path: &[u8]) -> Result<Item, OutboxError> {
+        let (_, name) = queue::split(path);
+        if let Some(item) = self.queue.lock().at(path) {
+            return Ok(dropped_item(name, item));
+        }
+        match self.place(path)? {
+            Place::Root | Place::Jobs => Ok(self.folder_item(name, false)),
+            Place::Original => Ok(self.folder_item(name, true)),
+            Place::Job(job) => self.report_item(job),
+            Place::Live(target, spot) => {
+                let accepts = match &spot {
+                    Spot::Folder(_, folder) => folder.accepts,
+                    spot => matches!(spot, Spot::Mailbox(_)),
+                };
+                Ok(self.folder_item(name, accepts && target.closed.is_none()))
+            }
+        }
+    }
+
+    fn list(&self, path: &[u8]) -> Result<Vec<Item>, OutboxError> {
+        if self.queue.lock().at(path).is_some() {
+            return Err(OutboxError::NotAFolder);
+        }
+        let mut items = match self.place(path)? {
+            Place::Root => {
+                let mut items =
+                    vec![self.folder_item(ORIGINAL.as_bytes(), true), self.folder_item(JOBS.as_bytes(), false)];
+                items.extend(self.targets.iter().map(|target| self.folder_item(target.name.as_bytes(), false)));
+                items
+            }
+            Place::Original => {
+                let made = self.made.lock();
+                made.get(path).into_iter().flatten().map(|name| self.folder_item(name, true)).collect()
+            }
+            Place::Jobs => {
+                let jobs: Vec<i64> = self.queue.lock().jobs().collect();
+                // One that was forgotten meanwhile is not shown.
+                jobs.into_iter().filter_map(|job| self.report_item(job).ok()).collect()
+            }
+            Place::Job(_) => return Err(OutboxError::NotAFolder),
+            Place::Live(target, spot) => {
+                let listed = self.ask(target.list(&spot))?;
+                listed.iter().map(|(name, accepts)| self.folder_item(name.as_bytes(), *accepts)).collect()
+            }
+        };
+        items.extend(self.dropped_in(path));
+        Ok(items)
+    }
+
+    fn read(&self, path: &[u8], offset: u64, size: usize) -> Result<Vec<u8>, OutboxError> {
+        let dropped = self.queue.lock().at(path).map(|item| (item.dropped.id, item.dropped.len));
+        if let Some((id, len)) = dropped {
+            return match self.staging.reopen(id, len) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(OutboxError::NotFound),
+                file => Ok(file?.read(offset, size)?),
+            };
+        }
+        match self.place(path)? {
+            Place::Job(job) => {
+                let text = self.report(job)?;
+                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+                Ok(text.as_bytes()[from..text.len().min(from.saturating_add(size))].to_vec())
+            }
+            _ => Err(OutboxError::NotFound),
+        }
+    }
+
+    fn make_folder(&self, path: &[u8]) -> Result<(), OutboxError> {
+        if self.queue.lock().at(path).is_some() {
+            return Err(OutboxError::NotPermitted);
+        }
+        let (parent, name) = queue::split(path);
+        match self.place(parent)? {
+            Place::Original => {
+                let mut made = self.made.lock();
+                if made.values().map(BTreeSet::len).sum::<usize>() >= VIRTUAL_MAX {
+                    return Err(OutboxError::Full);
+                }
+                made.entry(parent.to_vec()).or_default().insert(name.to_vec());
+                Ok(())
+            }
+            Place::Live(target, spot) => {
+                let name = std::str::from_utf8(name).map_err(|_| OutboxError::NotPermitted)?;
+                match (&target.closed, &spot) {
+                    (Some(reason), _) => Err(OutboxError::Denied { reason: reason.clone() }),
+                    (None, Spot::Mailbox(_) | Spot::Folder(..)) => self.ask(target.make(&spot, name)),
+                    // What is there is found; nothing else can be made.
+                    _ => self.place(path).map(drop).map_err(|error| match error {
+                        OutboxError::NotFound => OutboxError::NotPermitted,
+                        error => error,
+                    }),
+                }
+            }
+            _ => self.place(path).map(drop).map_err(|_| OutboxError::NotPermitted),
+        }
+    }
+
+    fn begin(&self, folder: &[u8]) -> Result<Box<dyn Draft>, OutboxError> {
+        self.check_folder(folder)?;
+        let this = self.this.upgrade().expect("whoever calls holds it");
+        Ok(Box::new(DraftFile::new(this)))
+    }
+
+    fn withdraw(&self, path: &[u8]) -> Result<(), OutboxError> {
+        let mut queue = self.queue.lock();
+        let id = queue.at(path).ok_or(OutboxError::NotFound)?.dropped.id;
+        queue.withdraw(id)?;
+        self.staging.remove(id);
+        Ok(())
+    }
+
+    fn commit(&self) {
+        if let Err(error) = self.queue.lock().commit() {
+            tracing::error!(%error, "what waits could not be let go");
+        }
+        self.wake.notify_one();
+    }
+
+    fn news(&self) -> Vec<Vec<u8>> {
+        self.queue.lock().news()
+    }
+}

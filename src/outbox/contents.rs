@@ -1,0 +1,390 @@
+//! Which entry of which snapshot has a given content: how a dropped file is known again.
+//!
+//! A dropped file is split as a backup would, and its content looked up by the hash that two contents share when they are
+//! stored as the same chunks. The answers stand in a database of this machine, which is filled from the snapshots: from the
+//! newest of each set everything, from every other one what differs from its neighbour, so that a thousand snapshots cost
+//! little more than one. It is a cache: deleting it costs the time to fill it again.
+//!
+//! Keys begin with a byte that says what they are: `c` content (16 bytes of the hash), place (8) -> snapshot and path, sealed; `s`
+//! snapshot that is in it. Only items that came from a mailbox are in it: of others no more is known than their bytes say.
+
+use crate::backup::tenant::state::TenantState;
+use crate::crypto::{Keys, Purpose, TAG_LEN};
+use crate::entry::{Directory, Entry};
+use crate::id::SnapshotId;
+use crate::reader::{ReadError, Reader};
+use crate::repository::{Repository, RepositoryError};
+use crate::snapshot::Snapshot;
+use crate::tree::{self, Change, Entries};
+use parking_lot::{Condvar, Mutex};
+use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Another value means another layout, and starting over.
+const LAYOUT: &[u8] = b"1";
+const LAYOUT_KEY: &[u8] = b"layout";
+/// Places of one content that are looked at: an empty mail may stand in a million.
+const PLACES_MAX: usize = 1000;
+/// Records that are written at a time.
+const BATCH_MAX: usize = 4096;
+/// Folders of a snapshot lie no deeper.
+const DEPTH_MAX: usize = 400;
+
+/// Why the contents of the snapshots cannot be looked up.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentsError {
+    /// The folder could not be made.
+    #[error("could not create the folder {}", path.display())]
+    Folder {
+        /// The folder.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The database failed.
+    #[error("the database of known contents failed")]
+    Database(#[from] rocksdb::Error),
+    /// The snapshots could not be read.
+    #[error("could not read the snapshots")]
+    Repository(#[from] RepositoryError),
+    /// A snapshot could not be read.
+    #[error("could not read a snapshot")]
+    Read(#[from] ReadError),
+    /// The program ends.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Where a content stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// The path in it.
+    pub path: Vec<u8>,
+}
+
+impl Place {
+    /// Returns the name of the account's folder: `Users/NAME/...`.
+    pub fn account(&self) -> Option<&[u8]> {
+        let mut names = self.path.split(|byte| *byte == b'/');
+        names.next().filter(|name| *name == b"Users").and(names.next())
+    }
+}
+
+/// How far filling has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Progress {
+    Filling,
+    Complete,
+    /// It cannot be completed, and why.
+    Failed(String),
+}
+
+/// The contents of all snapshots.
+pub struct Contents {
+    db: DB,
+    keys: Arc<Keys>,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+    /// When each snapshot was made, to prefer the newest.
+    times: Mutex<HashMap<SnapshotId, i64>>,
+}
+
+impl Contents {
+    /// Opens the database in `folder`, or creates it. One that cannot be read is thrown away.
+    ///
+    /// # Errors
+    /// [`ContentsError::Folder`], [`ContentsError::Database`].
+    pub fn open(folder: &Path, keys: Arc<Keys>) -> Result<Self, ContentsError> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|source| ContentsError::Folder { path: folder.to_owned(), source })?;
+        let open = || {
+            let db = DB::open(&options(), folder)?;
+            let layout = db.get(LAYOUT_KEY)?;
+            Ok::<_, rocksdb::Error>((layout.as_deref() == Some(LAYOUT), db))
+        };
+        let db = match open() {
+            Ok((true, db)) => db,
+            other => {
+                drop(other);
+                DB::destroy(&options(), folder)?;
+                let db = DB::open(&options(), folder)?;
+                db.put(LAYOUT_KEY, LAYOUT)?;
+                db
+            }
+        };
+        Ok(Self { db, keys, progress: Mutex::new(Progress::Filling), changed: Condvar::new(), times: Mutex::default() })
+    }
+
+    /// Takes in the snapshots that are not in it yet, the newest of each set first.
+    ///
+    /// # Errors
+    /// [`ContentsError`]; what was taken in by then stays. Whoever waits is told in either case.
+    pub fn fill(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<(), ContentsError> {
+        let filled = self.fill_all(repository, reader, cancel).map(|times| *self.times.lock() = times);
+        *self.progress.lock() = match &filled {
+            Ok(()) => Progress::Complete,
+            Err(error) => Progress::Failed(crate::restore::chain(error)),
+        };
+        self.changed.notify_all();
+        filled
+    }
+
+    /// Takes in snapshots that were made since. Returns whether there were any.
+    ///
+    /// # Errors
+    /// [`ContentsError`].
+    pub fn catch_up(
+        &self,
+        repository: &Repository,
+        reader: &Reader,
+        cancel: &AtomicBool,
+    ) -> Result<bool, ContentsError> {
+        let ids = repository.snapshot_ids()?;
+        let mut times = self.times.lock();
+        let new = ids.iter().any(|id| !times.contains_key(id));
+        if new {
+            // Whoever comes meanwhile waits for the lock, and finds nothing new.
+            let known = self.fill_all(repository, reader, cancel)?;
+            *times = known;
+            *self.progress.lock() = Progress::Complete;
+        }
+        Ok(new)
+    }
+
+    /// Returns when each snapshot was made.
+    fn fill_all(
+        &self,
+        repository: &Repository,
+        reader: &Reader,
+        cancel: &AtomicBool,
+    ) -> Result<HashMap<SnapshotId, i64>, ContentsError> {
+        let snapshots = repository.snapshots()?;
+        let ids: HashSet<SnapshotId> = snapshots.iter().map(|(id, _)| *id).collect();
+        let mut known = self.known()?;
+        if known.iter().any(|id| !ids.contains(id)) {
+            // What stood only in a snapshot that is gone could not be read any more.
+            self.clear()?;
+            known.clear();
+        }
+        let times = snapshots.iter().map(|(id, snapshot)| (*id, snapshot.finished.secs)).collect();
+        let mut sets: HashMap<&str, Vec<&(SnapshotId, Snapshot)>> = HashMap::new();
+        for one in snapshots.iter().filter(|(_, snapshot)| TenantState::of(snapshot).is_some()) {
+            sets.entry(&one.1.set).or_default().push(one);
+        }
+        for mut set in sets.into_values() {
+            set.sort_by_key(|(_, snapshot)| std::cmp::Reverse((snapshot.finished.secs, snapshot.finished.nanos)));
+            for number in 0..set.len() {
+                let (id, snapshot) = set[number];
+                if known.contains(id) {
+                    continue;
+                }
+                // The newer neighbour is in it by now, unless this is the newest: then the next one that is.
+                let newer = number.checked_sub(1).map(|newer| set[newer]);
+                let older = set[number + 1..].iter().copied().find(|(id, _)| known.contains(id));
+                let base = newer.or(older).map(|(_, snapshot)| snapshot.directory());
+                self.take_in(reader, *id, base, snapshot.directory(), cancel)?;
+                known.insert(*id);
+            }
+        }
+        Ok(times)
+    }
+
+    fn known(&self) -> Result<HashSet<SnapshotId>, rocksdb::Error> {
+        let mut known = HashSet::new();
+        for row in self.db.iterator(IteratorMode::From(b"s", Direction::Forward)) {
+            let (key, _) = row?;
+            match key.split_first() {
+                Some((b's', id)) => known.extend(<[u8; 32]>::try_from(id).ok().map(SnapshotId)),
+                _ => break,
+            }
+        }
+        Ok(known)
+    }
+
+    fn clear(&self) -> Result<(), rocksdb::Error> {
+        let mut batch = WriteBatch::default();
+        batch.delete_range(b"c", b"d");
+        batch.delete_range(b"s", b"t");
+        self.db.write(batch)
+    }
+
+    fn take_in(
+        &self,
+        reader: &Reader,
+        id: SnapshotId,
+        base: Option<&Directory>,
+        root: &Directory,
+        cancel: &AtomicBool,
+    ) -> Result<(), ContentsError> {
+        let mut batch = WriteBatch::default();
+        let mut add = |entry: &Entry, path: &[u8]| {
+            let Some(content) = entry.content().filter(|_| entry.facts.source_id.is_some()) else { return Ok(()) };
+            let key = self.key(&content.identity(), path);
+            batch.put(&key, self.seal(&key, id, path));
+            if batch.len() < BATCH_MAX {
+                return Ok(());
+            }
+            if cancel.load(Ordering::Relaxed) {
+                return Err(ContentsError::Interrupted);
+            }
+            Ok(self.db.write(std::mem::take(&mut batch))?)
+        };
+        match base {
+            Some(base) => differing(reader, base, root, b"", 0, &mut add)?,
+            None => everything(reader, root, b"", 0, &mut add)?,
+        }
+        batch.put([&b"s"[..], id.as_bytes()].concat(), []);
+        Ok(self.db.write(batch)?)
+    }
+
+    fn key(&self, content: &blake3::Hash, path: &[u8]) -> Vec<u8> {
+        let place = self.keys.local_path("contents", path);
+        [&b"c"[..], &content.as_bytes()[..16], &place[..8]].concat()
+    }
+
+    fn seal(&self, key: &[u8], id: SnapshotId, path: &[u8]) -> Vec<u8> {
+        let mut sealed = vec![0; TAG_LEN];
+        sealed.extend_from_slice(id.as_bytes());
+        sealed.extend_from_slice(path);
+        self.keys.encrypt(Purpose::LocalState, key, &mut sealed);
+        sealed
+    }
+
+    /// Waits until all snapshots are in it.
+    ///
+    /// # Errors
+    /// Why they will not be.
+    pub fn wait(&self) -> Result<(), String> {
+        let mut progress = self.progress.lock();
+        while *progress == Progress::Filling {
+            self.changed.wait(&mut progress);
+        }
+        match &*progress {
+            Progress::Failed(why) => Err(why.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether all snapshots are in it.
+    pub fn is_complete(&self) -> bool {
+        *self.progress.lock() == Progress::Complete
+    }
+
+    /// Returns where `content` stands: those places whose path ends most like `dropped`, the newest snapshot first.
+    ///
+    /// # Errors
+    /// [`ContentsError::Database`].
+    pub fn find(&self, content: &blake3::Hash, dropped: &[u8]) -> Result<Vec<Place>, ContentsError> {
+        let prefix = [b"c", &content.as_bytes()[..16]].concat();
+        let mut places = Vec::new();
+        for row in self.db.iterator(IteratorMode::From(&prefix, Direction::Forward)).take(PLACES_MAX) {
+            let (key, sealed) = row?;
+            if !key.starts_with(&prefix) {
+                break;
+            }
+            places.extend(self.open_place(&key, sealed.into_vec()));
+        }
+        let best = places.iter().map(|place| alike(&place.path, dropped)).max().unwrap_or_default();
+        places.retain(|place| alike(&place.path, dropped) == best);
+        let times = self.times.lock();
+        places.sort_by_key(|place| std::cmp::Reverse(times.get(&place.snapshot).copied()));
+        Ok(places)
+    }
+
+    fn open_place(&self, key: &[u8], mut sealed: Vec<u8>) -> Option<Place> {
+        let opened = self.keys.decrypt(Purpose::LocalState, key, &mut sealed).ok()?;
+        let (id, path) = opened.split_first_chunk::<32>()?;
+        Some(Place { snapshot: SnapshotId(*id), path: path.to_vec() })
+    }
+}
+
+/// Returns how many names at the end of two paths are the same.
+fn alike(a: &[u8], b: &[u8]) -> usize {
+    let names = |path| <[u8]>::rsplit(path, |byte: &u8| *byte == b'/');
+    names(a).zip(names(b)).take_while(|(a, b)| a == b).count()
+}
+
+type Each<'a> = dyn FnMut(&Entry, &[u8]) -> Result<(), ContentsError> + 'a;
+
+fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+/// Tells of all items of `dir`. A part that is damaged is left out: what stands there could not be restored anyway.
+fn everything(
+    reader: &Reader,
+    dir: &Directory,
+    path: &[u8],
+    depth: usize,
+    each: &mut Each<'_>,
+) -> Result<(), ContentsError> {
+    let entries = match Entries::new(reader, dir) {
+        Err(error) if error.is_damage() => return Ok(()),
+        entries => entries?,
+    };
+    for found in entries {
+        let found = match found {
+            Err(error) if error.is_damage() => return Ok(()),
+            found => found?,
+        };
+        one(reader, found.entry(), path, depth, each)?;
+    }
+    Ok(())
+}
+
+fn one(reader: &Reader, entry: &Entry, folder: &[u8], depth: usize, each: &mut Each<'_>) -> Result<(), ContentsError> {
+    let path = join(folder, &entry.name);
+    match entry.directory() {
+        Some(below) if depth < DEPTH_MAX => everything(reader, below, &path, depth + 1, each),
+        Some(_) => Ok(()),
+        None => each(entry, &path),
+    }
+}
+
+/// Tells of the items of `new` that are not the same in `old`.
+fn differing(
+    reader: &Reader,
+    old: &Directory,
+    new: &Directory,
+    path: &[u8],
+    depth: usize,
+    each: &mut Each<'_>,
+) -> Result<(), ContentsError> {
+    let compared = tree::diff(reader, old, new, |change| match change {
+        Change::Removed(_) => Ok(()),
+        Change::Added(entry) => one(reader, entry, path, depth, each),
+        Change::Changed(before, after) => match (before.directory(), after.directory()) {
+            (Some(before), Some(below)) if depth < DEPTH_MAX => {
+                differing(reader, before, below, &join(path, &after.name), depth + 1, each)
+            }
+            _ => one(reader, after, path, depth, each),
+        },
+    });
+    match compared {
+        // What is damaged on either side is no reason to know less of this one.
+        Err(ContentsError::Read(error)) if error.is_damage() => everything(reader, new, path, depth, each),
+        compared => compared,
+    }
+}
+
+fn options() -> Options {
+    let mut table = rocksdb::BlockBasedOptions::default();
+    table.set_block_cache(&rocksdb::Cache::new_lru_cache(4 << 20).expect("memory for a cache"));
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_block_based_table_factory(&table);
+    options.set_write_buffer_size(8 << 20);
+    options.set_max_open_files(64);
+    options.set_keep_log_file_num(1);
+    options.set_max_background_jobs(1);
+    options
+}

@@ -1,0 +1,222 @@
+//! Files that are being written: what `write`, `fsync` and `close` do.
+
+use super::journal::{Dropped, Fate};
+use super::live::ORIGINAL;
+use super::queue::{self, Sealed};
+use super::staging::{StagedFile, StagedId};
+use super::{FILE_BYTES_MAX, Shared, now};
+use crate::chunker::Chunker;
+use crate::crypto::Keys;
+use crate::mail::{HEADER_BYTES_MAX, looks_like_mail};
+use crate::repository::Repository;
+use crate::source;
+use crate::splitter::{Nowhere, Split, SplitError, Splitter};
+use parking_lot::Mutex;
+use std::io;
+use std::sync::Arc;
+use strongroom_mount::{Draft, OutboxError, Time};
+
+/// Taking apart what is longer takes several times its length, so it is done one at a time.
+const LONG_BYTES: u64 = 4 << 20;
+/// Splitters that are kept for the next file.
+const IDLE_MAX: usize = 4;
+
+/// Says what contents would be called in the repository.
+pub struct Identifier {
+    keys: Arc<Keys>,
+    chunker: Arc<Chunker>,
+    idle: Mutex<Vec<Splitter>>,
+    long: Mutex<()>,
+}
+
+impl Identifier {
+    /// Makes one for the repository.
+    pub fn new(repository: &Repository) -> Self {
+        let keys = repository.keys().clone();
+        let chunker = Arc::new(Chunker::new(repository.config().chunker, &keys));
+        Self { keys, chunker, idle: Mutex::default(), long: Mutex::default() }
+    }
+
+    /// Splits `item` as a backup would, and stores nothing.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn split(&self, item: &dyn source::Content) -> io::Result<Split> {
+        let _long = (item.len_hint() > LONG_BYTES).then(|| self.long.lock());
+        let made = || Splitter::new(Arc::new(Nowhere), self.keys.clone(), self.chunker.clone());
+        let mut splitter = self.idle.lock().pop().unwrap_or_else(made);
+        let split = splitter.split(item);
+        let mut idle = self.idle.lock();
+        if idle.len() < IDLE_MAX {
+            idle.push(splitter);
+        }
+        match split {
+            Ok(split) => Ok(split),
+            Err(SplitError::Item(error)) => Err(error),
+            Err(SplitError::Store(error)) => Err(io::Error::other(error)),
+        }
+    }
+}
+
+/// A file that is being written.
+pub struct DraftFile {
+    outbox: Arc<Shared>,
+    /// None once it was handed over.
+    file: Option<StagedFile>,
+    state: DraftState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DraftState {
+    /// Nobody but the writer knows of it.
+    Written,
+    /// It is in the queue.
+    Sealed(StagedId),
+    /// The same stands in the queue already; this one is not needed.
+    Same,
+}
+
+impl DraftFile {
+    /// Begins a file.
+    pub fn new(outbox: Arc<Shared>) -> Self {
+        let file = Some(outbox.staging.begin());
+        Self { outbox, file, state: DraftState::Written }
+    }
+
+    /// Returns the file to be changed: it is a draft again, if it was sealed.
+    fn open(&mut self) -> Result<&mut StagedFile, OutboxError> {
+        if let DraftState::Sealed(id) = self.state {
+            match self.outbox.queue.lock().withdraw(id) {
+                // Somebody took it back.
+                Err(OutboxError::NotFound) => {}
+                done => done?,
+            }
+        }
+        self.state = DraftState::Written;
+        Ok(self.file.as_mut().expect("it is handed over last"))
+    }
+
+    fn file(&self) -> &StagedFile {
+        self.file.as_ref().expect("it is handed over last")
+    }
+
+    fn check(&self, path: &[u8]) -> Result<[u8; 32], OutboxError> {
+        let file = self.file();
+        let (folder, name) = queue::split(path);
+        self.outbox.check_folder(folder)?;
+        if file.len() > FILE_BYTES_MAX {
+            return Err(OutboxError::TooLarge);
+        }
+        // Calendars and contacts cannot be restored yet; the text of a mail, and a file of many, are no mail, though they begin
+        // alike.
+        let name = name.to_ascii_lowercase();
+        let is_other = [&b".ics"[..], b".vcf", b".txt", b".mbox"].iter().any(|end| name.ends_with(end));
+        if is_other || !looks_like_mail(&file.read(0, HEADER_BYTES_MAX)?) {
+            return Err(OutboxError::NotMail);
+        }
+        let content = *self.outbox.identifier.split(file)?.content.identity().as_bytes();
+        let is_original = path.starts_with(ORIGINAL.as_bytes()) && path.get(ORIGINAL.len()) == Some(&b'/');
+        if is_original && self.outbox.contents.is_complete() {
+            self.outbox.origin(&content.into(), path)?;
+        }
+        Ok(content)
+    }
+}
+
+impl Draft for DraftFile {
+    fn len(&self) -> u64 {
+        self.file().len()
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), OutboxError> {
+        if offset.saturating_add(bytes.len() as u64) > FILE_BYTES_MAX {
+            return Err(OutboxError::TooLarge);
+        }
+        self.open()?.write(offset, bytes).map_err(storage)
+    }
+
+    fn set_len(&mut self, len: u64) -> Result<(), OutboxError> {
+        if len > FILE_BYTES_MAX {
+            return Err(OutboxError::TooLarge);
+        }
+        if len == self.len() {
+            return Ok(());
+        }
+        self.open()?.set_len(len).map_err(storage)
+    }
+
+    fn read(&self, offset: u64, size: usize) -> Result<Vec<u8>, OutboxError> {
+        self.file().read(offset, size).map_err(storage)
+    }
+
+    fn seal(&mut self, path: &[u8], mtime: Option<Time>) -> Result<(), OutboxError> {
+        if let DraftState::Sealed(id) = self.state {
+            let stands = self.outbox.queue.lock().item(id).is_some_and(|item| item.dropped.path == path);
+            if stands {
+                return Ok(());
+            }
+            // It is called otherwise now.
+            self.open()?;
+        }
+        let content = self.check(path)?;
+        let file = self.file.as_mut().expect("it is handed over last");
+        file.sync().map_err(storage)?;
+        let options = &self.outbox.options;
+        let dropped = Dropped {
+            id: file.id(),
+            path: path.to_vec(),
+            mtime: mtime.unwrap_or_else(now),
+            len: file.len(),
+            content,
+            job: 0,
+            fate: if options.waits { Fate::Waiting } else { Fate::Queued },
+        };
+        let id = dropped.id;
+        let sealed = self.outbox.queue.lock().seal(dropped, now().secs)?;
+        self.state = match sealed {
+            Sealed::New(replaced) => {
+                replaced.into_iter().for_each(|old| self.outbox.staging.remove(old));
+                DraftState::Sealed(id)
+            }
+            Sealed::Same => DraftState::Same,
+        };
+        if options.synchronous && self.state == DraftState::Sealed(id) {
+            self.outbox.release(id);
+            self.outbox.wait_for(id)?;
+        }
+        Ok(())
+    }
+
+    fn release(self: Box<Self>) {
+        drop(self);
+    }
+}
+
+impl Drop for DraftFile {
+    fn drop(&mut self) {
+        let file = self.file.take();
+        let is_wanted = match self.state {
+            DraftState::Sealed(id) => self.outbox.release(id),
+            DraftState::Written | DraftState::Same => false,
+        };
+        if !is_wanted {
+            file.into_iter().for_each(StagedFile::discard);
+        }
+    }
+}
+
+impl Shared {
+    /// Lets a sealed file's turn come. Returns whether it is still there.
+    fn release(&self, id: StagedId) -> bool {
+        let is_there = self.queue.lock().release(id);
+        self.wake.notify_one();
+        is_there
+    }
+}
+
+fn storage(error: io::Error) -> OutboxError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OutboxError::Full,
+        _ => OutboxError::Storage(error),
+    }
+}

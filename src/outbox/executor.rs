@@ -1,0 +1,320 @@
+//! Brings what is in the queue to where it belongs, in the background.
+
+use super::contents::Place;
+use super::journal::{Dropped, Fate};
+use super::live::{ORIGINAL, Spot};
+use super::queue::{self, Item};
+use super::{Shared, Target};
+use crate::backup::tenant::state::TenantState;
+use crate::entry::{Entry, EntryKind, Timestamp};
+use crate::id::SnapshotId;
+use crate::restore::{Brought, Bytes, Parcel, Refused, chain};
+use crate::snapshot::Snapshot;
+use crate::tree;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+use strongroom_mount::OutboxError;
+use tokio::task::JoinSet;
+
+/// Files that are worked on at a time; how many of them in one mailbox, the courier decides.
+const AT_ONCE: usize = 32;
+/// How often is looked whether a job has ended, or somebody asked to commit.
+const TICK: Duration = Duration::from_millis(500);
+/// The wait before a file is tried again doubles, up to the longest.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// What is doubtful is tried so often.
+const DOUBTFUL_MAX: u32 = 3;
+const RETRY_MAX: Duration = Duration::from_secs(300);
+
+/// Why it is not known where a file came from.
+const NOWHERE: &str =
+    "no snapshot holds a mail with these bytes; dropped into the folder of an account it is restored as new";
+const SEVERAL: &str =
+    "it stands in the snapshots of several mailboxes; drop it below its account: original/Users/NAME/Outlook/FOLDER";
+
+const NO_TENANT: &str = "the configuration has no tenant that its snapshot came from";
+const FAULT: &str = "this program failed on it, which is a fault of the program";
+
+/// Works until the outbox is stopped.
+pub async fn run(outbox: Arc<Shared>) {
+    let waiting = outbox.clone();
+    let known = tokio::task::spawn_blocking(move || waiting.contents.wait());
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // What stands in a snapshot is restored from there: until they are known, nothing goes anywhere.
+    tokio::pin!(known);
+    loop {
+        tokio::select! {
+            _ = &mut known => break,
+            _ = tick.tick() => outbox.tick(),
+        }
+    }
+    let mut running = JoinSet::new();
+    while !outbox.cancel.load(Ordering::Relaxed) {
+        while running.len() < AT_ONCE
+            && let Some(item) = outbox.take()
+        {
+            running.spawn(settle(outbox.clone(), item));
+        }
+        tokio::select! {
+            () = outbox.wake.notified() => {}
+            Some(_) = running.join_next() => {}
+            _ = tick.tick() => outbox.tick(),
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+impl Shared {
+    fn take(&self) -> Option<Item> {
+        self.queue.lock().take()
+    }
+
+    fn tick(&self) {
+        self.take_request();
+        let ended = self.remove_done().and_then(|()| self.queue.lock().end_job());
+        match ended {
+            // Before the next job somebody may have been in the mailboxes.
+            Ok(true) => self.targets.iter().for_each(|target| target.courier.forget()),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the journal of the outbox could not be written"),
+        }
+    }
+
+    /// Removes the bytes of files that were restored, once that is durable: not before, or a power cut could leave a file that is
+    /// to be restored and has none.
+    pub(super) fn remove_done(&self) -> std::io::Result<()> {
+        let done = std::mem::take(&mut *self.done.lock());
+        if done.is_empty() {
+            return Ok(());
+        }
+        self.queue.lock().sync()?;
+        done.into_iter().for_each(|id| self.staging.remove(id));
+        Ok(())
+    }
+
+    /// Returns where a content of `original/` came from, if there is no doubt.
+    ///
+    /// # Errors
+    /// [`OutboxError::Unknown`].
+    pub(super) fn origin(&self, content: &blake3::Hash, path: &[u8]) -> Result<Place, OutboxError> {
+        let unknown = |reason: String| OutboxError::Unknown { reason };
+        let find = || self.contents.find(content, path).map_err(|error| unknown(chain(&error)));
+        let mut places = find()?;
+        if places.is_empty() && self.catch_up().map_err(unknown)? {
+            places = find()?;
+        }
+        let several = places.iter().any(|place| place.account() != places[0].account());
+        match places.into_iter().next() {
+            None => Err(unknown(NOWHERE.to_owned())),
+            Some(_) if several => Err(unknown(SEVERAL.to_owned())),
+            Some(place) => Ok(place),
+        }
+    }
+
+    /// Takes in snapshots that were made since the outbox was opened. Returns whether there were any.
+    fn catch_up(&self) -> Result<bool, String> {
+        let caught_up = self.contents.catch_up(&self.repository, &self.reader, &self.cancel);
+        caught_up.map_err(|error| format!("the snapshots cannot be looked through: {}", chain(&error)))
+    }
+
+    /// Reads the item that stands at `place`, with its snapshot.
+    fn stored(&self, place: &Place) -> Result<(Entry, Arc<(SnapshotId, Snapshot)>), String> {
+        let snapshot = self.snapshot(place.snapshot)?;
+        let found = tree::find_path(&*self.reader, snapshot.1.directory(), &place.path);
+        let found = found.map_err(|error| chain(&error))?;
+        let entry = found.ok_or("it is not in its snapshot any more")?.entry().clone();
+        Ok((entry, snapshot))
+    }
+
+    fn snapshot(&self, id: SnapshotId) -> Result<Arc<(SnapshotId, Snapshot)>, String> {
+        let mut last = self.last_snapshot.lock();
+        if let Some(snapshot) = last.as_ref().filter(|snapshot| snapshot.0 == id) {
+            return Ok(snapshot.clone());
+        }
+        let snapshot = self.repository.load_snapshot(id).map_err(|error| chain(&error))?;
+        Ok(last.insert(Arc::new((id, snapshot))).clone())
+    }
+
+    /// Returns the tenants of the configuration that are the organisation that a snapshot is of, that of its set first.
+    async fn targets_of(&self, snapshot: &Snapshot) -> Result<Vec<Arc<Target>>, Refused> {
+        let state = TenantState::of(snapshot);
+        let Some(origin) = state.and_then(|state| state.tenant) else { return Ok(Vec::new()) };
+        let (mut ours, mut unknown) = (Vec::new(), None);
+        for target in &self.targets {
+            let is_ours = match target.organisation().await {
+                _ if target.tenant_id == origin => true,
+                Ok(organisation) => organisation == origin,
+                Err(error) => {
+                    unknown = Some(error);
+                    false
+                }
+            };
+            ours.extend(is_ours.then(|| target.clone()));
+        }
+        if let Some(error) = unknown.filter(|_| ours.is_empty()) {
+            return Err(error.into());
+        }
+        let of_set = self.options.sets.get(&snapshot.set);
+        ours.sort_by_key(|target| (target.closed.is_some(), Some(&target.name) != of_set));
+        Ok(ours)
+    }
+
+    /// Makes a parcel of a file that stands in no snapshot.
+    fn import(&self, dropped: &Dropped) -> Result<Parcel, String> {
+        let open = || self.staging.reopen(dropped.id, dropped.len);
+        let file = open().map_err(|error| chain(&error))?;
+        let split = self.identifier.split(&file).map_err(|error| chain(&error))?;
+        if split.content.identity().as_bytes() != &dropped.content {
+            return Err("what was dropped is damaged on the disk".to_owned());
+        }
+        let mtime = Timestamp { secs: dropped.mtime.secs, nanos: dropped.mtime.nanos };
+        let (_, name) = queue::split(&dropped.path);
+        let mut entry = Entry::new(name, EntryKind::File(split.content), mtime);
+        entry.facts = split.facts;
+        let (staging, id, len) = (self.staging.clone(), dropped.id, dropped.len);
+        let bytes: Bytes = Arc::new(move || staging.reopen(id, len)?.read(0, len as usize));
+        Ok(Parcel { entry, bytes: Some(bytes), owner: None })
+    }
+}
+
+/// Tries to restore a file, and notes what became of it.
+async fn settle(outbox: Arc<Shared>, item: Item) {
+    let id = item.dropped.id;
+    let brought = match tokio::spawn(bring(outbox.clone(), item.dropped)).await {
+        Ok(brought) => brought,
+        Err(error) if error.is_panic() => Err(Refused::ForGood(FAULT.to_owned())),
+        Err(_) => Err(Refused::Cancelled),
+    };
+    let fate = match brought {
+        Ok(Brought::Restored) => Fate::Done(String::new()),
+        Ok(Brought::AlreadyThere) => Fate::Done("it was there already".to_owned()),
+        Ok(Brought::LeftAsItIs) => Fate::Done("it is there, was changed since, and was left as it is".to_owned()),
+        Err(Refused::ForGood(reason) | Refused::Denied(reason)) => Fate::Failed(reason),
+        Err(Refused::Cancelled) => return outbox.queue.lock().pause(id),
+        Err(Refused::Doubtful(reason)) if item.attempts >= DOUBTFUL_MAX => Fate::Failed(reason),
+        Err(Refused::ForNow(reason) | Refused::Doubtful(reason)) => {
+            tracing::info!(reason, "a dropped file is tried again later");
+            outbox.queue.lock().pause(id);
+            let wait = RETRY_MIN * 2u32.saturating_pow(item.attempts.saturating_sub(1).min(16));
+            let later = outbox.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(wait.min(RETRY_MAX)).await;
+                later.queue.lock().again(id);
+                later.wake.notify_one();
+            });
+            return;
+        }
+    };
+    let is_done = matches!(fate, Fate::Done(_));
+    if let Err(error) = outbox.queue.lock().settle(id, fate) {
+        tracing::warn!(%error, "what became of a dropped file could not be noted; it is found out again");
+    } else if is_done {
+        outbox.done.lock().push(id);
+    }
+    outbox.settled.notify_all();
+}
+
+/// What a dropped file turned out to be.
+enum Found {
+    /// An item of a snapshot.
+    In(Arc<(SnapshotId, Snapshot)>, Place, Entry),
+    /// A mail that stands in no snapshot.
+    Nowhere(Parcel),
+}
+
+async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused> {
+    let this = outbox.clone();
+    let (content, path) = (blake3::Hash::from(dropped.content), dropped.path.clone());
+    if path.split(|byte| *byte == b'/').next() == Some(ORIGINAL.as_bytes()) {
+        let found = blocking(move || {
+            let place = this.origin(&content, &path).map_err(|error| error.to_string())?;
+            this.stored(&place).map(|(entry, snapshot)| (place, entry, snapshot))
+        });
+        let (place, entry, snapshot) = found.await.map_err(Refused::ForGood)?;
+        let mut parcel = Parcel { entry, bytes: None, owner: None };
+        let mut last = Err(Refused::ForGood(NO_TENANT.to_owned()));
+        // One application may read, and another one of the same organisation write.
+        for target in outbox.targets_of(&snapshot.1).await? {
+            last = bring_home(&target, &snapshot, &place, &mut parcel).await;
+            if !matches!(last, Err(Refused::Denied(_))) {
+                break;
+            }
+        }
+        return last;
+    }
+    let (folder, _) = queue::split(&dropped.path);
+    let (target, user, to) = live(&outbox, folder).await?;
+    let (folder, file) = (folder.to_vec(), dropped.clone());
+    let found = blocking(move || {
+        let find = || this.contents.find(&content, &path).map_err(|error| Refused::ForGood(chain(&error)));
+        let mut places = find()?;
+        // It would come without its marks if it were taken for a mail that nobody knows: better later than that.
+        if places.is_empty() && this.catch_up().map_err(Refused::ForNow)? {
+            places = find()?;
+        }
+        let Some(place) = places.into_iter().next() else {
+            return this.import(&file).map(Found::Nowhere).map_err(Refused::ForGood);
+        };
+        let (entry, snapshot) = this.stored(&place).map_err(Refused::ForGood)?;
+        Ok(Found::In(snapshot, place, entry))
+    });
+    let parcel = match found.await? {
+        Found::Nowhere(parcel) => parcel,
+        Found::In(snapshot, place, entry) => {
+            let owner = target.courier.owner(&snapshot, &place.path).await;
+            Parcel { entry, bytes: None, owner }
+        }
+    };
+    let brought = target.courier.bring(&user, &to, &parcel).await;
+    if let Err(Refused::Denied(reason)) = &brought {
+        // Whoever drops the next file there is told at once.
+        outbox.denied.lock().insert(folder, (SystemTime::now(), reason.clone()));
+    }
+    brought
+}
+
+/// Brings an item back to where it came from.
+async fn bring_home(
+    target: &Target,
+    snapshot: &Arc<(SnapshotId, Snapshot)>,
+    place: &Place,
+    parcel: &mut Parcel,
+) -> Result<Brought, Refused> {
+    if let Some(reason) = &target.closed {
+        return Err(Refused::Denied(reason.clone()));
+    }
+    let home = target.courier.home(snapshot, &place.path).await?;
+    parcel.owner = Some(home.user.clone());
+    target.courier.bring(&home.user, &home.folder, parcel).await
+}
+
+/// Returns the folder of a mailbox at `path`: whose it is, and its id.
+async fn live(outbox: &Shared, path: &[u8]) -> Result<(Arc<Target>, String, String), Refused> {
+    let gone = || Refused::ForGood("its folder is gone".to_owned());
+    let path = std::str::from_utf8(path).map_err(|_| gone())?;
+    let names: Vec<&str> = path.split('/').collect();
+    let (target, below) = names.split_first().ok_or_else(gone)?;
+    let target = outbox
+        .target(target)
+        .ok_or_else(|| Refused::ForGood("the configuration has no such tenant any more".to_owned()))?;
+    if let Some(reason) = &target.closed {
+        return Err(Refused::ForGood(reason.clone()));
+    }
+    match target.find(below).await {
+        Ok(Spot::Folder(user, folder)) => Ok((target.clone(), user, folder.id)),
+        Ok(_) | Err(OutboxError::NotFound) => Err(gone()),
+        Err(OutboxError::Unreachable { reason }) => Err(Refused::ForNow(reason)),
+        Err(error) => Err(Refused::ForGood(error.to_string())),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The outbox ends, and so does whoever waits here.
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -1,0 +1,99 @@
+//! Reports of what was dropped, for people: `restore/jobs/2026-11-22 10.30.00.txt`.
+
+use super::journal::{Dropped, Fate};
+use super::queue::Counts;
+use crate::restore::printable;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use std::fmt::Write;
+
+/// Returns the name of a job's report. `job` is when it began, in seconds since 1970.
+pub fn file_name(job: i64) -> String {
+    format!("{}.txt", shown(job, "%Y-%m-%d %H.%M.%S"))
+}
+
+/// Returns the job whose report has this name.
+pub fn parse_name(name: &str) -> Option<i64> {
+    let time = jiff::civil::DateTime::strptime("%Y-%m-%d %H.%M.%S", name.strip_suffix(".txt")?).ok()?;
+    let job = time.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second();
+    (file_name(job) == name).then_some(job)
+}
+
+/// Returns when a job began, for people.
+pub fn shown(job: i64, format: &str) -> String {
+    let time = Timestamp::from_second(job).unwrap_or_default();
+    time.to_zoned(TimeZone::UTC).strftime(format).to_string()
+}
+
+/// Returns what became of a file, in a word and in words.
+pub fn fate(fate: &Fate, is_underway: bool) -> (&'static str, &str) {
+    match fate {
+        Fate::Waiting => ("waiting", ""),
+        Fate::Queued if is_underway => ("uploading", ""),
+        Fate::Queued => ("queued", ""),
+        Fate::Done(remark) => ("done", remark),
+        Fate::Failed(reason) => ("failed", reason),
+        Fate::Withdrawn => ("taken back", ""),
+    }
+}
+
+/// Writes the report of a job: what failed first. `more` files were restored and are not listed any more.
+pub fn report<'a>(job: i64, files: impl Iterator<Item = (&'a Dropped, bool)>, more: u64) -> String {
+    let mut files: Vec<_> = files.collect();
+    let mut counts = Counts { done: more, ..Counts::default() };
+    files.iter().for_each(|(file, _)| counts.add(&file.fate));
+    let is_fine = |file: &Dropped| !matches!(file.fate, Fate::Failed(_));
+    files.sort_by(|(a, _), (b, _)| (is_fine(a), &a.path).cmp(&(is_fine(b), &b.path)));
+    let mut text = format!("Dropped {} UTC\n\n{}\n\n", shown(job, "%Y-%m-%d %H:%M:%S"), summary(&counts));
+    for (file, is_underway) in files {
+        let (word, words) = fate(&file.fate, is_underway);
+        let _ = writeln!(text, "{word:<10} {}", printable(&file.path));
+        if !words.is_empty() {
+            let _ = writeln!(text, "{:<10} {}", "", printable(words.as_bytes()));
+        }
+    }
+    if more > 0 {
+        let _ = writeln!(text, "{:<10} {more} files before these", "done");
+    }
+    text
+}
+
+/// Returns the counts in words.
+pub fn summary(counts: &Counts) -> String {
+    let Counts { waiting, queued, done, failed } = *counts;
+    let kinds = [(done, "restored"), (failed, "failed"), (queued, "to do"), (waiting, "waiting for commit")];
+    let kinds: Vec<_> = kinds.iter().filter(|(count, _)| *count > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    if kinds.is_empty() { "nothing".to_owned() } else { kinds.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::staging::StagedId;
+    use strongroom_mount::Time;
+
+    #[test]
+    fn a_report_says_what_failed_and_why_and_no_name_can_command_a_terminal() {
+        let file = |path: &str, fate| Dropped {
+            id: StagedId([0; 16]),
+            path: path.into(),
+            mtime: Time { secs: 0, nanos: 0 },
+            len: 1,
+            content: [0; 32],
+            job: 0,
+            fate,
+        };
+        let files = [
+            file("contoso/a.eml", Fate::Done(String::new())),
+            file("original/\x1b[2Jb.eml", Fate::Failed("it is not known where it came from".to_owned())),
+        ];
+        let text = report(1_793_600_000, files.iter().map(|file| (file, false)), 0);
+        assert_eq!(
+            text,
+            "Dropped 2026-11-02 06:13:20 UTC\n\n1 restored, 1 failed\n\nfailed     original/\u{fffd}[2Jb.eml\n           \
+             it is not known where it came from\ndone       contoso/a.eml\n"
+        );
+        assert_eq!(parse_name(&file_name(1_793_600_000)), Some(1_793_600_000));
+        assert_eq!(parse_name("2026-11-2 06.13.20.txt"), None);
+    }
+}

@@ -1,0 +1,241 @@
+//! What was dropped and what became of it, durable: the outbox after a crash is the outbox before it.
+//!
+//! A file is in the journal once `close` or `fsync` has returned, and stays until it was restored. What became of it is noted
+//! behind; when most of the journal is about the past it is written anew, with one record for each file that still counts.
+
+use super::staging::StagedId;
+use crate::cbor::{CborError, Reader, Writer};
+use crate::crypto::Keys;
+use crate::record_log::{RecordLog, RecordLogError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use strongroom_mount::Time;
+
+const NAME: &[u8] = b"outbox journal\0";
+
+/// A dropped file, as it was sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// The staged file that holds its bytes.
+    pub id: StagedId,
+    /// Its path below `restore/`.
+    pub path: Vec<u8>,
+    /// Its time of change.
+    pub mtime: Time,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The hash of its content, as it is stored in a repository.
+    pub content: [u8; 32],
+    /// When the job that it belongs to began, in seconds since 1970.
+    pub job: i64,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a dropped file, as far as it is noted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It waits for `restore commit`.
+    Waiting,
+    /// It is to be restored.
+    Queued,
+    /// It was restored, or stood there; with a remark for people.
+    Done(String),
+    /// It cannot be restored, and why.
+    Failed(String),
+    /// It was taken back.
+    Withdrawn,
+}
+
+impl Fate {
+    fn write(&self, out: &mut Writer) {
+        let (number, text) = match self {
+            Fate::Waiting => (0, ""),
+            Fate::Queued => (1, ""),
+            Fate::Done(remark) => (2, remark.as_str()),
+            Fate::Failed(reason) => (3, reason.as_str()),
+            Fate::Withdrawn => (4, ""),
+        };
+        out.uint(number).text(text);
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, CborError> {
+        let (number, text) = (reader.uint()?, reader.text()?.to_owned());
+        Ok(match number {
+            0 => Fate::Waiting,
+            1 => Fate::Queued,
+            2 => Fate::Done(text),
+            3 => Fate::Failed(text),
+            4 => Fate::Withdrawn,
+            _ => return Err(CborError::Range),
+        })
+    }
+}
+
+/// A record of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A file was dropped.
+    Dropped(Dropped),
+    /// Something became of it.
+    Became(StagedId, Fate),
+    /// Everything that waits is to be restored.
+    Committed,
+}
+
+impl Record {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        match self {
+            Record::Dropped(dropped) => {
+                let Dropped { id, path, mtime, len, content, job, fate } = dropped;
+                out.array(10).uint(0).bytes(&id.0).bytes(path).int(mtime.secs).uint(mtime.nanos.into()).uint(*len);
+                fate.write(out.bytes(content).int(*job));
+            }
+            Record::Became(id, fate) => fate.write(out.array(4).uint(1).bytes(&id.0)),
+            Record::Committed => _ = out.array(1).uint(2),
+        }
+        out.into_bytes()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, CborError> {
+        let mut reader = Reader::new(bytes);
+        let len = reader.array()?;
+        match (reader.uint()?, len) {
+            (0, 10) => Ok(Record::Dropped(Dropped {
+                id: StagedId(reader.array_of()?),
+                path: reader.bytes()?.to_vec(),
+                mtime: Time { secs: reader.int()?, nanos: reader.uint_as()? },
+                len: reader.uint()?,
+                content: reader.array_of()?,
+                job: reader.int()?,
+                fate: Fate::read(&mut reader)?,
+            })),
+            (1, 4) => Ok(Record::Became(StagedId(reader.array_of()?), Fate::read(&mut reader)?)),
+            (2, 1) => Ok(Record::Committed),
+            _ => Err(CborError::Range),
+        }
+    }
+}
+
+/// The journal of an outbox. Whoever has it open has the outbox.
+pub struct Journal {
+    path: PathBuf,
+    keys: Arc<Keys>,
+    log: RecordLog,
+}
+
+impl Journal {
+    /// Opens the journal at `path`, or begins it, and hands its records to `each` in order.
+    ///
+    /// # Errors
+    /// [`RecordLogError::Busy`] while another process has it.
+    pub fn open(path: &Path, keys: Arc<Keys>, mut each: impl FnMut(Record)) -> Result<Self, RecordLogError> {
+        let log = RecordLog::open(path, NAME, keys.clone(), |record| Record::decode(record).map(&mut each).ok())?;
+        Ok(Self { path: path.to_owned(), keys, log })
+    }
+
+    /// Reads the journal at `path`, also while another process writes to it.
+    ///
+    /// # Errors
+    /// When the disk fails; that there is none is no error.
+    pub fn peek(path: &Path, keys: &Arc<Keys>, mut each: impl FnMut(Record)) -> io::Result<()> {
+        RecordLog::peek(path, NAME, keys, |record| Record::decode(record).map(&mut each).ok())
+    }
+
+    /// Notes something, and makes it durable.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn note(&mut self, record: &Record) -> io::Result<()> {
+        self.log.append(&record.encode())?;
+        self.log.sync()
+    }
+
+    /// Notes something that a crash may take.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn note_lazily(&mut self, record: &Record) -> io::Result<()> {
+        self.log.append(&record.encode())
+    }
+
+    /// Makes durable what was noted.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.log.sync()
+    }
+
+    /// Returns how many records it has.
+    pub fn records(&self) -> u64 {
+        self.log.records()
+    }
+
+    /// Writes the journal anew, with `dropped` alone.
+    ///
+    /// # Errors
+    /// When the disk fails. The journal is then as it was.
+    pub fn compact<'a>(&mut self, dropped: impl Iterator<Item = &'a Dropped>) -> Result<(), RecordLogError> {
+        let path = self.path.with_extension("new");
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let mut log = RecordLog::open(&path, NAME, self.keys.clone(), |_| Some(()))?;
+        for one in dropped {
+            log.append(&Record::Dropped(one.clone()).encode())?;
+        }
+        log.sync()?;
+        // Whoever opens the path finds a log that is locked, before and after.
+        std::fs::rename(&path, &self.path)?;
+        std::fs::File::open(self.path.parent().expect("a file in a folder"))?.sync_all()?;
+        self.log = log;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{Cipher, MasterKey};
+
+    #[test]
+    fn what_was_noted_is_read_again_also_after_it_was_written_anew_and_while_it_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let keys = Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::ALL[0]));
+        let dropped = |n: u8, fate: Fate| Dropped {
+            id: StagedId([n; 16]),
+            path: b"contoso/Users/canary\xff/a.eml".to_vec(),
+            mtime: Time { secs: -5, nanos: 7 },
+            len: 1 << 40,
+            content: [n; 32],
+            job: 1_793_600_000,
+            fate,
+        };
+        let records = vec![
+            Record::Dropped(dropped(1, Fate::Waiting)),
+            Record::Dropped(dropped(2, Fate::Queued)),
+            Record::Committed,
+            Record::Became(StagedId([1; 16]), Fate::Failed("why".to_owned())),
+            Record::Became(StagedId([2; 16]), Fate::Done(String::new())),
+            Record::Became(StagedId([2; 16]), Fate::Withdrawn),
+        ];
+        let mut journal = Journal::open(&path, keys.clone(), |_| unreachable!()).unwrap();
+        records.iter().for_each(|record| journal.note(record).unwrap());
+        let mut peeked = Vec::new();
+        Journal::peek(&path, &keys, |record| peeked.push(record)).unwrap();
+        assert_eq!(peeked, records);
+        assert!(!std::fs::read(&path).unwrap().windows(6).any(|window| window == b"canary"));
+        journal.compact([&dropped(3, Fate::Queued)].into_iter()).unwrap();
+        journal.note(&Record::Committed).unwrap();
+        assert!(matches!(Journal::open(&path, keys.clone(), |_| ()), Err(RecordLogError::Busy)));
+        drop(journal);
+        let mut read = Vec::new();
+        Journal::open(&path, keys, |record| read.push(record)).unwrap();
+        assert_eq!(read, [Record::Dropped(dropped(3, Fate::Queued)), Record::Committed]);
+    }
+}

@@ -1,0 +1,331 @@
+//! The folders of the targets, as they are in the organisations now: asked for when somebody looks, and kept for a while.
+//!
+//! ```text
+//! original/...                                              back to where a file came from; folders are only names
+//! TENANT/Users/ACCOUNT/Outlook/FOLDER/...                   into that folder of that mailbox
+//! ```
+//!
+//! Accounts and folders have the names that a snapshot gives them ([`crate::names`]); folders that every mailbox has are called
+//! as they are called there, and the English name leads to them too. Into folders from which the service sends by itself
+//! nothing can be dropped.
+
+use crate::backup::tenant::REPORT_NAME;
+use crate::names::{UniqueNames, mail_folder_name, safe_name};
+use crate::restore::{Courier, chain};
+use crate::source::graph::mail::{Mailbox, WELL_KNOWN};
+use crate::source::graph::model::MailFolder;
+use crate::source::graph::{Client, ErrorKind, GraphError, directory};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use strongroom_mount::OutboxError;
+
+/// What was asked for is believed so long.
+const FRESH: Duration = Duration::from_secs(60);
+/// Accounts that were asked for one by one are remembered, so many.
+const ASKED_MAX: usize = 1000;
+
+const ROOT: &str = "msgfolderroot";
+/// What lies there would be sent, or be removed, by the service.
+const CLOSED: [&str; 2] = ["outbox", "scheduled"];
+
+/// The name of the folder from which everything goes back to where it came from.
+pub const ORIGINAL: &str = "original";
+/// The name of the folder of reports.
+pub const JOBS: &str = "jobs";
+const USERS: &str = "Users";
+const OUTLOOK: &str = "Outlook";
+
+/// An organisation that can be restored to.
+pub struct Target {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What `tenant_id` says there: the id of the organisation, or a domain.
+    pub tenant_id: String,
+    /// The connection to it.
+    pub client: Client,
+    /// Why nothing may be restored to it.
+    pub closed: Option<String>,
+    /// What brings items there.
+    pub courier: Courier,
+    users: tokio::sync::Mutex<Kept<BTreeMap<String, String>>>,
+    /// Names that were asked for one by one, and the ids of those who have them.
+    asked: Mutex<HashMap<String, (Instant, Option<String>)>>,
+    mailboxes: Mutex<HashMap<String, Arc<Tree>>>,
+    organisation: tokio::sync::OnceCell<String>,
+}
+
+/// Something that was asked for, and when.
+struct Kept<T>(Option<(Instant, Arc<T>)>);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Kept<T> {
+    fn fresh(&self) -> Option<Arc<T>> {
+        self.0.as_ref().filter(|(at, _)| at.elapsed() < FRESH).map(|(_, value)| value.clone())
+    }
+
+    /// Keeps what `asked` gave. Where the service did not answer, what it said before counts a while longer.
+    fn keep(&mut self, asked: Result<T, GraphError>) -> Result<Arc<T>, GraphError> {
+        match (asked, &self.0) {
+            (Ok(value), _) => {
+                let value = Arc::new(value);
+                self.0 = Some((Instant::now(), value.clone()));
+                Ok(value)
+            }
+            (Err(error), Some((_, value))) if error.is_transient() => Ok(value.clone()),
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+/// The folders of a mailbox, by the folder that they lie in.
+struct Tree {
+    mailbox: Mailbox,
+    well_known: tokio::sync::OnceCell<HashMap<String, &'static str>>,
+    children: tokio::sync::Mutex<HashMap<String, Kept<Vec<Folder>>>>,
+}
+
+/// A folder of a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder {
+    /// Its id.
+    pub id: String,
+    /// The name that it has here.
+    pub name: String,
+    /// Whether messages may be put into it.
+    pub accepts: bool,
+}
+
+/// What a path below a target means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Spot {
+    /// The target itself: it holds `Users`.
+    Tenant,
+    /// It holds the accounts.
+    Users,
+    /// It holds `Outlook`.
+    Account,
+    /// The mailbox of the user with this id: it holds folders.
+    Mailbox(String),
+    /// A folder of the mailbox of that user.
+    Folder(String, Folder),
+}
+
+impl Target {
+    /// Makes a target; nothing is asked yet.
+    pub fn new(name: String, tenant_id: String, client: Client, courier: Courier, closed: Option<String>) -> Self {
+        Self {
+            name,
+            tenant_id,
+            client,
+            closed,
+            courier,
+            users: tokio::sync::Mutex::default(),
+            asked: Mutex::default(),
+            mailboxes: Mutex::default(),
+            organisation: tokio::sync::OnceCell::new(),
+        }
+    }
+
+    /// Returns the id of the organisation.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn organisation(&self) -> Result<&str, GraphError> {
+        let ask = async || Ok(directory::organization(&self.client).await?.id);
+        self.organisation.get_or_try_init(ask).await.map(String::as_str)
+    }
+
+    /// Returns what stands at `names`, which begin below the target.
+    ///
+    /// # Errors
+    /// [`OutboxError::NotFound`], [`OutboxError::Denied`], [`OutboxError::Unreachable`].
+    pub async fn find(&self, names: &[&str]) -> Result<Spot, OutboxError> {
+        let (account, below) = match names {
+            [] => return Ok(Spot::Tenant),
+            [USERS] => return Ok(Spot::Users),
+            [USERS, account, below @ ..] => (*account, below),
+            _ => return Err(OutboxError::NotFound),
+        };
+        let user = self.user(account).await?.ok_or(OutboxError::NotFound)?;
+        let folders = match below {
+            [] => return Ok(Spot::Account),
+            [OUTLOOK, folders @ ..] => folders,
+            _ => return Err(OutboxError::NotFound),
+        };
+        let tree = self.tree(&user);
+        let mut found: Option<Folder> = None;
+        for name in folders {
+            let parent = found.as_ref().map_or(ROOT, |folder| &folder.id);
+            found = Some(tree.child(parent, name).await.map_err(refused)?.ok_or(OutboxError::NotFound)?);
+        }
+        Ok(found.map_or(Spot::Mailbox(user.clone()), |folder| Spot::Folder(user, folder)))
+    }
+
+    /// Returns the names of what lies in `spot`, with whether files may be dropped there.
+    ///
+    /// # Errors
+    /// As [`Target::find`].
+    pub async fn list(&self, spot: &Spot) -> Result<Vec<(String, bool)>, OutboxError> {
+        let folders = match spot {
+            Spot::Tenant => return Ok(vec![(USERS.to_owned(), false)]),
+            Spot::Users => {
+                let users = self.users().await.map_err(refused)?;
+                return Ok(users.keys().map(|name| (name.clone(), false)).collect());
+            }
+            Spot::Account => return Ok(vec![(OUTLOOK.to_owned(), self.closed.is_none())]),
+            Spot::Mailbox(user) => self.tree(user).children(ROOT).await,
+            Spot::Folder(user, folder) => self.tree(user).children(&folder.id).await,
+        };
+        let folders = folders.map_err(refused)?;
+        let accepts = |folder: &Folder| folder.accepts && self.closed.is_none();
+        Ok(folders.iter().map(|folder| (folder.name.clone(), accepts(folder))).collect())
+    }
+
+    /// Makes the folder `name` in `spot`, or finds it there.
+    ///
+    /// # Errors
+    /// [`OutboxError::NotPermitted`] where no folder can be made, and as [`Target::find`].
+    pub async fn make(&self, spot: &Spot, name: &str) -> Result<(), OutboxError> {
+        let (user, parent) = match spot {
+            Spot::Mailbox(user) => (user, ROOT),
+            Spot::Folder(user, folder) if folder.accepts => (user, folder.id.as_str()),
+            _ => return Err(OutboxError::NotPermitted),
+        };
+        let tree = self.tree(user);
+        if tree.child(parent, name).await.map_err(refused)?.is_some() {
+            return Ok(());
+        }
+        let made = tree.mailbox.make_folder(parent, name).await;
+        let mut children = tree.children.lock().await;
+        match (&made, children.get_mut(parent).and_then(|kept| kept.0.as_mut())) {
+            // A tree of folders is made without listing each of them again.
+            (Ok((id, true)), Some((_, folders))) if mail_folder_name(name) == name => {
+                let folder = Folder { id: id.clone(), name: name.to_owned(), accepts: true };
+                Arc::make_mut(folders).push(folder);
+            }
+            _ => drop(children.remove(parent)),
+        }
+        made.map(drop).map_err(refused)
+    }
+
+    /// Returns the id of the user whose folder is called `name`.
+    async fn user(&self, name: &str) -> Result<Option<String>, OutboxError> {
+        let known = self.users.lock().await.fresh();
+        if let Some(users) = known {
+            return Ok(users.get(name).cloned());
+        }
+        let asked = self.asked.lock().get(name).filter(|(at, _)| at.elapsed() < FRESH).cloned();
+        if let Some((_, user)) = asked {
+            return Ok(user);
+        }
+        // One is looked up without listing a hundred thousand; what is no address is not asked for.
+        if name.contains('@') {
+            let found = match directory::user(&self.client, name).await {
+                Err(error) if error.kind() == ErrorKind::BadRequest => None,
+                found => found.map_err(refused)?,
+            };
+            let user = found.filter(|user| folder_of(user) == name).map(|user| user.id);
+            let mut asked = self.asked.lock();
+            if asked.len() >= ASKED_MAX {
+                asked.clear();
+            }
+            asked.insert(name.to_owned(), (Instant::now(), user.clone()));
+            return Ok(user);
+        }
+        Ok(self.users().await.map_err(refused)?.get(name).cloned())
+    }
+
+    /// Returns the ids of the users by the names of their folders.
+    async fn users(&self) -> Result<Arc<BTreeMap<String, String>>, GraphError> {
+        let mut kept = self.users.lock().await;
+        if let Some(users) = kept.fresh() {
+            return Ok(users);
+        }
+        let listed = directory::users(&self.client).await;
+        let listed = listed.map(|users| {
+            let users = users.into_iter().filter(|user| !user.is_guest());
+            users.map(|user| (folder_of(&user), user.id)).collect()
+        });
+        kept.keep(listed)
+    }
+
+    fn tree(&self, user: &str) -> Arc<Tree> {
+        let mut trees = self.mailboxes.lock();
+        let made = || {
+            Arc::new(Tree {
+                mailbox: Mailbox::new(self.client.clone(), user, false),
+                well_known: tokio::sync::OnceCell::new(),
+                children: tokio::sync::Mutex::default(),
+            })
+        };
+        trees.entry(user.to_owned()).or_insert_with(made).clone()
+    }
+}
+
+fn folder_of(user: &directory::User) -> String {
+    safe_name(&user.name(), "")
+}
+
+impl Tree {
+    /// Returns what lies in the folder `parent`.
+    async fn children(&self, parent: &str) -> Result<Arc<Vec<Folder>>, GraphError> {
+        let mut children = self.children.lock().await;
+        let kept = children.entry(parent.to_owned()).or_default();
+        if let Some(folders) = kept.fresh() {
+            return Ok(folders);
+        }
+        let well_known = self.well_known.get_or_try_init(async || self.mailbox.well_known().await).await?;
+        let listed = match parent {
+            ROOT => self.mailbox.top_folders().await,
+            parent => self.mailbox.child_folders(parent).await,
+        };
+        kept.keep(listed.map(|folders| named(folders, well_known)))
+    }
+
+    /// Returns the folder called `name` in `parent`. At the top, English names lead to what every mailbox has.
+    async fn child(&self, parent: &str, name: &str) -> Result<Option<Folder>, GraphError> {
+        let folders = self.children(parent).await?;
+        if let Some(folder) = folders.iter().find(|folder| folder.name == name) {
+            return Ok(Some(folder.clone()));
+        }
+        let english = WELL_KNOWN.iter().find(|(_, english)| parent == ROOT && *english == name);
+        let well_known = self.well_known.get();
+        let meant = |(known, _): &(&str, &str)| {
+            let id = well_known?.iter().find(|(_, name)| *name == known)?.0;
+            folders.iter().find(|folder| folder.id == *id).cloned()
+        };
+        Ok(english.and_then(meant))
+    }
+}
+
+/// Gives folders the names that a snapshot would.
+fn named(mut folders: Vec<MailFolder>, well_known: &HashMap<String, &'static str>) -> Vec<Folder> {
+    folders.retain(|folder| !folder.is_search() && !folder.is_hidden);
+    folders.sort_by(|a, b| (&a.display_name, &a.id).cmp(&(&b.display_name, &b.id)));
+    let mut names = UniqueNames::new();
+    names.reserve(REPORT_NAME);
+    let folder = |folder: MailFolder| Folder {
+        name: names.claim(&mail_folder_name(folder.display_name.as_deref().unwrap_or_default())),
+        accepts: !well_known.get(&folder.id).is_some_and(|known| CLOSED.contains(known)),
+        id: folder.id,
+    };
+    folders.into_iter().map(folder).collect()
+}
+
+/// Returns what a file system can say of a refusal.
+pub fn refused(error: GraphError) -> OutboxError {
+    use ErrorKind::{Denied, MissingPermission, NoMailbox, NotFound, QuotaExceeded, SignIn};
+    let reason = chain(&error);
+    match error.kind() {
+        NotFound | NoMailbox => OutboxError::NotFound,
+        Denied | MissingPermission | QuotaExceeded | SignIn => OutboxError::Denied { reason },
+        _ => OutboxError::Unreachable { reason },
+    }
+}

@@ -1,0 +1,606 @@
+//! What was dropped, in memory: by path for those who look, in order for those who restore, by job for the reports.
+//!
+//! Everything that must survive is in the journal before it is here. Drops that come together are a job: one begins with a drop
+//! while none is open, and ends when all of it is settled and nothing has come for a while.
+
+use super::journal::{Dropped, Fate, Journal, Record};
+use super::staging::StagedId;
+use crate::crypto::Keys;
+use crate::record_log::RecordLogError;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use strongroom_mount::{OutboxError, State};
+
+/// A job ends when nothing has come for so long.
+const QUIET: Duration = Duration::from_secs(5);
+/// What became of files is remembered for so many.
+const SETTLED_MAX: usize = 20_000;
+/// More files than this do not wait at a time: each takes some memory.
+const OPEN_MAX: usize = 250_000;
+/// The journal is written anew when it has so many records more than there are files.
+const STALE_MAX: u64 = 1000;
+const STALE_WHILE_OPEN_MAX: u64 = 100_000;
+/// Paths that wait to be told of; beyond, those who look find out by themselves.
+const NEWS_MAX: usize = 10_000;
+
+/// A dropped file.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// As it stands in the journal.
+    pub dropped: Dropped,
+    /// Whether it is on its way right now.
+    pub is_underway: bool,
+    /// Whether nobody has it open any more.
+    is_released: bool,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+impl Item {
+    /// Returns what people are shown.
+    pub fn state(&self) -> State {
+        match &self.dropped.fate {
+            Fate::Waiting => State::Waiting,
+            Fate::Queued if self.is_underway => State::Uploading,
+            Fate::Queued => State::Queued,
+            Fate::Done(_) | Fate::Withdrawn => State::Done,
+            Fate::Failed(reason) => State::Failed { reason: reason.clone() },
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        !matches!(self.dropped.fate, Fate::Waiting | Fate::Queued)
+    }
+}
+
+/// What sealing a file came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Sealed {
+    /// It is new, and takes the place of one that had failed, or was restored a while ago.
+    New(Option<StagedId>),
+    /// The same stands at its path already.
+    Same,
+}
+
+/// How many files there are of a kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Those that wait for `restore commit`.
+    pub waiting: u64,
+    /// Those that are to be restored, or on their way.
+    pub queued: u64,
+    /// Those that were restored.
+    pub done: u64,
+    /// Those that cannot be.
+    pub failed: u64,
+}
+
+impl Counts {
+    /// Counts a file.
+    pub fn add(&mut self, fate: &Fate) {
+        match fate {
+            Fate::Waiting => self.waiting += 1,
+            Fate::Queued => self.queued += 1,
+            Fate::Done(_) => self.done += 1,
+            Fate::Failed(_) => self.failed += 1,
+            Fate::Withdrawn => {}
+        }
+    }
+}
+
+/// What was dropped together.
+#[derive(Default)]
+struct Job {
+    files: Vec<StagedId>,
+    /// Files that were restored and are remembered no more.
+    forgotten: u64,
+}
+
+/// The queue.
+pub struct Queue {
+    journal: Journal,
+    items: HashMap<StagedId, Item>,
+    /// Names by folder; files that were settled in an earlier run are not among them.
+    folders: HashMap<Vec<u8>, BTreeMap<Vec<u8>, StagedId>>,
+    ready: VecDeque<StagedId>,
+    jobs: BTreeMap<i64, Job>,
+    /// How many are not settled.
+    open: usize,
+    open_job: Option<(i64, Instant)>,
+    news: HashSet<Vec<u8>>,
+    /// Grows with every change.
+    pub version: u64,
+}
+
+/// Returns the folder and the name of a path.
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&[], path),
+    }
+}
+
+/// Takes a record of the journal in.
+pub fn replay(items: &mut Vec<Dropped>, at: &mut HashMap<StagedId, usize>, record: Record) {
+    match record {
+        Record::Dropped(dropped) => match at.get(&dropped.id) {
+            Some(&known) => items[known] = dropped,
+            None => {
+                at.insert(dropped.id, items.len());
+                items.push(dropped);
+            }
+        },
+        Record::Became(id, fate) => {
+            if let Some(&known) = at.get(&id) {
+                items[known].fate = fate;
+            }
+        }
+        Record::Committed => {
+            let waiting = items.iter_mut().filter(|one| one.fate == Fate::Waiting);
+            waiting.for_each(|one| one.fate = Fate::Queued);
+        }
+    }
+}
+
+impl Queue {
+    /// Opens the queue whose journal is at `path`.
+    ///
+    /// # Errors
+    /// [`RecordLogError::Busy`] while another process has it.
+    pub fn open(path: &Path, keys: Arc<Keys>) -> Result<Self, RecordLogError> {
+        let (mut dropped, mut at) = (Vec::new(), HashMap::new());
+        let mut journal = Journal::open(path, keys, |record| replay(&mut dropped, &mut at, record))?;
+        dropped.retain(|one| one.fate != Fate::Withdrawn);
+        let is_settled = |one: &Dropped| matches!(one.fate, Fate::Done(_));
+        let mut too_many = dropped.iter().filter(|one| is_settled(one)).count().saturating_sub(SETTLED_MAX);
+        dropped.retain(|one| {
+            let goes = too_many > 0 && is_settled(one);
+            too_many -= usize::from(goes);
+            !goes
+        });
+        if journal.records() > dropped.len() as u64 + STALE_MAX {
+            journal.compact(dropped.iter())?;
+        }
+        let mut queue = Self {
+            journal,
+            items: HashMap::new(),
+            folders: HashMap::new(),
+            ready: VecDeque::new(),
+            jobs: BTreeMap::new(),
+            open: 0,
+            open_job: None,
+            news: HashSet::new(),
+            version: 0,
+        };
+        for one in dropped {
+            queue.jobs.entry(one.job).or_default().files.push(one.id);
+            queue.open += usize::from(matches!(one.fate, Fate::Waiting | Fate::Queued));
+            if !is_settled(&one) {
+                queue.place(&one.path, one.id);
+            }
+            if one.fate == Fate::Queued {
+                queue.ready.push_back(one.id);
+            }
+            let item = Item { dropped: one, is_underway: false, is_released: true, attempts: 0 };
+            queue.items.insert(item.dropped.id, item);
+        }
+        Ok(queue)
+    }
+
+    fn place(&mut self, path: &[u8], id: StagedId) {
+        let (folder, name) = split(path);
+        self.folders.entry(folder.to_vec()).or_default().insert(name.to_vec(), id);
+    }
+
+    fn displace(&mut self, path: &[u8], id: StagedId) {
+        let (folder, name) = split(path);
+        if let Some(names) = self.folders.get_mut(folder)
+            && names.get(name) == Some(&id)
+        {
+            names.remove(name);
+            if names.is_empty() {
+                self.folders.remove(folder);
+            }
+        }
+    }
+
+    /// Returns the files whose bytes are still needed.
+    pub fn staged(&self) -> HashSet<StagedId> {
+        let needed = self.items.values().filter(|item| !matches!(item.dropped.fate, Fate::Done(_)));
+        needed.map(|item| item.dropped.id).collect()
+    }
+
+    /// Returns the file at `path`.
+    pub fn at(&self, path: &[u8]) -> Option<&Item> {
+        let (folder, name) = split(path);
+        self.items.get(self.folders.get(folder)?.get(name)?)
+    }
+
+    /// Returns the file with this id.
+    pub fn item(&self, id: StagedId) -> Option<&Item> {
+        self.items.get(&id)
+    }
+
+    /// Returns the files in a folder.
+    pub fn in_folder(&self, folder: &[u8]) -> impl Iterator<Item = (&[u8], &Item)> {
+        let names = self.folders.get(folder).into_iter().flatten();
+        names.filter_map(|(name, id)| Some((name.as_slice(), self.items.get(id)?)))
+    }
+
+    /// Returns the folders that hold files, wherever they are.
+    pub fn folders(&self) -> impl Iterator<Item = &[u8]> {
+        self.folders.keys().map(Vec::as_slice)
+    }
+
+    /// Returns the jobs there were.
+    pub fn jobs(&self) -> impl Iterator<Item = i64> {
+        self.jobs.keys().copied()
+    }
+
+    /// Returns the files of a job, and how many more were restored.
+    pub fn job(&self, job: i64) -> Option<(Vec<&Item>, u64)> {
+        let Job { files, forgotten } = self.jobs.get(&job)?;
+        Some((files.iter().filter_map(|id| self.items.get(id)).collect(), *forgotten))
+    }
+
+    /// Returns how many files there are of each kind.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        self.items.values().for_each(|item| counts.add(&item.dropped.fate));
+        counts
+    }
+
+    fn changed(&mut self, path: &[u8], job: i64) {
+        self.version += 1;
+        if self.news.len() < NEWS_MAX {
+            self.news.insert(path.to_vec());
+            self.news.insert(format!("{}/{}", super::live::JOBS, super::jobs::file_name(job)).into_bytes());
+            self.news.insert(super::live::JOBS.as_bytes().to_vec());
+        }
+    }
+
+    /// Returns the paths at which something has changed, once.
+    pub fn news(&mut self) -> Vec<Vec<u8>> {
+        self.news.drain().collect()
+    }
+
+    /// Notes a path at which something has changed.
+    pub fn tell(&mut self, path: Vec<u8>) {
+        if self.news.len() < NEWS_MAX {
+            self.news.insert(path);
+        }
+    }
+
+    /// Takes a file in, and makes that durable. Which job it belongs to is decided here. It is not ready until it is released.
+    ///
+    /// # Errors
+    /// [`OutboxError::NotPermitted`] if a different file stands at its path, [`OutboxError::Storage`].
+    pub fn seal(&mut self, mut dropped: Dropped, now: i64) -> Result<Sealed, OutboxError> {
+        let before = self.at(&dropped.path).map(|item| item.dropped.clone());
+        if let Some(before) = &before
+            && !matches!(before.fate, Fate::Failed(_))
+        {
+            if before.content != dropped.content || before.len != dropped.len {
+                return Err(OutboxError::NotPermitted);
+            }
+            // What was restored a while ago may have been deleted since: it is looked for again.
+            let is_long_ago = self.open_job.is_none_or(|(job, _)| job != before.job);
+            if !(is_long_ago && matches!(before.fate, Fate::Done(_))) {
+                return Ok(Sealed::Same);
+            }
+        }
+        if self.open >= OPEN_MAX {
+            return Err(OutboxError::Full);
+        }
+        let job = match self.open_job {
+            Some((job, _)) => job,
+            // Two jobs never have one name.
+            None => now.max(self.jobs.last_key_value().map_or(i64::MIN, |(last, _)| last.saturating_add(1))),
+        };
+        self.open_job = Some((job, Instant::now()));
+        dropped.job = job;
+        let replaced = before.map(|before| before.id);
+        if let Some(before) = replaced {
+            self.journal.note_lazily(&Record::Became(before, Fate::Withdrawn))?;
+            self.forget(before);
+        }
+        self.journal.note(&Record::Dropped(dropped.clone()))?;
+        let id = dropped.id;
+        self.jobs.entry(job).or_default().files.push(id);
+        self.open += 1;
+        self.place(&dropped.path, id);
+        self.changed(&dropped.path, job);
+        self.items.insert(id, Item { dropped, is_underway: false, is_released: false, attempts: 0 });
+        Ok(Sealed::New(replaced))
+    }
+
+    /// Lets a file's turn come. Returns whether it is still there.
+    pub fn release(&mut self, id: StagedId) -> bool {
+        let Some(item) = self.items.get_mut(&id) else { return false };
+        if !std::mem::replace(&mut item.is_released, true) && item.dropped.fate == Fate::Queued {
+            self.ready.push_back(id);
+        }
+        true
+    }
+
+    /// Takes a file out that has not gone anywhere.
+    ///
+    /// # Errors
+    /// [`OutboxError::NotPermitted`] once it is on its way or there, [`OutboxError::NotFound`], [`OutboxError::Storage`].
+    pub fn withdraw(&mut self, id: StagedId) -> Result<(), OutboxError> {
+        let item = self.items.get(&id).ok_or(OutboxError::NotFound)?;
+        let may_be_there = match item.dropped.fate {
+            Fate::Done(_) => true,
+            Fate::Queued => item.is_underway || item.attempts > 0,
+            _ => false,
+        };
+        if may_be_there {
+            return Err(OutboxError::NotPermitted);
+        }
+        self.journal.note(&Record::Became(id, Fate::Withdrawn))?;
+        self.forget(id);
+        Ok(())
+    }
+
+    fn forget(&mut self, id: StagedId) {
+        let Some(item) = self.items.remove(&id) else { return };
+        self.open -= usize::from(!item.is_settled());
+        let Dropped { path, job, .. } = item.dropped;
+        self.displace(&path, id);
+        if let Some(of) = self.jobs.get_mut(&job) {
+            of.files.retain(|other| *other != id);
+            if of.files.is_empty() && of.forgotten == 0 {
+                self.jobs.remove(&job);
+            }
+        }
+        self.changed(&path, job);
+    }
+
+    /// Lets everything that waits be restored.
+    ///
+    /// # Errors
+    /// When the disk fails; everything waits then as before.
+    pub fn commit(&mut self) -> io::Result<()> {
+        let waiting = self.items.values().filter(|item| item.dropped.fate == Fate::Waiting);
+        let mut waiting: Vec<_> =
+            waiting.map(|item| (item.dropped.job, item.dropped.path.clone(), item.dropped.id)).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        waiting.sort();
+        self.journal.note(&Record::Committed)?;
+        for (job, path, id) in waiting {
+            let item = self.items.get_mut(&id).expect("it was listed above");
+            item.dropped.fate = Fate::Queued;
+            if item.is_released {
+                self.ready.push_back(id);
+            }
+            self.changed(&path, job);
+        }
+        Ok(())
+    }
+
+    /// Returns the next file to restore, which is on its way from now on.
+    pub fn take(&mut self) -> Option<Item> {
+        loop {
+            let id = self.ready.pop_front()?;
+            // It may have been taken back.
+            let Some(item) = self.items.get_mut(&id) else { continue };
+            item.is_underway = true;
+            item.attempts += 1;
+            let item = item.clone();
+            self.changed(&item.dropped.path, item.dropped.job);
+            return Some(item);
+        }
+    }
+
+    /// Notes what became of a file. A crash may take this: it is found out again.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn settle(&mut self, id: StagedId, fate: Fate) -> io::Result<()> {
+        let Some(item) = self.items.get_mut(&id) else { return Ok(()) };
+        self.open -= usize::from(!item.is_settled());
+        item.is_underway = false;
+        item.dropped.fate = fate.clone();
+        let (path, job) = (item.dropped.path.clone(), item.dropped.job);
+        self.changed(&path, job);
+        self.journal.note_lazily(&Record::Became(id, fate))?;
+        if self.items.len() > self.open + 2 * SETTLED_MAX {
+            self.shrink();
+        }
+        Ok(())
+    }
+
+    /// Takes a file off its way that is to be tried later; [`Queue::again`] puts it back.
+    pub fn pause(&mut self, id: StagedId) {
+        if let Some(item) = self.items.get_mut(&id) {
+            item.is_underway = false;
+            let (path, job) = (item.dropped.path.clone(), item.dropped.job);
+            self.changed(&path, job);
+        }
+    }
+
+    /// Puts a file in line again.
+    pub fn again(&mut self, id: StagedId) {
+        if self.items.get(&id).is_some_and(|item| item.dropped.fate == Fate::Queued && !item.is_underway) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Ends the open job if all of it is settled and nothing came for a while. Returns whether it did.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn end_job(&mut self) -> io::Result<bool> {
+        let is_quiet = self.open_job.is_some_and(|(_, since)| since.elapsed() >= QUIET);
+        if !is_quiet || self.open > 0 {
+            return Ok(false);
+        }
+        self.open_job = None;
+        self.journal.sync()?;
+        self.shrink();
+        if self.journal.records() > self.items.len() as u64 + STALE_WHILE_OPEN_MAX {
+            let files = self.jobs.values().flat_map(|job| &job.files);
+            let dropped = files.filter_map(|id| Some(&self.items.get(id)?.dropped));
+            match self.journal.compact(dropped) {
+                Err(RecordLogError::Io(error)) => return Err(error),
+                Err(error @ RecordLogError::Busy) => return Err(io::Error::other(error)),
+                Ok(()) => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Forgets the oldest files that were restored, where there are too many.
+    fn shrink(&mut self) {
+        let mut too_many = self.items.len().saturating_sub(self.open + SETTLED_MAX);
+        for job in self.jobs.values_mut() {
+            if too_many == 0 {
+                break;
+            }
+            let mut forgotten = Vec::new();
+            job.files.retain(|id| {
+                let is_done = self.items.get(id).is_some_and(|item| matches!(item.dropped.fate, Fate::Done(_)));
+                let goes = is_done && too_many > 0;
+                if goes {
+                    too_many -= 1;
+                    forgotten.push(*id);
+                }
+                !goes
+            });
+            job.forgotten += forgotten.len() as u64;
+            for id in forgotten {
+                let Some(item) = self.items.remove(&id) else { continue };
+                let (folder, name) = split(&item.dropped.path);
+                let names = self.folders.get_mut(folder);
+                if let Some(names) = names.filter(|names| names.get(name) == Some(&id)) {
+                    names.remove(name);
+                }
+            }
+        }
+        self.folders.retain(|_, names| !names.is_empty());
+    }
+
+    /// Makes durable what became of files.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.journal.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{Cipher, MasterKey};
+    use strongroom_mount::Time;
+
+    fn open(path: &Path) -> Queue {
+        let keys = Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::ALL[0]));
+        Queue::open(path, keys).unwrap()
+    }
+
+    fn dropped(n: u8, path: &str, fate: Fate) -> Dropped {
+        let mtime = Time { secs: 0, nanos: 0 };
+        Dropped { id: StagedId([n; 16]), path: path.into(), mtime, len: 1, content: [n; 32], job: 0, fate }
+    }
+
+    #[test]
+    fn a_file_is_tried_once_it_is_released_and_again_after_a_crash_until_it_is_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut queue = open(&path);
+        assert_eq!(queue.seal(dropped(1, "a/x.eml", Fate::Queued), 100).unwrap(), Sealed::New(None));
+        assert!(queue.take().is_none(), "somebody has it open");
+        assert!(queue.release(StagedId([1; 16])));
+        assert_eq!(queue.take().unwrap().dropped.id, StagedId([1; 16]));
+        assert_eq!(queue.at(b"a/x.eml").unwrap().state(), State::Uploading);
+        assert!(matches!(queue.withdraw(StagedId([1; 16])), Err(OutboxError::NotPermitted)));
+        // Killed on its way; and one that nobody released is restored all the same.
+        assert_eq!(queue.seal(dropped(2, "a/y.eml", Fate::Queued), 100).unwrap(), Sealed::New(None));
+        drop(queue);
+        let mut queue = open(&path);
+        let next: Vec<_> = std::iter::from_fn(|| queue.take()).map(|item| item.dropped.id.0[0]).collect();
+        assert_eq!(next, [1, 2]);
+        queue.settle(StagedId([1; 16]), Fate::Done(String::new())).unwrap();
+        queue.settle(StagedId([2; 16]), Fate::Failed("why".to_owned())).unwrap();
+        assert_eq!(queue.at(b"a/y.eml").unwrap().state().to_string(), "failed: why");
+        drop(queue);
+        let mut queue = open(&path);
+        assert!(queue.take().is_none());
+        let shown: Vec<_> = queue.in_folder(b"a").map(|(name, _)| name.to_vec()).collect();
+        assert_eq!(shown, [b"y.eml"], "what was done in another life is in the reports alone");
+        let jobs: Vec<_> = queue.jobs().collect();
+        assert_eq!(jobs, [100]);
+        assert_eq!(queue.job(100).map(|(files, more)| (files.len(), more)), Some((2, 0)));
+        assert_eq!(queue.staged(), HashSet::from([StagedId([2; 16])]));
+    }
+
+    #[test]
+    fn one_path_is_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = open(&folder.path().join("journal"));
+        let with = |n: u8, content: u8| Dropped { content: [content; 32], ..dropped(n, "a/x.eml", Fate::Queued) };
+        assert_eq!(queue.seal(with(1, 7), 100).unwrap(), Sealed::New(None));
+        assert_eq!(queue.seal(with(2, 7), 100).unwrap(), Sealed::Same);
+        assert!(matches!(queue.seal(with(3, 8), 100), Err(OutboxError::NotPermitted)));
+        // What failed may be dropped again.
+        queue.settle(StagedId([1; 16]), Fate::Failed("why".to_owned())).unwrap();
+        assert_eq!(queue.seal(with(4, 7), 100).unwrap(), Sealed::New(Some(StagedId([1; 16]))));
+        assert!(queue.item(StagedId([1; 16])).is_none());
+        // What was restored in a job before this is looked for again.
+        queue.settle(StagedId([4; 16]), Fate::Done(String::new())).unwrap();
+        assert_eq!(queue.seal(with(5, 7), 100).unwrap(), Sealed::Same);
+        queue.open_job = None;
+        assert!(matches!(queue.seal(with(5, 8), 100), Err(OutboxError::NotPermitted)));
+        assert_eq!(queue.seal(with(6, 7), 100).unwrap(), Sealed::New(Some(StagedId([4; 16]))));
+        queue.withdraw(StagedId([6; 16])).unwrap();
+        assert!(queue.at(b"a/x.eml").is_none() && !queue.release(StagedId([4; 16])) && queue.take().is_none());
+    }
+
+    #[test]
+    fn of_many_files_the_newest_are_remembered_and_the_others_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = open(&folder.path().join("journal"));
+        let id = |n: usize| StagedId(*(n as u128).to_le_bytes().first_chunk().unwrap());
+        for n in 0..3 * SETTLED_MAX {
+            let file = Dropped { id: id(n), ..dropped(1, &format!("a/{n}"), Fate::Queued) };
+            // What is durable is not the point here, and takes time.
+            queue
+                .items
+                .insert(file.id, Item { dropped: file.clone(), is_underway: true, is_released: true, attempts: 1 });
+            queue.jobs.entry(0).or_default().files.push(file.id);
+            queue.place(&file.path, file.id);
+            queue.open += 1;
+            queue.settle(file.id, Fate::Done(String::new())).unwrap();
+            assert!(queue.items.len() <= 2 * SETTLED_MAX);
+        }
+        let (files, more) = queue.job(0).unwrap();
+        assert_eq!(files.len() as u64 + more, 3 * SETTLED_MAX as u64);
+        assert!(queue.at(b"a/0").is_none() && queue.at(format!("a/{}", 3 * SETTLED_MAX - 1).as_bytes()).is_some());
+    }
+
+    #[test]
+    fn what_waits_goes_when_it_is_committed_also_by_another_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut queue = open(&path);
+        for n in 1..=3 {
+            queue.seal(dropped(n, &format!("a/{n}"), Fate::Waiting), 100).unwrap();
+            queue.release(StagedId([n; 16]));
+        }
+        assert!(queue.take().is_none());
+        assert_eq!(queue.counts(), Counts { waiting: 3, ..Counts::default() });
+        drop(queue);
+        let mut queue = open(&path);
+        queue.commit().unwrap();
+        drop(queue);
+        let mut queue = open(&path);
+        assert_eq!(std::iter::from_fn(|| queue.take()).count(), 3);
+    }
+}
