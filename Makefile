@@ -53,8 +53,9 @@ lint: packages
 
 # Runs as root, with a screen that nobody sees.
 screenshot: build corpus
-	@tools/packages.sh thunar xvfb xdotool imagemagick dbus
+	@tools/packages.sh thunar pcmanfm xvfb xdotool imagemagick dbus curl
 	STRONGROOM_CACHE=$(CACHE) tools/screenshot.sh
+	STRONGROOM_CACHE=$(CACHE) tools/screenshot-restore.sh
 
 deny:
 	tools/deny.sh check bans licenses sources

@@ -3,11 +3,10 @@
 
 mod laboratory;
 
-use laboratory::{Laboratory, Shape, limited_client_of};
+use laboratory::{Laboratory, Shape};
 use proptest::prelude::*;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use strongroom::snapshot::Snapshot;
-use strongroom::source::graph::Limits;
 use strongroom_simulator::{Faults, NewMessage, Switches, Unreadable};
 
 #[test]
@@ -180,23 +179,6 @@ fn a_storm_of_faults_ends_complete() {
         lab.simulator.tenant().expire_deltas();
     }
     assert!(lab.simulator.counters().faults > 50, "{:?}", lab.simulator.counters());
-}
-
-#[test]
-fn mailboxes_that_wait_for_their_limits_hold_up_no_others() {
-    const WINDOW: Duration = Duration::from_millis(2_100);
-    let mut lab = Laboratory::new(Shape { seed: 1, users: 3, messages: 300, ..Shape::default() });
-    lab.options.mailboxes_at_once = 1;
-    let limits = Limits { mailbox_requests: 120, mailbox_window: WINDOW, ..Limits::default() };
-    let client = limited_client_of(&lab.simulator, limits);
-    let started = Instant::now();
-    let report = lab.back_up_with(client).expect("a backup");
-    let took = started.elapsed();
-    lab.assert_truth(&report);
-    // Each needs three windows, the first of which costs no time.
-    let one_by_one = 3 * 2 * WINDOW;
-    assert!(took >= 2 * WINDOW, "the limits were not kept: {took:?}");
-    assert!(took < one_by_one * 2 / 3, "{took:?}, and one by one it takes {one_by_one:?}");
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_whole_snapshot_comes_back_and_a_second_run_finds_it_there() {
     assert!(said.starts_with("Restored 0 items (0 B) to ") && said.contains("9 items already there"), "{said}");
     let report = lab.json(restore(&["latest:files"], &to, &[]));
     let bytes = json!({ "restored": 0, "already_there": 9, "skipped": 0, "failed": 0, "folders": 0, "bytes": 0,
-        "dry_run": false, "failures": [] });
+        "dry_run": false, "failures": [], "warnings": [] });
     assert_eq!(report, bytes);
     assert_same_tree(&expected, &read_tree(&to));
 }

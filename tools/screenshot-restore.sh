@@ -3,8 +3,8 @@
 #
 #   tools/screenshot-restore.sh [FOLDER]     docs/images unless given: restore-thunar.png, restore-pcmanfm.png
 #
-# Thunar copies one mail, PCManFM a folder of them, into the mailbox of a user of a simulated organisation. The script ends well only if each
-# of them stands there once. Nothing but the simulator and the file managers' screen runs as root. Needs the release binaries (STRONGROOM and
+# Thunar and PCManFM copy a folder of mails into the mailbox of another user of a simulated organisation. The script ends well only if
+# each of them stands there once. Nothing but the simulator and the file managers' screen runs as root. Needs the release binaries (STRONGROOM and
 # SIMULATOR name others), root, /dev/fuse, and thunar, pcmanfm, xvfb, xdotool, imagemagick and dbus (`make screenshot` installs them).
 set -euo pipefail
 
@@ -19,7 +19,8 @@ at=/mnt/backup
 . "$tools/screen.sh"
 screen='' manager='' simulating=''
 leave() {
-    for pid in $manager $screen $simulating; do kill "$pid" 2>/dev/null || true; done
+    for pid in $manager $screen $simulating; do kill "$pid" 2>/dev/null && wait "$pid" || true; done
+    umount "$demo/home/gvfs" 2>/dev/null || true
     fusermount3 -u "$at" 2>/dev/null || umount -l "$at" 2>/dev/null || true
     rmdir "$at" || true
     rm -rf --one-file-system "$demo"
@@ -61,33 +62,36 @@ done = states.count("done")
 sys.exit(not (done == len(states) == int(sys.argv[1])))' "$1"
 }
 
-# PROGRAM FROM WHAT_TO_SELECT TO PICTURE HOW_MANY_IN_ALL
+# PROGRAM FROM TO PICTURE HOW_MANY_IN_ALL: copies all of one folder to another.
 drop() {
     start_manager "$1"
     type_path "$2" && xdotool key --window "$window" Return
     sleep 2 # for the listing, of which a screen says nothing
-    xdotool key --window "$window" $3
+    xdotool key --window "$window" ctrl+a
     xdotool key --window "$window" ctrl+c
-    type_path "$4" && xdotool key --window "$window" Return
+    type_path "$3" && xdotool key --window "$window" Return
     sleep 2
     xdotool key --window "$window" ctrl+v
-    await "$1 has dropped, and all is restored" settled "$6"
+    await "$1 has dropped, and all is restored" settled "$5"
     sleep 1
     look "$demo/shown.ppm"
-    keep_picture "$demo/shown.ppm" "$pictures/$5"
+    keep_picture "$demo/shown.ppm" "$pictures/$4"
     kill "$manager" && wait "$manager" 2>/dev/null || true
     manager=''
 }
 
-"${as_nobody[@]}" mkdir "$target/From $from"
-drop thunar "$at/latest/Users/$from/Outlook/$folder" 'Home' "$target/Inbox" restore-thunar.png 1
-drop pcmanfm "$at/latest/Users/$from/Outlook/$folder" 'ctrl+a' "$target/From $from" restore-pcmanfm.png $((1 + count))
+thunar="From $from" pcmanfm="Again from $from"
+"${as_nobody[@]}" mkdir "$target/$thunar" "$target/$pcmanfm"
+drop thunar "$at/latest/Users/$from/Outlook/$folder" "$target/$thunar" restore-thunar.png "$count"
+drop pcmanfm "$at/latest/Users/$from/Outlook/$folder" "$target/$pcmanfm" restore-pcmanfm.png $((2 * count))
 
-# What the mailbox holds now, counted by those who keep it.
+# What the mailbox holds now, by those who keep it.
 curl -sf "$control/users/$to/truth" | python3 -c '
 import collections, json, sys
 lines = [json.loads(line) for line in sys.stdin]
-folder = next(l["folder"]["id"] for l in lines if l.get("folder", {}).get("name", "").startswith("From "))
-got = collections.Counter(l["message"]["subject"] for l in lines if l.get("message", {}).get("folder") == folder)
-assert sum(got.values()) == int(sys.argv[1]), got' "$count"
-printf 'each of %s mails was restored once\n' $((1 + count))
+for name in sys.argv[2:]:
+    folder = next(line["folder"]["id"] for line in lines if line.get("folder", {}).get("path") == [name])
+    got = collections.Counter(line["message"]["mime"] for line in lines if line.get("message", {}).get("folder") == folder)
+    assert len(got) == sum(got.values()) == int(sys.argv[1]), (name, len(got), sum(got.values()))
+' "$count" "$thunar" "$pcmanfm"
+printf 'each file manager: %s mails, each of them restored once\n' "$count"

@@ -61,8 +61,9 @@ const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 const PAUSE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Shorter pauses are not worth another mailbox.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// So many times the mailboxes that are worked on at a time may be begun when those before have to wait: each takes memory.
-const MAILBOXES_WAITING_MAX: usize = 4;
+/// So many times the mailboxes that are worked on at a time may be begun when those before have to wait: each takes memory, up to
+/// 4 MiB with twenty thousand messages.
+const MAILBOXES_WAITING_MAX: usize = 2;
 /// What [`TenantOptions::listed_anew`] usually is.
 pub const LISTED_ANEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// What says, in a folder of the snapshot, what is missing there.
@@ -245,31 +246,32 @@ struct Run {
     users: UsersBefore,
 }
 
-/// Mailboxes at work: as many as are asked for, and more where all of them have to wait for the service's limits.
-struct Working<'a, I, F> {
-    context: &'a Context,
+/// Mailboxes at work: as many as are asked for, and more where all of them have to wait for the service's limits, for as long as
+/// `pause` says.
+struct Working<I, F, P> {
     waiting: I,
     running: FuturesUnordered<F>,
+    at_once: usize,
+    pause: P,
 }
 
-impl<'a, I: Iterator<Item = F>, F: Future> Working<'a, I, F> {
-    fn new(waiting: I, context: &'a Context) -> Self {
-        Self { context, waiting, running: FuturesUnordered::new() }
+impl<I: Iterator<Item = F>, F: Future, P: Fn() -> Option<Duration>> Working<I, F, P> {
+    fn new(waiting: I, at_once: usize, pause: P) -> Self {
+        Self { waiting, running: FuturesUnordered::new(), at_once, pause }
     }
 
     /// Returns the outcome of the mailbox that is done first.
     async fn next(&mut self) -> Option<F::Output> {
-        let at_once = self.context.options.mailboxes_at_once;
         loop {
-            let missing = at_once.saturating_sub(self.running.len());
+            let missing = self.at_once.saturating_sub(self.running.len());
             self.running.extend(self.waiting.by_ref().take(missing));
             tokio::select! {
                 outcome = self.running.next() => return outcome,
                 () = tokio::time::sleep(PAUSE_POLL_INTERVAL) => {}
             }
-            let idle = self.context.client.pause().is_some_and(|pause| pause >= PAUSE_MIN);
-            if idle && self.running.len() < at_once * MAILBOXES_WAITING_MAX {
-                self.running.extend(self.waiting.by_ref().take(at_once));
+            let idle = (self.pause)().is_some_and(|pause| pause >= PAUSE_MIN);
+            if idle && self.running.len() < self.at_once * MAILBOXES_WAITING_MAX {
+                self.running.extend(self.waiting.by_ref().take(self.at_once));
             }
         }
     }
@@ -360,7 +362,7 @@ impl Run {
         let mut backed_up = 0;
         {
             let working = accounts.into_iter().map(|account| mailbox::back_up(context.clone(), account));
-            let mut working = Working::new(working, context);
+            let mut working = Working::new(working, context.options.mailboxes_at_once, || context.client.pause());
             while let Some(outcome) = working.next().await {
                 let outcome = outcome?;
                 context.check()?;
@@ -568,4 +570,30 @@ fn carry_ledger(folder: &mut state::FolderState) {
 /// Says whether an error concerns more than the mailbox at hand.
 fn ends_the_run(error: &GraphError) -> bool {
     matches!(error.kind(), ErrorKind::SignIn | ErrorKind::Cancelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// Returns how many of twenty mailboxes are begun while the first ones wait, two at once.
+    async fn begun(pause: Option<Duration>) -> usize {
+        let begun = Cell::new(0);
+        let mailboxes = (0..20).map(|_| async {
+            begun.set(begun.get() + 1);
+            std::future::pending::<()>().await;
+        });
+        let mut working = Working::new(mailboxes, 2, || pause);
+        let done = tokio::time::timeout(Duration::from_secs(60), working.next()).await;
+        assert!(done.is_err(), "nothing ends here");
+        begun.get()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mailboxes_that_wait_for_their_limits_hold_up_no_others() {
+        assert_eq!(begun(None).await, 2);
+        assert_eq!(begun(Some(PAUSE_MIN / 2)).await, 2);
+        assert_eq!(begun(Some(Duration::from_secs(600))).await, 2 * MAILBOXES_WAITING_MAX);
+    }
 }
