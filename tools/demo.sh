@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Shows Strongroom at work on a simulated organisation with real mail: back up, change, back up again, compare, mount,
-# search, read what was deleted, unmount.
+# search, read what was deleted, drop it back, unmount.
 #
 #   tools/demo.sh               everything, then cleans up
 #   KEEP=1 tools/demo.sh        leaves the mount open to look around in, and says how to leave it
@@ -128,6 +128,17 @@ import json, sys
 rows = [json.loads(line) for line in sys.stdin]
 print(next(row["path"] for row in rows if row.get("change") == "removed"))')
 show "strongroom cat 'latest~1:$gone' | head -n 8"
+
+heading 'Drop it back'
+note 'With --restore there is a folder more. What is dropped in restore/original goes to where it came from.'
+show 'fusermount3 -u mount'
+show 'strongroom mount mount --restore'
+mounted || fail 'nothing is mounted' 'see the messages above'
+show 'ls mount/restore'
+before=$(find mount/snapshots -mindepth 1 -maxdepth 1 -printf '%f\n' | sort | head -n 1)
+show "cp 'mount/snapshots/$before/$gone' mount/restore/original/"
+for _ in $(seq 300); do grep -qs '1 restored' mount/restore/jobs/*.txt && break; sleep 0.1; done
+show 'cat mount/restore/jobs/*.txt'
 
 if [ "${KEEP:-0}" = 1 ]; then
     trap - EXIT INT TERM
