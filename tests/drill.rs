@@ -432,6 +432,25 @@ fn an_import_whose_answer_was_lost_is_found_and_not_made_again() {
     }
 }
 
+/// The answer is that of a gateway that has given up, and the work is done all the same.
+#[test]
+fn an_import_that_the_service_ends_late_is_waited_for_and_not_made_again() {
+    let mut lab = Laboratory::new(Shape { seed: 9, users: 1, messages: 6, ..Shape::default() });
+    lab.options.streams = true;
+    let tenant = lab.simulator.tenant();
+    let user = lab.mailboxes()[0].clone();
+    let backup = lab.back_up().expect("a backup");
+    let before = exact(&tenant, &user);
+    wipe(&tenant, &user);
+    let late = Switches { imports_take_ms: 3_000, imports_answer_within_ms: Some(200), ..Switches::default() };
+    lab.simulator.set_switches(late);
+    let report = lab.restore(&backup, &[]);
+    assert_whole(&report);
+    assert!(report.remarks.is_empty(), "{:?}", report.remarks);
+    assert_eq!(lab.simulator.counters().by_operation.get("ImportItem"), Some(&report.restored));
+    assert_same(&before, &exact(&tenant, &user));
+}
+
 #[test]
 fn a_storm_neither_loses_nor_doubles_what_is_imported() {
     for seed in 1..=u64::from(cases(2)) {
@@ -958,6 +977,26 @@ fn killed_again_and_again_an_import_ends_whole_and_makes_nothing_twice() {
     let again = office.json(&args, 0);
     assert_eq!((&again["restored"], &again["failed"]), (&json!(0), &json!(0)));
     nothing_was_sent(&office.simulator);
+}
+
+/// What the service was asked for when the program was killed comes while the next restore is at work.
+#[test]
+fn what_the_service_imports_after_the_program_was_killed_is_found_by_the_next_restore() {
+    let office = Office::keeping("full", Organisation { users: 1, messages: 12, ..Organisation::default() });
+    let tenant = office.simulator.tenant();
+    let user = tenant.users()[0].principal_name();
+    office.json(&["backup", "--set", "everyone"], 0);
+    let before = exact(&tenant, &user);
+    wipe(&tenant, &user);
+    office.simulator.set_switches(Switches { imports_take_ms: 3_000, ..Switches::default() });
+    let args = ["restore", "latest", "--to", "original"];
+    let imported = || office.simulator.counters().by_operation.get("ImportItem").copied().unwrap_or(0);
+    assert_eq!(office.killed_when(&args, || imported() >= 3), 1);
+    assert_eq!(held(&exact(&tenant, &user)), 0);
+    office.simulator.set_switches(Switches::default());
+    let report = office.json(&args, 0);
+    assert!(report["already_there"].as_u64() >= Some(3), "{report}");
+    assert_same(&before, &exact(&tenant, &user));
 }
 
 #[test]

@@ -29,14 +29,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 use tokio::sync::{Mutex as Turn, MutexGuard, OnceCell, RwLock};
+use tokio::time::{Instant, sleep_until};
 
 /// Of twins, which share one of so many turns, one is imported at a time.
 const TURNS: usize = 64;
 /// An import that is refused is tried so often, where it may pass.
 const REFUSED_ATTEMPTS_MAX: u32 = 4;
-/// What an interrupted import may have made is looked for so often, over six seconds.
-const LOOKS_MAX: u32 = 6;
+/// What an import may have made whose answer is not known is looked for until so long after it broke off.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Between two looks there is a moment, at first so long.
+const FIRST_MOMENT: Duration = Duration::from_millis(100);
 /// A stream is read in pieces of so many bytes.
 const PIECE_BYTES: usize = 3 << 20;
 /// Folders of a mailbox lie no deeper (Exchange Online: "Mailbox folder limits").
@@ -257,8 +261,12 @@ impl Delivery {
         };
         let import = Import { delivery: self, spot, folder, mark, told, taken: taken() };
         let key = mark.key(folder);
-        let was_begun = self.journal.lock().was_begun(&key);
-        let (id, outcome) = match if was_begun { import.orphan().await? } else { None } {
+        let begun_at = self.journal.lock().begun_at(&key);
+        let orphan = match begun_at {
+            Some(begun_at) => import.orphan(begun_at).await?,
+            None => None,
+        };
+        let (id, outcome) = match orphan {
             Some(id) => (id, Outcome::AlreadyThere),
             None => {
                 let exchange = self.importer.exchange().await?;
@@ -311,9 +319,8 @@ impl Import<'_> {
                 Err(error) => error,
             };
             if error.is_ambiguous() {
-                // Twice: what was just made may take a moment to be found.
-                for look in 0..2 {
-                    wait(attempt + look).await;
+                let mut patience = Patience::since(SystemTime::now());
+                while patience.has_another_look().await {
                     if let Some(id) = self.made().await? {
                         return Ok(id);
                     }
@@ -349,15 +356,14 @@ impl Import<'_> {
         Ok(candidates.into_iter().map(|standing| standing.id).find(|id| !there.knows(id)))
     }
 
-    /// Returns what an earlier run has made of the item, unless it stands for another one. That run ended in the middle of an
-    /// import, and the service may not have ended it yet: so it is looked for patiently.
-    async fn orphan(&self) -> Result<Option<String>, GraphError> {
-        for look in 1..=LOOKS_MAX {
+    /// Returns what an earlier run has made of the item, which asked for it at `begun_at`, unless it stands for another one.
+    async fn orphan(&self, begun_at: SystemTime) -> Result<Option<String>, GraphError> {
+        let mut patience = Patience::since(begun_at);
+        while patience.has_another_look().await {
             let candidates = self.candidates().await?;
             if candidates.len() > self.taken {
                 return Ok(candidates.into_iter().next().map(|standing| standing.id));
             }
-            wait(look).await;
         }
         Ok(None)
     }
@@ -384,6 +390,31 @@ impl Import<'_> {
             id = self.made().await?.unwrap_or(id);
             attempt += 1;
         }
+    }
+}
+
+/// How often one looks for what an import may have made: the service may still be at work on it, and what it has made takes a
+/// moment to be found.
+struct Patience {
+    end: Instant,
+    /// How long to wait before the next look, unless none follows.
+    moment: Option<Duration>,
+}
+
+impl Patience {
+    /// Lasts until [`PATIENCE`] after the import broke off, and for one look at least.
+    fn since(broken_off: SystemTime) -> Self {
+        // A clock that was put back does not make anybody wait longer.
+        let over = SystemTime::now().duration_since(broken_off).unwrap_or_default();
+        Self { end: Instant::now() + PATIENCE.saturating_sub(over), moment: Some(Duration::ZERO) }
+    }
+
+    /// Waits for the moment of the next look. Returns `false` after the last.
+    async fn has_another_look(&mut self) -> bool {
+        let Some(moment) = self.moment else { return false };
+        sleep_until(self.end.min(Instant::now() + moment)).await;
+        self.moment = (Instant::now() < self.end).then(|| FIRST_MOMENT.max(moment * 2));
+        true
     }
 }
 

@@ -4,7 +4,7 @@
 //! is never believed without looking at the mailbox: that a message is there, its mark in the mailbox tells. The journal
 //! tells that it was compared, and under which id it was made.
 //!
-//! A record is the state (1), the key (16) and the id of the message; [`RecordLog`] says how records are kept. Two restores of
+//! A record is the state (1), the key (16) and the id of the message, or the time in milliseconds since 1970 (8); [`RecordLog`] says how records are kept. Two restores of
 //! the same to the same mailbox would make everything twice, so the file is locked as long as it is open.
 
 use crate::crypto::Keys;
@@ -13,12 +13,14 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Records between two syncs: what a crash may take is found by the marks.
 const UNSYNCED_MAX: usize = 64;
 
 const MADE: u8 = 1;
 const VERIFIED: u8 = 2;
+const BEGUN: u8 = 3;
 
 /// Names an item in a folder of the target.
 pub(super) type Key = [u8; 16];
@@ -53,14 +55,21 @@ pub(super) struct Journal {
 struct Known {
     verified: HashSet<Key>,
     made: HashMap<Key, String>,
+    begun: HashMap<Key, SystemTime>,
 }
 
 impl Known {
-    fn note(&mut self, state: u8, key: Key, id: String) {
+    fn note(&mut self, state: u8, key: Key, rest: &[u8]) {
         match state {
-            MADE => drop(self.made.insert(key, id)),
+            MADE => drop(self.made.insert(key, String::from_utf8_lossy(rest).into_owned())),
+            BEGUN => {
+                let millis = rest.try_into().map_or(0, u64::from_le_bytes);
+                let at = UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH);
+                self.begun.insert(key, at);
+            }
             VERIFIED => {
                 self.made.remove(&key);
+                self.begun.remove(&key);
                 self.verified.insert(key);
             }
             // What a later version wrote.
@@ -75,16 +84,16 @@ impl Journal {
         let mut known = Known::default();
         let bound = [b"restore\0", name.as_bytes()].concat();
         let log = RecordLog::open(&folder.join(format!("{name}.journal")), &bound, keys, |text| {
-            let (&[state, ref key @ ..], id) = text.split_first_chunk::<17>()?;
-            known.note(state, *key, String::from_utf8_lossy(id).into_owned());
+            let (&[state, ref key @ ..], rest) = text.split_first_chunk::<17>()?;
+            known.note(state, *key, rest);
             Some(())
         })?;
         Ok(Self { log, unsynced: 0, known })
     }
 
-    fn append(&mut self, state: u8, key: Key, id: &str) -> io::Result<()> {
-        self.log.append(&[&[state], &key[..], id.as_bytes()].concat())?;
-        self.known.note(state, key, id.to_owned());
+    fn append(&mut self, state: u8, key: Key, rest: &[u8]) -> io::Result<()> {
+        self.log.append(&[&[state], &key[..], rest].concat())?;
+        self.known.note(state, key, rest);
         self.unsynced += 1;
         if self.unsynced >= UNSYNCED_MAX { self.sync() } else { Ok(()) }
     }
@@ -97,22 +106,23 @@ impl Journal {
 
     /// Notes that the message `id` was made for an item.
     pub fn made(&mut self, key: Key, id: &str) -> io::Result<()> {
-        self.append(MADE, key, id)
+        self.append(MADE, key, id.as_bytes())
     }
 
-    /// Notes that a message is about to be made for an item, and will have no mark for a moment.
+    /// Notes that a message is about to be made for an item now, and will have no mark for a moment.
     pub fn begun(&mut self, key: Key) -> io::Result<()> {
-        self.append(MADE, key, "")
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.append(BEGUN, key, &(now.as_millis() as u64).to_le_bytes())
     }
 
-    /// Returns whether that is noted, and nothing more.
-    pub fn was_begun(&self, key: &Key) -> bool {
-        self.id_of(key).is_some_and(str::is_empty)
+    /// Returns when that was noted, unless the message was compared since.
+    pub fn begun_at(&self, key: &Key) -> Option<SystemTime> {
+        self.known.begun.get(key).copied()
     }
 
     /// Notes that what was made for an item was compared, and is the same.
     pub fn verified(&mut self, key: Key) -> io::Result<()> {
-        self.append(VERIFIED, key, "")
+        self.append(VERIFIED, key, &[])
     }
 
     /// Returns whether that is noted.
@@ -142,11 +152,16 @@ mod tests {
         journal.made([1; 16], "AAMk-one").unwrap();
         journal.made([2; 16], "AAMk-two").unwrap();
         journal.verified([1; 16]).unwrap();
+        journal.begun([1; 16]).unwrap();
+        journal.begun([3; 16]).unwrap();
+        journal.verified([3; 16]).unwrap();
         assert!(matches!(Journal::open(folder.path(), "a", keys()), Err(JournalError::Busy)));
         drop(journal);
         let journal = Journal::open(folder.path(), "a", keys()).unwrap();
         assert!(journal.is_verified(&[1; 16]) && !journal.is_verified(&[2; 16]));
         assert_eq!((journal.id_of(&[1; 16]), journal.id_of(&[2; 16])), (None, Some("AAMk-two")));
+        assert_eq!(journal.begun_at(&[3; 16]), None);
+        assert!(journal.begun_at(&[1; 16]).unwrap().elapsed().unwrap() < Duration::from_secs(60));
         let bytes = std::fs::read(folder.path().join("a.journal")).unwrap();
         assert!(!bytes.windows(4).any(|window| window == b"AAMk"));
     }

@@ -119,6 +119,10 @@ pub struct Switches {
     pub unstable_exports: bool,
     /// Import and export are not there, as in the clouds of governments.
     pub no_import_export: bool,
+    /// An import is done so many milliseconds after it was asked for, also when nobody waits for it any more.
+    pub imports_take_ms: u64,
+    /// Whoever waits longer for an import gets 504, and it goes on.
+    pub imports_answer_within_ms: Option<u64>,
     /// URLs that carry their own permission refuse a request that carries a token as well.
     pub refuse_tokens_on_urls: bool,
     /// A link to the next page dies when the mailbox has given out this many further ones.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Query, Request, State as Extract};
@@ -199,8 +200,22 @@ async fn import(
     state.counters.received(body.len());
     let request: ImportRequest = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad_request("ErrorInvalidRequest", format!("The request is invalid: {error}")))?;
-    let (item_id, change_key) = request.apply(&state, &user)?;
+    let (item_id, change_key) = work(state, request, user).await?;
     Ok(entry.hold(json_answer(StatusCode::OK, &json!({"itemId": item_id, "changeKey": change_key}))))
+}
+
+/// Does the import in its own time, which outlives a client that has gone and a gateway that has given up.
+async fn work(state: Arc<State>, request: ImportRequest, user: String) -> Result<(String, String), ApiError> {
+    let switches = state.tenant.switches();
+    let work = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(switches.imports_take_ms)).await;
+        request.apply(&state, &user)
+    });
+    let patience = switches.imports_answer_within_ms.map_or(Duration::MAX, Duration::from_millis);
+    match tokio::time::timeout(patience, work).await {
+        Ok(done) => done.expect("an import does not panic"),
+        Err(_) => Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "UnknownError", "")),
+    }
 }
 
 impl ImportRequest {
