@@ -6,7 +6,8 @@
     tools/bench/bench.py --quick                # a small tenant, one round: does everything work?
 
 Each round gives each program an empty repository and measures the first backup, a second run over the unchanged source,
-and three fresh mounts: one for `find` and `ls`, one for ripgrep, one for 1,000 single mails in random order. The order
+and fresh mounts: one for `find` and `ls`, one for `ls` alone, one for ripgrep, one for `cp -r` of one person's mail to memory, one
+for 1,000 single mails in random order. The order
 of the programs changes from round to round. The source is read once before each backup, so that all of them find it in
 memory and the disk decides nothing; "cold" means a fresh mount after the kernel has dropped its caches (as root), "warm"
 the same command again. Counts and hits through a mount must equal those of the source, or the run fails.
@@ -33,6 +34,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +70,16 @@ METRICS = [
     Metric("mount_ls", "mount to first `ls`", "s"),
     Metric("find_cold", "`find`, cold", "s"),
     Metric("find_warm", "`find`, warm", "s"),
-    Metric("ls", "`ls -lR`", "s"),
+    Metric("ls_cold", "`ls -lR`, cold", "s"),
+    Metric("ls", "`ls -lR`, warm", "s"),
     Metric("rg_cold", "`rg`, cold", "s"),
     Metric("rg_warm", "`rg`, warm", "s"),
-    Metric("read_p50", "one random mail, median", "ms"),
-    Metric("read_p99", "one random mail, 99th percentile", "ms"),
+    Metric("cp_cold", "`cp -r` of a mailbox, cold", "s"),
+    Metric("cp_warm", "`cp -r` of a mailbox, warm", "s"),
+    Metric("read_all", "1,000 random mails, cold", "s"),
+    Metric("read_p50", "one of them, median", "ms"),
+    Metric("read_p99", "one of them, 99th percentile", "ms"),
+    Metric("read_warm", "1,000 random mails, warm", "s"),
     Metric("mount_rss", "mount, peak memory", "MiB"),
 ]
 SCALES = {"s": 1.0, "MiB": 1 / (1 << 20), "MB": 1e-6, "ms": 1e3}
@@ -112,6 +119,20 @@ def read_mails(root: Path, names: Path) -> None:
     json.dump(times, sys.stdout)
 
 
+def most_mail(source: Path, mails: list[Path]) -> Path:
+    """Returns the folder of the person with the most mail, relative to the source: two levels below it, or less."""
+    owners = Counter(Path(*path.relative_to(source).parts[:-1][:2]) for path in mails)
+    return owners.most_common(1)[0][0]
+
+
+def copy_out(folder: Path, wanted_bytes: int) -> float:
+    """Copies a folder to memory and removes the copy; returns the seconds that copying took."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="bench.") as target:
+        usage = measure.run(["cp", "-r", folder, target], READ_TIMEOUT_S)
+        expect("cp -r", sum(path.lstat().st_size for path in files_below(Path(target))), wanted_bytes)
+    return usage.wall_s
+
+
 def expect(what: str, found: int, wanted: int) -> None:
     """Fails the run if a mount shows something else than the source holds."""
     if found != wanted:
@@ -134,6 +155,8 @@ class Bench:
         self.hits = rg_hits(source, word)[1]
         mails = [path for path in files_below(source) if path.suffix == ".eml"] or list(files_below(source))
         chosen = random.Random(1).sample(mails, min(1000, len(mails)))
+        self.mailbox = most_mail(source, mails)
+        self.mailbox_bytes = sum(path.lstat().st_size for path in files_below(source / self.mailbox))
         self.names = work / "mails"
         self.names.write_text("".join(f"{path.relative_to(source)}\n" for path in chosen))
 
@@ -173,6 +196,10 @@ class Bench:
             usage = measure.run(["sh", "-c", 'ls -lR "$0" >/dev/null', mount.root], READ_TIMEOUT_S)
             self.add(contestant, "ls", usage.wall_s)
             peak = max(peak, mount.daemon_peak())
+        measure.drop_caches()
+        with contestant.mount() as mount:
+            usage = measure.run(["sh", "-c", 'ls -lR "$0" >/dev/null', mount.root], READ_TIMEOUT_S)
+            self.add(contestant, "ls_cold", usage.wall_s)
         progress("rg")
         measure.drop_caches()
         with contestant.mount() as mount:
@@ -181,13 +208,21 @@ class Bench:
                 expect("rg", hits, self.hits)
                 self.add(contestant, key, wall)
             peak = max(peak, mount.daemon_peak())
+        progress("cp -r")
+        measure.drop_caches()
+        with contestant.mount() as mount:
+            for key in ("cp_cold", "cp_warm"):
+                self.add(contestant, key, copy_out(mount.root / self.mailbox, self.mailbox_bytes))
+            peak = max(peak, mount.daemon_peak())
         progress("random mails")
         measure.drop_caches()
         with contestant.mount() as mount:
             words = [sys.executable, __file__, "--read-mails", mount.root, self.names]
             times = sorted(json.loads(measure.run(words, READ_TIMEOUT_S).output))
+            self.add(contestant, "read_all", sum(times))
             self.add(contestant, "read_p50", times[len(times) // 2])
             self.add(contestant, "read_p99", times[len(times) * 99 // 100])
+            self.add(contestant, "read_warm", sum(json.loads(measure.run(words, READ_TIMEOUT_S).output)))
             peak = max(peak, mount.daemon_peak())
         if peak:
             self.add(contestant, "mount_rss", peak)

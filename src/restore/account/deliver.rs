@@ -115,7 +115,10 @@ impl Delivery {
         let folder = spot.folder.as_deref().expect("folders are made before anything is put there");
         let mark = Mark::of(entry, &self.context.keys);
         // What looks like it may be what an import made that was interrupted before it could be marked.
-        if found == Found::Alike && entry.stream().is_some() && self.journal.lock().begun_at(&mark.key(folder)).is_some() {
+        if found == Found::Alike
+            && entry.stream().is_some()
+            && self.journal.lock().begun_at(&mark.key(folder)).is_some()
+        {
             return Ok(self.import(entry, spot, &mark, true).await?.unwrap_or(Outcome::AlreadyThere));
         }
         match plan(found, entry, self.context.options.when_exists) {
