@@ -6,6 +6,7 @@
 # make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
 # make drill-pace   restores 10,200 messages at the published limits: half an hour (DRILL_MAILBOX=10200)
 # make soak      backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
+# make readers   64 readers of a mount for ten minutes, while snapshots come and go (READERS_S=600)
 # make scale     writes, mounts and walks a snapshot of twenty million mails (SCALE_MAILS=20000000, SCALE_FOLDER=200000)
 #
 # Each installs what it needs: Debian packages (as root, or with sudo), cargo-deny and the test readers' Python packages.
@@ -18,14 +19,14 @@ CACHE ?= .cache
 VENV := $(CACHE)/venv
 BINARY := target/release/strongroom
 
-.PHONY: help demo screenshot test test-sdk bench drill drill-large drill-pace soak scale build corpus packages packages-bench lint deny test-rust clean
+.PHONY: help demo screenshot test test-sdk bench drill drill-large drill-pace soak readers scale build corpus packages packages-bench lint deny test-rust clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
 
 # What the build and the mount need. `fuse3` brings fusermount3.
 packages:
-	@tools/packages.sh build-essential pkg-config librocksdb-dev libclang1-14 fuse3 rclone ripgrep rsync curl openssl python3 python3-venv
+	@tools/packages.sh build-essential pkg-config librocksdb-dev libclang1-14 fuse3 rclone cadaver ripgrep rsync curl openssl python3 python3-venv
 
 packages-bench: packages
 	@tools/packages.sh restic borgbackup python3-pyfuse3 python3-llfuse zstd
@@ -101,6 +102,10 @@ drill-pace: packages
 SOAK_PERCENT ?= 100
 soak: packages
 	STRONGROOM_SOAK_PERCENT=$(SOAK_PERCENT) cargo test --release --locked --test soak -- --nocapture
+
+READERS_S ?= 600
+readers: packages
+	STRONGROOM_READERS_S=$(READERS_S) cargo test --release --locked --test readers -- --nocapture
 
 SCALE_MAILS ?= 20000000
 SCALE_FOLDER ?= 200000

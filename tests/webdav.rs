@@ -11,7 +11,7 @@ use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use strongroom_corpora::hostile;
 
 /// A running server; dropping it ends it.
@@ -491,4 +491,27 @@ fn rclone_lists_copies_and_checks() {
     let files = |dir: &Path| tree_on_disk(dir).into_iter().filter(|(_, (file, _))| file.is_some()).collect::<Tree>();
     let contents = |tree: Tree| tree.into_iter().map(|(path, (file, _))| (path, file)).collect::<Vec<_>>();
     assert_eq!(contents(files(&source)), contents(files(&copy)));
+}
+
+#[test]
+fn cadaver_walks_about_reads_and_changes_nothing() {
+    let (lab, source) = lab_with_snapshot();
+    let mail = "Subject: with spaces\r\n\r\nGood morning.\r\n";
+    write(&source.join("folder with spaces/Grüße.eml"), mail);
+    lab.backup(&source, "files");
+    let dav = Dav::start(&lab, &[]);
+    let said = |commands: &str| {
+        let mut cadaver = Command::new("cadaver");
+        // It keeps a history and reads a configuration in its user's folder.
+        cadaver.arg(&dav.url).env("HOME", lab.dir("home")).env("LC_ALL", "C.UTF-8").current_dir(lab.dir("out"));
+        let mut child = cadaver.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
+        text(&child.wait_with_output().unwrap().stdout)
+    };
+    let listed = said("cd latest\nls\ncd \"folder with spaces\"\nls\nget Grüße.eml copy.eml\nquit\n");
+    assert!(listed.contains("folder with spaces") && listed.contains("Grüße.eml"), "{listed}");
+    assert_eq!(fs::read_to_string(lab.path("out/copy.eml")).unwrap(), mail);
+    let refused = said("cd latest\ndelete file\nmkcol new\nmove file other\nquit\n");
+    assert_eq!(refused.matches("failed").count(), 3, "{refused}");
+    assert!(source.join("file").exists());
 }
