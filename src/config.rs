@@ -61,7 +61,7 @@ impl Config {
             id,
             cipher,
             chunker: ChunkerParams::default(),
-            block_size: 512 << 10,
+            block_size: 128 << 10,
             pack_size: 32 << 20,
             node_size: 32 << 10,
         }
