@@ -2,6 +2,7 @@
 # make test      runs every check and every test
 # make test-sdk  holds the tenant simulator to account by Microsoft's own client
 # make bench     measures Strongroom, restic, borg and the plain disk side by side
+# make bench-big  measures how one file of 1 GiB is read through the mount (BENCH_BIG_ARGS)
 # make drill     loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=2000, DRILL_SEEDS=10)
 # make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
 # make drill-pace   restores 10,200 messages at the published limits: half an hour (DRILL_MAILBOX=10200)
@@ -19,7 +20,7 @@ CACHE ?= .cache
 VENV := $(CACHE)/venv
 BINARY := target/release/strongroom
 
-.PHONY: help demo screenshot test test-sdk bench drill drill-large drill-pace soak readers scale build corpus packages packages-bench lint deny test-rust clean
+.PHONY: help demo screenshot test test-sdk bench bench-big drill drill-large drill-pace soak readers scale build corpus packages packages-bench lint deny test-rust clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
@@ -84,6 +85,9 @@ test-sdk: $(VENV)-sdk/.ready
 
 bench: build packages-bench
 	python3 tools/bench/bench.py --strongroom $(BINARY) --corpora target/release/strongroom-corpora $(BENCH_ARGS)
+
+bench-big: build packages-bench
+	python3 tools/bench/big.py --strongroom $(BINARY) $(BENCH_BIG_ARGS)
 
 DRILL_MESSAGES ?= 2000
 DRILL_SEEDS ?= 10

@@ -521,13 +521,11 @@ impl Fs {
             }
             None => (attr.uid, attr.gid),
         };
-        // The root of a snapshot hangs in a folder that changes, and shows when the snapshot was made, also while nobody has
-        // opened it.
-        let hanging = entry.snapshot.as_ref().filter(|_| attr.rank == Rank::ROOT);
-        let ttl = if hanging.is_some() { TTL_CHANGING } else { TTL_FOREVER };
-        let mtime = hanging.map_or(attr.mtime, |snapshot| snapshot.time);
+        // The root of a snapshot hangs in a folder that changes.
+        let hangs = entry.snapshot.is_some() && attr.rank == Rank::ROOT;
+        let ttl = if hangs { TTL_CHANGING } else { TTL_FOREVER };
         let links = attr.links.max(1);
-        Ok(Stat { ino, kind: attr.kind, size: attr.size, mtime, mode, uid, gid, links, ttl })
+        Ok(Stat { ino, kind: attr.kind, size: attr.size, mtime: attr.mtime, mode, uid, gid, links, ttl })
     }
 
     /// Returns what is shown of a folder or file that the mount itself adds.
