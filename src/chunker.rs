@@ -34,7 +34,7 @@ impl Default for ChunkerParams {
     fn default() -> Self {
         Self {
             small: ChunkSizes { min: 16 << 10, avg: 64 << 10, max: 256 << 10 },
-            large: ChunkSizes { min: 256 << 10, avg: 1 << 20, max: 4 << 20 },
+            large: ChunkSizes { min: 64 << 10, avg: 256 << 10, max: 1 << 20 },
             large_from: 32 << 20,
         }
     }
