@@ -24,6 +24,8 @@ struct Counts {
     requests: BTreeMap<(Operation, ObjectKind), u64>,
     /// The length of the longest chain of requests of which each began after the one before had ended.
     rounds: u64,
+    /// How often counting began anew: what was under way then is not counted.
+    resets: u64,
 }
 
 impl<B: Backend> Delayed<B> {
@@ -50,19 +52,22 @@ impl<B: Backend> Delayed<B> {
 
     /// Begins to count anew.
     pub fn reset(&self) {
-        *self.counts.lock() = Counts::default();
+        let mut counts = self.counts.lock();
+        *counts = Counts { resets: counts.resets + 1, ..Counts::default() };
     }
 
     fn request<T>(&self, operation: Operation, kind: ObjectKind, run: impl FnOnce() -> T) -> T {
-        let round = {
+        let (round, resets) = {
             let mut counts = self.counts.lock();
             *counts.requests.entry((operation, kind)).or_default() += 1;
-            counts.rounds + 1
+            (counts.rounds + 1, counts.resets)
         };
         thread::sleep(self.delay);
         let done = run();
         let mut counts = self.counts.lock();
-        counts.rounds = counts.rounds.max(round);
+        if counts.resets == resets {
+            counts.rounds = counts.rounds.max(round);
+        }
         done
     }
 }
