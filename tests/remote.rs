@@ -143,10 +143,10 @@ impl Far {
     }
 }
 
-/// Runs a tool over `folder`, and returns how many lines it wrote and how long it took.
-fn timed(program: &str, args: &[&str], folder: &Path) -> (usize, Duration) {
+/// Runs a tool, and returns how many lines it wrote and how long it took.
+fn timed(command: &mut Command) -> (usize, Duration) {
     let begun = Instant::now();
-    let output = Command::new(program).args(args).arg(folder).output().unwrap();
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
     (output.stdout.split(|byte| *byte == b'\n').count() - 1, begun.elapsed())
 }
@@ -162,7 +162,8 @@ fn find_and_rg_over_a_mailbox_far_away_wait_for_little_and_a_second_time_for_not
 
     let (delayed, repository) = far.open();
     let (mounted, at) = far.mount(repository, "cold find");
-    let (found, took) = timed("find", &["-type", "f"], &at.join("latest/Archive").canonicalize().unwrap());
+    let archive = at.join("latest/Archive").canonicalize().unwrap();
+    let (found, took) = timed(Command::new("find").arg(archive).args(["-type", "f"]));
     let rounds = delayed.rounds();
     eprintln!("find over {MANY} mails, cold: {took:.2?}, {rounds} rounds of {} requests", delayed.requests());
     assert_eq!(found as u64, MANY);
@@ -175,7 +176,8 @@ fn find_and_rg_over_a_mailbox_far_away_wait_for_little_and_a_second_time_for_not
     for (which, packs_max) in [("cold", 150), ("the second time", 2)] {
         let (delayed, repository) = far.open();
         let (mounted, at) = far.mount(repository, which);
-        let (found, took) = timed("rg", &["-l", NEEDLE], &at.join("latest/Inbox").canonicalize().unwrap());
+        let inbox = at.join("latest/Inbox").canonicalize().unwrap();
+        let (found, took) = timed(Command::new("rg").args(["-l", NEEDLE]).arg(inbox));
         let rounds = delayed.rounds();
         eprintln!("rg over {INBOX} mails, {which}: {took:.2?}, {rounds} rounds of {} requests", delayed.requests());
         assert_eq!(found as u64, INBOX / 100);
