@@ -109,6 +109,9 @@ fn a_second_run_reads_nothing_again_and_finds_nothing_in_clear() {
     assert!(inner.calls(Operation::LoadRange) > before);
 }
 
+/// What is done to a piece, and how; the second path is another piece.
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path, &Path));
+
 #[test]
 fn damaged_pieces_are_fetched_anew() {
     const LEN: usize = 4 * PIECE_LEN + 5000;
@@ -123,7 +126,7 @@ fn damaged_pieces_are_fetched_anew() {
     read_all();
     let good = pieces(folder.path());
     assert_eq!(good.len(), 10);
-    let damage: [(&str, &dyn Fn(&Path, &Path)); 8] = [
+    let damage: [Damage<'_>; 8] = [
         ("a bit", &|path, _| {
             let mut bytes = std::fs::read(path).unwrap();
             let middle = bytes.len() / 2;
