@@ -1,8 +1,8 @@
 //! Where the objects of a repository lie: whole, immutable files under a name.
 //!
-//! [`Backend`] is the contract, [`local::Local`] keeps it in a folder, [`mem::Mem`] in memory for tests, and
-//! [`faulty::Faulty`] breaks it on demand. Behaviour is added by wrapping; `testing::suite` runs against every backend
-//! and every wrapper.
+//! [`Backend`] is the contract, [`local::Local`] keeps it in a folder, [`mem::Mem`] in memory for tests. Behaviour is added
+//! by wrapping: [`cached::Cached`] keeps a copy nearby of what lies far away, [`faulty::Faulty`] breaks the contract on
+//! demand, [`delayed::Delayed`] takes its time. `testing::suite` runs against every backend and every wrapper.
 //!
 //! Invariants kept here:
 //! - an object is wholly there or not at all, also after a crash, and never changes;
@@ -12,6 +12,8 @@
 //! Left to others: what the bytes mean, whether they are the ones that were once stored (whoever reads verifies), and
 //! trying again ([`BackendError::is_transient`] says when that may help).
 
+pub mod cached;
+pub mod delayed;
 pub mod faulty;
 pub mod local;
 pub mod mem;
@@ -54,6 +56,24 @@ pub trait Backend: Send + Sync {
     /// (an empty range may lie at its end, not behind it).
     fn load_range(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError>;
 
+    /// Returns the bytes `range` of `name`, or those of them that there are: one request for what may be shorter. A range that
+    /// ends before it starts counts as empty.
+    ///
+    /// # Errors
+    /// [`BackendError::NotFound`] if there is no such object, [`BackendError::Short`] if it ends before the range starts.
+    fn load_up_to(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
+        match self.load_range(name, range.clone()) {
+            Err(BackendError::Short { got, .. }) if range.start <= got => self.load_range(name, range.start..got),
+            loaded => loaded,
+        }
+    }
+
+    /// Says that the bytes `range` of `name`, as they were loaded, are not what they should be. Returns whether they may have been
+    /// a copy's, which is dropped now: loading them again then gives what is really stored.
+    fn doubt(&self, _name: ObjectName, _range: Range<u64>) -> bool {
+        false
+    }
+
     /// Calls `each` with the name and the size in bytes of every object of `kind`, in no particular order.
     ///
     /// Files that are no objects, left-over temporary ones among them, are passed over. Objects that come or go
@@ -95,6 +115,14 @@ where
 
     fn load_range(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
         (**self).load_range(name, range)
+    }
+
+    fn load_up_to(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
+        (**self).load_up_to(name, range)
+    }
+
+    fn doubt(&self, name: ObjectName, range: Range<u64>) -> bool {
+        (**self).doubt(name, range)
     }
 
     fn list(&self, kind: ObjectKind, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), BackendError> {
@@ -491,6 +519,7 @@ pub mod testing {
         for test in [
             saves_and_loads_every_kind,
             loads_ranges_exactly,
+            loads_what_there_is_of_a_range,
             replaces_damaged_objects,
             replaces_objects_of_another_length,
             never_overwrites_the_others,
@@ -561,6 +590,27 @@ pub mod testing {
                 );
                 assert!(!error.is_transient());
             }
+        }
+    }
+
+    fn loads_what_there_is_of_a_range(backend: &dyn Backend) {
+        let data: Vec<u8> = (0..=255).collect();
+        for kind in [ObjectKind::Pack, ObjectKind::Snapshot, ObjectKind::Key] {
+            let name = name(kind, 1);
+            assert!(matches!(backend.load_up_to(name, 0..9), Err(BackendError::NotFound { name: n }) if n == name));
+            backend.save(name, &data).unwrap();
+            // Twice, as a copy may have been kept.
+            for (start, end) in [(0, 256), (0, 1 << 40), (0, 1 << 40), (0, 5), (17, 99), (17, 300), (256, 300), (9, 3)]
+            {
+                let expected = data.get(start..end.min(256)).unwrap_or_default();
+                let loaded = backend.load_up_to(name, start as u64..end as u64).unwrap();
+                assert_eq!(loaded, expected, "{start}..{end}");
+            }
+            let error = backend.load_up_to(name, 257..300).unwrap_err();
+            assert!(matches!(error, BackendError::Short { got: 256, .. }), "{error:?}");
+            // Nothing can be wrong with what is stored here, so this may only drop copies.
+            backend.doubt(name, 0..256);
+            assert_eq!(backend.load_range(name, 0..256).unwrap(), data);
         }
     }
 

@@ -23,12 +23,13 @@ mod tenant;
 mod webdav;
 
 use crate::CONTENT_LOG;
+use crate::backend::cached::{CacheOptions, Cached};
 use crate::backend::local::Local;
 use crate::backend::{Backend, BackendError};
 use crate::local::LocalState;
 use crate::reader::{CacheSizes, Reader};
 use crate::repository::{IndexSearch, Repository, RepositoryError};
-use crate::settings::{SecretSource, Settings};
+use crate::settings::{ByteSize, RepositorySettings, SecretSource, Settings};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use error::{Exit, UsageError};
@@ -38,6 +39,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
+
+/// How large a cache may become where nobody says how large.
+const CACHE_SIZE_DEFAULT: ByteSize = ByteSize(4 << 30);
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done except for listed items; 10 no repository there; \
@@ -71,6 +75,13 @@ struct Global {
     /// [default: ~/.local/state/strongroom]
     #[arg(long, global = true, env = "STRONGROOM_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// Keeps what is read of a repository that is far away (a network share) here, encrypted as it is there; it may be deleted
+    /// at any time [default: ~/.cache/strongroom, where a size is given]
+    #[arg(long, global = true, env = "STRONGROOM_CACHE_DIR", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// How large that may become: 500M, 20G; 0 keeps nothing [default: 4G, where a folder is given]
+    #[arg(long, global = true, env = "STRONGROOM_CACHE_SIZE", value_name = "SIZE")]
+    cache_size: Option<ByteSize>,
     /// Writes results as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -176,7 +187,13 @@ struct Session {
 /// Where a repository is, and what of it the configuration knows.
 struct Place<'a> {
     url: &'a str,
-    password: Option<&'a SecretSource>,
+    settings: Option<&'a RepositorySettings>,
+}
+
+impl<'a> Place<'a> {
+    fn password(&self) -> Option<&'a SecretSource> {
+        self.settings?.password.as_ref()
+    }
 }
 
 impl Session {
@@ -209,7 +226,7 @@ impl Session {
     fn place(&self) -> Result<Place<'_>> {
         let asked = self.global.repo.as_deref();
         if let Some(path) = asked.filter(|asked| asked.contains('/')) {
-            return Ok(Place { url: path, password: None });
+            return Ok(Place { url: path, settings: None });
         }
         let known = &self.settings()?.repositories;
         let named = match asked {
@@ -220,8 +237,8 @@ impl Session {
                 _ => return Err(UsageError::WhichRepository(known.keys().cloned().collect()).into()),
             },
         };
-        let place = named.map(|settings| Place { url: &settings.url, password: settings.password.as_ref() });
-        Ok(place.unwrap_or(Place { url: asked.unwrap_or_default(), password: None }))
+        let url = named.map_or(asked.unwrap_or_default(), |settings| &settings.url);
+        Ok(Place { url, settings: named })
     }
 
     /// Returns where the repository is, as a folder.
@@ -236,10 +253,35 @@ impl Session {
 
     /// Returns the password of the repository, which exists.
     fn password(&self) -> Result<secret::Secret> {
-        secret::password(&self.global, self.place()?.password, "Password of the repository")
+        secret::password(&self.global, self.place()?.password(), "Password of the repository")
     }
 
+    /// Returns the cache that is asked for. A folder has none by itself, as it is usually as near as its cache would be.
+    fn cache(&self) -> Result<Option<CacheOptions>> {
+        let settings = self.place()?.settings;
+        let folder = self.global.cache_dir.clone().or_else(|| settings?.cache_dir.clone());
+        let size = self.global.cache_size.or_else(|| settings?.cache_size);
+        if (folder.is_none() && size.is_none()) || size == Some(ByteSize(0)) {
+            return Ok(None);
+        }
+        let folder = match folder {
+            Some(folder) => absolute(&folder)?,
+            None => home_folder("XDG_CACHE_HOME", ".cache").ok_or(UsageError::NoCacheDir)?,
+        };
+        Ok(Some(CacheOptions { folder, bytes_max: size.unwrap_or(CACHE_SIZE_DEFAULT).0 }))
+    }
+
+    /// Returns the storage of the repository, with its cache.
     fn backend(&self) -> Result<Arc<dyn Backend>> {
+        let stored = self.stored()?;
+        Ok(match self.cache()? {
+            Some(options) => Arc::new(Cached::new(stored, &options)),
+            None => stored,
+        })
+    }
+
+    /// Returns the storage of the repository itself.
+    fn stored(&self) -> Result<Arc<dyn Backend>> {
         let path = self.repository_path()?;
         match Local::open(&path) {
             Ok(local) => Ok(Arc::new(local)),
@@ -251,31 +293,43 @@ impl Session {
     }
 
     fn open(&self) -> Result<Arc<Repository>> {
-        let backend = self.backend()?;
+        self.open_at(self.backend()?)
+    }
+
+    /// Opens the repository without a cache: for whoever wants to know what is really stored.
+    fn open_stored(&self) -> Result<Arc<Repository>> {
+        self.open_at(self.stored()?)
+    }
+
+    fn open_at(&self, backend: Arc<dyn Backend>) -> Result<Arc<Repository>> {
         let place = backend.describe();
         let opening = || format!("could not open the repository at {place}");
         // Before anybody is asked for a password: whether there is something to open.
-        if let Err(BackendError::NotFound { .. }) = backend.size(crate::backend::ObjectName::config()) {
-            return Err(RepositoryError::NoRepository { place }.into());
-        }
+        let found = match Repository::find(backend) {
+            Err(error @ RepositoryError::NoRepository { .. }) => return Err(error.into()),
+            found => found.with_context(opening)?,
+        };
         let secret = self.password()?;
-        Ok(Arc::new(Repository::open(backend, &secret).with_context(opening)?))
+        Ok(Arc::new(found.open(&secret).with_context(opening)?))
     }
 
     fn state_dir(&self) -> Result<PathBuf> {
         if let Some(dir) = &self.global.state_dir {
             return Ok(dir.clone());
         }
-        let from_env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        from_env("XDG_STATE_HOME")
-            .or_else(|| from_env("HOME").map(|home| home.join(".local/state")))
-            .map(|base| base.join("strongroom"))
-            .ok_or_else(|| UsageError::NoStateDir.into())
+        home_folder("XDG_STATE_HOME", ".local/state").ok_or_else(|| UsageError::NoStateDir.into())
     }
 
     fn local_state(&self, repository: &Repository) -> Result<LocalState> {
         Ok(LocalState::open(&self.state_dir()?, repository).map_err(RepositoryError::from)?)
     }
+}
+
+/// Returns our folder in the one that the environment names, or else in `below` of the home folder.
+fn home_folder(variable: &str, below: &str) -> Option<PathBuf> {
+    let from_env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = from_env(variable).or_else(|| from_env("HOME").map(|home| home.join(below)));
+    base.map(|base| base.join("strongroom"))
 }
 
 /// Creates a reader that needs no local state.

@@ -24,6 +24,7 @@ use std::hash::Hash;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -194,13 +195,24 @@ impl Reader {
     }
 
     fn load_block(&self, at: BlockLocation, kind: PackKind) -> Result<Vec<u8>, ReadError> {
+        let name = ObjectName::pack(at.pack.0);
         let range = u64::from(at.offset)..u64::from(at.offset) + u64::from(at.len);
-        let bytes = self.backend.load_range(ObjectName::pack(at.pack.0), range)?;
-        sealed::open(&self.keys, kind.purpose(), bytes).map_err(|source| ReadError::Block {
-            pack: at.pack,
-            offset: at.offset,
-            source,
-        })
+        let load = || {
+            let begun = Instant::now();
+            let bytes = self.backend.load_range(name, range.clone())?;
+            let loading = begun.elapsed();
+            let failed = |source| ReadError::Block { pack: at.pack, offset: at.offset, source };
+            let plaintext = sealed::open(&self.keys, kind.purpose(), bytes).map_err(failed)?;
+            if let Some(ahead) = &self.ahead {
+                ahead.record(loading, begun.elapsed() - loading);
+            }
+            Ok(plaintext)
+        };
+        match load() {
+            // What came from a copy may be well where it is stored.
+            Err(ReadError::Block { .. }) if self.backend.doubt(name, range.clone()) => load(),
+            loaded => loaded,
+        }
     }
 
     fn chunk(&self, chunk: &ChunkRef) -> Result<(Arc<Block>, Range<usize>), ReadError> {

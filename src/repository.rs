@@ -3,12 +3,13 @@
 //! Opening reads `config` and the key slots and nothing else, so it costs the same however much is stored. What changes the
 //! repository writes in an order that leaves it valid at every instant: packs, then index objects, then the snapshot.
 
+mod loading;
+mod removals;
 mod search;
 
 pub use search::IndexSearch;
 
 use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
-use crate::cbor::{MapWriter, Writer};
 use crate::compress::{Compressor, META_LEVEL};
 use crate::config::{Config, ConfigError};
 use crate::crypto::{Cipher, Keys, MasterKey, Purpose, random};
@@ -20,6 +21,7 @@ use crate::pack::{self, Footer, PackError, TRAILER_LEN};
 use crate::reader::{CacheSizes, Lookup, ReadError, Reader};
 use crate::sealed::{self, OpenError};
 use crate::snapshot::{Snapshot, SnapshotError};
+use loading::{each_beside, load_limited, load_long, names};
 use std::collections::HashMap;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -173,7 +175,6 @@ const SMALL_LEN_MAX: u64 = 64 << 10;
 const SEALED_LEN_MAX: u64 = (sealed::PLAINTEXT_LEN_MAX + sealed::OVERHEAD) as u64;
 /// Forged key slots must not make opening take hours.
 const SLOTS_TRIED_MAX: usize = 64;
-const GC_VERSION: u64 = 1;
 
 type Result<T> = std::result::Result<T, RepositoryError>;
 
@@ -212,6 +213,48 @@ pub struct Repository {
     opened_with: KeyId,
 }
 
+/// A repository that was found, and is opened by whoever has a key.
+pub struct Found {
+    backend: Arc<dyn Backend>,
+    /// `config` as it is stored; its seal can be looked at when a key is there.
+    object: Vec<u8>,
+    config: Config,
+}
+
+impl Found {
+    /// Opens the repository with a password or its recovery key.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NoKeyFits`], or what the storage gives.
+    pub fn open(self, secret: &[u8]) -> Result<Repository> {
+        let names = names(&*self.backend, ObjectKind::Key)?;
+        let names = &names[..names.len().min(SLOTS_TRIED_MAX)];
+        let objects = each_beside(names, |name| load_limited(&*self.backend, *name, SMALL_LEN_MAX));
+        let mut slots = Vec::new();
+        for (name, object) in names.iter().zip(objects) {
+            let id = KeyId::from_slice(name.id_bytes()).expect("key names have 16 bytes");
+            match object {
+                Ok(object) => slots.extend(Slot::decode(&object).ok().map(|slot| (id, slot))),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // The recovery slot costs nothing to try, a password slot some tenths of a second.
+        slots.sort_by_key(|(id, slot)| (slot.kind == SlotKind::Password, *id));
+        let opened = slots.iter().find_map(|(id, slot)| Some((*id, slot.open((self.config.id, *id), secret)?)));
+        let Some((opened_with, master)) = opened else {
+            return Err(RepositoryError::NoKeyFits { tried: slots.len() });
+        };
+        self.with_master(master, opened_with)
+    }
+
+    fn with_master(self, master: MasterKey, opened_with: KeyId) -> Result<Repository> {
+        let keys = Arc::new(Keys::derive(&master, self.config.cipher));
+        Config::verify(&self.object, &keys)?;
+        Ok(Repository { backend: self.backend, config: self.config, master, keys, opened_with })
+    }
+}
+
 impl Repository {
     /// Creates a repository and returns it with its recovery key, which is nowhere else.
     ///
@@ -242,56 +285,46 @@ impl Repository {
         Ok((repository, recovery))
     }
 
+    /// Looks for a repository: whether there is one, before anybody is asked for a password.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NoRepository`], [`RepositoryError::Config`], or what the storage gives.
+    pub fn find(backend: Arc<dyn Backend>) -> Result<Found> {
+        let object = match load_limited(&*backend, ObjectName::config(), SMALL_LEN_MAX) {
+            Err(RepositoryError::Backend(BackendError::NotFound { .. })) => {
+                return Err(RepositoryError::NoRepository { place: backend.describe() });
+            }
+            object => object?,
+        };
+        let config = Config::decode(&object)?;
+        Ok(Found { backend, object, config })
+    }
+
     /// Opens a repository with a password or its recovery key.
     ///
     /// # Errors
     /// [`RepositoryError::NoRepository`], [`RepositoryError::NoKeyFits`], or what the storage gives.
     pub fn open(backend: Arc<dyn Backend>, secret: &[u8]) -> Result<Self> {
-        let (object, config) = load_config(&*backend)?;
-        let mut slots = Vec::new();
-        for name in names(&*backend, ObjectKind::Key)?.into_iter().take(SLOTS_TRIED_MAX) {
-            let id = KeyId::from_slice(name.id_bytes()).expect("key names have 16 bytes");
-            match load_limited(&*backend, name, SMALL_LEN_MAX) {
-                Ok(object) => slots.extend(Slot::decode(&object).ok().map(|slot| (id, slot))),
-                Err(error) if error.is_damage() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        // The recovery slot costs nothing to try, a password slot some tenths of a second.
-        slots.sort_by_key(|(id, slot)| (slot.kind == SlotKind::Password, *id));
-        let opened = slots.iter().find_map(|(id, slot)| Some((*id, slot.open((config.id, *id), secret)?)));
-        let Some((opened_with, master)) = opened else {
-            return Err(RepositoryError::NoKeyFits { tried: slots.len() });
-        };
-        Self::with_master(backend, (&object, config), master, opened_with)
+        Self::find(backend)?.open(secret)
     }
 
-    /// Opens a repository with what [`Repository::handover`] of another process gave, without trying a password again.
+    /// Opens a repository with what [`Repository::handover`] of another process gave: asks the storage for nothing, and tries no
+    /// password again.
     ///
     /// # Errors
-    /// As [`Repository::open`].
+    /// [`RepositoryError::NoKeyFits`] for what is no handover, or [`RepositoryError::Config`].
     pub fn open_handed_over(backend: Arc<dyn Backend>, handover: &[u8]) -> Result<Self> {
-        let (object, config) = load_config(&*backend)?;
-        let parts = handover.split_first_chunk().and_then(|(master, slot)| Some((*master, KeyId::from_slice(slot)?)));
-        let (master, opened_with) = parts.ok_or(RepositoryError::NoKeyFits { tried: 0 })?;
-        Self::with_master(backend, (&object, config), MasterKey::from_bytes(master), opened_with)
+        let parts = handover.split_first_chunk().and_then(|(master, rest)| Some((*master, rest.split_first_chunk()?)));
+        let (master, (slot, object)) = parts.ok_or(RepositoryError::NoKeyFits { tried: 0 })?;
+        let found = Found { backend, object: object.to_vec(), config: Config::decode(object)? };
+        found.with_master(MasterKey::from_bytes(master), KeyId(*slot))
     }
 
-    /// Returns what a child process of ours needs to open this repository: the master key, and by which slot it was had. As secret
-    /// as the password.
+    /// Returns what a child process of ours needs to open this repository: the master key, by which slot it was had, and the
+    /// config. As secret as the password.
     pub fn handover(&self) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new([&self.master.expose()[..], &self.opened_with.0].concat())
-    }
-
-    fn with_master(
-        backend: Arc<dyn Backend>,
-        (object, config): (&[u8], Config),
-        master: MasterKey,
-        opened_with: KeyId,
-    ) -> Result<Self> {
-        let keys = Arc::new(Keys::derive(&master, config.cipher));
-        Config::verify(object, &keys)?;
-        Ok(Self { backend, config, master, keys, opened_with })
+        let config = self.config.encode(&self.keys);
+        Zeroizing::new([&self.master.expose()[..], &self.opened_with.0, &config].concat())
     }
 
     /// Returns the repository's id.
@@ -394,69 +427,6 @@ impl Repository {
         Ok(self.ids(ObjectKind::Key)?.into_iter().map(KeyId).collect())
     }
 
-    // Records of what was removed on purpose
-
-    /// Leaves a record that these were removed on purpose, before they are.
-    fn record_removal(&self, keys: &[KeyId], snapshots: &[SnapshotId]) -> Result<()> {
-        let mut map = MapWriter::default();
-        map.field(1).uint(GC_VERSION);
-        map.field(2).int(jiff::Timestamp::now().as_second());
-        let field = map.field(3).array(keys.len());
-        keys.iter().for_each(|id| _ = field.bytes(id.as_bytes()));
-        let field = map.field(4).array(snapshots.len());
-        snapshots.iter().for_each(|id| _ = field.bytes(id.as_bytes()));
-        let mut out = Writer::new();
-        map.finish(&mut out);
-        let id: [u8; 16] = random();
-        let record =
-            sealed::seal_bound(&self.keys, Purpose::Gc, &id, &out.into_bytes(), &mut Compressor::new(META_LEVEL));
-        Ok(self.backend.save(ObjectName::gc(id), &record)?)
-    }
-
-    /// Returns the names of the records of what was removed on purpose.
-    ///
-    /// # Errors
-    /// What the storage gives.
-    pub fn removal_records(&self) -> Result<Vec<ObjectName>> {
-        names(&*self.backend, ObjectKind::Gc)
-    }
-
-    /// Returns the key slots and snapshots that were removed on purpose.
-    ///
-    /// # Errors
-    /// [`RepositoryError::Sealed`] for a damaged record, or what the storage gives.
-    pub fn removed(&self) -> Result<(Vec<KeyId>, Vec<SnapshotId>)> {
-        let records = self.removal_records()?.into_iter().map(|name| self.load_removals(name));
-        let (keys, snapshots): (Vec<_>, Vec<_>) = records.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        Ok((keys.concat(), snapshots.concat()))
-    }
-
-    /// Reads one of those records: the key slots and snapshots that were removed.
-    ///
-    /// # Errors
-    /// [`RepositoryError::Sealed`] when it is damaged, or what the storage gives.
-    pub fn load_removals(&self, name: ObjectName) -> Result<(Vec<KeyId>, Vec<SnapshotId>)> {
-        let (mut keys, mut snapshots) = (Vec::new(), Vec::new());
-        let sealed = load_limited(&*self.backend, name, SEALED_LEN_MAX)?;
-        let record = sealed::open_bound(&self.keys, Purpose::Gc, name.id_bytes(), sealed)
-            .map_err(|source| RepositoryError::Sealed { name, source })?;
-        let mut reader = crate::cbor::Reader::new(&record);
-        let mut version = None;
-        let read = reader.fields(|key, value| {
-            match key {
-                1 => version = Some(value.uint()?),
-                3 => (0..value.array()?).try_for_each(|_| value.array_of().map(|id| keys.push(KeyId(id))))?,
-                4 => (0..value.array()?).try_for_each(|_| value.array_of().map(|id| snapshots.push(SnapshotId(id))))?,
-                _ => return Ok::<_, crate::cbor::CborError>(false),
-            }
-            Ok(true)
-        });
-        if read.is_err() || !reader.is_empty() || version != Some(GC_VERSION) {
-            return Err(RepositoryError::Sealed { name, source: OpenError::Malformed });
-        }
-        Ok((keys, snapshots))
-    }
-
     // Snapshots
 
     /// Stores a snapshot, which commits the backup: everything it needs must be durable.
@@ -495,10 +465,11 @@ impl Repository {
     /// # Errors
     /// What the storage gives.
     pub fn snapshots(&self) -> Result<Vec<(SnapshotId, Snapshot)>> {
+        let ids = self.snapshot_ids()?;
         let mut snapshots = Vec::new();
-        for id in self.snapshot_ids()? {
-            match self.load_snapshot(id) {
-                Ok(snapshot) => snapshots.push((id, snapshot)),
+        for (id, loaded) in ids.iter().zip(self.load_snapshots(&ids, |snapshot| snapshot)) {
+            match loaded {
+                Ok(snapshot) => snapshots.push((*id, snapshot)),
                 // Forgotten since it was listed, or damaged: neither hides the others.
                 Err(error) if error.is_damage() => tracing::warn!(snapshot = %id, %error, "snapshot left out"),
                 Err(error) => return Err(error),
@@ -506,6 +477,11 @@ impl Repository {
         }
         snapshots.sort_by_key(|(id, snapshot)| (snapshot.started, *id));
         Ok(snapshots)
+    }
+
+    /// Reads these snapshots, several at a time, and returns in the same order what `keep` takes of each.
+    pub fn load_snapshots<T: Send>(&self, ids: &[SnapshotId], keep: impl Fn(Snapshot) -> T + Sync) -> Vec<Result<T>> {
+        each_beside(ids, |id| self.load_snapshot(*id).map(&keep))
     }
 
     // Packs and index objects
@@ -547,7 +523,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::TooLong`] for what is no pack, or what the storage gives.
     pub fn load_pack(&self, id: PackId) -> Result<Vec<u8>> {
-        load_limited(&*self.backend, ObjectName::pack(id.0), SEALED_LEN_MAX)
+        load_long(&*self.backend, ObjectName::pack(id.0), SEALED_LEN_MAX)
     }
 
     /// Reads the footer of a pack of `len` bytes, with two range reads.
@@ -555,6 +531,10 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::Pack`] when it is damaged, or what the storage gives.
     pub fn load_footer(&self, id: PackId, len: u64) -> Result<Footer> {
+        self.or_doubt(ObjectName::pack(id.0), || self.try_footer(id, len))
+    }
+
+    fn try_footer(&self, id: PackId, len: u64) -> Result<Footer> {
         let name = ObjectName::pack(id.0);
         let failed = |source| RepositoryError::Pack { pack: id, source };
         let trailer_start = len.checked_sub(TRAILER_LEN as u64).ok_or_else(|| failed(PackError::NoTrailer))?;
@@ -596,11 +576,21 @@ impl Repository {
     /// Loads an object that is named by the hash of its bytes. Without comparing the two, somebody with no key could put an
     /// old snapshot in a new one's place.
     fn load_sealed(&self, name: ObjectName, purpose: Purpose) -> Result<Vec<u8>> {
-        let object = load_limited(&*self.backend, name, SEALED_LEN_MAX)?;
-        if blake3::hash(&object).as_bytes() != name.id_bytes() {
-            return Err(RepositoryError::Renamed { name });
+        self.or_doubt(name, || {
+            let object = load_limited(&*self.backend, name, SEALED_LEN_MAX)?;
+            if blake3::hash(&object).as_bytes() != name.id_bytes() {
+                return Err(RepositoryError::Renamed { name });
+            }
+            sealed::open(&self.keys, purpose, object).map_err(|source| RepositoryError::Sealed { name, source })
+        })
+    }
+
+    /// Calls `read`, and once more if the bytes of `name` that it met are wrong and may have been a copy's.
+    fn or_doubt<T>(&self, name: ObjectName, read: impl Fn() -> Result<T>) -> Result<T> {
+        match read() {
+            Err(error) if error.is_damage() && self.backend.doubt(name, 0..u64::MAX) => read(),
+            result => result,
         }
-        sealed::open(&self.keys, purpose, object).map_err(|source| RepositoryError::Sealed { name, source })
     }
 
     fn ids<const N: usize>(&self, kind: ObjectKind) -> Result<Vec<[u8; N]>> {
@@ -609,33 +599,6 @@ impl Repository {
         ids.sort_unstable();
         Ok(ids)
     }
-}
-
-/// Loads `config`, as it is stored and as it reads; its seal is not looked at yet.
-fn load_config(backend: &dyn Backend) -> Result<(Vec<u8>, Config)> {
-    let object = match load_limited(backend, ObjectName::config(), SMALL_LEN_MAX) {
-        Err(RepositoryError::Backend(BackendError::NotFound { .. })) => {
-            return Err(RepositoryError::NoRepository { place: backend.describe() });
-        }
-        object => object?,
-    };
-    let config = Config::decode(&object)?;
-    Ok((object, config))
-}
-
-/// Loads an object, unless it is longer than any honest one: what lies in storage must not decide how much memory is taken.
-fn load_limited(backend: &dyn Backend, name: ObjectName, len_max: u64) -> Result<Vec<u8>> {
-    let len = backend.size(name)?;
-    if len > len_max {
-        return Err(RepositoryError::TooLong { name, len });
-    }
-    Ok(backend.load(name)?)
-}
-
-fn names(backend: &dyn Backend, kind: ObjectKind) -> Result<Vec<ObjectName>> {
-    let mut names = Vec::new();
-    backend.list(kind, &mut |name, _| names.push(name))?;
-    Ok(names)
 }
 
 fn slot_info(label: &str) -> SlotInfo {

@@ -8,9 +8,11 @@
 mod document;
 mod file;
 mod secret;
+mod size;
 
 pub use document::Place;
 pub use secret::{SecretSource, first_line, read_secret_file};
+pub use size::ByteSize;
 
 use crate::selection::Selection;
 use crate::source::graph::{Cloud, Endpoints};
@@ -54,6 +56,10 @@ pub struct RepositorySettings {
     pub url: String,
     /// Where its password is.
     pub password: Option<SecretSource>,
+    /// Where what is read of it is kept nearby.
+    pub cache_dir: Option<PathBuf>,
+    /// How large that may become.
+    pub cache_size: Option<ByteSize>,
 }
 
 /// A table `[tenants.NAME]`: an organisation, and how to sign in to it.

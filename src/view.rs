@@ -32,7 +32,7 @@ pub use text::TextView;
 /// Permissions of what its source gave none.
 const FILE_MODE: u16 = 0o644;
 const FOLDER_MODE: u16 = 0o755;
-/// So many entries are looked at for the block that comes next.
+/// So many entries are looked at for each block that comes next.
 const NEIGHBOURS_MAX: usize = 24;
 
 /// One snapshot as a tree of files.
@@ -110,9 +110,11 @@ impl SnapshotView {
     /// Has the block decoded that will be needed next, if files are being read one after the other, in either direction.
     fn guess_next(&self, file: Rank, found: &Found, which: Which) {
         let blocks = |entry: &'_ Entry| which(entry).into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
-        match self.steps.lock().step(file.0) {
-            Some(Direction::Up) => self.reader.guess(found.following().take(NEIGHBOURS_MAX).flat_map(blocks)),
-            Some(Direction::Down) => self.reader.guess(found.preceding().take(NEIGHBOURS_MAX).flat_map(blocks)),
+        let direction = self.steps.lock().step(file.0);
+        let neighbours = NEIGHBOURS_MAX * self.reader.guesses_wanted();
+        match direction {
+            Some(Direction::Up) => self.reader.guess(found.following().take(neighbours).flat_map(blocks)),
+            Some(Direction::Down) => self.reader.guess(found.preceding().take(neighbours).flat_map(blocks)),
             None => {}
         }
     }
@@ -265,18 +267,18 @@ impl RepositoryCatalog {
         let ids = self.repository.snapshot_ids()?;
         let mut known = self.known.lock();
         known.retain(|id, _| ids.binary_search(id).is_ok());
-        for id in ids {
-            if let std::collections::hash_map::Entry::Vacant(slot) = known.entry(id) {
-                match self.repository.load_snapshot(id) {
-                    Ok(mut snapshot) => {
-                        // There may be a thousand in each.
-                        snapshot.failures.truncate(readme::FAILURES_NAMED_MAX);
-                        snapshot.failures.shrink_to_fit();
-                        slot.insert(snapshot);
-                    }
-                    Err(error) if error.is_damage() => tracing::error!(snapshot = %id, %error, "snapshot is not shown"),
-                    Err(error) => return Err(error),
-                }
+        let new: Vec<_> = ids.into_iter().filter(|id| !known.contains_key(id)).collect();
+        let loaded = self.repository.load_snapshots(&new, |mut snapshot| {
+            // There may be a thousand in each.
+            snapshot.failures.truncate(readme::FAILURES_NAMED_MAX);
+            snapshot.failures.shrink_to_fit();
+            snapshot
+        });
+        for (id, loaded) in new.into_iter().zip(loaded) {
+            match loaded {
+                Ok(snapshot) => _ = known.insert(id, snapshot),
+                Err(error) if error.is_damage() => tracing::error!(snapshot = %id, %error, "snapshot is not shown"),
+                Err(error) => return Err(error),
             }
         }
         let info = |(id, snapshot): (&SnapshotId, &Snapshot)| SnapshotInfo {

@@ -242,6 +242,16 @@ impl<B: Backend> Backend for Faulty<B> {
         self.spoil(name, fault, read(name)?, read)
     }
 
+    fn load_up_to(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
+        let fault = self.enter(Operation::LoadRange, name)?;
+        let read = |name| self.inner.load_up_to(name, range.clone());
+        self.spoil(name, fault, read(name)?, read)
+    }
+
+    fn doubt(&self, name: ObjectName, range: Range<u64>) -> bool {
+        self.inner.doubt(name, range)
+    }
+
     fn list(&self, kind: ObjectKind, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), BackendError> {
         let fault = self.state.lock().fault(&Call { operation: Operation::List, kind, name: None });
         match fault {

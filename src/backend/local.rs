@@ -240,7 +240,8 @@ impl Local {
     /// Puts `open` into the cache, unless a file was replaced or removed since `epoch`, when it was not open yet.
     fn keep_open(&self, name: ObjectName, epoch: u64, open: &Arc<OpenFile>) {
         let mut open_files = self.open_files.lock();
-        if name.kind().is_content_addressed() && open_files.epoch == epoch {
+        // Of the others, each is read once, and whole.
+        if name.kind() == ObjectKind::Pack && open_files.epoch == epoch {
             open_files.files.put(name, Arc::clone(open));
         }
     }

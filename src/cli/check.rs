@@ -28,7 +28,7 @@ pub struct Check {
 impl Check {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let read_data = self.read_data.as_deref().map(parse_percent).transpose()?;
-        let repository = session.open()?;
+        let repository = session.open_stored()?;
         // What this machine remembers is asked for nothing but what is gone; another run may be using it.
         let remembered = match session.local_state(&repository) {
             Ok(local) => local.remembered().map_err(crate::repository::RepositoryError::from)?,

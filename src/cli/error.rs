@@ -40,6 +40,8 @@ pub enum UsageError {
     Scheme(String),
     #[error("there is no place for the local state: HOME is not set")]
     NoStateDir,
+    #[error("there is no place for the cache: HOME is not set")]
+    NoCacheDir,
     #[error("no password is given, and there is no terminal to ask on")]
     NoPassword,
     #[error("the password is empty")]
@@ -161,6 +163,7 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
         (Some(RepositoryError::Local(LocalError::Locked { .. })), ..) => {
             "wait until the other run has ended, or give this one its own `--state-dir`"
         }
+        (_, Some(UsageError::NoCacheDir), _) => "name a folder with `--cache-dir` or STRONGROOM_CACHE_DIR",
         (.., Some(BackendError::NoSpace { .. })) => {
             "free some space; what was stored is kept and spares the next run the work"
         }

@@ -33,7 +33,7 @@ impl Init {
         let cipher = Cipher::from_name(&self.cipher).ok_or_else(|| UsageError::Other("no such cipher".to_owned()))?;
         let backend = Arc::new(Local::create(&path).with_context(creating)?);
         let given = secret::given(session.global.password_file.as_deref(), secret::PASSWORD)?;
-        let password = secret::new_password(given, session.place()?.password, "New password")?;
+        let password = secret::new_password(given, session.place()?.password(), "New password")?;
         let cost = PasswordCost { memory_kib: self.password_memory << 10, ..PasswordCost::default() };
         let options = CreateOptions { cipher, cost };
         let (repository, recovery) = Repository::create(backend, &password, &options).with_context(creating)?;

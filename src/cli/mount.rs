@@ -28,6 +28,8 @@ use zeroize::Zeroizing;
 
 /// What the process in the background says when the folder is ready.
 const READY: &str = "ready";
+/// Room for what is handed over, so that no copy of the key is left where it did not fit.
+const HANDOVER_LEN_MAX: usize = 4096;
 
 /// Mounts the repository, or one snapshot, as a folder
 #[derive(Args)]
@@ -70,11 +72,12 @@ pub struct Mount {
     background: bool,
 }
 
-/// The mount would hide the repository.
+/// The mount would hide what it reads.
 #[derive(Debug, thiserror::Error)]
-#[error("{} holds the repository, or is a part of it", at.display())]
+#[error("{} holds the {what}, or is a part of it", at.display())]
 pub struct Unsuitable {
     at: PathBuf,
+    what: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -106,7 +109,7 @@ impl Mount {
         let repository = match self.background {
             true => {
                 rustix::process::setsid().context("could not leave the terminal's session")?;
-                let mut handover = Zeroizing::new(Vec::with_capacity(128));
+                let mut handover = Zeroizing::new(Vec::with_capacity(HANDOVER_LEN_MAX));
                 std::io::stdin().read_to_end(&mut handover).context("could not read the key")?;
                 Arc::new(Repository::open_handed_over(session.backend()?, &handover)?)
             }
@@ -146,15 +149,19 @@ impl Mount {
         Ok(Exit::Done)
     }
 
-    /// Refuses to mount where the mount would hide the repository that it reads.
+    /// Refuses to mount where the mount would hide the repository that it reads, or the cache, which it would then ask itself for.
     fn keep_off_repository(&self, session: &Session) -> Result<()> {
-        let canonical = |path: &Path| path.canonicalize().ok();
-        let (Some(at), Some(repository)) = (canonical(&self.dir), canonical(&session.repository_path()?)) else {
-            // Whoever needs them says what is wrong with them.
-            return Ok(());
-        };
-        if at.starts_with(&repository) || repository.starts_with(&at) {
-            return Err(Unsuitable { at }.into());
+        // Whoever needs what is not there says what is wrong with it; a cache is made where its folder is missing.
+        let canonical = |path: &Path| path.ancestors().find_map(|path| path.canonicalize().ok());
+        let Ok(at) = self.dir.canonicalize() else { return Ok(()) };
+        let cache = session.cache()?.map(|cache| cache.folder);
+        let places = [(Some(session.repository_path()?), "repository"), (cache, "cache")];
+        for (path, what) in places {
+            let Some(path) = path.as_deref().and_then(canonical) else { continue };
+            let is_whole = what == "repository";
+            if path.starts_with(&at) || (is_whole && at.starts_with(&path)) {
+                return Err(Unsuitable { at, what }.into());
+            }
         }
         Ok(())
     }
@@ -217,6 +224,13 @@ impl Mount {
         command.arg("mount").arg(absolute(&self.dir)?).arg("--background");
         command.arg("--repo").arg(absolute(&session.repository_path()?)?);
         command.arg("--state-dir").arg(absolute(&session.state_dir()?)?);
+        // The repository goes by its path, and so without what the configuration says of it.
+        match session.cache()? {
+            Some(cache) => {
+                command.arg("--cache-dir").arg(cache.folder).arg("--cache-size").arg(cache.bytes_max.to_string());
+            }
+            None => _ = command.args(["--cache-size", "0"]),
+        }
         command.args(self.snapshot.iter().flat_map(|snapshot| [OsString::from("--snapshot"), snapshot.clone()]));
         let layout = self.layout.as_ref().and_then(Layout::to_possible_value);
         command.args(layout.iter().flat_map(|layout| ["--layout", layout.get_name()]));

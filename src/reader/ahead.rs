@@ -1,45 +1,95 @@
-//! Decodes blocks on a thread of its own before they are asked for.
+//! Decodes blocks on threads of its own before they are asked for.
 //!
 //! Whoever reads a folder file by file needs the block behind the one it reads in next; decoding it meanwhile hides most of
 //! what that costs. What to decode is a guess of the caller: a wrong one costs a block's time on an otherwise idle core,
-//! so guesses that find the thread busy are dropped.
+//! so guesses that find the threads busy are dropped.
+//!
+//! Where loading a block takes no longer than decoding it, one thread is all there is to gain, and all there is. Far away, so many
+//! load at a time as blocks are decoded while one arrives.
 
 use super::Reader;
 use crate::pack::{BlockLocation, PackKind};
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-/// Guesses that wait. More would be about what has been read by the time their turn comes.
+/// Guesses that wait for each thread. More would be about what has been read by the time their turn comes.
 const WAITING_MAX: usize = 2;
+/// The most blocks that are loaded ahead at a time.
+const THREADS_MAX: usize = 8;
 
-/// The way to the thread that decodes ahead; it ends with its reader.
+/// The way to the threads that decode ahead; they end with their reader.
 pub(super) struct Ahead {
-    blocks: Sender<BlockLocation>,
+    reader: Weak<Reader>,
+    guesses: Sender<BlockLocation>,
+    wanted: Receiver<BlockLocation>,
+    threads: Mutex<usize>,
+    pace: Mutex<Pace>,
+}
+
+/// How long blocks take, in seconds, on the average of the last ones.
+#[derive(Default)]
+struct Pace {
+    loading: f64,
+    decoding: f64,
+}
+
+impl Pace {
+    fn record(&mut self, loading: Duration, decoding: Duration) {
+        let follow = |average: &mut f64, new: Duration| *average += (new.as_secs_f64() - *average) / 8.0;
+        follow(&mut self.loading, loading);
+        follow(&mut self.decoding, decoding);
+    }
+
+    /// Returns how many blocks to load at a time, so that there is always one to decode.
+    fn depth(&self) -> usize {
+        // What takes less than a millisecond is not far away, however quickly a block that is small is decoded.
+        let blocks = self.loading / self.decoding.max(0.001);
+        (1 + blocks as usize).min(THREADS_MAX)
+    }
 }
 
 impl Ahead {
-    /// Starts the thread. Without one nothing is decoded ahead, and nothing else is lost.
+    /// Starts a thread. Without one nothing is decoded ahead, and nothing else is lost.
     pub fn start(reader: Weak<Reader>) -> Option<Self> {
-        let (blocks, wanted) = bounded(WAITING_MAX);
-        let decode = move || {
-            for block in wanted {
-                let Some(reader) = Weak::upgrade(&reader) else { return };
-                // Whoever really reads it meets the error, too, and can do something about it.
-                if let Err(error) = reader.block(block, PackKind::Data) {
-                    tracing::debug!(%error, "decoding ahead failed");
-                }
-            }
-        };
-        std::thread::Builder::new().name("read-ahead".to_owned()).spawn(decode).ok()?;
-        Some(Self { blocks })
+        let (guesses, wanted) = bounded(WAITING_MAX * THREADS_MAX);
+        let ahead = Self { reader, guesses, wanted, threads: Mutex::new(0), pace: Mutex::default() };
+        let has_one = ahead.have_threads(1);
+        has_one.then_some(ahead)
     }
 
-    /// Has the block decoded, unless others wait already.
-    pub fn guess(&self, block: BlockLocation) {
-        match self.blocks.try_send(block) {
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+    /// Starts threads until there are so many, and returns whether there are.
+    fn have_threads(&self, wanted: usize) -> bool {
+        let mut threads = self.threads.lock();
+        while *threads < wanted {
+            let (reader, wanted) = (self.reader.clone(), self.wanted.clone());
+            let decode = move || wanted.iter().map_while(|block| decode(&reader, block)).for_each(drop);
+            if std::thread::Builder::new().name("read-ahead".to_owned()).spawn(decode).is_err() {
+                return false;
+            }
+            *threads += 1;
         }
+        true
     }
+
+    /// Notes how long a block took.
+    pub fn record(&self, loading: Duration, decoding: Duration) {
+        self.pace.lock().record(loading, decoding);
+    }
+}
+
+/// Decodes a block unless somebody has; none when the reader is gone.
+fn decode(reader: &Weak<Reader>, block: BlockLocation) -> Option<()> {
+    let reader = reader.upgrade()?;
+    // Guessed twice, and begun by another thread.
+    if !reader.blocks.contains(&block)
+        && let Err(error) = reader.block(block, PackKind::Data)
+    {
+        // Whoever really reads it meets the error, too, and can do something about it.
+        tracing::debug!(%error, "decoding ahead failed");
+    }
+    Some(())
 }
 
 impl Reader {
@@ -48,12 +98,32 @@ impl Reader {
         Arc::new_cyclic(|reader| Reader { ahead: Ahead::start(reader.clone()), ..self })
     }
 
-    /// Says that content in these blocks will probably be read next, in this order.
-    pub fn guess(&self, mut blocks: impl Iterator<Item = BlockLocation>) {
-        if let Some(ahead) = &self.ahead
-            && let Some(block) = blocks.find(|block| !self.blocks.contains(block))
-        {
-            ahead.guess(block);
+    /// Returns how many blocks are worth guessing.
+    pub fn guesses_wanted(&self) -> usize {
+        self.ahead.as_ref().map_or(0, |ahead| ahead.pace.lock().depth())
+    }
+
+    /// Says that content in these blocks will probably be read next, in this order. Those that find no room are dropped.
+    pub fn guess(&self, blocks: impl Iterator<Item = BlockLocation>) {
+        let Some(ahead) = &self.ahead else { return };
+        let depth = self.guesses_wanted();
+        let mut new = Vec::new();
+        for block in blocks {
+            if !new.contains(&block) && !self.blocks.contains(&block) {
+                new.push(block);
+            }
+            if new.len() == depth {
+                break;
+            }
+        }
+        ahead.have_threads(depth);
+        for block in new {
+            if ahead.guesses.len() >= WAITING_MAX * depth {
+                return;
+            }
+            match ahead.guesses.try_send(block) {
+                Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+            }
         }
     }
 }
@@ -78,6 +148,22 @@ mod tests {
         fn find(&self, _: &BlobId) -> Result<Option<Location>, ReadError> {
             Ok(None)
         }
+    }
+
+    #[test]
+    fn so_many_blocks_are_loaded_at_a_time_as_are_decoded_while_one_arrives() {
+        let depth = |loading_us, decoding_us| {
+            let mut pace = Pace::default();
+            (0..50).for_each(|_| {
+                pace.record(Duration::from_micros(loading_us), Duration::from_micros(decoding_us));
+            });
+            pace.depth()
+        };
+        assert_eq!(Pace::default().depth(), 1);
+        assert_eq!(depth(300, 3000), 1, "a disk");
+        assert_eq!(depth(300, 20), 1, "a disk, and blocks of nothing");
+        assert_eq!(depth(10_000, 3000), 4);
+        assert_eq!(depth(200_000, 3000), THREADS_MAX);
     }
 
     #[test]

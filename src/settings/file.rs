@@ -41,6 +41,8 @@ struct Restore {
 struct Repository {
     url: String,
     password: Option<Written>,
+    cache_dir: Option<String>,
+    cache_size: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -141,7 +143,12 @@ impl Reading<'_> {
             }
         };
         let password = self.secret(&key("password"), written.password)?;
-        Ok(RepositorySettings { url, password })
+        let cache_dir = written.cache_dir.map(|dir| self.absolute(&dir));
+        let cache_size = written.cache_size.map(|size| {
+            size.parse()
+                .map_err(|error| self.document.invalid(&key("cache_size"), error, "write 500M, 20G, or 0 for no cache"))
+        });
+        Ok(RepositorySettings { url, password, cache_dir, cache_size: cache_size.transpose()? })
     }
 
     fn tenant(&self, name: &str, written: Tenant) -> Result<TenantSettings, SettingsError> {

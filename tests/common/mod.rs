@@ -124,8 +124,7 @@ impl Lab {
     pub fn mount(&self, args: &[&str]) -> Mount {
         let at = self.new_mount_point();
         self.run(args!["mount", &at].into_iter().chain(args.iter().map(OsString::from)), 0);
-        assert!(is_mounted(&at), "mounted when the command returns");
-        Mount { at, child: None }
+        Mount::at(&at)
     }
 
     /// Mounts on a new folder by a process that stays in the foreground, and waits until it is there.
@@ -155,6 +154,13 @@ pub struct Mount {
 }
 
 impl Mount {
+    /// Takes care of a mount in the background that another command line made.
+    #[track_caller]
+    pub fn at(at: &Path) -> Mount {
+        assert!(is_mounted(at), "mounted when the command returns");
+        Mount { at: at.to_owned(), child: None }
+    }
+
     /// Returns the path `below` in the mount.
     pub fn path(&self, below: impl AsRef<Path>) -> PathBuf {
         self.at.join(below)

@@ -1,0 +1,159 @@
+//! How far ahead to fetch: what requests cost, and who reads in order.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::PIECE_LEN;
+use crate::backend::ObjectName;
+
+/// The most that is fetched ahead of one reader.
+const WINDOW_LEN_MAX: u64 = 8 << 20;
+/// Where requests take less, fetching ahead gains nothing.
+const LATENCY_MIN: f64 = 0.001;
+/// How many readers who read in order are told apart.
+const STREAMS_MAX: usize = 16;
+/// Who reads on so far behind, or before, where it last read still reads in order: blocks of another kind may lie between.
+const GAP_LEN_MAX: u64 = 2 * PIECE_LEN as u64;
+
+/// What requests take, as they are measured: a time for each, and bytes a second.
+#[derive(Debug, Default)]
+pub struct Pace {
+    latency: f64,
+    rate: f64,
+}
+
+impl Pace {
+    /// Notes that a request for `len` bytes took `elapsed`.
+    pub fn record(&mut self, len: usize, elapsed: Duration) {
+        let elapsed = elapsed.as_secs_f64().max(1e-6);
+        // The quickest request shows the latency; it may become longer again.
+        self.latency = if self.latency == 0.0 { elapsed } else { elapsed.min(self.latency * 1.02) };
+        let rate = len as f64 / (elapsed - self.latency).max(elapsed / 10.0);
+        self.rate = if self.rate == 0.0 { rate } else { self.rate * 0.8 + rate * 0.2 };
+    }
+
+    /// Returns how many bytes to have under way, so that there is always something to receive: twice what arrives in the time
+    /// that a request takes.
+    pub fn window(&self) -> u64 {
+        if self.latency < LATENCY_MIN {
+            return 0;
+        }
+        ((2.0 * self.latency * self.rate) as u64).clamp(PIECE_LEN as u64, WINDOW_LEN_MAX)
+    }
+}
+
+/// Readers who read packs in order, those that read last.
+#[derive(Debug, Default)]
+pub struct Streams {
+    streams: [Option<Stream>; STREAMS_MAX],
+    oldest: usize,
+}
+
+#[derive(Debug)]
+struct Stream {
+    name: ObjectName,
+    /// Where it goes on.
+    next: u64,
+    /// How much it read in order.
+    run: u64,
+    /// What lies before was read or fetched ahead.
+    ahead: u64,
+}
+
+impl Streams {
+    /// Notes that `range` is read, and returns what to fetch ahead: never more than was read in order already, and nothing while
+    /// half of `window` is there.
+    pub fn step(&mut self, name: ObjectName, range: &Range<u64>, window: u64) -> Range<u64> {
+        let goes_on = |stream: &&mut Stream| {
+            stream.name == name && stream.next.abs_diff(range.start) <= GAP_LEN_MAX && range.end > stream.next
+        };
+        let Some(stream) = self.streams.iter_mut().flatten().find(goes_on) else {
+            let stream = Stream { name, next: range.end, run: 0, ahead: range.end };
+            self.streams[self.oldest] = Some(stream);
+            self.oldest = (self.oldest + 1) % STREAMS_MAX;
+            return 0..0;
+        };
+        stream.run += range.end - range.start;
+        stream.next = range.end;
+        let window = window.min(stream.run);
+        let from = stream.ahead.max(range.end);
+        let to = range.end.saturating_add(window);
+        if from >= range.end.saturating_add(window.div_ceil(2)) {
+            return 0..0;
+        }
+        stream.ahead = to;
+        from..to
+    }
+
+    /// Notes that `name` ends before what was last fetched of it.
+    pub fn end(&mut self, name: ObjectName) {
+        self.streams
+            .iter_mut()
+            .flatten()
+            .filter(|stream| stream.name == name)
+            .for_each(|stream| stream.ahead = u64::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::ObjectKind;
+    use crate::backend::testing::name;
+
+    const KIB: u64 = 1 << 10;
+
+    #[test]
+    fn the_window_fits_the_latency_and_the_rate() {
+        let mut near = Pace::default();
+        (0..100).for_each(|_| near.record(PIECE_LEN, Duration::from_micros(200)));
+        assert_eq!(near.window(), 0);
+
+        // 20 ms and 50 MB/s.
+        let mut far = Pace::default();
+        for len in [256 << 10, 64 << 10, 1 << 20, 512 << 10].repeat(20) {
+            far.record(len, Duration::from_secs_f64(0.02 + len as f64 / 50e6));
+        }
+        let window = far.window();
+        assert!((1 << 20..4 << 20).contains(&window), "{window}");
+
+        // What became slow stays the measure for a while only.
+        (0..400).for_each(|_| far.record(PIECE_LEN, Duration::from_micros(300)));
+        assert_eq!(far.window(), 0);
+    }
+
+    #[test]
+    fn only_reading_in_order_is_fetched_ahead_of_and_no_more_than_was_read() {
+        let (pack, window) = (name(ObjectKind::Pack, 1), 4096 * KIB);
+        let mut streams = Streams::default();
+        for at in [9_000, 500, 20_000, 4_000, 70_000, 0] {
+            assert_eq!(streams.step(pack, &(at * KIB..(at + 100) * KIB), window), 0..0, "a leap");
+        }
+        let (mut read, mut fetched) = (0, 0);
+        for at in (100..60_000).step_by(100) {
+            let ahead = streams.step(pack, &(at * KIB..(at + 100) * KIB), window);
+            read += 100 * KIB;
+            fetched += ahead.end - ahead.start;
+            assert!(fetched <= 2 * read, "{fetched} fetched, {read} read");
+            assert!(ahead.is_empty() || ahead.end <= (at + 100) * KIB + window);
+        }
+        assert!(fetched >= read);
+
+        streams.end(pack);
+        assert_eq!(streams.step(pack, &(60_000 * KIB..60_100 * KIB), window), 0..0, "there is no more");
+    }
+
+    #[test]
+    fn readers_of_one_pack_do_not_disturb_each_other() {
+        let pack = name(ObjectKind::Pack, 1);
+        let mut streams = Streams::default();
+        let mut fetched = 0;
+        for step in 0..50 {
+            for reader in 0..10 {
+                let at = (reader * 100_000 + step * 100) * KIB;
+                fetched += streams.step(pack, &(at..at + 100 * KIB), 1 << 20).count() as u64;
+            }
+        }
+        assert!(fetched > 10 * 45 * 100 * KIB, "{fetched}");
+    }
+}

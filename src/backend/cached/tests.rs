@@ -1,0 +1,394 @@
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Barrier;
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::backend::Operation;
+use crate::backend::delayed::Delayed;
+use crate::backend::faulty::{Fault, Faulty};
+use crate::backend::mem::Mem;
+use crate::backend::testing::{self, name};
+
+const PACK: ObjectKind = ObjectKind::Pack;
+const KIB: u64 = 1 << 10;
+const ROOM: u64 = 1 << 30;
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A backend with the packs 0 to `packs` of `len` bytes each, counting what is asked of it.
+fn stored(packs: u64, len: usize) -> Arc<Faulty<Mem>> {
+    let mem = Mem::new();
+    for seed in 0..packs {
+        mem.save(name(PACK, seed), &noise(seed, len)).unwrap();
+    }
+    Arc::new(Faulty::new(mem))
+}
+
+fn cached(inner: &Arc<Faulty<Mem>>, folder: &Path, bytes_max: u64) -> Cached {
+    Cached::new(inner.clone(), &CacheOptions { folder: folder.to_owned(), bytes_max })
+}
+
+/// Reads `range` of a pack that [`stored`] made, and compares.
+#[track_caller]
+fn assert_reads(backend: &dyn Backend, seed: u64, len: usize, range: Range<u64>) {
+    let expected = &noise(seed, len)[range.start as usize..range.end as usize];
+    let read = backend.load_range(name(PACK, seed), range.clone()).unwrap();
+    assert!(read == expected, "pack {seed}, {range:?}");
+}
+
+/// Every file in the folder that is a piece.
+fn pieces(folder: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let subfolders = entries(folder).filter(|path| path.is_dir());
+    let mut pieces: Vec<_> = subfolders.flat_map(|folder| entries(&folder).collect::<Vec<_>>()).collect();
+    pieces.sort_unstable();
+    pieces
+}
+
+fn bytes_in(folder: &Path) -> u64 {
+    pieces(folder).iter().map(|path| std::fs::metadata(path).unwrap().len()).sum()
+}
+
+#[test]
+fn keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    // Each in a folder of its own, as the names are the same ones.
+    let number = std::sync::atomic::AtomicU64::new(0);
+    let make = |bytes_max| {
+        let folder = folder.path().join(number.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string());
+        Box::new(Cached::new(Arc::new(Mem::new()), &CacheOptions { folder, bytes_max })) as Box<dyn Backend>
+    };
+    testing::suite(|| make(ROOM));
+    testing::suite(|| make(0));
+    testing::suite(|| make(40 * PIECE_LEN as u64));
+}
+
+#[test]
+fn a_second_run_reads_nothing_again_and_finds_nothing_in_clear() {
+    const LEN: usize = 5 * PIECE_LEN + 1000;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("below/cache");
+    let inner = stored(3, LEN);
+    for number in 0..3 {
+        inner.inner().save(name(ObjectKind::Snapshot, number), &noise(number, number as usize * PIECE_LEN)).unwrap();
+    }
+    let read_all = |cached: &Cached| {
+        for seed in 0..3 {
+            for range in [0..LEN as u64, 100 * KIB..300 * KIB, LEN as u64 - 1..LEN as u64] {
+                assert_reads(cached, seed, LEN, range);
+            }
+            let snapshot = cached.load_up_to(name(ObjectKind::Snapshot, seed), 0..1 << 40).unwrap();
+            assert!(snapshot == noise(seed, seed as usize * PIECE_LEN));
+        }
+    };
+    read_all(&cached(&inner, &folder, ROOM));
+    assert!(inner.calls(Operation::LoadRange) > 0);
+    let before = inner.calls(Operation::LoadRange);
+    read_all(&cached(&inner, &folder, ROOM));
+    assert_eq!(inner.calls(Operation::LoadRange), before, "the folder has it");
+    assert_eq!(inner.calls(Operation::Size) + inner.calls(Operation::Load), 0);
+
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&folder), 0o700);
+    assert!(folder.join("CACHEDIR.TAG").exists());
+    assert!(!pieces(&folder).is_empty());
+    for piece in pieces(&folder) {
+        assert_eq!((mode(&piece), mode(piece.parent().unwrap())), (0o600, 0o700));
+    }
+    // Deleting it costs a fetch.
+    std::fs::remove_dir_all(&folder).unwrap();
+    read_all(&cached(&inner, &folder, ROOM));
+    assert!(inner.calls(Operation::LoadRange) > before);
+}
+
+/// What is done to a piece, and how; the second path is another piece.
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path, &Path));
+
+#[test]
+fn damaged_pieces_are_fetched_anew() {
+    const LEN: usize = 4 * PIECE_LEN + 5000;
+    let folder = tempfile::tempdir().unwrap();
+    let inner = stored(2, LEN);
+    let read_all = || {
+        let cached = cached(&inner, folder.path(), ROOM);
+        for seed in 0..2 {
+            assert_reads(&cached, seed, LEN, 0..LEN as u64);
+        }
+    };
+    read_all();
+    let good = pieces(folder.path());
+    assert_eq!(good.len(), 10);
+    let damage: [Damage<'_>; 8] = [
+        ("a bit", &|path, _| {
+            let mut bytes = std::fs::read(path).unwrap();
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
+            std::fs::write(path, bytes).unwrap();
+        }),
+        ("cut", &|path, _| File::options().write(true).open(path).unwrap().set_len(1000).unwrap()),
+        ("empty", &|path, _| File::create(path).map(drop).unwrap()),
+        ("longer", &|path, _| std::fs::write(path, [std::fs::read(path).unwrap(), vec![0; 9]].concat()).unwrap()),
+        ("huge", &|path, _| File::options().write(true).open(path).unwrap().set_len(1 << 40).unwrap()),
+        ("another's", &|path, other| _ = std::fs::copy(other, path).unwrap()),
+        ("a link", &|path, other| {
+            std::fs::remove_file(path).unwrap();
+            std::os::unix::fs::symlink(other, path).unwrap();
+        }),
+        ("a pipe", &|path, _| {
+            std::fs::remove_file(path).unwrap();
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        }),
+    ];
+    for (what, damage) in damage {
+        for (number, path) in good.iter().enumerate().step_by(3) {
+            damage(path, &good[(number + 1) % good.len()]);
+        }
+        let before = inner.calls(Operation::LoadRange);
+        read_all();
+        assert!(inner.calls(Operation::LoadRange) > before, "{what}: noticed");
+        let before = inner.calls(Operation::LoadRange);
+        read_all();
+        assert_eq!(inner.calls(Operation::LoadRange), before, "{what}: mended");
+    }
+}
+
+/// A piece can have the right sum and be wrong all the same: it was wrong when it came, or somebody made it.
+#[test]
+fn what_its_reader_doubts_is_fetched_anew() {
+    const LEN: usize = 3 * PIECE_LEN;
+    let folder = tempfile::tempdir().unwrap();
+    let inner = stored(1, LEN);
+    inner.plan(0..1, Fault::FlipBit, |call| call.operation == Operation::LoadRange);
+    let cached = cached(&inner, folder.path(), ROOM);
+    let pack = name(PACK, 0);
+    let wrong = cached.load_range(pack, 0..LEN as u64).unwrap();
+    assert!(wrong != noise(0, LEN) && wrong == cached.load_range(pack, 0..LEN as u64).unwrap());
+    assert!(cached.doubt(pack, 0..LEN as u64));
+    assert_reads(&cached, 0, LEN, 0..LEN as u64);
+}
+
+/// What was cut short on its way looks like the end of the pack.
+#[test]
+fn a_pack_that_seemed_to_end_is_read_to_its_end() {
+    const LEN: usize = 3 * PIECE_LEN;
+    let folder = tempfile::tempdir().unwrap();
+    let inner = stored(1, LEN);
+    inner.plan(0..1, Fault::Truncate, |call| call.operation == Operation::LoadRange);
+    let cached = cached(&inner, folder.path(), ROOM);
+    assert_reads(&cached, 0, LEN, 0..LEN as u64);
+    let before = inner.calls(Operation::LoadRange);
+    assert_reads(&cached, 0, LEN, 0..LEN as u64);
+    assert_reads(&cached, 0, LEN, 0..LEN as u64);
+    assert!(inner.calls(Operation::LoadRange) <= before + 1, "the piece that was too short is gone");
+}
+
+#[test]
+fn errors_are_the_backends_and_do_not_last() {
+    const LEN: usize = 2 * PIECE_LEN;
+    let folder = tempfile::tempdir().unwrap();
+    let inner = stored(1, LEN);
+    let cached = cached(&inner, folder.path(), ROOM);
+    inner.plan(0..u64::MAX, Fault::Fail(ErrorKind::TimedOut), |call| call.operation == Operation::LoadRange);
+    let error = cached.load_range(name(PACK, 0), 5..90).unwrap_err();
+    assert!(error.is_transient(), "{error:?}");
+    inner.heal();
+    assert_reads(&cached, 0, LEN, 5..90);
+    let past = LEN as u64 + 1;
+    let error = cached.load_range(name(PACK, 0), 5..past).unwrap_err();
+    assert!(matches!(error, BackendError::Short { wanted, got, .. } if (wanted, got) == (past, LEN as u64)));
+}
+
+#[test]
+fn several_readers_of_a_piece_wait_for_one_fetch() {
+    const LEN: usize = 3 * PIECE_LEN;
+    let folder = tempfile::tempdir().unwrap();
+    let inner = stored(1, LEN);
+    inner.plan(0..u64::MAX, Fault::Delay(Duration::from_millis(50)), |_| true);
+    let (cached, all) = (cached(&inner, folder.path(), ROOM), Barrier::new(8));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                all.wait();
+                assert_reads(&cached, 0, LEN, 10..LEN as u64 - 10);
+            });
+        }
+    });
+    assert_eq!(inner.calls(Operation::LoadRange), 1);
+}
+
+/// Reads a pack of 24 MiB in blocks of 100 KiB over 20 ms a request: without fetching ahead each piece is a round.
+#[test]
+fn reading_in_order_waits_for_few_requests_and_leaping_fetches_no_more_than_it_needs() {
+    const LEN: usize = 24 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let delayed = Arc::new(Delayed::new(stored(2, LEN), Duration::from_millis(20)));
+    let options = CacheOptions { folder: folder.path().to_owned(), bytes_max: ROOM };
+    let cached = Cached::new(delayed.clone(), &options);
+    for start in (0..LEN as u64).step_by(100 << 10) {
+        assert_reads(&cached, 0, LEN, start..(start + (100 << 10)).min(LEN as u64));
+    }
+    let (rounds, requests) = (delayed.rounds(), delayed.requests());
+    assert!(rounds <= 30 && requests <= 60, "{rounds} rounds, {requests} requests for {} pieces", LEN / PIECE_LEN);
+
+    delayed.reset();
+    for step in 0..20 {
+        let start = (step * 7 % 20) * (LEN as u64 / 20) + 1000;
+        assert_reads(&cached, 1, LEN, start..start + 50_000);
+    }
+    assert!(delayed.requests() <= 20, "{}", delayed.requests());
+    let fetched = bytes_in(folder.path()) - LEN as u64;
+    assert!(fetched <= 41 * PIECE_LEN as u64, "{fetched}");
+}
+
+/// Has the pieces of a pack last used so many minutes ago.
+fn age(cached: &Cached, seed: u64, minutes: u64) {
+    let time = SystemTime::now() - Duration::from_secs(minutes * 60);
+    let number = 0..u32::MAX;
+    let paths = number.map(|number| cached.shared.disk.path(&PieceId { name: name(PACK, seed), number }));
+    for path in paths.take_while(|path| path.exists()) {
+        File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    }
+}
+
+#[test]
+fn two_users_of_a_folder_keep_to_its_size_and_what_was_used_last_stays() {
+    const LEN: usize = 4 * PIECE_LEN;
+    const SIZE: u64 = 64 * PIECE_LEN as u64;
+    const PACKS: u64 = 60;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("ab")).unwrap();
+    let foreign = [folder.path().join("letter.txt"), folder.path().join("ab/letter.txt")];
+    foreign.iter().for_each(|path| std::fs::write(path, "not ours").unwrap());
+    let inner = stored(PACKS, LEN);
+    let users = [cached(&inner, folder.path(), SIZE), cached(&inner, folder.path(), SIZE)];
+    for seed in 0..PACKS {
+        assert_reads(&users[seed as usize % 2], seed, LEN, 0..LEN as u64);
+        assert!(bytes_in(folder.path()) <= SIZE, "{} of {SIZE}", bytes_in(folder.path()));
+        age(&users[0], seed, 100 - seed);
+        if seed == 5 {
+            // Through one that does not have it in memory, but for the folder.
+            let before = inner.calls(Operation::LoadRange);
+            assert_reads(&cached(&inner, folder.path(), SIZE), 1, LEN, 0..LEN as u64);
+            assert_eq!(inner.calls(Operation::LoadRange), before);
+        }
+    }
+    assert!(bytes_in(folder.path()) >= SIZE / 2, "it is used");
+    let is_there = |seed| users[0].shared.disk.load(&PieceId { name: name(PACK, seed), number: 0 }).is_some();
+    let there: Vec<_> = (0..PACKS).filter(|seed| is_there(*seed)).collect();
+    assert!(there.contains(&1) && there.contains(&(PACKS - 1)) && !there.contains(&0), "{there:?}");
+    assert!(there[1..].is_sorted_by(|one, next| one + 1 == *next), "what was used before is gone: {there:?}");
+    assert!(foreign.iter().all(|path| path.exists()));
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_changes_nothing_that_is_read() {
+    const LEN: usize = 2 * PIECE_LEN;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "no folder").unwrap();
+    let inner = stored(20, LEN);
+    for unusable in [file.join("below"), file.clone(), PathBuf::from("/proc/nowhere")] {
+        let cached = cached(&inner, &unusable, ROOM);
+        for seed in 0..20 {
+            assert_reads(&cached, seed, LEN, 0..LEN as u64);
+            assert_reads(&cached, seed, LEN, 7..999);
+        }
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"no folder");
+}
+
+#[test]
+fn a_folder_that_vanishes_is_made_again() {
+    const LEN: usize = 2 * PIECE_LEN;
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("cache");
+    let inner = stored(20, LEN);
+    let cached = cached(&inner, &at, ROOM);
+    let mut kept = 0;
+    for seed in 0..20 {
+        if seed % 4 == 3 {
+            std::fs::remove_dir_all(&at).unwrap();
+            kept = 0;
+        }
+        assert_reads(&cached, seed, LEN, 0..LEN as u64);
+        kept += 2;
+        assert_eq!(pieces(&at).len(), kept);
+    }
+}
+
+/// A file system of so many bytes, as only root may make it. Says so otherwise.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(options: &str) -> Option<Self> {
+        let at = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at.path()).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(at)),
+            _ => {
+                eprintln!("SKIPPED: a tmpfs cannot be mounted here");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_and_one_that_is_read_only_change_nothing_that_is_read() {
+    const LEN: usize = 2 * PIECE_LEN;
+    let inner = stored(30, LEN);
+    let Some(disk) = SmallDisk::mount("size=3m") else { return };
+    let room = |pause| Cached::with_disk(inner.clone(), Disk::with_pause(disk.0.path().to_owned(), ROOM, pause));
+    let paused = room(Duration::from_secs(3600));
+    for seed in 0..30 {
+        assert_reads(&paused, seed, LEN, 0..LEN as u64);
+    }
+    let kept = pieces(disk.0.path()).len();
+    assert!((4..=12).contains(&kept), "{kept}");
+    // What lies there is of use, and makes room for what comes.
+    let trying = room(Duration::ZERO);
+    for seed in 0..30 {
+        assert_reads(&trying, seed, LEN, 0..LEN as u64);
+    }
+    assert!(trying.shared.disk.load(&PieceId { name: name(PACK, 29), number: 0 }).is_some());
+
+    let options = ["-o", "remount,ro"];
+    assert!(Command::new("mount").args(options).arg(disk.0.path()).status().unwrap().success());
+    let before = pieces(disk.0.path());
+    for cached in [&trying, &room(Duration::ZERO)] {
+        for seed in 0..30 {
+            assert_reads(cached, seed, LEN, 0..LEN as u64);
+        }
+    }
+    assert_eq!(pieces(disk.0.path()), before);
+}
+
+#[test]
+fn what_is_removed_or_replaced_is_gone_from_the_folder_too() {
+    const LEN: usize = PIECE_LEN + 10;
+    let folder = tempfile::tempdir().unwrap();
+    let inner = stored(3, LEN);
+    let cached = cached(&inner, folder.path(), ROOM);
+    (0..3).for_each(|seed| assert_reads(&cached, seed, LEN, 0..LEN as u64));
+    assert_eq!(pieces(folder.path()).len(), 6);
+    cached.remove(name(PACK, 0)).unwrap();
+    let other = noise(9, LEN);
+    cached.save(name(PACK, 1), &other).unwrap();
+    assert_eq!(pieces(folder.path()).len(), 2);
+    assert!(cached.load_range(name(PACK, 1), 0..LEN as u64).unwrap() == other);
+    assert_reads(&cached, 2, LEN, 0..LEN as u64);
+}
