@@ -28,7 +28,7 @@ fn plant(root: &Path) -> Vec<PathBuf> {
     for folder in 0..FOLDERS {
         for mail in 0..MAILS {
             let number = folder * MAILS + mail;
-            let word = if number % 37 == 0 { NEEDLE } else { "semaphore" };
+            let word = if number.is_multiple_of(37) { NEEDLE } else { "semaphore" };
             let body: String = noise(number as u64, 3_000).iter().map(|byte| char::from(b'a' + byte % 26)).collect();
             let mail = format!(
                 "From: a@contoso.com\r\nSubject: {number} {word}\r\nMessage-ID: <{number}@x>\r\n\r\n{body}\r\n"
