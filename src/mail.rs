@@ -156,6 +156,11 @@ pub fn facts(message: &[u8]) -> MailFacts {
     }
 }
 
+/// Returns when a mail arrived, as its header says: when the last server received it, or else when it was sent.
+pub fn arrival(message: &[u8]) -> Option<i64> {
+    received_date(header_of(message)).or_else(|| facts(message).date)
+}
+
 /// Returns whether the parser's result can be asked: of some input it gives one without a part, and asking that panics.
 pub fn has_parts(message: &Message<'_>) -> bool {
     !message.parts.is_empty()
@@ -303,6 +308,15 @@ mod tests {
         let message = b"Received: from b by c; Tue, 1 Oct 2024 11:31:00 +0000\n\
             Received: from a by b; Tue, 1 Oct 2024 11:30:00 +0000\nDate: Tue, 1 Oct 0102 11:30:00 +0000\n\n";
         assert_eq!(facts(message).date, Some(1_727_782_260));
+    }
+
+    #[test]
+    fn a_mail_arrives_when_the_last_server_receives_it() {
+        let sent = &b"Date: Tue, 1 Oct 2024 11:30:00 +0000\n\n"[..];
+        let received = b"Received: from b by c; Tue, 1 Oct 2024 11:32:00 +0000\n\
+            Received: from a by b; Tue, 1 Oct 2024 11:31:00 +0000\n";
+        assert_eq!(arrival(sent), Some(1_727_782_200));
+        assert_eq!(arrival(&[received, sent].concat()), Some(1_727_782_320));
     }
 
     #[test]

@@ -21,7 +21,10 @@ pub mod jobs;
 pub mod journal;
 pub mod live;
 pub mod queue;
+mod request;
 pub mod staging;
+
+pub use self::request::ask_to_commit;
 
 use self::contents::{Contents, ContentsError};
 use self::drafts::{DraftFile, Identifier};
@@ -58,8 +61,6 @@ const DENIED_FOR: Duration = Duration::from_secs(60);
 const END_WAIT: Duration = Duration::from_secs(10);
 /// Threads that wait for disks.
 const BLOCKING_THREADS_MAX: usize = 32;
-/// How long somebody who commits waits for the mount to answer.
-const COMMIT_WAIT: Duration = Duration::from_secs(10);
 
 const ENDS: &str = "the mount ends";
 
@@ -106,6 +107,9 @@ pub struct Options {
     pub waits: bool,
     /// Whether sealing a file waits until it is restored.
     pub synchronous: bool,
+    /// How long a file that nobody has open any more rests before it is restored, unless somebody waits for it or commits: as long
+    /// it can be withdrawn.
+    pub rest: Duration,
     /// The tenants of the sets of the configuration.
     pub sets: HashMap<String, String>,
 }
@@ -117,10 +121,6 @@ pub fn folder(state_dir: &Path, repository: &Repository) -> PathBuf {
 
 fn journal_path(folder: &Path) -> PathBuf {
     folder.join("journal")
-}
-
-fn commit_path(folder: &Path) -> PathBuf {
-    folder.join("commit")
 }
 
 /// An outbox that works.
@@ -172,7 +172,8 @@ impl RunningOutbox {
     ) -> Result<Self, OpenError> {
         let disk = |source| OpenError::Disk { path: options.folder.clone(), source };
         let keys = repository.keys().clone();
-        let queue = match Queue::open(&journal_path(&options.folder), keys.clone()) {
+        let rest = if options.synchronous { Duration::ZERO } else { options.rest };
+        let queue = match Queue::open(&journal_path(&options.folder), keys.clone(), rest) {
             Ok(queue) => queue,
             Err(RecordLogError::Busy) => return Err(OpenError::Busy),
             Err(RecordLogError::Io(source)) => return Err(disk(source)),
@@ -279,23 +280,6 @@ impl Drop for RunningOutbox {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// Asks whoever has the outbox in `folder` to restore what waits. Returns whether somebody did.
-///
-/// # Errors
-/// When the disk fails.
-pub fn ask_to_commit(folder: &Path) -> io::Result<bool> {
-    let path = commit_path(folder);
-    std::fs::write(&path, [])?;
-    let asked = std::time::Instant::now();
-    while asked.elapsed() < COMMIT_WAIT {
-        if !path.exists() {
-            return Ok(true);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    std::fs::remove_file(&path).map(|()| false)
 }
 
 /// Returns what was dropped, job by job, also while a mount is at work.
@@ -422,17 +406,6 @@ impl Shared {
     fn dropped_in(&self, folder: &[u8]) -> Vec<Item> {
         let queue = self.queue.lock();
         queue.in_folder(folder).map(|(name, item)| dropped_item(name, item)).collect()
-    }
-
-    /// Looks whether somebody asked to commit, from another process.
-    fn take_request(&self) {
-        let path = commit_path(&self.options.folder);
-        if path.exists() {
-            self.commit();
-            if let Err(error) = std::fs::remove_file(&path) {
-                tracing::warn!(%error, "a request to commit could not be answered");
-            }
-        }
     }
 
     /// Waits until a file is settled, and returns what became of it.
@@ -582,6 +555,10 @@ impl Outbox for Shared {
         queue.withdraw(id)?;
         self.staging.remove(id);
         Ok(())
+    }
+
+    fn set_mtime(&self, path: &[u8], mtime: Time) -> Result<(), OutboxError> {
+        self.queue.lock().set_mtime(path, mtime)
     }
 
     fn commit(&self) {

@@ -18,10 +18,15 @@ use crate::selection::Selection;
 use crate::source::graph::{Cloud, Endpoints};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use url::Url;
 
 /// Requests in flight for a tenant where a set does not say otherwise.
 pub const CONCURRENCY_DEFAULT: usize = 16;
+
+/// How long a dropped file rests where the configuration does not say otherwise: file managers that are cancelled close a file
+/// and remove it then.
+pub const DROP_DELAY_DEFAULT: Duration = Duration::from_secs(2);
 
 /// What a configuration file says.
 #[derive(Debug, Default)]
@@ -34,11 +39,26 @@ pub struct Settings {
     pub tenants: BTreeMap<String, TenantSettings>,
     /// Backup sets by name.
     pub sets: BTreeMap<String, SetSettings>,
-    /// When what is dropped into a mount is restored.
-    pub commit: Commit,
+    /// What becomes of what is dropped into a mount.
+    pub restore: RestoreSettings,
 }
 
-/// When what is dropped into a mount is restored: `commit` of the table `[restore]`.
+/// The table `[restore]`: when what is dropped into a mount is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestoreSettings {
+    /// What it waits for.
+    pub commit: Commit,
+    /// How long a file that was closed rests, in which it can be removed.
+    pub delay: Duration,
+}
+
+impl Default for RestoreSettings {
+    fn default() -> Self {
+        Self { commit: Commit::default(), delay: DROP_DELAY_DEFAULT }
+    }
+}
+
+/// What dropped files wait for: `commit` of the table `[restore]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Commit {

@@ -1,8 +1,10 @@
 //! Dropping files into a mount, with the real program, the tools that people use, and a simulated organisation.
 
 mod common;
+mod exact;
 
 use common::{Lab, Mount, PATIENCE, eventually, fails, no_fuse, quiet, run, text, tool, walk, write};
+use exact::exact;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,6 +14,9 @@ use std::sync::Arc;
 use strongroom_simulator::{
     Faults, FlagStatus, NewMessage, Options, Organisation, Simulator, Tenant, TrueFolder, TrueMessage,
 };
+
+/// What was closed does not rest before its turn comes.
+const AT_ONCE: &str = "[restore]\ndelay_seconds = 0\n";
 
 /// An organisation with Alice and Bob, backed up, and the program with a configuration for it.
 struct Office {
@@ -24,7 +29,7 @@ struct Office {
 
 impl Office {
     fn new(messages: usize) -> Self {
-        Self::with(messages, "", "")
+        Self::with(messages, "", AT_ONCE)
     }
 
     fn with(messages: usize, of_tenant: &str, more: &str) -> Self {
@@ -197,6 +202,10 @@ fn a_mail_is_copied_to_another_account_and_back_to_where_it_came_from() {
         let said = refused(command);
         assert!(said.contains("not permitted") || said.contains("not empty"), "{said}");
     }
+    // What was restored is listed, and its bytes are kept no longer.
+    let is_gone = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    eventually("its bytes are gone", PATIENCE, || fs::read(&dropped).is_err_and(is_gone));
+    assert!(common::names(&to).iter().any(|name| from.file_name().unwrap() == name.as_str()));
     let [report] = &common::names(mount.path("restore/jobs"))[..] else { panic!("one job") };
     let report = fs::read_to_string(mount.path("restore/jobs").join(report)).unwrap();
     assert!(report.contains("2 restored"), "{report}");
@@ -224,6 +233,11 @@ fn whole_folders_are_copied_with_the_tools_that_people_use_and_each_mail_arrives
     tool("cp", args!["-r", &inbox, &stick]);
     tool("cp", args!["-r", &inbox, at("By cp")]);
     tool("cp", args!["-rT", &inbox, at("By cp")]);
+    // Half of it is there already.
+    tool("mkdir", args![at("By rsync")]);
+    for name in common::names(&stick).iter().step_by(2) {
+        tool("cp", args!["-r", stick.join(name), at("By rsync")]);
+    }
     tool("rsync", args!["-a", stick.join(""), at("By rsync")]);
     tool("rsync", args!["-a", "--ignore-times", stick.join(""), at("By rsync")]);
     tool("mkdir", args![at("By tar"), at("By mv")]);
@@ -351,6 +365,67 @@ fn close_waits_until_it_is_restored_if_asked_to_and_says_who_may_not() {
     let bare = Lab::new();
     let at = bare.new_mount_point();
     fails(&mut bare.command(args!["mount", &at, "--restore"]), 2);
+}
+
+#[test]
+fn whoever_cancels_a_copy_closes_the_file_and_removes_it_in_time() {
+    if no_fuse() {
+        return;
+    }
+    let office = Office::with(3, "", "[restore]\ndelay_seconds = 3600\n");
+    let mount = office.lab.mount(&["--restore"]);
+    let to = office.bobs(&mount, "Inbox");
+    let at = |name: &str| to.join(name);
+    for name in ["regretted.eml", "own.eml"] {
+        write(&office.lab.path(name), mail(&format!("My {name}")));
+        tool("cp", args!["-p", office.lab.path(name), at(name)]);
+        assert_eq!(state(&at(name)), "queued");
+    }
+    tool("rm", args![at("regretted.eml")]);
+    assert!(!at("regretted.eml").exists());
+    // As those do that set a file's time when they have closed it; the new one is in the listing, too.
+    tool("touch", args!["-d", "2001-01-01 00:00 UTC", at("own.eml")]);
+    let listed = tool("ls", args!["-l", "--time-style=+%s", &to]);
+    assert!(listed.contains(" 978307200 own.eml"), "{listed}");
+    // Who does not want to wait says so.
+    tool("touch", args![mount.path("restore/COMMIT")]);
+    restored(&at("own.eml"));
+    let subjects = office.subjects(&office.bob, &["Inbox"]);
+    assert_eq!((subjects.get("My own.eml"), subjects.get("My regretted.eml")), (Some(&1), None));
+    office.nothing_was_sent();
+}
+
+#[test]
+fn with_full_fidelity_a_mail_goes_back_to_the_last_bit() {
+    if no_fuse() {
+        return;
+    }
+    let office = Office::with(12, "", &format!("fidelity = \"full\"\n{AT_ONCE}"));
+    exact::add_what_json_loses(&office.tenant, &office.alice);
+    office.lab.json(args!["backup", "--set", "everyone"]);
+    let before = exact(&office.tenant, &office.alice);
+    let of_inbox = &before["inbox"];
+    assert!(of_inbox.iter().any(|message| message.contains("voted")), "there is something to lose");
+    for message in office.messages(&office.alice, &["Inbox"]) {
+        office.tenant.delete_message(&office.alice, &message.id).unwrap();
+    }
+    let mount = office.lab.mount(&["--restore"]);
+    let (inbox, back) = (office.snapshot_inbox(&mount), format!("restore/original/Users/{}/Outlook", office.alice));
+    tool("mkdir", args!["-p", mount.path(&back)]);
+    tool("cp", args!["-r", &inbox, mount.path(&back)]);
+    assert_eq!(all_restored(&mount.path(&back)), files(&inbox).len());
+    let after = exact(&office.tenant, &office.alice);
+    assert!(before["inbox"] == after["inbox"], "{:#?}\n\nbecame\n\n{:#?}", before["inbox"], after["inbox"]);
+    // To somebody else, too, and once however often.
+    for _ in 0..2 {
+        tool("cp", args!["-rT", &inbox, office.bobs(&mount, "From Alice")]);
+    }
+    all_restored(&office.bobs(&mount, "From Alice"));
+    let bobs = exact(&office.tenant, &office.bob);
+    let (_, there) = bobs.iter().find(|(folder, _)| folder.ends_with("From Alice")).unwrap();
+    assert!(before["inbox"] == *there, "{:#?}\n\nbecame\n\n{there:#?}", before["inbox"]);
+    mount.unmount();
+    office.nothing_was_sent();
 }
 
 #[test]

@@ -12,10 +12,15 @@ use strongroom::backup::tenant::TenantReport;
 use strongroom::entry::Entry;
 use strongroom::outbox::{Options, Organisation, RunningOutbox, ask_to_commit, folder, history};
 use strongroom::tree::{self, Entries};
-use strongroom_mount::{ItemKind, Outbox, OutboxError, State};
-use strongroom_simulator::{FlagStatus, Locale, NewMessage, Simulator, Switches, Tenant, TrueMessage, UserSpec};
+use strongroom_mount::{ItemKind, Outbox, OutboxError, State, Time};
+use strongroom_simulator::faults::Rule;
+use strongroom_simulator::tenant::Folder;
+use strongroom_simulator::{
+    Fault, Faults, FlagStatus, Kind, Locale, NewMessage, Simulator, Switches, Tenant, TrueMessage, UserSpec,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
+const AN_HOUR: Duration = Duration::from_secs(3600);
 
 /// An organisation with a backup, and Alice and Bob in it.
 struct House {
@@ -30,6 +35,7 @@ struct House {
 struct How {
     waits: bool,
     synchronous: bool,
+    rest: Duration,
     closed: bool,
 }
 
@@ -61,6 +67,7 @@ impl House {
             folder: folder(&self.lab.folder.path().join("state"), &self.lab.repository),
             waits: how.waits,
             synchronous: how.synchronous,
+            rest: how.rest,
             sets: HashMap::new(),
         };
         let reader = Arc::new(self.lab.reader());
@@ -151,6 +158,25 @@ fn names(outbox: &dyn Outbox, path: &str) -> Vec<String> {
     names
 }
 
+/// Returns what the reports say.
+fn reports(outbox: &dyn Outbox) -> String {
+    let read = |name: &String| outbox.read(format!("jobs/{name}").as_bytes(), 0, 1 << 20).unwrap();
+    names(outbox, "jobs").iter().map(|name| String::from_utf8(read(name)).unwrap()).collect()
+}
+
+/// Returns of how many files the reports say this.
+fn told(outbox: &dyn Outbox, fate: &str) -> usize {
+    let of_file = format!("{fate:<10} ");
+    reports(outbox).lines().filter(|line| line.starts_with(&of_file)).count()
+}
+
+/// Makes the folders that lead to `path`.
+fn make_folders(outbox: &dyn Outbox, path: &str) {
+    for (at, _) in path.match_indices('/').skip(1) {
+        outbox.make_folder(&path.as_bytes()[..at]).unwrap();
+    }
+}
+
 fn nothing_was_sent(simulator: &Simulator) {
     let counts = simulator.counters();
     assert_eq!((counts.mails_sent, counts.invitations_sent), (0, 0));
@@ -202,7 +228,8 @@ fn a_mail_of_a_snapshot_comes_with_all_that_is_known_of_it_and_once() {
 fn what_was_deleted_goes_back_to_where_it_came_from_and_what_stands_there_stays() {
     let house = House::new(10);
     let running = house.open(How::default());
-    let outbox = &*running.outbox();
+    let first = running.outbox();
+    let outbox = &*first;
     let (name, bytes) = house.canary();
     let lost = house.called(&house.alice, "Canary budget").remove(0);
     let own = mail("Nobody knows this", "x@y.z");
@@ -210,15 +237,21 @@ fn what_was_deleted_goes_back_to_where_it_came_from_and_what_stands_there_stays(
     drop_file(outbox, &path, &bytes).unwrap();
     restored(outbox, &path);
     assert_eq!(house.called(&house.alice, "Canary budget"), std::slice::from_ref(&lost), "it stood there");
+    // What was changed since stays as it is, and that is said.
+    house.tenant.set_categories(&house.alice, &lost.id, vec!["Blue category".to_owned()]).unwrap();
+    drop_file(outbox, "original/changed.eml", &bytes).unwrap();
+    restored(outbox, "original/changed.eml");
+    let [changed] = &house.called(&house.alice, "Canary budget")[..] else { panic!("not one") };
+    assert_eq!(changed.properties["categories"][0], "Blue category");
+    let said = reports(outbox);
+    assert!(said.contains(&format!("done       {path}\n           it was there already\n")), "{said}");
+    let of_changed =
+        "done       original/changed.eml\n           it is there, was changed since, and was left as it is\n";
+    assert!(said.contains(of_changed), "{said}");
     house.tenant.delete_message(&house.alice, &lost.id).unwrap();
     let below = format!("original/Users/{}/Outlook/Inbox/{name}", house.alice);
-    for folder in ["original/Users", &format!("original/Users/{}", house.alice)] {
-        outbox.make_folder(folder.as_bytes()).unwrap();
-    }
     assert!(matches!(drop_file(outbox, &below, &bytes), Err(OutboxError::NotFound)), "its folder is missing");
-    for folder in ["Outlook", "Outlook/Inbox"] {
-        outbox.make_folder(format!("original/Users/{}/{folder}", house.alice).as_bytes()).unwrap();
-    }
+    make_folders(outbox, &below);
     drop_file(outbox, &below, &bytes).unwrap();
     restored(outbox, &below);
     let inbox = lost.folder.clone();
@@ -228,6 +261,14 @@ fn what_was_deleted_goes_back_to_where_it_came_from_and_what_stands_there_stays(
     assert_alike(&lost.properties, &back[0].properties);
     assert!(house.called(&house.bob, "Canary budget").is_empty());
     assert!(matches!(drop_file(outbox, "original/own.eml", &own), Err(OutboxError::Unknown { .. })));
+    // Folders there are only names, and what was restored is in its report alone after this life.
+    assert_eq!(names(outbox, "original").len(), 3);
+    running.stop();
+    drop(first);
+    let running = house.open(How::default());
+    let outbox = &*running.outbox();
+    assert!(names(outbox, "original").is_empty());
+    assert_eq!(told(outbox, "done"), 3);
     nothing_was_sent(&house.lab.simulator);
 }
 
@@ -242,14 +283,38 @@ fn any_mail_can_be_brought_and_nothing_else() {
     restored(outbox, &path);
     let [found] = &house.called(&house.bob, "My own")[..] else { panic!("not once") };
     assert_eq!(found.properties["receivedDateTime"], "2026-11-02T09:30:07Z");
-    for (name, bytes, error) in [
-        ("a.txt", &b"Just some text"[..], "NotMail"),
-        ("a.eml", b"\x89PNG\r\n\x1a\n", "NotMail"),
-        ("a.ics", b"BEGIN:VCALENDAR\r\n", "NotMail"),
-        ("a.vcf", b"BEGIN:VCARD\r\n", "NotMail"),
+    assert_eq!(found.properties["isRead"], true);
+    // Of several servers the last counts, which stands first.
+    let last = b"Received: from b by c; Mon, 2 Nov 2026 10:00:00 +0000\r\n";
+    drop_file(outbox, &format!("{inbox}/relayed.eml"), &[&last[..], &mail("Relayed", "x@y.z")].concat()).unwrap();
+    restored(outbox, &format!("{inbox}/relayed.eml"));
+    assert_eq!(house.called(&house.bob, "Relayed")[0].properties["receivedDateTime"], "2026-11-02T10:00:00Z");
+    // One that does not say when it was received was when it was sent.
+    let sent = mail("Only sent", "x@y.z");
+    let sent = &sent[sent.windows(5).position(|window| window == b"From:").unwrap()..];
+    drop_file(outbox, &format!("{inbox}/sent.eml"), sent).unwrap();
+    restored(outbox, &format!("{inbox}/sent.eml"));
+    assert_eq!(house.called(&house.bob, "Only sent")[0].properties["receivedDateTime"], "2026-11-02T09:30:00Z");
+    // One with the same Message-ID that arrived at the same time is it already.
+    let received = Some("2026-11-02T09:30:07Z".parse::<jiff::Timestamp>().unwrap().as_second());
+    let stands = NewMessage { mime: mail("Stands", "x@y.z"), received, ..NewMessage::default() };
+    house.tenant.add_message(&house.bob, "inbox", stands).unwrap();
+    drop_file(outbox, &format!("{inbox}/stands.eml"), &mail("Stands", "a@b.c")).unwrap();
+    restored(outbox, &format!("{inbox}/stands.eml"));
+    assert_eq!(house.called(&house.bob, "Stands").len(), 1);
+    let own = mail("My own", "x@y.z");
+    for (name, bytes) in [
+        ("a.eml", &b"Just some text"[..]),
+        ("b.eml", b"\x89PNG\r\n\x1a\n"),
+        ("c.eml", b"BEGIN:VCALENDAR\r\n"),
+        ("d.eml", b"BEGIN:VCARD\r\n"),
+        ("a.txt", &own),
+        ("a.ics", &own),
+        ("a.VCF", &own),
+        ("a.mbox", &own),
     ] {
-        let refused = drop_file(outbox, &format!("{inbox}/{name}"), bytes).unwrap_err();
-        assert!(format!("{refused:?}").starts_with(error), "{name}: {refused:?}");
+        let refused = drop_file(outbox, &format!("{inbox}/{name}"), bytes);
+        assert!(matches!(refused, Err(OutboxError::NotMail)), "{name}: {refused:?}");
     }
     for folder in ["", "jobs", "contoso", "contoso/Users", &format!("contoso/Users/{}/Outlook", house.bob)] {
         let refused = outbox.begin(folder.as_bytes()).err();
@@ -269,26 +334,44 @@ fn folders_are_those_of_the_mailbox_and_can_be_made() {
     let house = House::new(3);
     let spec = UserSpec { principal_name: "hans".to_owned(), locale: Locale::German, ..UserSpec::default() };
     house.tenant.add_user(spec);
-    let hans = house.tenant.users().last().unwrap().principal_name();
+    let guest = UserSpec { principal_name: "guest".to_owned(), kind: Kind::Guest, ..UserSpec::default() };
+    house.tenant.add_user(guest);
+    let users = house.tenant.users();
+    let hans = users.iter().map(|user| user.principal_name()).find(|name| name.starts_with("hans")).unwrap();
+    house.tenant.add_hidden_folder(&hans, "msgfolderroot", "Hidden").unwrap();
+    let scheduled = house.tenant.with_mailbox(&hans, |mailbox| {
+        let top = mailbox.well_known("msgfolderroot");
+        mailbox.insert_folder(Folder { well_known: Some("scheduled"), ..Folder::new("Geplant", top) });
+    });
+    scheduled.unwrap();
+    house.tenant.add_search_folder(&hans, "msgfolderroot", "Search", "isRead eq false", "inbox").unwrap();
     let running = house.open(How::default());
     let outbox = &*running.outbox();
     assert_eq!(names(outbox, ""), ["contoso", "jobs", "original"]);
     assert_eq!(names(outbox, "contoso"), ["Users"]);
     let users = names(outbox, "contoso/Users");
     assert!(users.contains(&house.alice) && users.contains(&hans), "{users:?}");
+    assert!(!users.iter().any(|user| user.starts_with("guest")), "{users:?}");
     assert_eq!(names(outbox, &format!("contoso/Users/{hans}")), ["Outlook"]);
     let root = format!("contoso/Users/{hans}/Outlook");
     let folders = names(outbox, &root);
     assert!(folders.contains(&"Posteingang".to_owned()), "{folders:?}");
+    assert!(!folders.iter().any(|name| name == "Hidden" || name == "Search"), "{folders:?}");
+    // What was asked for is believed for a while.
+    house.lab.simulator.reset_counters();
+    house.tenant.add_folder(&hans, "msgfolderroot", "Spät").unwrap();
+    assert_eq!(names(outbox, &root), folders);
+    assert_eq!(house.lab.simulator.counters().requests, 0);
     // Its English name leads there, too.
     let path = format!("{root}/Inbox/own.eml");
     outbox.make_folder(format!("{root}/Inbox").as_bytes()).unwrap();
     drop_file(outbox, &path, &mail("My own", "x@y.z")).unwrap();
     restored(outbox, &path);
     assert_eq!(names(outbox, &root), folders);
-    // The folder that sends takes nothing.
-    let out = format!("{root}/Postausgang");
-    assert!(matches!(outbox.begin(out.as_bytes()).err(), Some(OutboxError::NotPermitted)));
+    // The folders that send take nothing.
+    for closed in [&root, &format!("{root}/Postausgang"), &format!("{root}/Geplant")] {
+        assert!(matches!(outbox.begin(closed.as_bytes()).err(), Some(OutboxError::NotPermitted)), "{closed}");
+    }
     let made = format!("{root}/Projekte");
     for path in [made.clone(), format!("{made}/2026"), made.clone(), format!("{made}/2026")] {
         outbox.make_folder(path.as_bytes()).unwrap();
@@ -324,8 +407,8 @@ fn what_waits_goes_when_it_is_committed_and_reports_say_what_became_of_it() {
     restored(outbox, &path);
     assert_eq!(house.called(&house.bob, "My own").len(), 1);
     assert!(house.called(&house.bob, "Regretted").is_empty());
-    let [report] = &names(outbox, "jobs")[..] else { panic!("one job") };
-    let text = String::from_utf8(outbox.read(format!("jobs/{report}").as_bytes(), 0, 1 << 20).unwrap()).unwrap();
+    assert_eq!(names(outbox, "jobs").len(), 1);
+    let text = reports(outbox);
     assert!(text.contains("1 restored") && text.contains(&format!("done       {path}")), "{text}");
     assert!(outbox.news().contains(&path.into_bytes()));
     assert!(outbox.news().is_empty());
@@ -351,7 +434,8 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn a_synchronous_seal_returns_when_it_is_restored() {
     let house = House::new(3);
-    let running = house.open(How { synchronous: true, ..How::default() });
+    // Whoever waits does not wait for nothing.
+    let running = house.open(How { synchronous: true, rest: AN_HOUR, ..How::default() });
     let outbox = &*running.outbox();
     let inbox = house.inbox_of(&house.bob);
     let mut draft = outbox.begin(inbox.as_bytes()).unwrap();
@@ -396,7 +480,7 @@ fn on_a_bad_day_and_over_many_lives_everything_is_restored_once() {
     all.extend((0..20).map(|n| (format!("own {n}.eml"), mail(&format!("Own {n}"), "x@y.z"))));
     let mut lives = all.chunks(all.len().div_ceil(4));
     for seed in 1..=4 {
-        house.lab.simulator.set_faults(strongroom_simulator::Faults::bad_day(seed, 4));
+        house.lab.simulator.set_faults(Faults::bad_day(seed, 4));
         let running = house.open(How::default());
         for (name, bytes) in lives.next().unwrap_or_default() {
             drop_file(&*running.outbox(), &format!("{to}/{name}"), bytes).unwrap();
@@ -405,7 +489,7 @@ fn on_a_bad_day_and_over_many_lives_everything_is_restored_once() {
         // In the middle of it.
         running.stop();
     }
-    house.lab.simulator.set_faults(strongroom_simulator::Faults::default());
+    house.lab.simulator.set_faults(Faults::default());
     let running = house.open(How::default());
     let counts = running.finish(&AtomicBool::new(false)).unwrap();
     assert_eq!((counts.queued, counts.failed), (0, 0), "{counts:?}");
@@ -455,6 +539,14 @@ fn every_snapshot_is_known_the_newest_and_those_made_meanwhile_too() {
     let twin = mail("Twin", "x@y.z");
     let refused = drop_file(outbox, "original/Twin.eml", &twin);
     assert!(matches!(refused, Err(OutboxError::Unknown { .. })), "{refused:?}");
+    let of_alice = house.called(&house.alice, "Twin").remove(0);
+    tenant.delete_message(&house.alice, &of_alice.id).unwrap();
+    let below = format!("original/Users/{}/Outlook/Inbox/Twin.eml", house.alice);
+    make_folders(outbox, &below);
+    drop_file(outbox, &below, &twin).unwrap();
+    restored(outbox, &below);
+    let back = house.called(&house.alice, "Twin");
+    assert_eq!(back.iter().filter(|message| message.folder == of_alice.folder).count(), 1);
     running.stop();
     drop(first);
     // What is known of contents is a cache.
@@ -470,4 +562,204 @@ fn every_snapshot_is_known_the_newest_and_those_made_meanwhile_too() {
     restored(outbox, &path);
     assert!(house.called(&house.alice, "Canary budget").iter().any(|message| message.folder == lost.folder));
     nothing_was_sent(&house.lab.simulator);
+}
+
+#[test]
+fn what_was_just_closed_can_be_withdrawn_unless_somebody_commits() {
+    let house = House::new(3);
+    let inbox = house.inbox_of(&house.bob);
+    let at = |name: &str| format!("{inbox}/{name}.eml");
+    let running = house.open(How { rest: AN_HOUR, ..How::default() });
+    let first = running.outbox();
+    let outbox = &*first;
+    for name in ["Regretted", "Kept"] {
+        drop_file(outbox, &at(name), &mail(name, "x@y.z")).unwrap();
+        assert_eq!(state(outbox, &at(name)), State::Queued);
+    }
+    outbox.withdraw(at("Regretted").as_bytes()).unwrap();
+    assert!(matches!(outbox.item(at("Regretted").as_bytes()), Err(OutboxError::NotFound)));
+    outbox.commit();
+    restored(outbox, &at("Kept"));
+    drop_file(outbox, &at("Later"), &mail("Later", "x@y.z")).unwrap();
+    // Who waits for the end of it all commits, too.
+    assert_eq!(running.finish(&AtomicBool::new(false)).unwrap().queued, 0);
+    running.stop();
+    drop(first);
+    let running = house.open(How { rest: Duration::from_millis(100), ..How::default() });
+    let outbox = &*running.outbox();
+    drop_file(outbox, &at("By itself"), &mail("By itself", "x@y.z")).unwrap();
+    restored(outbox, &at("By itself"));
+    let came = ["Regretted", "Kept", "Later", "By itself"].map(|name| house.called(&house.bob, name).len());
+    assert_eq!(came, [0, 1, 1, 1]);
+    nothing_was_sent(&house.lab.simulator);
+}
+
+#[test]
+fn what_waits_is_there_after_a_crash_with_its_bytes_its_folder_and_its_time() {
+    let house = House::new(3);
+    let (name, bytes) = house.canary();
+    let how = How { waits: true, ..How::default() };
+    let running = house.open(how);
+    let first = running.outbox();
+    let outbox = &*first;
+    let path = format!("original/Kept/{name}");
+    make_folders(outbox, &path);
+    outbox.make_folder(b"original/Only a name").unwrap();
+    let mut draft = outbox.begin(b"original/Kept").unwrap();
+    draft.write(0, &bytes).unwrap();
+    draft.seal(path.as_bytes(), Some(Time { secs: 1, nanos: 1 })).unwrap();
+    let mtime = |outbox: &dyn Outbox| outbox.item(path.as_bytes()).unwrap().mtime;
+    assert_eq!(mtime(outbox), Time { secs: 1, nanos: 1 });
+    // Some give it a time when they have closed it, which may be before or after it is handed over.
+    outbox.set_mtime(path.as_bytes(), Time { secs: 2, nanos: 0 }).unwrap();
+    draft.release();
+    assert_eq!(mtime(outbox), Time { secs: 2, nanos: 0 });
+    outbox.set_mtime(path.as_bytes(), Time { secs: -3, nanos: 7 }).unwrap();
+    assert!(matches!(outbox.set_mtime(b"original/Kept", Time::default()), Err(OutboxError::NotFound)));
+    running.stop();
+    drop(first);
+    let running = house.open(how);
+    let outbox = &*running.outbox();
+    assert_eq!(names(outbox, "original"), ["Kept"]);
+    assert_eq!((state(outbox, &path), mtime(outbox)), (State::Waiting, Time { secs: -3, nanos: 7 }));
+    assert_eq!(outbox.read(path.as_bytes(), 0, bytes.len() + 1).unwrap(), bytes);
+    outbox.commit();
+    restored(outbox, &path);
+    let [found] = &house.called(&house.alice, "Canary budget")[..] else { panic!("not once") };
+    assert_ne!(found.properties["receivedDateTime"], "1969-12-31T23:59:57Z", "a mail's times are its own");
+    let since = Instant::now();
+    while !matches!(outbox.read(path.as_bytes(), 0, 1), Err(OutboxError::NotFound)) {
+        assert!(since.elapsed() < PATIENCE, "the bytes of what was restored are kept");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    outbox.set_mtime(path.as_bytes(), Time { secs: 4, nanos: 0 }).unwrap();
+    assert_eq!(mtime(outbox), Time { secs: 4, nanos: 0 }, "it is listed until the end");
+}
+
+#[test]
+fn the_same_bytes_under_two_names_are_one_message_unless_they_were_two_in_the_snapshot() {
+    let house = House::new(3);
+    let inbox = house.inbox_of(&house.bob);
+    for _ in 0..2 {
+        let twin = NewMessage { mime: mail("Twin", "x@y.z"), received: Some(1_793_600_000), ..NewMessage::default() };
+        house.tenant.add_message(&house.alice, "inbox", twin).unwrap();
+    }
+    let second = house.lab.back_up().unwrap();
+    let house = House { backup: second, ..house };
+    let running = house.open(How { waits: true, ..How::default() });
+    let outbox = &*running.outbox();
+    let paths = ["own.eml", "own copy.eml"].map(|name| format!("{inbox}/{name}"));
+    for path in &paths {
+        drop_file(outbox, path, &mail("My own", "x@y.z")).unwrap();
+    }
+    let twins = house.mails(&format!("Users/{}/Outlook/Inbox", house.alice));
+    let twins: Vec<_> = twins.into_iter().filter(|(name, _)| name.contains("Twin")).collect();
+    assert!(twins.len() == 2 && twins[0].0 != twins[1].0 && twins[0].1 == twins[1].1);
+    for (name, bytes) in &twins {
+        drop_file(outbox, &format!("{inbox}/{name}"), bytes).unwrap();
+    }
+    outbox.commit();
+    paths.iter().for_each(|path| restored(outbox, path));
+    twins.iter().for_each(|(name, _)| restored(outbox, &format!("{inbox}/{name}")));
+    assert_eq!((house.called(&house.bob, "My own").len(), house.called(&house.bob, "Twin").len()), (1, 2));
+    let said = reports(outbox);
+    assert_eq!(said.matches("it was there already").count(), 1, "{said}");
+    assert_eq!(told(outbox, "done"), 4, "{said}");
+}
+
+#[test]
+fn of_several_items_with_the_content_the_path_decides_and_then_the_time() {
+    let house = House::new(3);
+    let tenant = &house.tenant;
+    let add = |folder: &str, category: &str| {
+        let (mime, categories) = (mail("Ambiguous", "x@y.z"), vec![category.to_owned()]);
+        let message = NewMessage { mime, categories, received: Some(1_793_600_000), ..NewMessage::default() };
+        tenant.add_message(&house.alice, folder, message).unwrap()
+    };
+    add("inbox", "Inbox");
+    let moved = add("archive", "Archive, old");
+    let draft = NewMessage { mime: mail("A draft", "x@y.z"), draft: true, ..NewMessage::default() };
+    tenant.add_message(&house.alice, "drafts", draft).unwrap();
+    house.lab.back_up().unwrap();
+    tenant.set_categories(&house.alice, &moved, vec!["Archive, new".to_owned()]).unwrap();
+    let house = House { backup: house.lab.back_up().unwrap(), ..house };
+    let named = |folder: &str, part: &str| {
+        let mails = house.mails(&format!("Users/{}/Outlook/{folder}", house.alice));
+        mails.into_iter().find(|(name, _)| name.contains(part)).unwrap()
+    };
+    let (name, bytes) = named("Archive", "Ambiguous");
+    let running = house.open(How::default());
+    let outbox = &*running.outbox();
+    for (folder, category) in [("Inbox", "Inbox"), ("Archive", "Archive, new")] {
+        let path = format!("contoso/Users/{}/Outlook/{folder}/{name}", house.bob);
+        drop_file(outbox, &path, &bytes).unwrap();
+        restored(outbox, &path);
+        let found = house.called(&house.bob, "Ambiguous");
+        let has_it = |message: &TrueMessage| message.properties["categories"][0] == category;
+        assert_eq!(found.iter().filter(|message| has_it(message)).count(), 1, "{folder}: {found:?}");
+    }
+    let (_, draft) = named("Drafts", "A draft");
+    let path = format!("contoso/Users/{}/Outlook/Drafts/whatever.eml", house.bob);
+    drop_file(outbox, &path, &draft).unwrap();
+    restored(outbox, &path);
+    assert_eq!(house.called(&house.bob, "A draft")[0].properties["isDraft"], true);
+}
+
+#[test]
+fn what_is_unreachable_is_tried_on_and_what_is_refused_three_times_and_can_be_dropped_again() {
+    let house = House::new(3);
+    let running = house.open(How::default());
+    let outbox = &*running.outbox();
+    let path = format!("{}/own.eml", house.inbox_of(&house.bob));
+    let fail = |fault| {
+        let (method, contains) = (Some("POST".to_owned()), "/messages".to_owned());
+        let rule = Rule { method, contains, skip: 0, times: None, fault };
+        house.lab.simulator.reset_counters();
+        house.lab.simulator.set_faults(Faults { rules: vec![rule], ..Faults::default() });
+    };
+    let faults = || house.lab.simulator.counters().faults;
+    // Refused for good, as far as anybody can say.
+    fail(Fault::NotFound);
+    drop_file(outbox, &path, &mail("My own", "x@y.z")).unwrap();
+    let State::Failed { reason } = settled(outbox, &path) else { panic!("it was restored") };
+    assert!(!reason.is_empty());
+    assert_eq!(faults() % 3, 0, "three times alike");
+    assert_eq!((told(outbox, "failed"), told(outbox, "done")), (1, 0));
+    // The service does not answer for longer than anything is tried by itself.
+    fail(Fault::UnavailableEmpty);
+    drop_file(outbox, &path, &mail("My own", "x@y.z")).unwrap();
+    let since = Instant::now();
+    while faults() < 10 {
+        assert!(since.elapsed() < PATIENCE, "it is not tried on: {}", state(outbox, &path));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(matches!(state(outbox, &path), State::Queued | State::Uploading));
+    house.lab.simulator.set_faults(Faults::default());
+    restored(outbox, &path);
+    assert_eq!(house.called(&house.bob, "My own").len(), 1);
+    assert_eq!((told(outbox, "failed"), told(outbox, "done")), (0, 1), "the later drop counts");
+}
+
+#[test]
+fn what_no_snapshot_has_any_more_fails_and_can_be_taken_back() {
+    let house = House::new(3);
+    let (_, bytes) = house.canary();
+    let how = How { waits: true, ..How::default() };
+    let running = house.open(how);
+    drop_file(&*running.outbox(), "original/lost.eml", &bytes).unwrap();
+    running.stop();
+    // The snapshot is forgotten, and with it what was known of it.
+    for entry in walk(&house.lab.folder.path().join("repository/snapshots")) {
+        std::fs::remove_file(entry).unwrap();
+    }
+    let at = folder(&house.lab.folder.path().join("state"), &house.lab.repository);
+    std::fs::remove_dir_all(at.join("contents")).unwrap();
+    let running = house.open(how);
+    let outbox = &*running.outbox();
+    outbox.commit();
+    let State::Failed { reason } = settled(outbox, "original/lost.eml") else { panic!("it was restored") };
+    assert!(reason.contains("no snapshot holds"), "{reason}");
+    outbox.withdraw(b"original/lost.eml").unwrap();
+    assert_eq!(names(outbox, "original"), Vec::<String>::new());
+    assert!(names(outbox, "jobs").is_empty(), "nothing is told of what was taken back");
 }

@@ -112,6 +112,13 @@ pub trait Outbox: Send + Sync + 'static {
     /// [`OutboxError::NotPermitted`] once it is on its way or there.
     fn withdraw(&self, path: &[u8]) -> Result<(), OutboxError>;
 
+    /// Takes note of the time that somebody gave a dropped file after it was sealed: it is shown from now on. Nothing of what is
+    /// restored depends on it, and a crash may take it.
+    ///
+    /// # Errors
+    /// [`OutboxError::NotFound`] if there is no dropped file.
+    fn set_mtime(&self, path: &[u8], mtime: Time) -> Result<(), OutboxError>;
+
     /// Lets what waits be restored.
     fn commit(&self);
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::model::{Model, Shelf, Tree};
 use common::outbox::INBOX;
-use common::{Dropping, PATIENCE, code, eventually, no_fuse};
+use common::{Dropping, Fixture, PATIENCE, code, eventually, no_fuse};
 use rustix::fs::{Access, AtFlags, Mode, RenameFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 use std::fs::{self, File, FileTimes};
@@ -13,8 +13,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
-use strongroom_mount::{Operation, OutboxError, State, Unmounted};
+use strongroom_mount::{Operation, Options, OutboxError, State, Target, Unmounted};
 
 macro_rules! skip_without_fuse {
     () => {
@@ -98,6 +99,32 @@ fn a_file_is_complete_when_it_is_closed() {
         assert_eq!(state(&path).unwrap(), expected);
     }
     assert_eq!((names(&drop.inbox("")), drop.basket.drafts()), (vec!["one.eml".to_owned()], 0));
+}
+
+#[test]
+fn its_turn_comes_once_nobody_has_it_open_for_writing() {
+    skip_without_fuse!();
+    let drop = Dropping::new();
+    let path = drop.inbox("one.eml");
+    let (mut file, also) = (File::create(&path).unwrap(), File::options().append(true).open(&path).unwrap());
+    file.write_all(MAIL).unwrap();
+    // Who only looks, as a preview does, holds up nothing and can go on.
+    let mut reader = File::open(&path).unwrap();
+    std::mem::drop(file);
+    assert_eq!(drop.basket.sealed(), [at("one.eml")]);
+    assert_eq!(state(&path).unwrap(), "queued");
+    fs::metadata(drop.inbox("")).unwrap();
+    drop.nothing_restored();
+    std::mem::drop(also);
+    drop.restored(&[&at("one.eml")]);
+    eventually(PATIENCE, "no draft is left", || drop.basket.drafts() == 0);
+    let mut read = Vec::new();
+    reader.read_to_end(&mut read).unwrap();
+    assert_eq!(read, MAIL);
+    // Nor does who opens it for writing to see whether that is allowed.
+    let asked = File::options().write(true).open(&path).unwrap();
+    std::mem::drop((reader, asked));
+    assert_eq!(drop.basket.restored(), [(at("one.eml"), MAIL.to_vec())]);
 }
 
 #[test]
@@ -286,6 +313,10 @@ fn what_was_dropped_is_not_changed() {
             ("write", write(File::options().write(true))),
             ("ftruncate", code(File::options().write(true).open(one).unwrap().set_len(3))),
             ("truncate", truncate(one, 3).unwrap_err()),
+            ("fallocate", {
+                let file = File::options().write(true).open(one).unwrap();
+                rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 1000).unwrap_err()
+            }),
             ("rename", rustix::fs::rename(one, new).unwrap_err()),
             ("rename a folder", rustix::fs::rename(folder, new).unwrap_err()),
             ("rmdir", rustix::fs::rmdir(folder).unwrap_err()),
@@ -434,6 +465,10 @@ fn folders_are_made_and_merged_with() {
     assert_eq!(code(fs::create_dir(drop.inbox("a"))), Errno::EXIST);
     fs::write(drop.inbox("a/b/c/one.eml"), MAIL).unwrap();
     drop.restored(&[&at("a/b/c/one.eml")]);
+    // What comes without being told of is seen all the same: the kernel believes what it knows for a second.
+    assert!(!drop.inbox("late").exists());
+    drop.basket.add_folder(at("late").as_bytes());
+    eventually(PATIENCE, "it is seen", || drop.inbox("late").exists());
     // One that looks temporary but is in the account is used like any other.
     drop.basket.add_folder(at("old.tmp").as_bytes());
     fs::write(drop.inbox("old.tmp/two.eml"), MAIL).unwrap();
@@ -454,17 +489,28 @@ fn times_and_permissions() {
     assert_eq!((given.secs, given.nanos), (1_234_567_890, 123_456_789), "the outbox gets it");
     drop.restored(&[&at("one.eml")]);
     assert_eq!(fs::metadata(one).unwrap().modified().unwrap(), time);
-    // Afterwards it is only shown.
+    // And afterwards, whoever has it then.
     let old = Timespec { tv_sec: -5, tv_nsec: 7 };
     let times = Timestamps { last_access: old, last_modification: old };
-    rustix::fs::utimensat(rustix::fs::CWD, one, &times, AtFlags::empty()).unwrap();
-    let shown = fs::metadata(one).unwrap();
-    assert_eq!((shown.mtime(), shown.mtime_nsec()), (-5, 7));
-    assert_eq!(drop.basket.mtime(&at("one.eml")).unwrap().secs, 1_234_567_890);
+    fs::write(drop.inbox("two.eml"), MAIL).unwrap();
+    for name in ["one.eml", "two.eml"] {
+        rustix::fs::utimensat(rustix::fs::CWD, drop.inbox(name), &times, AtFlags::empty()).unwrap();
+        let shown = || fs::metadata(drop.inbox(name)).map(|shown| (shown.mtime(), shown.mtime_nsec())).unwrap();
+        assert_eq!(shown(), (-5, 7), "{name}");
+        let given = drop.basket.mtime(&at(name)).unwrap();
+        assert_eq!((given.secs, given.nanos), (-5, 7), "{name}");
+        drop.basket.set_state(&at(name), State::Done);
+        eventually(PATIENCE, "the kernel has asked again", || state(&drop.inbox(name)).as_deref() == Ok("done"));
+        assert_eq!(shown(), (-5, 7), "{name}");
+    }
     rustix::fs::chmod(one, Mode::from_raw_mode(0o640)).unwrap();
     rustix::fs::chown(one, None, Some(rustix::fs::Gid::from_raw(7))).unwrap();
     rustix::fs::chmod(drop.inbox(""), Mode::from_raw_mode(0o755)).unwrap();
     drop.tool("touch", &["-d", "2001-01-01", &drop.path("").to_string_lossy()]).unwrap();
+    for other in ["contoso", "jobs/first.txt"] {
+        drop.tool("touch", &["-d", "2001-01-01 00:00 UTC", &drop.path(other).to_string_lossy()]).unwrap();
+        assert_eq!(fs::metadata(drop.path(other)).unwrap().mtime(), 978_307_200, "{other}");
+    }
     drop.tool("touch", &["one.eml"]).unwrap();
     let stat = fs::metadata(one).unwrap();
     assert_eq!((stat.mode() & 0o7777, stat.gid()), (0o600, rustix::process::getegid().as_raw()));
@@ -517,9 +563,18 @@ fn other_attributes_are_not_supported() {
     assert_eq!(state(&drop.inbox("")), Err(Errno::NODATA));
     assert_eq!(rustix::fs::getxattr(drop.mount.path("README.txt"), "user.x", &mut [0; 9][..]), Err(Errno::OPNOTSUPP));
     assert_eq!(state(one).unwrap(), "queued", "asking elsewhere has not ended the questions");
+    assert_eq!(shown_with_xattr(&drop), "queued");
     let free = rustix::fs::statvfs(drop.inbox("")).unwrap();
     assert_eq!(free.f_bavail * free.f_frsize, 1 << 40);
     assert_eq!(rustix::fs::statvfs(drop.mount.path("")).unwrap().f_bavail, 0);
+}
+
+/// Returns the state of `one.eml` in a mount with `--xattr`.
+fn shown_with_xattr(drop: &Dropping) -> String {
+    let shelf = Shelf::new(&[(1, "one", &Model::new(Tree::empty()))]);
+    let target = Target::Restoring(shelf, Arc::new(common::outbox::Handle(drop.basket.clone())));
+    let mount = Fixture::new(target, &Options { xattr: true, ..Options::default() });
+    state(&mount.path("restore").join(at("one.eml"))).unwrap()
 }
 
 #[test]
@@ -552,7 +607,14 @@ fn outside_nothing_can_be_written() {
     }
     assert_eq!(rustix::fs::rename(file, inside), Err(Errno::XDEV));
     assert_eq!(rustix::fs::access(file, Access::READ_OK), Ok(()));
+    let may_write = rustix::process::geteuid().is_root() || fs::metadata(file).unwrap().mode() & 0o200 != 0;
+    let expected = if may_write { Ok(()) } else { Err(Errno::ACCESS) };
+    assert_eq!(rustix::fs::access(file, Access::WRITE_OK), expected, "by the permission bits alone");
+    let opens = || drop.mount.mounted.requests().of(Operation::Open);
+    let before = opens();
     File::open(file).unwrap().sync_all().unwrap();
+    File::open(file).unwrap();
+    assert_eq!(opens() - before, 2, "the kernel asks each time");
     // `mv` copies then, and says that it could not remove.
     drop.tool("mv", &[&file.to_string_lossy(), "moved.eml"]).unwrap_err();
     drop.restored(&[&at("moved.eml")]);

@@ -7,6 +7,7 @@ use common::outbox::INBOX;
 use common::{Dropping, Fixture, PATIENCE, eventually, no_fuse};
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -131,10 +132,18 @@ fn gio_copy() {
     let drop = Dropping::new();
     let source = drop.outside("one.eml", &mail(7));
     let expected = BTreeMap::from([(format!("{INBOX}/one.eml"), mail(7))]);
+    let touched = Command::new("touch").args(["-d", "2001-01-01 00:00:00.000007 UTC", &source]).status();
+    assert!(touched.unwrap().success());
     // The second time it writes beside the file and renames.
     for _ in 0..2 {
-        drop.tool("gio", &["copy", &source, "one.eml"]).unwrap();
+        drop.tool("gio", &["copy", "--preserve", &source, "one.eml"]).unwrap();
         once(&drop, &expected);
+        // It sets the time when it has closed the file.
+        let given = drop.basket.mtime(&format!("{INBOX}/one.eml")).unwrap();
+        assert_eq!((given.secs, given.nanos), (978_307_200, 7_000));
+        eventually(PATIENCE, "no draft is left", || drop.basket.drafts() == 0);
+        let shown = fs::metadata(drop.inbox("one.eml")).unwrap();
+        assert_eq!((shown.mtime(), shown.mtime_nsec()), (978_307_200, 7_000));
     }
     drop.tool("gio", &["trash", "one.eml"]).unwrap_err();
     once(&drop, &expected);

@@ -61,7 +61,12 @@ pub fn start(
 ) -> Result<RunningOutbox> {
     let settings = session.settings()?;
     let sets = settings.sets.iter().map(|(name, set)| (name.clone(), set.tenant.clone())).collect();
-    let options =
-        Options { folder: folder(session, repository)?, waits: settings.commit == Commit::Ask, synchronous, sets };
+    let options = Options {
+        folder: folder(session, repository)?,
+        waits: settings.restore.commit == Commit::Ask,
+        synchronous,
+        rest: settings.restore.delay,
+        sets,
+    };
     Ok(RunningOutbox::start(repository, reader.clone(), organisations(session)?, options)?)
 }

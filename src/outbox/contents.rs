@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Another value means another layout, and starting over.
-const LAYOUT: &[u8] = b"1";
+const LAYOUT: &[u8] = b"2";
 const LAYOUT_KEY: &[u8] = b"layout";
 /// Places of one content that are looked at: an empty mail may stand in a million.
 const PLACES_MAX: usize = 1000;
@@ -92,8 +92,11 @@ pub struct Contents {
     progress: Mutex<Progress>,
     changed: Condvar,
     /// When each snapshot was made, to prefer the newest.
-    times: Mutex<HashMap<SnapshotId, i64>>,
+    times: Mutex<Times>,
 }
+
+/// When each snapshot was made, in seconds and nanoseconds.
+type Times = HashMap<SnapshotId, (i64, u32)>;
 
 impl Contents {
     /// Opens the database in `folder`, or creates it. One that cannot be read is thrown away.
@@ -161,12 +164,7 @@ impl Contents {
     }
 
     /// Returns when each snapshot was made.
-    fn fill_all(
-        &self,
-        repository: &Repository,
-        reader: &Reader,
-        cancel: &AtomicBool,
-    ) -> Result<HashMap<SnapshotId, i64>, ContentsError> {
+    fn fill_all(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<Times, ContentsError> {
         let snapshots = repository.snapshots()?;
         let ids: HashSet<SnapshotId> = snapshots.iter().map(|(id, _)| *id).collect();
         let mut known = self.known()?;
@@ -175,13 +173,14 @@ impl Contents {
             self.clear()?;
             known.clear();
         }
-        let times = snapshots.iter().map(|(id, snapshot)| (*id, snapshot.finished.secs)).collect();
+        let made = |snapshot: &Snapshot| (snapshot.finished.secs, snapshot.finished.nanos);
+        let times: Times = snapshots.iter().map(|(id, snapshot)| (*id, made(snapshot))).collect();
         let mut sets: HashMap<&str, Vec<&(SnapshotId, Snapshot)>> = HashMap::new();
         for one in snapshots.iter().filter(|(_, snapshot)| TenantState::of(snapshot).is_some()) {
             sets.entry(&one.1.set).or_default().push(one);
         }
         for mut set in sets.into_values() {
-            set.sort_by_key(|(_, snapshot)| std::cmp::Reverse((snapshot.finished.secs, snapshot.finished.nanos)));
+            set.sort_by_key(|(_, snapshot)| std::cmp::Reverse(made(snapshot)));
             for number in 0..set.len() {
                 let (id, snapshot) = set[number];
                 if known.contains(id) {
@@ -191,7 +190,7 @@ impl Contents {
                 let newer = number.checked_sub(1).map(|newer| set[newer]);
                 let older = set[number + 1..].iter().copied().find(|(id, _)| known.contains(id));
                 let base = newer.or(older).map(|(_, snapshot)| snapshot.directory());
-                self.take_in(reader, *id, base, snapshot.directory(), cancel)?;
+                self.take_in(reader, *id, base, snapshot.directory(), &times, cancel)?;
                 known.insert(*id);
             }
         }
@@ -223,12 +222,17 @@ impl Contents {
         id: SnapshotId,
         base: Option<&Directory>,
         root: &Directory,
+        times: &Times,
         cancel: &AtomicBool,
     ) -> Result<(), ContentsError> {
         let mut batch = WriteBatch::default();
         let mut add = |entry: &Entry, path: &[u8]| {
             let Some(content) = entry.content().filter(|_| entry.facts.source_id.is_some()) else { return Ok(()) };
             let key = self.key(&content.identity(), path);
+            // The newest snapshot with this content at this path is the one that counts, in whatever order they are taken in.
+            if self.holder(&key)?.is_some_and(|other| times.get(&other) > times.get(&id)) {
+                return Ok(());
+            }
             batch.put(&key, self.seal(&key, id, path));
             if batch.len() < BATCH_MAX {
                 return Ok(());
@@ -300,6 +304,12 @@ impl Contents {
         Ok(places)
     }
 
+    /// Returns the snapshot that a record is of, if there is one.
+    fn holder(&self, key: &[u8]) -> Result<Option<SnapshotId>, rocksdb::Error> {
+        let sealed = self.db.get(key)?;
+        Ok(sealed.and_then(|sealed| self.open_place(key, sealed)).map(|place| place.snapshot))
+    }
+
     fn open_place(&self, key: &[u8], mut sealed: Vec<u8>) -> Option<Place> {
         let opened = self.keys.decrypt(Purpose::LocalState, key, &mut sealed).ok()?;
         let (id, path) = opened.split_first_chunk::<32>()?;
@@ -307,10 +317,10 @@ impl Contents {
     }
 }
 
-/// Returns how many names at the end of two paths are the same.
-fn alike(a: &[u8], b: &[u8]) -> usize {
-    let names = |path| <[u8]>::rsplit(path, |byte: &u8| *byte == b'/');
-    names(a).zip(names(b)).take_while(|(a, b)| a == b).count()
+/// Returns how much two paths are alike: whether the files have the same name, and how many of the folders nearest to them.
+fn alike(a: &[u8], b: &[u8]) -> (bool, usize) {
+    let (mut a, mut b) = (a.rsplit(|byte| *byte == b'/'), b.rsplit(|byte| *byte == b'/'));
+    (a.next() == b.next(), a.zip(b).take_while(|(a, b)| a == b).count())
 }
 
 type Each<'a> = dyn FnMut(&Entry, &[u8]) -> Result<(), ContentsError> + 'a;
@@ -387,4 +397,24 @@ fn options() -> Options {
     options.set_keep_log_file_num(1);
     options.set_max_background_jobs(1);
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::alike;
+
+    #[test]
+    fn paths_are_alike_by_the_name_first_and_then_by_the_folders_next_to_it() {
+        let dropped = b"original/Users/bob/Outlook/Inbox/x.eml";
+        let likeness = [
+            &b"Users/bob/Outlook/Inbox/x.eml"[..],
+            b"Users/alice/Outlook/Inbox/x.eml",
+            b"Users/bob/Outlook/Archive/x.eml",
+            b"Users/bob/Outlook/Inbox/y.eml",
+            b"Users/alice/Outlook/Inbox/y.eml",
+            b"Users/bob/Outlook/Archive/y.eml",
+        ]
+        .map(|path| alike(path, dropped));
+        assert_eq!(likeness, [(true, 4), (true, 2), (true, 0), (false, 4), (false, 2), (false, 0)]);
+    }
 }

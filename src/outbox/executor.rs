@@ -8,6 +8,7 @@ use super::{Shared, Target};
 use crate::backup::tenant::state::TenantState;
 use crate::entry::{Entry, EntryKind, Timestamp};
 use crate::id::SnapshotId;
+use crate::mail::{HEADER_BYTES_MAX, arrival};
 use crate::restore::{Brought, Bytes, Parcel, Refused, chain};
 use crate::snapshot::Snapshot;
 use crate::tree;
@@ -173,6 +174,8 @@ impl Shared {
         let (_, name) = queue::split(&dropped.path);
         let mut entry = Entry::new(name, EntryKind::File(split.content), mtime);
         entry.facts = split.facts;
+        // That is what tells whether it stands there already, as of the items of a snapshot.
+        entry.facts.date = arrival(&file.read(0, HEADER_BYTES_MAX).map_err(|error| chain(&error))?);
         let (staging, id, len) = (self.staging.clone(), dropped.id, dropped.len);
         let bytes: Bytes = Arc::new(move || staging.reopen(id, len)?.read(0, len as usize));
         Ok(Parcel { entry, bytes: Some(bytes), owner: None })

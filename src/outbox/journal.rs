@@ -82,6 +82,8 @@ pub enum Record {
     Became(StagedId, Fate),
     /// Everything that waits is to be restored.
     Committed,
+    /// It was given another time.
+    Timed(StagedId, Time),
 }
 
 impl Record {
@@ -95,6 +97,9 @@ impl Record {
             }
             Record::Became(id, fate) => fate.write(out.array(4).uint(1).bytes(&id.0)),
             Record::Committed => _ = out.array(1).uint(2),
+            Record::Timed(id, mtime) => {
+                _ = out.array(4).uint(3).bytes(&id.0).int(mtime.secs).uint(mtime.nanos.into());
+            }
         }
         out.into_bytes()
     }
@@ -114,6 +119,10 @@ impl Record {
             })),
             (1, 4) => Ok(Record::Became(StagedId(reader.array_of()?), Fate::read(&mut reader)?)),
             (2, 1) => Ok(Record::Committed),
+            (3, 4) => {
+                let id = StagedId(reader.array_of()?);
+                Ok(Record::Timed(id, Time { secs: reader.int()?, nanos: reader.uint_as()? }))
+            }
             _ => Err(CborError::Range),
         }
     }
@@ -223,6 +232,7 @@ mod tests {
             Record::Became(StagedId([1; 16]), Fate::Failed("why".to_owned())),
             Record::Became(StagedId([2; 16]), Fate::Done(String::new())),
             Record::Became(StagedId([2; 16]), Fate::Withdrawn),
+            Record::Timed(StagedId([1; 16]), Time { secs: -1, nanos: 999_999_999 }),
         ];
         let mut journal = Journal::open(&path, keys.clone(), |_| unreachable!()).unwrap();
         records.iter().for_each(|record| journal.note(record).unwrap());

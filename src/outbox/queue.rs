@@ -12,7 +12,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use strongroom_mount::{OutboxError, State};
+use strongroom_mount::{OutboxError, State, Time};
 
 /// A job ends when nothing has come for so long.
 const QUIET: Duration = Duration::from_secs(5);
@@ -106,6 +106,9 @@ pub struct Queue {
     /// Names by folder; files that were settled in an earlier run are not among them.
     folders: HashMap<Vec<u8>, BTreeMap<Vec<u8>, StagedId>>,
     ready: VecDeque<StagedId>,
+    /// Files that were released, and until when each of them rests.
+    resting: VecDeque<(Instant, StagedId)>,
+    rest: Duration,
     jobs: BTreeMap<i64, Job>,
     /// How many are not settled.
     open: usize,
@@ -138,6 +141,11 @@ pub fn replay(items: &mut Vec<Dropped>, at: &mut HashMap<StagedId, usize>, recor
                 items[known].fate = fate;
             }
         }
+        Record::Timed(id, mtime) => {
+            if let Some(&known) = at.get(&id) {
+                items[known].mtime = mtime;
+            }
+        }
         Record::Committed => {
             let waiting = items.iter_mut().filter(|one| one.fate == Fate::Waiting);
             waiting.for_each(|one| one.fate = Fate::Queued);
@@ -146,11 +154,11 @@ pub fn replay(items: &mut Vec<Dropped>, at: &mut HashMap<StagedId, usize>, recor
 }
 
 impl Queue {
-    /// Opens the queue whose journal is at `path`.
+    /// Opens the queue whose journal is at `path`. A file that is released rests for so long before its turn comes.
     ///
     /// # Errors
     /// [`RecordLogError::Busy`] while another process has it.
-    pub fn open(path: &Path, keys: Arc<Keys>) -> Result<Self, RecordLogError> {
+    pub fn open(path: &Path, keys: Arc<Keys>, rest: Duration) -> Result<Self, RecordLogError> {
         let (mut dropped, mut at) = (Vec::new(), HashMap::new());
         let mut journal = Journal::open(path, keys, |record| replay(&mut dropped, &mut at, record))?;
         dropped.retain(|one| one.fate != Fate::Withdrawn);
@@ -169,6 +177,8 @@ impl Queue {
             items: HashMap::new(),
             folders: HashMap::new(),
             ready: VecDeque::new(),
+            resting: VecDeque::new(),
+            rest,
             jobs: BTreeMap::new(),
             open: 0,
             open_job: None,
@@ -317,13 +327,28 @@ impl Queue {
         Ok(Sealed::New(replaced))
     }
 
-    /// Lets a file's turn come. Returns whether it is still there.
+    /// Lets a file's turn come, once it has rested. Returns whether it is still there.
     pub fn release(&mut self, id: StagedId) -> bool {
         let Some(item) = self.items.get_mut(&id) else { return false };
         if !std::mem::replace(&mut item.is_released, true) && item.dropped.fate == Fate::Queued {
-            self.ready.push_back(id);
+            self.resting.push_back((Instant::now() + self.rest, id));
         }
         true
+    }
+
+    /// Notes the time that is shown of the file at `path`. A crash may take this.
+    ///
+    /// # Errors
+    /// [`OutboxError::NotFound`], [`OutboxError::Storage`].
+    pub fn set_mtime(&mut self, path: &[u8], mtime: Time) -> Result<(), OutboxError> {
+        let id = self.at(path).ok_or(OutboxError::NotFound)?.dropped.id;
+        let dropped = &mut self.items.get_mut(&id).expect("it was found above").dropped;
+        // What was restored is shown in this run only.
+        if dropped.mtime != mtime && !matches!(dropped.fate, Fate::Done(_)) {
+            self.journal.note_lazily(&Record::Timed(id, mtime))?;
+        }
+        dropped.mtime = mtime;
+        Ok(())
     }
 
     /// Takes a file out that has not gone anywhere.
@@ -359,11 +384,12 @@ impl Queue {
         self.changed(&path, job);
     }
 
-    /// Lets everything that waits be restored.
+    /// Lets everything that waits or rests be restored.
     ///
     /// # Errors
     /// When the disk fails; everything waits then as before.
     pub fn commit(&mut self) -> io::Result<()> {
+        self.ready.extend(self.resting.drain(..).map(|(_, id)| id));
         let waiting = self.items.values().filter(|item| item.dropped.fate == Fate::Waiting);
         let mut waiting: Vec<_> =
             waiting.map(|item| (item.dropped.job, item.dropped.path.clone(), item.dropped.id)).collect();
@@ -385,6 +411,9 @@ impl Queue {
 
     /// Returns the next file to restore, which is on its way from now on.
     pub fn take(&mut self) -> Option<Item> {
+        while let Some((_, id)) = self.resting.pop_front_if(|(until, _)| *until <= Instant::now()) {
+            self.ready.push_back(id);
+        }
         loop {
             let id = self.ready.pop_front()?;
             // It may have been taken back.
@@ -498,11 +527,10 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::crypto::{Cipher, MasterKey};
-    use strongroom_mount::Time;
 
     fn open(path: &Path) -> Queue {
         let keys = Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::ALL[0]));
-        Queue::open(path, keys).unwrap()
+        Queue::open(path, keys, Duration::ZERO).unwrap()
     }
 
     fn dropped(n: u8, path: &str, fate: Fate) -> Dropped {
@@ -602,5 +630,61 @@ mod tests {
         drop(queue);
         let mut queue = open(&path);
         assert_eq!(std::iter::from_fn(|| queue.take()).count(), 3);
+    }
+
+    #[test]
+    fn a_file_rests_before_its_turn_unless_it_is_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = open(&folder.path().join("journal"));
+        queue.rest = Duration::from_secs(3600);
+        for n in 1..=3 {
+            queue.seal(dropped(n, &format!("a/{n}"), Fate::Queued), 100).unwrap();
+            queue.release(StagedId([n; 16]));
+        }
+        assert!(queue.take().is_none());
+        queue.withdraw(StagedId([2; 16])).unwrap();
+        queue.resting[0].0 = Instant::now();
+        assert_eq!(queue.take().map(|item| item.dropped.id), Some(StagedId([1; 16])));
+        assert!(queue.take().is_none());
+        queue.commit().unwrap();
+        assert_eq!(queue.take().map(|item| item.dropped.id), Some(StagedId([3; 16])));
+        assert!(queue.take().is_none() && queue.resting.is_empty());
+    }
+
+    #[test]
+    fn what_comes_together_is_a_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = open(&folder.path().join("journal"));
+        let seal = |queue: &mut Queue, n: u8, now| {
+            queue.seal(dropped(n, &format!("a/{n}"), Fate::Queued), now).unwrap();
+            queue.items[&StagedId([n; 16])].dropped.job
+        };
+        let quiet = |queue: &mut Queue| {
+            let (job, since) = queue.open_job.unwrap();
+            queue.open_job = Some((job, since.checked_sub(QUIET).unwrap()));
+        };
+        assert_eq!((seal(&mut queue, 1, 100), seal(&mut queue, 2, 103)), (100, 100));
+        queue.settle(StagedId([1; 16]), Fate::Done(String::new())).unwrap();
+        quiet(&mut queue);
+        assert!(!queue.end_job().unwrap(), "one is on its way");
+        assert_eq!(seal(&mut queue, 3, 200), 100);
+        for n in 2..=3 {
+            queue.settle(StagedId([n; 16]), Fate::Done(String::new())).unwrap();
+        }
+        assert!(!queue.end_job().unwrap(), "more may come");
+        quiet(&mut queue);
+        assert!(queue.end_job().unwrap());
+        assert_eq!(seal(&mut queue, 4, 100), 101, "no two have one name");
+    }
+
+    #[test]
+    fn only_so_many_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = open(&folder.path().join("journal"));
+        queue.open = OPEN_MAX - 1;
+        queue.seal(dropped(1, "a/1", Fate::Queued), 100).unwrap();
+        assert!(matches!(queue.seal(dropped(2, "a/2", Fate::Queued), 100), Err(OutboxError::Full)));
+        queue.settle(StagedId([1; 16]), Fate::Done(String::new())).unwrap();
+        queue.seal(dropped(2, "a/2", Fate::Queued), 100).unwrap();
     }
 }

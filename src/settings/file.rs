@@ -3,14 +3,15 @@
 use super::document::Document;
 use super::secret::{HOW, Written};
 use super::{
-    CONCURRENCY_DEFAULT, Commit, CredentialSettings, Fidelity, RepositorySettings, SecretSource, Service, SetSettings,
-    Settings, SettingsError, TenantSettings, refuse_set_name,
+    CONCURRENCY_DEFAULT, Commit, CredentialSettings, DROP_DELAY_DEFAULT, Fidelity, RepositorySettings, RestoreSettings,
+    SecretSource, Service, SetSettings, Settings, SettingsError, TenantSettings, refuse_set_name,
 };
 use crate::selection::Selection;
 use crate::source::graph::{Cloud, Endpoints};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use url::Url;
 
 /// More requests at a time than any tenant's limits let through.
@@ -30,10 +31,11 @@ struct File {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table [restore] with the key `commit`")]
+#[serde(deny_unknown_fields, expecting = "a table [restore] with the keys `commit` and `delay_seconds`")]
 struct Restore {
     #[serde(default)]
     commit: Commit,
+    delay_seconds: Option<u16>,
 }
 
 #[derive(Deserialize)]
@@ -97,12 +99,14 @@ fn services_default() -> Vec<Service> {
 pub fn parse(file: &Path, text: &str) -> Result<Settings, SettingsError> {
     let document = Document::parse(file, text)?;
     let written: File = document.deserialize()?;
-    let restore = written.restore;
+    let Restore { commit, delay_seconds } = written.restore;
+    let delay = delay_seconds.map_or(DROP_DELAY_DEFAULT, |seconds| Duration::from_secs(seconds.into()));
+    let restore = RestoreSettings { commit, delay };
     let reading = Reading { document, folder: file.parent().unwrap_or(Path::new("")) };
     let repositories = reading.tables(written.repositories, |name, one| reading.repository(name, one))?;
     let tenants = reading.tables(written.tenants, |name, one| reading.tenant(name, one))?;
     let sets = reading.tables(written.sets, |name, one| reading.set(name, one, &repositories, &tenants))?;
-    Ok(Settings { file: file.to_owned(), repositories, tenants, sets, commit: restore.commit })
+    Ok(Settings { file: file.to_owned(), repositories, tenants, sets, restore })
 }
 
 /// A file on its way from what is written to what is meant.

@@ -42,6 +42,10 @@ fidelity = "full"
 
 [sets.small]
 tenant = "fabrikam"
+
+[restore]
+commit = "ask"
+delay_seconds = 10
 "#;
 
 fn parse(text: &str) -> Result<Settings, SettingsError> {
@@ -86,6 +90,18 @@ fn every_key_is_understood() {
     assert_eq!(small.fidelity, Fidelity::Mime);
     assert!(small.repositories.is_empty() && small.selection.selects("anything"));
     assert_eq!(settings.sets_of("contoso").count(), 1);
+}
+
+#[test]
+fn what_is_dropped_rests_for_two_seconds_unless_the_file_says_otherwise() {
+    let restore = |text: &str| parse(text).unwrap().restore;
+    let two_seconds = RestoreSettings { commit: Commit::Close, delay: Duration::from_secs(2) };
+    assert_eq!((restore(""), restore("[restore]")), (two_seconds, two_seconds));
+    assert_eq!(restore(WHOLE), RestoreSettings { commit: Commit::Ask, delay: Duration::from_secs(10) });
+    assert_eq!(restore("[restore]\ndelay_seconds = 0").delay, Duration::ZERO);
+    for wrong in ["-1", "\"2s\"", "100000"] {
+        assert!(parse(&format!("[restore]\ndelay_seconds = {wrong}")).is_err(), "{wrong}");
+    }
 }
 
 #[test]

@@ -76,9 +76,9 @@ impl Live {
                 }
                 Content::Writing(writing) if !empty || !writing.is_sealed() => {
                     let writing = writing.clone();
-                    writing.opened();
                     // What was dropped can be opened for writing, as GLib does to see whether it may, but not be written.
                     let writes = changes && !writing.is_sealed();
+                    writing.opened(writes);
                     let handle = table.open(Handle::Writing { ino, writing: writing.clone(), writes });
                     drop(table);
                     if empty {
@@ -162,12 +162,11 @@ impl Live {
     pub(crate) fn release(&self, handle: u64) {
         let (ino, writing) = {
             let mut table = self.table.lock();
-            match table.close(handle) {
-                Some(Handle::Writing { ino, writing, .. }) if writing.closed() => (ino, writing),
-                _ => return,
-            }
+            let Some(Handle::Writing { ino, writing, writes }) = table.close(handle) else { return };
+            writing.closed(writes);
+            (ino, writing)
         };
-        self.finish(ino, &writing);
+        self.finish_unless_held(ino, &writing);
     }
 
     /// Changes length and time.
@@ -195,14 +194,7 @@ impl Live {
             }
         }
         if let Some(mtime) = mtime {
-            match writing {
-                Some(writing) if !writing.is_sealed() => writing.lock().set_mtime(mtime),
-                Some(writing) => {
-                    writing.lock().set_mtime(mtime);
-                    self.show_mtime(ino, mtime);
-                }
-                None => self.show_mtime(ino, mtime),
-            }
+            self.set_mtime(ino, writing.as_deref(), mtime)?;
         }
         let stat = self.stat(ino)?;
         Ok(Stat { mtime: mtime.unwrap_or(stat.mtime), ..stat })
@@ -247,8 +239,14 @@ impl Live {
         if is_scratch(name) { None } else { table.path(ino) }
     }
 
-    /// Nobody has it open any more: hands it over, keeps it (a temporary name), or drops it.
-    pub(super) fn finish(&self, ino: Ino, writing: &Arc<Writing>) {
+    pub(super) fn finish_unless_held(&self, ino: Ino, writing: &Arc<Writing>) {
+        if !writing.is_held() {
+            self.finish(ino, writing);
+        }
+    }
+
+    /// Nobody needs it as it is any more: hands it over, keeps it (a temporary name), or drops it.
+    fn finish(&self, ino: Ino, writing: &Arc<Writing>) {
         let mut locked = writing.lock();
         // Written through a mapping after the last close.
         if locked.unflushed && !locked.abandoned {
@@ -259,7 +257,7 @@ impl Live {
         }
         {
             let mut table = self.table.lock();
-            if writing.is_open() {
+            if writing.is_held() {
                 return;
             }
             let current = table.writing(ino).is_some_and(|current| Arc::ptr_eq(current, writing));
@@ -304,9 +302,29 @@ impl Live {
         }
     }
 
-    fn show_mtime(&self, ino: Ino, mtime: Time) {
-        if let Some(node) = self.table.lock().node_mut(ino) {
-            (node.mtime, node.folder) = (Some(mtime), None);
+    /// Gives a file another time: a draft takes it with it when it is sealed, and what was dropped is known by it from now on. Of
+    /// all else it is only shown, as long as the kernel knows it.
+    fn set_mtime(&self, ino: Ino, writing: Option<&Writing>, mtime: Time) -> Result<(), FsError> {
+        if let Some(writing) = writing {
+            let mut locked = writing.lock();
+            locked.set_mtime(mtime);
+            if !writing.is_sealed() {
+                return Ok(());
+            }
+        }
+        let path = {
+            let mut table = self.table.lock();
+            let node = table.node_mut(ino).ok_or(FsError::Stale)?;
+            if !node.file || node.text {
+                (node.mtime, node.folder) = (Some(mtime), None);
+                return Ok(());
+            }
+            table.path(ino)
+        };
+        match path.map(|path| self.outbox.set_mtime(&path, mtime)) {
+            // It has no name any more, or was withdrawn.
+            None | Some(Err(OutboxError::NotFound)) => Ok(()),
+            Some(set) => set.map_err(|error| failed("set_mtime", error)),
         }
     }
 }

@@ -49,7 +49,7 @@ impl Live {
         }
         self.table.lock().take_name(ino);
         drop(locked);
-        self.finish_if_closed(ino, &writing);
+        self.finish_unless_held(ino, &writing);
         Ok(())
     }
 
@@ -80,9 +80,9 @@ impl Live {
             replaced
         };
         drop(locked);
-        self.finish_if_closed(ino, &writing);
+        self.finish_unless_held(ino, &writing);
         if let Some((ino, writing)) = replaced {
-            self.finish_if_closed(ino, &writing);
+            self.finish_unless_held(ino, &writing);
         }
         Ok(())
     }
@@ -101,12 +101,6 @@ impl Live {
         match table.child(folder, name).and_then(|ino| table.node(ino)) {
             Some(node) if matches!(node.content, Content::Outbox) => Err(OutboxError::NotPermitted.into()),
             _ => Ok(()),
-        }
-    }
-
-    fn finish_if_closed(&self, ino: Ino, writing: &Arc<Writing>) {
-        if !writing.is_open() {
-            self.finish(ino, writing);
         }
     }
 

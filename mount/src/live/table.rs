@@ -30,7 +30,7 @@ pub(super) struct Node {
     place: Option<(Ino, Vec<u8>)>,
     references: u64,
     pub(super) content: Content,
-    /// A time that was given to what had been dropped already.
+    /// A time that was given to a folder or a text.
     pub(super) mtime: Option<Time>,
     /// Whether it is a text of the outbox, which grows while it is read.
     pub(super) text: bool,

@@ -20,8 +20,9 @@ pub(super) struct Count(Arc<AtomicUsize>);
 pub(super) struct Writing {
     len: AtomicU64,
     sealed: AtomicBool,
-    /// How many open files lead here. Changed under the table's lock only.
+    /// How many open files lead here, and how many of them can be written to. Changed under the table's lock only.
     handles: AtomicU32,
+    writers: AtomicU32,
     shown_mtime: Mutex<Time>,
     inner: Mutex<Inner>,
     count: Count,
@@ -45,7 +46,7 @@ pub(super) struct Locked<'a> {
 }
 
 impl Writing {
-    /// Begins a file that one handle has open.
+    /// Begins a file that one handle has open for writing.
     pub(super) fn begin(
         count: &Count,
         draft: impl FnOnce() -> Result<Box<dyn Draft>, OutboxError>,
@@ -59,6 +60,7 @@ impl Writing {
             len: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
             handles: AtomicU32::new(1),
+            writers: AtomicU32::new(1),
             shown_mtime: Mutex::new(now()),
             inner: Mutex::new(Inner { draft: None, unflushed: false, abandoned: false, mtime: None }),
             count,
@@ -81,17 +83,20 @@ impl Writing {
         *self.shown_mtime.lock()
     }
 
-    pub(super) fn opened(&self) {
+    pub(super) fn opened(&self, writes: bool) {
         self.handles.fetch_add(1, Ordering::Relaxed);
+        self.writers.fetch_add(u32::from(writes), Ordering::Relaxed);
     }
 
-    /// Returns whether that was the last handle.
-    pub(super) fn closed(&self) -> bool {
-        self.handles.fetch_sub(1, Ordering::Relaxed) == 1
+    pub(super) fn closed(&self, writes: bool) {
+        self.handles.fetch_sub(1, Ordering::Relaxed);
+        self.writers.fetch_sub(u32::from(writes), Ordering::Relaxed);
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.handles.load(Ordering::Relaxed) > 0
+    /// Returns whether it has to stay as it is for somebody who has it open: what was sealed can be read elsewhere.
+    pub(super) fn is_held(&self) -> bool {
+        let holders = if self.is_sealed() { &self.writers } else { &self.handles };
+        holders.load(Ordering::Relaxed) > 0
     }
 
     /// Waits for whoever is writing or sealing. Never to be called with the table locked.

@@ -251,6 +251,12 @@ impl Outbox for Handle {
         Ok(())
     }
 
+    fn set_mtime(&self, path: &[u8], mtime: Time) -> Result<(), OutboxError> {
+        let mut inner = self.0.reach()?;
+        inner.dropped.get_mut(path).ok_or(OutboxError::NotFound)?.mtime = mtime;
+        Ok(())
+    }
+
     fn commit(&self) {
         let mut inner = self.0.lock();
         inner.commits += 1;

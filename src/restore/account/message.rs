@@ -193,7 +193,9 @@ impl Mail {
         self.extend("Integer 0x0E07", &FLAG_READ.to_string());
         let moment = |seconds: i64| jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string());
         let sent = message.date().and_then(|date| moment(date.to_timestamp()));
-        let arrived = message.received().and_then(|received| moment(received.date()?.to_timestamp()));
+        // `Message::received` would give the first server's.
+        let last = message.received_all().next();
+        let arrived = last.and_then(|received| moment(received.date()?.to_timestamp()));
         (sent.clone(), arrived.or(sent))
     }
 

@@ -1,0 +1,46 @@
+//! How another process asks a mount to commit: by a file beside the journal, which the mount takes away.
+
+use super::Shared;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use strongroom_mount::Outbox;
+
+/// How long somebody who commits waits for the mount to answer.
+const WAIT: Duration = Duration::from_secs(10);
+/// How often they look.
+const LOOK: Duration = Duration::from_millis(50);
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join("commit")
+}
+
+/// Asks whoever has the outbox in `folder` to restore what waits. Returns whether somebody did.
+///
+/// # Errors
+/// When the disk fails.
+pub fn ask_to_commit(folder: &Path) -> io::Result<bool> {
+    let path = path(folder);
+    std::fs::write(&path, [])?;
+    let asked = Instant::now();
+    while asked.elapsed() < WAIT {
+        if !path.exists() {
+            return Ok(true);
+        }
+        std::thread::sleep(LOOK);
+    }
+    std::fs::remove_file(&path).map(|()| false)
+}
+
+impl Shared {
+    /// Looks whether somebody asked to commit, from another process.
+    pub(super) fn take_request(&self) {
+        let path = path(&self.options.folder);
+        if path.exists() {
+            self.commit();
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(%error, "a request to commit could not be answered");
+            }
+        }
+    }
+}
