@@ -8,6 +8,7 @@
 //! Keys begin with a byte that says what they are: `c` content (16 bytes of the hash), place (8) -> snapshot and path, sealed; `s`
 //! snapshot that is in it. Only items that came from a mailbox are in it: of others no more is known than their bytes say.
 
+use super::live::USERS;
 use crate::backup::tenant::state::TenantState;
 use crate::crypto::{Keys, Purpose, TAG_LEN};
 use crate::entry::{Directory, Entry};
@@ -317,10 +318,16 @@ impl Contents {
     }
 }
 
-/// Returns how much two paths are alike: whether the files have the same name, and how many of the folders nearest to them.
-fn alike(a: &[u8], b: &[u8]) -> (bool, usize) {
-    let (mut a, mut b) = (a.rsplit(|byte| *byte == b'/'), b.rsplit(|byte| *byte == b'/'));
-    (a.next() == b.next(), a.zip(b).take_while(|(a, b)| a == b).count())
+/// Returns how much the path of a place is like that of a dropped file: whether it is in the account that the latter names as the one
+/// it came from, whether the files have the same name, and how many of the folders nearest to them.
+fn alike(place: &[u8], dropped: &[u8]) -> (bool, bool, usize) {
+    let parts = |path| <[u8]>::split(path, |byte| *byte == b'/');
+    let account: Vec<_> = parts(place).take(2).collect();
+    let came_from: Vec<_> = dropped.strip_prefix(b"original/").into_iter().flat_map(parts).collect();
+    let is_named =
+        account.first() == Some(&USERS.as_bytes()) && came_from.windows(2).any(|pair| pair == account.as_slice());
+    let (mut a, mut b) = (parts(place).rev(), parts(dropped).rev());
+    (is_named, a.next() == b.next(), a.zip(b).take_while(|(a, b)| a == b).count())
 }
 
 type Each<'a> = dyn FnMut(&Entry, &[u8]) -> Result<(), ContentsError> + 'a;
@@ -404,17 +411,29 @@ mod tests {
     use super::alike;
 
     #[test]
-    fn paths_are_alike_by_the_name_first_and_then_by_the_folders_next_to_it() {
+    fn paths_are_alike_by_the_account_first_then_by_the_name_and_then_by_the_folders_next_to_it() {
         let dropped = b"original/Users/bob/Outlook/Inbox/x.eml";
         let likeness = [
             &b"Users/bob/Outlook/Inbox/x.eml"[..],
-            b"Users/alice/Outlook/Inbox/x.eml",
             b"Users/bob/Outlook/Archive/x.eml",
             b"Users/bob/Outlook/Inbox/y.eml",
-            b"Users/alice/Outlook/Inbox/y.eml",
             b"Users/bob/Outlook/Archive/y.eml",
+            b"Users/alice/Outlook/Inbox/x.eml",
+            b"Users/alice/Outlook/Inbox/y.eml",
+            b"bob/Outlook/Inbox/y.eml",
         ]
         .map(|path| alike(path, dropped));
-        assert_eq!(likeness, [(true, 4), (true, 2), (true, 0), (false, 4), (false, 2), (false, 0)]);
+        let expected = [
+            (true, true, 4),
+            (true, true, 0),
+            (true, false, 4),
+            (true, false, 0),
+            (false, true, 2),
+            (false, false, 2),
+            (false, false, 3),
+        ];
+        assert_eq!(likeness, expected);
+        // Where it is to go says nothing of where it came from.
+        assert_eq!(alike(b"Users/bob/Outlook/Inbox/x.eml", b"contoso/Users/bob/Outlook/Inbox/x.eml"), (false, true, 4));
     }
 }

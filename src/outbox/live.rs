@@ -34,7 +34,7 @@ const CLOSED: [&str; 2] = ["outbox", "scheduled"];
 pub const ORIGINAL: &str = "original";
 /// The name of the folder of reports.
 pub const JOBS: &str = "jobs";
-const USERS: &str = "Users";
+pub(super) const USERS: &str = "Users";
 const OUTLOOK: &str = "Outlook";
 
 /// An organisation that can be restored to.
