@@ -1,6 +1,6 @@
 //! Memory stays flat: fifty mailboxes and one giant message, by the real program.
 //!
-//! `make soak` runs it at full size; the ordinary suite at `STRONGROOM_SOAK_PERCENT` of that, a twentieth if not set.
+//! `make soak` runs it at full size; the ordinary suite at `STRONGROOM_SOAK_PERCENT` of that, a tenth if not set.
 
 mod common;
 
@@ -17,7 +17,7 @@ const MEMORY_KIB_MAX: u64 = 300 << 10;
 
 #[test]
 fn memory_stays_flat_whatever_the_organisation() {
-    let percent = std::env::var("STRONGROOM_SOAK_PERCENT").ok().and_then(|text| text.parse().ok()).unwrap_or(5);
+    let percent = std::env::var("STRONGROOM_SOAK_PERCENT").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
     let messages = MESSAGES * percent / 100;
     let organisation = Organisation { users: MAILBOXES, messages, ..Organisation::default() };
     let simulator = Simulator::start(Options { organisation, ..Options::default() }).unwrap();
