@@ -3,7 +3,7 @@
 mod laboratory;
 
 use laboratory::{Laboratory, Shape};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -57,12 +57,16 @@ impl House {
     }
 
     fn open(&self, how: How) -> RunningOutbox {
-        let organisation = Organisation {
-            name: "contoso".to_owned(),
-            tenant_id: self.lab.simulator.tenant_id().to_owned(),
-            client: self.lab.client(),
+        self.open_beside(how, None)
+    }
+
+    fn open_beside(&self, how: How, other: Option<(&str, &Laboratory)>) -> RunningOutbox {
+        let organisations = [("contoso", &self.lab)].into_iter().chain(other).map(|(name, lab)| Organisation {
+            name: name.to_owned(),
+            tenant_id: lab.simulator.tenant_id().to_owned(),
+            client: lab.client(),
             closed: how.closed.then(|| "it is read-only".to_owned()),
-        };
+        });
         let options = Options {
             folder: folder(&self.lab.folder.path().join("state"), &self.lab.repository),
             waits: how.waits,
@@ -71,7 +75,7 @@ impl House {
             sets: HashMap::new(),
         };
         let reader = Arc::new(self.lab.reader());
-        RunningOutbox::start(&self.lab.repository, reader, vec![organisation], options).unwrap()
+        RunningOutbox::start(&self.lab.repository, reader, organisations.collect(), options).unwrap()
     }
 
     /// Returns the mails of a folder of the snapshot: names and bytes.
@@ -327,6 +331,28 @@ fn any_mail_can_be_brought_and_nothing_else() {
     let mut draft = outbox.begin(inbox.as_bytes()).unwrap();
     assert!(matches!(draft.write(200 << 20, b"x"), Err(OutboxError::TooLarge)));
     nothing_was_sent(&house.lab.simulator);
+}
+
+#[test]
+fn each_organisation_of_the_configuration_has_its_folder() {
+    let house = House::new(2);
+    let other = Laboratory::new(Shape { seed: 2, users: 1, messages: 2, ..Shape::default() });
+    let user = other.mailboxes()[0].clone();
+    let running = house.open_beside(How::default(), Some(("fabrikam", &other)));
+    let outbox = &*running.outbox();
+    assert_eq!(names(outbox, ""), ["contoso", "fabrikam", "jobs", "original"]);
+    assert_eq!(names(outbox, "fabrikam/Users"), [user.as_str()]);
+    let (name, bytes) = house.canary();
+    let path = format!("fabrikam/Users/{user}/Outlook/Inbox/{name}");
+    drop_file(outbox, &path, &bytes).unwrap();
+    restored(outbox, &path);
+    let there = other.simulator.tenant();
+    let mut arrived =
+        there.true_messages(&user).unwrap().filter(|message| message.properties["subject"] == "Canary budget");
+    let categories = arrived.next().map(|message| message.properties["categories"].clone());
+    assert_eq!(categories, Some(json!(["Red category"])));
+    assert!(arrived.next().is_none());
+    assert_eq!(house.called(&house.alice, "Canary budget").len(), 1);
 }
 
 #[test]
