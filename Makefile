@@ -3,7 +3,7 @@
 # make test-sdk  holds the tenant simulator to account by Microsoft's own client
 # make bench     measures Strongroom, restic, borg and the plain disk side by side
 # make bench-big  measures how one file of 1 GiB is read through the mount (BENCH_BIG_ARGS)
-# make drill     loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=2000, DRILL_SEEDS=10)
+# make drill     loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=500, DRILL_SEEDS=5)
 # make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
 # make drill-pace   restores 10,200 messages at the published limits: half an hour (DRILL_MAILBOX=10200)
 # make soak      backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
@@ -89,8 +89,8 @@ bench: build packages-bench
 bench-big: build packages-bench
 	python3 tools/bench/big.py --strongroom $(BINARY) $(BENCH_BIG_ARGS)
 
-DRILL_MESSAGES ?= 2000
-DRILL_SEEDS ?= 10
+DRILL_MESSAGES ?= 500
+DRILL_SEEDS ?= 5
 drill: packages
 	STRONGROOM_DRILL_MESSAGES=$(DRILL_MESSAGES) STRONGROOM_SEEDS=$(DRILL_SEEDS) cargo test --release --locked --test drill -- --nocapture
 
