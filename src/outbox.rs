@@ -45,7 +45,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use strongroom_mount::{Draft, Item, ItemKind, Outbox, OutboxError, Time};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
@@ -55,8 +55,8 @@ use tokio::task::JoinHandle;
 pub const FILE_BYTES_MAX: u64 = 150 << 20;
 /// Folders that were made in `original/`.
 const VIRTUAL_MAX: usize = 100_000;
-/// What was refused is refused again for so long without asking.
-const DENIED_FOR: Duration = Duration::from_secs(60);
+/// What Microsoft 365 said of folders and permissions is believed for so long.
+pub const BELIEVED: Duration = Duration::from_secs(60);
 /// What is under way may come to its end when the mount does, for so long.
 const END_WAIT: Duration = Duration::from_secs(10);
 /// Threads that wait for disks.
@@ -110,6 +110,9 @@ pub struct Options {
     /// How long a file that nobody has open any more rests before it is restored, unless somebody waits for it or commits: as long
     /// it can be withdrawn.
     pub rest: Duration,
+    /// How long is believed what Microsoft 365 said: which accounts and folders there are, and that nothing may be written to
+    /// one. Usually [`BELIEVED`].
+    pub believed: Duration,
     /// The tenants of the sets of the configuration.
     pub sets: HashMap<String, String>,
 }
@@ -150,7 +153,7 @@ pub struct Shared {
     made: Mutex<HashMap<Vec<u8>, BTreeSet<Vec<u8>>>>,
     this: Weak<Shared>,
     /// Folders into which nothing could be written for want of permission.
-    denied: Mutex<HashMap<Vec<u8>, (SystemTime, String)>>,
+    denied: Mutex<HashMap<Vec<u8>, (Instant, String)>>,
     /// Reports as they were written last, with the state of the queue that they show.
     reports: Mutex<BTreeMap<i64, (u64, Arc<str>)>>,
     last_snapshot: Mutex<Option<Arc<(SnapshotId, Snapshot)>>>,
@@ -190,7 +193,7 @@ impl RunningOutbox {
         }
         let target = |one: Organisation| {
             let courier = Courier::new(reader.clone(), keys.clone(), one.client.clone(), journals.join(&one.name));
-            Arc::new(Target::new(one.name, one.tenant_id, one.client, courier, one.closed))
+            Arc::new(Target::new(one, courier, options.believed))
         };
         let targets = organisations.into_iter().map(target).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -370,7 +373,7 @@ impl Shared {
 
     fn check_denied(&self, folder: &[u8]) -> Result<(), OutboxError> {
         let mut denied = self.denied.lock();
-        denied.retain(|_, (at, _)| at.elapsed().is_ok_and(|elapsed| elapsed < DENIED_FOR));
+        denied.retain(|_, (at, _)| at.elapsed() < self.options.believed);
         match denied.get(folder) {
             Some((_, reason)) => Err(OutboxError::Denied { reason: reason.clone() }),
             None => Ok(()),

@@ -5,12 +5,16 @@ mod laboratory;
 use laboratory::{Laboratory, Shape};
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use strongroom::backend::faulty::{self, Faulty};
+use strongroom::backend::local::Local;
 use strongroom::backup::tenant::TenantReport;
 use strongroom::entry::Entry;
-use strongroom::outbox::{Options, Organisation, RunningOutbox, ask_to_commit, folder, history};
+use strongroom::outbox::{BELIEVED, Options, Organisation, RunningOutbox, ask_to_commit, folder, history};
+use strongroom::reader::CacheSizes;
+use strongroom::repository::{IndexSearch, Repository};
 use strongroom::tree::{self, Entries};
 use strongroom_mount::{ItemKind, Outbox, OutboxError, State, Time};
 use strongroom_simulator::faults::Rule;
@@ -37,6 +41,8 @@ struct How {
     synchronous: bool,
     rest: Duration,
     closed: bool,
+    /// Usually as long as it is for users.
+    believed: Option<Duration>,
 }
 
 impl House {
@@ -61,6 +67,10 @@ impl House {
     }
 
     fn open_beside(&self, how: How, other: Option<(&str, &Laboratory)>) -> RunningOutbox {
+        self.open_of(&self.lab.repository, how, other)
+    }
+
+    fn open_of(&self, repository: &Arc<Repository>, how: How, other: Option<(&str, &Laboratory)>) -> RunningOutbox {
         let organisations = [("contoso", &self.lab)].into_iter().chain(other).map(|(name, lab)| Organisation {
             name: name.to_owned(),
             tenant_id: lab.simulator.tenant_id().to_owned(),
@@ -72,10 +82,12 @@ impl House {
             waits: how.waits,
             synchronous: how.synchronous,
             rest: how.rest,
+            believed: how.believed.unwrap_or(BELIEVED),
             sets: HashMap::new(),
         };
-        let reader = Arc::new(self.lab.reader());
-        RunningOutbox::start(&self.lab.repository, reader, organisations.collect(), options).unwrap()
+        let lookup = IndexSearch::new(repository.clone());
+        let reader = Arc::new(repository.reader(Box::new(lookup), CacheSizes::default()));
+        RunningOutbox::start(repository, reader, organisations.collect(), options).unwrap()
     }
 
     /// Returns the mails of a folder of the snapshot: names and bytes.
@@ -146,6 +158,15 @@ fn settled(outbox: &dyn Outbox, path: &str) -> State {
             state => return state,
         }
         assert!(since.elapsed() < PATIENCE, "{path} is still {}", state(outbox, path));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[track_caller]
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so() {
+        assert!(since.elapsed() < PATIENCE, "still not so: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -491,6 +512,68 @@ fn who_may_not_write_is_told() {
     // The next one is refused when it is begun.
     let refused = outbox.begin(inbox.as_bytes()).err();
     assert!(matches!(refused, Some(OutboxError::Denied { .. })), "{refused:?}");
+}
+
+#[test]
+fn what_the_service_said_is_believed_for_a_minute_and_not_longer() {
+    assert_eq!(BELIEVED, Duration::from_secs(60));
+    let believed = Duration::from_secs(1);
+    let house = House::new(3);
+    let running = house.open(How { believed: Some(believed), ..How::default() });
+    let outbox = &*running.outbox();
+    let users = "contoso/Users";
+    let root = format!("{users}/{}/Outlook", house.bob);
+    let known = [users, &root].map(|folder| (folder, Instant::now(), names(outbox, folder)));
+    let spec = UserSpec { principal_name: "late".to_owned(), ..UserSpec::default() };
+    house.tenant.add_user(spec);
+    house.tenant.add_folder(&house.bob, "msgfolderroot", "Late").unwrap();
+    for (folder, since, known) in known {
+        eventually("what is new there is shown", || names(outbox, folder).len() > known.len());
+        assert!(since.elapsed() >= believed, "{folder} was asked for too early");
+    }
+    // What is not there is remembered as well.
+    let (since, folder) = (Instant::now(), format!("{root}/Inbox/Later"));
+    assert!(matches!(outbox.item(folder.as_bytes()), Err(OutboxError::NotFound)));
+    house.tenant.add_folder(&house.bob, "inbox", "Later").unwrap();
+    eventually("what was made meanwhile is found", || outbox.item(folder.as_bytes()).is_ok());
+    assert!(since.elapsed() >= believed, "it was asked for too early");
+    // A refusal is, too.
+    house.lab.simulator.set_permissions(["User.Read.All", "Mail.Read", "Organization.Read.All"]);
+    house.lab.simulator.expire_tokens();
+    let (since, inbox) = (Instant::now(), house.inbox_of(&house.bob));
+    let path = format!("{inbox}/own.eml");
+    drop_file(outbox, &path, &mail("My own", "x@y.z")).unwrap();
+    assert!(matches!(settled(outbox, &path), State::Failed { .. }));
+    eventually("it is forgotten that nothing may be written", || outbox.begin(inbox.as_bytes()).is_ok());
+    assert!(since.elapsed() >= believed, "it was forgotten too early");
+}
+
+#[test]
+fn while_the_snapshots_are_looked_through_close_takes_what_nobody_knows_and_it_fails_later() {
+    let house = House::new(3);
+    let (name, canary) = house.canary();
+    // From here on the repository does not answer until it may.
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap();
+    let backend = Arc::new(Faulty::new(Local::open(house.lab.folder.path().join("repository")).unwrap()));
+    let repository = Arc::new(Repository::open(backend.clone(), b"password").unwrap());
+    let waits = gate.clone();
+    backend.plan(0..1, faulty::Fault::Delay(Duration::ZERO), move |_| waits.lock().is_err());
+    let running = house.open_of(&repository, How::default(), None);
+    let outbox = &*running.outbox();
+    let (known, unknown) = (format!("original/{name}"), "original/unknown.eml");
+    drop_file(outbox, &known, &canary).unwrap();
+    drop_file(outbox, unknown, &mail("Unknown", "x@y.z")).unwrap();
+    for path in [&known, unknown] {
+        assert_eq!(state(outbox, path), State::Queued, "{path}");
+    }
+    drop(closed);
+    restored(outbox, &known);
+    let State::Failed { reason } = settled(outbox, unknown) else { panic!("it was restored") };
+    assert!(reason.contains("no snapshot holds"), "{reason}");
+    // Now that all are known, close says so itself.
+    let refused = drop_file(outbox, "original/unknown, too.eml", &mail("Unknown, too", "x@y.z"));
+    assert!(matches!(refused, Err(OutboxError::Unknown { .. })), "{refused:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::fs::{self, File, FileTimes};
 use std::io::{Read, Seek, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -621,6 +622,38 @@ fn outside_nothing_can_be_written() {
     drop.tool("cp", &[&file.to_string_lossy(), "copied.eml"]).unwrap();
     drop.restored_last("copied.eml", MAIL);
     assert_eq!(fs::read(file).unwrap(), MAIL);
+}
+
+#[test]
+fn outside_others_than_root_are_refused_by_the_permission_bits_first() {
+    skip_without_fuse!();
+    // Of the model, the first may be written by its owner, the last by nobody.
+    let files = ["a", "b", "c", "d"];
+    let tree = files.iter().fold(Tree::empty(), |tree, name| tree.with(&[name.as_bytes()], Tree::File(MAIL.to_vec())));
+    let model = Model::new(tree);
+    let owner = model.entries[1].attr.uid;
+    let basket = Arc::new(common::outbox::Handle(common::outbox::Basket::new()));
+    // Whoever is not root sees all as their own.
+    let is_root = rustix::process::geteuid().is_root();
+    let options = Options { allow_other: is_root, ..Options::default() };
+    let mount = Fixture::new(Target::Restoring(Shelf::new(&[(1, "one", &model)]), basket), &options);
+    let folder = mount.path("snapshots/one");
+    let said = |script: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).current_dir(&folder).env("LC_ALL", "C");
+        if is_root {
+            shell.uid(owner).gid(owner);
+        }
+        let output = shell.output().unwrap();
+        assert!(!output.status.success(), "{script}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (forbidden, read_only) = ("Permission denied", "Read-only file system");
+    let of_folder = if is_root { forbidden } else { read_only };
+    for (script, expected) in [(": >> a", read_only), (": >> d", forbidden), ("mkdir new", of_folder)] {
+        let said = said(script);
+        assert!(said.contains(expected), "{script}: {said}");
+    }
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub fn start(
         waits: settings.restore.commit == Commit::Ask,
         synchronous,
         rest: settings.restore.delay,
+        believed: outbox::BELIEVED,
         sets,
     };
     Ok(RunningOutbox::start(repository, reader.clone(), organisations(session)?, options)?)

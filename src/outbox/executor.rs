@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 use crate::tree;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 use strongroom_mount::OutboxError;
 use tokio::task::JoinSet;
 
@@ -200,10 +200,9 @@ async fn settle(outbox: Arc<Shared>, item: Item) {
         Err(Refused::ForNow(reason) | Refused::Doubtful(reason)) => {
             tracing::info!(reason, "a dropped file is tried again later");
             outbox.queue.lock().pause(id);
-            let wait = RETRY_MIN * 2u32.saturating_pow(item.attempts.saturating_sub(1).min(16));
             let later = outbox.clone();
             tokio::spawn(async move {
-                tokio::time::sleep(wait.min(RETRY_MAX)).await;
+                tokio::time::sleep(wait_after(item.attempts)).await;
                 later.queue.lock().again(id);
                 later.wake.notify_one();
             });
@@ -217,6 +216,12 @@ async fn settle(outbox: Arc<Shared>, item: Item) {
         outbox.done.lock().push(id);
     }
     outbox.settled.notify_all();
+}
+
+/// Returns how long a file waits that was tried so many times.
+fn wait_after(attempts: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(RETRY_MAX.as_secs().ilog2() + 1);
+    RETRY_MAX.min(RETRY_MIN * 2u32.pow(doublings))
 }
 
 /// What a dropped file turned out to be.
@@ -273,7 +278,7 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
     let brought = target.courier.bring(&user, &to, &parcel).await;
     if let Err(Refused::Denied(reason)) = &brought {
         // Whoever drops the next file there is told at once.
-        outbox.denied.lock().insert(folder, (SystemTime::now(), reason.clone()));
+        outbox.denied.lock().insert(folder, (Instant::now(), reason.clone()));
     }
     brought
 }
@@ -319,5 +324,17 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         // The outbox ends, and so does whoever waits here.
         Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_tried_again_ever_more_seldom_but_every_five_minutes_at_least() {
+        let waits: Vec<u64> = (1..=12).map(|attempts| wait_after(attempts).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+        assert_eq!(wait_after(u32::MAX).as_secs(), 300);
     }
 }

@@ -9,6 +9,7 @@
 //! as they are called there, and the English name leads to them too. Into folders from which the service sends by itself
 //! nothing can be dropped.
 
+use super::Organisation;
 use crate::backup::tenant::REPORT_NAME;
 use crate::names::{UniqueNames, mail_folder_name, safe_name};
 use crate::restore::{Courier, chain};
@@ -21,8 +22,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use strongroom_mount::OutboxError;
 
-/// What was asked for is believed so long.
-const FRESH: Duration = Duration::from_secs(60);
 /// Accounts that were asked for one by one are remembered, so many.
 const ASKED_MAX: usize = 1000;
 
@@ -54,6 +53,8 @@ pub struct Target {
     asked: Mutex<HashMap<String, (Instant, Option<String>)>>,
     mailboxes: Mutex<HashMap<String, Arc<Tree>>>,
     organisation: tokio::sync::OnceCell<String>,
+    /// What was asked for is believed so long.
+    believed: Duration,
 }
 
 /// Something that was asked for, and when.
@@ -66,8 +67,8 @@ impl<T> Default for Kept<T> {
 }
 
 impl<T> Kept<T> {
-    fn fresh(&self) -> Option<Arc<T>> {
-        self.0.as_ref().filter(|(at, _)| at.elapsed() < FRESH).map(|(_, value)| value.clone())
+    fn fresh(&self, believed: Duration) -> Option<Arc<T>> {
+        self.0.as_ref().filter(|(at, _)| at.elapsed() < believed).map(|(_, value)| value.clone())
     }
 
     /// Keeps what `asked` gave. Where the service did not answer, what it said before counts a while longer.
@@ -89,6 +90,7 @@ struct Tree {
     mailbox: Mailbox,
     well_known: tokio::sync::OnceCell<HashMap<String, &'static str>>,
     children: tokio::sync::Mutex<HashMap<String, Kept<Vec<Folder>>>>,
+    believed: Duration,
 }
 
 /// A folder of a mailbox.
@@ -118,14 +120,16 @@ pub enum Spot {
 }
 
 impl Target {
-    /// Makes a target; nothing is asked yet.
-    pub fn new(name: String, tenant_id: String, client: Client, courier: Courier, closed: Option<String>) -> Self {
+    /// Makes a target; nothing is asked yet. What is asked for is `believed` so long.
+    pub fn new(organisation: Organisation, courier: Courier, believed: Duration) -> Self {
+        let Organisation { name, tenant_id, client, closed } = organisation;
         Self {
             name,
             tenant_id,
             client,
             closed,
             courier,
+            believed,
             users: tokio::sync::Mutex::default(),
             asked: Mutex::default(),
             mailboxes: Mutex::default(),
@@ -217,11 +221,11 @@ impl Target {
 
     /// Returns the id of the user whose folder is called `name`.
     async fn user(&self, name: &str) -> Result<Option<String>, OutboxError> {
-        let known = self.users.lock().await.fresh();
+        let known = self.users.lock().await.fresh(self.believed);
         if let Some(users) = known {
             return Ok(users.get(name).cloned());
         }
-        let asked = self.asked.lock().get(name).filter(|(at, _)| at.elapsed() < FRESH).cloned();
+        let asked = self.asked.lock().get(name).filter(|(at, _)| at.elapsed() < self.believed).cloned();
         if let Some((_, user)) = asked {
             return Ok(user);
         }
@@ -245,7 +249,7 @@ impl Target {
     /// Returns the ids of the users by the names of their folders.
     async fn users(&self) -> Result<Arc<BTreeMap<String, String>>, GraphError> {
         let mut kept = self.users.lock().await;
-        if let Some(users) = kept.fresh() {
+        if let Some(users) = kept.fresh(self.believed) {
             return Ok(users);
         }
         let listed = directory::users(&self.client).await;
@@ -263,6 +267,7 @@ impl Target {
                 mailbox: Mailbox::new(self.client.clone(), user, false),
                 well_known: tokio::sync::OnceCell::new(),
                 children: tokio::sync::Mutex::default(),
+                believed: self.believed,
             })
         };
         trees.entry(user.to_owned()).or_insert_with(made).clone()
@@ -278,7 +283,7 @@ impl Tree {
     async fn children(&self, parent: &str) -> Result<Arc<Vec<Folder>>, GraphError> {
         let mut children = self.children.lock().await;
         let kept = children.entry(parent.to_owned()).or_default();
-        if let Some(folders) = kept.fresh() {
+        if let Some(folders) = kept.fresh(self.believed) {
             return Ok(folders);
         }
         let well_known = self.well_known.get_or_try_init(async || self.mailbox.well_known().await).await?;
