@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Shows a folder of 5,000 mails, backed up and mounted, in a file manager that has no screen, and takes a picture of it:
+# Shows a folder of 5,000 mails, backed up and mounted, in two file managers that have no screen, takes a picture of the first, and
+# drags the folder out to the desktop with each:
 #
 #   tools/screenshot.sh [PICTURE.png]     docs/images/file-manager.png unless given
 #
-# Says how long the file manager took until its listing stood still, and what it asked of the mount. The mails are the Spam
-# Assassin public corpus. Needs the release binary (STRONGROOM names another), root (the file manager runs as nobody), /dev/fuse,
-# and thunar, xvfb, xdotool, imagemagick and dbus (`make screenshot` installs them).
+# Says how long Thunar and PCManFM took until their listings stood still and until all was on the desktop, and what they asked of the
+# mount; ends well only if every mail there is the same, with its time. The mails are the Spam Assassin public corpus. Needs the release
+# binary (STRONGROOM names another), root (the file managers run as nobody), /dev/fuse, and thunar, pcmanfm, xvfb, xdotool,
+# imagemagick and dbus (`make screenshot` installs them).
 set -euo pipefail
 
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -72,26 +74,79 @@ await 'the mount is there' grep -qF " $at " /proc/self/mountinfo
 
 start_screen
 now() { date +%s%3N; }
-# The file manager starts in an empty folder: what its start takes is not the mount's.
-start_manager thunar
-look "$demo/before.ppm"
-type_path "$at/Inbox"
-started=$(now)
-xdotool key --window "$window" Return
-# Shown is what was different from what came before for the last time, once it has stood still for three seconds.
-shown=$started changed=no
-cp "$demo/before.ppm" "$demo/last.ppm"
-while [ $(($(now) - shown)) -lt 3000 ] || [ "$changed" = no ]; do
-    moment=$(now)
-    look "$demo/now.ppm"
-    if ! cmp -s "$demo/now.ppm" "$demo/last.ppm"; then shown=$moment changed=yes; mv "$demo/now.ppm" "$demo/last.ppm"; fi
-    [ $(($(now) - started)) -lt 30000 ] || fail 'the listing does not stand still'
-done
-printf 'listing of %s mails shown after %s ms\n' "$mails" $((shown - started))
-keep_picture "$demo/last.ppm" "$picture"
+stop_manager() {
+    kill "$manager" && wait "$manager" 2>/dev/null || true
+    manager=''
+}
 
-kill "$manager" && wait "$manager" 2>/dev/null || true
-manager=''
+# Only where names of files stand: frames and menus change before there are any.
+look_at_list() { import -window root -crop 800x480+220+100 "$1" 2>/dev/null; }
+
+# PROGRAM FOLDER: waits until its listing of the folder stands still; the picture of it is in last.ppm.
+listing() {
+    local started shown changed=no moment
+    # The file manager starts in an empty folder: what its start takes is not the mount's.
+    start_manager "$1"
+    type_path "$2"
+    look_at_list "$demo/last.ppm"
+    started=$(now) shown=$started
+    xdotool key --window "$window" Return
+    # Shown is what was different from what came before for the last time, once it has stood still for three seconds.
+    while [ $(($(now) - shown)) -lt 3000 ] || [ "$changed" = no ]; do
+        moment=$(now)
+        look_at_list "$demo/now.ppm"
+        if ! cmp -s "$demo/now.ppm" "$demo/last.ppm"; then shown=$moment changed=yes; mv "$demo/now.ppm" "$demo/last.ppm"; fi
+        [ $(($(now) - started)) -lt 30000 ] || fail 'the listing does not stand still'
+    done
+    printf '%s: listing of the %s mails in %s shown after %s ms\n' "$1" "$mails" "$2" $((shown - started))
+    look "$demo/last.ppm"
+    stop_manager
+}
+
+two_windows() { [ "$(xdotool search --onlyvisible --class "$1" | wc -l)" = 2 ]; }
+is_out() { diff -r "$at/Inbox" "$demo/home/Desktop/Inbox" >/dev/null 2>&1; }
+times() { (cd "$1" && find . -type f -printf '%P %s %Ts\n' | sort); }
+
+# PROGRAM X Y OPTIONS...: drags the folder, whose icon is there, from one window of it to another, which shows the desktop.
+drag_out() {
+    local program=$1 x=$2 y=$3 started step each left
+    shift 3
+    rm -rf "$demo/home/Desktop"
+    install -d -o nobody "$demo/home/Desktop"
+    "${as_nobody[@]}" dbus-run-session -- sh -c 'at=$1; shift; "$@" "$at" & sleep 1; "$@" "$HOME/Desktop" & wait' sh "$at" "$program" "$@" \
+        >/dev/null 2>&1 &
+    manager=$!
+    await "two windows of $program" two_windows "$program"
+    sleep 2 # for the listings, of which a screen says nothing
+    for each in $(xdotool search --onlyvisible --class "$program"); do
+        case $(xdotool getwindowname "$each") in *Desktop*) left=555 ;; *) left=0 ;; esac
+        xdotool windowsize --sync "$each" 540 640 windowmove "$each" "$left" 0
+    done
+    sleep 1
+    xdotool mousemove "$x" "$y" mousedown 1
+    for step in 1 2 3 4 5 6 7 8; do
+        sleep 0.1 # as a hand would
+        xdotool mousemove $((x + (900 - x) * step / 8)) $((y + (400 - y) * step / 8))
+    done
+    sleep 0.3
+    started=$(now)
+    xdotool mouseup 1
+    await "$program has copied the folder" is_out
+    printf '%s: %s mails dragged out after %s ms at most\n' "$program" "$mails" $(($(now) - started))
+    [ "$(times "$at/Inbox")" = "$(times "$demo/home/Desktop/Inbox")" ] || fail "$program: the mails have other times"
+    stop_manager
+}
+
+# The first time it reads much of its own: beside the mount a folder on the disk is measured, and first.
+chmod -R a+rX "$demo/mail"
+for program in pcmanfm thunar; do
+    listing "$program" "$demo/mail/Inbox"
+    listing "$program" "$at/Inbox"
+done
+keep_picture "$demo/last.ppm" "$picture"
+drag_out thunar 215 104
+drag_out pcmanfm 205 95 --new-win
+
 kill "$mount" && wait "$mount" || true
 mount=''
 sed -n 's/.*the mount has ended //p' "$demo/log"

@@ -131,15 +131,14 @@ impl Shared {
     /// Returns the item of a snapshot that stands where `find` says, if it does.
     fn item_of(&self, find: impl Fn() -> Result<Option<Place>, Refused>) -> Result<Option<Stored>, Refused> {
         let Some(place) = find()? else { return Ok(None) };
-        let stored = match self.stored(place) {
+        match self.stored(place) {
             Err(Refused::ForGood(_)) => {
                 // Its snapshot may have been forgotten; what it shares with others stands there as well.
                 self.catch_up()?;
                 find()?.map(|place| self.stored(place)).transpose()
             }
             stored => stored.map(Some),
-        };
-        stored
+        }
     }
 
     /// Reads the item that stands at `place`.
