@@ -71,6 +71,9 @@ pub enum OpenError {
     /// Another process has it.
     #[error("another mount with `--restore`, or `restore commit`, uses the outbox of this repository")]
     Busy,
+    /// This version must not touch what it holds.
+    #[error("a later version of this program has written to the outbox of this repository; use that one")]
+    Newer,
     /// The disk failed.
     #[error("could not use the outbox in {}", path.display())]
     Disk {
@@ -179,6 +182,7 @@ impl RunningOutbox {
         let queue = match Queue::open(&journal_path(&options.folder), keys.clone(), rest) {
             Ok(queue) => queue,
             Err(RecordLogError::Busy) => return Err(OpenError::Busy),
+            Err(RecordLogError::Newer) => return Err(OpenError::Newer),
             Err(RecordLogError::Io(source)) => return Err(disk(source)),
         };
         let staging = Staging::open(options.folder.join("staged"), keys.clone(), &queue.staged()).map_err(disk)?;
@@ -564,11 +568,10 @@ impl Outbox for Shared {
         self.queue.lock().set_mtime(path, mtime)
     }
 
-    fn commit(&self) {
-        if let Err(error) = self.queue.lock().commit() {
-            tracing::error!(%error, "what waits could not be let go");
-        }
+    fn commit(&self) -> Result<(), OutboxError> {
+        self.queue.lock().commit()?;
         self.wake.notify_one();
+        Ok(())
     }
 
     fn news(&self) -> Vec<Vec<u8>> {

@@ -26,9 +26,21 @@ pub enum RecordLogError {
     /// Another process, or another part of this one, has it open.
     #[error("it is in use")]
     Busy,
+    /// It holds an authentic record that this version does not understand.
+    #[error("a later version of this program has written to it")]
+    Newer,
     /// The disk failed.
     #[error("could not read or write it")]
     Io(#[from] io::Error),
+}
+
+impl From<RecordLogError> for io::Error {
+    fn from(error: RecordLogError) -> Self {
+        match error {
+            RecordLogError::Io(error) => error,
+            error => Self::other(error),
+        }
+    }
 }
 
 /// An open log.
@@ -45,16 +57,16 @@ pub struct RecordLog {
 }
 
 impl RecordLog {
-    /// Opens the log at `path`, or begins it, and hands its records to `each` in order. One that `each` does not understand
-    /// ends the log, like one that is not authentic. `name` is what the records are bound to.
+    /// Opens the log at `path`, or begins it, and hands its records to `each` in order, which says whether it understands them.
+    /// `name` is what the records are bound to.
     ///
     /// # Errors
-    /// [`RecordLogError::Busy`] while it is open elsewhere.
+    /// [`RecordLogError::Busy`] while it is open elsewhere, [`RecordLogError::Newer`] for a record that is not understood.
     pub fn open(
         path: &Path,
         name: &[u8],
         keys: Arc<Keys>,
-        mut each: impl FnMut(&[u8]) -> Option<()>,
+        mut each: impl FnMut(&[u8]) -> bool,
     ) -> Result<Self, RecordLogError> {
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -79,12 +91,17 @@ impl RecordLog {
     /// Reads the log at `path` without having it, also while somebody writes to it.
     ///
     /// # Errors
-    /// When the disk fails; that there is none is no error.
-    pub fn peek(path: &Path, name: &[u8], keys: &Keys, mut each: impl FnMut(&[u8]) -> Option<()>) -> io::Result<()> {
+    /// As [`RecordLog::open`], though nobody else is in the way; that there is none is no error.
+    pub fn peek(
+        path: &Path,
+        name: &[u8],
+        keys: &Keys,
+        mut each: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), RecordLogError> {
         match File::open(path) {
             Ok(file) => replay(file, name, keys, &mut each).map(drop),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -144,13 +161,21 @@ fn bound(name: &[u8], number: u64) -> Vec<u8> {
 }
 
 /// Hands the records of a log to `each`. Returns how many there are, and how many bytes they take.
-fn replay(file: File, name: &[u8], keys: &Keys, each: &mut dyn FnMut(&[u8]) -> Option<()>) -> io::Result<(u64, u64)> {
+fn replay(
+    file: File,
+    name: &[u8],
+    keys: &Keys,
+    each: &mut dyn FnMut(&[u8]) -> bool,
+) -> Result<(u64, u64), RecordLogError> {
     let mut reader = BufReader::new(file);
     let (mut records, mut bytes) = (0, 0);
     while let Some(mut record) = read_record(&mut reader)? {
         let len = record.len() as u64;
         let Ok(text) = keys.decrypt(Purpose::LocalState, &bound(name, records), &mut record) else { break };
-        let Some(()) = each(text) else { break };
+        // What stands behind it counts as well, so it is not cut off like what a crash has left.
+        if !each(text) {
+            return Err(RecordLogError::Newer);
+        }
         records += 1;
         bytes += 4 + len;
     }
@@ -189,7 +214,7 @@ mod tests {
         let mut records = Vec::new();
         let log = RecordLog::open(path, name, keys(), |record| {
             records.push(record.to_vec());
-            Some(())
+            true
         });
         (log.unwrap(), records)
     }
@@ -200,7 +225,7 @@ mod tests {
         let path = folder.path().join("log");
         let (mut log, _) = open(&path, b"a");
         (0..4).for_each(|n| log.append(&[b'x', n]).unwrap());
-        assert!(matches!(RecordLog::open(&path, b"a", keys(), |_| Some(())), Err(RecordLogError::Busy)));
+        assert!(matches!(RecordLog::open(&path, b"a", keys(), |_| true), Err(RecordLogError::Busy)));
         drop(log);
         let whole = std::fs::read(&path).unwrap();
         for cut in 0..=whole.len() {
@@ -212,6 +237,21 @@ mod tests {
             drop(log);
             assert_eq!(open(&path, b"a").1.last().unwrap(), b"more");
         }
+    }
+
+    #[test]
+    fn what_a_later_version_wrote_is_neither_read_nor_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (mut log, _) = open(&path, b"a");
+        (0..3).for_each(|n| log.append(&[n]).unwrap());
+        drop(log);
+        let whole = std::fs::read(&path).unwrap();
+        let understood = |record: &[u8]| record != [1];
+        assert!(matches!(RecordLog::open(&path, b"a", keys(), understood), Err(RecordLogError::Newer)));
+        assert!(matches!(RecordLog::peek(&path, b"a", &keys(), understood), Err(RecordLogError::Newer)));
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+        assert_eq!(open(&path, b"a").1.len(), 3);
     }
 
     #[test]

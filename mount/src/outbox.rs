@@ -120,7 +120,10 @@ pub trait Outbox: Send + Sync + 'static {
     fn set_mtime(&self, path: &[u8], mtime: Time) -> Result<(), OutboxError>;
 
     /// Lets what waits be restored.
-    fn commit(&self);
+    ///
+    /// # Errors
+    /// [`OutboxError::Storage`]; it waits on then.
+    fn commit(&self) -> Result<(), OutboxError>;
 
     /// Returns paths whose items are others than before, once: the kernel is told. Called about once a second.
     fn news(&self) -> Vec<Vec<u8>>;

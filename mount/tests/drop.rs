@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use strongroom_mount::{Operation, Options, OutboxError, State, Target, Unmounted};
@@ -208,21 +208,21 @@ fn a_shell_redirection_is_complete_at_its_end() {
     drop.restored_last("four.eml", b"Subject: four\r\n");
 }
 
+/// Starts a process that has written the first half of `half.eml`.
+fn half_written(drop: &Dropping) -> Child {
+    let program = "import signal,time\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\nf=open('half.eml','wb',0)\nf.write(b'Subject: half')\nprint('written',flush=True)\ntime.sleep(100)";
+    let mut python = Command::new("python3");
+    let mut child = python.args(["-c", program]).current_dir(drop.inbox("")).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 7]).unwrap();
+    child
+}
+
 #[test]
 fn what_a_killed_process_wrote_is_not_restored() {
     skip_without_fuse!();
     let drop = Dropping::new();
     for signal in ["KILL", "TERM", "INT"] {
-        let program = "import os,sys,time\nf=open('half.eml','wb',0)\nf.write(b'Subject: half')\nprint('written',flush=True)\ntime.sleep(100)";
-        let program = format!("import signal\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\n{program}");
-        let mut child = Command::new("python3")
-            .args(["-c", &program])
-            .current_dir(drop.inbox(""))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = [0; 7];
-        child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+        let mut child = half_written(&drop);
         assert_eq!(state(&drop.inbox("half.eml")).unwrap(), "draft");
         assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
         assert!(!child.wait().unwrap().success());
@@ -721,7 +721,7 @@ fn an_outbox_that_waits_does_not_hold_up_the_snapshots() {
 fn too_many_that_wait_are_sent_away() {
     skip_without_fuse!();
     let drop = Dropping::new();
-    fs::metadata(drop.inbox("")).unwrap();
+    let mut writer = half_written(&drop);
     drop.basket.go_away(true);
     let ask = |number| {
         let path = drop.inbox(&format!("nobody {number}"));
@@ -733,12 +733,47 @@ fn too_many_that_wait_are_sent_away() {
         asking.push(ask(asking.len()));
         asking.iter().any(std::thread::JoinHandle::is_finished)
     });
+    // But nobody closes a file twice: that waits like those who came before, and it is seen who was killed.
+    writer.kill().unwrap();
+    eventually(PATIENCE, "its file is closed", || drop.mount.mounted.requests().of(Operation::Close) > 0);
     drop.basket.go_away(false);
+    writer.wait().unwrap();
     let said: Vec<_> = asking.into_iter().map(|thread| thread.join().unwrap()).collect();
     assert!(said.contains(&Errno::AGAIN) && said.iter().filter(|errno| **errno == Errno::NOENT).count() >= 128);
     assert!(said.iter().all(|errno| matches!(*errno, Errno::AGAIN | Errno::NOENT)));
+    drop.gone("half.eml");
     fs::write(drop.inbox("one.eml"), MAIL).unwrap();
     drop.restored(&[&at("one.eml")]);
+}
+
+#[test]
+fn who_commits_is_told_when_that_fails() {
+    skip_without_fuse!();
+    let drop = Dropping::new();
+    drop.basket.wait_for_commit();
+    fs::write(drop.inbox("one.eml"), MAIL).unwrap();
+    drop.basket.fail(Some(|| OutboxError::Storage(std::io::Error::other("the disk failed"))));
+    assert_eq!(code(File::create(drop.path("COMMIT"))), Errno::IO);
+    drop.basket.fail(None);
+    File::create(drop.path("COMMIT")).unwrap();
+    drop.restored(&[&at("one.eml")]);
+}
+
+#[test]
+fn whoever_is_put_aside_while_writing_is_told_by_close() {
+    skip_without_fuse!();
+    let drop = Dropping::new();
+    let path = drop.inbox("one.eml");
+    let mut first = File::create(&path).unwrap();
+    first.write_all(MAIL).unwrap();
+    first.sync_all().unwrap();
+    // Somebody else begins anew under the same name, and the first writes on.
+    let mut second = File::create(&path).unwrap();
+    first.write_all(MAIL).unwrap();
+    second.write_all(OTHER).unwrap();
+    assert_eq!(close(first), Err(Errno::PERM), "what it wrote is not kept");
+    assert_eq!(close(second), Ok(()));
+    drop.restored_last("one.eml", OTHER);
 }
 
 #[test]

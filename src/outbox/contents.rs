@@ -73,7 +73,7 @@ impl Place {
     /// Returns the name of the account's folder: `Users/NAME/...`.
     pub fn account(&self) -> Option<&[u8]> {
         let mut names = self.path.split(|byte| *byte == b'/');
-        names.next().filter(|name| *name == b"Users").and(names.next())
+        names.next().filter(|name| *name == USERS.as_bytes()).and(names.next())
     }
 }
 
@@ -92,8 +92,17 @@ pub struct Contents {
     keys: Arc<Keys>,
     progress: Mutex<Progress>,
     changed: Condvar,
-    /// When each snapshot was made, to prefer the newest.
-    times: Mutex<Times>,
+    /// Held also while snapshots are taken in later on: nobody finds half of what there is.
+    known: Mutex<Known>,
+}
+
+/// The snapshots that are in it.
+#[derive(Default)]
+struct Known {
+    /// All that there were, also those that cannot be read.
+    listed: HashSet<SnapshotId>,
+    /// When each was made, to prefer the newest.
+    times: Times,
 }
 
 /// When each snapshot was made, in seconds and nanoseconds.
@@ -125,7 +134,7 @@ impl Contents {
                 db
             }
         };
-        Ok(Self { db, keys, progress: Mutex::new(Progress::Filling), changed: Condvar::new(), times: Mutex::default() })
+        Ok(Self { db, keys, progress: Mutex::new(Progress::Filling), changed: Condvar::new(), known: Mutex::default() })
     }
 
     /// Takes in the snapshots that are not in it yet, the newest of each set first.
@@ -133,7 +142,7 @@ impl Contents {
     /// # Errors
     /// [`ContentsError`]; what was taken in by then stays. Whoever waits is told in either case.
     pub fn fill(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<(), ContentsError> {
-        let filled = self.fill_all(repository, reader, cancel).map(|times| *self.times.lock() = times);
+        let filled = self.fill_all(repository, reader, cancel).map(|known| *self.known.lock() = known);
         *self.progress.lock() = match &filled {
             Ok(()) => Progress::Complete,
             Err(error) => Progress::Failed(crate::restore::chain(error)),
@@ -142,33 +151,25 @@ impl Contents {
         filled
     }
 
-    /// Takes in snapshots that were made since. Returns whether there were any.
+    /// Takes in snapshots that were made since, and forgets those that are gone.
     ///
     /// # Errors
     /// [`ContentsError`].
-    pub fn catch_up(
-        &self,
-        repository: &Repository,
-        reader: &Reader,
-        cancel: &AtomicBool,
-    ) -> Result<bool, ContentsError> {
-        let ids = repository.snapshot_ids()?;
-        let mut times = self.times.lock();
-        let new = ids.iter().any(|id| !times.contains_key(id));
-        if new {
-            // Whoever comes meanwhile waits for the lock, and finds nothing new.
-            let known = self.fill_all(repository, reader, cancel)?;
-            *times = known;
-            *self.progress.lock() = Progress::Complete;
+    pub fn catch_up(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<(), ContentsError> {
+        let ids: HashSet<SnapshotId> = repository.snapshot_ids()?.into_iter().collect();
+        let mut known = self.known.lock();
+        if known.listed != ids {
+            *known = self.fill_all(repository, reader, cancel)?;
         }
-        Ok(new)
+        *self.progress.lock() = Progress::Complete;
+        Ok(())
     }
 
-    /// Returns when each snapshot was made.
-    fn fill_all(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<Times, ContentsError> {
+    fn fill_all(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<Known, ContentsError> {
+        let listed: HashSet<SnapshotId> = repository.snapshot_ids()?.into_iter().collect();
         let snapshots = repository.snapshots()?;
         let ids: HashSet<SnapshotId> = snapshots.iter().map(|(id, _)| *id).collect();
-        let mut known = self.known()?;
+        let mut known = self.taken_in()?;
         if known.iter().any(|id| !ids.contains(id)) {
             // What stood only in a snapshot that is gone could not be read any more.
             self.clear()?;
@@ -195,10 +196,11 @@ impl Contents {
                 known.insert(*id);
             }
         }
-        Ok(times)
+        Ok(Known { listed, times })
     }
 
-    fn known(&self) -> Result<HashSet<SnapshotId>, rocksdb::Error> {
+    /// Returns the snapshots that were taken in as a whole.
+    fn taken_in(&self) -> Result<HashSet<SnapshotId>, rocksdb::Error> {
         let mut known = HashSet::new();
         for row in self.db.iterator(IteratorMode::From(b"s", Direction::Forward)) {
             let (key, _) = row?;
@@ -230,7 +232,8 @@ impl Contents {
         let mut add = |entry: &Entry, path: &[u8]| {
             let Some(content) = entry.content().filter(|_| entry.facts.source_id.is_some()) else { return Ok(()) };
             let key = self.key(&content.identity(), path);
-            // The newest snapshot with this content at this path is the one that counts, in whatever order they are taken in.
+            // Of those that are told of here the newest counts, in whatever order they are taken in; what is the same in a
+            // snapshot and its neighbour is told of once.
             if self.holder(&key)?.is_some_and(|other| times.get(&other) > times.get(&id)) {
                 return Ok(());
             }
@@ -284,11 +287,12 @@ impl Contents {
         *self.progress.lock() == Progress::Complete
     }
 
-    /// Returns where `content` stands: those places whose path ends most like `dropped`, the newest snapshot first.
+    /// Returns where `content` stands: those places that are most like `dropped`, the newest snapshot first.
     ///
     /// # Errors
     /// [`ContentsError::Database`].
     pub fn find(&self, content: &blake3::Hash, dropped: &[u8]) -> Result<Vec<Place>, ContentsError> {
+        let known = self.known.lock();
         let prefix = [b"c", &content.as_bytes()[..16]].concat();
         let mut places = Vec::new();
         for row in self.db.iterator(IteratorMode::From(&prefix, Direction::Forward)).take(PLACES_MAX) {
@@ -300,8 +304,7 @@ impl Contents {
         }
         let best = places.iter().map(|place| alike(&place.path, dropped)).max().unwrap_or_default();
         places.retain(|place| alike(&place.path, dropped) == best);
-        let times = self.times.lock();
-        places.sort_by_key(|place| std::cmp::Reverse(times.get(&place.snapshot).copied()));
+        places.sort_by_key(|place| std::cmp::Reverse(known.times.get(&place.snapshot).copied()));
         Ok(places)
     }
 

@@ -9,6 +9,7 @@ use crate::chunker::Chunker;
 use crate::crypto::Keys;
 use crate::mail::{HEADER_BYTES_MAX, looks_like_mail};
 use crate::repository::Repository;
+use crate::restore::Refused;
 use crate::source;
 use crate::splitter::{Nowhere, Split, SplitError, Splitter};
 use parking_lot::Mutex;
@@ -116,8 +117,12 @@ impl DraftFile {
         }
         let content = *self.outbox.identifier.split(file)?.content.identity().as_bytes();
         let is_original = path.starts_with(ORIGINAL.as_bytes()) && path.get(ORIGINAL.len()) == Some(&b'/');
-        if is_original && self.outbox.contents.is_complete() {
-            self.outbox.origin(&content.into(), path)?;
+        // What cannot be said now, the executor finds out.
+        if is_original
+            && self.outbox.contents.is_complete()
+            && let Err(Refused::ForGood(reason)) = self.outbox.origin(&content.into(), path)
+        {
+            return Err(OutboxError::Unknown { reason });
         }
         Ok(content)
     }
@@ -153,7 +158,8 @@ impl Draft for DraftFile {
         if let DraftState::Sealed(id) = self.state {
             let stands = self.outbox.queue.lock().item(id).is_some_and(|item| item.dropped.path == path);
             if stands {
-                return Ok(());
+                // What `fsync` said `close` says again.
+                return if self.outbox.options.synchronous { self.outbox.wait_for(id) } else { Ok(()) };
             }
             // It is called otherwise now.
             self.open()?;

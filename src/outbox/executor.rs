@@ -12,6 +12,7 @@ use crate::mail::{HEADER_BYTES_MAX, arrival};
 use crate::restore::{Brought, Bytes, Parcel, Refused, chain};
 use crate::snapshot::Snapshot;
 use crate::tree;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -85,7 +86,7 @@ impl Shared {
 
     /// Removes the bytes of files that were restored, once that is durable: not before, or a power cut could leave a file that is
     /// to be restored and has none.
-    pub(super) fn remove_done(&self) -> std::io::Result<()> {
+    pub(super) fn remove_done(&self) -> io::Result<()> {
         let done = std::mem::take(&mut *self.done.lock());
         if done.is_empty() {
             return Ok(());
@@ -98,43 +99,65 @@ impl Shared {
     /// Returns where a content of `original/` came from, if there is no doubt.
     ///
     /// # Errors
-    /// [`OutboxError::Unknown`].
-    pub(super) fn origin(&self, content: &blake3::Hash, path: &[u8]) -> Result<Place, OutboxError> {
-        let unknown = |reason: String| OutboxError::Unknown { reason };
-        let find = || self.contents.find(content, path).map_err(|error| unknown(chain(&error)));
-        let mut places = find()?;
-        if places.is_empty() && self.catch_up().map_err(unknown)? {
-            places = find()?;
-        }
+    /// [`Refused::ForGood`] if no snapshot has it, or several accounts.
+    pub(super) fn origin(&self, content: &blake3::Hash, path: &[u8]) -> Result<Place, Refused> {
+        let places = self.places(content, path)?;
         let several = places.iter().any(|place| place.account() != places[0].account());
         match places.into_iter().next() {
-            None => Err(unknown(NOWHERE.to_owned())),
-            Some(_) if several => Err(unknown(SEVERAL.to_owned())),
+            None => Err(Refused::ForGood(NOWHERE.to_owned())),
+            Some(_) if several => Err(Refused::ForGood(SEVERAL.to_owned())),
             Some(place) => Ok(place),
         }
     }
 
-    /// Takes in snapshots that were made since the outbox was opened. Returns whether there were any.
-    fn catch_up(&self) -> Result<bool, String> {
-        let caught_up = self.contents.catch_up(&self.repository, &self.reader, &self.cancel);
-        caught_up.map_err(|error| format!("the snapshots cannot be looked through: {}", chain(&error)))
+    /// Returns where a content stands. Snapshots that were made meanwhile are looked through before it is taken for unknown: it would
+    /// come without its marks.
+    fn places(&self, content: &blake3::Hash, path: &[u8]) -> Result<Vec<Place>, Refused> {
+        let find = || self.contents.find(content, path).map_err(|error| Refused::Doubtful(chain(&error)));
+        let places = find()?;
+        if !places.is_empty() && self.contents.is_complete() {
+            return Ok(places);
+        }
+        self.catch_up()?;
+        find()
     }
 
-    /// Reads the item that stands at `place`, with its snapshot.
-    fn stored(&self, place: &Place) -> Result<(Entry, Arc<(SnapshotId, Snapshot)>), String> {
+    fn catch_up(&self) -> Result<(), Refused> {
+        let caught_up = self.contents.catch_up(&self.repository, &self.reader, &self.cancel);
+        // Better later than wrong.
+        caught_up.map_err(|error| Refused::ForNow(format!("the snapshots cannot be looked through: {}", chain(&error))))
+    }
+
+    /// Returns the item of a snapshot that stands where `find` says, if it does.
+    fn item_of(&self, find: impl Fn() -> Result<Option<Place>, Refused>) -> Result<Option<Stored>, Refused> {
+        let Some(place) = find()? else { return Ok(None) };
+        let stored = match self.stored(place) {
+            Err(Refused::ForGood(_)) => {
+                // Its snapshot may have been forgotten; what it shares with others stands there as well.
+                self.catch_up()?;
+                find()?.map(|place| self.stored(place)).transpose()
+            }
+            stored => stored.map(Some),
+        };
+        stored
+    }
+
+    /// Reads the item that stands at `place`.
+    fn stored(&self, place: Place) -> Result<Stored, Refused> {
         let snapshot = self.snapshot(place.snapshot)?;
         let found = tree::find_path(&*self.reader, snapshot.1.directory(), &place.path);
-        let found = found.map_err(|error| chain(&error))?;
-        let entry = found.ok_or("it is not in its snapshot any more")?.entry().clone();
-        Ok((entry, snapshot))
+        let found = found.map_err(|error| unless_damaged(error.is_damage(), &error))?;
+        let found = found.ok_or_else(|| Refused::ForGood("it is not in its snapshot any more".to_owned()))?;
+        Ok(Stored { entry: found.entry().clone(), snapshot, place })
     }
 
-    fn snapshot(&self, id: SnapshotId) -> Result<Arc<(SnapshotId, Snapshot)>, String> {
+    fn snapshot(&self, id: SnapshotId) -> Result<Arc<(SnapshotId, Snapshot)>, Refused> {
         let mut last = self.last_snapshot.lock();
         if let Some(snapshot) = last.as_ref().filter(|snapshot| snapshot.0 == id) {
             return Ok(snapshot.clone());
         }
-        let snapshot = self.repository.load_snapshot(id).map_err(|error| chain(&error))?;
+        let loaded = self.repository.load_snapshot(id);
+        let snapshot = loaded.map_err(|error| unless_damaged(error.is_damage(), &error))?;
         Ok(last.insert(Arc::new((id, snapshot))).clone())
     }
 
@@ -163,19 +186,19 @@ impl Shared {
     }
 
     /// Makes a parcel of a file that stands in no snapshot.
-    fn import(&self, dropped: &Dropped) -> Result<Parcel, String> {
-        let open = || self.staging.reopen(dropped.id, dropped.len);
-        let file = open().map_err(|error| chain(&error))?;
-        let split = self.identifier.split(&file).map_err(|error| chain(&error))?;
+    fn import(&self, dropped: &Dropped) -> Result<Parcel, Refused> {
+        let failed = |error: io::Error| Refused::Doubtful(chain(&error));
+        let file = self.staging.reopen(dropped.id, dropped.len).map_err(failed)?;
+        let split = self.identifier.split(&file).map_err(failed)?;
         if split.content.identity().as_bytes() != &dropped.content {
-            return Err("what was dropped is damaged on the disk".to_owned());
+            return Err(Refused::ForGood("what was dropped is damaged on the disk".to_owned()));
         }
         let mtime = Timestamp { secs: dropped.mtime.secs, nanos: dropped.mtime.nanos };
         let (_, name) = queue::split(&dropped.path);
         let mut entry = Entry::new(name, EntryKind::File(split.content), mtime);
         entry.facts = split.facts;
         // That is what tells whether it stands there already, as of the items of a snapshot.
-        entry.facts.date = arrival(&file.read(0, HEADER_BYTES_MAX).map_err(|error| chain(&error))?);
+        entry.facts.date = arrival(&file.read(0, HEADER_BYTES_MAX).map_err(failed)?);
         let (staging, id, len) = (self.staging.clone(), dropped.id, dropped.len);
         let bytes: Bytes = Arc::new(move || staging.reopen(id, len)?.read(0, len as usize));
         Ok(Parcel { entry, bytes: Some(bytes), owner: None })
@@ -224,10 +247,23 @@ fn wait_after(attempts: u32) -> Duration {
     RETRY_MAX.min(RETRY_MIN * 2u32.pow(doublings))
 }
 
+/// Returns what an error of the repository means for a file: what is damaged stays so, anything else may pass.
+fn unless_damaged(is_damage: bool, error: &(dyn std::error::Error + 'static)) -> Refused {
+    let reason = chain(error);
+    if is_damage { Refused::ForGood(reason) } else { Refused::ForNow(reason) }
+}
+
+/// An item of a snapshot.
+struct Stored {
+    snapshot: Arc<(SnapshotId, Snapshot)>,
+    place: Place,
+    entry: Entry,
+}
+
 /// What a dropped file turned out to be.
 enum Found {
     /// An item of a snapshot.
-    In(Arc<(SnapshotId, Snapshot)>, Place, Entry),
+    In(Stored),
     /// A mail that stands in no snapshot.
     Nowhere(Parcel),
 }
@@ -236,11 +272,8 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
     let this = outbox.clone();
     let (content, path) = (blake3::Hash::from(dropped.content), dropped.path.clone());
     if path.split(|byte| *byte == b'/').next() == Some(ORIGINAL.as_bytes()) {
-        let found = blocking(move || {
-            let place = this.origin(&content, &path).map_err(|error| error.to_string())?;
-            this.stored(&place).map(|(entry, snapshot)| (place, entry, snapshot))
-        });
-        let (place, entry, snapshot) = found.await.map_err(Refused::ForGood)?;
+        let found = blocking(move || this.item_of(|| this.origin(&content, &path).map(Some)));
+        let Stored { snapshot, place, entry } = found.await?.expect("without a place there is an error");
         let mut parcel = Parcel { entry, bytes: None, owner: None };
         let mut last = Err(Refused::ForGood(NO_TENANT.to_owned()));
         // One application may read, and another one of the same organisation write.
@@ -255,22 +288,13 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
     let (folder, _) = queue::split(&dropped.path);
     let (target, user, to) = live(&outbox, folder).await?;
     let (folder, file) = (folder.to_vec(), dropped.clone());
-    let found = blocking(move || {
-        let find = || this.contents.find(&content, &path).map_err(|error| Refused::ForGood(chain(&error)));
-        let mut places = find()?;
-        // It would come without its marks if it were taken for a mail that nobody knows: better later than that.
-        if places.is_empty() && this.catch_up().map_err(Refused::ForNow)? {
-            places = find()?;
-        }
-        let Some(place) = places.into_iter().next() else {
-            return this.import(&file).map(Found::Nowhere).map_err(Refused::ForGood);
-        };
-        let (entry, snapshot) = this.stored(&place).map_err(Refused::ForGood)?;
-        Ok(Found::In(snapshot, place, entry))
+    let found = blocking(move || match this.item_of(|| Ok(this.places(&content, &path)?.into_iter().next()))? {
+        Some(stored) => Ok(Found::In(stored)),
+        None => this.import(&file).map(Found::Nowhere),
     });
     let parcel = match found.await? {
         Found::Nowhere(parcel) => parcel,
-        Found::In(snapshot, place, entry) => {
+        Found::In(Stored { snapshot, place, entry }) => {
             let owner = target.courier.owner(&snapshot, &place.path).await;
             Parcel { entry, bytes: None, owner }
         }

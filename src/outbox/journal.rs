@@ -141,16 +141,16 @@ impl Journal {
     /// # Errors
     /// [`RecordLogError::Busy`] while another process has it.
     pub fn open(path: &Path, keys: Arc<Keys>, mut each: impl FnMut(Record)) -> Result<Self, RecordLogError> {
-        let log = RecordLog::open(path, NAME, keys.clone(), |record| Record::decode(record).map(&mut each).ok())?;
+        let log = RecordLog::open(path, NAME, keys.clone(), |record| Record::decode(record).map(&mut each).is_ok())?;
         Ok(Self { path: path.to_owned(), keys, log })
     }
 
     /// Reads the journal at `path`, also while another process writes to it.
     ///
     /// # Errors
-    /// When the disk fails; that there is none is no error.
-    pub fn peek(path: &Path, keys: &Arc<Keys>, mut each: impl FnMut(Record)) -> io::Result<()> {
-        RecordLog::peek(path, NAME, keys, |record| Record::decode(record).map(&mut each).ok())
+    /// When the disk fails, or a later version has written to it; that there is none is no error.
+    pub fn peek(path: &Path, keys: &Arc<Keys>, mut each: impl FnMut(Record)) -> Result<(), RecordLogError> {
+        RecordLog::peek(path, NAME, keys, |record| Record::decode(record).map(&mut each).is_ok())
     }
 
     /// Notes something, and makes it durable.
@@ -193,7 +193,7 @@ impl Journal {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        let mut log = RecordLog::open(&path, NAME, self.keys.clone(), |_| Some(()))?;
+        let mut log = RecordLog::open(&path, NAME, self.keys.clone(), |_| true)?;
         for one in dropped {
             log.append(&Record::Dropped(one.clone()).encode())?;
         }

@@ -18,8 +18,8 @@ use strongroom_mount::{OutboxError, State, Time};
 const QUIET: Duration = Duration::from_secs(5);
 /// What became of files is remembered for so many.
 const SETTLED_MAX: usize = 20_000;
-/// More files than this do not wait at a time: each takes some memory.
-const OPEN_MAX: usize = 250_000;
+/// More files than this are not kept that wait or have failed: each takes some memory.
+const KEPT_MAX: usize = 250_000;
 /// The journal is written anew when it has so many records more than there are files.
 const STALE_MAX: u64 = 1000;
 const STALE_WHILE_OPEN_MAX: u64 = 100_000;
@@ -35,11 +35,17 @@ pub struct Item {
     pub is_underway: bool,
     /// Whether nobody has it open any more.
     is_released: bool,
+    /// Whether it does not rest once it is released: somebody has committed.
+    is_hurried: bool,
     /// How often it was tried.
     pub attempts: u32,
 }
 
 impl Item {
+    fn new(dropped: Dropped) -> Self {
+        Self { dropped, is_underway: false, is_released: false, is_hurried: false, attempts: 0 }
+    }
+
     /// Returns what people are shown.
     pub fn state(&self) -> State {
         match &self.dropped.fate {
@@ -53,6 +59,10 @@ impl Item {
 
     fn is_settled(&self) -> bool {
         !matches!(self.dropped.fate, Fate::Waiting | Fate::Queued)
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self.dropped.fate, Fate::Done(_))
     }
 }
 
@@ -112,6 +122,8 @@ pub struct Queue {
     jobs: BTreeMap<i64, Job>,
     /// How many are not settled.
     open: usize,
+    /// How many were restored.
+    done: usize,
     open_job: Option<(i64, Instant)>,
     news: HashSet<Vec<u8>>,
     /// Grows with every change.
@@ -162,10 +174,10 @@ impl Queue {
         let (mut dropped, mut at) = (Vec::new(), HashMap::new());
         let mut journal = Journal::open(path, keys, |record| replay(&mut dropped, &mut at, record))?;
         dropped.retain(|one| one.fate != Fate::Withdrawn);
-        let is_settled = |one: &Dropped| matches!(one.fate, Fate::Done(_));
-        let mut too_many = dropped.iter().filter(|one| is_settled(one)).count().saturating_sub(SETTLED_MAX);
+        let is_done = |one: &Dropped| matches!(one.fate, Fate::Done(_));
+        let mut too_many = dropped.iter().filter(|one| is_done(one)).count().saturating_sub(SETTLED_MAX);
         dropped.retain(|one| {
-            let goes = too_many > 0 && is_settled(one);
+            let goes = too_many > 0 && is_done(one);
             too_many -= usize::from(goes);
             !goes
         });
@@ -181,20 +193,22 @@ impl Queue {
             rest,
             jobs: BTreeMap::new(),
             open: 0,
+            done: 0,
             open_job: None,
             news: HashSet::new(),
             version: 0,
         };
         for one in dropped {
             queue.jobs.entry(one.job).or_default().files.push(one.id);
-            queue.open += usize::from(matches!(one.fate, Fate::Waiting | Fate::Queued));
-            if !is_settled(&one) {
-                queue.place(&one.path, one.id);
+            let item = Item { is_released: true, ..Item::new(one) };
+            queue.open += usize::from(!item.is_settled());
+            queue.done += usize::from(item.is_done());
+            if !item.is_done() {
+                queue.place(&item.dropped.path, item.dropped.id);
             }
-            if one.fate == Fate::Queued {
-                queue.ready.push_back(one.id);
+            if item.dropped.fate == Fate::Queued {
+                queue.ready.push_back(item.dropped.id);
             }
-            let item = Item { dropped: one, is_underway: false, is_released: true, attempts: 0 };
             queue.items.insert(item.dropped.id, item);
         }
         Ok(queue)
@@ -219,7 +233,7 @@ impl Queue {
 
     /// Returns the files whose bytes are still needed.
     pub fn staged(&self) -> HashSet<StagedId> {
-        let needed = self.items.values().filter(|item| !matches!(item.dropped.fate, Fate::Done(_)));
+        let needed = self.items.values().filter(|item| !item.is_done());
         needed.map(|item| item.dropped.id).collect()
     }
 
@@ -302,7 +316,7 @@ impl Queue {
                 return Ok(Sealed::Same);
             }
         }
-        if self.open >= OPEN_MAX {
+        if self.items.len() - self.done >= KEPT_MAX {
             return Err(OutboxError::Full);
         }
         let job = match self.open_job {
@@ -323,7 +337,7 @@ impl Queue {
         self.open += 1;
         self.place(&dropped.path, id);
         self.changed(&dropped.path, job);
-        self.items.insert(id, Item { dropped, is_underway: false, is_released: false, attempts: 0 });
+        self.items.insert(id, Item::new(dropped));
         Ok(Sealed::New(replaced))
     }
 
@@ -331,7 +345,10 @@ impl Queue {
     pub fn release(&mut self, id: StagedId) -> bool {
         let Some(item) = self.items.get_mut(&id) else { return false };
         if !std::mem::replace(&mut item.is_released, true) && item.dropped.fate == Fate::Queued {
-            self.resting.push_back((Instant::now() + self.rest, id));
+            match item.is_hurried {
+                true => self.ready.push_back(id),
+                false => self.resting.push_back((Instant::now() + self.rest, id)),
+            }
         }
         true
     }
@@ -348,7 +365,7 @@ impl Queue {
             self.journal.note_lazily(&Record::Timed(id, mtime))?;
         }
         dropped.mtime = mtime;
-        Ok(())
+        Ok(self.compact()?)
     }
 
     /// Takes a file out that has not gone anywhere.
@@ -357,11 +374,8 @@ impl Queue {
     /// [`OutboxError::NotPermitted`] once it is on its way or there, [`OutboxError::NotFound`], [`OutboxError::Storage`].
     pub fn withdraw(&mut self, id: StagedId) -> Result<(), OutboxError> {
         let item = self.items.get(&id).ok_or(OutboxError::NotFound)?;
-        let may_be_there = match item.dropped.fate {
-            Fate::Done(_) => true,
-            Fate::Queued => item.is_underway || item.attempts > 0,
-            _ => false,
-        };
+        let is_tried = item.dropped.fate == Fate::Queued && (item.is_underway || item.attempts > 0);
+        let may_be_there = item.is_done() || is_tried;
         if may_be_there {
             return Err(OutboxError::NotPermitted);
         }
@@ -373,6 +387,7 @@ impl Queue {
     fn forget(&mut self, id: StagedId) {
         let Some(item) = self.items.remove(&id) else { return };
         self.open -= usize::from(!item.is_settled());
+        self.done -= usize::from(item.is_done());
         let Dropped { path, job, .. } = item.dropped;
         self.displace(&path, id);
         if let Some(of) = self.jobs.get_mut(&job) {
@@ -384,28 +399,27 @@ impl Queue {
         self.changed(&path, job);
     }
 
-    /// Lets everything that waits or rests be restored.
+    /// Lets everything that waits or rests be restored, and what somebody still has open as soon as it is released.
     ///
     /// # Errors
     /// When the disk fails; everything waits then as before.
     pub fn commit(&mut self) -> io::Result<()> {
+        let mut open: Vec<_> = self.items.values_mut().filter(|item| !item.is_settled()).collect();
+        if open.iter().any(|item| item.dropped.fate == Fate::Waiting) {
+            self.journal.note(&Record::Committed)?;
+        }
+        open.sort_by(|a, b| (a.dropped.job, &a.dropped.path).cmp(&(b.dropped.job, &b.dropped.path)));
+        let mut changed = Vec::new();
         self.ready.extend(self.resting.drain(..).map(|(_, id)| id));
-        let waiting = self.items.values().filter(|item| item.dropped.fate == Fate::Waiting);
-        let mut waiting: Vec<_> =
-            waiting.map(|item| (item.dropped.job, item.dropped.path.clone(), item.dropped.id)).collect();
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        waiting.sort();
-        self.journal.note(&Record::Committed)?;
-        for (job, path, id) in waiting {
-            let item = self.items.get_mut(&id).expect("it was listed above");
-            item.dropped.fate = Fate::Queued;
-            if item.is_released {
-                self.ready.push_back(id);
+        for item in open {
+            item.is_hurried = true;
+            if item.dropped.fate == Fate::Waiting {
+                item.dropped.fate = Fate::Queued;
+                self.ready.extend(item.is_released.then_some(item.dropped.id));
+                changed.push((item.dropped.path.clone(), item.dropped.job));
             }
-            self.changed(&path, job);
         }
+        changed.into_iter().for_each(|(path, job)| self.changed(&path, job));
         Ok(())
     }
 
@@ -416,8 +430,10 @@ impl Queue {
         }
         loop {
             let id = self.ready.pop_front()?;
-            // It may have been taken back.
-            let Some(item) = self.items.get_mut(&id) else { continue };
+            // It may have been taken back, and its writer may have sealed it again since.
+            let is_ready =
+                |item: &&mut Item| item.dropped.fate == Fate::Queued && item.is_released && !item.is_underway;
+            let Some(item) = self.items.get_mut(&id).filter(is_ready) else { continue };
             item.is_underway = true;
             item.attempts += 1;
             let item = item.clone();
@@ -433,12 +449,14 @@ impl Queue {
     pub fn settle(&mut self, id: StagedId, fate: Fate) -> io::Result<()> {
         let Some(item) = self.items.get_mut(&id) else { return Ok(()) };
         self.open -= usize::from(!item.is_settled());
+        self.done -= usize::from(item.is_done());
         item.is_underway = false;
         item.dropped.fate = fate.clone();
+        self.done += usize::from(item.is_done());
         let (path, job) = (item.dropped.path.clone(), item.dropped.job);
         self.changed(&path, job);
         self.journal.note_lazily(&Record::Became(id, fate))?;
-        if self.items.len() > self.open + 2 * SETTLED_MAX {
+        if self.done > 2 * SETTLED_MAX {
             self.shrink();
         }
         Ok(())
@@ -472,29 +490,30 @@ impl Queue {
         self.open_job = None;
         self.journal.sync()?;
         self.shrink();
-        if self.journal.records() > self.items.len() as u64 + STALE_WHILE_OPEN_MAX {
-            let files = self.jobs.values().flat_map(|job| &job.files);
-            let dropped = files.filter_map(|id| Some(&self.items.get(id)?.dropped));
-            match self.journal.compact(dropped) {
-                Err(RecordLogError::Io(error)) => return Err(error),
-                Err(error @ RecordLogError::Busy) => return Err(io::Error::other(error)),
-                Ok(()) => {}
-            }
-        }
+        self.compact()?;
         Ok(true)
+    }
+
+    /// Writes the journal anew where most of it is about the past.
+    fn compact(&mut self) -> io::Result<()> {
+        if self.journal.records() <= self.items.len() as u64 + STALE_WHILE_OPEN_MAX {
+            return Ok(());
+        }
+        let files = self.jobs.values().flat_map(|job| &job.files);
+        let dropped = files.filter_map(|id| Some(&self.items.get(id)?.dropped));
+        Ok(self.journal.compact(dropped)?)
     }
 
     /// Forgets the oldest files that were restored, where there are too many.
     fn shrink(&mut self) {
-        let mut too_many = self.items.len().saturating_sub(self.open + SETTLED_MAX);
+        let mut too_many = self.done.saturating_sub(SETTLED_MAX);
         for job in self.jobs.values_mut() {
             if too_many == 0 {
                 break;
             }
             let mut forgotten = Vec::new();
             job.files.retain(|id| {
-                let is_done = self.items.get(id).is_some_and(|item| matches!(item.dropped.fate, Fate::Done(_)));
-                let goes = is_done && too_many > 0;
+                let goes = too_many > 0 && self.items.get(id).is_some_and(Item::is_done);
                 if goes {
                     too_many -= 1;
                     forgotten.push(*id);
@@ -504,6 +523,7 @@ impl Queue {
             job.forgotten += forgotten.len() as u64;
             for id in forgotten {
                 let Some(item) = self.items.remove(&id) else { continue };
+                self.done -= 1;
                 let (folder, name) = split(&item.dropped.path);
                 let names = self.folders.get_mut(folder);
                 if let Some(names) = names.filter(|names| names.get(name) == Some(&id)) {
@@ -599,9 +619,7 @@ mod tests {
         for n in 0..3 * SETTLED_MAX {
             let file = Dropped { id: id(n), ..dropped(1, &format!("a/{n}"), Fate::Queued) };
             // What is durable is not the point here, and takes time.
-            queue
-                .items
-                .insert(file.id, Item { dropped: file.clone(), is_underway: true, is_released: true, attempts: 1 });
+            queue.items.insert(file.id, Item::new(file.clone()));
             queue.jobs.entry(0).or_default().files.push(file.id);
             queue.place(&file.path, file.id);
             queue.open += 1;
@@ -649,6 +667,50 @@ mod tests {
         queue.commit().unwrap();
         assert_eq!(queue.take().map(|item| item.dropped.id), Some(StagedId([3; 16])));
         assert!(queue.take().is_none() && queue.resting.is_empty());
+        // Whoever commits need not wait until the last descriptor is gone.
+        for n in 4..=5 {
+            queue.seal(dropped(n, &format!("a/{n}"), if n == 4 { Fate::Queued } else { Fate::Waiting }), 100).unwrap();
+        }
+        queue.commit().unwrap();
+        assert!(queue.take().is_none(), "somebody has them open");
+        for n in 4..=5 {
+            queue.release(StagedId([n; 16]));
+            assert_eq!(queue.take().map(|item| item.dropped.id), Some(StagedId([n; 16])));
+        }
+    }
+
+    #[test]
+    fn what_is_sealed_again_after_it_was_committed_waits_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = open(&folder.path().join("journal"));
+        let id = StagedId([1; 16]);
+        queue.seal(dropped(1, "a/1", Fate::Waiting), 100).unwrap();
+        queue.release(id);
+        queue.commit().unwrap();
+        // Its writer goes on before it is its turn, and closes it.
+        queue.withdraw(id).unwrap();
+        queue.seal(dropped(1, "a/1", Fate::Waiting), 100).unwrap();
+        queue.release(id);
+        assert!(queue.take().is_none());
+        assert_eq!(queue.counts(), Counts { waiting: 1, ..Counts::default() });
+    }
+
+    #[test]
+    fn files_that_fail_are_kept_and_cost_no_more_than_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut queue = open(&folder.path().join("journal"));
+        let id = |n: usize| StagedId(*(n as u128).to_le_bytes().first_chunk().unwrap());
+        let many = 3 * SETTLED_MAX;
+        for n in 0..many {
+            let file = Dropped { id: id(n), ..dropped(1, &format!("a/{n}"), Fate::Queued) };
+            queue.jobs.entry(0).or_default().files.push(file.id);
+            queue.place(&file.path, file.id);
+            queue.open += 1;
+            queue.items.insert(file.id, Item::new(file));
+        }
+        // In proportion to the square of their number this would take minutes.
+        (0..many).for_each(|n| queue.settle(id(n), Fate::Failed("why".to_owned())).unwrap());
+        assert_eq!(queue.counts(), Counts { failed: many as u64, ..Counts::default() });
     }
 
     #[test]
@@ -681,10 +743,16 @@ mod tests {
     fn only_so_many_wait() {
         let folder = tempfile::tempdir().unwrap();
         let mut queue = open(&folder.path().join("journal"));
-        queue.open = OPEN_MAX - 1;
-        queue.seal(dropped(1, "a/1", Fate::Queued), 100).unwrap();
-        assert!(matches!(queue.seal(dropped(2, "a/2", Fate::Queued), 100), Err(OutboxError::Full)));
-        queue.settle(StagedId([1; 16]), Fate::Done(String::new())).unwrap();
-        queue.seal(dropped(2, "a/2", Fate::Queued), 100).unwrap();
+        let id = |n: usize| StagedId(*(n as u128).to_le_bytes().first_chunk().unwrap());
+        for n in 0..KEPT_MAX {
+            let fate = if n % 2 == 0 { Fate::Queued } else { Fate::Failed("why".to_owned()) };
+            queue.items.insert(id(n), Item::new(Dropped { id: id(n), ..dropped(1, &format!("b/{n}"), fate) }));
+        }
+        queue.open = KEPT_MAX / 2;
+        let next = |n: u8| Dropped { id: StagedId([n; 16]), ..dropped(n, &format!("a/{n}"), Fate::Queued) };
+        assert!(matches!(queue.seal(next(1), 100), Err(OutboxError::Full)));
+        queue.settle(id(0), Fate::Done(String::new())).unwrap();
+        queue.seal(next(1), 100).unwrap();
+        assert!(matches!(queue.seal(next(2), 100), Err(OutboxError::Full)));
     }
 }

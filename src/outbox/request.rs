@@ -4,7 +4,7 @@ use super::Shared;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use strongroom_mount::Outbox;
+use strongroom_mount::{Outbox, OutboxError};
 
 /// How long somebody who commits waits for the mount to answer.
 const WAIT: Duration = Duration::from_secs(10);
@@ -29,18 +29,26 @@ pub fn ask_to_commit(folder: &Path) -> io::Result<bool> {
         }
         std::thread::sleep(LOOK);
     }
-    std::fs::remove_file(&path).map(|()| false)
+    match std::fs::remove_file(&path) {
+        // Just taken.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        removed => removed.map(|()| false),
+    }
 }
 
 impl Shared {
     /// Looks whether somebody asked to commit, from another process.
     pub(super) fn take_request(&self) {
         let path = path(&self.options.folder);
-        if path.exists() {
-            self.commit();
-            if let Err(error) = std::fs::remove_file(&path) {
-                tracing::warn!(%error, "a request to commit could not be answered");
-            }
+        if !path.exists() {
+            return;
+        }
+        // Taken away first: whoever asks again from now on is answered anew.
+        let taken = std::fs::remove_file(&path).map_err(OutboxError::from).and_then(|()| self.commit());
+        if let Err(error) = taken {
+            tracing::error!(%error, "what waits could not be let go");
+            // Whoever asked is told by its staying there.
+            let _ = std::fs::write(&path, []);
         }
     }
 }

@@ -104,13 +104,14 @@ pub struct AccountPlan {
 /// Reads the contents of items.
 trait Contents: Send + Sync {
     /// Returns all of a content, or why it cannot be had.
-    fn read(&self, content: &Content) -> Result<Vec<u8>, String>;
+    fn read(&self, content: &Content) -> Result<Vec<u8>, Trouble>;
 }
 
 impl Contents for Reader {
-    fn read(&self, content: &Content) -> Result<Vec<u8>, String> {
+    fn read(&self, content: &Content) -> Result<Vec<u8>, Trouble> {
         let mut bytes = Vec::new();
-        self.read(content, 0, usize::MAX, &mut bytes).map(|()| bytes).map_err(|error| chain(&error))
+        self.read(content, 0, usize::MAX, &mut bytes)?;
+        Ok(bytes)
     }
 }
 
@@ -127,12 +128,12 @@ struct Context {
 
 impl Context {
     /// Reads a mail with what the service said of it.
-    fn read(&self, entry: &Entry) -> Result<Mail, String> {
+    fn read(&self, entry: &Entry) -> Result<Mail, Trouble> {
         let read = |content: &Content| self.contents.read(content);
-        let mime = read(entry.content().ok_or("it is no file")?)?;
+        let mime = read(entry.content().ok_or_else(|| Trouble::Item("it is no file".to_owned()))?)?;
         let stored = match &entry.payload {
             Some(payload) => serde_json::from_slice::<Stored>(&read(payload)?).ok(),
-            None if !crate::mail::looks_like_mail(&mime) => return Err("it is no mail".to_owned()),
+            None if !crate::mail::looks_like_mail(&mime) => return Err(Trouble::Item("it is no mail".to_owned())),
             None => None,
         };
         Ok(Mail::read(&mime, stored.as_ref()))
@@ -497,7 +498,7 @@ impl Run {
             }
             Ok(Outcome::AlreadyThere) => report.already_there += 1,
             Ok(Outcome::Skipped) => report.skipped += 1,
-            Err(Trouble::Item(error)) => report.fail(&path, 1, error),
+            Err(Trouble::Item(reason) | Trouble::Away(reason)) => report.fail(&path, 1, reason),
             Err(Trouble::Unanswered(error)) => {
                 report.fail(&path, 1, chain(&error));
                 return Judged::Unanswered;

@@ -96,11 +96,17 @@ impl LiveAdapter {
     /// Lets another thread do `work` and answer; answers EAGAIN if too many requests wait already.
     fn hand<R: Refuse>(&self, reply: R, work: impl FnOnce(&Live, R) + Send + 'static) {
         if self.workers.has_room() {
-            let live = self.live.clone();
-            self.workers.add(move || work(&live, reply));
+            self.hand_in_any_case(reply, work);
         } else {
             reply.refuse(&FsError::Busy);
         }
+    }
+
+    /// Lets another thread do `work` and answer, however many wait: nobody says a second time that a file was closed. There are no
+    /// more of these than open files.
+    fn hand_in_any_case<R: Refuse>(&self, reply: R, work: impl FnOnce(&Live, R) + Send + 'static) {
+        let live = self.live.clone();
+        self.workers.add(move || work(&live, reply));
     }
 
     pub(super) fn lookup(&self, folder: INodeNo, name: &OsStr, reply: ReplyEntry) {
@@ -202,7 +208,7 @@ impl LiveAdapter {
     }
 
     pub(super) fn flush(&self, fh: FileHandle, pid: u32, reply: ReplyEmpty) {
-        self.hand(reply, move |live, reply| answer_empty(live.flush(fh.0, pid), reply));
+        self.hand_in_any_case(reply, move |live, reply| answer_empty(live.flush(fh.0, pid), reply));
     }
 
     pub(super) fn fsync(&self, fh: FileHandle, reply: ReplyEmpty) {
@@ -210,9 +216,7 @@ impl LiveAdapter {
     }
 
     pub(super) fn release(&self, fh: FileHandle, reply: ReplyEmpty) {
-        // Beside the bound: nobody says a second time that a file was closed.
-        let live = self.live.clone();
-        self.workers.add(move || {
+        self.hand_in_any_case(reply, move |live, reply| {
             live.release(fh.0);
             reply.ok();
         });

@@ -26,7 +26,7 @@ impl Live {
             return Err(FsError::NameTooLong);
         }
         if folder == fixed::RESTORE && name == COMMIT {
-            return Ok(self.commit());
+            return self.commit();
         }
         let path = {
             let mut table = self.table.lock();
@@ -52,15 +52,15 @@ impl Live {
     }
 
     /// Makes no file, but the kernel needs something to call one until it is closed.
-    fn commit(&self) -> (Stat, Opened) {
-        self.outbox.commit();
+    fn commit(&self) -> Result<(Stat, Opened), FsError> {
+        self.outbox.commit().map_err(|error| failed("commit", error))?;
         let mut table = self.table.lock();
         let (ino, node) = table.refer_nameless();
         node.content = Content::Nowhere;
         let handle = table.open(Handle::Nowhere);
         drop(table);
         let stat = self.file_stat(ino, 0, 0o600, now(), std::time::Duration::ZERO);
-        (stat, Opened { handle, uncached: true })
+        Ok((stat, Opened { handle, uncached: true }))
     }
 
     /// Opens a file, for writing if `writes`, and with nothing in it if `empty`.
@@ -225,18 +225,24 @@ impl Live {
 
     /// Seals the file under the name it has, if that is an ordinary one.
     fn seal(&self, ino: Ino, writing: &Arc<Writing>, locked: &mut Locked<'_>) -> Result<(), FsError> {
-        match self.ordinary_path(ino, writing) {
+        match self.ordinary_path(ino, writing)? {
             Some(path) => locked.seal(&path),
             None => Ok(()),
         }
     }
 
-    /// Returns the path under which the outbox may have it.
-    fn ordinary_path(&self, ino: Ino, writing: &Arc<Writing>) -> Option<Vec<u8>> {
+    /// Returns the path under which the outbox may have it: none if it has a temporary name, or was removed.
+    ///
+    /// # Errors
+    /// [`OutboxError::NotPermitted`] if somebody else writes another file in its place.
+    fn ordinary_path(&self, ino: Ino, writing: &Arc<Writing>) -> Result<Option<Vec<u8>>, OutboxError> {
         let table = self.table.lock();
-        let current = table.writing(ino).is_some_and(|current| Arc::ptr_eq(current, writing));
-        let (_, name) = table.place(ino).filter(|_| current)?;
-        if is_scratch(name) { None } else { table.path(ino) }
+        let Some((_, name)) = table.place(ino) else { return Ok(None) };
+        match table.writing(ino) {
+            Some(current) if !Arc::ptr_eq(current, writing) => Err(OutboxError::NotPermitted),
+            Some(_) if !is_scratch(name) => Ok(table.path(ino)),
+            _ => Ok(None),
+        }
     }
 
     pub(super) fn finish_unless_held(&self, ino: Ino, writing: &Arc<Writing>) {

@@ -257,14 +257,15 @@ impl Outbox for Handle {
         Ok(())
     }
 
-    fn commit(&self) {
-        let mut inner = self.0.lock();
+    fn commit(&self) -> Result<(), OutboxError> {
+        let mut inner = self.0.reach()?;
         inner.commits += 1;
         let waiting = inner.dropped.iter().filter(|(_, dropped)| dropped.state == State::Waiting);
         let waiting: Vec<_> = waiting.map(|(path, _)| path.clone()).collect();
         for path in waiting {
             inner.restore(&path);
         }
+        Ok(())
     }
 
     fn news(&self) -> Vec<Vec<u8>> {

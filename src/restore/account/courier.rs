@@ -99,6 +99,7 @@ impl From<Trouble> for Refused {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Item(reason) => Self::Doubtful(reason),
+            Trouble::Away(reason) => Self::ForNow(reason),
             Trouble::Unanswered(error) | Trouble::Mailbox(error) => error.into(),
         }
     }
@@ -112,10 +113,10 @@ struct Anywhere {
 }
 
 impl Contents for Anywhere {
-    fn read(&self, content: &Content) -> Result<Vec<u8>, String> {
+    fn read(&self, content: &Content) -> Result<Vec<u8>, Trouble> {
         let staged = self.staged.lock().get(content.identity().as_bytes()).map(|(_, bytes)| bytes.clone());
         match staged {
-            Some(bytes) => bytes().map_err(|error| chain(&error)),
+            Some(bytes) => bytes().map_err(|error| Trouble::Item(chain(&error))),
             None => Contents::read(&*self.reader, content),
         }
     }
@@ -345,12 +346,22 @@ impl Courier {
 }
 
 fn unreadable(error: RestoreError) -> Refused {
-    Refused::ForGood(chain(&error))
+    let reason = chain(&error);
+    match error {
+        RestoreError::Read(error) if !error.is_damage() => Refused::ForNow(reason),
+        _ => Refused::ForGood(reason),
+    }
 }
 
 impl Stop {
     /// Returns what stands in a folder, as far as it may be `entry`; some of it may be gone by now.
     async fn spot(&self, folder: &str, entry: &Entry) -> Result<Arc<Spot>, GraphError> {
+        let listed = |seen: &Seen| seen.is_listed && seen.since.elapsed() < SPOT_FRESH;
+        if let Some(seen) = self.spots.lock().await.get(folder).filter(|seen| listed(seen)) {
+            return Ok(seen.spot.clone());
+        }
+        // Before the lock: for as long as a message without its mark is looked for, those who need not look are not held up.
+        let _nothing_arrives = self.unmarked.write().await;
         let mut spots = self.spots.lock().await;
         if spots.len() >= SPOTS_MAX && !spots.contains_key(folder) {
             spots.clear();
@@ -370,7 +381,6 @@ impl Stop {
             return Ok(spot);
         }
         let each = |message| spot.there.lock().add(&message);
-        let _nothing_arrives = self.unmarked.write().await;
         let facts = &entry.facts;
         match seen.asked < ASKED_MAX {
             true => {

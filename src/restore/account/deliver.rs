@@ -14,6 +14,7 @@ use super::there::{Found, Mark};
 use super::verify::{Expected, Print, Told, attached, print};
 use super::{Context, blocking};
 use crate::entry::Entry;
+use crate::reader::ReadError;
 use crate::restore::{WhenExists, chain};
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::write::{ATTACHMENT_WHOLE_BYTES_MAX, RANGE_BYTES_MAX, mark_property};
@@ -49,10 +50,19 @@ pub(super) enum Outcome {
 pub(super) enum Trouble {
     /// For a reason of its own.
     Item(String),
+    /// The repository does not answer. Nothing has been made of it yet.
+    Away(String),
     /// The service did not answer, or not with sense.
     Unanswered(GraphError),
     /// As nothing else would be.
     Mailbox(GraphError),
+}
+
+impl From<ReadError> for Trouble {
+    fn from(error: ReadError) -> Self {
+        let reason = chain(&error);
+        if error.is_damage() { Self::Item(reason) } else { Self::Away(reason) }
+    }
 }
 
 impl From<GraphError> for Trouble {
@@ -166,7 +176,7 @@ impl Delivery {
         blocking(move || {
             let mut json = Vec::new();
             let read = context.reader.read(&payload, 0, usize::MAX, &mut json);
-            read.map(|()| Told::read(&json)).map_err(|error| Trouble::Item(chain(&error)))
+            Ok(read.map(|()| Told::read(&json))?)
         })
         .await
     }
@@ -213,7 +223,7 @@ impl<'a> Item<'a> {
         let (context, entry) = (delivery.context.clone(), entry.clone());
         let to = folder.to_owned();
         let (mail, expected) = blocking(move || {
-            let mail = context.read(&entry).map_err(Trouble::Item)?;
+            let mail = context.read(&entry)?;
             let expected = Expected::of(&mail, &to);
             Ok::<_, Trouble>((mail, expected))
         })
@@ -267,9 +277,9 @@ impl<'a> Item<'a> {
     /// just made.
     async fn finish(&self, id: &str, missing: Option<&[File]>) -> Result<(), Trouble> {
         match self.complete(id, missing).await {
-            Err(trouble @ (Trouble::Item(_) | Trouble::Unanswered(_))) => {
+            Err(trouble @ (Trouble::Item(_) | Trouble::Away(_) | Trouble::Unanswered(_))) => {
                 let reason = match trouble {
-                    Trouble::Item(reason) => reason,
+                    Trouble::Item(reason) | Trouble::Away(reason) => reason,
                     Trouble::Unanswered(error) | Trouble::Mailbox(error) => chain(&error),
                 };
                 // Half a message is worse than none.

@@ -3,7 +3,7 @@
 //!
 //! An import cannot mark what it makes, and makes it again whenever it is asked again. So:
 //!
-//! - that an item is about to be imported is noted in the journal before, and its mark is set right after;
+//! - that an item is about to be imported is durable in the journal before, and its mark is set right after;
 //! - whenever it is not clear whether an import arrived, what it would have made is looked for: a message with the same
 //!   `Message-ID`, times and subject, which bears the mark that the item had when it was exported (most often none) and was not
 //!   there before. It is taken for the item; only if there is none, the import is tried again;
@@ -14,10 +14,10 @@
 use super::blocking;
 use super::deliver::{ATTEMPTS_MAX, Delivery, Outcome, Trouble, wait};
 use super::guide::Spot;
+use super::journal::Key;
 use super::there::Mark;
 use super::verify::Told;
 use crate::entry::{Content, Entry};
-use crate::restore::chain;
 use crate::source::graph::exchange::{Exchange, ImportFolder, Session, import_request, is_unavailable};
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::write::{Standing, same_name};
@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::sync::{Mutex as Turn, MutexGuard, OnceCell, RwLock};
 use tokio::time::{Instant, sleep_until};
 
@@ -263,7 +263,7 @@ impl Delivery {
         let key = mark.key(folder);
         let begun_at = self.journal.lock().begun_at(&key);
         let orphan = match begun_at {
-            Some(begun_at) => import.orphan(begun_at).await?,
+            Some(begun_at) => import.orphan(begun_at.into()).await?,
             None => None,
         };
         let (id, outcome) = match orphan {
@@ -277,8 +277,7 @@ impl Delivery {
                 };
                 let unknown = || Obstacle::Otherwise("its folder was not found for the import".to_owned());
                 let request = self.request(&target.ok_or_else(unknown)?, stream).await?;
-                self.journal.lock().begun(key)?;
-                (import.make(exchange, request).await?, Outcome::Restored)
+                (import.make(exchange, request, key).await?, Outcome::Restored)
             }
         };
         let found = import.mark(&id).await?;
@@ -303,23 +302,24 @@ impl Delivery {
                 Ok::<_, crate::reader::ReadError>(())
             })
         });
-        request.await.map_err(|error| Trouble::Item(chain(&error)))
+        Ok(request.await?)
     }
 }
 
 impl Import<'_> {
     /// Imports the item once, however often the answer is lost, and returns an id of it.
-    async fn make(&self, exchange: &Exchange, request: Bytes) -> Result<String, Obstacle> {
+    async fn make(&self, exchange: &Exchange, request: Bytes, key: Key) -> Result<String, Obstacle> {
         let importer = &self.delivery.importer;
         let mut attempt = 1;
         loop {
             let session = importer.session(exchange).await?;
+            self.delivery.journal.lock().begun(key)?;
             let error = match exchange.import(&session, request.clone()).await {
                 Ok(id) => return Ok(id),
                 Err(error) => error,
             };
             if error.is_ambiguous() {
-                let mut patience = Patience::since(SystemTime::now());
+                let mut patience = Patience::since(Instant::now());
                 while patience.has_another_look().await {
                     if let Some(id) = self.made().await? {
                         return Ok(id);
@@ -356,8 +356,9 @@ impl Import<'_> {
         Ok(candidates.into_iter().map(|standing| standing.id).find(|id| !there.knows(id)))
     }
 
-    /// Returns what an earlier run has made of the item, which asked for it at `begun_at`, unless it stands for another one.
-    async fn orphan(&self, begun_at: SystemTime) -> Result<Option<String>, GraphError> {
+    /// Returns what an earlier attempt has made of the item, which was over at `begun_at` or began then, unless it stands for
+    /// another one.
+    async fn orphan(&self, begun_at: Instant) -> Result<Option<String>, GraphError> {
         let mut patience = Patience::since(begun_at);
         while patience.has_another_look().await {
             let candidates = self.candidates().await?;
@@ -403,10 +404,8 @@ struct Patience {
 
 impl Patience {
     /// Lasts until [`PATIENCE`] after the import broke off, and for one look at least.
-    fn since(broken_off: SystemTime) -> Self {
-        // A clock that was put back does not make anybody wait longer.
-        let over = SystemTime::now().duration_since(broken_off).unwrap_or_default();
-        Self { end: Instant::now() + PATIENCE.saturating_sub(over), moment: Some(Duration::ZERO) }
+    fn since(broken_off: Instant) -> Self {
+        Self { end: broken_off + PATIENCE, moment: Some(Duration::ZERO) }
     }
 
     /// Waits for the moment of the next look. Returns `false` after the last.

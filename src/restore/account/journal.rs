@@ -4,8 +4,8 @@
 //! is never believed without looking at the mailbox: that a message is there, its mark in the mailbox tells. The journal
 //! tells that it was compared, and under which id it was made.
 //!
-//! A record is the state (1), the key (16) and the id of the message, or the time in milliseconds since 1970 (8); [`RecordLog`] says how records are kept. Two restores of
-//! the same to the same mailbox would make everything twice, so the file is locked as long as it is open.
+//! A record is the state (1), the key (16) and the id of the message, if there is one; [`RecordLog`] says how records are kept. Two
+//! restores of the same to the same mailbox would make everything twice, so the file is locked as long as it is open.
 
 use crate::crypto::Keys;
 use crate::record_log::{RecordLog, RecordLogError};
@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// Records between two syncs: what a crash may take is found by the marks.
 const UNSYNCED_MAX: usize = 64;
@@ -30,6 +30,8 @@ pub(super) type Key = [u8; 16];
 pub(super) enum JournalError {
     #[error("the same restore is running already")]
     Busy,
+    #[error("a later version of this program has written the journal of the restore")]
+    Newer,
     #[error("could not keep the journal of the restore")]
     Io(#[from] io::Error),
 }
@@ -38,6 +40,7 @@ impl From<RecordLogError> for JournalError {
     fn from(error: RecordLogError) -> Self {
         match error {
             RecordLogError::Busy => Self::Busy,
+            RecordLogError::Newer => Self::Newer,
             RecordLogError::Io(error) => Self::Io(error),
         }
     }
@@ -55,18 +58,16 @@ pub(super) struct Journal {
 struct Known {
     verified: HashSet<Key>,
     made: HashMap<Key, String>,
-    begun: HashMap<Key, SystemTime>,
+    /// When it was last known that something might still be on its way; of earlier runs no more than that they were over when the
+    /// journal was opened.
+    begun: HashMap<Key, Instant>,
 }
 
 impl Known {
     fn note(&mut self, state: u8, key: Key, rest: &[u8]) {
         match state {
             MADE => drop(self.made.insert(key, String::from_utf8_lossy(rest).into_owned())),
-            BEGUN => {
-                let millis = rest.try_into().map_or(0, u64::from_le_bytes);
-                let at = UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH);
-                self.begun.insert(key, at);
-            }
+            BEGUN => drop(self.begun.insert(key, Instant::now())),
             VERIFIED => {
                 self.made.remove(&key);
                 self.begun.remove(&key);
@@ -84,9 +85,9 @@ impl Journal {
         let mut known = Known::default();
         let bound = [b"restore\0", name.as_bytes()].concat();
         let log = RecordLog::open(&folder.join(format!("{name}.journal")), &bound, keys, |text| {
-            let (&[state, ref key @ ..], rest) = text.split_first_chunk::<17>()?;
+            let Some((&[state, ref key @ ..], rest)) = text.split_first_chunk::<17>() else { return false };
             known.note(state, *key, rest);
-            Some(())
+            true
         })?;
         Ok(Self { log, unsynced: 0, known })
     }
@@ -109,14 +110,15 @@ impl Journal {
         self.append(MADE, key, id.as_bytes())
     }
 
-    /// Notes that a message is about to be made for an item now, and will have no mark for a moment.
+    /// Notes that a message is about to be made for an item, and will have no mark for a moment. It is durable at once: nothing else
+    /// tells of such a message after a crash.
     pub fn begun(&mut self, key: Key) -> io::Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.append(BEGUN, key, &(now.as_millis() as u64).to_le_bytes())
+        self.append(BEGUN, key, &[])?;
+        self.sync()
     }
 
-    /// Returns when that was noted, unless the message was compared since.
-    pub fn begun_at(&self, key: &Key) -> Option<SystemTime> {
+    /// Returns when that was noted, or, if an earlier run did, when the journal was opened; unless the message was compared since.
+    pub fn begun_at(&self, key: &Key) -> Option<Instant> {
         self.known.begun.get(key).copied()
     }
 
@@ -157,11 +159,12 @@ mod tests {
         journal.verified([3; 16]).unwrap();
         assert!(matches!(Journal::open(folder.path(), "a", keys()), Err(JournalError::Busy)));
         drop(journal);
+        let opened = Instant::now();
         let journal = Journal::open(folder.path(), "a", keys()).unwrap();
         assert!(journal.is_verified(&[1; 16]) && !journal.is_verified(&[2; 16]));
         assert_eq!((journal.id_of(&[1; 16]), journal.id_of(&[2; 16])), (None, Some("AAMk-two")));
         assert_eq!(journal.begun_at(&[3; 16]), None);
-        assert!(journal.begun_at(&[1; 16]).unwrap().elapsed().unwrap() < Duration::from_secs(60));
+        assert!(journal.begun_at(&[1; 16]).unwrap() >= opened, "until a moment ago it may have been on its way");
         let bytes = std::fs::read(folder.path().join("a.journal")).unwrap();
         assert!(!bytes.windows(4).any(|window| window == b"AAMk"));
     }

@@ -192,11 +192,10 @@ impl Mail {
         self.properties.insert("isRead".to_owned(), json!(true));
         self.extend("Integer 0x0E07", &FLAG_READ.to_string());
         let moment = |seconds: i64| jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string());
-        let sent = message.date().and_then(|date| moment(date.to_timestamp()));
-        // `Message::received` would give the first server's.
-        let last = message.received_all().next();
-        let arrived = last.and_then(|received| moment(received.date()?.to_timestamp()));
-        (sent.clone(), arrived.or(sent))
+        let sent = message.date().filter(|date| date.is_valid()).and_then(|date| moment(date.to_timestamp()));
+        // By this it is looked for when it is dropped again.
+        let arrived = crate::mail::arrival(&message.raw_message).and_then(moment);
+        (sent, arrived)
     }
 
     fn put_extended(
