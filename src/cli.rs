@@ -42,6 +42,8 @@ use tracing_subscriber::EnvFilter;
 
 /// How large a cache may become where nobody says how large.
 const CACHE_SIZE_DEFAULT: ByteSize = ByteSize(4 << 30);
+/// The least that is of any use; whoever writes `20` means something else.
+const CACHE_SIZE_MIN: ByteSize = ByteSize(64 << 20);
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done except for listed items; 10 no repository there; \
@@ -268,7 +270,14 @@ impl Session {
             Some(folder) => absolute(&folder)?,
             None => home_folder("XDG_CACHE_HOME", ".cache").ok_or(UsageError::NoCacheDir)?,
         };
-        Ok(Some(CacheOptions { folder, bytes_max: size.unwrap_or(CACHE_SIZE_DEFAULT).0 }))
+        let bytes_max = size.unwrap_or(CACHE_SIZE_DEFAULT).0;
+        if bytes_max < CACHE_SIZE_MIN.0 {
+            return Err(UsageError::CacheSize(bytes_max).into());
+        }
+        if canonical(&folder).starts_with(canonical(&self.repository_path()?)) {
+            return Err(UsageError::CacheInRepository(folder).into());
+        }
+        Ok(Some(CacheOptions { folder, bytes_max }))
     }
 
     /// Returns the storage of the repository, with its cache.
@@ -323,6 +332,13 @@ impl Session {
     fn local_state(&self, repository: &Repository) -> Result<LocalState> {
         Ok(LocalState::open(&self.state_dir()?, repository).map_err(RepositoryError::from)?)
     }
+}
+
+/// Returns where `path` leads, be it to what is not there yet.
+fn canonical(path: &Path) -> PathBuf {
+    let there =
+        path.ancestors().find_map(|there| Some(there.canonicalize().ok()?.join(path.strip_prefix(there).ok()?)));
+    there.unwrap_or_else(|| path.to_owned())
 }
 
 /// Returns our folder in the one that the environment names, or else in `below` of the home folder.

@@ -161,6 +161,20 @@ impl Reader {
         Traffic { decoded, delivered }
     }
 
+    /// Calls `read` with `at`, and once more if the block there is wrong, or another, and may have been a copy's: it may be well where
+    /// it is stored.
+    fn or_doubt<T>(&self, at: Location, read: impl Fn(Location) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        match read(at) {
+            Err(ReadError::Block { .. } | ReadError::Mismatch { .. })
+                if self.backend.doubt(ObjectName::pack(at.block.pack.0), stored_range(at.block)) =>
+            {
+                self.blocks.remove(&at.block);
+                read(at)
+            }
+            result => result,
+        }
+    }
+
     /// Calls `read` with the hint, then, unless that succeeds, with the place that the index knows.
     fn at_either_place<T>(
         &self,
@@ -168,7 +182,8 @@ impl Reader {
         hint: Option<Location>,
         read: impl Fn(Location) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
-        let first = match hint.map(&read) {
+        let read = |at| self.or_doubt(at, &read);
+        let first = match hint.map(read) {
             Some(Ok(found)) => return Ok(found),
             Some(Err(error)) => Some(error),
             None => None,
@@ -195,24 +210,15 @@ impl Reader {
     }
 
     fn load_block(&self, at: BlockLocation, kind: PackKind) -> Result<Vec<u8>, ReadError> {
-        let name = ObjectName::pack(at.pack.0);
-        let range = u64::from(at.offset)..u64::from(at.offset) + u64::from(at.len);
-        let load = || {
-            let begun = Instant::now();
-            let bytes = self.backend.load_range(name, range.clone())?;
-            let loading = begun.elapsed();
-            let failed = |source| ReadError::Block { pack: at.pack, offset: at.offset, source };
-            let plaintext = sealed::open(&self.keys, kind.purpose(), bytes).map_err(failed)?;
-            if let Some(ahead) = &self.ahead {
-                ahead.record(loading, begun.elapsed() - loading);
-            }
-            Ok(plaintext)
-        };
-        match load() {
-            // What came from a copy may be well where it is stored.
-            Err(ReadError::Block { .. }) if self.backend.doubt(name, range.clone()) => load(),
-            loaded => loaded,
+        let begun = Instant::now();
+        let bytes = self.backend.load_range(ObjectName::pack(at.pack.0), stored_range(at))?;
+        let loading = begun.elapsed();
+        let failed = |source| ReadError::Block { pack: at.pack, offset: at.offset, source };
+        let plaintext = sealed::open(&self.keys, kind.purpose(), bytes).map_err(failed)?;
+        if let Some(ahead) = &self.ahead {
+            ahead.record(loading, begun.elapsed() - loading);
         }
+        Ok(plaintext)
     }
 
     fn chunk(&self, chunk: &ChunkRef) -> Result<(Arc<Block>, Range<usize>), ReadError> {
@@ -351,6 +357,11 @@ fn overlap(wanted: &Range<u64>, start: u64, len: u64) -> Range<u64> {
     wanted.start.clamp(start, start + len) - start..wanted.end.clamp(start, start + len) - start
 }
 
+/// Returns the bytes of its pack that a block takes.
+fn stored_range(at: BlockLocation) -> Range<u64> {
+    u64::from(at.offset)..u64::from(at.offset) + u64::from(at.len)
+}
+
 fn range_of(location: Location) -> Range<usize> {
     let start = location.offset as usize;
     start..start + location.len as usize
@@ -405,6 +416,14 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
         value
     }
 
+    /// Drops the value under `key`.
+    fn remove(&self, key: &K) {
+        let mut shard = self.shard(key).lock();
+        if let Some((_, len)) = shard.values.pop(key) {
+            shard.len -= len;
+        }
+    }
+
     /// Corrects the length of the value under `key`, if it is still there.
     fn resize(&self, key: &K, len: usize) {
         let mut shard = self.shard(key).lock();
@@ -423,6 +442,56 @@ impl<K: Hash + Eq, V> Shard<K, V> {
             && let Some((_, (_, len))) = self.values.pop_lru()
         {
             self.len -= len;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cached::{CacheOptions, Cached};
+    use crate::backend::mem::Mem;
+    use crate::compress::{Compressor, META_LEVEL};
+    use crate::crypto::{Cipher, MasterKey};
+
+    struct Nowhere;
+
+    impl Lookup for Nowhere {
+        fn find(&self, _blob: &BlobId) -> Result<Option<Location>, ReadError> {
+            Ok(None)
+        }
+    }
+
+    /// Who can write the copy but has no key can still put authentic blocks into each other's place.
+    #[test]
+    fn a_copy_that_has_another_block_there_is_read_past() {
+        let keys = Arc::new(Keys::derive(&MasterKey::generate(), Cipher::Aes256Siv));
+        let contents = [[1; 1000], [2; 1000]];
+        let seal = |content: &[u8; 1000]| {
+            sealed::seal(&keys, PackKind::Data.purpose(), content, &mut Compressor::new(META_LEVEL))
+        };
+        let blocks = contents.each_ref().map(seal);
+        let (pack, len) = (PackId([7; 32]), blocks[0].len());
+        let stored = Arc::new(Mem::new());
+        let name = ObjectName::pack(pack.0);
+        stored.save(name, &[&*blocks[1], &*blocks[0]].concat()).expect("room");
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = CacheOptions { folder: folder.path().to_owned(), bytes_max: 1 << 30 };
+        let open = || Arc::new(Cached::new(stored.clone(), &options));
+        open().load_range(name, 0..2 * len as u64).expect("it is there");
+        stored.damage(name, |bytes| bytes.rotate_left(len));
+
+        let reader = Reader::new(open(), keys.clone(), Box::new(Nowhere), CacheSizes::default());
+        for _ in 0..2 {
+            for (number, content) in contents.iter().enumerate() {
+                let block = BlockLocation { pack, offset: (number * len) as u32, len: len as u32 };
+                let hint = Some(Location { block, offset: 0, len: 1000 });
+                let chunk = ChunkRef { id: keys.chunk_id(content), len: 1000, hint };
+                let mut read = Vec::new();
+                let content_of = Content { segments: vec![Segment::Raw(vec![chunk])] };
+                reader.read(&content_of, 0, 1000, &mut read).expect("it is well where it is stored");
+                assert!(read == content);
+            }
         }
     }
 }

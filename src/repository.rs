@@ -21,7 +21,8 @@ use crate::pack::{self, Footer, PackError, TRAILER_LEN};
 use crate::reader::{CacheSizes, Lookup, ReadError, Reader};
 use crate::sealed::{self, OpenError};
 use crate::snapshot::{Snapshot, SnapshotError};
-use loading::{each_beside, load_limited, load_long, names};
+use loading::{each_beside, load_limited, load_long, load_short, names};
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -211,6 +212,8 @@ pub struct Repository {
     master: MasterKey,
     keys: Arc<Keys>,
     opened_with: KeyId,
+    /// Whose turn it is to load a long object.
+    turns: Mutex<()>,
 }
 
 /// A repository that was found, and is opened by whoever has a key.
@@ -229,16 +232,17 @@ impl Found {
     pub fn open(self, secret: &[u8]) -> Result<Repository> {
         let names = names(&*self.backend, ObjectKind::Key)?;
         let names = &names[..names.len().min(SLOTS_TRIED_MAX)];
-        let objects = each_beside(names, |name| load_limited(&*self.backend, *name, SMALL_LEN_MAX));
-        let mut slots = Vec::new();
-        for (name, object) in names.iter().zip(objects) {
+        let slots = Mutex::new(Vec::new());
+        each_beside(names, |name| {
             let id = KeyId::from_slice(name.id_bytes()).expect("key names have 16 bytes");
-            match object {
-                Ok(object) => slots.extend(Slot::decode(&object).ok().map(|slot| (id, slot))),
+            match load_short(&*self.backend, *name, SMALL_LEN_MAX) {
+                Ok(object) => slots.lock().extend(Slot::decode(&object).ok().map(|slot| (id, slot))),
                 Err(error) if error.is_damage() => {}
                 Err(error) => return Err(error),
             }
-        }
+            Ok(())
+        })?;
+        let mut slots = slots.into_inner();
         // The recovery slot costs nothing to try, a password slot some tenths of a second.
         slots.sort_by_key(|(id, slot)| (slot.kind == SlotKind::Password, *id));
         let opened = slots.iter().find_map(|(id, slot)| Some((*id, slot.open((self.config.id, *id), secret)?)));
@@ -251,7 +255,14 @@ impl Found {
     fn with_master(self, master: MasterKey, opened_with: KeyId) -> Result<Repository> {
         let keys = Arc::new(Keys::derive(&master, self.config.cipher));
         Config::verify(&self.object, &keys)?;
-        Ok(Repository { backend: self.backend, config: self.config, master, keys, opened_with })
+        Ok(Repository {
+            backend: self.backend,
+            config: self.config,
+            master,
+            keys,
+            opened_with,
+            turns: Mutex::default(),
+        })
     }
 }
 
@@ -276,7 +287,7 @@ impl Repository {
         let master = MasterKey::generate();
         let keys = Arc::new(Keys::derive(&master, config.cipher));
         let (password_id, recovery_id) = (KeyId(random()), KeyId(random()));
-        let repository = Self { backend, config, master, keys, opened_with: password_id };
+        let repository = Self { backend, config, master, keys, opened_with: password_id, turns: Mutex::default() };
         repository.add_password_slot(password_id, password, options.cost, "first password")?;
         let recovery = RecoveryKey::generate();
         repository.add_recovery_slot(recovery_id, &recovery, "recovery key")?;
@@ -290,7 +301,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::NoRepository`], [`RepositoryError::Config`], or what the storage gives.
     pub fn find(backend: Arc<dyn Backend>) -> Result<Found> {
-        let object = match load_limited(&*backend, ObjectName::config(), SMALL_LEN_MAX) {
+        let object = match load_short(&*backend, ObjectName::config(), SMALL_LEN_MAX) {
             Err(RepositoryError::Backend(BackendError::NotFound { .. })) => {
                 return Err(RepositoryError::NoRepository { place: backend.describe() });
             }
@@ -388,7 +399,7 @@ impl Repository {
     pub fn slots(&self) -> Result<Vec<SlotEntry>> {
         let mut slots = Vec::new();
         for id in self.key_ids()? {
-            let object = match load_limited(&*self.backend, ObjectName::key(id.0), SMALL_LEN_MAX) {
+            let object = match load_short(&*self.backend, ObjectName::key(id.0), SMALL_LEN_MAX) {
                 Ok(object) => object,
                 // Nothing so long is a slot.
                 Err(RepositoryError::TooLong { .. }) => Vec::new(),
@@ -465,23 +476,28 @@ impl Repository {
     /// # Errors
     /// What the storage gives.
     pub fn snapshots(&self) -> Result<Vec<(SnapshotId, Snapshot)>> {
-        let ids = self.snapshot_ids()?;
-        let mut snapshots = Vec::new();
-        for (id, loaded) in ids.iter().zip(self.load_snapshots(&ids, |snapshot| snapshot)) {
-            match loaded {
-                Ok(snapshot) => snapshots.push((*id, snapshot)),
-                // Forgotten since it was listed, or damaged: neither hides the others.
-                Err(error) if error.is_damage() => tracing::warn!(snapshot = %id, %error, "snapshot left out"),
-                Err(error) => return Err(error),
-            }
-        }
+        let snapshots = Mutex::new(Vec::new());
+        self.load_snapshots(&self.snapshot_ids()?, |id, snapshot| snapshots.lock().push((id, snapshot)))?;
+        let mut snapshots = snapshots.into_inner();
         snapshots.sort_by_key(|(id, snapshot)| (snapshot.started, *id));
         Ok(snapshots)
     }
 
-    /// Reads these snapshots, several at a time, and returns in the same order what `keep` takes of each.
-    pub fn load_snapshots<T: Send>(&self, ids: &[SnapshotId], keep: impl Fn(Snapshot) -> T + Sync) -> Vec<Result<T>> {
-        each_beside(ids, |id| self.load_snapshot(*id).map(&keep))
+    /// Reads these snapshots, several at a time and in no particular order, and calls `each` with every one. Damaged ones are left
+    /// out with a warning.
+    ///
+    /// # Errors
+    /// What the storage gives, for the first it fails with: those that were under way beside it are read, and no more.
+    pub fn load_snapshots(&self, ids: &[SnapshotId], each: impl Fn(SnapshotId, Snapshot) + Sync) -> Result<()> {
+        each_beside(ids, |id| {
+            match self.load_snapshot(*id) {
+                Ok(snapshot) => each(*id, snapshot),
+                // Forgotten since it was listed, or damaged: neither hides the others.
+                Err(error) if error.is_damage() => tracing::warn!(snapshot = %id, %error, "snapshot left out"),
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        })
     }
 
     // Packs and index objects
@@ -577,7 +593,7 @@ impl Repository {
     /// old snapshot in a new one's place.
     fn load_sealed(&self, name: ObjectName, purpose: Purpose) -> Result<Vec<u8>> {
         self.or_doubt(name, || {
-            let object = load_limited(&*self.backend, name, SEALED_LEN_MAX)?;
+            let (object, _turn) = load_limited(&*self.backend, name, SEALED_LEN_MAX, &self.turns)?;
             if blake3::hash(&object).as_bytes() != name.id_bytes() {
                 return Err(RepositoryError::Renamed { name });
             }
@@ -588,7 +604,13 @@ impl Repository {
     /// Calls `read`, and once more if the bytes of `name` that it met are wrong and may have been a copy's.
     fn or_doubt<T>(&self, name: ObjectName, read: impl Fn() -> Result<T>) -> Result<T> {
         match read() {
-            Err(error) if error.is_damage() && self.backend.doubt(name, 0..u64::MAX) => read(),
+            // A copy never says that there is nothing, or more than there may be.
+            Err(
+                RepositoryError::Renamed { .. }
+                | RepositoryError::Sealed { .. }
+                | RepositoryError::Pack { .. }
+                | RepositoryError::Backend(BackendError::Short { .. }),
+            ) if self.backend.doubt(name, 0..u64::MAX) => read(),
             result => result,
         }
     }

@@ -255,38 +255,37 @@ pub struct RepositoryCatalog {
     at: Option<PathBuf>,
     /// What was read once: snapshots do not change.
     known: Mutex<HashMap<SnapshotId, Snapshot>>,
+    /// Held from listing to having loaded, so that no older list undoes a newer one.
+    refreshing: Mutex<()>,
 }
 
 impl RepositoryCatalog {
     /// Creates the catalog of everything in `repository`, for a mount at `at` or for what is no mount.
     pub fn new(repository: Arc<Repository>, reader: Arc<Reader>, layout: Layout, at: Option<PathBuf>) -> Self {
-        Self { repository, reader, layout, at, known: Mutex::default() }
+        Self { repository, reader, layout, at, known: Mutex::default(), refreshing: Mutex::default() }
     }
 
     fn refresh(&self) -> Result<Vec<SnapshotInfo>, RepositoryError> {
+        let _alone = self.refreshing.lock();
         let ids = self.repository.snapshot_ids()?;
-        let mut known = self.known.lock();
-        known.retain(|id, _| ids.binary_search(id).is_ok());
-        let new: Vec<_> = ids.into_iter().filter(|id| !known.contains_key(id)).collect();
-        let loaded = self.repository.load_snapshots(&new, |mut snapshot| {
+        let new: Vec<_> = {
+            let mut known = self.known.lock();
+            known.retain(|id, _| ids.binary_search(id).is_ok());
+            ids.into_iter().filter(|id| !known.contains_key(id)).collect()
+        };
+        // Who opens one that is known does not wait, and what was loaded before an error is not loaded again.
+        self.repository.load_snapshots(&new, |id, mut snapshot| {
             // There may be a thousand in each.
             snapshot.failures.truncate(readme::FAILURES_NAMED_MAX);
             snapshot.failures.shrink_to_fit();
-            snapshot
-        });
-        for (id, loaded) in new.into_iter().zip(loaded) {
-            match loaded {
-                Ok(snapshot) => _ = known.insert(id, snapshot),
-                Err(error) if error.is_damage() => tracing::error!(snapshot = %id, %error, "snapshot is not shown"),
-                Err(error) => return Err(error),
-            }
-        }
+            self.known.lock().insert(id, snapshot);
+        })?;
         let info = |(id, snapshot): (&SnapshotId, &Snapshot)| SnapshotInfo {
             id: id.0,
             name: folder_name(snapshot),
             time: Time { secs: snapshot.started.secs, nanos: snapshot.started.nanos },
         };
-        Ok(known.iter().map(info).collect())
+        Ok(self.known.lock().iter().map(info).collect())
     }
 }
 

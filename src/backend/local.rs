@@ -228,7 +228,13 @@ impl Local {
         }
     }
 
-    fn open_file(&self, name: ObjectName) -> io::Result<Arc<OpenFile>> {
+    /// Returns the file, opened anew unless one of `wanted` bytes is open.
+    fn open_file(&self, name: ObjectName, wanted: u64) -> io::Result<Arc<OpenFile>> {
+        let cached = self.open_files.lock().files.get(&name).cloned();
+        // Too short is damaged, and may have been replaced since by another process.
+        if let Some(open) = cached.filter(|open| open.bytes >= wanted) {
+            return Ok(open);
+        }
         let epoch = self.open_files.lock().epoch;
         let file = File::open(self.path(name))?;
         let bytes = file.metadata()?.len();
@@ -244,6 +250,27 @@ impl Local {
         if name.kind() == ObjectKind::Pack && open_files.epoch == epoch {
             open_files.files.put(name, Arc::clone(open));
         }
+    }
+
+    /// Reads `range`, which the file had when it was opened.
+    fn read(&self, name: ObjectName, open: &OpenFile, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
+        let failed = |source| BackendError::from_io(Operation::LoadRange, name, source);
+        let bytes = usize::try_from(range.end - range.start).map_err(|_| failed(ErrorKind::OutOfMemory.into()))?;
+        let mut data = Vec::with_capacity(bytes);
+        while data.len() < bytes {
+            let at = range.start + data.len() as u64;
+            match rustix::io::pread(&open.file, spare_capacity(&mut data), at) {
+                Ok(0) => return Err(BackendError::Short { name, wanted: range.end, got: at }),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    // An open file that went stale (NFS) must not stand in the way of another try.
+                    self.forget_open_file(name);
+                    return Err(failed(error.into()));
+                }
+            }
+        }
+        data.truncate(bytes);
+        Ok(data)
     }
 
     fn forget_open_file(&self, name: ObjectName) {
@@ -302,34 +329,24 @@ impl Backend for Local {
     }
 
     fn load_range(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
-        let failed = |source| BackendError::from_io(Operation::LoadRange, name, source);
         let wanted = range.end.max(range.start);
-
-        let cached = self.open_files.lock().files.get(&name).cloned();
-        // Too short is damaged, and may have been replaced since by another process.
-        let cached = cached.filter(|open| open.bytes >= wanted);
-        let open = cached.map_or_else(|| self.open_file(name), Ok).map_err(failed)?;
+        let open =
+            self.open_file(name, wanted).map_err(|source| BackendError::from_io(Operation::LoadRange, name, source))?;
         // Before memory is taken: the range may come from a damaged index.
         if open.bytes < wanted {
             return Err(BackendError::Short { name, wanted, got: open.bytes });
         }
+        self.read(name, &open, range.start..wanted)
+    }
 
-        let bytes = usize::try_from(wanted - range.start).map_err(|_| failed(ErrorKind::OutOfMemory.into()))?;
-        let mut data = Vec::with_capacity(bytes);
-        while data.len() < bytes {
-            let at = range.start + data.len() as u64;
-            match rustix::io::pread(&open.file, spare_capacity(&mut data), at) {
-                Ok(0) => return Err(BackendError::Short { name, wanted, got: at }),
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    // An open file that went stale (NFS) must not stand in the way of another try.
-                    self.forget_open_file(name);
-                    return Err(failed(error.into()));
-                }
-            }
+    fn load_up_to(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
+        let wanted = range.end.max(range.start);
+        let open =
+            self.open_file(name, wanted).map_err(|source| BackendError::from_io(Operation::LoadRange, name, source))?;
+        if open.bytes < range.start {
+            return Err(BackendError::Short { name, wanted, got: open.bytes });
         }
-        data.truncate(bytes);
-        Ok(data)
+        self.read(name, &open, range.start..wanted.min(open.bytes))
     }
 
     fn list(&self, kind: ObjectKind, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), BackendError> {
@@ -622,7 +639,7 @@ mod tests {
             local.save(name, b"torn").unwrap();
             // One thread has opened the file and not yet put it into the cache, when another replaces or removes it.
             let epoch = local.open_files.lock().epoch;
-            let open = local.open_file(name).unwrap();
+            let open = local.open_file(name, 0).unwrap();
             if name == torn {
                 local.save(name, b"whole").unwrap()
             } else {

@@ -12,6 +12,7 @@ use crate::settings::SettingsError;
 use crate::source::graph::GraphError;
 use crate::store::StoreError;
 use crate::webdav::WebdavError;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The exit codes of docs/cli.md.
@@ -42,6 +43,10 @@ pub enum UsageError {
     NoStateDir,
     #[error("there is no place for the cache: HOME is not set")]
     NoCacheDir,
+    #[error("a cache of {0} bytes holds next to nothing")]
+    CacheSize(u64),
+    #[error("the cache at {} would lie in the repository", .0.display())]
+    CacheInRepository(PathBuf),
     #[error("no password is given, and there is no terminal to ask on")]
     NoPassword,
     #[error("the password is empty")]
@@ -164,6 +169,10 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
             "wait until the other run has ended, or give this one its own `--state-dir`"
         }
         (_, Some(UsageError::NoCacheDir), _) => "name a folder with `--cache-dir` or STRONGROOM_CACHE_DIR",
+        (_, Some(UsageError::CacheSize(_)), _) => {
+            "write 500M or 20G, with the letter; 64M is the least, and 0 for no cache"
+        }
+        (_, Some(UsageError::CacheInRepository(_)), _) => "name a folder elsewhere with `--cache-dir`",
         (.., Some(BackendError::NoSpace { .. })) => {
             "free some space; what was stored is kept and spares the next run the work"
         }

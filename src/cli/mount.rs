@@ -4,7 +4,7 @@
 //! (trying the password costs most of the time that mounting takes), and returns when that one says that the folder is ready. So an error of mounting is an error of the command.
 
 use super::error::{Exit, UsageError};
-use super::{Session, absolute, outbox, output, reader};
+use super::{Session, absolute, canonical, outbox, output, reader};
 use crate::local::LocalState;
 use crate::outbox::queue::Counts;
 use crate::outbox::{RunningOutbox, history};
@@ -20,7 +20,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use strongroom_mount::{Mounted, Options, Side, Target, Unmounted};
@@ -151,15 +151,13 @@ impl Mount {
 
     /// Refuses to mount where the mount would hide the repository that it reads, or the cache, which it would then ask itself for.
     fn keep_off_repository(&self, session: &Session) -> Result<()> {
-        // Whoever needs what is not there says what is wrong with it; a cache is made where its folder is missing.
-        let canonical = |path: &Path| path.ancestors().find_map(|path| path.canonicalize().ok());
+        // Whoever needs what is not there says what is wrong with it.
         let Ok(at) = self.dir.canonicalize() else { return Ok(()) };
         let cache = session.cache()?.map(|cache| cache.folder);
         let places = [(Some(session.repository_path()?), "repository"), (cache, "cache")];
         for (path, what) in places {
-            let Some(path) = path.as_deref().and_then(canonical) else { continue };
-            let is_whole = what == "repository";
-            if path.starts_with(&at) || (is_whole && at.starts_with(&path)) {
+            let Some(path) = path.as_deref().map(canonical) else { continue };
+            if path.starts_with(&at) || at.starts_with(&path) {
                 return Err(Unsuitable { at, what }.into());
             }
         }

@@ -2,6 +2,8 @@
 
 use super::{RepositoryError, Result};
 use crate::backend::{Backend, ObjectKind, ObjectName};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -10,22 +12,40 @@ const FIRST_LEN: u64 = 4 << 20;
 /// Requests at a time. Far away, loading a thousand snapshots takes as long as a sixteenth of them would, one after the other.
 const BESIDE_MAX: usize = 16;
 
-/// Loads an object, unless it is longer than any honest one: what lies in storage must not decide how much memory is taken.
-pub(super) fn load_limited(backend: &dyn Backend, name: ObjectName, len_max: u64) -> Result<Vec<u8>> {
-    let first_len = FIRST_LEN.min(len_max + 1);
-    let mut object = backend.load_up_to(name, 0..first_len)?;
-    if (object.len() as u64) < first_len {
-        return Ok(object);
+/// The turn to load a long object, which one at a time has. It is kept until the object has been proven: what lies in storage must
+/// not decide how much memory is taken, and each of those that are loaded beside it could be forged.
+pub(super) type Turn<'a> = MutexGuard<'a, ()>;
+
+/// Loads a short object, unless it is longer than any honest one.
+pub(super) fn load_short(backend: &dyn Backend, name: ObjectName, len_max: u64) -> Result<Vec<u8>> {
+    let object = backend.load_up_to(name, 0..len_max + 1)?;
+    if object.len() as u64 > len_max {
+        return Err(RepositoryError::TooLong { name, len: backend.size(name)? });
     }
+    Ok(object)
+}
+
+/// Loads an object, unless it is longer than any honest one; a long one when its turn has come.
+pub(super) fn load_limited<'a>(
+    backend: &dyn Backend,
+    name: ObjectName,
+    len_max: u64,
+    turns: &'a Mutex<()>,
+) -> Result<(Vec<u8>, Option<Turn<'a>>)> {
+    let mut object = backend.load_up_to(name, 0..FIRST_LEN)?;
+    if (object.len() as u64) < FIRST_LEN {
+        return Ok((object, None));
+    }
+    let turn = turns.lock();
     let len = backend.size(name)?;
     if len > len_max {
         return Err(RepositoryError::TooLong { name, len });
     }
-    object.extend(backend.load_range(name, first_len..len)?);
-    Ok(object)
+    object.extend(backend.load_range(name, FIRST_LEN..len)?);
+    Ok((object, Some(turn)))
 }
 
-/// Loads an object that is known to be long, with the same limit.
+/// Loads an object that is known to be long, with such a limit.
 pub(super) fn load_long(backend: &dyn Backend, name: ObjectName, len_max: u64) -> Result<Vec<u8>> {
     let len = backend.size(name)?;
     if len > len_max {
@@ -41,71 +61,97 @@ pub(super) fn names(backend: &dyn Backend, kind: ObjectKind) -> Result<Vec<Objec
     Ok(names)
 }
 
-/// Calls `load` for all of `items`, several at a time, and returns what it gave, in their order.
-pub(super) fn each_beside<T: Sync, R: Send>(items: &[T], load: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
+/// Calls `each` for all of `items`, several at a time, until it fails with one.
+pub(super) fn each_beside<T: Sync>(items: &[T], each: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    let (next, failed) = (AtomicUsize::new(0), OnceLock::new());
     let work = || {
-        let mut loaded = Vec::new();
-        while let number = next.fetch_add(1, Ordering::Relaxed)
-            && let Some(item) = items.get(number)
+        while failed.get().is_none()
+            && let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed))
         {
-            loaded.push((number, load(item)));
+            if let Err(error) = each(item) {
+                let _ = failed.set(error);
+            }
         }
-        loaded
     };
-    let mut loaded = thread::scope(|scope| {
+    thread::scope(|scope| {
         // This thread is one of them: a single item needs no other.
-        let others: Vec<_> = (1..items.len().min(BESIDE_MAX))
-            .map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok())
-            .collect();
-        let mut loaded = work();
-        for other in others {
-            loaded.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        for _ in 1..items.len().min(BESIDE_MAX) {
+            if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                break;
+            }
         }
-        loaded
+        work();
     });
-    loaded.sort_unstable_by_key(|(number, _)| *number);
-    loaded.into_iter().map(|(_, result)| result).collect()
+    failed.into_inner().map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::BackendError;
     use crate::backend::delayed::Delayed;
     use crate::backend::mem::Mem;
     use std::time::Duration;
 
-    fn limited(len: usize, len_max: u64) -> (Result<Vec<u8>>, u64) {
+    fn limited(len: usize, load: impl Fn(&dyn Backend, ObjectName) -> Result<Vec<u8>>) -> (Result<Vec<u8>>, u64) {
         let (backend, name) = (Delayed::new(Mem::new(), Duration::ZERO), ObjectName::snapshot([7; 32]));
         backend.save(name, &vec![1; len]).expect("room");
         backend.reset();
-        (load_limited(&backend, name, len_max), backend.requests())
+        (load(&backend, name), backend.requests())
     }
 
     #[test]
     fn what_is_short_takes_one_request_and_what_is_too_long_is_refused() {
         const FIRST: usize = FIRST_LEN as usize;
-        for (len, requests) in [(0, 1), (1000, 1), (FIRST - 1, 1), (FIRST, 3), (FIRST + 5, 3)] {
-            let (loaded, needed) = limited(len, 2 * FIRST_LEN);
+        let turns = Mutex::default();
+        let long = |backend: &dyn Backend, name| Ok(load_limited(backend, name, 2 * FIRST_LEN, &turns)?.0);
+        let short = |backend: &dyn Backend, name| load_short(backend, name, 1000);
+        for (len, requests) in [(0, 1), (1000, 1), (FIRST - 1, 1), (FIRST, 3), (FIRST + 5, 3), (2 * FIRST, 3)] {
+            let (loaded, needed) = limited(len, long);
             assert_eq!((loaded.expect("it is there").len(), needed), (len, requests));
         }
-        assert_eq!(limited(1000, 1000).0.expect("not too long").len(), 1000);
-        for (len, len_max) in [(1001, 1000), (2 * FIRST + 1, 2 * FIRST_LEN)] {
-            let refused = limited(len, len_max).0;
+        let (loaded, needed) = limited(1000, short);
+        assert_eq!((loaded.expect("not too long").len(), needed), (1000, 1));
+        for (len, refused) in [(1001, limited(1001, short).0), (2 * FIRST + 1, limited(2 * FIRST + 1, long).0)] {
             assert!(matches!(refused, Err(RepositoryError::TooLong { len: found, .. }) if found == len as u64));
         }
     }
 
     #[test]
-    fn all_are_loaded_in_order_beside_each_other() {
+    fn long_objects_are_loaded_one_after_the_other() {
+        let names: Vec<_> = (0..6).map(|number| ObjectName::snapshot([number; 32])).collect();
         let delayed = Delayed::new(Mem::new(), Duration::from_millis(10));
-        let items: Vec<u64> = (0..100).collect();
-        let loaded = each_beside(&items, |item| {
-            delayed.load(ObjectName::config()).expect_err("there is none");
-            item * 2
-        });
-        assert_eq!(loaded, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+        for name in &names {
+            delayed.save(*name, &vec![1; FIRST_LEN as usize + 1]).expect("room");
+        }
+        delayed.reset();
+        let turns = Mutex::default();
+        each_beside(&names, |name| load_limited(&delayed, *name, u64::MAX, &turns).map(drop)).expect("all are there");
+        // Their beginnings beside each other; the length and the rest of each in turn.
+        assert!(delayed.rounds() > 2 * names.len() as u64, "{} rounds", delayed.rounds());
+    }
+
+    #[test]
+    fn all_are_loaded_beside_each_other_and_none_after_an_error() {
+        let delayed = Delayed::new(Mem::new(), Duration::from_millis(10));
+        let (items, loaded) = ((0..100).collect::<Vec<u64>>(), Mutex::new(Vec::new()));
+        let load = |item: &u64| {
+            let error = delayed.load(ObjectName::config()).expect_err("there is none");
+            loaded.lock().push(*item);
+            error
+        };
+        each_beside(&items, |item| {
+            load(item);
+            Ok(())
+        })
+        .expect("none failed");
+        loaded.lock().sort_unstable();
+        assert_eq!(std::mem::take(&mut *loaded.lock()), items);
         assert!(delayed.rounds() <= 20, "{} rounds for 100 requests", delayed.rounds());
-        assert_eq!(each_beside(&[] as &[u64], |item| *item), [] as [u64; 0]);
+        each_beside(&[] as &[u64], |_| unreachable!("there is none")).expect("nothing failed");
+
+        let failed = each_beside(&items, |item| Err(load(item).into()));
+        assert!(matches!(failed, Err(RepositoryError::Backend(BackendError::NotFound { .. }))));
+        assert!(loaded.lock().len() <= BESIDE_MAX, "{:?}", loaded.lock());
     }
 }

@@ -53,7 +53,7 @@ impl Repository {
     /// [`RepositoryError::Sealed`] when it is damaged, or what the storage gives.
     pub fn load_removals(&self, name: ObjectName) -> Result<(Vec<KeyId>, Vec<SnapshotId>)> {
         let (mut keys, mut snapshots) = (Vec::new(), Vec::new());
-        let sealed = load_limited(&*self.backend, name, SEALED_LEN_MAX)?;
+        let (sealed, _turn) = load_limited(&*self.backend, name, SEALED_LEN_MAX, &self.turns)?;
         let record = sealed::open_bound(&self.keys, Purpose::Gc, name.id_bytes(), sealed)
             .map_err(|source| RepositoryError::Sealed { name, source })?;
         let mut reader = crate::cbor::Reader::new(&record);

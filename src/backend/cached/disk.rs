@@ -1,4 +1,4 @@
-//! Pieces as files in a folder, at most so many bytes of them, the ones that were used last.
+//! Pieces as files in a folder.
 //!
 //! ```text
 //! FOLDER/<first two digits of the id>/<kind>-<id>.<number>
@@ -6,20 +6,21 @@
 //! ```
 //!
 //! A piece is written beside its place and renamed, without a sync: what a crash leaves is found out by its sum. The time of a
-//! file says when it was last used, roughly. The folder is counted now and then, after so much was written that
-//! it cannot have grown beyond its size, and the oldest pieces go, to the minute. Nothing here ever fails: a piece is there or not.
+//! file says when it was last used, roughly. A piece is there or not; whatever else is wrong shows where it is written.
+//!
+//! Nothing is read, written or removed in a folder that is not this user's alone, or behind a link: who can write there could have
+//! files made and removed elsewhere.
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::OFlags;
 
 use super::{PIECE_LEN, PieceId};
@@ -27,69 +28,67 @@ use crate::backend::{ObjectKind, ObjectName};
 
 const MAGIC: &[u8; 8] = b"SRPIECE1";
 const HEADER_LEN: usize = MAGIC.len() + blake3::OUT_LEN;
-const TEMPORARY_PREFIX: &str = ".tmp-";
-/// What a crash left of a piece that was being written is older than any that still is.
-const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(60 * 60);
+const TEMPORARY_PREFIX: &str = ".piece-";
 /// A piece's time is set anew when it is so old.
 const USED_AGE_MAX: Duration = Duration::from_secs(10 * 60);
-/// How long nothing is written after writing failed.
-const PAUSE: Duration = Duration::from_secs(30);
-/// Two users of a folder together may write four of these parts of its size before they count it.
-const STEPS: u64 = 32;
 /// Tells programs that make backups to leave the folder out (https://bford.info/cachedir/).
 const TAG: (&str, &[u8]) = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n");
 
 /// The folder of a cache.
 pub struct Disk {
     folder: PathBuf,
-    bytes_max: u64,
-    pause: Duration,
-    /// Written since the folder was counted.
-    added: AtomicU64,
-    counting: Mutex<()>,
-    /// Writing failed; nothing is written before.
-    paused_until: Mutex<Option<Instant>>,
-    /// The file system is full: more has to go than the size asks for.
-    is_full: AtomicBool,
-    has_warned: AtomicBool,
-    temporary_next: AtomicU64,
+    /// How often something was removed. What was fetched before is not kept any more.
+    removals: AtomicU64,
+    /// Held while a piece gets its name and while pieces are removed, so that nothing is kept after its removal.
+    changing: Mutex<()>,
+}
+
+/// A file of ours.
+pub struct Found {
+    pub path: PathBuf,
+    pub stat: Metadata,
+    /// What is to become a piece, or was: a crash leaves it.
+    pub is_temporary: bool,
 }
 
 impl Disk {
-    pub fn new(folder: PathBuf, bytes_max: u64) -> Self {
-        Self::with_pause(folder, bytes_max, PAUSE)
-    }
-
-    pub fn with_pause(folder: PathBuf, bytes_max: u64, pause: Duration) -> Self {
+    pub fn new(folder: PathBuf) -> Self {
         // Absolute, as the process may change its working folder (a mount in the background does).
         let folder = std::path::absolute(&folder).unwrap_or(folder);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            folder,
-            bytes_max,
-            pause,
-            // Others may have filled it: nothing is written before it is counted.
-            added: AtomicU64::new(u64::MAX / 2),
-            counting: Mutex::default(),
-            paused_until: Mutex::default(),
-            is_full: AtomicBool::default(),
-            has_warned: AtomicBool::default(),
-            temporary_next: AtomicU64::new(now.as_nanos() as u64),
-        }
+        Self { folder, removals: AtomicU64::default(), changing: Mutex::default() }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn subfolder(&self, name: ObjectName) -> PathBuf {
         self.folder.join(&id_of(name)[..2])
     }
 
-    /// Returns where the piece lies, if it is here.
-    pub fn path(&self, id: &PieceId) -> PathBuf {
-        self.subfolder(id.name).join(format!("{}{}", file_prefix(id.name), id.number))
+    /// Returns the folder that holds the pieces of an object, if there is one to be trusted.
+    fn own_subfolder(&self, name: ObjectName) -> io::Result<PathBuf> {
+        let subfolder = self.subfolder(name);
+        require_own(&self.folder)?;
+        require_own(&subfolder)?;
+        Ok(subfolder)
+    }
+
+    /// Makes that folder, where it is missing.
+    fn make_subfolder(&self, name: ObjectName) -> io::Result<PathBuf> {
+        let make = |folder: &Path| DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        make(&self.folder)?;
+        require_own(&self.folder)?;
+        let tag = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.folder.join(TAG.0));
+        // Only useful to others.
+        let _ = tag.and_then(|mut tag| tag.write_all(TAG.1));
+        make(&self.subfolder(name))?;
+        self.own_subfolder(name)
     }
 
     /// Returns the piece, if it is here and whole.
     pub fn load(&self, id: &PieceId) -> Option<Bytes> {
-        let path = self.path(id);
+        let path = self.own_subfolder(id.name).ok()?.join(file_name(id));
         match read(&path, id) {
             Ok(piece) => Some(piece),
             Err(error) => {
@@ -102,45 +101,29 @@ impl Disk {
         }
     }
 
-    /// Keeps the piece, if it can be kept.
-    pub fn store(&self, id: &PieceId, piece: &[u8]) {
-        let step = self.bytes_max / STEPS;
-        let is_paused = self.paused_until.lock().is_some_and(|until| Instant::now() < until);
-        if is_paused || self.bytes_max < PIECE_LEN as u64 {
-            return;
-        }
-        if self.added.load(Ordering::Relaxed) >= step {
-            self.count();
-        }
-        // Another thread still counts, and so much more cannot be written before it is done.
-        if self.added.load(Ordering::Relaxed) >= 2 * step.max(1) {
-            return;
-        }
-        self.added.fetch_add(used_len((HEADER_LEN + piece.len()) as u64), Ordering::Relaxed);
-        match self.write(id, piece) {
-            Ok(()) => *self.paused_until.lock() = None,
-            Err(error) => self.pause(&error),
-        }
+    /// Returns how often something was removed: [`Disk::store`] wants to know what it was when fetching began.
+    pub fn removals(&self) -> u64 {
+        self.removals.load(Ordering::SeqCst)
     }
 
-    fn write(&self, id: &PieceId, piece: &[u8]) -> io::Result<()> {
-        let folder = self.subfolder(id.name);
-        let number = self.temporary_next.fetch_add(1, Ordering::Relaxed);
-        let temporary = folder.join(format!("{TEMPORARY_PREFIX}{}-{number:x}", process::id()));
-        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
-        let mut file = match create() {
+    /// Writes a piece by way of a file with this number, unless something was removed since `removals` was seen. Returns the length
+    /// of the file.
+    pub fn store(&self, id: &PieceId, piece: &[u8], removals: u64, temporary: u64) -> io::Result<u64> {
+        let folder = match self.own_subfolder(id.name) {
             // Not there yet, or somebody deleted it.
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.make_folder(&folder)?;
-                create()?
-            }
-            created => created?,
+            Err(error) if error.kind() == ErrorKind::NotFound => self.make_subfolder(id.name)?,
+            folder => folder?,
         };
+        let temporary = folder.join(format!("{TEMPORARY_PREFIX}{}-{temporary:x}", std::process::id()));
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         let written = (|| {
-            file.write_all(MAGIC)?;
-            file.write_all(sum(id, piece).as_bytes())?;
-            file.write_all(piece)?;
-            fs::rename(&temporary, self.path(id))
+            file.write_all(&[MAGIC, &sum(id, piece).as_bytes()[..], piece].concat())?;
+            let _changing = self.changing.lock();
+            match self.removals() == removals {
+                true => fs::rename(&temporary, folder.join(file_name(id))),
+                false => fs::remove_file(&temporary),
+            }?;
+            Ok((HEADER_LEN + piece.len()) as u64)
         })();
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
@@ -148,35 +131,26 @@ impl Disk {
         written
     }
 
-    fn make_folder(&self, folder: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let tag = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.folder.join(TAG.0));
-        // Only useful to others.
-        let _ = tag.and_then(|mut tag| tag.write_all(TAG.1));
-        Ok(())
+    fn begin_removal(&self) -> MutexGuard<'_, ()> {
+        let changing = self.changing.lock();
+        self.removals.fetch_add(1, Ordering::SeqCst);
+        changing
     }
 
-    fn pause(&self, error: &io::Error) {
-        *self.paused_until.lock() = Some(Instant::now() + self.pause);
-        if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
-            self.is_full.store(true, Ordering::Relaxed);
-            // Makes room first.
-            self.added.store(u64::MAX / 2, Ordering::Relaxed);
+    /// Forgets pieces of an object.
+    pub fn remove(&self, name: ObjectName, numbers: Range<u32>) {
+        let _changing = self.begin_removal();
+        let Ok(folder) = self.own_subfolder(name) else { return };
+        for number in numbers {
+            let _ = fs::remove_file(folder.join(file_name(&PieceId { name, number })));
         }
-        if !self.has_warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(folder = %self.folder.display(), %error, "the cache cannot be written; reading goes on without");
-        }
-    }
-
-    /// Forgets one piece.
-    pub fn remove(&self, id: &PieceId) {
-        let _ = fs::remove_file(self.path(id));
     }
 
     /// Forgets all pieces of an object.
     pub fn remove_object(&self, name: ObjectName) {
+        let _changing = self.begin_removal();
         let prefix = file_prefix(name);
-        let Ok(entries) = fs::read_dir(self.subfolder(name)) else { return };
+        let Ok(entries) = self.own_subfolder(name).and_then(fs::read_dir) else { return };
         for entry in entries.flatten() {
             if entry.file_name().to_str().is_some_and(|file| file.starts_with(&prefix)) {
                 let _ = fs::remove_file(entry.path());
@@ -184,72 +158,35 @@ impl Disk {
         }
     }
 
-    /// Counts the folder, and removes the pieces that were not used for longest until there is room again for what several processes
-    /// may add before they count.
-    fn count(&self) {
-        let Some(_alone) = self.counting.try_lock() else { return };
-        let now = SystemTime::now();
-        let mut bytes_by_age = BTreeMap::<u64, u64>::new();
-        let counted = self.each_piece(&mut |path, stat| {
-            let age = stat.modified().ok().and_then(|used| now.duration_since(used).ok()).unwrap_or_default();
-            if !is_piece(path) {
-                if age >= TEMPORARY_AGE_MAX {
-                    let _ = fs::remove_file(path);
-                }
-                return;
-            }
-            *bytes_by_age.entry(age.as_secs() / 60).or_default() += used_len(stat.len());
-        });
-        if let Err(error) = counted {
-            return self.pause(&error);
+    /// Calls `visit` for every file of ours.
+    pub fn each_file(&self, visit: &mut dyn FnMut(Found)) -> io::Result<()> {
+        match require_own(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            own => own?,
         }
-        let total: u64 = bytes_by_age.values().sum();
-        let mut kept_max = self.bytes_max - 4 * (self.bytes_max / STEPS);
-        if self.is_full.swap(false, Ordering::Relaxed) {
-            kept_max = kept_max.min(total / 8 * 7);
-        }
-        let mut excess = total.saturating_sub(kept_max);
-        for bytes in bytes_by_age.values_mut().rev() {
-            *bytes = excess.min(*bytes);
-            excess -= *bytes;
-        }
-        if total > kept_max {
-            self.remove_oldest(now, bytes_by_age);
-        }
-        self.added.store(0, Ordering::Relaxed);
-    }
-
-    /// Removes so many bytes of each age, in minutes before `now`.
-    fn remove_oldest(&self, now: SystemTime, mut bytes_by_age: BTreeMap<u64, u64>) {
-        let removed = self.each_piece(&mut |path, stat| {
-            let age = stat.modified().ok().and_then(|used| now.duration_since(used).ok()).unwrap_or_default();
-            if let Some(excess) = bytes_by_age.get_mut(&(age.as_secs() / 60))
-                && *excess > 0
-                && is_piece(path)
-                && fs::remove_file(path).is_ok()
-            {
-                *excess = excess.saturating_sub(used_len(stat.len()));
-            }
-        });
-        if let Err(error) = removed {
-            self.pause(&error);
-        }
-    }
-
-    /// Calls `visit` for every file of ours: pieces, and what is to become one.
-    fn each_piece(&self, visit: &mut dyn FnMut(&Path, &Metadata)) -> io::Result<()> {
         for folder in entries(&self.folder)? {
-            let is_ours = folder.file_name().is_some_and(|name| name.len() == 2);
+            let is_ours = folder.file_name().is_some_and(|name| name.len() == 2) && require_own(&folder).is_ok();
             for path in if is_ours { entries(&folder)? } else { Vec::new() } {
-                let is_ours = is_piece(&path) || file_name(&path).starts_with(TEMPORARY_PREFIX);
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                let is_temporary = is_temporary(name);
                 // Others remove, too.
-                if is_ours && let Ok(stat) = fs::symlink_metadata(&path) {
-                    visit(&path, &stat);
+                if (is_temporary || is_piece(name))
+                    && let Ok(stat) = fs::symlink_metadata(&path)
+                {
+                    visit(Found { path, stat, is_temporary });
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Fails unless `folder` is a folder in which nobody but this user can do anything.
+fn require_own(folder: &Path) -> io::Result<()> {
+    let stat = fs::symlink_metadata(folder)?;
+    let is_own = stat.is_dir() && stat.uid() == rustix::process::geteuid().as_raw() && stat.mode() & 0o022 == 0;
+    let what = "it has to be a folder, not a link, that belongs to this user and that nobody else may write to";
+    if is_own { Ok(()) } else { Err(io::Error::new(ErrorKind::PermissionDenied, what)) }
 }
 
 /// Returns the paths in a folder; none where there is no folder.
@@ -301,26 +238,33 @@ fn id_of(name: ObjectName) -> String {
     path.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
+fn file_name(id: &PieceId) -> String {
+    format!("{}{}", file_prefix(id.name), id.number)
+}
+
 fn file_prefix(name: ObjectName) -> String {
     format!("{}-{}.", name.kind(), id_of(name))
 }
 
-fn file_name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
-}
-
 /// Whether a file is called as pieces are: what else lies in the folder is not ours to remove.
-fn is_piece(path: &Path) -> bool {
-    let Some((kind, rest)) = file_name(path).split_once('-') else { return false };
+fn is_piece(name: &str) -> bool {
+    let Some((kind, rest)) = name.split_once('-') else { return false };
     let Some((id, number)) = rest.split_once('.') else { return false };
-    ObjectKind::ALL.iter().any(|known| known.folder() == kind)
+    let is_kind = ObjectKind::ALL.iter().any(|known| known.folder() == kind);
+    is_kind
         && id.len() == 64
-        && id.bytes().all(|byte| byte.is_ascii_hexdigit())
-        && !number.is_empty()
-        && number.bytes().all(|byte| byte.is_ascii_digit())
+        && is_all(id, |byte| byte.is_ascii_hexdigit())
+        && is_all(number, |byte| byte.is_ascii_digit())
 }
 
-/// Returns what a file of `len` bytes takes of a disk, roughly.
-fn used_len(len: u64) -> u64 {
-    len.next_multiple_of(4096)
+/// Whether a file is called as pieces are before they get their name.
+fn is_temporary(name: &str) -> bool {
+    let numbers = name.strip_prefix(TEMPORARY_PREFIX).and_then(|numbers| numbers.split_once('-'));
+    numbers.is_some_and(|(process, number)| {
+        is_all(process, |byte| byte.is_ascii_digit()) && is_all(number, |byte| byte.is_ascii_hexdigit())
+    })
+}
+
+fn is_all(text: &str, what: impl Fn(u8) -> bool) -> bool {
+    !text.is_empty() && text.bytes().all(what)
 }

@@ -1,5 +1,6 @@
 //! How far ahead to fetch: what requests cost, and who reads in order.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use crate::backend::ObjectName;
 const WINDOW_LEN_MAX: u64 = 8 << 20;
 /// Where requests take less, fetching ahead gains nothing.
 const LATENCY_MIN: f64 = 0.001;
+/// What requests take is judged by so many, the last ones.
+const REQUESTS_JUDGED: usize = 16;
 /// How many readers who read in order are told apart.
 const STREAMS_MAX: usize = 16;
 /// Who reads on so far behind, or before, where it last read still reads in order: blocks of another kind may lie between.
@@ -18,7 +21,8 @@ const GAP_LEN_MAX: u64 = 2 * PIECE_LEN as u64;
 /// What requests take, as they are measured: a time for each, and bytes a second.
 #[derive(Debug, Default)]
 pub struct Pace {
-    latency: f64,
+    /// In seconds, the last one at the end.
+    times: VecDeque<f64>,
     rate: f64,
 }
 
@@ -26,28 +30,33 @@ impl Pace {
     /// Notes that a request for `len` bytes took `elapsed`.
     pub fn record(&mut self, len: usize, elapsed: Duration) {
         let elapsed = elapsed.as_secs_f64().max(1e-6);
-        // The quickest request shows the latency; it may become longer again.
-        self.latency = if self.latency == 0.0 { elapsed } else { elapsed.min(self.latency * 1.02) };
-        let rate = len as f64 / (elapsed - self.latency).max(elapsed / 10.0);
+        if self.times.len() == REQUESTS_JUDGED {
+            self.times.pop_front();
+        }
+        self.times.push_back(elapsed);
+        // What the quickest took passes before the first byte comes.
+        let before = self.times.iter().copied().fold(elapsed, f64::min);
+        let rate = len as f64 / (elapsed - before).max(elapsed / 10.0);
         self.rate = if self.rate == 0.0 { rate } else { self.rate * 0.8 + rate * 0.2 };
     }
 
     /// Returns how many bytes to have under way, so that there is always something to receive: twice what arrives in the time
     /// that a request takes.
     pub fn window(&self) -> u64 {
-        if self.latency < LATENCY_MIN {
+        // The middle one: a few that were quick, or held up, say little of the next.
+        let mut times: Vec<_> = self.times.iter().copied().collect();
+        times.sort_unstable_by(f64::total_cmp);
+        let usual = times.get(times.len() / 2).copied().unwrap_or_default();
+        if usual < LATENCY_MIN {
             return 0;
         }
-        ((2.0 * self.latency * self.rate) as u64).clamp(PIECE_LEN as u64, WINDOW_LEN_MAX)
+        ((2.0 * usual * self.rate) as u64).clamp(PIECE_LEN as u64, WINDOW_LEN_MAX)
     }
 }
 
-/// Readers who read packs in order, those that read last.
+/// Readers who read packs in order, who read last at the end.
 #[derive(Debug, Default)]
-pub struct Streams {
-    streams: [Option<Stream>; STREAMS_MAX],
-    oldest: usize,
-}
+pub struct Streams(VecDeque<Stream>);
 
 #[derive(Debug)]
 struct Stream {
@@ -64,15 +73,16 @@ impl Streams {
     /// Notes that `range` is read, and returns what to fetch ahead: never more than was read in order already, and nothing while
     /// half of `window` is there.
     pub fn step(&mut self, name: ObjectName, range: &Range<u64>, window: u64) -> Range<u64> {
-        let goes_on = |stream: &&mut Stream| {
+        let goes_on = |stream: &Stream| {
             stream.name == name && stream.next.abs_diff(range.start) <= GAP_LEN_MAX && range.end > stream.next
         };
-        let Some(stream) = self.streams.iter_mut().flatten().find(goes_on) else {
-            let stream = Stream { name, next: range.end, run: 0, ahead: range.end };
-            self.streams[self.oldest] = Some(stream);
-            self.oldest = (self.oldest + 1) % STREAMS_MAX;
-            return 0..0;
-        };
+        let known = self.0.iter().rposition(goes_on).and_then(|at| self.0.remove(at));
+        let is_new = known.is_none();
+        if self.0.len() == STREAMS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(known.unwrap_or(Stream { name, next: range.end, run: 0, ahead: range.end }));
+        let Some(stream) = self.0.back_mut().filter(|_| !is_new) else { return 0..0 };
         stream.run += range.end - range.start;
         stream.next = range.end;
         let window = window.min(stream.run);
@@ -87,11 +97,7 @@ impl Streams {
 
     /// Notes that `name` ends before what was last fetched of it.
     pub fn end(&mut self, name: ObjectName) {
-        self.streams
-            .iter_mut()
-            .flatten()
-            .filter(|stream| stream.name == name)
-            .for_each(|stream| stream.ahead = u64::MAX);
+        self.0.iter_mut().filter(|stream| stream.name == name).for_each(|stream| stream.ahead = u64::MAX);
     }
 }
 
@@ -117,9 +123,16 @@ mod tests {
         let window = far.window();
         assert!((1 << 20..4 << 20).contains(&window), "{window}");
 
-        // What became slow stays the measure for a while only.
-        (0..400).for_each(|_| far.record(PIECE_LEN, Duration::from_micros(300)));
+        // A few that were quick change little, as do a few that were held up.
+        for millis in [0.3, 900.0, 0.3, 0.2, 900.0, 0.2] {
+            far.record(PIECE_LEN, Duration::from_secs_f64(millis / 1e3));
+            assert!(far.window() >= PIECE_LEN as u64, "{}", far.window());
+        }
+        // What became near is near after some, and the other way round.
+        (0..REQUESTS_JUDGED).for_each(|_| far.record(PIECE_LEN, Duration::from_micros(300)));
         assert_eq!(far.window(), 0);
+        (0..REQUESTS_JUDGED).for_each(|_| near.record(1 << 20, Duration::from_millis(30)));
+        assert!(near.window() >= 2 << 20, "{}", near.window());
     }
 
     #[test]
@@ -155,5 +168,13 @@ mod tests {
             }
         }
         assert!(fetched > 10 * 45 * 100 * KIB, "{fetched}");
+        // Nor do those who leap: who has not read for longest is forgotten, not who began first.
+        for step in 50..80 {
+            let ranges = [step * 100, 5_000_000 + step * 9000, 7_000_000 - step * 9000];
+            let ahead = ranges.map(|at| streams.step(pack, &(at * KIB..(at + 100) * KIB), 1 << 20));
+            assert!(ahead[1].is_empty() && ahead[2].is_empty());
+            fetched = if step == 50 { 0 } else { fetched + ahead[0].clone().count() as u64 };
+        }
+        assert!(fetched > 25 * 100 * KIB, "{fetched}");
     }
 }

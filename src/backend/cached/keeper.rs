@@ -1,0 +1,259 @@
+//! Keeps pieces on the disk, on a thread of its own: who reads waits neither for writing nor for counting.
+//!
+//! At most so many bytes lie in the folder, those that were used last. It is counted before anything is written, and again after so
+//! much was written that it cannot have grown beyond its size; the oldest pieces go then, to the minute. Others write there too: a
+//! count leaves room for four processes.
+//!
+//! Nothing here ever fails. What finds the thread busy is not kept, and where the folder cannot be written nothing is for a while.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use crossbeam_channel::{Sender, bounded};
+
+use super::disk::Disk;
+use super::{PIECE_LEN, PieceId};
+
+/// Pieces that wait to be written, 16 MiB of them.
+const WAITING_MAX: usize = 64;
+/// How long nothing is written after writing failed.
+pub const PAUSE: Duration = Duration::from_secs(30);
+/// What a crash left of a piece that was being written is older than any that still is.
+const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(60 * 60);
+/// Who uses a folder may write one of these parts of its size before it counts again.
+const STEPS: u64 = 32;
+/// So many of these parts are free after a count.
+const STEPS_FREE: u64 = 4;
+
+/// What the thread is to do.
+type Job = Box<dyn FnOnce(&mut Writer) + Send>;
+
+/// The way to the thread that writes, which ends with it.
+pub struct Keeper {
+    disk: Arc<Disk>,
+    bytes_max: u64,
+    pause: Duration,
+    /// Runs from the first piece on. Without it nothing is kept, and nothing else is lost.
+    jobs: OnceLock<Option<Sender<Job>>>,
+}
+
+impl Keeper {
+    /// Keeps at most `bytes_max` bytes in `folder`, and nothing for a time of `pause` after that failed.
+    pub fn new(folder: PathBuf, bytes_max: u64, pause: Duration) -> Self {
+        Self { disk: Arc::new(Disk::new(folder)), bytes_max, pause, jobs: OnceLock::new() }
+    }
+
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Has the piece written soon, if it can be, unless something is removed that was there when [`Disk::removals`] was `removals`.
+    pub fn keep(&self, id: PieceId, piece: Bytes, removals: u64) {
+        if let Some(jobs) = self.jobs.get_or_init(|| self.start()) {
+            // What does not fit is fetched again when it is wanted again.
+            let _ = jobs.try_send(Box::new(move |writer| writer.store(&id, &piece, removals)));
+        }
+    }
+
+    fn start(&self) -> Option<Sender<Job>> {
+        if self.bytes_max < PIECE_LEN as u64 {
+            return None;
+        }
+        let mut writer = Writer::new(self.disk.clone(), self.bytes_max, self.pause);
+        let (jobs, waiting) = bounded::<Job>(WAITING_MAX);
+        let write = move || waiting.iter().for_each(|job| job(&mut writer));
+        thread::Builder::new().name("cache-writer".to_owned()).spawn(write).ok()?;
+        Some(jobs)
+    }
+
+    /// Waits until all that was to be written is, but no longer than `wait`.
+    pub fn settle(&self, wait: Duration) {
+        let Some(Some(jobs)) = self.jobs.get() else { return };
+        let (done, is_done) = bounded(1);
+        if jobs.send_timeout(Box::new(move |_| _ = done.send(())), wait).is_ok() {
+            let _ = is_done.recv_timeout(wait);
+        }
+    }
+}
+
+/// Writes pieces, and removes the oldest where they become too many.
+struct Writer {
+    disk: Arc<Disk>,
+    bytes_max: u64,
+    pause: Duration,
+    /// Written since the folder was counted; none if that has to be done first.
+    added: Option<u64>,
+    /// Writing failed; nothing is written before.
+    paused_until: Option<Instant>,
+    /// The file system is full: more has to go than the size asks for.
+    is_full: bool,
+    has_warned: bool,
+    temporary_next: u64,
+}
+
+impl Writer {
+    fn new(disk: Arc<Disk>, bytes_max: u64, pause: Duration) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            disk,
+            bytes_max,
+            pause,
+            added: None,
+            paused_until: None,
+            is_full: false,
+            has_warned: false,
+            // In a container every process may have the same number.
+            temporary_next: now.as_nanos() as u64,
+        }
+    }
+
+    fn store(&mut self, id: &PieceId, piece: &[u8], removals: u64) {
+        if self.paused_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        self.temporary_next += 1;
+        let stored = self.make_room().and_then(|added| {
+            let len = self.disk.store(id, piece, removals, self.temporary_next)?;
+            Ok(added + used_len(len))
+        });
+        match stored {
+            Ok(added) => self.added = Some(added),
+            Err(error) => self.pause(&error),
+        }
+    }
+
+    /// Counts the folder, if that is due, and returns how much was written since.
+    fn make_room(&mut self) -> io::Result<u64> {
+        match self.added {
+            Some(added) if added < self.bytes_max / STEPS => Ok(added),
+            _ => self.count().map(|()| 0),
+        }
+    }
+
+    fn pause(&mut self, error: &io::Error) {
+        self.paused_until = Some(Instant::now() + self.pause);
+        self.added = None;
+        self.is_full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        if !std::mem::replace(&mut self.has_warned, true) {
+            let folder = self.disk.folder().display();
+            tracing::warn!(%folder, %error, "the cache cannot be written; reading goes on without");
+        }
+    }
+
+    /// Counts the folder, and removes the pieces that were not used for longest until there is room again for what several processes
+    /// may add before they count.
+    fn count(&mut self) -> io::Result<()> {
+        let now = SystemTime::now();
+        let mut bytes_by_age = BTreeMap::<u64, u64>::new();
+        self.disk.each_file(&mut |file| {
+            let age = age(now, &file.stat);
+            if !file.is_temporary {
+                *bytes_by_age.entry(age.as_secs() / 60).or_default() += used_len(file.stat.len());
+            } else if age >= TEMPORARY_AGE_MAX {
+                let _ = fs::remove_file(file.path);
+            }
+        })?;
+        let total: u64 = bytes_by_age.values().sum();
+        let step = self.bytes_max / STEPS;
+        let mut kept_max = self.bytes_max - STEPS_FREE * step;
+        if std::mem::take(&mut self.is_full) {
+            kept_max = kept_max.min(total / 8 * 7);
+        }
+        let mut excess = total.saturating_sub(kept_max);
+        for bytes in bytes_by_age.values_mut().rev() {
+            *bytes = excess.min(*bytes);
+            excess -= *bytes;
+        }
+        let removed = if total > kept_max { self.remove_oldest(now, bytes_by_age)? } else { 0 };
+        if total.saturating_sub(removed) > self.bytes_max - step {
+            return Err(io::Error::other("it is full, and what was not used for longest cannot be removed"));
+        }
+        Ok(())
+    }
+
+    /// Removes so many bytes of each age, in minutes before `now`, and returns how many it were.
+    fn remove_oldest(&self, now: SystemTime, mut bytes_by_age: BTreeMap<u64, u64>) -> io::Result<u64> {
+        let mut removed = 0;
+        self.disk.each_file(&mut |file| {
+            let len = used_len(file.stat.len());
+            if !file.is_temporary
+                && let Some(excess) = bytes_by_age.get_mut(&(age(now, &file.stat).as_secs() / 60))
+                && *excess > 0
+                && fs::remove_file(file.path).is_ok()
+            {
+                *excess = excess.saturating_sub(len);
+                removed += len;
+            }
+        })?;
+        Ok(removed)
+    }
+}
+
+/// Returns how long ago a file was last used.
+fn age(now: SystemTime, stat: &Metadata) -> Duration {
+    stat.modified().ok().and_then(|used| now.duration_since(used).ok()).unwrap_or_default()
+}
+
+/// Returns what a file of `len` bytes takes of a disk, roughly.
+fn used_len(len: u64) -> u64 {
+    len.next_multiple_of(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::ObjectKind;
+    use crate::backend::testing::name;
+
+    fn piece(number: u32) -> PieceId {
+        PieceId { name: name(ObjectKind::Pack, 1), number }
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = Keeper::new(folder.path().to_owned(), 1 << 30, PAUSE);
+        let keep = |number| keeper.keep(piece(number), Bytes::from_static(b"piece"), 0);
+        keep(0);
+        let ((begun, is_busy), (go_on, held_up)) = (bounded(0), bounded::<()>(0));
+        let busy = move |_: &mut Writer| {
+            begun.send(()).unwrap();
+            let _ = held_up.recv();
+        };
+        keeper.jobs.get().unwrap().as_ref().unwrap().send(Box::new(busy)).unwrap();
+        is_busy.recv().unwrap();
+        (1..500).for_each(keep);
+        drop(go_on);
+        keeper.settle(Duration::from_secs(60));
+        let kept = (0..500).filter(|number| keeper.disk().load(&piece(*number)).is_some()).count();
+        assert_eq!(kept, 1 + WAITING_MAX);
+    }
+
+    #[test]
+    fn where_no_room_can_be_made_nothing_is_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = Keeper::new(folder.path().to_owned(), 1 << 20, Duration::ZERO);
+        keeper.keep(piece(0), Bytes::from_static(b"piece"), 0);
+        keeper.settle(Duration::from_secs(60));
+        let disk = keeper.disk();
+        assert!(disk.load(&piece(0)).is_some());
+        disk.remove_object(piece(0).name);
+        // Folders are not removed like files, whatever they are called.
+        let subfolder = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        let subfolder = subfolder.into_iter().find(|path| path.is_dir()).unwrap();
+        for number in 0..400 {
+            let name = format!("packs-{}.{number}", "ab".repeat(32));
+            fs::create_dir_all(subfolder.join(name).join("below")).unwrap();
+        }
+        let keeper = Keeper::new(folder.path().to_owned(), 1 << 20, Duration::ZERO);
+        (1..20).for_each(|number| keeper.keep(piece(number), Bytes::from_static(b"piece"), 0));
+        keeper.settle(Duration::from_secs(60));
+        assert!((1..20).all(|number| keeper.disk().load(&piece(number)).is_none()));
+    }
+}
