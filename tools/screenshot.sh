@@ -74,33 +74,45 @@ await 'the mount is there' grep -qF " $at " /proc/self/mountinfo
 
 start_screen
 now() { date +%s%3N; }
+# PROGRAM: ends it. The session does not take its windows with it at once, and the next would be taken for one of them.
 stop_manager() {
-    kill "$manager" && wait "$manager" 2>/dev/null || true
+    local each
+    for each in $(xdotool search --class "$1"); do xdotool windowkill "$each" 2>/dev/null || true; done
+    await "$1 is gone" no_windows "$1"
+    kill "$manager" 2>/dev/null && wait "$manager" || true
     manager=''
 }
+no_windows() { ! xdotool search --class "$1" >/dev/null 2>&1; }
 
 # Only where names of files stand: frames and menus change before there are any.
 look_at_list() { import -window root -crop 800x480+220+100 "$1" 2>/dev/null; }
 
 # PROGRAM FOLDER: waits until its listing of the folder stands still; the picture of it is in last.ppm.
 listing() {
-    local started shown changed=no moment
+    local started
     # The file manager starts in an empty folder: what its start takes is not the mount's.
     start_manager "$1"
+    stands_still "$demo/empty.ppm" 1000
     type_path "$2"
-    look_at_list "$demo/last.ppm"
-    started=$(now) shown=$started
+    started=$(now)
     xdotool key --window "$window" Return
-    # Shown is what was different from what came before for the last time, once it has stood still for three seconds.
-    while [ $(($(now) - shown)) -lt 3000 ] || [ "$changed" = no ]; do
-        moment=$(now)
-        look_at_list "$demo/now.ppm"
-        if ! cmp -s "$demo/now.ppm" "$demo/last.ppm"; then shown=$moment changed=yes; mv "$demo/now.ppm" "$demo/last.ppm"; fi
-        [ $(($(now) - started)) -lt 30000 ] || fail 'the listing does not stand still'
-    done
+    stands_still "$demo/list.ppm" 3000 "$demo/empty.ppm"
     printf '%s: listing of the %s mails in %s shown after %s ms\n' "$1" "$mails" "$2" $((shown - started))
     look "$demo/last.ppm"
-    stop_manager
+    stop_manager "$1"
+}
+
+# PICTURE MS [OTHER]: waits until the list has looked the same for so long, and not as in the other picture; when that began is in `shown`.
+stands_still() {
+    local begun moment
+    begun=$(now) shown=$begun
+    look_at_list "$1"
+    while [ $(($(now) - shown)) -lt "$2" ] || { [ $# -gt 2 ] && cmp -s "$1" "$3"; }; do
+        moment=$(now)
+        look_at_list "$demo/now.ppm"
+        if ! cmp -s "$demo/now.ppm" "$1"; then shown=$moment; mv "$demo/now.ppm" "$1"; fi
+        [ $(($(now) - begun)) -lt 30000 ] || fail 'the listing does not stand still'
+    done
 }
 
 two_windows() { [ "$(xdotool search --onlyvisible --class "$1" | wc -l)" = 2 ]; }
@@ -134,7 +146,7 @@ drag_out() {
     await "$program has copied the folder" is_out
     printf '%s: %s mails dragged out after %s ms at most\n' "$program" "$mails" $(($(now) - started))
     [ "$(times "$at/Inbox")" = "$(times "$demo/home/Desktop/Inbox")" ] || fail "$program: the mails have other times"
-    stop_manager
+    stop_manager "$program"
 }
 
 # The first time it reads much of its own: beside the mount a folder on the disk is measured, and first.
