@@ -146,6 +146,32 @@ class Borg(Contestant):
             yield mount
 
 
+class Rustic(Contestant):
+    """rustic, which writes repositories in restic's format. No package of Debian's: `cargo install rustic-rs --features mount`."""
+
+    name = "rustic"
+
+    @classmethod
+    def version(cls) -> str:
+        return first_line("rustic", "--version")
+
+    def env(self) -> Mapping[str, str]:
+        return {"RUSTIC_REPOSITORY": str(self.repository), "RUSTIC_PASSWORD": PASSWORD,
+                "RUSTIC_CACHE_DIR": str(self.work / "cache"), "RUSTIC_NO_PROGRESS": "true", "RUSTIC_LOG_LEVEL": "error"}
+
+    def init(self) -> None:
+        self.run("rustic", "init")
+
+    def backup(self, number: int) -> Usage:
+        return self.run("rustic", "backup", self.source)
+
+    @contextmanager
+    def mount(self) -> Iterator[Mount]:
+        root = self.point / self.source.relative_to("/")
+        with measure.mounted(["rustic", "mount", self.point, "latest"], self.point, root, self.env()) as mount:
+            yield mount
+
+
 class Plain(Contestant):
     """No backup program at all: `cp -a`, and the source folder itself for all that reads."""
 
@@ -166,7 +192,10 @@ class Plain(Contestant):
         yield Mount(self.source, self.source, 0.0, 0)
 
 
-ALL: dict[str, type[Contestant]] = {kind.name: kind for kind in (Strongroom, Restic, Borg, Plain)}
+ALL: dict[str, type[Contestant]] = {kind.name: kind for kind in (Strongroom, Restic, Borg, Rustic, Plain)}
+# What takes part unless somebody asks for others: rustic, where it is installed.
+USUALLY = [name for name in ALL if name != "rustic" or shutil.which("rustic")]
+BACKUP_PROGRAMS = ("restic", "borg", "rustic")
 
 
 @contextmanager
