@@ -74,15 +74,14 @@ await 'the mount is there' grep -qF " $at " /proc/self/mountinfo
 
 start_screen
 now() { date +%s%3N; }
-# PROGRAM: ends it. The session does not take its windows with it at once, and the next would be taken for one of them.
+# PROGRAM: ends it, not only its session: the next would hand over to one that is still there.
 stop_manager() {
-    local each
-    for each in $(xdotool search --class "$1"); do xdotool windowkill "$each" 2>/dev/null || true; done
-    await "$1 is gone" no_windows "$1"
+    pkill -u nobody -ix "$1" || true
+    await "$1 is gone" is_gone "$1"
     kill "$manager" 2>/dev/null && wait "$manager" || true
     manager=''
 }
-no_windows() { ! xdotool search --class "$1" >/dev/null 2>&1; }
+is_gone() { ! pgrep -u nobody -ix "$1" >/dev/null; }
 
 # Only where names of files stand: frames and menus change before there are any.
 look_at_list() { import -window root -crop 800x480+220+100 "$1" 2>/dev/null; }
