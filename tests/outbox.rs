@@ -922,6 +922,35 @@ fn what_is_unreachable_is_tried_on_and_what_is_refused_three_times_and_can_be_dr
 }
 
 #[test]
+fn while_the_repository_is_away_what_was_dropped_waits() {
+    let house = House::new(3);
+    let (name, canary) = house.canary();
+    let backend = Arc::new(Faulty::new(Local::open(house.lab.folder.path().join("repository")).unwrap()));
+    let repository = Arc::new(Repository::open(backend.clone(), b"password").unwrap());
+    let running = house.open_of(&repository, How { waits: true, ..How::default() }, None);
+    let outbox = &*running.outbox();
+    let paths = [format!("original/{name}"), format!("{}/{name}", house.inbox_of(&house.bob))];
+    for path in &paths {
+        drop_file(outbox, path, &canary).unwrap();
+    }
+    eventually("all snapshots are known", || {
+        let unknown = drop_file(outbox, "original/unknown.eml", &mail("Unknown", "x@y.z"));
+        matches!(unknown, Err(OutboxError::Unknown { .. }))
+    });
+    let away = faulty::Fault::Fail(std::io::ErrorKind::TimedOut);
+    backend.plan(0..u64::MAX, away, |_| true);
+    outbox.commit().unwrap();
+    // More often than what is refused would be tried.
+    eventually("it is tried on", || backend.faults() >= 8);
+    for path in &paths {
+        assert!(matches!(state(outbox, path), State::Queued | State::Uploading), "{path}: {}", state(outbox, path));
+    }
+    backend.heal();
+    paths.iter().for_each(|path| restored(outbox, path));
+    assert_eq!(house.called(&house.bob, "Canary budget").len(), 1);
+}
+
+#[test]
 fn what_no_snapshot_has_any_more_fails_and_can_be_taken_back() {
     let house = House::new(3);
     let (_, bytes) = house.canary();

@@ -262,7 +262,7 @@ def table(medians: dict[str, dict[str, float]]) -> str:
     head = ["", *names]
     if ratios:
         others = [name for name in contestants.BACKUP_PROGRAMS if name in names]
-        head += [f"strongroom / best of {', '.join(others)}", "strongroom / plain"]
+        head += [f"strongroom / best of {', '.join(others) or 'none'}", "strongroom / plain"]
     lines = [head, ["---", *["--:"] * (len(head) - 1)]]
     for metric in METRICS:
         values = {name: medians[name].get(metric.key) for name in names}
