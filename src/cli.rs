@@ -10,6 +10,7 @@ mod error;
 mod generate;
 mod init;
 mod key;
+mod log;
 mod ls;
 mod mount;
 mod outbox;
@@ -22,7 +23,6 @@ mod stats;
 mod tenant;
 mod webdav;
 
-use crate::CONTENT_LOG;
 use crate::backend::cached::{CacheOptions, Cached};
 use crate::backend::local::Local;
 use crate::backend::{Backend, BackendError};
@@ -38,7 +38,6 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use tracing_subscriber::EnvFilter;
 
 /// How large a cache may become where nobody says how large.
 const CACHE_SIZE_DEFAULT: ByteSize = ByteSize(4 << 30);
@@ -128,7 +127,7 @@ pub fn main() -> ExitCode {
         }
     };
     no_core_dumps();
-    start_log(&cli.global);
+    log::start(&cli.global);
     let session = Session { global: cli.global, settings: OnceCell::new() };
     match run(&session, cli.command) {
         Ok(exit) => ExitCode::from(exit as u8),
@@ -160,23 +159,6 @@ fn run(session: &Session, command: Command) -> Result<Exit> {
 fn no_core_dumps() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
-}
-
-fn start_log(global: &Global) {
-    let level = match (global.quiet, global.verbose) {
-        (true, _) => "error",
-        (false, 0) => "warn",
-        (false, 1) => "info",
-        (false, 2) => "debug",
-        (false, _) => "trace",
-    };
-    let filter = EnvFilter::try_from_env("STRONGROOM_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let content = format!("{CONTENT_LOG}={}", if global.log_content { "debug" } else { "off" });
-    let filter = filter.add_directive(content.parse().expect("a directive"));
-    // It names paths, at every level, and what it has to say is said by us.
-    let filter = filter.add_directive("dav_server=off".parse().expect("a directive"));
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal).init();
 }
 
 /// What every command works with.

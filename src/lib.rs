@@ -7,6 +7,7 @@ pub mod mail;
 pub mod mbox;
 pub mod mime;
 pub mod names;
+pub mod shown;
 pub mod text;
 
 pub mod cbor;

@@ -507,3 +507,47 @@ fn what_is_left_at_the_end_is_told_and_goes_on_with_the_next_mount() {
     assert_eq!(office.subjects(&office.bob, &["Inbox"])["My own"], 1);
     run(&mut office.lab.command(args!["snapshots"]), 0);
 }
+
+/// docs/cli.md: without `--log-content` no log names people, folders or subjects, at any level, whatever library says it.
+#[test]
+fn nothing_that_a_mount_logs_names_people_or_mail() {
+    if no_fuse() {
+        return;
+    }
+    let office = Office::new(10);
+    let inbox = |mount: &Mount| office.snapshot_inbox(mount);
+    let log_path = || {
+        let mut found = None;
+        walk(&office.lab.state(), &mut |path, _| {
+            found = path.ends_with("mount.log").then(|| path.to_owned()).or(found.take())
+        });
+        found.expect("a log")
+    };
+    let mut secrets = vec!["canary".to_owned(), "bob".to_owned(), "inbox".to_owned(), "users".to_owned()];
+    secrets.extend([&office.alice, &office.bob].map(|name| name.to_lowercase()));
+    for (level, variable) in [("-vv", None), ("-vvv", None), ("-vvv", Some("trace")), ("-q", Some("fuser=trace,trace"))]
+    {
+        let at = office.lab.new_mount_point();
+        let mut command = office.lab.command(args!["mount", &at, "--restore", "--xattr", level]);
+        command.envs(variable.map(|filter| ("STRONGROOM_LOG", filter)));
+        run(&mut command, 0);
+        let mount = Mount::at(&at);
+        let mail = canary(&inbox(&mount));
+        assert!(text(&fs::read(&mail).unwrap()).contains("Canary budget"));
+        assert!(!inbox(&mount).join("Canary that is not there.eml").exists());
+        assert!(rustix::fs::getxattr(&mail, "user.strongroom.subject", &mut [0u8; 500]).is_ok());
+        let to = office.bobs(&mount, "Inbox/Canary folder");
+        fs::create_dir_all(&to).unwrap();
+        tool("cp", args![&mail, &to]);
+        all_restored(&to);
+        mount.unmount();
+        let log = text(&fs::read(log_path()).unwrap()).to_lowercase();
+        assert!(log.lines().count() > 5, "{level}: the log says something: {log}");
+        for secret in &secrets {
+            let line = log.lines().find(|line| line.contains(secret));
+            assert_eq!(line, None, "`{secret}` is in the log with {level} and {variable:?}");
+        }
+        fs::remove_file(log_path()).unwrap();
+    }
+    office.nothing_was_sent();
+}

@@ -1,0 +1,80 @@
+//! What the program logs, to standard error.
+//!
+//! Only this program's own modules are heard: what its libraries say at `debug` and `trace` (fuser each request with its file
+//! name, dav-server paths, hyper addresses) is not ours to keep free of names. So no option and no variable lets them in.
+
+use super::Global;
+use crate::{CONTENT_LOG, shown};
+use std::io::{self, IsTerminal, Write};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
+
+/// The crates whose events are logged.
+const OWN: [&str; 2] = ["strongroom", "strongroom_mount"];
+/// Overrides `-q` and `-v`.
+const VARIABLE: &str = "STRONGROOM_LOG";
+
+/// Starts logging, as the options say.
+pub fn start(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, 2) => "debug",
+        (false, _) => "trace",
+    };
+    let (content, content_filter) = match global.log_content {
+        true => ("debug", LevelFilter::DEBUG),
+        false => ("off", LevelFilter::OFF),
+    };
+    let asked = EnvFilter::try_from_env(VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
+    let asked = asked.add_directive(format!("{CONTENT_LOG}={content}").parse().expect("a directive"));
+    let own = Targets::new().with_targets(OWN.map(|target| (target, LevelFilter::TRACE)));
+    let own = own.with_target(CONTENT_LOG, content_filter);
+    let terminal = io::stderr().is_terminal();
+    let lines = fmt::layer().with_writer(|| Lines).with_ansi(terminal);
+    tracing_subscriber::registry().with(asked).with(own).with(lines).init();
+}
+
+/// Writes each event to standard error, without what could command a terminal.
+struct Lines;
+
+impl Write for Lines {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(harmless(&String::from_utf8_lossy(event)).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Returns `event` with only those control sequences that set colours: the formatter's own.
+fn harmless(event: &str) -> String {
+    let mut pieces = event.split("\u{1b}[");
+    let mut text = shown::lines(pieces.next().unwrap_or_default()).into_owned();
+    for piece in pieces {
+        let end = piece.find(|letter: char| !letter.is_ascii_digit() && letter != ';');
+        let is_colour = end.is_some_and(|end| piece[end..].starts_with('m'));
+        text += if is_colour { "\u{1b}[" } else { "\\u{1b}[" };
+        text += &shown::lines(piece);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_stay_and_commands_do_not() {
+        let event =
+            "\u{1b}[2m2026\u{1b}[0m \u{1b}[1;33mWARN\u{1b}[0m path=a\u{1b}[2Jb\u{1b}]0;title\u{7}\u{202e}c\u{1b}[31\n";
+        let expected = "\u{1b}[2m2026\u{1b}[0m \u{1b}[1;33mWARN\u{1b}[0m \
+            path=a\\u{1b}[2Jb\\u{1b}]0;title\\u{7}\\u{202e}c\\u{1b}[31\n";
+        assert_eq!(harmless(event), expected);
+    }
+}
