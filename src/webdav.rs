@@ -5,6 +5,7 @@
 //! of, and what that crate would answer otherwise than we promise:
 //!
 //! - Only OPTIONS, GET, HEAD and PROPFIND exist here. Any other method is refused before anything looks at it.
+//! - No client keeps others out (`connections`), and the body of a request is short and comes soon.
 //! - A PROPFIND of endless depth is refused (RFC 4918, 9.1); a folder of a tenant has millions of entries below it.
 //! - An answer is complete or visibly broken off. A folder that cannot be read to its end must not look like a short one.
 //! - What is served is hostile: a page in a mailbox must not read the rest of the backup when a browser shows it, and a page
@@ -12,17 +13,21 @@
 //!
 //! The front is async; reading the repository blocks, and happens on a bounded pool of threads.
 
+mod connections;
 mod tree;
 
 use crate::id::SnapshotId;
+use connections::{Connection, Connections, Place, Watched};
 use dav_server::{DavHandler, DavMethodSet};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -34,21 +39,26 @@ use strongroom_mount::Target;
 use strongroom_mount::error::FsError;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time;
 use tree::{Files, Tree};
 
 /// What is read for one answer at a time. With the connections it bounds the memory of all answers.
 const READ_SIZE_BYTES: usize = 256 << 10;
-const CONNECTIONS_MAX: usize = 64;
 /// Threads that read from the repository.
 const BLOCKING_THREADS_MAX: usize = 8;
 /// How long a client may take to say what it wants, and how long a connection is kept for its next request.
 const REQUEST_HEAD_S_MAX: u64 = 60;
+/// How long it may take to send the body of a request, and how long that may be. Those of PROPFIND have a few hundred bytes.
+const REQUEST_BODY_S_MAX: u64 = 10;
+const REQUEST_BODY_BYTES_MAX: usize = 64 << 10;
 /// How long answers that are under way may go on when the server ends.
 const END_MS_MAX: u64 = 2000;
 /// How often new snapshots are looked for.
 const POLL_INTERVAL_MS: u64 = 1000;
+
+/// The answer to a client that has as many connections as it may have.
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n";
 
 /// What `Allow` says (RFC 9110, 10.2.1).
 const ALLOWED: &str = "OPTIONS, GET, HEAD, PROPFIND";
@@ -138,11 +148,14 @@ async fn watch(tree: Arc<Tree>) {
 }
 
 async fn accept(listener: TcpListener, front: &Arc<Front>, connections: &GracefulShutdown) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Connections::default());
     loop {
-        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
-            Ok((stream, _)) => _ = tokio::spawn(serve(stream, front.clone(), connections.watcher(), place)),
+            Ok((stream, client)) => match places.place(client.ip().to_canonical()).await {
+                Some(place) => _ = tokio::spawn(serve(stream, front.clone(), connections.watcher(), place)),
+                // Best effort: it fits into what the system sends by itself.
+                None => _ = stream.try_write(TOO_MANY),
+            },
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
                 // Mostly out of file descriptors: asking again at once would only burn time.
@@ -152,19 +165,24 @@ async fn accept(listener: TcpListener, front: &Arc<Front>, connections: &Gracefu
     }
 }
 
-async fn serve(stream: TcpStream, front: Arc<Front>, watcher: Watcher, _place: OwnedSemaphorePermit) {
+async fn serve(stream: TcpStream, front: Arc<Front>, watcher: Watcher, place: Place) {
     // Small answers go at once: a client waits for each before it asks for the next.
     let _ = stream.set_nodelay(true);
+    let connection = place.connection().clone();
+    let stream = Watched { stream, connection: connection.clone() };
     let service = hyper::service::service_fn(move |request| {
-        let front = front.clone();
-        async move { Ok::<_, Infallible>(front.answer(request).await) }
+        let (front, connection) = (front.clone(), connection.clone());
+        async move { Ok::<_, Infallible>(front.answer(request, connection).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(REQUEST_HEAD_S_MAX))
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "a connection ended early");
+    tokio::select! {
+        served = watcher.watch(connection) => if let Err(error) = served {
+            tracing::debug!(%error, "a connection ended early");
+        },
+        () = place.ended() => tracing::debug!("a connection that waited for its client made room for another"),
     }
 }
 
@@ -175,12 +193,23 @@ struct Front {
 }
 
 impl Front {
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<Whole> {
+    async fn answer(&self, request: Request<Incoming>, connection: Arc<Connection>) -> Response<Whole> {
         let failed = Arc::new(AtomicBool::new(false));
-        let whole = |body| Whole { body, failed: failed.clone(), ended: false };
-        let mut response = match self.refusal(&request) {
-            Some(refusal) => refusal.map(whole),
+        let (head, body) = request.into_parts();
+        // While it comes, the connection waits for its client.
+        let asked = match self.refusal(&head) {
+            Some(refusal) => Err(refusal),
             None => {
+                let in_time = Duration::from_secs(REQUEST_BODY_S_MAX);
+                read_whole(body, in_time).await.map_err(|status| refuse(status, ""))
+            }
+        };
+        connection.answers(true);
+        let whole = |body| Whole { body, failed: failed.clone(), ended: false, answer: Answering(connection.clone()) };
+        let mut response = match asked {
+            Err(refusal) => refusal.map(whole),
+            Ok(body) => {
+                let mut request = Request::from_parts(head, dav_server::body::Body::from(body));
                 forget_several_ranges(request.headers_mut());
                 let handler = DavHandler::builder()
                     .filesystem(Files::new(self.tree.clone(), failed.clone()))
@@ -196,23 +225,57 @@ impl Front {
     }
 
     /// Returns the answer to a request that is not let through.
-    fn refusal(&self, request: &Request<Incoming>) -> Option<Response<dav_server::body::Body>> {
-        let (status, body) = if self.loopback_only && !names_this_machine(request) {
+    fn refusal(&self, request: &Parts) -> Option<Response<dav_server::body::Body>> {
+        let (status, body) = if self.loopback_only && !names_this_machine(&request.headers) {
             (StatusCode::MISDIRECTED_REQUEST, "")
-        } else if !is_read(request.method()) {
+        } else if !is_read(&request.method) {
             (StatusCode::METHOD_NOT_ALLOWED, "")
-        } else if request.method() == "PROPFIND" && !has_finite_depth(request.headers()) {
+        } else if request.method == "PROPFIND" && !has_finite_depth(&request.headers) {
             (StatusCode::FORBIDDEN, FINITE_DEPTH)
         } else {
             return None;
         };
-        let mut response = Response::new(body.into());
-        *response.status_mut() = status;
-        if !body.is_empty() {
-            let xml = HeaderValue::from_static("application/xml; charset=utf-8");
-            response.headers_mut().insert(header::CONTENT_TYPE, xml);
+        Some(refuse(status, body))
+    }
+}
+
+fn refuse(status: StatusCode, body: &'static str) -> Response<dav_server::body::Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    if !body.is_empty() {
+        let xml = HeaderValue::from_static("application/xml; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, xml);
+    }
+    if [StatusCode::REQUEST_TIMEOUT, StatusCode::PAYLOAD_TOO_LARGE].contains(&status) {
+        // Where the next request begins is not known.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Reads the body of a request; the status says what is wrong with one that is too long or takes too long.
+async fn read_whole<B: Body<Data = Bytes> + Unpin>(mut body: B, in_time: Duration) -> Result<Bytes, StatusCode> {
+    let reading = async {
+        let mut whole = Vec::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let frame = frame.map_err(|_| StatusCode::BAD_REQUEST)?;
+            let data = frame.into_data().unwrap_or_default();
+            if whole.len() + data.len() > REQUEST_BODY_BYTES_MAX {
+                return Err(StatusCode::PAYLOAD_TOO_LARGE);
+            }
+            whole.extend_from_slice(&data);
         }
-        Some(response)
+        Ok(whole.into())
+    };
+    time::timeout(in_time, reading).await.unwrap_or(Err(StatusCode::REQUEST_TIMEOUT))
+}
+
+/// An answer that is under way, until its last byte is handed over.
+struct Answering(Arc<Connection>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answers(false);
     }
 }
 
@@ -227,8 +290,8 @@ fn has_finite_depth(headers: &HeaderMap) -> bool {
 
 /// Returns whether the request was sent to an address, or to `localhost`. A page from elsewhere that lets its own name point
 /// to this machine sends that name.
-fn names_this_machine(request: &Request<Incoming>) -> bool {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     host.is_some_and(|host| {
         let name = host.host().trim_start_matches('[').trim_end_matches(']');
         name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
@@ -267,6 +330,9 @@ struct Whole {
     body: dav_server::body::Body,
     failed: Arc<AtomicBool>,
     ended: bool,
+    /// Dropped with the body.
+    #[expect(dead_code, reason = "it acts when it is dropped")]
+    answer: Answering,
 }
 
 impl Body for Whole {

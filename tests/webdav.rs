@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use strongroom_corpora::hostile;
 
 /// A running server; dropping it ends it.
@@ -43,6 +44,7 @@ impl Dav {
     #[track_caller]
     fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let mut stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
         let host = [("Host", self.address())];
         let host = host.iter().filter(|_| !headers.iter().any(|(name, _)| *name == "Host"));
@@ -439,6 +441,46 @@ fn what_cannot_be_read_is_an_error_and_never_less() {
     let read = dav.ask("GET", "/long", &[]);
     assert!(!read.whole || read.status == 500, "{} bytes", read.body.len());
     assert!(noise(1, 3 << 20).starts_with(&read.body), "what came is right");
+}
+
+#[test]
+fn requests_that_nobody_finishes_keep_nobody_out() {
+    let (lab, _) = lab_with_snapshot();
+    let dav = Dav::start(&lab, &["--snapshot", "latest"]);
+    let begin = |head: &str| {
+        let mut stream = TcpStream::connect(dav.address()).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let unfinished = "PROPFIND / HTTP/1.1\r\nHost: localhost\r\nDepth: 1\r\nContent-Length: 100\r\n\r\n<?xml";
+    let bodies: Vec<_> = (0..100).map(|_| begin(unfinished)).collect();
+    let started = Instant::now();
+    assert_eq!(dav.get("/file"), b"0123456789");
+    let heads: Vec<_> = (0..100).map(|_| begin("GET /file HTTP/1.1\r\nHost: loc")).collect();
+    assert_eq!(dav.get("/file"), b"0123456789");
+    // Connections that were answered and wait for the next request are no better.
+    let idle: Vec<_> = (0..100).map(|_| begin("OPTIONS / HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
+    assert_eq!(dav.get("/file"), b"0123456789");
+    assert!(started.elapsed() < Duration::from_secs(8), "nobody waited for a deadline: {:?}", started.elapsed());
+    drop((bodies, heads, idle));
+
+    let status_of = |mut stream: TcpStream| {
+        let mut answer = Vec::new();
+        // It may be cut off behind the answer, as what was sent is not read.
+        let _ = stream.read_to_end(&mut answer);
+        Answer::parse(&answer, false).status
+    };
+    let long = unfinished.replace("100", "99999") + &" ".repeat(70_000);
+    assert_eq!(status_of(begin(&long)), 413);
+    assert_eq!(status_of(begin(unfinished)), 408, "a body has a deadline");
+    let body = "<?xml version=\"1.0\"?><propfind xmlns=\"DAV:\"><prop><getcontentlength/></prop></propfind>";
+    let whole = unfinished.replace("100", &body.len().to_string()).replace("<?xml", body);
+    let mut answered = begin(&whole.replace("Depth", "Connection: close\r\nDepth"));
+    let mut answer = Vec::new();
+    answered.read_to_end(&mut answer).unwrap();
+    let answer = Answer::parse(&answer, false);
+    assert!(answer.status == 207 && text(&answer.body).contains("<D:getcontentlength>10<"), "{}", text(&answer.body));
 }
 
 #[test]
