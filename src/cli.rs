@@ -27,6 +27,7 @@ use crate::backend::cached::{CacheOptions, Cached};
 use crate::backend::local::Local;
 use crate::backend::{Backend, BackendError};
 use crate::local::LocalState;
+use crate::local_files;
 use crate::reader::{CacheSizes, Reader};
 use crate::repository::{IndexSearch, Repository, RepositoryError};
 use crate::settings::{ByteSize, RepositorySettings, SecretSource, Settings};
@@ -311,8 +312,29 @@ impl Session {
         home_folder("XDG_STATE_HOME", ".local/state").ok_or_else(|| UsageError::NoStateDir.into())
     }
 
+    /// Returns the folder of the local state, made if need be: for every command that writes there. It is this user's own, and all
+    /// below it is for this user alone.
+    fn own_state_dir(&self) -> Result<PathBuf> {
+        let dir = absolute(&self.state_dir()?)?;
+        // A folder that was named may have other uses, so it keeps its mode.
+        let made = match &self.global.state_dir {
+            Some(_) => local_files::own_folder(&dir),
+            None => local_files::private_folder(&dir),
+        };
+        made.with_context(|| format!("could not use the folder {} for the local state", dir.display()))?;
+        Ok(dir)
+    }
+
+    /// Returns the folder of what this machine remembers of `repository`, made if need be.
+    fn repository_state(&self, repository: &Repository) -> Result<PathBuf> {
+        let dir = self.own_state_dir()?.join(repository.id().to_string());
+        local_files::private_folder(&dir)
+            .with_context(|| format!("could not use the folder {} for the local state", dir.display()))?;
+        Ok(dir)
+    }
+
     fn local_state(&self, repository: &Repository) -> Result<LocalState> {
-        Ok(LocalState::open(&self.state_dir()?, repository).map_err(RepositoryError::from)?)
+        Ok(LocalState::open(&self.own_state_dir()?, repository).map_err(RepositoryError::from)?)
     }
 }
 

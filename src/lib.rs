@@ -28,6 +28,7 @@ pub mod backend;
 pub mod config;
 pub mod keyslot;
 pub mod local;
+pub mod local_files;
 pub mod reader;
 pub mod repository;
 pub mod snapshot;

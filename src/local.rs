@@ -12,6 +12,7 @@ use crate::compress::{Compressor, META_LEVEL};
 use crate::crypto::{Keys, Purpose};
 use crate::id::{BlobId, IndexId, KeyId, PackId, RepositoryId, SnapshotId};
 use crate::index::Index;
+use crate::local_files;
 use crate::pack::{BlockLocation, Footer, Location};
 use crate::reader::{Lookup, ReadError};
 use crate::repository::{Repository, RepositoryError};
@@ -19,7 +20,6 @@ use crate::sealed;
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{DB, Direction, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions};
 use std::collections::{HashMap, HashSet};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Written into every database; another value means another layout, and starting over.
@@ -36,8 +36,8 @@ pub enum LocalError {
         /// Its folder.
         path: PathBuf,
     },
-    /// The folder could not be made.
-    #[error("could not create the folder {}", path.display())]
+    /// The folder could not be made, or somebody else could change what is in it.
+    #[error("could not use the folder {} for the local state", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -98,28 +98,41 @@ impl LocalState {
     }
 
     fn open_folder(path: PathBuf, repository: &Repository) -> Result<Self, LocalError> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .map_err(|source| LocalError::Folder { path: path.clone(), source })?;
+        Self::make_folder(&path)?;
         let keys = repository.keys().clone();
         match Self::open_database(&path) {
             Ok((db, packs)) => Ok(Self::new(path, db, keys, packs)),
-            Err(error) if error.kind() == ErrorKind::IOError && error.to_string().contains("/LOCK: ") => {
+            Err(LocalError::Database { source, .. })
+                if source.kind() == ErrorKind::IOError && source.to_string().contains("/LOCK: ") =>
+            {
                 Err(LocalError::Locked { path })
             }
             // Only what cannot be read is thrown away; a full disk, say, is no reason to forget.
-            Err(source) if !matches!(source.kind(), ErrorKind::Corruption | ErrorKind::InvalidArgument) => {
-                Err(LocalError::Database { path, source })
-            }
-            Err(_) => {
-                let database = |source| LocalError::Database { path: path.clone(), source };
-                DB::destroy(&options(), &path).map_err(database)?;
-                let (db, packs) = Self::open_database(&path).map_err(database)?;
+            Err(LocalError::Database { source, .. })
+                if matches!(source.kind(), ErrorKind::Corruption | ErrorKind::InvalidArgument) =>
+            {
+                Self::destroy(&path)?;
+                let (db, packs) = Self::open_database(&path)?;
                 Ok(Self::new(path, db, keys, packs))
             }
+            Err(error) => Err(error),
         }
+    }
+
+    /// Removes the database and leaves its folder empty: RocksDB removes that as well, and would make it anew for everybody to read.
+    fn destroy(path: &Path) -> Result<(), LocalError> {
+        DB::destroy(&options(), path).map_err(|source| LocalError::Database { path: path.to_owned(), source })?;
+        Self::make_folder(path)
+    }
+
+    /// Makes the folder of the database, for this user alone.
+    fn make_folder(path: &Path) -> Result<(), LocalError> {
+        let repository = path.parent().expect("the folder is called `index`");
+        for folder in [repository, path] {
+            let failed = |source| LocalError::Folder { path: folder.to_owned(), source };
+            local_files::private_folder(folder).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn new(path: PathBuf, db: DB, keys: std::sync::Arc<Keys>, packs: Packs) -> Self {
@@ -127,17 +140,18 @@ impl LocalState {
         Self { path, db, keys, packs: RwLock::new(packs), compressor }
     }
 
-    fn open_database(path: &Path) -> Result<(DB, Packs), rocksdb::Error> {
-        let mut db = DB::open(&options(), path)?;
-        if db.get_pinned(LAYOUT_KEY)?.as_deref() != Some(LAYOUT) {
+    fn open_database(path: &Path) -> Result<(DB, Packs), LocalError> {
+        let failed = |source| LocalError::Database { path: path.to_owned(), source };
+        let mut db = DB::open(&options(), path).map_err(failed)?;
+        if db.get_pinned(LAYOUT_KEY).map_err(failed)?.as_deref() != Some(LAYOUT) {
             drop(db);
-            DB::destroy(&options(), path)?;
-            db = DB::open(&options(), path)?;
-            db.put(LAYOUT_KEY, LAYOUT)?;
+            Self::destroy(path)?;
+            db = DB::open(&options(), path).map_err(failed)?;
+            db.put(LAYOUT_KEY, LAYOUT).map_err(failed)?;
         }
         let mut packs = Packs::default();
         for item in db.iterator(IteratorMode::From(b"p", Direction::Forward)) {
-            let (key, value) = item?;
+            let (key, value) = item.map_err(failed)?;
             if key.first() != Some(&b'p') {
                 break;
             }

@@ -9,10 +9,11 @@
 //! everything behind it, is dropped when the log is opened. The file is locked as long as it is open.
 
 use crate::crypto::{Keys, Purpose, TAG_LEN};
-use rustix::fs::FlockOperation;
-use std::fs::{DirBuilder, File, OpenOptions};
+use crate::local_files;
+use rustix::fs::{FlockOperation, OFlags};
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,9 +70,12 @@ impl RecordLog {
         mut each: impl FnMut(&[u8]) -> bool,
     ) -> Result<Self, RecordLogError> {
         if let Some(folder) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            local_files::private_folder(folder)?;
         }
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+        let file = options.open(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(RecordLogError::Busy),
@@ -98,7 +102,7 @@ impl RecordLog {
         keys: &Keys,
         mut each: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), RecordLogError> {
-        match File::open(path) {
+        match local_files::open(path) {
             Ok(file) => replay(file, name, keys, &mut each).map(drop),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error.into()),

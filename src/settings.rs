@@ -14,15 +14,20 @@ pub use document::Place;
 pub use secret::{SecretSource, first_line, read_secret_file};
 pub use size::ByteSize;
 
+use crate::local_files;
 use crate::selection::Selection;
 use crate::source::graph::{Cloud, Endpoints};
 use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
 
 /// Requests in flight for a tenant where a set does not say otherwise.
 pub const CONCURRENCY_DEFAULT: usize = 16;
+
+/// Longer than any configuration.
+const FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// How long a dropped file rests where the configuration does not say otherwise: file managers that are cancelled close a file
 /// and remove it then.
@@ -256,11 +261,12 @@ impl Settings {
     /// # Errors
     /// [`SettingsError`], also where there is no such file.
     pub fn read(file: &Path) -> Result<Settings, SettingsError> {
-        match std::fs::read_to_string(file) {
+        let text = local_files::read(file, FILE_BYTES_MAX).and_then(|bytes| {
+            String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error.utf8_error()))
+        });
+        match text {
             Ok(text) => Settings::parse(file, &text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(SettingsError::NoFile { file: file.to_owned() })
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(SettingsError::NoFile { file: file.to_owned() }),
             Err(source) => Err(SettingsError::Read { file: file.to_owned(), source }),
         }
     }

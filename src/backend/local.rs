@@ -15,7 +15,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -28,9 +28,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use lru::LruCache;
 use parking_lot::Mutex;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
 use super::{Backend, BackendError, ObjectKind, ObjectName, Operation};
+use crate::local_files;
 
 const TEMPORARY_PREFIX: &str = ".tmp-";
 const OPEN_FILES_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
@@ -102,10 +103,9 @@ impl Local {
         };
         // Absolute, as the process may change its working folder (a mount in the background does).
         let root = fs::canonicalize(path).map_err(failed)?;
-        let root_file = File::open(&root).map_err(failed)?;
-        if !root_file.metadata().map_err(failed)?.is_dir() {
-            return Err(failed(ErrorKind::NotADirectory.into()));
-        }
+        let mut options = OpenOptions::new();
+        let root_file =
+            options.read(true).custom_flags(OFlags::DIRECTORY.bits().cast_signed()).open(&root).map_err(failed)?;
         // Starts at the time of day, as in a container every process may have the same number.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
@@ -236,7 +236,7 @@ impl Local {
             return Ok(open);
         }
         let epoch = self.open_files.lock().epoch;
-        let file = File::open(self.path(name))?;
+        let file = open_object(&self.path(name))?;
         let bytes = file.metadata()?.len();
         let open = Arc::new(OpenFile { file, bytes });
         self.keep_open(name, epoch, &open);
@@ -294,7 +294,7 @@ impl Backend for Local {
             Err(error) => return Err(failed(error)),
         };
         // A file that a crash of the system left with the right length and without its bytes is written again.
-        if old_bytes == Some(data.len() as u64) && fs::read(&path).map_err(failed)? == data {
+        if old_bytes == Some(data.len() as u64) && holds(&path, data).map_err(failed)? {
             // Another process may have renamed it a moment ago, and not have come to syncing the folder.
             return sync_folder(folder).map_err(failed);
         }
@@ -325,7 +325,10 @@ impl Backend for Local {
     }
 
     fn load(&self, name: ObjectName) -> Result<Vec<u8>, BackendError> {
-        fs::read(self.path(name)).map_err(|source| BackendError::from_io(Operation::Load, name, source))
+        let failed = |source| BackendError::from_io(Operation::Load, name, source);
+        let mut data = Vec::new();
+        open_object(&self.path(name)).and_then(|mut file| file.read_to_end(&mut data)).map_err(failed)?;
+        Ok(data)
     }
 
     fn load_range(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
@@ -365,8 +368,8 @@ impl Backend for Local {
     }
 
     fn size(&self, name: ObjectName) -> Result<u64, BackendError> {
-        fs::metadata(self.path(name))
-            .map(|metadata| metadata.len())
+        let stat = fs::metadata(self.path(name));
+        stat.and_then(|stat| if stat.is_file() { Ok(stat.len()) } else { Err(ErrorKind::NotFound.into()) })
             .map_err(|source| BackendError::from_io(Operation::Size, name, source))
     }
 
@@ -389,6 +392,25 @@ impl Backend for Local {
     fn describe(&self) -> String {
         format!("folder {}", self.root.display())
     }
+}
+
+/// Returns whether there is a regular file with these bytes.
+fn holds(path: &Path, data: &[u8]) -> io::Result<bool> {
+    let mut held = Vec::with_capacity(data.len());
+    match open_object(path) {
+        Ok(mut file) => file.read_to_end(&mut held)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    Ok(held == data)
+}
+
+/// Opens an object. What is no regular file is no object, as in a listing.
+fn open_object(path: &Path) -> io::Result<File> {
+    local_files::open(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidInput => ErrorKind::NotFound.into(),
+        _ => error,
+    })
 }
 
 /// Renames `from` to `to` unless that is taken ([`ErrorKind::AlreadyExists`]).

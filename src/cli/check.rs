@@ -29,6 +29,8 @@ impl Check {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let read_data = self.read_data.as_deref().map(parse_percent).transpose()?;
         let repository = session.open_stored()?;
+        session.repository_state(&repository)?;
+        let state_dir = session.state_dir()?;
         // What this machine remembers is asked for nothing but what is gone; another run may be using it.
         let remembered = match session.local_state(&repository) {
             Ok(local) => local.remembered().map_err(crate::repository::RepositoryError::from)?,
@@ -37,7 +39,6 @@ impl Check {
                 Default::default()
             }
         };
-        let state_dir = session.state_dir()?;
         remove_leftovers(&state_dir);
         let scratch = state_dir.join(format!("check-{}", std::process::id()));
         let cancel = progress::cancel_on_signals()?;

@@ -17,7 +17,7 @@ impl Session {
         let mut connection = Connection::new(tenant.endpoints.clone(), tenant.tenant_id.clone(), credential);
         connection.proxy = tenant.proxy.clone();
         if matches!(tenant.credential, CredentialSettings::Login) {
-            let folder = self.state_dir()?.join("tokens");
+            let folder = self.own_state_dir()?.join("tokens");
             let cache = TokenCache::open(&folder);
             let cache = cache.with_context(|| format!("could not keep a sign-in in {}", folder.display()))?;
             connection.state = Some(cache);

@@ -5,7 +5,7 @@
 
 use super::error::{Exit, UsageError};
 use super::{Session, absolute, canonical, outbox, output, reader};
-use crate::local::LocalState;
+use crate::local_files;
 use crate::outbox::queue::Counts;
 use crate::outbox::{RunningOutbox, history};
 use crate::reader::{Reader, Traffic};
@@ -19,7 +19,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -221,7 +220,7 @@ impl Mount {
         let mut command = Command::new(program);
         command.arg("mount").arg(absolute(&self.dir)?).arg("--background");
         command.arg("--repo").arg(absolute(&session.repository_path()?)?);
-        command.arg("--state-dir").arg(absolute(&session.state_dir()?)?);
+        command.arg("--state-dir").arg(session.own_state_dir()?);
         // The repository goes by its path, and so without what the configuration says of it.
         match session.cache()? {
             Some(cache) => {
@@ -320,14 +319,10 @@ pub fn one_snapshot(repository: &Repository, asked: &OsStr) -> Result<Selected> 
 }
 
 fn log_path(session: &Session, repository: &Repository) -> Result<PathBuf> {
-    let folder = LocalState::folder(&session.state_dir()?, repository.id());
-    Ok(folder.with_file_name("mount.log"))
+    Ok(session.repository_state(repository)?.join("mount.log"))
 }
 
 fn log_file(session: &Session, repository: &Repository) -> Result<File> {
     let path = log_path(session, repository)?;
-    let folder = path.parent().expect("a file in a folder");
-    std::fs::create_dir_all(folder).with_context(|| format!("could not create the folder {}", folder.display()))?;
-    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
-    opened.with_context(|| format!("could not write the log {}", path.display()))
+    local_files::append(&path).with_context(|| format!("could not write the log {}", path.display()))
 }

@@ -49,6 +49,7 @@ fn organisation(session: &Session, name: &str, tenant: &TenantSettings) -> Resul
 
 /// Returns the folder of the repository's outbox.
 pub fn folder(session: &Session, repository: &Repository) -> Result<PathBuf> {
+    session.repository_state(repository)?;
     Ok(outbox::folder(&session.state_dir()?, repository))
 }
 

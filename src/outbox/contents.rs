@@ -13,6 +13,7 @@ use crate::backup::tenant::state::TenantState;
 use crate::crypto::{Keys, Purpose, TAG_LEN};
 use crate::entry::{Directory, Entry};
 use crate::id::SnapshotId;
+use crate::local_files;
 use crate::reader::{ReadError, Reader};
 use crate::repository::{Repository, RepositoryError};
 use crate::snapshot::Snapshot;
@@ -20,7 +21,6 @@ use crate::tree::{self, Change, Entries};
 use parking_lot::{Condvar, Mutex};
 use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
 use std::collections::{HashMap, HashSet};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,8 +38,8 @@ const DEPTH_MAX: usize = 400;
 /// Why the contents of the snapshots cannot be looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum ContentsError {
-    /// The folder could not be made.
-    #[error("could not create the folder {}", path.display())]
+    /// The folder could not be made, or somebody else could change what is in it.
+    #[error("could not use the folder {}", path.display())]
     Folder {
         /// The folder.
         path: std::path::PathBuf,
@@ -114,11 +114,11 @@ impl Contents {
     /// # Errors
     /// [`ContentsError::Folder`], [`ContentsError::Database`].
     pub fn open(folder: &Path, keys: Arc<Keys>) -> Result<Self, ContentsError> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|source| ContentsError::Folder { path: folder.to_owned(), source })?;
+        let make_folder = || {
+            let failed = |source| ContentsError::Folder { path: folder.to_owned(), source };
+            local_files::private_folder(folder).map_err(failed)
+        };
+        make_folder()?;
         let open = || {
             let db = DB::open(&options(), folder)?;
             let layout = db.get(LAYOUT_KEY)?;
@@ -129,6 +129,8 @@ impl Contents {
             other => {
                 drop(other);
                 DB::destroy(&options(), folder)?;
+                // RocksDB removed the folder as well, and would make it anew for everybody to read.
+                make_folder()?;
                 let db = DB::open(&options(), folder)?;
                 db.put(LAYOUT_KEY, LAYOUT)?;
                 db

@@ -1,6 +1,7 @@
 //! How another process asks a mount to commit: by a file beside the journal, which the mount takes away.
 
 use super::Shared;
+use crate::local_files;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ fn path(folder: &Path) -> PathBuf {
 /// When the disk fails.
 pub fn ask_to_commit(folder: &Path) -> io::Result<bool> {
     let path = path(folder);
-    std::fs::write(&path, [])?;
+    local_files::append(&path)?;
     let asked = Instant::now();
     while asked.elapsed() < WAIT {
         if !path.exists() {
@@ -48,7 +49,7 @@ impl Shared {
         if let Err(error) = taken {
             tracing::error!(%error, "what waits could not be let go");
             // Whoever asked is told by its staying there.
-            let _ = std::fs::write(&path, []);
+            let _ = local_files::append(&path);
         }
     }
 }

@@ -6,11 +6,11 @@
 //! left after a crash: what the journal does not name is removed when the staging area is opened.
 
 use crate::crypto::{Keys, Purpose, TAG_LEN, random};
-use crate::source;
+use crate::{local_files, source};
 use std::collections::HashSet;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Staging {
     /// # Errors
     /// When the disk fails.
     pub fn open(path: PathBuf, keys: Arc<Keys>, known: &HashSet<StagedId>) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
+        local_files::private_folder(&path)?;
         for entry in std::fs::read_dir(&path)? {
             let entry = entry?;
             let id = entry.file_name().to_str().and_then(StagedId::parse);

@@ -2,6 +2,7 @@
 //! configuration itself, which is copied, shown and kept under version control.
 
 use super::{Place, SettingsError};
+use crate::local_files;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -154,20 +155,31 @@ impl SecretSource {
     }
 }
 
-/// Reads a file that holds a secret, and warns if everybody can.
+/// Reads a file that holds a secret, and warns if everybody can, or if somebody else could change it.
 ///
 /// # Errors
-/// What opening or reading gives.
+/// What opening or reading gives, also where it is no regular file.
 pub fn read_secret_file(path: &Path) -> io::Result<Secret> {
     let mut content = Zeroizing::new(Vec::new());
-    let file = File::open(path)?;
+    // What the caller has opened itself (`<(pass show NAME)`, `/dev/stdin`) may be a pipe; nothing else may, as it would wait for ever.
+    let file = if is_handed_over(path) { File::open(path)? } else { local_files::open(path)? };
     let stat = file.metadata()?;
-    // A pipe's permissions say nothing, and a group may be there for exactly this.
+    // A group may be there for exactly this.
     if stat.is_file() && stat.mode() & 0o004 != 0 {
         tracing::warn!(file = %path.display(), "every user of this machine can read this secret; `chmod 600` it");
     }
+    let user = rustix::process::geteuid().as_raw();
+    if stat.is_file() && ![0, user].contains(&stat.uid()) {
+        let owner = stat.uid();
+        tracing::warn!(file = %path.display(), owner, "another user can change this secret; `chown` it to the user who runs this");
+    }
     file.take(SECRET_SIZE_MAX).read_to_end(&mut content)?;
     Ok(content)
+}
+
+/// Returns whether `path` names a descriptor that this process was started with.
+fn is_handed_over(path: &Path) -> bool {
+    path == Path::new("/dev/stdin") || ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder))
 }
 
 /// Returns the first line without its end.

@@ -368,6 +368,24 @@ fn a_secret_that_everybody_can_read_gives_a_warning() {
 }
 
 #[test]
+fn a_secret_that_somebody_else_can_change_gives_a_warning() {
+    // Only root can give a file away.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "hunter2\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (owner, warns) in [(0, false), (12345, true)] {
+        std::os::unix::fs::chown(&file, Some(owner), None).unwrap();
+        let said = logged(|| assert_eq!(read_secret_file(&file).unwrap().as_slice(), b"hunter2\n"));
+        assert_eq!(said.contains("another user can change this secret"), warns, "{owner}: {said}");
+        assert!(!said.contains("hunter2"));
+    }
+}
+
+#[test]
 fn tokens_in_the_open_give_a_warning() {
     let text =
         |host: &str| with(&format!("endpoints = {{ login = \"{host}\", graph = \"{host}\" }}"), "tenant = \"a\"");

@@ -5,6 +5,7 @@
 
 use super::{Content, Event, Item, ItemKind, Meta, Sink, Source};
 use crate::entry::{Facts, Timestamp};
+use crate::local_files;
 use crate::mail;
 use crate::mbox::{MboxError, Messages};
 use crate::names::{UniqueNames, mail_name};
@@ -40,7 +41,7 @@ impl Mboxes {
 
     fn walk_file(file: &Path, folder: &[u8], sink: &mut Sink<'_>) -> Result<ControlFlow<()>, MboxError> {
         let read_error = |source| MboxError::Read { offset: 0, source };
-        let opened = Arc::new(File::open(file).map_err(read_error)?);
+        let opened = Arc::new(local_files::open(file).map_err(read_error)?);
         let stat = opened.metadata().map_err(read_error)?;
         let listed = Stamp::of(&stat);
         let (messages, cut_off) = find_messages(&opened)?;

@@ -11,10 +11,10 @@
 //! Nothing is read, written or removed in a folder that is not this user's alone, or behind a link: who can write there could have
 //! files made and removed elsewhere.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -25,6 +25,7 @@ use rustix::fs::OFlags;
 
 use super::{PIECE_LEN, PieceId};
 use crate::backend::{ObjectKind, ObjectName};
+use crate::local_files::{self, require_own};
 
 const MAGIC: &[u8; 8] = b"SRPIECE1";
 const HEADER_LEN: usize = MAGIC.len() + blake3::OUT_LEN;
@@ -76,13 +77,11 @@ impl Disk {
 
     /// Makes that folder, where it is missing.
     fn make_subfolder(&self, name: ObjectName) -> io::Result<PathBuf> {
-        let make = |folder: &Path| DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        make(&self.folder)?;
-        require_own(&self.folder)?;
+        local_files::own_folder(&self.folder)?;
         let tag = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.folder.join(TAG.0));
         // Only useful to others.
         let _ = tag.and_then(|mut tag| tag.write_all(TAG.1));
-        make(&self.subfolder(name))?;
+        local_files::own_folder(&self.subfolder(name))?;
         self.own_subfolder(name)
     }
 
@@ -179,14 +178,6 @@ impl Disk {
         }
         Ok(())
     }
-}
-
-/// Fails unless `folder` is a folder in which nobody but this user can do anything.
-fn require_own(folder: &Path) -> io::Result<()> {
-    let stat = fs::symlink_metadata(folder)?;
-    let is_own = stat.is_dir() && stat.uid() == rustix::process::geteuid().as_raw() && stat.mode() & 0o022 == 0;
-    let what = "it has to be a folder, not a link, that belongs to this user and that nobody else may write to";
-    if is_own { Ok(()) } else { Err(io::Error::new(ErrorKind::PermissionDenied, what)) }
 }
 
 /// Returns the paths in a folder; none where there is no folder.

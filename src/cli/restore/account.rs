@@ -57,7 +57,7 @@ pub fn run(session: &Session, command: &Restore, account: Account) -> Result<Exi
     let wanted = group(&repository, &command.what)?;
     let reader = reader(&repository);
     let cancel = progress::cancel_on_signals()?;
-    let journals = session.state_dir()?.join(repository.id().to_string()).join("restores");
+    let journals = session.repository_state(&repository)?.join("restores");
     let mut plans = Vec::new();
     for wanted in &wanted {
         let doing = || format!("could not restore from snapshot {}", wanted.name);

@@ -8,10 +8,11 @@
 //! Files are replaced in one step: a crash leaves the old token or the new one.
 
 use crate::crypto::{Cipher, SivKey, TAG_LEN, random};
+use crate::local_files;
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -51,9 +52,9 @@ impl TokenCache {
     /// # Errors
     /// When the folder cannot be used.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        local_files::private_folder(folder)?;
         let key_file = folder.join(KEY_FILE);
-        let material = match fs::read(&key_file) {
+        let material = match local_files::read(&key_file, FILE_BYTES_MAX) {
             Ok(material) => Zeroizing::new(material),
             Err(error) if error.kind() == ErrorKind::NotFound => Self::make_key(folder, &key_file)?,
             Err(error) => return Err(error),
@@ -76,13 +77,13 @@ impl TokenCache {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        Ok(Zeroizing::new(fs::read(key_file)?))
+        Ok(Zeroizing::new(local_files::read(key_file, FILE_BYTES_MAX)?))
     }
 
     /// Returns the refresh token of `holder`, if somebody signed in.
     pub(super) fn load(&self, holder: Holder<'_>) -> io::Result<Option<Zeroizing<String>>> {
         let mut sealed = Zeroizing::new(Vec::new());
-        match File::open(self.file(holder)) {
+        match local_files::open(&self.file(holder)) {
             Ok(file) => file.take(FILE_BYTES_MAX).read_to_end(&mut sealed)?,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
