@@ -4,6 +4,14 @@
 //! cheap for mails of any size. Text from a header is made safe to print: control characters are replaced and lengths
 //! bounded.
 
+pub mod address;
+pub mod charset;
+pub mod date;
+pub mod header;
+pub mod params;
+pub mod transfer;
+pub mod words;
+
 use std::fmt::Write as _;
 
 use mail_parser::{Addr, Address, DateTime, HeaderName, Message, MessageParser};

@@ -6,8 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use jiff::{SignedDuration, civil};
 
 /// The longest name before its suffix. File systems take 255 bytes (ext4) or 255 UTF-16 units (NTFS, APFS); this leaves
 /// room for a suffix, for a number that makes the name unique, and for what programs append while they save.
@@ -113,7 +112,8 @@ impl UniqueNames {
 
 /// Shows a time as `2026-11-01 09.30`; none if its year has not four digits.
 fn show_date(seconds: i64) -> Option<String> {
-    let time = Timestamp::from_second(seconds).ok()?.to_zoned(TimeZone::UTC);
+    // A time stamp ends some hours before the year 9999 does.
+    let time = civil::date(1970, 1, 1).at(0, 0, 0, 0).checked_add(SignedDuration::from_secs(seconds)).ok()?;
     (0..=9999).contains(&time.year()).then(|| time.strftime("%Y-%m-%d %H.%M").to_string())
 }
 

@@ -1,0 +1,257 @@
+//! Addresses in header fields (RFC 5322, 3.4), as programs write them.
+
+use super::charset::Charset;
+use super::header::unfolded;
+use super::words;
+use std::borrow::Cow;
+
+/// Further addresses of a field are not read.
+pub const ADDRESSES_MAX: usize = 10_000;
+
+/// Somebody that a mail comes from or goes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Address {
+    /// The name, decoded; empty if there is none.
+    pub name: String,
+    /// The address; empty if there is only a name.
+    pub address: String,
+}
+
+impl Address {
+    /// Returns `Alice Smith <alice@contoso.com>`, or what there is of it.
+    pub fn shown(&self) -> Cow<'_, str> {
+        match (self.name.is_empty(), self.address.is_empty()) {
+            (false, false) => format!("{} <{}>", self.name, self.address).into(),
+            (false, true) => self.name.as_str().into(),
+            _ => self.address.as_str().into(),
+        }
+    }
+}
+
+/// Reads the addresses in the value of a field; the names of groups are passed over.
+///
+/// `charset` is that of the message, for what nobody encoded. Takes linear time.
+pub fn parse(value: &[u8], charset: Option<Charset>) -> impl Iterator<Item = Address> {
+    let mut rest = Rest { line: unfolded(value).into_owned(), at: 0, unclosed: false };
+    std::iter::from_fn(move || {
+        while rest.at < rest.line.len() {
+            let address = rest.one(charset);
+            if address != Address::default() {
+                return Some(address);
+            }
+        }
+        None
+    })
+    .take(ADDRESSES_MAX)
+}
+
+struct Rest {
+    line: Vec<u8>,
+    at: usize,
+    /// A quote or bracket was seen that does not end: from there on they are read like any other letter.
+    unclosed: bool,
+}
+
+/// Pieces of one address.
+#[derive(Default)]
+struct Pieces {
+    /// Words outside of everything, with those in quotes.
+    phrase: Vec<u8>,
+    /// What stands in `<>`.
+    angle: Option<Vec<u8>>,
+    comment: Vec<u8>,
+    quoted: bool,
+}
+
+impl Rest {
+    /// Reads up to the next comma.
+    fn one(&mut self, charset: Option<Charset>) -> Address {
+        let mut pieces = Pieces::default();
+        while let Some(&byte) = self.line.get(self.at) {
+            self.at += 1;
+            match byte {
+                b',' | b';' => break,
+                b'"' if !self.unclosed => match self.quoted() {
+                    Some(text) => {
+                        pieces.quoted = true;
+                        pieces.phrase.extend_from_slice(&text);
+                    }
+                    None => {
+                        self.unclosed = true;
+                        pieces.phrase.push(byte);
+                    }
+                },
+                b'(' if !self.unclosed => match self.comment() {
+                    Some(text) => pieces.comment = text,
+                    None => {
+                        self.unclosed = true;
+                        pieces.phrase.push(byte);
+                    }
+                },
+                b'<' => {
+                    let behind = &self.line[self.at..];
+                    match memchr::memchr2(b'>', b'<', behind) {
+                        // A second one begins before this one ends: what is between belongs to the name.
+                        Some(end) if behind[end] == b'<' => pieces.phrase.extend_from_slice(&behind[..end]),
+                        end => {
+                            let end = end.unwrap_or(behind.len());
+                            pieces.angle = Some(behind[..end].to_vec());
+                            self.at += 1;
+                            self.at += end;
+                            continue;
+                        }
+                    }
+                    let skipped = memchr::memchr(b'<', &self.line[self.at..]).unwrap_or(0);
+                    self.at += skipped;
+                }
+                // The name of a group, or `mailto:`.
+                b':' if !pieces.phrase.contains(&b'@') && pieces.angle.is_none() => pieces = Pieces::default(),
+                b'=' if self.line[self.at..].starts_with(b"?") => {
+                    let word = self.word_len();
+                    pieces.phrase.extend_from_slice(&self.line[self.at - 1..self.at + word]);
+                    self.at += word;
+                }
+                _ => pieces.phrase.push(byte),
+            }
+        }
+        pieces.address(charset)
+    }
+
+    /// Returns how much of an encoded word stands from its second byte on: commas and brackets in it are its own.
+    fn word_len(&self) -> usize {
+        /// Longer words are read like any other text.
+        const WORD_BYTES_MAX: usize = 1000;
+        let behind = &self.line[self.at..self.line.len().min(self.at + WORD_BYTES_MAX)];
+        let mut marks = memchr::memchr_iter(b'?', behind).skip(2);
+        let text = marks.next();
+        let end = text.and_then(|text| memchr::memmem::find(&behind[text + 1..], b"?=").map(|end| text + 1 + end + 2));
+        end.filter(|end| !behind[..*end].contains(&b' ') || *end < 80).unwrap_or(1)
+    }
+
+    /// Reads a quoted text of which the first quote is read; none, and reads nothing, if it does not end.
+    fn quoted(&mut self) -> Option<Vec<u8>> {
+        let mut text = Vec::new();
+        let mut at = self.at;
+        loop {
+            match (self.line.get(at)?, self.line.get(at + 1)) {
+                (b'"', _) => break,
+                (b'\\', Some(quoted)) => {
+                    text.push(*quoted);
+                    at += 2;
+                }
+                (byte, _) => {
+                    text.push(*byte);
+                    at += 1;
+                }
+            }
+        }
+        self.at = at + 1;
+        Some(text)
+    }
+
+    /// Reads a comment of which the first bracket is read; none, and reads nothing, if it does not end.
+    fn comment(&mut self) -> Option<Vec<u8>> {
+        let mut depth = 1_usize;
+        let len = self.line[self.at..].iter().position(|byte| {
+            match byte {
+                b'(' => depth += 1,
+                b')' => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        })?;
+        let text = self.line[self.at..self.at + len].to_vec();
+        self.at += len + 1;
+        Some(text)
+    }
+}
+
+impl Pieces {
+    fn address(self, charset: Option<Charset>) -> Address {
+        let phrase = one_line(&words::decode(&self.phrase, charset));
+        if let Some(angle) = self.angle {
+            let address = one_line(&words::raw(&angle, charset)).replace(' ', "");
+            let address = address.strip_prefix("mailto:").unwrap_or(&address).to_owned();
+            let name = if phrase.is_empty() { one_line(&words::decode(&self.comment, charset)) } else { phrase };
+            return Address { name, address };
+        }
+        let comment = one_line(&words::decode(&self.comment, charset));
+        // `alice@contoso.com (Alice)`; words without an address are a name.
+        if phrase.contains('@') && !phrase.contains(' ') || self.quoted && phrase.contains('@') {
+            Address { name: comment, address: phrase }
+        } else if let Some(address) = phrase.split(' ').find(|word| word.contains('@')) {
+            let name = phrase.replace(address, "");
+            Address { name: one_line(&name), address: address.to_owned() }
+        } else if phrase.is_empty() {
+            Address { name: comment, address: String::new() }
+        } else {
+            Address { name: phrase, address: String::new() }
+        }
+    }
+}
+
+/// Makes one line of a text, its words one space apart and without control characters.
+pub(crate) fn one_line(text: &str) -> String {
+    let words = text.split(|char: char| char.is_whitespace() || char.is_control()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn all(value: &str) -> String {
+        parse(value.as_bytes(), None).map(|address| address.shown().into_owned()).collect::<Vec<_>>().join(" | ")
+    }
+
+    #[test]
+    fn addresses_are_read() {
+        for (value, expected) in [
+            ("alice@contoso.com", "alice@contoso.com"),
+            ("Alice Smith <alice@contoso.com>", "Alice Smith <alice@contoso.com>"),
+            (
+                "\"Smith, Alice\" <alice@contoso.com>,\r\n bob@contoso.com",
+                "Smith, Alice <alice@contoso.com> | bob@contoso.com",
+            ),
+            ("\"=?UTF-8?B?SsO8cmdlbiwgQ2hlZg==?=\" <j@example.org>", "Jürgen, Chef <j@example.org>"),
+            ("=?UTF-8?Q?M=C3=BCller,_J?= <j@example.org>, b@c", "Müller, J <j@example.org> | b@c"),
+            ("=?UTF-8?Q?J=C3?=\r\n =?UTF-8?Q?=BCrgen?= <j@example.org>", "Jürgen <j@example.org>"),
+            ("alice@contoso.com (Alice)", "Alice <alice@contoso.com>"),
+            ("friends: a@b.c, D <d@e.f>; , g@h.i", "a@b.c | D <d@e.f> | g@h.i"),
+            ("undisclosed-recipients:;", ""),
+            ("Alice <alice@contoso.com", "Alice <alice@contoso.com>"),
+            ("Alice", "Alice"),
+            ("<>", ""),
+            ("\"A \\\"B\\\"\" <a@b>", "A \"B\" <a@b>"),
+            ("\"unclosed <a@b>", "\"unclosed <a@b>"),
+            ("O'Neil (x <a@b>", "O'Neil (x <a@b>"),
+            ("Bob <mailto:b@c>", "Bob <b@c>"),
+            ("a <b <c@d>", "a b <c@d>"),
+            ("Alice alice@contoso.com", "Alice <alice@contoso.com>"),
+        ] {
+            assert_eq!(all(value), expected, "{value:?}");
+        }
+        let latin = parse(b"J\xfcrgen <j@example.org>", None).next().unwrap();
+        assert_eq!(latin.name, "Jürgen");
+    }
+
+    #[test]
+    fn hostile_values_take_linear_time() {
+        for unit in ["(", "<", "\"", ",", "a:", "=?utf-8?Q?", "=?", "\\", "a@b ", "<>", "()"] {
+            let value = unit.repeat((1 << 20) / unit.len());
+            let start = std::time::Instant::now();
+            parse(value.as_bytes(), None).count();
+            assert!(start.elapsed().as_secs() < 5, "{unit:?} took {:?}", start.elapsed());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_read(value in "([a-z@<>,;:()\"=?\\\\ ]|=\\?utf-8\\?Q\\?){0,60}") {
+            for address in parse(value.as_bytes(), None) {
+                prop_assert!(!address.shown().is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! How the bytes of a part travelled (RFC 2045, 6), undone as leniently as mail programs do.
+
+use super::header::{ends_lines_with_cr, line_len, unfolded, without_eol};
+use super::words;
+use std::borrow::Cow;
+
+/// A `Content-Transfer-Encoding`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// As they are.
+    #[default]
+    Identity,
+    /// RFC 2045, 6.8.
+    Base64,
+    /// RFC 2045, 6.7.
+    QuotedPrintable,
+    /// What Unix wrote before MIME.
+    Uuencode,
+}
+
+/// A body in two pieces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Encoded<'a> {
+    encoding: Encoding,
+    /// What is encoded.
+    text: &'a [u8],
+    /// What others put behind it in clear, such as a mailing list.
+    pub footer: &'a [u8],
+}
+
+impl Encoding {
+    /// Returns the encoding that a field's value means; comments, quotes and semicolons do not matter.
+    pub fn named(value: &[u8]) -> Self {
+        let line = unfolded(value);
+        let text = if line.starts_with(b"=?") {
+            words::decode(&line, None)
+        } else {
+            String::from_utf8_lossy(&line).into_owned()
+        };
+        let text = text.to_ascii_lowercase();
+        let text = text.trim_start_matches(|char: char| !char.is_ascii_alphanumeric());
+        let is = |names: &[&str]| names.iter().any(|name| text.starts_with(name));
+        if is(&["base64", "base-64", "b64", "x-base64"]) {
+            Encoding::Base64
+        } else if is(&["quoted-printable", "quoted printable", "quoted_printable", "quotedprintable", "qp"]) {
+            Encoding::QuotedPrintable
+        } else if is(&["x-uu", "uuencode", "x-uue", "uue"]) {
+            Encoding::Uuencode
+        } else {
+            Encoding::Identity
+        }
+    }
+
+    /// Looks at what of `body` is encoded so.
+    pub fn of(self, body: &[u8]) -> Encoded<'_> {
+        match self {
+            Encoding::Base64 if !is_base64(body) => Encoded { encoding: Encoding::Identity, text: body, footer: b"" },
+            Encoding::Base64 => {
+                let (text, footer) = split_footer(body);
+                Encoded { encoding: self, text, footer }
+            }
+            _ => Encoded { encoding: self, text: body, footer: b"" },
+        }
+    }
+}
+
+impl<'a> Encoded<'a> {
+    /// Returns whether the bytes are those of the message.
+    pub fn is_identity(&self) -> bool {
+        self.encoding == Encoding::Identity
+    }
+
+    /// Returns what the text encodes, the first `len_max` bytes at least if there are so many.
+    pub fn decoded(&self, len_max: usize) -> Cow<'a, [u8]> {
+        let text = self.text;
+        match self.encoding {
+            Encoding::Identity => Cow::Borrowed(&text[..text.len().min(len_max)]),
+            // Four characters are three bytes; a bit more for what is passed over, and again if it was more.
+            Encoding::Base64 => {
+                let enough = len_max.saturating_mul(3) / 2 + 1024;
+                if text.len() <= enough {
+                    return base64(text).into();
+                }
+                let decoded = base64(&text[..enough]);
+                if decoded.len() < len_max { base64(text).into() } else { decoded.into() }
+            }
+            Encoding::QuotedPrintable => {
+                let mut decoded = Vec::with_capacity(text.len().min(len_max.saturating_add(1024)));
+                quoted_printable(text, &mut |bytes| {
+                    decoded.extend_from_slice(bytes);
+                    decoded.len() < len_max
+                });
+                decoded.into()
+            }
+            Encoding::Uuencode => uuencoded(text).into(),
+        }
+    }
+
+    /// Returns how long that is as a whole.
+    pub fn decoded_len(&self) -> usize {
+        match self.encoding {
+            Encoding::Identity => self.text.len(),
+            Encoding::Base64 => base64_len(self.text),
+            Encoding::QuotedPrintable => {
+                let mut len = 0;
+                quoted_printable(self.text, &mut |bytes| {
+                    len += bytes.len();
+                    true
+                });
+                len
+            }
+            Encoding::Uuencode => uuencoded(self.text).len(),
+        }
+    }
+}
+
+/// What [`VALUES`] holds for other bytes.
+const NO_VALUE: u8 = 0xff;
+
+/// The value of each character of base64 (RFC 4648, 4).
+static VALUES: [u8; 256] = values(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+/// The same in the alphabet for URLs (RFC 4648, 5).
+static URL_VALUES: [u8; 256] = values(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
+
+const fn values(alphabet: &[u8; 64]) -> [u8; 256] {
+    let mut values = [NO_VALUE; 256];
+    let mut value = 0;
+    while value < 64 {
+        values[alphabet[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+}
+
+/// Returns the alphabet that a text is in: that for URLs only where nothing of the other stands in it.
+fn alphabet_of(text: &[u8]) -> &'static [u8; 256] {
+    let is_url = memchr::memchr2(b'-', b'_', text).is_some() && memchr::memchr2(b'+', b'/', text).is_none();
+    if is_url { &URL_VALUES } else { &VALUES }
+}
+
+fn is_char(byte: u8) -> bool {
+    VALUES[usize::from(byte)] != NO_VALUE || URL_VALUES[usize::from(byte)] != NO_VALUE
+}
+
+/// Returns whether what says so can be base64: nearly all of its characters are, and it is no sentence.
+fn is_base64(body: &[u8]) -> bool {
+    /// So much tells.
+    const SAMPLE_BYTES_MAX: usize = 64 << 10;
+    let sample = &body[..body.len().min(SAMPLE_BYTES_MAX)];
+    let line = sample.trim_ascii_start();
+    let line = &line[..line_len(line, false)];
+    let (mut chars, mut others) = (0_usize, 0_usize);
+    for &byte in line {
+        match byte {
+            _ if is_char(byte) || byte == b'=' => chars += 1,
+            b' ' | b'\t' | b'\r' | b'\n' | 0 => {}
+            _ => others += 1,
+        }
+    }
+    if others * 8 > chars {
+        return false;
+    }
+    // Words: short, many, and what they would encode is no text.
+    let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let (count, longest) = words.fold((0, 0), |(count, longest), word: &[u8]| (count + 1, longest.max(word.len())));
+    count < 3 || longest > 24 || !line.is_ascii() || is_text(&base64(line))
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(|char: char| char.is_control() && !char.is_whitespace()))
+}
+
+/// Splits base64 text from what others put behind it in clear. It can only begin where base64 ends: behind padding, an empty
+/// line, or a line that is shorter than those before.
+fn split_footer(encoded: &[u8]) -> (&[u8], &[u8]) {
+    let cr = ends_lines_with_cr(encoded);
+    let (mut at, mut longest, mut may_end) = (0, 0, false);
+    while at < encoded.len() {
+        let len = line_len(&encoded[at..], cr);
+        let line = encoded[at..at + len].trim_ascii();
+        if line.is_empty() {
+            may_end |= longest > 0;
+        } else if may_end && !is_more(line) {
+            return encoded.split_at(at);
+        } else {
+            may_end = line.ends_with(b"=") || line.len() < longest;
+            longest = longest.max(line.len());
+        }
+        at += len;
+    }
+    (encoded, b"")
+}
+
+/// Returns whether a line goes on with base64 text.
+fn is_more(line: &[u8]) -> bool {
+    let chars = line.iter().filter(|&&byte| is_char(byte)).count();
+    let padding = line.iter().rev().take_while(|&&byte| byte == b'=').count();
+    // Rules of lists and signatures are characters of the alphabet for URLs.
+    let is_rule = line.iter().all(|byte| matches!(byte, b'-' | b'_' | b'=' | b'*'));
+    // A stray byte in a long line is a fault; in a short one it is text.
+    let junk = line.len() - chars - padding;
+    !is_rule && (junk == 0 || line.len() > 60 && junk <= 2 && !line.contains(&b' '))
+}
+
+/// Decodes base64. What is no base64 is passed over; padding ends a group, and another text may follow.
+pub fn base64(encoded: &[u8]) -> Vec<u8> {
+    let values = alphabet_of(encoded);
+    let mut decoded = Vec::with_capacity(encoded.len() / 4 * 3 + 3);
+    let (mut group, mut count) = (0_u32, 0_usize);
+    let mut rest = encoded;
+    while let Some((&byte, after)) = rest.split_first() {
+        if count == 0 {
+            // As long as all is well, four at a time.
+            let mut whole = 0;
+            for quad in rest.chunks_exact(4) {
+                let [a, b, c, d] = [quad[0], quad[1], quad[2], quad[3]].map(|byte| values[usize::from(byte)]);
+                if (a | b | c | d) & 0xc0 != 0 {
+                    break;
+                }
+                decoded.extend_from_slice(&[a << 2 | b >> 4, b << 4 | c >> 2, c << 6 | d]);
+                whole += 4;
+            }
+            if whole > 0 {
+                rest = &rest[whole..];
+                continue;
+            }
+        }
+        rest = after;
+        let value = values[usize::from(byte)];
+        if value != NO_VALUE {
+            group = group << 6 | u32::from(value);
+            count += 1;
+        }
+        // Padding that cannot be one is passed over, too.
+        if count == 4 || (byte == b'=' && count >= 2) {
+            push_group(group, count, &mut decoded);
+            (group, count) = (0, 0);
+        }
+    }
+    push_group(group, count, &mut decoded);
+    decoded
+}
+
+/// A group of 2 characters holds a byte, of 3 two, of 4 three.
+fn push_group(group: u32, count: usize, decoded: &mut Vec<u8>) {
+    let bytes = (group << (6 * (4 - count))).to_be_bytes();
+    decoded.extend_from_slice(&bytes[1..count.max(1)]);
+}
+
+fn base64_len(encoded: &[u8]) -> usize {
+    let values = alphabet_of(encoded);
+    let (mut len, mut count) = (0, 0);
+    for &byte in encoded {
+        count += usize::from(values[usize::from(byte)] != NO_VALUE);
+        if count == 4 || (byte == b'=' && count >= 2) {
+            len += count - 1;
+            count = 0;
+        }
+    }
+    len + count.saturating_sub(1)
+}
+
+/// Returns the byte that two hexadecimal digits mean.
+pub fn hex(digits: [u8; 2]) -> Option<u8> {
+    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+    Some((high? << 4 | low?) as u8)
+}
+
+/// Hands out decoded pieces until `each` returns false. An escape that is none stands for itself.
+fn quoted_printable(encoded: &[u8], each: &mut dyn FnMut(&[u8]) -> bool) {
+    let cr = ends_lines_with_cr(encoded);
+    let mut at = 0;
+    while at < encoded.len() {
+        let line = &encoded[at..at + line_len(&encoded[at..], cr)];
+        at += line.len();
+        let ending = &line[without_eol(line).len()..];
+        // Blanks at the end of a line were put there on the way.
+        let trimmed = line.trim_ascii_end();
+        let (mut rest, ending) = match trimmed.strip_suffix(b"=") {
+            Some(rest) => (rest, &b""[..]),
+            None => (trimmed, ending),
+        };
+        while let Some(escape) = memchr::memchr(b'=', rest) {
+            let decoded = rest[escape + 1..].first_chunk().and_then(|digits| hex(*digits));
+            let (byte, len) = decoded.map_or((b'=', 1), |byte| (byte, 3));
+            if !each(&rest[..escape]) || !each(&[byte]) {
+                return;
+            }
+            rest = &rest[escape + len..];
+        }
+        if !each(rest) || !each(ending) {
+            return;
+        }
+    }
+}
+
+/// Decodes the lines between `begin` and `end`; where there is no `begin`, all of them.
+fn uuencoded(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len() / 4 * 3);
+    let has_begin = text.trim_ascii_start().starts_with(b"begin") || memchr::memmem::find(text, b"\nbegin ").is_some();
+    let mut begun = !has_begin;
+    for line in text.split(|&byte| byte == b'\n').map(without_eol) {
+        if !begun {
+            begun = line.starts_with(b"begin");
+            continue;
+        }
+        let Some((&first, chars)) = line.split_first() else { continue };
+        if line == b"end" {
+            break;
+        }
+        let len = usize::from(first.wrapping_sub(32) & 0x3f);
+        let start = decoded.len();
+        for quad in chars.chunks(4) {
+            let value = |at: usize| quad.get(at).map_or(0, |byte| byte.wrapping_sub(32) & 0x3f);
+            let (a, b, c, d) = (value(0), value(1), value(2), value(3));
+            decoded.extend_from_slice(&[a << 2 | b >> 4, b << 4 | c >> 2, c << 6 | d]);
+        }
+        decoded.truncate(start + len);
+    }
+    decoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn decoded(encoding: &str, text: &str) -> (String, String) {
+        let encoded = Encoding::named(encoding.as_bytes()).of(text.as_bytes());
+        let bytes = encoded.decoded(usize::MAX);
+        assert_eq!(bytes.len(), encoded.decoded_len(), "{text:?}");
+        (String::from_utf8_lossy(&bytes).into_owned(), String::from_utf8_lossy(encoded.footer).into_owned())
+    }
+
+    #[test]
+    fn encodings_by_all_their_names() {
+        for (value, encoding) in [
+            ("base64", Encoding::Base64),
+            ("BASE64;", Encoding::Base64),
+            ("base64 (really)", Encoding::Base64),
+            (" \"quoted-printable\"", Encoding::QuotedPrintable),
+            ("=?utf-8?Q?base64?=", Encoding::Base64),
+            ("x-uuencode", Encoding::Uuencode),
+            ("8bit", Encoding::Identity),
+            ("", Encoding::Identity),
+        ] {
+            assert_eq!(Encoding::named(value.as_bytes()), encoding, "{value}");
+        }
+    }
+
+    #[test]
+    fn base64_is_read_as_far_as_it_goes() {
+        for (text, expected, footer) in [
+            ("SGVsbG8gd29ybGQ=", "Hello world", ""),
+            ("SGVsbG8gd29ybGQ", "Hello world", ""),
+            ("\n\nSGVs bG8g\td29y\nbGQ=\n", "Hello world", ""),
+            ("SGVsb!G8=\nIHdvcmxk\nZ", "Hello world", ""),
+            ("SGVs\0bG8gd29ybGQ===", "Hello world", ""),
+            ("SGVsbG8=\nIHdvcmxk", "Hello world", ""),
+            ("SGVsbG8gd29ybGQ=\n\n-- \nThe list\n", "Hello world", "-- \nThe list\n"),
+            ("SGVsbG8gd29ybGQ=\n______\nList\n", "Hello world", "______\nList\n"),
+            ("SGVsbG8g\nd29y\nThe list\n", "Hello wor", "The list\n"),
+            ("w7_Dv8O_Pj4-Pz8_", "ÿÿÿ>>>???", ""),
+            ("Email text that is not encoded at all", "Email text that is not encoded at all", ""),
+            ("Dear all,\nthis: is (clear).\n", "Dear all,\nthis: is (clear).\n", ""),
+        ] {
+            assert_eq!(decoded("base64", text), (expected.to_owned(), footer.to_owned()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn quoted_printable_is_read_as_far_as_it_goes() {
+        for (text, expected) in [
+            ("K=C3=B6ln a=b", "Köln a=b"),
+            ("a=\nb=  \r\nc", "abc"),
+            ("5 = 5 =zz=\n=4", "5 = 5 =zz=4"),
+            ("a  \r\nb\t\n", "a\r\nb\n"),
+            ("k=c3=b6 ?a=b&c=\n", "kö ?a=b&c"),
+            ("a=\rb\rc", "ab\rc"),
+        ] {
+            assert_eq!(decoded("quoted-printable", text).0, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn uuencoded_files_are_read() {
+        assert_eq!(decoded("x-uuencode", "begin 644 a.txt\n+2&5L;&\\@=V]R;&0\n`\nend\n").0, "Hello world");
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_comes_back(bytes in vec(any::<u8>(), 1..400), width in 4..90_usize, crlf: bool, url: bool, blank: bool) {
+            let text = if url { URL_SAFE_NO_PAD.encode(&bytes) } else { STANDARD.encode(&bytes) };
+            let lines: Vec<&str> = text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            let text = lines.join(if crlf { "\r\n" } else { "\n" }) + if blank { "\n\n\n" } else { "" };
+            prop_assert_eq!(base64(text.as_bytes()), bytes.clone());
+            prop_assert_eq!(base64_len(text.as_bytes()), bytes.len());
+            if !url {
+                let encoded = Encoding::Base64.of(text.as_bytes());
+                prop_assert_eq!(&*encoded.decoded(usize::MAX), &bytes[..]);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_decoded(bytes in vec(any::<u8>(), 0..300), text in "[A-Za-z=+/ _\r\n-]{0,200}") {
+            for bytes in [&bytes[..], text.as_bytes()] {
+                for encoding in [Encoding::Base64, Encoding::QuotedPrintable, Encoding::Uuencode, Encoding::Identity] {
+                    let encoded = encoding.of(bytes);
+                    let all = encoded.decoded(usize::MAX);
+                    prop_assert_eq!(all.len(), encoded.decoded_len());
+                    let some = encoded.decoded(50);
+                    prop_assert!(some.len() >= all.len().min(50) && all.starts_with(&some) || encoding == Encoding::Base64);
+                }
+            }
+        }
+    }
+}
