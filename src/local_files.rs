@@ -85,14 +85,26 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a folder with mode 0700, with its parents, unless it is there: then it keeps its mode, and is refused where somebody else
-/// could write to it.
+/// Makes a folder with mode 0700, with its parents, and returns once their names are durable. If it is there it keeps its mode, and
+/// is refused where somebody else could write to it.
 ///
 /// # Errors
 /// What the system says, or those of [`require_own`].
 pub fn own_folder(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     DirBuilder::new().recursive(true).mode(PRIVATE_MODE).create(path)?;
-    require_own(path)
+    require_own(path)?;
+    // The outermost first: what is durable in a folder that is not is lost with it.
+    missing.into_iter().rev().try_for_each(sync_folder_of)
+}
+
+/// Makes durable which files and folders lie in the folder that `path` lies in.
+///
+/// # Errors
+/// What the system says.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 /// Fails unless `path` is a folder, not a link, that belongs to this user and to which nobody else may write.

@@ -179,13 +179,14 @@ impl RunningOutbox {
         let disk = |source| OpenError::Disk { path: options.folder.clone(), source };
         let keys = repository.keys().clone();
         let rest = if options.synchronous { Duration::ZERO } else { options.rest };
-        let queue = match Queue::open(&journal_path(&options.folder), keys.clone(), rest) {
+        let mut queue = match Queue::open(&journal_path(&options.folder), keys.clone(), rest) {
             Ok(queue) => queue,
             Err(RecordLogError::Busy) => return Err(OpenError::Busy),
             Err(RecordLogError::Newer) => return Err(OpenError::Newer),
             Err(RecordLogError::Io(source)) => return Err(disk(source)),
         };
-        let staging = Staging::open(options.folder.join("staged"), keys.clone(), &queue.staged()).map_err(disk)?;
+        let staging = Staging::open(options.folder.join("staged"), keys.clone()).map_err(disk)?;
+        remove_strays(&mut queue, &staging).map_err(disk)?;
         let contents = Contents::open(&options.folder.join("contents"), keys.clone())?;
         let journals = options.folder.join("mailboxes");
         if queue.counts().queued + queue.counts().waiting == 0 {
@@ -302,6 +303,21 @@ pub fn history(folder: &Path, repository: &Repository) -> io::Result<BTreeMap<i6
         jobs.entry(one.job).or_default().push(one);
     }
     Ok(jobs)
+}
+
+/// Removes staged files that are not needed: what a crash left of drafts, and what was restored.
+fn remove_strays(queue: &mut Queue, staging: &Staging) -> io::Result<()> {
+    let strays = staging.strays()?;
+    let unneeded = match queue.is_doubtful() {
+        // What no record names any more may have been dropped all the same.
+        true => queue.reconcile(strays, now().secs)?,
+        false => {
+            let needed = queue.staged();
+            strays.into_iter().map(|stray| stray.id).filter(|id| !needed.contains(id)).collect()
+        }
+    };
+    unneeded.into_iter().for_each(|id| staging.remove(id));
+    Ok(())
 }
 
 fn now() -> Time {

@@ -5,20 +5,28 @@
 //! ```
 //!
 //! Each record is encrypted, and bound to the name of the log and its number in it: none can be read, changed, left out or
-//! moved by whoever can write to the disk, but the last ones can be taken away. A record that was cut by a crash, and
-//! everything behind it, is dropped when the log is opened. The file is locked as long as it is open.
+//! moved by whoever can write to the disk, but the last ones can be taken away. The file is locked as long as it is open.
+//!
+//! A record that was cut by a crash has nothing authentic behind it; it is dropped when the log is opened. Any other record that
+//! is not authentic was damaged on the disk. It is skipped, the log is written anew without it, and the damaged file is kept
+//! beside it as `NAME.damaged-N`. Whoever opens the log asks [`RecordLog::damage`], as what the record said is not known any more.
 
+mod replay;
+
+use self::replay::replay;
 use crate::crypto::{Keys, Purpose, TAG_LEN};
-use crate::local_files;
+use crate::local_files::{self, sync_folder_of};
 use rustix::fs::{FlockOperation, OFlags};
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A sealed record is never longer.
 const RECORD_BYTES_MAX: usize = 64 << 10;
+/// Damaged files that are kept beside a log. The last one is replaced when there are more.
+const KEPT_MAX: u32 = 8;
 
 /// Why a log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,15 +52,38 @@ impl From<RecordLogError> for io::Error {
     }
 }
 
+/// What was damaged in a log when it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Number of records that are lost.
+    pub records: u64,
+    /// Where the damaged file is kept, unless it could not be.
+    pub kept: Option<PathBuf>,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of its records are damaged on the disk and were skipped", self.records)?;
+        match &self.kept {
+            Some(kept) => write!(f, "; the damaged file is kept as {}", kept.display()),
+            None => write!(f, "; the damaged file could not be kept"),
+        }
+    }
+}
+
 /// An open log.
 pub struct RecordLog {
+    path: PathBuf,
     file: File,
     keys: Arc<Keys>,
     name: Vec<u8>,
-    /// How many records it has.
+    /// The number of the next record.
     records: u64,
     /// How many bytes they take.
     len: u64,
+    damage: Option<Damage>,
+    /// Whether the file ended in something that was no record.
+    was_cut: bool,
     /// What cannot be written or made durable once is not trusted again.
     is_broken: bool,
 }
@@ -86,9 +117,26 @@ impl RecordLog {
         if locked.map(|stat| stat.st_ino).ok() != there.map(|stat| stat.st_ino).ok() {
             return Err(RecordLogError::Busy);
         }
-        let (records, len) = replay(file.try_clone()?, name, &keys, &mut each)?;
-        let mut log = Self { file, keys, name: name.to_vec(), records, len, is_broken: false };
+        let found = replay(&file, name, &keys, &mut each)?;
+        let mut log = Self {
+            path: path.to_owned(),
+            file,
+            keys,
+            name: name.to_vec(),
+            records: found.records,
+            len: found.len,
+            damage: None,
+            was_cut: found.is_cut,
+            is_broken: false,
+        };
+        if found.is_damaged {
+            log.put_in_order(found.lost);
+        }
         log.cut()?;
+        if log.len == 0 {
+            // A new file is durable once its name is.
+            sync_folder_of(path)?;
+        }
         Ok(log)
     }
 
@@ -103,10 +151,41 @@ impl RecordLog {
         mut each: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), RecordLogError> {
         match local_files::open(path) {
-            Ok(file) => replay(file, name, keys, &mut each).map(drop),
+            Ok(file) => replay(&file, name, keys, &mut each).map(drop),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Keeps the damaged file, and writes the log anew with the records that are whole. Where that cannot be done, the log goes on
+    /// as it is: they are found the next time as well.
+    fn put_in_order(&mut self, records: u64) {
+        let kept = keep(&self.path).inspect_err(|error| {
+            tracing::warn!(%error, file = %self.path.display(), "a damaged file could not be kept");
+        });
+        let damage = Damage { records, kept: kept.ok() };
+        tracing::warn!(file = %self.path.display(), "what this machine remembers is damaged: {damage}");
+        if damage.kept.is_some() {
+            let rewritten = self.file.try_clone().map_err(RecordLogError::from).and_then(|file| {
+                let (name, keys) = (self.name.clone(), self.keys.clone());
+                self.replace(|new| {
+                    let mut written = Ok(());
+                    let mut copy = |text: &[u8]| {
+                        written = new.append(text);
+                        written.is_ok()
+                    };
+                    match replay(&file, &name, &keys, &mut copy) {
+                        Err(RecordLogError::Newer) => written,
+                        replayed => replayed.map(drop).map_err(io::Error::from),
+                    }
+                })
+            });
+            if let Err(error) = rewritten {
+                let error = io::Error::from(error);
+                tracing::warn!(%error, file = %self.path.display(), "a damaged file could not be written anew");
+            }
+        }
+        self.damage = Some(damage);
     }
 
     fn cut(&mut self) -> io::Result<()> {
@@ -117,6 +196,16 @@ impl RecordLog {
     /// Returns how many records it has.
     pub fn records(&self) -> u64 {
         self.records
+    }
+
+    /// Returns what was damaged when it was opened.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
+    }
+
+    /// Returns whether records may be missing that were written once: because they were damaged, or cut off at the end.
+    pub fn is_doubtful(&self) -> bool {
+        self.was_cut || self.damage.is_some()
     }
 
     /// Appends a record; [`RecordLog::sync`] makes it durable.
@@ -155,6 +244,32 @@ impl RecordLog {
         synced
     }
 
+    /// Puts a new log in the place of this one, with the records that `write` appends to it.
+    ///
+    /// # Errors
+    /// When the disk fails. The log is then as it was; or, if only its new name may not be durable, nothing more can be appended.
+    pub fn replace(&mut self, write: impl FnOnce(&mut RecordLog) -> io::Result<()>) -> Result<(), RecordLogError> {
+        let path = self.path.with_extension("new");
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let mut new = Self::open(&path, &self.name, self.keys.clone(), |_| true)?;
+        // Whoever opens the path finds a log that is locked, before and after.
+        let placed = write(&mut new).and_then(|()| new.sync()).and_then(|()| std::fs::rename(&path, &self.path));
+        if let Err(error) = placed {
+            // If it stays, the next attempt removes it.
+            let _ = std::fs::remove_file(&path);
+            return Err(error.into());
+        }
+        new.path.clone_from(&self.path);
+        (new.damage, new.was_cut) = (self.damage.take(), self.was_cut);
+        *self = new;
+        let synced = sync_folder_of(&self.path);
+        self.is_broken = synced.is_err();
+        Ok(synced?)
+    }
+
     fn check(&self) -> io::Result<()> {
         if self.is_broken { Err(io::Error::other("it failed before")) } else { Ok(()) }
     }
@@ -164,45 +279,19 @@ fn bound(name: &[u8], number: u64) -> Vec<u8> {
     [name, &number.to_le_bytes()].concat()
 }
 
-/// Hands the records of a log to `each`. Returns how many there are, and how many bytes they take.
-fn replay(
-    file: File,
-    name: &[u8],
-    keys: &Keys,
-    each: &mut dyn FnMut(&[u8]) -> bool,
-) -> Result<(u64, u64), RecordLogError> {
-    let mut reader = BufReader::new(file);
-    let (mut records, mut bytes) = (0, 0);
-    while let Some(mut record) = read_record(&mut reader)? {
-        let len = record.len() as u64;
-        let Ok(text) = keys.decrypt(Purpose::LocalState, &bound(name, records), &mut record) else { break };
-        // What stands behind it counts as well, so it is not cut off like what a crash has left.
-        if !each(text) {
-            return Err(RecordLogError::Newer);
-        }
-        records += 1;
-        bytes += 4 + len;
-    }
-    Ok((records, bytes))
-}
-
-/// Reads a record with its length; `None` where there is no whole one.
-fn read_record(reader: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
-    let mut len = [0; 4];
-    let mut read = |buffer: &mut [u8]| match reader.read_exact(buffer) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
+/// Copies the damaged file at `path` to a name of its own, and returns that.
+fn keep(path: &Path) -> io::Result<PathBuf> {
+    let name = |number: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".damaged-{number}"));
+        PathBuf::from(name)
     };
-    if !read(&mut len)? {
-        return Ok(None);
-    }
-    let len = u32::from_le_bytes(len) as usize;
-    if !(TAG_LEN..=RECORD_BYTES_MAX).contains(&len) {
-        return Ok(None);
-    }
-    let mut record = vec![0; len];
-    Ok(read(&mut record)?.then_some(record))
+    let free = (1..=KEPT_MAX).map(name).find(|kept| !kept.exists());
+    let kept = free.unwrap_or_else(|| name(KEPT_MAX));
+    std::fs::copy(path, &kept)?;
+    File::open(&kept)?.sync_all()?;
+    sync_folder_of(&kept)?;
+    Ok(kept)
 }
 
 #[cfg(test)]
@@ -270,9 +359,116 @@ mod tests {
         let swapped = [&whole[len..2 * len], &whole[..len], &whole[2 * len..]].concat();
         let mut changed = whole.clone();
         changed[len + 10] ^= 1;
-        for (bytes, name, known) in [(&swapped, b"a", 0), (&changed, b"a", 1), (&whole, b"b", 0)] {
+        for (bytes, name, known) in
+            [(&swapped, b"a", &[[2; 9]][..]), (&changed, b"a", &[[0; 9], [2; 9]]), (&whole, b"b", &[])]
+        {
             std::fs::write(&path, bytes).unwrap();
-            assert_eq!(open(&path, name).1.len(), known);
+            let (log, records) = open(&path, name);
+            assert_eq!(records, known);
+            assert_eq!(
+                log.damage().map(|damage| damage.records),
+                Some(if known.is_empty() { 1 } else { 3 - known.len() as u64 })
+            );
         }
+    }
+
+    /// Writes a log of records of several lengths; returns its bytes, the records, and where each begins.
+    fn written(path: &Path, count: usize) -> (Vec<u8>, Vec<Vec<u8>>, Vec<usize>) {
+        let records: Vec<Vec<u8>> = (0..count).map(|n| vec![n as u8; 10 + n % 7 * 30]).collect();
+        let (mut log, _) = open(path, b"a");
+        records.iter().for_each(|record| log.append(record).unwrap());
+        drop(log);
+        let starts = records.iter().scan(0, |at, record| {
+            let start = *at;
+            *at += 4 + TAG_LEN + record.len();
+            Some(start)
+        });
+        (std::fs::read(path).unwrap(), records.clone(), starts.collect())
+    }
+
+    #[test]
+    fn regression_one_flipped_bit_costs_one_record_at_most_and_the_damaged_file_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let kept = folder.path().join("log.damaged-1");
+        let (whole, records, starts) = written(&path, 12);
+        for at in (0..whole.len()).step_by(3) {
+            let number = starts.iter().rposition(|start| *start <= at).unwrap();
+            let is_length = at - starts[number] < 4;
+            let mut rotten = whole.clone();
+            rotten[at] ^= 0x10;
+            std::fs::write(&path, &rotten).unwrap();
+            let (mut log, read) = open(&path, b"a");
+            let lost: Vec<_> = records.iter().filter(|record| !read.contains(record)).collect();
+            // A record of which only the length is damaged is still whole.
+            let expected: Vec<_> = (!is_length).then_some(&records[number]).into_iter().collect();
+            assert_eq!(lost, expected, "byte {at} of record {number}");
+            assert_eq!(log.damage(), Some(&Damage { records: expected.len() as u64, kept: Some(kept.clone()) }));
+            assert!(log.is_doubtful());
+            assert_eq!(std::fs::read(&kept).unwrap(), rotten);
+            log.append(b"more").unwrap();
+            log.sync().unwrap();
+            drop(log);
+            let (log, again) = open(&path, b"a");
+            assert_eq!(again, [read, vec![b"more".to_vec()]].concat());
+            assert!(log.damage().is_none() && !log.is_doubtful(), "it was put in order");
+            std::fs::remove_file(&kept).unwrap();
+        }
+    }
+
+    #[test]
+    fn behind_a_hole_of_many_records_all_are_read_also_by_those_who_only_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (whole, records, starts) = written(&path, 200);
+        for fill in [0x00, 0x11, 0xff] {
+            // It ends in the middle of a record.
+            let (from, to) = (starts[3] + 7, starts[150] + 2);
+            let mut rotten = whole.clone();
+            rotten[from..to].fill(fill);
+            std::fs::write(&path, &rotten).unwrap();
+            let expected = [&records[..3], &records[151..]].concat();
+            let mut seen = Vec::new();
+            RecordLog::peek(&path, b"a", &keys(), |record| {
+                seen.push(record.to_vec());
+                true
+            })
+            .unwrap();
+            assert!(seen == expected, "filled with {fill:#x}: {} records", seen.len());
+            let (log, read) = open(&path, b"a");
+            assert!(read == expected, "filled with {fill:#x}: {} records", read.len());
+            assert_eq!(log.damage().map(|damage| damage.records), Some(148));
+        }
+    }
+
+    #[test]
+    fn where_it_cannot_be_put_in_order_it_goes_on_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let (mut rotten, records, starts) = written(&path, 6);
+        rotten[starts[2] + 30] ^= 1;
+        std::fs::write(&path, &rotten).unwrap();
+        // What is in the way cannot be removed as a file.
+        std::fs::create_dir(path.with_extension("new")).unwrap();
+        let (mut log, read) = open(&path, b"a");
+        assert_eq!(read, [&records[..2], &records[3..]].concat());
+        log.append(b"more").unwrap();
+        drop(log);
+        assert_eq!(std::fs::read(&path).unwrap()[..rotten.len()], rotten);
+        assert_eq!(open(&path, b"a").1, [&read[..], &[b"more".to_vec()]].concat());
+    }
+
+    #[test]
+    fn a_search_for_records_ends_in_time_whatever_stands_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        // Each fourth byte looks like the beginning of a record.
+        let hostile: Vec<u8> = [[0x10, 0x10, 0, 0]; 1 << 18].concat();
+        std::fs::write(&path, &hostile).unwrap();
+        let since = std::time::Instant::now();
+        let (log, read) = open(&path, b"a");
+        assert!(read.is_empty() && log.damage().is_some(), "what was not searched to the end is kept");
+        assert_eq!(std::fs::read(folder.path().join("log.damaged-1")).unwrap(), hostile);
+        assert!(since.elapsed() < std::time::Duration::from_secs(60), "took {:?}", since.elapsed());
     }
 }

@@ -951,6 +951,49 @@ fn while_the_repository_is_away_what_was_dropped_waits() {
 }
 
 #[test]
+fn regression_a_flipped_bit_in_the_journal_loses_no_dropped_file() {
+    let house = House::new(3);
+    let how = How { waits: true, ..How::default() };
+    let running = house.open(how);
+    let path = |n: usize| format!("{}/{n}.eml", house.inbox_of(&house.bob));
+    let at = folder(&house.lab.folder.path().join("state"), &house.lab.repository);
+    let len = || std::fs::metadata(at.join("journal")).unwrap().len();
+    let mut ends = Vec::new();
+    for n in 0..10 {
+        drop_file(&*running.outbox(), &path(n), &mail(&format!("Number {n}"), "x@y.z")).unwrap();
+        ends.push(len());
+    }
+    running.stop();
+    let mut journal = std::fs::read(at.join("journal")).unwrap();
+    // In the middle of what was noted of the fifth.
+    journal[((ends[3] + ends[4]) / 2) as usize] ^= 1;
+    std::fs::write(at.join("journal"), &journal).unwrap();
+    let known: usize = history(&at, &house.lab.repository).unwrap().values().map(Vec::len).sum();
+    assert_eq!(known, 9, "who only looks sees what is whole");
+    let running = house.open(how);
+    let kept = running.outbox();
+    let outbox = &*kept;
+    assert_eq!(walk(&at.join("staged")).len(), 10);
+    assert_eq!(std::fs::read(at.join("journal.damaged-1")).unwrap(), journal);
+    let [lost] = &names(outbox, "original")[..] else { panic!("{:?}", names(outbox, "original")) };
+    let lost = format!("original/{lost}");
+    let State::Failed { reason } = state(outbox, &lost) else { panic!("{}", state(outbox, &lost)) };
+    assert!(reason.contains("damaged on the disk"), "{reason}");
+    assert_eq!(outbox.read(lost.as_bytes(), 0, 1 << 20).unwrap(), mail("Number 4", "x@y.z"));
+    assert!(reports(outbox).contains("1 failed"));
+    outbox.commit().unwrap();
+    for n in (0..10).filter(|n| *n != 4) {
+        restored(outbox, &path(n));
+        assert_eq!(house.called(&house.bob, &format!("Number {n}")).len(), 1);
+    }
+    outbox.withdraw(lost.as_bytes()).unwrap();
+    drop(kept);
+    running.stop();
+    house.open(how).stop();
+    assert!(walk(&at.join("staged")).is_empty());
+}
+
+#[test]
 fn what_no_snapshot_has_any_more_fails_and_can_be_taken_back() {
     let house = House::new(3);
     let (_, bytes) = house.canary();

@@ -8,7 +8,7 @@ use crate::cbor::{CborError, Reader, Writer};
 use crate::crypto::Keys;
 use crate::record_log::{RecordLog, RecordLogError};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use strongroom_mount::Time;
 
@@ -130,8 +130,6 @@ impl Record {
 
 /// The journal of an outbox. Whoever has it open has the outbox.
 pub struct Journal {
-    path: PathBuf,
-    keys: Arc<Keys>,
     log: RecordLog,
 }
 
@@ -141,8 +139,8 @@ impl Journal {
     /// # Errors
     /// [`RecordLogError::Busy`] while another process has it.
     pub fn open(path: &Path, keys: Arc<Keys>, mut each: impl FnMut(Record)) -> Result<Self, RecordLogError> {
-        let log = RecordLog::open(path, NAME, keys.clone(), |record| Record::decode(record).map(&mut each).is_ok())?;
-        Ok(Self { path: path.to_owned(), keys, log })
+        let log = RecordLog::open(path, NAME, keys, |record| Record::decode(record).map(&mut each).is_ok())?;
+        Ok(Self { log })
     }
 
     /// Reads the journal at `path`, also while another process writes to it.
@@ -183,26 +181,17 @@ impl Journal {
         self.log.records()
     }
 
+    /// Returns whether records may be missing that were written once: the journal was damaged, or cut off at its end.
+    pub fn is_doubtful(&self) -> bool {
+        self.log.is_doubtful()
+    }
+
     /// Writes the journal anew, with `dropped` alone.
     ///
     /// # Errors
-    /// When the disk fails. The journal is then as it was.
-    pub fn compact<'a>(&mut self, dropped: impl Iterator<Item = &'a Dropped>) -> Result<(), RecordLogError> {
-        let path = self.path.with_extension("new");
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-        let mut log = RecordLog::open(&path, NAME, self.keys.clone(), |_| true)?;
-        for one in dropped {
-            log.append(&Record::Dropped(one.clone()).encode())?;
-        }
-        log.sync()?;
-        // Whoever opens the path finds a log that is locked, before and after.
-        std::fs::rename(&path, &self.path)?;
-        std::fs::File::open(self.path.parent().expect("a file in a folder"))?.sync_all()?;
-        self.log = log;
-        Ok(())
+    /// When the disk fails. The journal is then as it was; or nothing more can be noted in it.
+    pub fn compact<'a>(&mut self, mut dropped: impl Iterator<Item = &'a Dropped>) -> Result<(), RecordLogError> {
+        self.log.replace(|new| dropped.try_for_each(|one| new.append(&Record::Dropped(one.clone()).encode())))
     }
 }
 

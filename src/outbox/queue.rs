@@ -4,7 +4,7 @@
 //! while none is open, and ends when all of it is settled and nothing has come for a while.
 
 use super::journal::{Dropped, Fate, Journal, Record};
-use super::staging::StagedId;
+use super::staging::{StagedId, Stray};
 use crate::crypto::Keys;
 use crate::record_log::RecordLogError;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -23,6 +23,12 @@ const KEPT_MAX: usize = 250_000;
 /// The journal is written anew when it has so many records more than there are files.
 const STALE_MAX: u64 = 1000;
 const STALE_WHILE_OPEN_MAX: u64 = 100_000;
+/// Why a file whose record is lost is not restored by itself.
+const NAMELESS: &str = "what this machine noted of it is damaged on the disk: it is not known where it was dropped, nor whether \
+    it was complete. It can be read here, dropped again where it belongs, and removed";
+/// Why a file is not restored of which only the record is left.
+const BODILESS: &str = "what this machine noted of it is damaged on the disk, and its bytes are gone: it was taken back, or is \
+    restored already";
 /// Paths that wait to be told of; beyond, those who look find out by themselves.
 const NEWS_MAX: usize = 10_000;
 
@@ -126,6 +132,8 @@ pub struct Queue {
     done: usize,
     open_job: Option<(i64, Instant)>,
     news: HashSet<Vec<u8>>,
+    /// The journal is not written anew before it has so many records: it could not be written a while ago.
+    compact_from: u64,
     /// Grows with every change.
     pub version: u64,
 }
@@ -181,9 +189,9 @@ impl Queue {
             too_many -= usize::from(goes);
             !goes
         });
-        if journal.records() > dropped.len() as u64 + STALE_MAX {
-            journal.compact(dropped.iter())?;
-        }
+        // It is longer than it need be, but says the same.
+        let compacted = journal.records() <= dropped.len() as u64 + STALE_MAX || compact(&mut journal, dropped.iter());
+        let compact_from = if compacted { 0 } else { journal.records() + STALE_WHILE_OPEN_MAX };
         let mut queue = Self {
             journal,
             items: HashMap::new(),
@@ -196,22 +204,63 @@ impl Queue {
             done: 0,
             open_job: None,
             news: HashSet::new(),
+            compact_from,
             version: 0,
         };
-        for one in dropped {
-            queue.jobs.entry(one.job).or_default().files.push(one.id);
-            let item = Item { is_released: true, ..Item::new(one) };
-            queue.open += usize::from(!item.is_settled());
-            queue.done += usize::from(item.is_done());
-            if !item.is_done() {
-                queue.place(&item.dropped.path, item.dropped.id);
-            }
-            if item.dropped.fate == Fate::Queued {
-                queue.ready.push_back(item.dropped.id);
-            }
-            queue.items.insert(item.dropped.id, item);
-        }
+        dropped.into_iter().for_each(|one| queue.insert(one));
         Ok(queue)
+    }
+
+    /// Takes in a file of an earlier run.
+    fn insert(&mut self, dropped: Dropped) {
+        self.jobs.entry(dropped.job).or_default().files.push(dropped.id);
+        let item = Item { is_released: true, ..Item::new(dropped) };
+        self.open += usize::from(!item.is_settled());
+        self.done += usize::from(item.is_done());
+        if !item.is_done() {
+            self.place(&item.dropped.path, item.dropped.id);
+        }
+        if item.dropped.fate == Fate::Queued {
+            self.ready.push_back(item.dropped.id);
+        }
+        self.items.insert(item.dropped.id, item);
+    }
+
+    /// Returns whether files may have been dropped of which nothing is noted any more.
+    pub fn is_doubtful(&self) -> bool {
+        self.journal.is_doubtful()
+    }
+
+    /// Brings the queue and the staging area together again after records of the journal were lost. What is `staged` and in no
+    /// record becomes a file of `original/` that has failed, so that somebody finds it; a record whose bytes are gone is restored by
+    /// nobody. Returns the staged files that are not needed: those that were restored.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn reconcile(&mut self, staged: Vec<Stray>, now: i64) -> io::Result<Vec<StagedId>> {
+        let there: HashSet<StagedId> = staged.iter().map(|stray| stray.id).collect();
+        let is_gone = |item: &&Item| !item.is_settled() && !there.contains(&item.dropped.id);
+        let gone: Vec<_> = self.items.values().filter(is_gone).map(|item| item.dropped.id).collect();
+        for id in gone {
+            self.settle(id, Fate::Failed(BODILESS.to_owned()))?;
+        }
+        let job = now.max(self.jobs.last_key_value().map_or(i64::MIN, |(last, _)| last.saturating_add(1)));
+        let mut unneeded = Vec::new();
+        for Stray { id, len, mtime } in staged {
+            match self.items.get(&id) {
+                Some(item) if item.is_done() => unneeded.push(id),
+                Some(_) => {}
+                None => {
+                    let path = format!("{}/damaged-{id}.eml", super::live::ORIGINAL).into_bytes();
+                    let fate = Fate::Failed(NAMELESS.to_owned());
+                    let dropped = Dropped { id, path, mtime, len, content: [0; 32], job, fate };
+                    self.journal.note_lazily(&Record::Dropped(dropped.clone()))?;
+                    self.insert(dropped);
+                }
+            }
+        }
+        self.journal.sync()?;
+        Ok(unneeded)
     }
 
     fn place(&mut self, path: &[u8], id: StagedId) {
@@ -365,7 +414,8 @@ impl Queue {
             self.journal.note_lazily(&Record::Timed(id, mtime))?;
         }
         dropped.mtime = mtime;
-        Ok(self.compact()?)
+        self.compact();
+        Ok(())
     }
 
     /// Takes a file out that has not gone anywhere.
@@ -490,18 +540,21 @@ impl Queue {
         self.open_job = None;
         self.journal.sync()?;
         self.shrink();
-        self.compact()?;
+        self.compact();
         Ok(true)
     }
 
     /// Writes the journal anew where most of it is about the past.
-    fn compact(&mut self) -> io::Result<()> {
-        if self.journal.records() <= self.items.len() as u64 + STALE_WHILE_OPEN_MAX {
-            return Ok(());
+    fn compact(&mut self) {
+        let records = self.journal.records();
+        if records <= self.items.len() as u64 + STALE_WHILE_OPEN_MAX || records < self.compact_from {
+            return;
         }
         let files = self.jobs.values().flat_map(|job| &job.files);
         let dropped = files.filter_map(|id| Some(&self.items.get(id)?.dropped));
-        Ok(self.journal.compact(dropped)?)
+        if !compact(&mut self.journal, dropped) {
+            self.compact_from = records + STALE_WHILE_OPEN_MAX;
+        }
     }
 
     /// Forgets the oldest files that were restored, where there are too many.
@@ -541,6 +594,15 @@ impl Queue {
     pub fn sync(&mut self) -> io::Result<()> {
         self.journal.sync()
     }
+}
+
+/// Writes the journal anew. Returns whether it could be; otherwise it goes on as it is.
+fn compact<'a>(journal: &mut Journal, dropped: impl Iterator<Item = &'a Dropped>) -> bool {
+    let compacted = journal.compact(dropped);
+    if let Err(error) = &compacted {
+        tracing::warn!(%error, "the journal of the outbox could not be written anew, and goes on growing");
+    }
+    compacted.is_ok()
 }
 
 #[cfg(test)]
@@ -587,6 +649,53 @@ mod tests {
         assert_eq!(jobs, [100]);
         assert_eq!(queue.job(100).map(|(files, more)| (files.len(), more)), Some((2, 0)));
         assert_eq!(queue.staged(), HashSet::from([StagedId([2; 16])]));
+    }
+
+    #[test]
+    fn regression_a_journal_that_cannot_be_written_anew_opens_and_takes_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut queue = open(&path);
+        queue.seal(dropped(1, "a/x.eml", Fate::Waiting), 100).unwrap();
+        for n in 0..STALE_MAX + 2 {
+            let time = Time { secs: n as i64, nanos: 0 };
+            queue.journal.note_lazily(&Record::Timed(StagedId([1; 16]), time)).unwrap();
+        }
+        drop(queue);
+        // What is in the way is no file, and cannot be removed as one.
+        std::fs::create_dir(path.with_extension("new")).unwrap();
+        let mut queue = open(&path);
+        assert!(queue.journal.records() > STALE_MAX, "it goes on as it was");
+        queue.seal(dropped(2, "a/y.eml", Fate::Waiting), 100).unwrap();
+        queue.set_mtime(b"a/y.eml", Time { secs: 7, nanos: 0 }).unwrap();
+        drop(queue);
+        std::fs::remove_dir(path.with_extension("new")).unwrap();
+        let queue = open(&path);
+        assert_eq!((queue.counts().waiting, queue.journal.records()), (2, 2), "now it was written anew");
+    }
+
+    #[test]
+    fn after_records_were_lost_what_is_staged_is_shown_and_what_is_gone_is_not_restored() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut queue = open(&path);
+        for (n, fate) in [(1, Fate::Queued), (2, Fate::Waiting), (3, Fate::Queued)] {
+            queue.seal(dropped(n, &format!("a/{n}"), fate), 100).unwrap();
+        }
+        queue.settle(StagedId([3; 16]), Fate::Done(String::new())).unwrap();
+        let stray = |n: u8| Stray { id: StagedId([n; 16]), len: 5, mtime: Time { secs: 9, nanos: 0 } };
+        let unneeded = queue.reconcile(vec![stray(2), stray(3), stray(4)], 100).unwrap();
+        assert_eq!(unneeded, [StagedId([3; 16])], "it was restored");
+        let fate = |queue: &Queue, n: u8| queue.item(StagedId([n; 16])).unwrap().dropped.fate.clone();
+        drop(queue);
+        let mut queue = open(&path);
+        assert!(queue.take().is_none());
+        assert_eq!((fate(&queue, 1), fate(&queue, 2)), (Fate::Failed(BODILESS.to_owned()), Fate::Waiting));
+        assert_eq!(fate(&queue, 4), Fate::Failed(NAMELESS.to_owned()));
+        let shown: Vec<_> =
+            queue.in_folder(b"original").map(|(name, item)| (name.to_vec(), item.dropped.len)).collect();
+        assert_eq!(shown, [(format!("damaged-{}.eml", StagedId([4; 16])).into_bytes(), 5)]);
+        assert_eq!(queue.job(101).map(|(files, _)| files.len()), Some(1), "it has a report of its own");
     }
 
     #[test]

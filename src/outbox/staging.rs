@@ -3,16 +3,17 @@
 //! A file is cut into pieces of [`PIECE_BYTES`], each sealed by itself and bound to the file and its number in it, so that
 //! random writes, cuts and reads of 150 MB cost the memory of one piece. Its name is random and says nothing. How long the
 //! whole is, and what it hashes to, stands in the journal once it is sealed; before that it is a draft, of which nothing is
-//! left after a crash: what the journal does not name is removed when the staging area is opened.
+//! left after a crash: what the journal does not name is removed when the outbox is opened ([`Staging::strays`]), unless records of
+//! the journal were lost.
 
 use crate::crypto::{Keys, Purpose, TAG_LEN, random};
 use crate::{local_files, source};
-use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use strongroom_mount::Time;
 
 /// Plaintext bytes of a piece.
 const PIECE_BYTES: usize = 128 << 10;
@@ -37,6 +38,17 @@ impl StagedId {
     }
 }
 
+/// A staged file as the disk knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stray {
+    /// Its name.
+    pub id: StagedId,
+    /// How many bytes of plaintext it holds.
+    pub len: u64,
+    /// When it was written last.
+    pub mtime: Time,
+}
+
 /// The folder of staged files.
 #[derive(Clone)]
 pub struct Staging(Arc<Folder>);
@@ -49,21 +61,33 @@ struct Folder {
 }
 
 impl Staging {
-    /// Opens the staging area in `path`, or makes it, and removes everything that is not in `known`.
+    /// Opens the staging area in `path`, or makes it.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn open(path: PathBuf, keys: Arc<Keys>, known: &HashSet<StagedId>) -> io::Result<Self> {
+    pub fn open(path: PathBuf, keys: Arc<Keys>) -> io::Result<Self> {
         local_files::private_folder(&path)?;
-        for entry in std::fs::read_dir(&path)? {
-            let entry = entry?;
-            let id = entry.file_name().to_str().and_then(StagedId::parse);
-            if id.is_none_or(|id| !known.contains(&id)) {
-                std::fs::remove_file(entry.path())?;
-            }
-        }
         let handle = File::open(&path)?;
         Ok(Self(Arc::new(Folder { path, handle, keys })))
+    }
+
+    /// Returns the files that are staged.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn strays(&self) -> io::Result<Vec<Stray>> {
+        let mut strays = Vec::new();
+        for entry in std::fs::read_dir(&self.0.path)? {
+            let entry = entry?;
+            let Some(id) = entry.file_name().to_str().and_then(StagedId::parse) else { continue };
+            let metadata = entry.metadata()?;
+            let (full, rest) = (metadata.len() / SEALED_BYTES, metadata.len() % SEALED_BYTES);
+            let len = full * PIECE_BYTES as u64 + rest.saturating_sub(TAG_LEN as u64);
+            let mtime = Time { secs: metadata.mtime(), nanos: metadata.mtime_nsec() as u32 };
+            strays.push(Stray { id, len, mtime });
+        }
+        strays.sort_by_key(|stray| stray.id);
+        Ok(strays)
     }
 
     /// Begins a file. Nothing is on the disk until there is something in it.
@@ -333,9 +357,9 @@ mod tests {
     use proptest::prelude::*;
     use std::path::Path;
 
-    fn staging(path: &Path, known: &[StagedId]) -> Staging {
+    fn staging(path: &Path) -> Staging {
         let keys = Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::ALL[0]));
-        Staging::open(path.to_owned(), keys, &known.iter().copied().collect()).unwrap()
+        Staging::open(path.to_owned(), keys).unwrap()
     }
 
     #[derive(Debug, Clone)]
@@ -359,7 +383,7 @@ mod tests {
         #[test]
         fn a_staged_file_is_a_file(steps in proptest::collection::vec(step(), 1..12)) {
             let folder = tempfile::tempdir().unwrap();
-            let mut file = staging(folder.path(), &[]).begin();
+            let mut file = staging(folder.path()).begin();
             let mut model: Vec<u8> = Vec::new();
             for step in steps {
                 match step {
@@ -381,7 +405,8 @@ mod tests {
             file.sync().unwrap();
             let (id, len) = (file.id(), file.len());
             drop(file);
-            let again = staging(folder.path(), &[id]).reopen(id, len).unwrap();
+            prop_assert_eq!(staging(folder.path()).strays().unwrap()[0].len, len);
+            let again = staging(folder.path()).reopen(id, len).unwrap();
             prop_assert!(again.read(0, model.len()).unwrap() == model);
             let middle = model.len() / 2;
             prop_assert!(again.read(middle as u64, 10).unwrap() == model[middle..model.len().min(middle + 10)]);
@@ -389,18 +414,21 @@ mod tests {
     }
 
     #[test]
-    fn drafts_are_gone_after_a_crash_and_nothing_can_be_read_or_changed_on_the_disk() {
+    fn what_is_staged_is_listed_and_nothing_can_be_read_or_changed_on_the_disk() {
         let folder = tempfile::tempdir().unwrap();
-        let area = staging(folder.path(), &[]);
+        let area = staging(folder.path());
         let (mut kept, mut lost) = (area.begin(), area.begin());
         for file in [&mut kept, &mut lost] {
             file.write(0, "Subject: a canary\r\n".repeat(20_000).as_bytes()).unwrap();
             file.sync().unwrap();
         }
         let (id, len) = (kept.id(), kept.len());
+        let mut ids = [kept.id(), lost.id()];
+        ids.sort();
         drop((kept, lost));
-        let area = staging(folder.path(), &[id]);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let area = staging(folder.path());
+        let strays = area.strays().unwrap();
+        assert_eq!(strays.iter().map(|stray| (stray.id, stray.len)).collect::<Vec<_>>(), ids.map(|id| (id, len)));
         let path = folder.path().join(id.to_string());
         let mut bytes = std::fs::read(&path).unwrap();
         assert!(!bytes.windows(6).any(|window| window == b"canary"));

@@ -272,7 +272,7 @@ impl AccountPlan {
         let mut report = std::mem::take(&mut *report.lock());
         report.failures.sort_by(|a, b| a.path.cmp(&b.path));
         let otherwise = std::mem::take(&mut *otherwise.lock());
-        report.remarks = otherwise.into_iter().map(|(why, items)| without_stream(items, &why)).collect();
+        report.remarks.extend(otherwise.into_iter().map(|(why, items)| without_stream(items, &why)));
         if let Err(error) = ended {
             report.stopped.get_or_insert(error);
         }
@@ -341,6 +341,7 @@ impl AccountPlan {
             Err(error @ JournalError::Busy) => return fail(items, error.to_string()),
             Err(error) => return fail(items, chain(&error)),
         };
+        run.report.lock().remarks.extend(journal.damage());
         let mailbox = self.mailbox(user);
         let context = self.context.clone();
         let importer = Importer::new(mailbox.clone());

@@ -92,6 +92,15 @@ impl Journal {
         Ok(Self { log, unsynced: 0, known })
     }
 
+    /// Returns what was damaged in it when it was opened, for people.
+    pub fn damage(&self) -> Option<String> {
+        let damage = self.log.damage()?;
+        Some(format!(
+            "the journal of the restore was damaged: {damage}. What was restored before is looked for and compared again; a message \
+             whose import was interrupted may stand there twice"
+        ))
+    }
+
     fn append(&mut self, state: u8, key: Key, rest: &[u8]) -> io::Result<()> {
         self.log.append(&[&[state], &key[..], rest].concat())?;
         self.known.note(state, key, rest);
