@@ -6,8 +6,21 @@
 //! addresses are so, and nobody should miss a mailbox over an `A`.
 //!
 //! What is included or excluded is so with everything below it, and what is excluded stays so whatever else includes it.
+//!
+//! The patterns of a list share one tree of names (`patterns`), so that thousands of them cost little to read and to ask.
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+mod name;
+mod patterns;
+
+use patterns::Patterns;
+
+/// Patterns that a list may have.
+pub const PATTERNS_MAX: usize = 10_000;
+/// Bytes that a pattern may have, and names. No path that a service gives is longer.
+const PATTERN_BYTES_MAX: usize = 1000;
+const PATTERN_NAMES_MAX: usize = 64;
+/// Letters of a pattern that an error repeats.
+const SHOWN_LETTERS_MAX: usize = 80;
 
 /// The path patterns of a backup set.
 ///
@@ -15,19 +28,15 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 #[derive(Debug, Clone)]
 pub struct Selection {
     /// `None` includes everything.
-    include: Option<GlobSet>,
-    exclude: GlobSet,
-    /// Folders that an included path may lie below.
-    towards: GlobSet,
-    /// Folders that are excluded with all their content, but not themselves: `a` of the pattern `a/**`.
-    emptied: GlobSet,
+    include: Option<Patterns>,
+    exclude: Patterns,
 }
 
 /// A pattern that cannot be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the pattern `{pattern}` {problem}")]
 pub struct PatternError {
-    /// The pattern as it was written.
+    /// The pattern as it was written; the beginning of a long one.
     pub pattern: String,
     /// What is wrong with it, to follow its name.
     pub problem: String,
@@ -38,143 +47,85 @@ impl Selection {
     /// none, without what a pattern of `exclude` stands for.
     ///
     /// # Errors
-    /// [`PatternError`] for the first pattern that is none.
+    /// [`PatternError`] for the first pattern that is none, or that is one too many.
     pub fn new<S: AsRef<str>>(include: &[S], exclude: &[S]) -> Result<Selection, PatternError> {
-        let include = include.iter().map(|pattern| Pattern::parse(pattern.as_ref())).collect::<Result<Vec<_>, _>>()?;
-        let exclude = exclude.iter().map(|pattern| Pattern::parse(pattern.as_ref())).collect::<Result<Vec<_>, _>>()?;
-        let emptied = exclude.iter().filter_map(Pattern::emptied);
-        Ok(Selection {
-            include: if include.is_empty() { None } else { Some(set(include.iter().map(Pattern::whole))?) },
-            exclude: set(exclude.iter().map(Pattern::whole))?,
-            towards: set(include.iter().flat_map(Pattern::towards))?,
-            emptied: set(emptied)?,
-        })
+        let include = if include.is_empty() { None } else { Some(read(include)?) };
+        Ok(Selection { include, exclude: read(exclude)? })
     }
 
     /// Returns whether the item or folder at `path` is part of the backup.
     pub fn selects(&self, path: &str) -> bool {
         let path = &path.to_lowercase();
-        let included = self.include.as_ref().is_none_or(|include| matches_any_level(include, path));
-        included && !matches_any_level(&self.exclude, path)
+        let included = self.include.as_ref().is_none_or(|include| include.at(path).matches);
+        included && !self.exclude.at(path).matches
     }
 
     /// Returns whether what has two paths is part of the backup: a folder called in its owner's language, and as everybody
     /// else calls it. One of them is enough to include it, and one to exclude it.
     pub fn selects_either(&self, path: &str, other: &str) -> bool {
         let paths = [path.to_lowercase(), other.to_lowercase()];
-        let included = |path: &String| self.include.as_ref().is_none_or(|include| matches_any_level(include, path));
-        paths.iter().any(included) && !paths.iter().any(|path| matches_any_level(&self.exclude, path))
+        let included = |path: &String| self.include.as_ref().is_none_or(|include| include.at(path).matches);
+        paths.iter().any(included) && !paths.iter().any(|path| self.exclude.at(path).matches)
     }
 
     /// Returns whether the folder at `path` is selected or something below it could be: whether to look inside.
     pub fn may_contain(&self, path: &str) -> bool {
         let path = &path.to_lowercase();
-        if matches_any_level(&self.exclude, path) || matches_any_level(&self.emptied, path) {
+        let excluded = self.exclude.at(path);
+        if excluded.matches || excluded.matches_all_below {
             return false;
         }
         let Some(include) = &self.include else { return true };
-        path.is_empty() || matches_any_level(include, path) || self.towards.is_match(path)
+        let included = include.at(path);
+        path.is_empty() || included.matches || included.may_match_below
     }
 }
 
-/// Whether `set` matches `path` or a folder that it lies in.
-fn matches_any_level(set: &GlobSet, path: &str) -> bool {
-    let slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
-    slashes.chain([path.len()]).any(|end| set.is_match(&path[..end]))
+fn read<S: AsRef<str>>(list: &[S]) -> Result<Patterns, PatternError> {
+    let mut patterns = Patterns::default();
+    for (number, written) in list.iter().enumerate() {
+        let written = written.as_ref();
+        let wrong = |problem: String| {
+            let mut letters = written.chars();
+            let mut pattern: String = letters.by_ref().take(SHOWN_LETTERS_MAX).collect();
+            pattern.push_str(if letters.next().is_some() { "..." } else { "" });
+            PatternError { pattern, problem }
+        };
+        if number == PATTERNS_MAX {
+            return Err(wrong(format!("is one too many: there may be {PATTERNS_MAX}")));
+        }
+        patterns.add(&names(written).map_err(wrong)?).map_err(|problem| wrong(format!("cannot be read: {problem}")))?;
+    }
+    Ok(patterns)
 }
 
-/// The names that a pattern consists of, `**` among them.
-struct Pattern<'a> {
-    written: &'a str,
-    names: Vec<&'a str>,
-}
-
-impl<'a> Pattern<'a> {
-    fn parse(written: &'a str) -> Result<Pattern<'a>, PatternError> {
-        let wrong = |problem: &str| PatternError { pattern: written.to_owned(), problem: problem.to_owned() };
-        let path = written.strip_prefix('/').unwrap_or(written);
-        let path = path.strip_suffix('/').unwrap_or(path);
-        if path.is_empty() {
-            return Err(wrong("is empty"));
-        }
-        if written.starts_with('!') {
-            return Err(wrong(
-                "begins with `!`, which is not supported: name what to include, and what of that to exclude",
-            ));
-        }
-        let names: Vec<_> = path.split('/').collect();
-        if names.iter().any(|name| ["", ".", ".."].contains(name)) {
-            return Err(wrong("holds an empty name, `.` or `..`"));
-        }
-        if names.iter().any(|name| *name != "**" && name.contains("**")) {
-            return Err(wrong("has `**` beside other letters; between two slashes it stands alone"));
-        }
-        Ok(Pattern { written, names })
+/// Returns the names that a pattern consists of, `**` among them, in small letters.
+fn names(written: &str) -> Result<Vec<String>, String> {
+    let wrong = |problem: &str| Err(problem.to_owned());
+    if written.len() > PATTERN_BYTES_MAX {
+        return Err(format!("has {} bytes, and may have {PATTERN_BYTES_MAX}", written.len()));
     }
-
-    /// The whole pattern. With the name it was written as, for errors; so do the others.
-    fn whole(&self) -> (&'a str, String) {
-        (self.written, self.names.join("/"))
+    let path = written.strip_prefix('/').unwrap_or(written);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    if path.is_empty() {
+        return wrong("is empty");
     }
-
-    /// Patterns of all folders below which a match may lie.
-    fn towards(&self) -> Vec<(&'a str, String)> {
-        let fixed = self.names.iter().position(|name| *name == "**").unwrap_or(self.names.len());
-        let mut patterns: Vec<_> = (1..self.names.len()).take(fixed).map(|len| self.names[..len].join("/")).collect();
-        if fixed < self.names.len() {
-            // Any folder below what stands before `**`.
-            patterns.push(self.names[..=fixed].join("/"));
-        }
-        patterns.into_iter().map(|pattern| (self.written, pattern)).collect()
+    if written.starts_with('!') {
+        return wrong("begins with `!`, which is not supported: name what to include, and what of that to exclude");
     }
-
-    fn emptied(&self) -> Option<(&'a str, String)> {
-        match self.names.split_last() {
-            Some((&"**", before)) if !before.is_empty() => Some((self.written, before.join("/"))),
-            _ => None,
-        }
+    let mut names: Vec<_> = path.split('/').map(str::to_lowercase).collect();
+    if names.iter().any(|name| ["", ".", ".."].contains(&&**name)) {
+        return wrong("holds an empty name, `.` or `..`");
     }
-}
-
-fn set<'a>(patterns: impl IntoIterator<Item = (&'a str, String)>) -> Result<GlobSet, PatternError> {
-    let mut builder = GlobSetBuilder::new();
-    let mut last = "";
-    for (written, pattern) in patterns {
-        last = written;
-        let glob = GlobBuilder::new(&with_plain_braces(&pattern.to_lowercase()))
-            .literal_separator(true)
-            .backslash_escape(true)
-            .build()
-            .map_err(|error| wrong(written, &error))?;
-        builder.add(glob);
+    if names.iter().any(|name| *name != "**" && name.contains("**")) {
+        return wrong("has `**` beside other letters; between two slashes it stands alone");
     }
-    // Only sets too large for the matcher fail here, so the last pattern is as good as any.
-    builder.build().map_err(|error| wrong(last, &error))
-}
-
-fn wrong(pattern: &str, error: &globset::Error) -> PatternError {
-    PatternError { pattern: pattern.to_owned(), problem: format!("cannot be read: {}", error.kind()) }
-}
-
-/// Escapes braces, which are letters like others in .gitignore and alternatives in `globset`.
-fn with_plain_braces(pattern: &str) -> String {
-    let mut plain = String::with_capacity(pattern.len());
-    let mut escaped = false;
-    // Within `[...]` nothing is escaped; `]` as its first letter does not end it.
-    let mut class_letters = None::<usize>;
-    for letter in pattern.chars() {
-        match class_letters {
-            Some(letters) if letter == ']' && letters > 0 => class_letters = None,
-            Some(letters) if letters > 0 || !['!', '^'].contains(&letter) => class_letters = Some(letters + 1),
-            Some(_) => {}
-            None if !escaped && letter == '[' => class_letters = Some(0),
-            None if !escaped && ['{', '}'].contains(&letter) => plain.push('\\'),
-            None => {}
-        }
-        escaped = class_letters.is_none() && !escaped && letter == '\\';
-        plain.push(letter);
+    if names.len() > PATTERN_NAMES_MAX {
+        return Err(format!("has {} names, and may have {PATTERN_NAMES_MAX}", names.len()));
     }
-    plain
+    // Any number of names, twice, is any number of names.
+    names.dedup_by(|name, before| *name == "**" && before == "**");
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -289,14 +240,49 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_refused_with_its_text() {
-        for pattern in ["", "/", "a//b", "./a", "a/../b", "a/b**", "a/**b/c", "!a", "a/[b", "a\\"] {
+        for pattern in ["", "/", "a//b", "./a", "a/../b", "a/b**", "a/**b/c", "!a", "a/[b", "a/[]", "a/[b-a]", "a\\"] {
             let error = Selection::new(&[pattern], &[]).expect_err(pattern);
             assert!(error.pattern == pattern && !error.problem.is_empty(), "{error}");
             assert!(Selection::new(&[], &["fine", pattern]).is_err());
         }
     }
 
+    #[test]
+    fn thousands_of_patterns_cost_little_and_more_are_refused() {
+        let numbered =
+            |count: usize| (0..count).map(|n| format!("Users/*{n}@contoso.com/**/[ab]{n}?")).collect::<Vec<_>>();
+        let started = std::time::Instant::now();
+        let some = Selection::new(&numbered(PATTERNS_MAX), &numbered(PATTERNS_MAX - 1)).unwrap();
+        for n in 0..100 {
+            assert!(!some.selects(&format!("Users/u{n}@contoso.com/x/a{n}b/below")));
+        }
+        assert!(some.selects(&format!("Users/u{0}@contoso.com/x/y/a{0}b", PATTERNS_MAX - 1)));
+        // A debug build on a busy machine; it takes a tenth of that.
+        assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+        let error = Selection::new(&NONE.map(str::to_owned), &numbered(200_000)).unwrap_err();
+        assert!(error.pattern.contains("*10000@") && error.problem.contains("10000"), "{error}");
+        for (long, why) in [("a".repeat(1001), "1001 bytes"), ("ä/".repeat(65), "65 names")] {
+            let error = Selection::new(&[&long], &[]).unwrap_err();
+            assert!(error.problem.contains(why) && error.pattern.len() < 200, "{error}");
+        }
+        assert!(Selection::new(&["a".repeat(1000), "a/".repeat(64)], &[]).is_ok());
+    }
+
     proptest::proptest! {
+        /// `globset` reads patterns as .gitignore does, and is what read them before.
+        #[test]
+        fn patterns_mean_what_they_mean_elsewhere(
+            pattern in "([ab?*]{1,4}|\\*\\*|[ab]?\\[[!]?[a-c][b-d]?\\][*]?|a\\\\[*?]b)(/([ab?*]{1,4}|\\*\\*|a\\*b)){0,3}",
+            path in "[abc*]{1,5}(/[abc]{1,5}){0,4}",
+        ) {
+            let Ok(some) = Selection::new(&[&pattern], &[]) else { return Ok(()) };
+            let glob = globset::GlobBuilder::new(&pattern).literal_separator(true).backslash_escape(true).build().unwrap();
+            let glob = glob.compile_matcher();
+            let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+            let expected = ends.into_iter().any(|end| glob.is_match(&path[..end]));
+            proptest::prop_assert_eq!(some.selects(&path), expected, "{} {}", pattern, path);
+        }
+
         /// What is selected can be reached: every folder that it lies in may contain it.
         #[test]
         fn whatever_is_selected_can_be_reached(

@@ -31,6 +31,30 @@ fn command(lab: &Lab, args: &[&str]) -> Command {
     command
 }
 
+/// Each list is told by its own name, and a list without end ends.
+#[test]
+fn too_many_patterns_are_refused_at_once_and_by_the_name_of_their_list() {
+    let lab = Lab::empty();
+    let ids = "[tenants.a]\ntenant_id = \"contoso.com\"\nclient_id = \"a\"\n[sets.s]\ntenant = \"a\"\n";
+    let refused = |key: &str, patterns: Vec<String>| {
+        write(&lab.path("config/strongroom/strongroom.toml"), format!("{ids}{key} = {patterns:?}\n"));
+        fails(&mut lab.command(["tenant", "users", "nobody"]), 2)
+    };
+    for key in ["include", "exclude"] {
+        let many: Vec<_> = (0..200_000).map(|number| format!("Users/u{number}*/**")).collect();
+        let said = refused(key, many.clone());
+        assert!(said.contains(&format!("sets.s.{key}")) && said.contains("there are 200000 patterns"), "{said}");
+        for (pattern, problem) in
+            [("Users/[", "has no `]`"), ("Nowhere/*", "can match nothing"), ("Users/a**", "stands alone")]
+        {
+            let said = refused(key, vec!["Users/*".to_owned(), pattern.to_owned()]);
+            assert!(said.contains(&format!("sets.s.{key}")) && said.contains(problem), "{said}");
+        }
+        let said = refused(key, many[..10_000].to_vec());
+        assert!(said.contains("there is no tenant called `nobody`"), "as many as there may be: {said}");
+    }
+}
+
 #[test]
 fn the_only_repository_needs_no_name() {
     let lab = configured();

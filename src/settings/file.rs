@@ -6,7 +6,7 @@ use super::{
     CONCURRENCY_DEFAULT, Commit, CredentialSettings, DROP_DELAY_DEFAULT, Fidelity, RepositorySettings, RestoreSettings,
     SecretSource, Service, SetSettings, Settings, SettingsError, TenantSettings, refuse_set_name,
 };
-use crate::selection::Selection;
+use crate::selection::{PATTERNS_MAX, Selection};
 use crate::source::graph::{Cloud, Endpoints};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -241,12 +241,17 @@ impl Reading<'_> {
                 known("repositories", repositories.keys()),
             ));
         }
-        let patterns = [("include", &written.include), ("exclude", &written.exclude)];
-        for (name, pattern) in patterns.iter().flat_map(|(name, list)| list.iter().map(move |one| (*name, one))) {
-            self.pattern(&key(name), pattern)?;
+        for (name, list) in [("include", &written.include), ("exclude", &written.exclude)] {
+            if list.len() > PATTERNS_MAX {
+                let problem = format!("there are {} patterns, and there may be {PATTERNS_MAX}", list.len());
+                let hint = "take one pattern for many: Users/*/Outlook/Junk Email";
+                return Err(self.document.invalid(&key(name), problem, hint));
+            }
+            list.iter().try_for_each(|pattern| self.pattern(&key(name), pattern))?;
         }
+        // Each list has been read already, so that an error has named its own.
         let selection = Selection::new(&written.include, &written.exclude)
-            .map_err(|error| self.document.invalid(&key("include"), error, PATTERN_HINT))?;
+            .map_err(|error| self.document.invalid(&["sets", name], error, PATTERN_HINT))?;
         let concurrency = match written.concurrency {
             None => CONCURRENCY_DEFAULT,
             Some(asked) => match usize::try_from(asked) {
