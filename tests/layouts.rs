@@ -108,6 +108,52 @@ for place, folders, _ in sorted(os.walk(sys.argv[1])):
             print(os.path.relpath(place, sys.argv[1]), key, mail['subject'], mail.get_flags(), mail.get_subdir(), sep='|')
 ";
 
+/// Evolution spreads the mails of a large Maildir over `cur/00` to `cur/ff`, in which no other program looks.
+#[test]
+fn mails_of_a_maildir_that_is_spread_over_folders_show_in_cur() {
+    if no_fuse() {
+        return;
+    }
+    let lab = Lab::new();
+    let source = lab.dir("source");
+    let mail = |subject: &str| MAIL.replace("one", subject);
+    let mut expected = Vec::new();
+    for number in 0..600 {
+        // Some lie in `cur` itself, before and behind the folders.
+        let folder = if number % 50 == 0 { String::new() } else { format!("{:02x}/", number % 64) };
+        let name = format!("{}{number}.host:2,S", if number % 100 == 0 { "z" } else { "0" });
+        write(&source.join(format!("own/cur/{folder}{name}")), mail(&format!("number {number}")));
+        expected.push(name);
+    }
+    write(&source.join("own/cur/kept/below/a.host:2,"), mail("in a folder that is no part of a Maildir"));
+    write(&source.join("own/cur/aa/bb/b.host:2,"), mail("deeper than mails are spread"));
+    write(&source.join("own/new/7/c.host"), mail("new"));
+    fs::create_dir(source.join("own/tmp")).unwrap();
+    write(&source.join("Inbox/00/four.eml"), mail("in a folder that has a short name"));
+    lab.backup(&source, "mail");
+    expected.extend(["aa".to_owned(), "kept".to_owned()]);
+    expected.sort_unstable();
+
+    let mount = lab.mount(&["--snapshot", "latest", "--layout", "maildir"]);
+    assert_eq!(names(mount.path("own/cur")), expected);
+    assert_eq!(names(mount.path("own/new")), ["c.host"]);
+    assert_eq!(names(mount.path("own/cur/aa")), ["bb"]);
+    assert_eq!(names(mount.path("Inbox")), ["00", "cur", "new", "tmp"]);
+    assert_eq!(names(mount.path("Inbox/00/cur")), ["four.eml:2,"]);
+    for name in expected.iter().filter(|name| name.contains(".host")) {
+        let path = mount.path("own/cur").join(name);
+        let number: String = name[1..].chars().take_while(char::is_ascii_digit).collect();
+        assert!(fs::read_to_string(&path).unwrap().contains(&format!("Subject: number {number}\r")), "{name}");
+    }
+    assert!(!mount.path("own/cur/00").exists());
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("skipped: needs python3");
+        return;
+    }
+    let read = run(Command::new("python3").args(["-c", PYTHON]).arg(mount.path("own")), 0);
+    assert_eq!(text(&read.stdout).lines().filter(|line| line.contains("|number ")).count(), 600);
+}
+
 #[test]
 fn programs_read_the_mount_as_maildir() {
     if no_fuse() {

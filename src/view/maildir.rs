@@ -1,7 +1,8 @@
 //! The layout as Maildir, for programs that read mail: each folder has its mails in `cur/`, and empty `new/` and `tmp/`.
 //!
 //! A mail is called `<name>:2,<flags>`, with the marks that it had when it was backed up: `F` flagged, `S` read, `D` draft. What is no
-//! mail is left out. A folder of the snapshot that is called like one of the three gets ` (folder)` behind its name. One that is a Maildir already, as a folder of files may be, is shown as it is.
+//! mail is left out. A folder of the snapshot that is called like one of the three gets ` (folder)` behind its name. One that is a Maildir already, as a folder of files may be, is shown as it is. Evolution spreads
+//! the mails of a large one over folders within it (`cur/00`, `cur/3f`), in which no other program looks: they are shown in `cur` itself.
 //!
 //! `cur`, `new` and `tmp` are known by the rank of their folder, with bits set that no rank of an entry has.
 
@@ -17,12 +18,25 @@ const FOLDER_MASK: u64 = (1 << NUMBER_SHIFT) - 1;
 /// What each folder of mail has, in the order of listings.
 const SHELVES: [&[u8]; 3] = [b"cur", b"new", b"tmp"];
 const CUR: u64 = 0;
+/// Folders that the mails of a Maildir's folder may be spread over.
+const SPREAD_MAX: u64 = 256;
 /// Stands behind the name of a folder that is called like one of them.
 const TAKEN: &[u8] = b" (folder)";
 
 /// One snapshot as folders in Maildir format.
 pub struct MaildirView {
     items: SnapshotView,
+}
+
+/// How a folder is shown.
+#[derive(Clone, Copy, PartialEq)]
+enum Shape {
+    /// With its mails in `cur`, and an empty `new` and `tmp`.
+    Mails,
+    /// As it is: it is a Maildir, or part of one.
+    Plain,
+    /// As it is, with what is in some of its folders in their place.
+    Spread,
 }
 
 type Emit<'a> = &'a mut dyn FnMut(&[u8], Attr, u64) -> bool;
@@ -33,11 +47,24 @@ impl MaildirView {
         Self { items }
     }
 
-    /// Returns whether a folder is shown as it is: it is a Maildir, or part of one.
-    fn is_plain(&self, folder: Rank, dir: &Directory) -> Result<bool, ViewError> {
+    fn shape(&self, folder: Rank, dir: &Directory) -> Result<Shape, ViewError> {
         if self.is_maildir(dir)? {
-            return Ok(true);
+            return Ok(Shape::Plain);
         }
+        if folder == Rank::ROOT {
+            return Ok(Shape::Mails);
+        }
+        let Located { found, parent } = self.items.locate(folder)?;
+        if SHELVES.contains(&&*found.entry().name) && self.is_maildir(&self.items.directory(Rank(parent))?)? {
+            return Ok(if (1..=SPREAD_MAX).contains(&dir.sums.dirs) { Shape::Spread } else { Shape::Plain });
+        }
+        // In a folder of a Maildir, but none of those that its mails are spread over.
+        let is_below = may_be_spread(&found.entry().name) && self.is_shelf(Rank(parent))?;
+        Ok(if is_below { Shape::Plain } else { Shape::Mails })
+    }
+
+    /// Returns whether `folder` is `cur`, `new` or `tmp` of what is a Maildir itself.
+    fn is_shelf(&self, folder: Rank) -> Result<bool, ViewError> {
         if folder == Rank::ROOT {
             return Ok(false);
         }
@@ -95,6 +122,51 @@ impl MaildirView {
         Ok(())
     }
 
+    /// Lists a folder of a Maildir with what is in the folders that its mails are spread over. A position is a number in a walk through all
+    /// of it.
+    fn list_spread(&self, folder: Rank, dir: &Directory, start: u64, emit: Emit<'_>) -> Result<(), ViewError> {
+        let reader = &*self.items.reader;
+        let Some(first) = tree::at_rank(reader, dir, start).map_err(view_error)? else { return Ok(()) };
+        let mut within = start.saturating_sub(first.before.items).saturating_sub(1);
+        for found in Entries::from_number(reader, dir, first.before.entries).map_err(view_error)? {
+            let found = found.map_err(view_error)?;
+            let next = found.before.items.saturating_add(1);
+            let Some(spread) = spread(found.entry()) else {
+                let below = found.entry().directory().map_or(0, |dir| dir.sums.items);
+                if !emit(&found.entry().name, folder_attr(folder, &found), next.saturating_add(below)) {
+                    return Ok(());
+                }
+                continue;
+            };
+            // There are no folders in it, so each entry has one number.
+            for mail in Entries::from_number(reader, spread, std::mem::take(&mut within)).map_err(view_error)? {
+                let mail = mail.map_err(view_error)?;
+                let attr = attr_of(mail.entry(), rank_in(Rank(rank_in(folder, &found)), &mail));
+                if !emit(&mail.entry().name, attr, next.saturating_add(mail.before.entries + 1)) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds an entry of a folder of a Maildir, also in the folders that its mails are spread over.
+    fn find_spread(&self, folder: Rank, dir: &Directory, name: &[u8]) -> Result<Option<Attr>, ViewError> {
+        let reader = &*self.items.reader;
+        let found = tree::find(reader, dir, name).map_err(view_error)?;
+        if let Some(found) = found.filter(|found| spread(found.entry()).is_none()) {
+            return Ok(Some(folder_attr(folder, &found)));
+        }
+        for number in 0..dir.sums.dirs {
+            let Some(found) = tree::nth_directory(reader, dir, number).map_err(view_error)? else { break };
+            let Some(spread) = spread(found.entry()) else { continue };
+            if let Some(mail) = tree::find(reader, spread, name).map_err(view_error)? {
+                return Ok(Some(attr_of(mail.entry(), rank_in(Rank(rank_in(folder, &found)), &mail))));
+            }
+        }
+        Ok(None)
+    }
+
     fn find_mail(&self, folder: Rank, dir: &Directory, name: &[u8]) -> Result<Option<Attr>, ViewError> {
         // The name as it stands, or without the flags.
         let info = name.windows(3).rposition(|part| part == b":2,");
@@ -121,6 +193,15 @@ fn rank_in(folder: Rank, found: &Found) -> u64 {
 /// The folders that this view adds are not counted in those of the snapshot.
 fn folder_attr(folder: Rank, found: &Found) -> Attr {
     Attr { links: 1, ..attr_of(found.entry(), rank_in(folder, found)) }
+}
+
+/// Returns the folder at `entry`, in a folder of a Maildir, if it is one that mails are spread over.
+fn spread(entry: &Entry) -> Option<&Directory> {
+    entry.directory().filter(|dir| may_be_spread(&entry.name) && dir.sums.dirs == 0)
+}
+
+fn may_be_spread(name: &[u8]) -> bool {
+    (1..=2).contains(&name.len()) && name.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// Returns what a folder is called, given that some names are taken.
@@ -161,9 +242,10 @@ impl View for MaildirView {
         }
         let dir = self.items.directory(parent)?;
         let find = |name| tree::find(&*self.items.reader, &dir, name).map_err(view_error);
-        if self.is_plain(parent, &dir)? {
-            let found = find(name)?;
-            return Ok(found.map(|found| Attr { links: 1, ..attr_of(found.entry(), rank_in(parent, &found)) }));
+        match self.shape(parent, &dir)? {
+            Shape::Plain => return Ok(find(name)?.map(|found| folder_attr(parent, &found))),
+            Shape::Spread => return self.find_spread(parent, &dir, name),
+            Shape::Mails => {}
         }
         if let Some(number) = SHELVES.iter().position(|shelf| *shelf == name) {
             return self.shelf_attr(parent, number as u64).map(Some);
@@ -187,8 +269,21 @@ impl View for MaildirView {
         }
         let Located { found, parent } = self.items.locate(rank)?;
         let folder = Rank(parent);
-        let in_cur = found.entry().directory().is_none() && !self.is_plain(folder, &self.items.directory(folder)?)?;
-        if in_cur { self.shelf_attr(folder, CUR).map(|attr| attr.rank) } else { Ok(folder) }
+        if found.entry().directory().is_some() {
+            return Ok(folder);
+        }
+        let dir = self.items.directory(folder)?;
+        if self.shape(folder, &dir)? == Shape::Mails {
+            return self.shelf_attr(folder, CUR).map(|attr| attr.rank);
+        }
+        if folder != Rank::ROOT {
+            let Located { found, parent } = self.items.locate(folder)?;
+            let above = Rank(parent);
+            if spread(found.entry()).is_some() && self.shape(above, &self.items.directory(above)?)? == Shape::Spread {
+                return Ok(above);
+            }
+        }
+        Ok(folder)
     }
 
     fn list(&self, parent: Rank, start: u64, emit: Emit<'_>) -> Result<(), ViewError> {
@@ -197,10 +292,13 @@ impl View for MaildirView {
         match number {
             Some(CUR) => self.list_mails(folder, &dir, start, emit),
             Some(_) => Ok(()),
-            None if self.is_plain(folder, &dir)? => {
-                self.items.list(folder, start, &mut |name, attr, next| emit(name, Attr { links: 1, ..attr }, next))
-            }
-            None => self.list_folder(folder, &dir, start, emit),
+            None => match self.shape(folder, &dir)? {
+                Shape::Mails => self.list_folder(folder, &dir, start, emit),
+                Shape::Spread => self.list_spread(folder, &dir, start, emit),
+                Shape::Plain => {
+                    self.items.list(folder, start, &mut |name, attr, next| emit(name, Attr { links: 1, ..attr }, next))
+                }
+            },
         }
     }
 
