@@ -1,4 +1,4 @@
-//! Says which snapshot is meant: an id or the beginning of one, `latest`, `latest:SET`, `latest~N`, or a time; and which
+//! Says which snapshot is meant: an id or the beginning of one, `latest`, `latest:SET`, `latest~N`, `latest:SET~N`, or a time; and which
 //! path in it.
 
 use crate::id::SnapshotId;
@@ -53,7 +53,10 @@ fn matching(snapshots: &[Listed], name: &str) -> Option<Vec<usize>> {
         return match rest.as_bytes().first() {
             None => Some(newest_of(None, 0)),
             Some(b'~') => Some(newest_of(None, rest[1..].parse().ok()?)),
-            Some(b':') => Some(newest_of(Some(&rest[1..]), 0)),
+            Some(b':') => {
+                let (set, back) = set_and_back(snapshots, &rest[1..]);
+                Some(newest_of(Some(set), back))
+            }
             Some(_) => None,
         };
     }
@@ -67,6 +70,18 @@ fn matching(snapshots: &[Listed], name: &str) -> Option<Vec<usize>> {
     let name = name.to_ascii_lowercase();
     let matches = |(number, (id, _)): (usize, &Listed)| id.to_string().starts_with(&name).then_some(number);
     Some(snapshots.iter().enumerate().filter_map(matches).collect())
+}
+
+/// Reads `SET` or `SET~N`. Where a set is called `SET~N`, it is meant.
+fn set_and_back<'a>(snapshots: &[Listed], text: &'a str) -> (&'a str, usize) {
+    match text.rsplit_once('~').and_then(|(set, back)| Some((set, back.parse().ok()?))) {
+        Some((set, back)) if !is_set(snapshots, text) && is_set(snapshots, set) => (set, back),
+        _ => (text, 0),
+    }
+}
+
+fn is_set(snapshots: &[Listed], name: &str) -> bool {
+    snapshots.iter().any(|(_, snapshot)| snapshot.set == name)
 }
 
 /// Reads a time in this machine's time zone (`2026-11-21T22:00`, `2026-11-21 22.00.00`, `2026-11-21`) or with an offset,
@@ -93,7 +108,7 @@ fn split_name<'a>(snapshots: &[Listed], asked: &'a [u8]) -> (&'a [u8], &'a [u8])
     let is_whole_name = |end: &&usize| {
         let Ok(name) = std::str::from_utf8(&asked[..**end]) else { return false };
         match name.strip_prefix("latest:") {
-            Some(set) => snapshots.iter().any(|(_, snapshot)| snapshot.set == set),
+            Some(set) => is_set(snapshots, set_and_back(snapshots, set).0),
             None => parse_time(name).is_some(),
         }
     };
@@ -145,12 +160,18 @@ mod tests {
             snapshot(0x12, "docs", at("2026-11-21T22:00:30")),
             snapshot(0xab, "mail", at("2026-11-22T22:00:00")),
         ];
-        let cases: [(&str, Option<(usize, &str)>); 20] = [
+        let cases: [(&str, Option<(usize, &str)>); 26] = [
             ("latest", Some((2, ""))),
             ("latest:docs", Some((1, ""))),
             ("latest:docs:a/b", Some((1, "a/b"))),
             ("latest:a/b", Some((2, "a/b"))),
             ("latest:/a/b/", Some((2, "a/b"))),
+            ("latest:mail~0", Some((2, ""))),
+            ("latest:mail~1", Some((0, ""))),
+            ("latest:mail~1:a/~1:b", Some((0, "a/~1:b"))),
+            ("latest:mail~2", None),
+            ("latest:mail~x", Some((2, "mail~x"))),
+            ("latest:nothing~1", Some((2, "nothing~1"))),
             ("latest~1", Some((1, ""))),
             ("latest~2:x", Some((0, "x"))),
             ("latest~3", None),
@@ -171,6 +192,9 @@ mod tests {
             let found = resolve(&list, asked.as_bytes()).ok();
             assert_eq!(found, expected.map(|(number, path)| (number, path.as_bytes())), "{asked}");
         }
+        let named = [snapshot(1, "a", 1), snapshot(2, "a", 2), snapshot(3, "a~1", 3)];
+        let number = |asked: &str| matching(&named, asked).unwrap();
+        assert_eq!((number("latest:a~1"), number("latest:a"), number("latest:a~1~0")), (vec![2], vec![1], vec![2]));
         assert!(matches!(resolve(&list, b"1"), Err(RepositoryError::Ambiguous { matches: 2, .. })));
     }
 }

@@ -199,8 +199,9 @@ impl View for SnapshotView {
                 attributes
                     .extend(text.as_ref().map(|text| (format!("user.strongroom.{name}"), text.clone().into_bytes())));
             }
-            if let Some(date) = facts.date.and_then(|secs| jiff::Timestamp::from_second(secs).ok()) {
-                attributes.push(("user.strongroom.date".to_owned(), date.to_string().into_bytes()));
+            if let Some(date) = facts.date {
+                let date = formatted(date, "%Y-%m-%dT%H:%M:%SZ", jiff::tz::TimeZone::UTC);
+                attributes.push(("user.strongroom.date".to_owned(), date.into_bytes()));
             }
             Ok(attributes)
         })
@@ -295,10 +296,24 @@ pub fn folder_name(snapshot: &Snapshot) -> String {
     safe_name(&format!("{time} {}", snapshot.set), "")
 }
 
-/// Formats a moment in this machine's time zone.
+/// Formats a moment in this machine's time zone, whatever the year. One that has not four digits is written as ISO 8601 has it: a sign and
+/// at least six digits.
 pub fn local_time(secs: i64, format: &str) -> String {
-    let time = jiff::Timestamp::from_second(secs).unwrap_or_default();
-    time.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string()
+    formatted(secs, format, jiff::tz::TimeZone::system())
+}
+
+fn formatted(secs: i64, format: &str, zone: jiff::tz::TimeZone) -> String {
+    // The calendar repeats itself after 400 years, and `jiff` ends with the year 9999.
+    const CYCLE_YEARS: i64 = 400;
+    const CYCLE_SECS: i64 = 146_097 * 24 * 60 * 60;
+    // From the year 1970 - 400 x 4 = 370 on, and up to 9970 - 400.
+    let is_near = (-4 * CYCLE_SECS..19 * CYCLE_SECS).contains(&secs);
+    let cycles = if is_near { 0 } else { secs.div_euclid(CYCLE_SECS) };
+    let within = if is_near { secs } else { secs.rem_euclid(CYCLE_SECS) };
+    let time = jiff::Timestamp::from_second(within).expect("within the years that jiff has").to_zoned(zone);
+    let year = i64::from(time.year()) + cycles * CYCLE_YEARS;
+    let year = if (0..=9999).contains(&year) { format!("{year:04}") } else { format!("{year:+07}") };
+    time.strftime(&format.replace("%Y", &year)).to_string()
 }
 
 impl Catalog for RepositoryCatalog {
@@ -334,5 +349,31 @@ fn view_error(error: ReadError) -> ViewError {
         ViewError::Damaged { what: format!("{error}{cause}") }
     } else {
         ViewError::Backend { source: Box::new(error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_year_is_shown() {
+        let utc = |secs| formatted(secs, "%Y-%m-%dT%H:%M:%S%:z", jiff::tz::TimeZone::UTC);
+        for (secs, expected) in [
+            (0, "1970-01-01T00:00:00+00:00"),
+            (1_793_525_400, "2026-11-01T09:30:00+00:00"),
+            (-1, "1969-12-31T23:59:59+00:00"),
+            (253_402_300_799, "9999-12-31T23:59:59+00:00"),
+            (253_402_300_800, "+010000-01-01T00:00:00+00:00"),
+            (999_999_999_999, "+033658-09-27T01:46:39+00:00"),
+            (-62_167_219_200, "0000-01-01T00:00:00+00:00"),
+            (-62_167_219_201, "-000001-12-31T23:59:59+00:00"),
+            (-99_999_999_999, "-001199-02-15T14:13:21+00:00"),
+            (i64::MAX, "+292277026596-12-04T15:30:07+00:00"),
+            (i64::MIN, "-292277022657-01-27T08:29:52+00:00"),
+        ] {
+            assert_eq!(utc(secs), expected, "{secs}");
+        }
+        assert!(local_time(i64::MAX, "%Y").starts_with("+29227702659") && local_time(0, "%Y").starts_with("19"));
     }
 }

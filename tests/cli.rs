@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -725,6 +726,75 @@ fn commands_of(lab: &Lab, command: &[&str]) -> Vec<String> {
     let help = text(&lab.run(command.iter().chain(&["--help"]), 0).stdout);
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+/// Byte for byte into a pipe; to a terminal, here that of `script`, what could command it is escaped.
+#[test]
+fn a_file_that_is_written_to_a_terminal_does_not_command_it() {
+    let lab = Lab::new();
+    let mail = "Subject: \u{1b}]0;title\u{7} gnp\u{202e}exe\r\n\r\nGr\u{fc}\u{df}e\tx\r\n";
+    write(&lab.path("home/mail.eml"), mail);
+    lab.run(args!["backup", "--files", lab.path("home")], 0);
+    assert_eq!(lab.run(["cat", "latest:mail.eml"], 0).stdout, mail.as_bytes());
+    let direct = lab.command(["cat", "latest:mail.eml"]);
+    let line = format!("'{}' cat latest:mail.eml", direct.get_program().display());
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).current_dir(lab.path(""));
+    command.envs(direct.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let shown = text(&run(&mut command, 0).stdout).replace("\r\n", "\n");
+    assert_eq!(shown, "Subject: \\u{1b}]0;title\\u{7} gnp\\u{202e}exe\n\nGr\u{fc}\u{df}e\tx\n");
+}
+
+/// Of the file systems of a machine, the one in memory has room for any time.
+#[test]
+fn years_beyond_9999_and_before_0_are_shown() {
+    let lab = Lab::new();
+    let source = tempfile::tempdir_in("/dev/shm").unwrap();
+    let times = [
+        ("far", 999_999_999_999, "+033658-09-27"),
+        ("old", -99_999_999_999, "-001199-02-15"),
+        ("new", 1, "1970-01-01"),
+    ];
+    for (name, secs, _) in times {
+        let path = source.path().join(name);
+        write(&path, name);
+        let time = rustix::fs::Timespec { tv_sec: secs, tv_nsec: 0 };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty()).unwrap();
+        assert_eq!(path.metadata().unwrap().mtime(), secs, "/dev/shm keeps it");
+    }
+    lab.run(args!["backup", "--files", source.path()], 0);
+    let utc = |arguments: &[&str]| run(lab.command(arguments).env("TZ", "UTC"), 0);
+    let listed = text(&utc(&["ls", "latest"]).stdout);
+    let json = lines_of_json(&utc(&["ls", "--json", "latest"]));
+    for (name, _, date) in times {
+        assert!(listed.lines().any(|line| line.contains(&format!(" {date} ")) && line.ends_with(name)), "{listed}");
+        let entry = json.iter().find(|entry| entry["path"] == name).unwrap();
+        assert!(entry["mtime"].as_str().unwrap().starts_with(&format!("{date}T")), "{entry}");
+    }
+    let back = tempfile::tempdir_in("/dev/shm").unwrap();
+    lab.run(args!["restore", "latest", "--to", format!("local:{}", back.path().display())], 0);
+    let mount = (!common::no_fuse()).then(|| lab.mount(&["--snapshot", "latest"]));
+    for (name, secs, _) in times {
+        assert_eq!(back.path().join(name).metadata().unwrap().mtime(), secs, "{name} as it is restored");
+        if let Some(mount) = &mount {
+            assert_eq!(mount.path(name).metadata().unwrap().mtime(), secs, "{name} in the mount");
+        }
+    }
+}
+
+#[test]
+fn the_newest_but_some_of_a_set_can_be_named() {
+    let lab = Lab::new();
+    for (set, content) in [("a", "first"), ("b", "other"), ("a", "second")] {
+        write(&lab.path("home/file"), content);
+        lab.run(args!["backup", "--files", lab.path("home"), "--as", set], 0);
+    }
+    for (asked, content) in [("latest:a~1:file", "first"), ("latest:a~0:file", "second"), ("latest:b~0:file", "other")]
+    {
+        assert_eq!(text(&lab.run(["cat", asked], 0).stdout), content, "{asked}");
+    }
+    fails(&mut lab.command(["ls", "latest:a~2"]), 2);
+}
+
     names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
 }
 

@@ -49,7 +49,8 @@ struct Add {
     /// Reads the new password from the first line of this file [env: STRONGROOM_NEW_PASSWORD holds it itself]
     #[arg(long, value_name = "FILE", conflicts_with = "recovery")]
     new_password_file: Option<PathBuf>,
-    /// Memory that trying the password takes, in MiB: more makes guessing dearer and opening slower
+    /// Memory that trying the password takes, in MiB, from 1 to 1024: more makes guessing dearer and
+    /// opening slower
     #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024))]
     password_memory: u32,
     /// Makes a new recovery key and prints it, once
