@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 pub use crate::backup::Progress;
+pub use crate::shown::name as printable;
 pub use account::{
     AccountOptions, AccountPlan, AccountSurvey, AccountTarget, Brought, Bytes, Courier, Home, Load, Parcel, Refused,
 };
@@ -337,7 +338,9 @@ impl fmt::Display for RestorePlan<'_> {
         if impossible > 0 {
             writeln!(f, "{impossible} cannot be restored:")?;
             let problems = &self.survey.problems;
-            let lines = problems.iter().map(|Failure { path, error }| format!("{}: {error}", printable(path)));
+            let lines = problems
+                .iter()
+                .map(|Failure { path, error }| format!("{}: {}", printable(path), printable(error.as_bytes())));
             show_some(f, lines, problems.len() as u64)?;
         }
         match self.survey.bytes_free {
@@ -353,12 +356,6 @@ fn show_some(f: &mut fmt::Formatter<'_>, lines: impl ExactSizeIterator<Item = St
         writeln!(f, "  {line}")?;
     }
     if shown < total { writeln!(f, "  and {} more", total - shown) } else { Ok(()) }
-}
-
-/// Returns `path` for people: what a terminal could take for a command is replaced.
-pub fn printable(path: &[u8]) -> String {
-    let show = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    String::from_utf8_lossy(path).chars().map(show).collect()
 }
 
 /// Returns the texts of `error` and of what caused it.

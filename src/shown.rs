@@ -2,9 +2,11 @@
 //!
 //! A terminal obeys control characters, and some letters that nobody sees change how the others are read: U+202E shows
 //! `gnp.exe` as `exe.png`, U+2028 begins a line, U+200B makes two names look alike. Such letters are shown as `\u{202e}`. All
-//! that this program writes for people goes through here; JSON, and a file that `cat` writes into a file or a pipe, do not.
+//! that this program writes for people goes through here; JSON does not, and the file of a snapshot that `cat` writes only where
+//! it goes to a terminal.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 /// Returns a name or a path for people, on one line. Bytes that are no UTF-8 become `\xff`.
 pub fn name(name: &[u8]) -> String {
@@ -25,6 +27,65 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len());
     escape(text, stays, &mut shown);
     Cow::Owned(shown)
+}
+
+/// Writes a file to a terminal, as text of several lines.
+pub struct Terminal<W: Write> {
+    out: W,
+    /// The beginning of a letter or of the end of a line, the rest of which is still to come.
+    begun: Vec<u8>,
+}
+
+impl<W: Write> Terminal<W> {
+    /// Creates a writer to a terminal.
+    pub fn new(out: W) -> Self {
+        Self { out, begun: Vec::new() }
+    }
+
+    fn show(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut shown = String::with_capacity(bytes.len());
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (line, end) = match line.strip_suffix(b"\n") {
+                Some(line) => (line.strip_suffix(b"\r").unwrap_or(line), "\n"),
+                None => (line, ""),
+            };
+            for (number, part) in line.split(|byte| *byte == b'\t').enumerate() {
+                shown.push_str(if number > 0 { "\t" } else { "" });
+                shown.push_str(&name(part));
+            }
+            shown.push_str(end);
+        }
+        self.out.write_all(shown.as_bytes())
+    }
+}
+
+impl<W: Write> Write for Terminal<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut text = std::mem::take(&mut self.begun);
+        text.extend_from_slice(bytes);
+        self.begun = text.split_off(text.len() - begun_len(&text));
+        self.show(&text)?;
+        Ok(bytes.len())
+    }
+
+    /// Whoever flushes has written everything.
+    fn flush(&mut self) -> io::Result<()> {
+        let rest = std::mem::take(&mut self.begun);
+        self.show(&rest)?;
+        self.out.flush()
+    }
+}
+
+/// Returns how many bytes at the end may be part of something that the next bytes complete.
+fn begun_len(text: &[u8]) -> usize {
+    if text.ends_with(b"\r") {
+        return 1;
+    }
+    let tails = (1..=text.len().min(3)).map(|len| &text[text.len() - len..]);
+    let is_begun = |tail: &&[u8]| {
+        std::str::from_utf8(tail).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    };
+    tails.filter(is_begun).map(<[u8]>::len).max().unwrap_or(0)
 }
 
 fn escape(text: &str, stays: impl Fn(char) -> bool, shown: &mut String) {
@@ -61,6 +122,19 @@ fn is_harmful(letter: char, before: Option<char>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_shown_the_same_however_it_is_cut() {
+        let file = "a\r\nGrüße\tde l\u{2019}\u{1f600}\n\u{1b}[2J\rb\u{202e}\n".as_bytes();
+        let file = &[file, b"\xff\xe2\x80\n\xf0\x9f"].concat();
+        let expected = "a\nGrüße\tde l’😀\n\\u{1b}[2J\\rb\\u{202e}\n\\xff\\xe2\\x80\n\\xf0\\x9f";
+        for len in 1..=file.len() {
+            let mut terminal = Terminal::new(Vec::new());
+            file.chunks(len).for_each(|piece| terminal.write_all(piece).unwrap());
+            terminal.flush().unwrap();
+            assert_eq!(String::from_utf8(terminal.out).unwrap(), expected, "in pieces of {len}");
+        }
+    }
 
     #[test]
     fn what_commands_or_misleads_is_escaped_and_every_language_stays() {

@@ -664,7 +664,10 @@ fn assert_is_quiet(mut child: std::process::Child, arguments: &[&str]) {
 #[test]
 fn names_do_not_talk_to_the_terminal() {
     let lab = Lab::new();
-    let names: [&[u8]; 4] = [b"clear\x1b[2Jscreen", b"bell\x07", b"two\nlines", b"bad \xff\xc2\x9b utf"];
+    // Control characters, and letters that nobody sees but that change how the others are read.
+    let hidden = "gnp\u{202e}exe \u{2066}b\u{2028}c\u{2029}d\u{200b}e\u{feff}f\u{9b}g\u{e0041}h";
+    let names: [&[u8]; 5] =
+        [b"clear\x1b[2Jscreen", b"bell\x07", b"two\nlines", b"bad \xff\xc2\x9b utf", hidden.as_bytes()];
     for name in names {
         write(&lab.path("home").join(OsStr::from_bytes(name)), "content\n");
     }
@@ -675,7 +678,20 @@ fn names_do_not_talk_to_the_terminal() {
     lab.run(args!["backup", "--files", &home, "--as", "set\x1b[31m"], 0);
     let listed = lab.run(["ls", "-R", "latest~1"], 0);
     let shown = text(&listed.stdout);
-    assert_eq!(shown.lines().count(), 4, "{shown}");
+    assert_eq!(shown.lines().count(), names.len(), "{shown}");
+    assert!(
+        shown.contains(r"gnp\u{202e}exe \u{2066}b\u{2028}c\u{2029}d\u{200b}e\u{feff}f\u{9b}g\u{e0041}h"),
+        "{shown}"
+    );
+    let label = ["key", "add", "--password-memory", "1", "--label", "la\u{202e}bel"];
+    run(lab.command(label).env("STRONGROOM_NEW_PASSWORD", "other"), 0);
+    let packs = lab.objects().into_keys().filter(|name| name.starts_with("packs/"));
+    let smallest = packs.min_by_key(|name| lab.objects()[name]).unwrap();
+    let restored = lab.run(args!["restore", "latest", "--to", "local:back", "--dry-run"], 0);
+    lab.run(args!["restore", "latest", "--to", "local:back"], 0);
+    fs::write(lab.path("back").join(hidden), "changed\n").unwrap();
+    let conflicts = lab.run(args!["restore", "latest", "--to", "local:back", "--dry-run"], 0);
+    assert!(text(&conflicts.stdout).contains("gnp"), "{}", text(&conflicts.stdout));
     assert!(shown.contains(r"clear\u{1b}[2Jscreen") && shown.contains(r"two\nlines"), "{shown}");
     let outputs = [
         listed,
@@ -684,48 +700,32 @@ fn names_do_not_talk_to_the_terminal() {
         lab.run(["diff", "latest~1", "latest"], 0),
         lab.command(["cat", "latest:no\x1b[2Jthing"]).output().unwrap(),
         lab.command(["ls", "no\x1b[2Jthing"]).output().unwrap(),
-        lab.command(["check"]).output().unwrap(),
+        lab.run(["key", "list"], 0),
+        restored,
+        conflicts,
+        {
+            fs::write(lab.repository().join(smallest), "damaged").unwrap();
+            lab.command(["check", "--read-data"]).output().unwrap()
+        },
+        lab.command(args!["restore", "latest", "--to", "local:again", "-vv", "--log-content"]).output().unwrap(),
     ];
     for output in outputs {
         let control = |byte: &u8| *byte != b'\n' && (*byte < 32 || *byte == 127);
         let shown = [output.stdout, output.stderr].concat();
         assert!(!shown.iter().any(control) && std::str::from_utf8(&shown).is_ok(), "{}", shown.escape_ascii());
-        assert!(!text(&shown).chars().any(|letter| letter.is_control() && letter != '\n'));
+        let is_hidden = |letter: char| {
+            letter != '\n'
+                && (letter.is_control() || hidden.contains(letter))
+                && !letter.is_ascii_graphic()
+                && letter != ' '
+        };
+        assert!(!text(&shown).chars().any(is_hidden), "{}", shown.escape_ascii());
     }
     // A script gets them as they are, as far as JSON can.
     let listed = lines_of_json(&lab.run(["ls", "--json", "latest~1"], 0));
     assert!(listed.iter().any(|entry| entry["path"] == "clear\x1b[2Jscreen"));
 }
 
-#[test]
-fn completions_and_manual_pages_are_written() {
-    let lab = Lab::empty();
-    for (shell, sign) in [("bash", "complete -F"), ("zsh", "#compdef strongroom"), ("fish", "complete -c strongroom")] {
-        let script = text(&lab.run(["completions", shell], 0).stdout);
-        assert!(script.contains(sign) && script.contains("backup"), "{shell}");
-        let here = Command::new(shell).arg("-n").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        if let Ok(mut here) = here {
-            std::io::Write::write_all(&mut here.stdin.take().unwrap(), script.as_bytes()).unwrap();
-            let output = here.wait_with_output().unwrap();
-            assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {}", text(&output.stderr));
-        }
-    }
-    lab.run(["completions", "cobol"], 2);
-    let page = text(&lab.run(["man"], 0).stdout);
-    assert!(page.contains(".TH strongroom 1") && page.contains("backup"), "{page}");
-    lab.run(["man", "--dir", "pages"], 0);
-    let pages: BTreeSet<_> =
-        fs::read_dir(lab.path("pages")).unwrap().map(|page| page.unwrap().file_name().into_string().unwrap()).collect();
-    for command in commands_of(&lab, &[]) {
-        assert!(pages.contains(&format!("strongroom-{command}.1")), "{command}: {pages:?}");
-    }
-}
-
-/// Lists the subcommands that the help of a command shows.
-fn commands_of(lab: &Lab, command: &[&str]) -> Vec<String> {
-    let help = text(&lab.run(command.iter().chain(&["--help"]), 0).stdout);
-    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
 /// Byte for byte into a pipe; to a terminal, here that of `script`, what could command it is escaped.
 #[test]
 fn a_file_that_is_written_to_a_terminal_does_not_command_it() {
@@ -795,6 +795,35 @@ fn the_newest_but_some_of_a_set_can_be_named() {
     fails(&mut lab.command(["ls", "latest:a~2"]), 2);
 }
 
+#[test]
+fn completions_and_manual_pages_are_written() {
+    let lab = Lab::empty();
+    for (shell, sign) in [("bash", "complete -F"), ("zsh", "#compdef strongroom"), ("fish", "complete -c strongroom")] {
+        let script = text(&lab.run(["completions", shell], 0).stdout);
+        assert!(script.contains(sign) && script.contains("backup"), "{shell}");
+        let here = Command::new(shell).arg("-n").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        if let Ok(mut here) = here {
+            std::io::Write::write_all(&mut here.stdin.take().unwrap(), script.as_bytes()).unwrap();
+            let output = here.wait_with_output().unwrap();
+            assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {}", text(&output.stderr));
+        }
+    }
+    lab.run(["completions", "cobol"], 2);
+    let page = text(&lab.run(["man"], 0).stdout);
+    assert!(page.contains(".TH strongroom 1") && page.contains("backup"), "{page}");
+    lab.run(["man", "--dir", "pages"], 0);
+    let pages: BTreeSet<_> =
+        fs::read_dir(lab.path("pages")).unwrap().map(|page| page.unwrap().file_name().into_string().unwrap()).collect();
+    for command in commands_of(&lab, &[]) {
+        assert!(pages.contains(&format!("strongroom-{command}.1")), "{command}: {pages:?}");
+    }
+}
+
+/// Lists the subcommands that the help of a command shows.
+fn commands_of(lab: &Lab, command: &[&str]) -> Vec<String> {
+    let help = text(&lab.run(command.iter().chain(&["--help"]), 0).stdout);
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
 }
 

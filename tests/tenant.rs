@@ -172,6 +172,19 @@ fn no_service_at_the_address_is_a_failure_and_no_verdict() {
 }
 
 #[test]
+fn names_of_users_do_not_mislead_who_lists_them() {
+    let office = Office::new();
+    let tenant = office.simulator.tenant();
+    let name = tenant.users()[0].principal_name();
+    tenant.rename_user(&name, &name, "Eve\u{202e}moc.osotnoc\u{2066}\u{2028}\u{1b}[2Jroot").unwrap();
+    let shown = text(&run(&mut office.command(&["users", "contoso"]), 0).stdout);
+    assert!(shown.contains(r"Eve\u{202e}moc.osotnoc\u{2066}\u{2028}\u{1b}[2Jroot"), "{shown}");
+    let json = office.json(&["users", "contoso"], 0);
+    let names: Vec<_> = json.as_array().unwrap().iter().filter_map(|user| user["display_name"].as_str()).collect();
+    assert!(names.iter().any(|name| name.contains('\u{202e}')), "{names:?}");
+}
+
+#[test]
 fn users_are_listed_with_the_kind_of_their_mailbox() {
     let office =
         Office::with(Organisation { seed: 1, users: 1, messages: 1, every_kind: true, ..Organisation::default() });

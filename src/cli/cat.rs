@@ -4,16 +4,17 @@ use super::error::{Exit, UsageError};
 use super::{Session, ls, output, reader};
 use crate::entry::EntryKind;
 use crate::select::{self, Selected};
+use crate::shown;
 use anyhow::Result;
 use clap::Args;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 
 /// How much is read at a time.
 const PIECE_LEN: usize = 1 << 20;
 
-/// Writes a file of a snapshot to standard output
+/// Writes a file of a snapshot to standard output, byte for byte; on a terminal, what could command it is shown escaped
 #[derive(Args)]
 #[command(
     after_help = "Example:\n  strongroom cat 'latest:Users/alice@contoso.com/Outlook/Inbox/Budget.eml' > Budget.eml"
@@ -34,7 +35,11 @@ impl Cat {
             let path = if path.is_empty() { "the snapshot".to_owned() } else { output::path(&path) };
             return Err(UsageError::Other(format!("{path} is not a file")).into());
         };
-        let mut out = std::io::stdout().lock();
+        let out = std::io::stdout().lock();
+        let mut out: Box<dyn Write> = match out.is_terminal() {
+            true => Box::new(shown::Terminal::new(out)),
+            false => Box::new(out),
+        };
         let (mut offset, len) = (0, content.len());
         let mut piece = Vec::with_capacity(PIECE_LEN);
         while offset < len {

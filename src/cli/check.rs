@@ -86,11 +86,11 @@ fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<(
         }));
     }
     for problem in report.problems.iter().take(SHOWN_MAX) {
-        line(format_args!("damaged: {}: {}", problem.object, problem.error))?;
+        line(format_args!("damaged: {}: {}", problem.object, output::path(problem.error.as_bytes())))?;
     }
     for item in report.lost.iter().take(SHOWN_MAX) {
         let path = if item.path.is_empty() { "(everything)".to_owned() } else { output::path(&item.path) };
-        line(format_args!("lost: {} {path}: {}", item.snapshot.short(), item.error))?;
+        line(format_args!("lost: {} {path}: {}", item.snapshot.short(), output::path(item.error.as_bytes())))?;
     }
     let more = report.problems.len().saturating_sub(SHOWN_MAX) + report.lost.len().saturating_sub(SHOWN_MAX);
     if more > 0 {

@@ -1,8 +1,14 @@
 //! Results go to standard output, everything else to standard error.
+//!
+//! Nothing for people is written but through here: names, and the words of services and of errors, must not command a terminal
+//! or mislead its reader (`shown`). [`path`] is for a name within a line; all lines are looked at once more as they go out.
 
+use crate::shown;
 use anyhow::Result;
 use serde::Serialize;
 use std::io::Write;
+
+pub use crate::shown::name as path;
 
 /// How results are shown.
 #[derive(Debug, Clone, Copy)]
@@ -27,12 +33,12 @@ impl Output {
 
 /// Writes a line for people to standard error; that nobody reads it is no reason to stop.
 pub fn message(text: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", shown::lines(&text.to_string()));
 }
 
 /// Writes a line of a result to standard output.
 pub fn line(text: impl std::fmt::Display) -> Result<()> {
-    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+    Ok(writeln!(std::io::stdout().lock(), "{}", shown::lines(&text.to_string()))?)
 }
 
 /// Writes one JSON document or one object of a stream to `out`.
@@ -58,25 +64,14 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// Writes a path for people: control characters, which could talk to their terminal, are escaped.
-pub fn path(path: &[u8]) -> String {
-    let mut text = String::with_capacity(path.len());
-    for chunk in path.utf8_chunks() {
-        for letter in chunk.valid().chars() {
-            if letter.is_control() { text.extend(letter.escape_default()) } else { text.push(letter) }
-        }
-        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02x}")));
-    }
-    text
-}
-
 /// Prints rows with their columns in line; the columns named in `right` are set flush right.
 pub fn table(rows: &[Vec<String>], right: &[usize]) -> Result<()> {
+    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| path(cell.as_bytes())).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut out = std::io::stdout().lock();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let padding = " ".repeat(widths[column] - cell.chars().count());

@@ -285,7 +285,7 @@ fn list_failures(report: &Report) {
     for failure in &report.failures[..shown] {
         let path =
             if failure.path.is_empty() { "(the whole snapshot)".to_owned() } else { output::path(&failure.path) };
-        output::message(format_args!("failed: {path}: {}", failure.error));
+        output::message(format_args!("failed: {path}: {}", output::path(failure.error.as_bytes())));
     }
     report
         .remarks

@@ -90,7 +90,7 @@ mod tests {
         let text = report(1_793_600_000, files.iter().map(|file| (file, false)), 0);
         assert_eq!(
             text,
-            "Dropped 2026-11-02 06:13:20 UTC\n\n1 restored, 1 failed\n\nfailed     original/\u{fffd}[2Jb.eml\n           \
+            "Dropped 2026-11-02 06:13:20 UTC\n\n1 restored, 1 failed\n\nfailed     original/\\u{1b}[2Jb.eml\n           \
              it is not known where it came from\ndone       contoso/a.eml\n"
         );
         assert_eq!(parse_name(&file_name(1_793_600_000)), Some(1_793_600_000));

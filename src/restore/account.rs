@@ -605,7 +605,9 @@ impl fmt::Display for Shown<'_> {
         if impossible > 0 {
             writeln!(f, "{impossible} cannot be restored:")?;
             let problems = &self.survey.survey.problems;
-            let lines = problems.iter().map(|failure| format!("{}: {}", printable(&failure.path), failure.error));
+            let lines = problems
+                .iter()
+                .map(|failure| format!("{}: {}", printable(&failure.path), printable(failure.error.as_bytes())));
             show_some(f, lines, problems.len() as u64)?;
         }
         let longest = estimate::longest(&self.plan.loads).map(Load::time_min).unwrap_or_default();

@@ -1,9 +1,11 @@
 //! `README.txt` at the root of a mount: what it is, how to leave it, and what is missing in the backups.
 
 use super::{Layout, folder_name};
+use crate::shown;
 use crate::snapshot::Snapshot;
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use strongroom_mount::Side;
 
@@ -24,7 +26,7 @@ pub(super) fn readme<'a>(at: Option<&Path>, layout: Layout, snapshots: impl Iter
                  whatever the mail's encoding. Mails that were backed up before Strongroom made texts have none.\n";
     }
     text += "\nNew snapshots appear here by themselves.";
-    text += &match at.map(|at| shown(&at.as_os_str().to_string_lossy())) {
+    text += &match at.map(|at| shown::name(at.as_os_str().as_bytes())) {
         Some(at) => format!(" To leave, close what is open in here and run\n\n    fusermount3 -u '{at}'\n"),
         None => "\n".to_owned(),
     };
@@ -43,7 +45,7 @@ fn failures<'a>(snapshots: impl Iterator<Item = &'a Snapshot>) -> String {
         let folder = folder_name(snapshot);
         write!(text, "\n{folder}: {failed} of its items could not be read\n").expect("a string takes everything");
         for failure in snapshot.failures.iter().take(FAILURES_NAMED_MAX) {
-            let (path, error) = (shown(&String::from_utf8_lossy(&failure.path)), shown(&failure.error));
+            let (path, error) = (shown::name(&failure.path), shown::name(failure.error.as_bytes()));
             writeln!(text, "    {path}: {error}").expect("a string takes everything");
         }
         if failed > FAILURES_NAMED_MAX as u64 {
@@ -57,11 +59,6 @@ fn failures<'a>(snapshots: impl Iterator<Item = &'a Snapshot>) -> String {
         "\nIn the newest snapshots something is missing, or stands as an earlier backup read it. The next backup tries \
          again.\n{text}"
     )
-}
-
-/// Replaces control characters, which could make a terminal do things.
-fn shown(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }
 
 #[cfg(test)]
@@ -105,7 +102,7 @@ mod tests {
         let snapshots = [snapshot("a", 9, 1), snapshot("b", 8, 0), snapshot("a", 7, 3), snapshot("c", 6, 2000)];
         let text = readme(Some(Path::new("/mnt")), Layout::Both, snapshots.iter());
         assert!(text.contains(" a: 1 of its items") && !text.contains(" a: 3 of"));
-        assert!(text.contains("Inbox/\u{fffd}[31m.eml: permission denied"));
+        assert!(text.contains("Inbox/\\u{1b}[31m.eml: permission denied"));
         assert!(text.contains(" c: 2000 of its items") && text.ends_with("    and more\n"));
         assert_eq!(text.matches("permission denied").count(), 1 + FAILURES_NAMED_MAX);
     }

@@ -82,7 +82,8 @@ impl Shown {
     /// Says it.
     pub fn show(&self, output: Output) -> Result<()> {
         for failure in self.failures.iter().take(LISTED_MAX) {
-            output::message(format_args!("failed: {}: {}", output::path(&failure.path), failure.error));
+            let (path, error) = (output::path(&failure.path), output::path(failure.error.as_bytes()));
+            output::message(format_args!("failed: {path}: {error}"));
         }
         let failed = self.snapshot.summary.failed;
         if failed > LISTED_MAX as u64 {

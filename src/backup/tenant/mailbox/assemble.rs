@@ -10,6 +10,7 @@ use crate::backup::tenant::rounds::Listed;
 use crate::backup::tenant::state::{FolderState, Ledger};
 use crate::backup::tenant::{Context, OUTLOOK, REPORT_NAME, USERS, carry_ledger};
 use crate::entry::{Content, Directory, Entry, EntryKind, Timestamp};
+use crate::shown;
 use crate::snapshot::Failure;
 use crate::store::StoreError;
 use crate::tree;
@@ -213,12 +214,13 @@ impl Making<'_> {
         text += "It is tried again by every run; what an earlier run had read stands as it was then.\r\n\r\n";
         if let Some(error) = &folder.error {
             outcome.failures.push(Failure { path: path.clone().into_bytes(), error: error.clone() });
-            text += &format!("The folder as a whole: {error}\r\n");
+            text += &format!("The folder as a whole: {}\r\n", shown::name(error.as_bytes()));
         }
         for failed in &folder.failed {
             let path = format!("{path}/{}", failed.name).into_bytes();
             outcome.failures.push(Failure { path, error: failed.reason.clone() });
-            text += &format!("{}: {}\r\n", failed.name, failed.reason);
+            let (name, reason) = (shown::name(failed.name.as_bytes()), shown::name(failed.reason.as_bytes()));
+            text += &format!("{name}: {reason}\r\n");
         }
         if failed_unnamed > 0 {
             outcome.failed_unnamed += failed_unnamed;
