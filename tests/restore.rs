@@ -8,7 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
@@ -382,6 +383,91 @@ fn an_interrupted_restore_leaves_whole_files_and_goes_on() {
 }
 
 /// Returns every pack of the repository, largest first.
+/// Lets the program run as a user who is not root, and everything in the laboratory belong to them.
+struct Ordinary<'a> {
+    lab: &'a Lab,
+    /// A name for the program where that user may run it.
+    program: PathBuf,
+}
+
+const NOBODY: u32 = 65534;
+
+impl<'a> Ordinary<'a> {
+    fn new(lab: &'a Lab) -> Self {
+        let (built, program) = (Path::new(env!("CARGO_BIN_EXE_strongroom")), lab.path("strongroom"));
+        fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(drop)).unwrap();
+        Self { lab, program }
+    }
+
+    #[track_caller]
+    fn json(&self, args: impl IntoIterator<Item = OsString>) -> Value {
+        let template = self.lab.command(args);
+        let mut command = Command::new(&self.program);
+        command.args(template.get_args()).arg("--json").stdin(Stdio::null());
+        for (name, value) in template.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        walk(&self.lab.path(""), &mut |path, _| {
+            if path != self.program {
+                lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+        });
+        lchown(self.lab.path(""), Some(NOBODY), Some(NOBODY)).unwrap();
+        command.current_dir(self.lab.path("")).uid(NOBODY).gid(NOBODY);
+        serde_json::from_slice(&run(&mut command, 0).stdout).unwrap()
+    }
+}
+
+#[test]
+fn regression_an_interrupted_restore_could_not_go_on_in_read_only_folders() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: needs root, to read everything and to run as another user");
+        return;
+    }
+    let lab = Lab::new();
+    let ordinary = Ordinary::new(&lab);
+    let (source, back) = (lab.path("source"), lab.path("back"));
+    let folders = [("", 0o755), ("read-only", 0o555), ("read-only/deep", 0o500), ("closed", 0o000), ("dark", 0o2311)];
+    for (folder, _) in folders {
+        for number in 0..10 {
+            write(&source.join(folder).join(number.to_string()), format!("{folder} {number}"));
+        }
+    }
+    // Only then does it belong to the user, who gives the permissions.
+    ordinary.json(args!["snapshots"]);
+    for (folder, mode) in folders.iter().rev() {
+        fs::set_permissions(source.join(folder), fs::Permissions::from_mode(*mode)).unwrap();
+        set_mtime(&source.join(folder), 1_500_000_000, 5);
+    }
+    // As root, who reads everything.
+    lab.backup(&source, "files");
+    let again = || ordinary.json(restore(&["latest"], &back, &[]));
+    assert_eq!(counts(&again()), [50, 0, 0, 0, 4]);
+    let whole = read_tree(&back);
+    // What is there after a stop half way: some are missing, and their folders have their permissions already.
+    let root = fs::metadata(&back).unwrap().permissions();
+    for (folder, mode) in folders {
+        let folder = back.join(folder);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        for number in 0..7 {
+            fs::remove_file(folder.join(number.to_string())).unwrap();
+        }
+        set_mtime(&folder, 1_500_000_000, 5);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    // The target itself, too.
+    fs::set_permissions(&back, fs::Permissions::from_mode(0o555)).unwrap();
+    let report = again();
+    assert_eq!(counts(&report), [35, 15, 0, 0, 0], "{report}");
+    assert_eq!(fs::metadata(&back).unwrap().mode() & 0o7777, 0o555);
+    fs::set_permissions(&back, root).unwrap();
+    assert_same_tree(&whole, &read_tree(&back));
+    assert_eq!(counts(&again()), [0, 50, 0, 0, 0]);
+}
+
 fn packs(lab: &Lab) -> Vec<PathBuf> {
     let mut packs: Vec<_> = lab.objects().into_iter().filter(|(name, _)| name.starts_with("packs/")).collect();
     packs.sort_by_key(|(_, len)| std::cmp::Reverse(*len));

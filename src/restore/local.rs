@@ -7,6 +7,8 @@
 //!   that was asked for. A killed run leaves at most one `.strongroom-restore-*` a thread.
 //! - The calling thread walks and makes folders; workers write files. A folder gets its times and permissions when the
 //!   walk has left it and the last of its files is written.
+//! - A folder of our own that we may not write to (0555) is made writable while the run is in it, and gets its permissions,
+//!   or those it had, at the end: so a run that was interrupted can be given again.
 //! - Open folders are few however deep the tree is: those far above are closed, and opened again name by name (and held
 //!   against their inode numbers) when the walk comes back.
 //! - Runs of zeros become holes.
@@ -67,6 +69,14 @@ impl Target {
         rustix::fs::open(&self.dir, FOLDER_FLAGS.difference(OFlags::NOFOLLOW), Mode::empty())
     }
 
+    /// Opens the folder to write, and returns what access it gave, where it is ours and had to be made to let us.
+    fn open_to_write(&self) -> Result<(OwnedFd, Option<Access>), Errno> {
+        let before = rustix::fs::stat(&self.dir)?;
+        folders::open_up_by(&before, |mode| rustix::fs::chmod(&self.dir, mode))?;
+        let access = folders::keeps_us_out(&before).then(|| folders::access_of(&before));
+        Ok((self.open()?, access))
+    }
+
     fn bytes_free(&self) -> Option<u64> {
         let existing = self.dir.ancestors().find(|dir| dir.exists())?;
         rustix::fs::statvfs(existing).ok().map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
@@ -77,6 +87,8 @@ impl Target {
         let mut folders = match self.open() {
             Ok(fd) => Some(Folders::new(fd)),
             Err(Errno::NOENT) => None,
+            // Ours: nobody knows what is in it until it is written to.
+            Err(Errno::ACCESS) if rustix::fs::stat(&self.dir).is_ok_and(|stat| folders::keeps_us_out(&stat)) => None,
             Err(error) => return Err(self.failed(error)),
         };
         // How far the walk is below what exists.
@@ -144,7 +156,10 @@ impl Target {
     ) -> Result<Report, RestoreError> {
         let is_new = !self.dir.exists();
         std::fs::create_dir_all(&self.dir).map_err(|error| self.failed(error))?;
-        let mut folders = Folders::new(self.open().map_err(|error| self.failed(error))?);
+        let (root, before) = self.open_to_write().map_err(|error| self.failed(error))?;
+        // Its permissions may keep us from opening it once more at the end.
+        let to_sync = root.try_clone().map_err(|error| self.failed(error))?;
+        let mut folders = Folders::to_write(root, before);
         let root = folders.root.clone();
         let run = Run {
             reader,
@@ -173,7 +188,7 @@ impl Target {
         if let Selection::Everything(entry) = selection
             && is_new
         {
-            let attributes = Attributes { mtime: entry.mtime, access: Some(Access::of(entry)) };
+            let attributes = Attributes { mtime: Some(entry.mtime), access: Some(Access::of(entry)) };
             let _ = root.finish.set(Finish { path: Vec::new(), attributes });
         }
         drop(folders);
@@ -183,7 +198,7 @@ impl Target {
         if report.stopped.is_none() && cancel.load(Ordering::Relaxed) {
             report.stopped = Some(RestoreError::Interrupted);
         }
-        if let Err(error) = self.open().and_then(rustix::fs::syncfs) {
+        if let Err(error) = rustix::fs::syncfs(to_sync) {
             report.stopped.get_or_insert(RestoreError::Sync { dir: self.dir.clone(), source: error.into() });
         }
         Ok(report)
@@ -396,8 +411,11 @@ impl Walker<'_> {
         }
         let access = (is_new || self.run.when_exists == WhenExists::Overwrite).then(|| Access::of(entry));
         // A folder that has the time it should, from a run before, keeps it when something is added.
-        if access.is_some() || level.mtime == entry.mtime {
-            level.finish = Some(Attributes { mtime: entry.mtime, access });
+        let mtime = (access.is_some() || level.mtime == entry.mtime).then_some(entry.mtime);
+        // Where it was made to let us in, it gets back what it had.
+        let access = access.or(level.opened_up);
+        if access.is_some() || mtime.is_some() {
+            level.finish = Some(Attributes { mtime, access });
         }
         Ok(())
     }

@@ -56,7 +56,7 @@ impl Run<'_> {
         let create = |name: &str| rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(mode));
         let (fd, temporary) = self.temporary(folder, create)?;
         self.write_content(&fd, content, counted)?;
-        let attributes = Attributes { mtime: entry.mtime, access: Some(Access::of(entry)) };
+        let attributes = Attributes { mtime: Some(entry.mtime), access: Some(Access::of(entry)) };
         self.set_attributes(&fd, attributes)?;
         drop(fd);
         self.publish(temporary, place, || self.place(folder, entry, is_same))
@@ -234,6 +234,7 @@ impl Run<'_> {
                     .map_err(|error| Reason::io("set the permissions", error))?;
             }
         }
+        let Some(mtime) = mtime else { return Ok(()) };
         rustix::fs::futimens(fd, &times_of(mtime)).or_else(tolerate).map_err(|error| Reason::io("set the time", error))
     }
 

@@ -3,9 +3,9 @@
 use super::{Reason, id_of, kind_of, look, mtime_of};
 use crate::entry::{Entry, Timestamp, is_legal_name};
 use crate::restore::plan::DEPTH_MAX;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 /// Folders on the way to where the walk is that stay open.
@@ -35,7 +35,8 @@ pub(super) struct Finish {
 
 #[derive(Clone, Copy)]
 pub(super) struct Attributes {
-    pub(super) mtime: Timestamp,
+    /// `None` leaves the time that writing gave it.
+    pub(super) mtime: Option<Timestamp>,
     /// For what is ours to change.
     pub(super) access: Option<Access>,
 }
@@ -52,12 +53,58 @@ impl Access {
     }
 }
 
+/// Opens the folder `name`. With `open_up`, one of our own that keeps even us from working in it is made to let us; what access it gave
+/// before is returned.
+fn open_folder(above: &OwnedFd, name: &[u8], open_up: bool) -> Result<(OwnedFd, Stat, Option<Access>), Errno> {
+    let opened = rustix::fs::openat(above, name, FOLDER_FLAGS, Mode::empty());
+    let (fd, before) = match opened {
+        Err(Errno::ACCESS) if open_up => {
+            // To hold on to it takes no permission of its own, and does not follow a link.
+            let place = rustix::fs::openat(above, name, FOLDER_FLAGS | OFlags::PATH, Mode::empty())?;
+            let before = rustix::fs::fstat(&place)?;
+            open_up_by(&before, |mode| rustix::fs::chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), mode))?;
+            let fd = rustix::fs::openat(above, name, FOLDER_FLAGS, Mode::empty())?;
+            if id_of(&rustix::fs::fstat(&fd)?) != id_of(&before) {
+                return Err(Errno::STALE);
+            }
+            (fd, before)
+        }
+        opened => {
+            let fd = opened?;
+            let before = rustix::fs::fstat(&fd)?;
+            if open_up {
+                open_up_by(&before, |mode| rustix::fs::fchmod(&fd, mode))?;
+            }
+            (fd, before)
+        }
+    };
+    let access = (open_up && keeps_us_out(&before)).then(|| access_of(&before));
+    Ok((fd, before, access))
+}
+
+/// Gives us all permissions of a folder that is ours and keeps us from working in it.
+pub(super) fn open_up_by(stat: &Stat, set_mode: impl FnOnce(Mode) -> Result<(), Errno>) -> Result<(), Errno> {
+    if keeps_us_out(stat) { set_mode(Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700)) } else { Ok(()) }
+}
+
+/// Returns whether a folder is ours and keeps us from working in it. Nothing keeps root.
+pub(super) fn keeps_us_out(stat: &Stat) -> bool {
+    let user = rustix::process::geteuid();
+    !user.is_root() && stat.st_uid == user.as_raw() && stat.st_mode & 0o700 != 0o700
+}
+
+pub(super) fn access_of(stat: &Stat) -> Access {
+    Access { mode: Some((stat.st_mode & 0o7777) as u16), owner: Some((stat.st_uid, stat.st_gid)) }
+}
+
 /// The folders from the target down to where the walk is.
 pub(super) struct Folders {
     pub(super) root: Arc<Folder>,
     pub(super) levels: Vec<Level>,
     /// The levels from this one on are open.
     first_open: usize,
+    /// Our own folders may be made to let us work in them.
+    open_up: bool,
 }
 
 pub(super) struct Level {
@@ -66,13 +113,26 @@ pub(super) struct Level {
     open: Option<Arc<Folder>>,
     /// The time it had when it was entered.
     pub(super) mtime: Timestamp,
+    /// The access it gave, where it was made to let us work in it.
+    pub(super) opened_up: Option<Access>,
     /// What it gets in the end, if anything.
     pub(super) finish: Option<Attributes>,
 }
 
 impl Folders {
+    /// Begins at `root`, to look only.
     pub(super) fn new(root: OwnedFd) -> Self {
-        Self { root: Folder::new(root), levels: Vec::new(), first_open: 0 }
+        Self { root: Folder::new(root), levels: Vec::new(), first_open: 0, open_up: false }
+    }
+
+    /// Begins at `root`, to write. Folders of our own may be made to let us; `before` is what access the root gave.
+    pub(super) fn to_write(root: OwnedFd, before: Option<Access>) -> Self {
+        let folders = Self { open_up: true, ..Self::new(root) };
+        if before.is_some() {
+            let attributes = Attributes { mtime: None, access: before };
+            let _ = folders.root.finish.set(Finish { path: Vec::new(), attributes });
+        }
+        folders
     }
 
     /// Returns the folder that the walk is in.
@@ -89,6 +149,7 @@ impl Folders {
         let mut above = self.root.clone();
         let mut opened = Vec::new();
         for (depth, level) in self.levels.iter().enumerate() {
+            // What was opened up is so until it is left.
             let fd = rustix::fs::openat(&above.fd, &*level.name, FOLDER_FLAGS, Mode::empty())?;
             if id_of(&rustix::fs::fstat(&fd)?) != level.id {
                 // Somebody put another folder here since.
@@ -116,15 +177,16 @@ impl Folders {
             return Err(Reason::Is("its name is illegal"));
         }
         let above = self.current().map_err(failed)?;
-        match rustix::fs::openat(&above.fd, name, FOLDER_FLAGS, Mode::empty()) {
-            Ok(fd) => {
-                let stat = rustix::fs::fstat(&fd).map_err(failed)?;
-                let (id, mtime) = (id_of(&stat), mtime_of(&stat));
-                self.levels.push(Level { name: name.into(), id, open: Some(Folder::new(fd)), mtime, finish: None });
+        match open_folder(&above.fd, name, self.open_up) {
+            Ok((fd, stat, opened_up)) => {
+                let (id, mtime, open) = (id_of(&stat), mtime_of(&stat), Some(Folder::new(fd)));
+                self.levels.push(Level { name: name.into(), id, open, mtime, opened_up, finish: None });
                 self.close_some();
                 Ok(true)
             }
             Err(Errno::NOENT) => Ok(false),
+            // Ours: it will be opened up when something is written, and until then nobody knows what is in it.
+            Err(Errno::ACCESS) if !self.open_up && self.is_ours(&above.fd, name) => Ok(false),
             Err(Errno::NOTDIR | Errno::LOOP) => match look(above.fd.as_fd(), name) {
                 Ok(Some(stat)) if kind_of(&stat) == FileType::Symlink => {
                     Err(Reason::Is("a symbolic link stands where the folder should be, and is not followed"))
@@ -133,6 +195,10 @@ impl Folders {
             },
             Err(error) => Err(failed(error)),
         }
+    }
+
+    fn is_ours(&self, above: &OwnedFd, name: &[u8]) -> bool {
+        look(above.as_fd(), name).is_ok_and(|stat| stat.is_some_and(|stat| keeps_us_out(&stat)))
     }
 
     /// Closes folders far above, but for those whose files are still being written.
