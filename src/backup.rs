@@ -296,7 +296,7 @@ impl Run<'_> {
             if let Event::Item(item) = &event
                 && let ItemKind::File { content, .. } = &item.kind
             {
-                bytes += content.len_hint();
+                bytes += content.len_hint() + item.path.len() as u64;
             }
             items += 1;
             events.push(event);
@@ -422,29 +422,30 @@ impl Worker<'_> {
             let Entry { kind, facts, contents, .. } = known;
             return Ok((Entry { facts, contents, ..entry_of(meta, kind) }, true));
         }
-        let (split, stable) = self.split(&content)?;
+        let (split, stamp) = self.split(&content)?;
+        // Of the file whose bytes these are.
+        let meta = content.meta().unwrap_or(meta);
         let mut entry = entry_of(meta, EntryKind::File(split.content));
         entry.set_text(split.text);
         entry.facts = if split.facts == Default::default() { facts } else { split.facts };
-        if stable && !fingerprint.is_empty() && content.stamp() == fingerprint {
+        if !fingerprint.is_empty() && stamp.as_ref() == Some(&fingerprint) {
             self.facts.push((key, remembered(&fingerprint, &entry)));
         }
-        Ok((entry, stable))
+        Ok((entry, stamp.is_some()))
     }
 
-    /// Splits an item and says whether it stayed the same meanwhile; one that changed is read once more.
-    fn split(&mut self, content: &dyn Content) -> Result<(Split, bool), SplitError> {
-        let mut before = content.stamp();
-        for _ in 0..READINGS_MAX - 1 {
+    /// Splits an item, and returns its stamp too if that stayed the same meanwhile; one that changed is read again.
+    fn split(&mut self, content: &dyn Content) -> Result<(Split, Option<Vec<u8>>), SplitError> {
+        let mut readings = 0;
+        loop {
             let split = self.splitter.split(content)?;
-            let after = content.stamp();
-            if before == after {
-                return Ok((split, true));
+            readings += 1;
+            let (before, after) = content.stamps();
+            let stayed = before == after;
+            if stayed || readings == READINGS_MAX {
+                return Ok((split, stayed.then_some(after)));
             }
-            before = after;
         }
-        let split = self.splitter.split(content)?;
-        Ok((split, before == content.stamp()))
     }
 
     /// Returns what is remembered of a file whose fingerprint is as it was and whose content is all there.
@@ -487,8 +488,12 @@ impl Content for Cancellable<'_, Box<dyn Content>> {
         Ok(Box::new(Cancellable { content: self.content.open()?, cancel: self.cancel }))
     }
 
-    fn stamp(&self) -> Vec<u8> {
-        self.content.stamp()
+    fn stamps(&self) -> (Vec<u8>, Vec<u8>) {
+        self.content.stamps()
+    }
+
+    fn meta(&self) -> Option<Meta> {
+        self.content.meta()
     }
 }
 

@@ -35,10 +35,15 @@ pub trait Content: Send {
     /// When the item cannot be read; it then becomes a failure in the report, and the run goes on.
     fn open(&self) -> io::Result<Box<dyn Read + '_>>;
 
-    /// Returns what is different whenever the bytes are, as they are now. Two readings of an item that give the same are of the
-    /// same bytes; one between which it differs may be a mixture. Empty for what cannot change.
-    fn stamp(&self) -> Vec<u8> {
-        Vec::new()
+    /// Returns what is different whenever the bytes are: as it was when they were opened last, and as it is now. Where the
+    /// two are not the same, what was read may be a mixture. Empty for what cannot change.
+    fn stamps(&self) -> (Vec<u8>, Vec<u8>) {
+        Default::default()
+    }
+
+    /// Returns what is known of what was opened last, where that may be another item than the walk met.
+    fn meta(&self) -> Option<Meta> {
+        None
     }
 }
 

@@ -41,6 +41,7 @@ mod workers;
 
 pub use catalog::Changes;
 pub use fs::Target;
+pub use mountpoint::{is_own_device, is_own_mount};
 pub use outbox::{Draft, Item, ItemKind, Outbox, OutboxError, State};
 pub use requests::{Operation, Requests};
 pub use session::{MountError, Mounted, Options, Owner, Unmounted, Unmounter, mount};

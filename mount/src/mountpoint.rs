@@ -35,10 +35,26 @@ impl MountEntry {
     }
 }
 
+fn table() -> io::Result<Vec<MountEntry>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|byte| *byte == b'\n').filter_map(parse).collect())
+}
+
 /// Returns the uppermost mount at `path` (the last in the table), if something is mounted there.
 fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
-    Ok(table.split(|byte| *byte == b'\n').filter_map(parse).rfind(|entry| entry.path == path))
+    Ok(table()?.into_iter().rfind(|entry| entry.path == path))
+}
+
+/// Returns whether the device `major:minor` is a mount of this program, be it served by this process or another.
+pub fn is_own_device(major: u32, minor: u32) -> bool {
+    let device = Device(format!("{major}:{minor}"));
+    table().is_ok_and(|table| table.iter().any(|entry| entry.device == device && entry.is_ours()))
+}
+
+/// Returns whether a mount of this program is at `path`, which must be free of symbolic links. Nothing is asked of the
+/// mount itself, which may be somebody else's, or dead.
+pub fn is_own_mount(path: &Path) -> bool {
+    mounted_at(path).is_ok_and(|entry| entry.is_some_and(|entry| entry.is_ours()))
 }
 
 /// Reads a line `id parent major:minor root path options [tags] - type source options` (proc(5)).

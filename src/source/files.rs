@@ -1,134 +1,187 @@
-//! A local folder: Maildir, trees of .eml files, and everything else a file system holds.
+//! Local folders: Maildir, trees of .eml files, and everything else a file system holds.
 //!
-//! Names are taken as bytes. Symbolic links are kept as links and never followed; devices, sockets and named pipes are
+//! Names are taken as bytes. Symbolic links are kept as links and never followed: everything below a source is reached by
+//! descriptors (`folder`), so nothing that is renamed or replaced while it is read leads out of it. Devices, sockets and named pipes are
 //! passed over. A folder that changes while it is read gives what was there at some moment of the walk.
+//!
+//! One source becomes what the snapshot's root holds; each of several becomes a folder there, named after the last part of
+//! its path.
 
-use super::{Content, Event, Item, ItemKind, Meta, Sink, Source};
+mod content;
+pub mod exclude;
+mod folder;
+
+use super::{Event, Item, ItemKind, Meta, Sink, Source};
 use crate::entry::{Facts, Timestamp, is_legal_name};
 use crate::snapshot::ROOT_NAME;
-use rustix::fs::{Mode, OFlags};
+use content::FileContent;
+use exclude::Exclusions;
+use folder::{Folder, Id, Name, id_of};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A file whose time stamps are this close to now may change again without showing it: its facts are not believed.
 const RACY_SECS: i64 = 2;
+/// Folders deeper than this are not walked into, and paths longer than this are not taken: each item on its way through
+/// the backup carries its path.
+const DEPTH_MAX: usize = 2048;
+const PATH_LEN_MAX: usize = 16 << 10;
 
-/// A folder of the local file system.
+/// The file that marks a cache, and how it begins (bford.info/cachedir).
+const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
+const CACHE_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
+
+/// What of the sources is left out.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// By their paths.
+    pub exclude: Exclusions,
+    /// What lies on another file system than its source.
+    pub one_file_system: bool,
+    /// What lies in folders with a CACHEDIR.TAG.
+    pub exclude_caches: bool,
+    /// What lies in folders that hold one of these names.
+    pub exclude_if_present: Vec<Vec<u8>>,
+}
+
+/// Folders of the local file system.
 pub struct Files {
-    root: PathBuf,
+    roots: Vec<Root>,
     /// Folders that are not walked into: the repository and the local state, should they lie inside.
-    excluded: Vec<(u64, u64)>,
-    /// Device and inode of the root, as far as there is one.
-    identity: Option<(u64, u64)>,
+    excluded: Vec<Id>,
+    options: Options,
     now: i64,
+}
+
+/// A folder that is a source.
+struct Root {
+    path: PathBuf,
+    /// What it is called in the snapshot, if there are several.
+    name: Option<Box<[u8]>>,
+    opened: Result<(Arc<Folder>, Stat), Errno>,
 }
 
 impl Files {
     /// Creates a source of everything under `root`, without the folders `excluded`.
     pub fn new(root: &Path, excluded: &[PathBuf]) -> Self {
+        Self::of_all(&[root.to_owned()], excluded, Options::default())
+    }
+
+    /// Creates a source of everything under `roots` but what the options leave out, without the folders `excluded`. The
+    /// second of two folders called `name` becomes `name (2)`.
+    pub fn of_all(roots: &[PathBuf], excluded: &[PathBuf], options: Options) -> Self {
+        let open_folders = Arc::default();
+        let mut opened: Vec<_> = roots
+            .iter()
+            .map(|path| Root { path: path.clone(), name: None, opened: Folder::root(path, &open_folders) })
+            .collect();
+        if roots.len() > 1 {
+            name_all(&mut opened);
+        }
         let excluded = excluded.iter().filter_map(|path| identity(path)).collect();
-        Self { root: root.to_owned(), excluded, identity: identity(root), now: jiff::Timestamp::now().as_second() }
+        Self { roots: opened, excluded, options, now: jiff::Timestamp::now().as_second() }
     }
 
-    fn walk_folder(&self, folder: &Path, path: &[u8], names: Vec<Vec<u8>>, sink: &mut Sink<'_>) -> ControlFlow<()> {
-        names.into_iter().try_for_each(|name| self.walk_entry(folder, path, name, sink))
-    }
-
-    fn walk_entry(&self, folder: &Path, path: &[u8], name: Vec<u8>, sink: &mut Sink<'_>) -> ControlFlow<()> {
-        let full = folder.join(OsStr::from_bytes(&name));
-        let mut path = path.to_vec();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(&name);
-        // Other systems' file systems allow names that are longer in bytes than a folder of a snapshot does.
-        if !is_legal_name(&name) {
-            return sink(Event::Failed {
-                name: name.into(),
-                path,
-                error: "its name is longer than 255 bytes".to_owned(),
-            });
-        }
-        let stat = match std::fs::symlink_metadata(&full) {
-            Ok(stat) => stat,
-            // Deleted between listing and looking: it is not there.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return ControlFlow::Continue(()),
-            Err(error) => return sink(failed(name, path, &error)),
-        };
-        let meta = meta_of(&name, &stat);
-        if stat.is_dir() {
-            return self.walk_subfolder(&full, path, meta, &stat, sink);
-        }
-        let kind = if stat.is_symlink() {
-            match std::fs::read_link(&full) {
-                Ok(target) => ItemKind::Symlink(target.into_os_string().into_vec().into()),
-                Err(error) => return sink(failed(name, path, &error)),
-            }
-        } else if stat.is_file() {
-            let content = Box::new(FileContent { path: full, len: stat.len() });
-            ItemKind::File { content, fingerprint: fingerprint_of(&stat, self.now) }
-        } else {
-            return sink(Event::Skipped { path, reason: "a device, socket or named pipe" });
-        };
-        sink(Event::Item(Box::new(Item { meta, path, kind, facts: Facts::default() })))
-    }
-
-    fn walk_subfolder(
-        &self,
-        full: &Path,
-        path: Vec<u8>,
-        meta: Meta,
-        stat: &Metadata,
-        sink: &mut Sink<'_>,
-    ) -> ControlFlow<()> {
-        if self.excluded.contains(&(stat.dev(), stat.ino())) {
-            return sink(Event::Skipped { path, reason: "the repository or its local state" });
-        }
-        // A folder that cannot be listed is a failure, not an empty folder, so it is listed before it is announced.
-        let names = match sorted_names(full) {
-            Ok(names) => names,
-            Err(error) => return sink(failed(meta.name.into_vec(), path, &error)),
-        };
-        sink(Event::Enter { meta, path: path.clone() })?;
-        self.walk_folder(full, &path, names, sink)?;
-        sink(Event::Leave)
+    /// Returns what each source is called in the snapshot, in the order in which they were given; nothing if there is one.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.roots.iter().filter_map(|root| root.name.as_deref())
     }
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|stat| (stat.dev(), stat.ino()))
+/// Gives every root a name of its own.
+fn name_all(roots: &mut [Root]) {
+    for at in 0..roots.len() {
+        let name = roots[at].path.file_name().map_or(&b"root"[..], OsStrExt::as_bytes);
+        let is_taken = |name: &[u8]| roots[..at].iter().any(|root| root.name.as_deref() == Some(name));
+        let numbered = |number: usize| {
+            let tag = format!(" ({number})").into_bytes();
+            [&name[..name.len().min(crate::entry::NAME_LEN_MAX - tag.len())], &tag].concat()
+        };
+        let mut free = std::iter::once(name.to_vec()).chain((2..).map(numbered)).filter(|name| !is_taken(name));
+        let free = free.next().expect("there are more numbers than sources");
+        roots[at].name = Some(free.into());
+    }
 }
 
-fn sorted_names(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        names.push(entry?.file_name().into_vec());
-    }
-    names.sort_unstable();
-    Ok(names)
+fn identity(path: &Path) -> Option<Id> {
+    rustix::fs::stat(path).ok().map(|stat| id_of(&stat))
 }
 
 impl Source for Files {
     fn root(&self) -> io::Result<Meta> {
-        let stat = std::fs::metadata(&self.root)?;
-        if !stat.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::NotADirectory));
+        let mut found = None::<Meta>;
+        let mut failed = None;
+        for root in &self.roots {
+            match &root.opened {
+                Ok((_, stat)) => {
+                    let meta = meta_of(ROOT_NAME, stat);
+                    found = Some(match found {
+                        Some(other) => Meta { mtime: other.mtime.max(meta.mtime), ..other },
+                        // Owner and permissions of one say nothing of the others.
+                        None if root.name.is_some() => Meta { mode: None, owner: None, ..meta },
+                        None => meta,
+                    });
+                }
+                Err(error) => failed = failed.or(Some(*error)),
+            }
         }
-        Ok(meta_of(ROOT_NAME, &stat))
+        found.ok_or_else(|| failed.unwrap_or(Errno::NOENT).into())
     }
 
     fn walk(&mut self, sink: &mut Sink<'_>) -> io::Result<ControlFlow<()>> {
-        let names = sorted_names(&self.root)?;
-        Ok(self.walk_folder(&self.root, b"", names, sink))
+        let mut order: Vec<_> = (0..self.roots.len()).collect();
+        order.sort_unstable_by(|a, b| self.roots[*a].name.cmp(&self.roots[*b].name));
+        for source in order {
+            let Root { name, opened, .. } = &self.roots[source];
+            let listed = match opened {
+                Ok((folder, stat)) => folder.names().map(|names| (folder, stat, names)),
+                Err(error) => Err(*error),
+            };
+            let (folder, stat, names) = match (listed, name) {
+                (Ok(listed), _) => listed,
+                (Err(error), None) => return Err(error.into()),
+                (Err(error), Some(name)) => {
+                    if sink(failed(name, name.to_vec(), error)).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    continue;
+                }
+            };
+            let mut walk = Walk {
+                files: self,
+                source,
+                device: stat.st_dev,
+                path: name.as_deref().unwrap_or_default().to_vec(),
+                below: name.as_ref().map_or(0, |name| name.len() + 1),
+                levels: Vec::new(),
+                own_devices: HashMap::new(),
+                sink,
+            };
+            let walked = match name {
+                Some(name) => walk.named_root(meta_of(name, stat), folder, stat, names),
+                None => walk.all(folder, stat, names),
+            };
+            if walked.is_break() {
+                return Ok(walked);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     fn finish(&self) -> io::Result<()> {
-        if identity(&self.root) == self.identity {
+        let is_there = |root: &Root| match &root.opened {
+            Ok((folder, _)) => identity(&root.path) == Some(folder.id),
+            // That it cannot be read was told.
+            Err(_) => true,
+        };
+        if self.roots.iter().all(is_there) {
             return Ok(());
         }
         Err(io::Error::new(
@@ -138,62 +191,241 @@ impl Source for Files {
     }
 }
 
-fn failed(name: Vec<u8>, path: Vec<u8>, error: &io::Error) -> Event {
-    Event::Failed { name: name.into(), path, error: error.to_string() }
+/// A walk through one source.
+struct Walk<'a, 's> {
+    files: &'a Files,
+    source: usize,
+    /// That of the source.
+    device: u64,
+    /// The path in the snapshot of where the walk is.
+    path: Vec<u8>,
+    /// Where in a path begins what is below the source.
+    below: usize,
+    levels: Vec<Level>,
+    /// Whether a device is a mount of this program, for those that were met.
+    own_devices: HashMap<u64, bool>,
+    sink: &'a mut Sink<'s>,
 }
 
-fn meta_of(name: &[u8], stat: &Metadata) -> Meta {
+/// A folder on the way to where the walk is.
+struct Level {
+    folder: Arc<Folder>,
+    device: u64,
+    names: std::vec::IntoIter<Name>,
+    /// How long the path of the folder is.
+    path_len: usize,
+}
+
+impl Walk<'_, '_> {
+    fn named_root(&mut self, meta: Meta, folder: &Arc<Folder>, stat: &Stat, names: Vec<Name>) -> ControlFlow<()> {
+        (self.sink)(Event::Enter { meta, path: self.path.clone() })?;
+        self.all(folder, stat, names)?;
+        (self.sink)(Event::Leave)
+    }
+
+    fn all(&mut self, folder: &Arc<Folder>, stat: &Stat, names: Vec<Name>) -> ControlFlow<()> {
+        self.push(folder.clone(), stat, names);
+        while let Some(level) = self.levels.last_mut() {
+            self.path.truncate(level.path_len);
+            match level.names.next() {
+                Some(name) => {
+                    if !self.path.is_empty() {
+                        self.path.push(b'/');
+                    }
+                    self.path.extend_from_slice(&name.bytes);
+                    self.entry(name)?;
+                }
+                None => {
+                    self.levels.pop();
+                    if !self.levels.is_empty() {
+                        (self.sink)(Event::Leave)?;
+                    }
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn push(&mut self, folder: Arc<Folder>, stat: &Stat, names: Vec<Name>) {
+        let (names, path_len) = (names.into_iter(), self.path.len());
+        self.levels.push(Level { folder, device: stat.st_dev, names, path_len });
+    }
+
+    /// Takes the name at which the path ends.
+    fn entry(&mut self, Name { bytes: name, is_folder }: Name) -> ControlFlow<()> {
+        let (folder, device) =
+            self.levels.last().map(|level| (level.folder.clone(), level.device)).expect("in a folder");
+        // Before anybody asks for it, as asking can hang or fail: that may be why it is excluded.
+        if self.is_excluded(is_folder == Some(true)) {
+            return ControlFlow::Continue(());
+        }
+        // Other systems' file systems allow names that are longer in bytes than a folder of a snapshot does.
+        if !is_legal_name(&name) {
+            return self.fail(&name, "its name is longer than 255 bytes");
+        }
+        if self.path.len() > PATH_LEN_MAX {
+            return self.fail(&name, "its path is longer than 16 KiB");
+        }
+        let looked = folder.fd().and_then(|fd| Ok((rustix::fs::statat(&*fd, &*name, AtFlags::SYMLINK_NOFOLLOW)?, fd)));
+        let (stat, fd) = match looked {
+            Ok(looked) => looked,
+            // Deleted between listing and looking: it is not there.
+            Err(Errno::NOENT) => return ControlFlow::Continue(()),
+            // Somebody else's mount, or one whose process is dead.
+            Err(Errno::ACCESS | Errno::NOTCONN) if strongroom_mount::is_own_mount(&self.full_path()) => {
+                return self.skip(OWN_MOUNT);
+            }
+            Err(error) => return self.fail_by(&name, error),
+        };
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory if is_folder.is_none() && self.is_excluded(true) => return ControlFlow::Continue(()),
+            FileType::Directory => return self.enter(&folder, device, &name),
+            FileType::Symlink => match rustix::fs::readlinkat(&*fd, &*name, Vec::new()) {
+                Ok(target) => ItemKind::Symlink(target.into_bytes().into()),
+                Err(error) => return self.fail_by(&name, error),
+            },
+            FileType::RegularFile => {
+                let content = FileContent::new(&folder, &name, u64::try_from(stat.st_size).unwrap_or_default());
+                ItemKind::File { content: Box::new(content), fingerprint: fingerprint_of(&stat, self.files.now) }
+            }
+            _ => return self.skip("a device, socket or named pipe"),
+        };
+        let (meta, path) = (meta_of(&name, &stat), self.path.clone());
+        (self.sink)(Event::Item(Box::new(Item { meta, path, kind, facts: Facts::default() })))
+    }
+
+    fn is_excluded(&self, is_folder: bool) -> bool {
+        self.files.options.exclude.excludes(self.source, &self.path[self.below..], is_folder)
+    }
+
+    fn enter(&mut self, above: &Arc<Folder>, device: u64, name: &[u8]) -> ControlFlow<()> {
+        if self.levels.len() >= DEPTH_MAX {
+            return self.fail(name, "it lies deeper than 2048 folders");
+        }
+        let (folder, stat) = match above.enter(name) {
+            Ok(entered) => entered,
+            Err(Errno::NOENT) => return ControlFlow::Continue(()),
+            Err(error) => return self.fail_by(name, error),
+        };
+        if self.files.excluded.contains(&folder.id) {
+            return self.skip("the repository or its local state");
+        }
+        if stat.st_dev != device && self.is_own_device(stat.st_dev) {
+            return self.skip(OWN_MOUNT);
+        }
+        let meta = meta_of(name, &stat);
+        if self.files.options.one_file_system && stat.st_dev != self.device {
+            // The folder itself stays, so that a restore has where to mount.
+            self.push(folder, &stat, Vec::new());
+            self.skip("another file system")?;
+            return (self.sink)(Event::Enter { meta, path: self.path.clone() });
+        }
+        // A folder that cannot be listed is a failure, not an empty folder, so it is listed before it is announced.
+        let mut names = match folder.names() {
+            Ok(names) => names,
+            Err(error) => return self.fail_by(name, error),
+        };
+        if let Some(reason) = self.tag(&folder, &mut names) {
+            self.skip(reason)?;
+        }
+        self.push(folder, &stat, names);
+        (self.sink)(Event::Enter { meta, path: self.path.clone() })
+    }
+
+    /// Leaves of the names in a folder only those that say that nothing else is wanted, if there are such, and returns why.
+    fn tag(&self, folder: &Arc<Folder>, names: &mut Vec<Name>) -> Option<&'static str> {
+        let Options { exclude_caches, exclude_if_present, .. } = &self.files.options;
+        let has = |names: &[Name], tag: &[u8]| names.binary_search_by(|name| (*name.bytes).cmp(tag)).is_ok();
+        if *exclude_caches && has(names, CACHE_TAG) && is_cache(folder) {
+            names.retain(|name| &*name.bytes == CACHE_TAG);
+            return Some("a cache: of what is in it, only CACHEDIR.TAG was backed up");
+        }
+        if exclude_if_present.iter().any(|tag| has(names, tag)) {
+            names.retain(|name| exclude_if_present.iter().any(|tag| **tag == *name.bytes));
+            return Some("its content, as it holds a name of --exclude-if-present");
+        }
+        None
+    }
+
+    fn is_own_device(&mut self, device: u64) -> bool {
+        let is_own = || strongroom_mount::is_own_device(rustix::fs::major(device), rustix::fs::minor(device));
+        *self.own_devices.entry(device).or_insert_with(is_own)
+    }
+
+    fn full_path(&self) -> PathBuf {
+        let source = &self.files.roots[self.source].path;
+        let source = std::fs::canonicalize(source).unwrap_or_else(|_| source.clone());
+        source.join(OsStr::from_bytes(&self.path[self.below..]))
+    }
+
+    fn skip(&mut self, reason: &'static str) -> ControlFlow<()> {
+        (self.sink)(Event::Skipped { path: self.path.clone(), reason })
+    }
+
+    fn fail(&mut self, name: &[u8], error: &str) -> ControlFlow<()> {
+        (self.sink)(Event::Failed { name: name.into(), path: self.path.clone(), error: error.to_owned() })
+    }
+
+    fn fail_by(&mut self, name: &[u8], error: Errno) -> ControlFlow<()> {
+        (self.sink)(failed(name, self.path.clone(), error))
+    }
+}
+
+const OWN_MOUNT: &str = "a mount of Strongroom";
+
+/// Whether a folder's CACHEDIR.TAG begins as one does.
+fn is_cache(folder: &Arc<Folder>) -> bool {
+    let begins = |fd: &dyn std::os::fd::AsFd| -> Result<bool, Errno> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let tag = rustix::fs::openat(fd.as_fd(), CACHE_TAG, flags, Mode::empty())?;
+        if FileType::from_raw_mode(rustix::fs::fstat(&tag)?.st_mode) != FileType::RegularFile {
+            return Ok(false);
+        }
+        let mut found = [0; CACHE_SIGNATURE.len()];
+        let mut filled = 0;
+        while filled < found.len() {
+            match rustix::io::read(&tag, &mut found[filled..]) {
+                Ok(0) => return Ok(false),
+                Ok(count) => filled += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found == *CACHE_SIGNATURE)
+    };
+    folder.fd().and_then(|fd| begins(&*fd)).unwrap_or(false)
+}
+
+fn failed(name: &[u8], path: Vec<u8>, error: Errno) -> Event {
+    Event::Failed { name: name.into(), path, error: io_error(error).to_string() }
+}
+
+fn io_error(error: Errno) -> io::Error {
+    match error {
+        Errno::STALE => io::Error::other("another folder took the place of the one that it was in"),
+        error => error.into(),
+    }
+}
+
+fn meta_of(name: &[u8], stat: &Stat) -> Meta {
     Meta {
         name: name.into(),
-        mtime: Timestamp { secs: stat.mtime(), nanos: stat.mtime_nsec() as u32 },
-        mode: Some((stat.mode() & 0o7777) as u16),
-        owner: Some((stat.uid(), stat.gid())),
+        mtime: Timestamp { secs: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
+        mode: Some((stat.st_mode & 0o7777) as u16),
+        owner: Some((stat.st_uid, stat.st_gid)),
     }
 }
 
-/// What changes whenever a file's content does: size, mtime, ctime, inode.
-type StatKey = [i64; 6];
-
-fn key_of(stat: &Metadata) -> StatKey {
-    let inode = stat.ino().cast_signed();
-    [stat.size().cast_signed(), stat.mtime(), stat.mtime_nsec(), stat.ctime(), stat.ctime_nsec(), inode]
+fn fingerprint_of(stat: &Stat, now: i64) -> Vec<u8> {
+    if stat.st_ctime + RACY_SECS > now { Vec::new() } else { stamp_of(stat) }
 }
 
-fn fingerprint_of(stat: &Metadata, now: i64) -> Vec<u8> {
-    if stat.ctime() + RACY_SECS > now {
-        return Vec::new();
-    }
-    stamp_of(stat)
+/// Returns what changes whenever a file's content does: size, mtime, ctime, inode.
+fn stamp_of(stat: &Stat) -> Vec<u8> {
+    let nanos = [stat.st_mtime_nsec, stat.st_ctime_nsec].map(|nanos| nanos as i64);
+    let key = [stat.st_size, stat.st_mtime, nanos[0], stat.st_ctime, nanos[1], stat.st_ino.cast_signed()];
+    key.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
-fn stamp_of(stat: &Metadata) -> Vec<u8> {
-    key_of(stat).iter().flat_map(|number| number.to_le_bytes()).collect()
-}
-
-struct FileContent {
-    path: PathBuf,
-    len: u64,
-}
-
-impl Content for FileContent {
-    fn len_hint(&self) -> u64 {
-        self.len
-    }
-
-    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
-        // Not through a link that was put here since, and not waiting for the writer of a pipe that was.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        // Reading for a backup is no use of the file; only its owner and root may ask for that.
-        let fd = rustix::fs::open(&self.path, flags | OFlags::NOATIME, Mode::empty())
-            .or_else(|_| rustix::fs::open(&self.path, flags, Mode::empty()))?;
-        let file = File::from(fd);
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("is no longer a file"));
-        }
-        Ok(Box::new(file))
-    }
-
-    fn stamp(&self) -> Vec<u8> {
-        std::fs::symlink_metadata(&self.path).map(|stat| stamp_of(&stat)).unwrap_or_default()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -183,3 +183,27 @@ impl Read for MessageReader<'_> {
         Ok(read)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_pipe_in_place_of_a_file_is_not_waited_for() {
+        let lab = tempfile::TempDir::new().unwrap();
+        let pipe = lab.path().join("archive.mbox");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut failed = 0;
+            let walked = Mboxes::new(&[pipe]).walk(&mut |event| {
+                failed += u32::from(matches!(event, Event::Failed { .. }));
+                ControlFlow::Continue(())
+            });
+            done.send((walked.is_ok(), failed)).unwrap();
+        });
+        let ended = ended.recv_timeout(Duration::from_secs(60)).expect("nobody waits for a writer");
+        assert_eq!(ended, (true, 1));
+    }
+}
