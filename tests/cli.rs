@@ -198,8 +198,21 @@ fn json_of_backup_has_the_keys_of_the_contract() {
     write(&lab.path("home/a"), "a\n");
     write(&lab.path("home/b"), "b\n");
     let report = lab.backup(&lab.path("home"), "home");
-    let keys =
-        ["snapshot", "set", "status", "started", "finished", "items", "bytes", "requests", "throttled", "failures"];
+    let keys = [
+        "snapshot",
+        "set",
+        "status",
+        "started",
+        "finished",
+        "items",
+        "bytes",
+        "requests",
+        "throttled",
+        "failures",
+        "skipped",
+        "warnings",
+        "changed_while_read",
+    ];
     assert_keys(&report, keys);
     assert_hex(&report["snapshot"], 64);
     assert_eq!((&report["set"], &report["status"]), (&json!("home"), &json!("ok")));

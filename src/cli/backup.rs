@@ -1,5 +1,6 @@
 //! `strongroom backup`
 
+mod folders;
 mod sets;
 mod shown;
 
@@ -7,7 +8,7 @@ pub use self::shown::rfc3339;
 
 use super::error::{Exit, UsageError};
 use super::progress;
-use super::{Session, absolute, allocator};
+use super::{Session, allocator};
 use crate::backend::local::Local;
 use crate::backup::{self, BackupOptions};
 use crate::settings::refuse_set_name;
@@ -27,6 +28,7 @@ const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(false))]
 #[command(
     after_help = "Examples:\n  strongroom backup --set everyone\n  strongroom backup --files /home/alice --as alice\n  \
+    strongroom backup --files /home --files /etc --as machine --exclude '*.tmp' --exclude-caches\n  \
     strongroom backup --mbox ~/mail/archive.mbox --as archive\n\nExit code 3 means that some items could not be read: \
     they are listed, tried again by the next run, and everything else is stored."
 )]
@@ -37,15 +39,18 @@ pub struct Backup {
     /// Backs up every set of the configuration
     #[arg(long, group = "what")]
     all: bool,
-    /// Backs up everything in this folder: Maildir, .eml trees, and all other files
+    /// Backs up everything in this folder: Maildir, .eml trees, and all other files. May be given several times: then each
+    /// becomes a folder of the snapshot, named after the last part of its path
     #[arg(long, value_name = "DIR", group = "what")]
-    files: Option<PathBuf>,
+    files: Vec<PathBuf>,
     /// Backs up the messages in this mbox file; may be given several times
     #[arg(long, value_name = "FILE", group = "what")]
     mbox: Vec<PathBuf>,
     /// Names the set that the snapshot of files belongs to [default: the last part of the folder's or file's path]
     #[arg(long = "as", value_name = "NAME", conflicts_with_all = ["set", "all"])]
     named: Option<String>,
+    #[command(flatten)]
+    excluded: folders::Excluded,
 }
 
 impl Backup {
@@ -54,17 +59,20 @@ impl Backup {
         if self.all || !self.set.is_empty() {
             return sets::run(session, &self.set, self.all);
         }
-        let named = match &self.files {
-            Some(dir) => std::fs::canonicalize(dir).with_context(|| format!("could not read {}", dir.display()))?,
-            None => absolute(&self.mbox[0])?,
-        };
+        let source_paths = if self.files.is_empty() { &self.mbox } else { &self.files };
         let set = match self.named {
             Some(set) => set,
-            None => default_set(&named)?,
+            None if self.files.len() > 1 => {
+                let text = "several folders have no name in common; name the set with `--as NAME`";
+                return Err(UsageError::Other(text.to_owned()).into());
+            }
+            None => default_set(&folders::named(&source_paths[0])?)?,
         };
         if let Some(problem) = refuse_set_name(&set) {
             return Err(UsageError::Other(problem.to_owned()).into());
         }
+        // Before the password is asked for: mistakes in what was typed.
+        let folders = if self.files.is_empty() { None } else { Some(folders::options(&self.files, &self.excluded)?) };
         let repository = session.open()?;
         let local = session.local_state(&repository)?;
         // What killed runs left behind.
@@ -73,8 +81,10 @@ impl Backup {
         if let Err(error) = cleared {
             tracing::warn!(error = &error as &dyn std::error::Error, "old temporary files stay");
         }
-        let mut source: Box<dyn Source> = match &self.files {
-            Some(_) => Box::new(Files::new(&named, &[session.repository_path()?, session.state_dir()?])),
+        let mut source: Box<dyn Source> = match folders {
+            Some((dirs, options)) => {
+                Box::new(Files::of_all(&dirs, &[session.repository_path()?, session.state_dir()?], options))
+            }
             None => Box::new(Mboxes::new(&self.mbox)),
         };
         let options = BackupOptions { set, host: host_name() };
@@ -82,7 +92,8 @@ impl Backup {
         let cancel = progress::cancel_on_signals()?;
         let report = backup::backup(&repository, local, &mut *source, &options, &shown.progress, &cancel);
         shown.finish();
-        let report = shown::Shown::from(report.with_context(|| format!("could not back up {}", named.display()))?);
+        let report =
+            shown::Shown::from(report.with_context(|| format!("could not back up {}", source_paths[0].display()))?);
         let said = report.show(session.output());
         // Failures are told by the exit code even to somebody who has stopped reading.
         if report.is_whole() { said.map(|()| Exit::Done) } else { Ok(Exit::Partial) }

@@ -23,25 +23,32 @@ pub struct Shown {
     warnings: Vec<String>,
     /// Remarks for those who look closely.
     remarks: Vec<String>,
-    /// Mailboxes that were passed over, with the reason.
-    skipped: Vec<(String, String)>,
+    /// What was passed over, with the reason.
+    skipped: Vec<Value>,
+    /// Files that changed whenever they were read.
+    changed: Vec<Vec<u8>>,
     ledger: Option<Ledger>,
     counters: Counters,
 }
 
 impl From<backup::Report> for Shown {
     fn from(report: backup::Report) -> Self {
-        let skipped = report.skipped.iter().map(|(path, reason)| format!("skipped: {}: {reason}", output::path(path)));
-        let skipped = shortened(skipped.collect(), "skipped");
-        let changing = report.changing.iter().take(LISTED_MAX);
+        let remarks = report.skipped.iter().map(|(path, reason)| format!("skipped: {}: {reason}", output::path(path)));
+        let remarks = shortened(remarks.collect(), "skipped");
+        let changing = report.changing.iter();
         let changing = changing.map(|path| format!("changed while it was read, three times: {}", output::path(path)));
+        let changing = shortened(changing.collect(), "changed while it was read, three times");
+        let skipped = report.skipped.iter();
+        let skipped =
+            skipped.map(|(path, reason)| json!({ "path": String::from_utf8_lossy(path), "reason": reason })).collect();
         Self {
             id: report.id,
             snapshot: report.snapshot,
             failures: report.failures,
             warnings: Vec::new(),
-            remarks: skipped.into_iter().chain(changing).collect(),
-            skipped: Vec::new(),
+            remarks: remarks.into_iter().chain(changing).collect(),
+            skipped,
+            changed: report.changing,
             ledger: None,
             counters: Counters::default(),
         }
@@ -57,7 +64,8 @@ impl From<TenantReport> for Shown {
             failures: report.failures,
             warnings: report.warnings,
             remarks: shortened(skipped.collect(), "skipped"),
-            skipped: report.skipped,
+            skipped: report.skipped.iter().map(|(name, reason)| json!({ "name": name, "reason": reason })).collect(),
+            changed: Vec::new(),
             ledger: Some(report.ledger),
             counters: report.counters,
         }
@@ -144,12 +152,15 @@ impl Shown {
             "requests": self.counters.requests,
             "throttled": self.counters.throttled,
             "failures": self.failures.iter().map(failure).collect::<Vec<_>>(),
+            "skipped": self.skipped,
+            "warnings": self.warnings,
         });
-        if let Some(ledger) = &self.ledger {
-            object["ledger"] = json!(ledger);
-            object["warnings"] = json!(self.warnings);
-            let skipped = self.skipped.iter().map(|(name, reason)| json!({ "name": name, "reason": reason }));
-            object["skipped"] = skipped.collect();
+        match &self.ledger {
+            Some(ledger) => object["ledger"] = json!(ledger),
+            None => {
+                let changed = self.changed.iter().map(|path| String::from_utf8_lossy(path));
+                object["changed_while_read"] = changed.collect();
+            }
         }
         object
     }
