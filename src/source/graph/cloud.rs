@@ -51,6 +51,18 @@ impl Cloud {
         };
         Endpoints::parse(login, graph).expect("the hosts of the clouds are constants")
     }
+
+    /// Returns the hosts that the cloud's upload and import URLs lead to, their subdomains included. Exchange gives out the
+    /// first ones (Graph: "Attach large files to Outlook messages or events"; mailbox, createImportSession), SharePoint the
+    /// last (Graph: driveItem, createUploadSession).
+    fn upload_hosts(self) -> &'static [&'static str] {
+        match self {
+            Self::Global => &["outlook.office.com", "outlook.office365.com", "sharepoint.com"],
+            Self::UsGov => &["outlook.office365.us", "sharepoint.us"],
+            Self::UsGovDod => &["outlook-dod.office365.us", "dps.mil"],
+            Self::China => &["partner.outlook.cn", "sharepoint.cn"],
+        }
+    }
 }
 
 /// The two services a tenant is reached through.
@@ -109,6 +121,25 @@ impl Endpoints {
         format!("{}{tenant}/oauth2/v2.0/{operation}", self.login.as_str().trim_end_matches('/'))
     }
 
+    /// Returns whether the service itself takes uploads at `url`: at one of the two endpoints, or at a host that belongs to the
+    /// cloud whose Graph endpoint this is. An upload carries somebody's mail, so nobody else is to have it.
+    pub(crate) fn take_uploads_at(&self, url: &Url) -> bool {
+        if place(url) == place(&self.graph) || place(url) == place(&self.login) {
+            return true;
+        }
+        let Some(host) = url.host_str() else { return false };
+        let is_below =
+            |known: &&str| host.strip_suffix(*known).is_some_and(|left| left.is_empty() || left.ends_with('.'));
+        let cloud = Cloud::ALL.into_iter().find(|cloud| place(&cloud.endpoints().graph) == place(&self.graph));
+        let is_default = url.scheme() == "https" && url.port().is_none();
+        is_default && cloud.is_some_and(|cloud| cloud.upload_hosts().iter().any(is_below))
+    }
+
+    /// Returns whether `url` leads to the Graph endpoint.
+    pub(crate) fn is_graph(&self, url: &Url) -> bool {
+        place(url) == place(&self.graph)
+    }
+
     /// Returns whether both services are on this machine, so that no proxy can lead to them.
     pub fn are_local(&self) -> bool {
         [&self.login, &self.graph].into_iter().all(|url| match url.host() {
@@ -123,6 +154,11 @@ impl Endpoints {
     pub(crate) fn are_unencrypted(&self) -> bool {
         [&self.login, &self.graph].into_iter().all(|url| url.scheme() == "http")
     }
+}
+
+/// Where a URL leads: two that agree in this are answered by the same server.
+fn place(url: &Url) -> (&str, Option<&str>, Option<u16>) {
+    (url.scheme(), url.host_str(), url.port_or_known_default())
 }
 
 #[cfg(test)]
@@ -140,6 +176,38 @@ mod tests {
         assert_eq!(Cloud::default().endpoints().graph_root(), "https://graph.microsoft.com");
         let token_url = "https://login.microsoftonline.us/contoso.com/oauth2/v2.0/token";
         assert_eq!(Cloud::UsGovDod.endpoints().oauth("contoso.com", "token"), token_url);
+    }
+
+    #[test]
+    fn uploads_go_to_the_hosts_of_the_cloud_alone() {
+        let takes = |endpoints: &Endpoints, url: &str| endpoints.take_uploads_at(&Url::parse(url).unwrap());
+        let global = Cloud::Global.endpoints();
+        for url in [
+            "https://outlook.office.com/api/gv1.0/users('a')/AttachmentSessions('b')?authtoken=c",
+            "https://OUTLOOK.office365.com/api/gv1.0/Mailboxes('a')/importItem?authtoken=c",
+            "https://contoso-my.sharepoint.com/personal/a/_api/v2.0/drives/b/uploadSession?tempauth=c",
+            "https://graph.microsoft.com/v1.0/upload",
+        ] {
+            assert!(takes(&global, url), "{url}");
+        }
+        for url in [
+            "https://outlook.office.com.evil.example/",
+            "https://evil-outlook.office.com/",
+            "https://evilsharepoint.com/",
+            "https://outlook.office.com:8443/",
+            "http://outlook.office.com/",
+            "https://outlook.office365.us/",
+            "https://127.0.0.1/",
+            "https://169.254.169.254/latest/meta-data",
+        ] {
+            assert!(!takes(&global, url), "{url}");
+        }
+        assert!(takes(&Cloud::UsGov.endpoints(), "https://outlook.office365.us/api"));
+        let own = Endpoints::parse("http://127.0.0.1:8080", "http://127.0.0.1:8081/graph").unwrap();
+        assert!(takes(&own, "http://127.0.0.1:8080/outlook.office.com/x") && takes(&own, "http://127.0.0.1:8081/x"));
+        for url in ["http://127.0.0.1:8082/", "http://localhost:8080/", "https://outlook.office.com/api"] {
+            assert!(!takes(&own, url), "{url}");
+        }
     }
 
     #[test]

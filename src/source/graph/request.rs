@@ -36,8 +36,8 @@ pub enum Target {
     Beta(String),
     /// A `nextLink` or `deltaLink`, followed as it is. It must lead to the Graph endpoint.
     Link(String),
-    /// A URL that the service gave out for one upload. It carries its own permission and leads to another host: no token
-    /// goes with it, and whoever has it can use it.
+    /// A URL that the service gave out for one upload. It carries its own permission and leads to another host of the
+    /// service: no token goes with it, and whoever has it can use it.
     Permitted(String),
 }
 
@@ -238,11 +238,7 @@ impl Request {
             Target::Beta(path) => ("beta", path),
             Target::Link(link) => {
                 let url = Url::parse(link).map_err(|_| malformed("a link is no URL"))?;
-                let graph = endpoints.graph();
-                let place = |url: &Url| {
-                    (url.scheme().to_owned(), url.host_str().map(str::to_owned), url.port_or_known_default())
-                };
-                if place(&url) != place(graph) || !url.username().is_empty() || url.password().is_some() {
+                if !endpoints.is_graph(&url) || !url.username().is_empty() || url.password().is_some() {
                     return Err(malformed("a link leads to another host"));
                 }
                 if has_strange_segment(link.split_once("://").map_or("", |(_, rest)| rest)) {
@@ -258,6 +254,9 @@ impl Request {
                 let is_safe = url.scheme() == "https" || endpoints.are_unencrypted() && url.scheme() == "http";
                 if !is_safe || url.host_str().is_none() || !url.username().is_empty() || url.password().is_some() {
                     return Err(malformed("a URL to upload to leads astray"));
+                }
+                if !endpoints.take_uploads_at(&url) {
+                    return Err(malformed("a URL to upload to leads to a host that is not the service's"));
                 }
                 return Ok(url);
             }
