@@ -7,6 +7,8 @@
 //! - [`auth`]: who asks; tokens, and how to get new ones;
 //! - [`throttle`]: when a request may leave, so that the service never has to refuse it;
 //! - [`client`]: sends it, and sends it again where [`retry`] says so;
+//! - [`pace`]: how slowly the answer may come;
+//! - `pages`: collections, page by page and row by row;
 //! - [`error`]: what went wrong, in kinds that a caller treats differently.
 //!
 //! And what is read through it:
@@ -40,6 +42,8 @@ mod http;
 mod json;
 pub mod mail;
 pub mod model;
+pub mod pace;
+mod pages;
 pub mod probe;
 pub mod request;
 pub mod retry;
@@ -52,6 +56,7 @@ pub use auth::{Credential, TokenCache};
 pub use client::{Body, Client, Connection, Counters};
 pub use cloud::{Cloud, Endpoints};
 pub use error::{ErrorKind, GraphError};
+pub use pace::Pace;
 pub use request::{Request, Scope, Target, path};
 pub use retry::RetryPolicy;
 pub use throttle::Limits;

@@ -16,6 +16,13 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 /// Messages up to this length wait in memory for their turn; longer ones stream.
 pub const WHOLE_BYTES_MAX: u64 = 4 << 20;
+/// No message is longer than 250 MB: the service takes 150 MB (Exchange Online limits), and base64 adds a third.
+const MESSAGE_BYTES_MAX: u64 = 250_000_000;
+/// A message may be so many times as long as its listed size. Text as quoted-printable has three times its length, and may
+/// come twice, as text and as HTML.
+const LISTED_SIZE_FACTOR: u64 = 8;
+/// A message may be so much longer beside that: its size may tell of a compressed body.
+const LISTED_SIZE_SLACK: u64 = 4 << 20;
 /// So many bytes of messages wait in memory in all.
 const WAITING_BYTES_MAX: usize = 32 << 20;
 /// Room for messages is given out in pieces of this size.
@@ -103,12 +110,18 @@ pub fn room_of(size: Option<u64>) -> u32 {
     (bytes.min(WHOLE_BYTES_MAX) / ROOM_BYTES + 1) as u32
 }
 
+/// Returns how long a message may be, given the size that the store beneath gives. What is longer has no end, or is another.
+pub fn len_max(size: Option<u64>) -> u64 {
+    let told = size.map(|size| size.saturating_mul(LISTED_SIZE_FACTOR).saturating_add(LISTED_SIZE_SLACK));
+    told.map_or(MESSAGE_BYTES_MAX, |told| told.min(MESSAGE_BYTES_MAX))
+}
+
 /// A message that was downloaded, or has begun to be.
 pub enum Download {
     /// All of it.
     Whole(Vec<Bytes>),
     /// The start of a long one, and what is still to come.
-    Long(Vec<Bytes>, Body),
+    Long(Vec<Bytes>, Box<Body>),
 }
 
 /// Begins to download a message; one that is not long comes whole.
@@ -123,7 +136,7 @@ pub async fn download(mailbox: &Mailbox, id: &str, size: Option<u64>) -> Result<
         len += piece.len() as u64;
         start.push(piece);
         if len > WHOLE_BYTES_MAX {
-            return Ok(Download::Long(start, body));
+            return Ok(Download::Long(start, Box::new(body)));
         }
     }
     // The pieces are slices of whatever was read from the network at once; waiting, they would keep all of it alive.
@@ -138,14 +151,15 @@ pub async fn download(mailbox: &Mailbox, id: &str, size: Option<u64>) -> Result<
 pub async fn split_long(
     context: &Arc<Context>,
     start: Vec<Bytes>,
-    mut body: Body,
+    mut body: Box<Body>,
     size: Option<u64>,
 ) -> Result<Result<Split, GraphError>, StoreError> {
     let len = size.unwrap_or(0).max(start.iter().map(Bytes::len).sum::<usize>() as u64);
-    split_arriving(context, start, len, async || body.chunk().await, |splitter, message| splitter.split(message)).await
+    let next = async || body.chunk().await;
+    split_arriving(context, start, len, len_max(size), next, |splitter, message| splitter.split(message)).await
 }
 
-/// Splits what `next` brings, after `start`, while it arrives.
+/// Splits what `next` brings, after `start`, while it arrives: about `len` bytes, and `len_max` at most.
 ///
 /// # Errors
 /// The outer error ends the run; the inner is that of `next`, or says that what came could not be taken.
@@ -153,10 +167,12 @@ pub async fn split_arriving<T: Send + 'static>(
     context: &Arc<Context>,
     start: Vec<Bytes>,
     len: u64,
+    len_max: u64,
     mut next: impl AsyncFnMut() -> Result<Option<Bytes>, GraphError>,
     split: impl FnOnce(&mut Splitter, &dyn source::Content) -> Result<T, SplitError> + Send + 'static,
 ) -> Result<Result<T, GraphError>, StoreError> {
     let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
+    let mut received = start.iter().map(|piece| piece.len() as u64).sum::<u64>();
     let arriving = Arriving { start: Mutex::new(start), rest: Mutex::new(receiver), len };
     let splitting = with_splitter(context, move |splitter| match split(splitter, &arriving) {
         Ok(split) => Ok(Some(split)),
@@ -167,6 +183,11 @@ pub async fn split_arriving<T: Send + 'static>(
         loop {
             match next().await {
                 Ok(Some(piece)) => {
+                    received += piece.len() as u64;
+                    if received > len_max {
+                        drop(sender);
+                        return Err(GraphError::endless("reading a message", len_max));
+                    }
                     if sender.send(Some(piece)).await.is_err() {
                         return Ok(());
                     }

@@ -48,7 +48,7 @@ pub async fn plan(
     // What was left out before is not told of by changes.
     let continued = before.filter(|before| before.hidden == hidden);
     let (mut listed, link) = match told_by_changes(mailbox, &tops, continued).await? {
-        Some((listed, link)) => (listed, Some(link)),
+        Some(told) => told,
         None => list_all(mailbox, tops.clone(), is_wanted).await?,
     };
     listed.retain(is_wanted);
@@ -95,15 +95,15 @@ async fn told_by_changes(
     mailbox: &Mailbox,
     tops: &[MailFolder],
     before: Option<&MailboxState>,
-) -> Result<Option<(Vec<MailFolder>, String)>, GraphError> {
-    let Some((before, link)) = before.and_then(|before| Some((before, before.folder_link.as_deref()?))) else {
+) -> Result<Option<(Vec<MailFolder>, Option<String>)>, GraphError> {
+    let known = before.and_then(|before| Some((before, before.folder_link.as_deref()?)));
+    let Some((before, link)) = known.filter(|(_, link)| mailbox.may_follow(link)) else {
         return Ok(None);
     };
     let changes = match mailbox.folder_changes(Some(link)).await {
         Ok(changes) => changes,
-        Err(error) if matches!(error.kind(), ErrorKind::Resync | ErrorKind::NotFound | ErrorKind::DeltaUnsupported) => {
-            return Ok(None);
-        }
+        // The link is too old, or makes no sense to the service or to us. A listing needs none.
+        Err(error) if is_of_the_link(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut folders: HashMap<String, MailFolder> =
@@ -152,6 +152,12 @@ async fn told_by_changes(
     Ok(Some((folders.into_values().collect(), changes.link)))
 }
 
+/// Returns whether asking for changes failed for a reason that another link, or none, does not have.
+fn is_of_the_link(error: &GraphError) -> bool {
+    use ErrorKind::{BadRequest, DeltaUnsupported, Malformed, NotFound, Resync, TooLarge};
+    matches!(error.kind(), BadRequest | DeltaUnsupported | Malformed | NotFound | Resync | TooLarge)
+}
+
 fn as_listed(folder: &FolderState) -> MailFolder {
     MailFolder {
         id: folder.id.clone(),
@@ -181,7 +187,7 @@ async fn list_all(
     };
     let told: HashSet<&str> = changes.rows.iter().map(|row| row.id.as_str()).collect();
     let all = listed.iter().filter(|folder| is_wanted(folder)).all(|folder| told.contains(folder.id.as_str()));
-    Ok((listed, all.then_some(changes.link)))
+    Ok((listed, changes.link.filter(|_| all)))
 }
 
 /// Asks for every folder that was there before and is not listed now: a listing that was cut short takes nothing away.

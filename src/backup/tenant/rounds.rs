@@ -19,6 +19,12 @@ const ROUNDS_MAX: usize = 4;
 /// A mailbox answers so many requests at a time (Graph: "Outlook service limits").
 const ASKED_AT_ONCE: usize = 4;
 
+/// Ids are longer than this nowhere (immutable ones have 150 letters, those of shared folders 300).
+const ID_LEN_MAX: usize = 1024;
+/// Messages that a round of changes says have left are kept in memory, up to so many. Where more left, the folder is listed
+/// in full.
+const LEFT_MAX: usize = 100_000;
+
 /// A complete round.
 pub struct Listed {
     /// Whether it told of everything there is, rather than of changes.
@@ -29,7 +35,7 @@ pub struct Listed {
     area: u64,
     /// The messages it told of, with their dates, by which their rows are found.
     pub rows: HashMap<ItemKey, i64>,
-    /// The messages that left, with their ids.
+    /// The messages that left, with their ids. A listing of everything has none: what it does not tell of has left.
     pub left: HashMap<ItemKey, String>,
     /// Messages that failed before, and of which nothing can be had now either.
     pub unreadable: Vec<FailedItem>,
@@ -65,7 +71,7 @@ impl Listed {
         let item = ItemKey::of(&message.row.id);
         self.forget(item, context)?;
         if message.row.removed.is_some() {
-            self.left.insert(item, message.row.id.clone());
+            self.leave(&message.row.id);
             return Ok(());
         }
         self.left.remove(&item);
@@ -73,6 +79,13 @@ impl Listed {
         self.rows.insert(item, date);
         let raw = message.raw.get().as_bytes();
         Ok(context.store.local().put_aside(self.area, &row_key(item, date), raw)?)
+    }
+
+    /// Notes that the message with this id left.
+    fn leave(&mut self, id: &str) {
+        if !self.full {
+            self.left.insert(ItemKey::of(id), id.to_owned());
+        }
     }
 
     /// Forgets the row of a message.
@@ -131,7 +144,8 @@ fn row_key(item: ItemKey, date: i64) -> Vec<u8> {
 /// # Errors
 /// What ends the run. What concerns the folder alone is in the answer.
 pub async fn go_round(context: &Context, mailbox: &Mailbox, folder: &FolderState) -> Result<Round, BackupError> {
-    let mut link = folder.link.as_deref();
+    // A link that leads elsewhere, since the endpoints are others now or since somebody gave out a bad one, tells nothing.
+    let mut link = folder.link.as_deref().filter(|link| mailbox.may_follow(link));
     let mut by_changes = true;
     for attempt in 1.. {
         context.check()?;
@@ -149,7 +163,9 @@ pub async fn go_round(context: &Context, mailbox: &Mailbox, folder: &FolderState
             ErrorKind::Resync if attempt < ROUNDS_MAX => link = None,
             // Such a folder is listed in full each time.
             ErrorKind::DeltaUnsupported if by_changes => (link, by_changes) = (None, false),
-            ErrorKind::Malformed if attempt < ROUNDS_MAX => {}
+            // What makes no sense for the second time will not the third time. A listing needs no link.
+            ErrorKind::Malformed if attempt < ROUNDS_MAX => _ = link.take_if(|_| attempt > 1),
+            ErrorKind::BadRequest | ErrorKind::TooLarge if link.is_some() => link = None,
             ErrorKind::NotFound => match mailbox.folder(&folder.id).await {
                 Ok(None) => return Ok(Round::Gone),
                 // It is there, so it was the link that was not found.
@@ -179,18 +195,34 @@ async fn fill(
             Ok(None) => break,
             Err(error) => return Ok(Err(error)),
         };
-        for message in page {
+        let mut partial: HashMap<ItemKey, String> = HashMap::new();
+        for message in page.rows() {
+            let message = match message {
+                Ok(message) if message.row.id.len() <= ID_LEN_MAX => message,
+                Ok(_) => return Ok(Err(GraphError::malformed("listing messages"))),
+                Err(error) => return Ok(Err(error)),
+            };
+            context.check()?;
             let row = &message.row;
             // A row may tell only what changed, and then says that there is something to read again.
             if row.removed.is_none() && (row.change_key.is_none() || row.parent_folder_id.is_none()) {
-                match mailbox.message(&row.id).await {
-                    Ok(Some(whole)) => listed.take(&whole, context)?,
-                    Ok(None) => _ = listed.left.insert(ItemKey::of(&row.id), row.id.clone()),
-                    Err(error) => return Ok(Err(error)),
-                }
+                partial.insert(ItemKey::of(&row.id), row.id.clone());
                 continue;
             }
+            partial.remove(&ItemKey::of(&row.id));
             listed.take(&message, context)?;
+            if listed.left.len() > LEFT_MAX {
+                return Ok(Err(GraphError::too_many("listing messages", "messages that left", LEFT_MAX)));
+            }
+        }
+        drop(page);
+        for id in partial.into_values() {
+            context.check()?;
+            match mailbox.message(&id).await {
+                Ok(Some(whole)) => listed.take(&whole, context)?,
+                Ok(None) => listed.leave(&id),
+                Err(error) => return Ok(Err(error)),
+            }
         }
     }
     listed.link = round.link();
@@ -202,16 +234,15 @@ async fn fill(
     let mut asking = std::pin::pin!(futures_util::stream::iter(asking).buffer_unordered(ASKED_AT_ONCE));
     while let Some((failed, answer)) = asking.next().await {
         context.check()?;
-        let item = ItemKey::of(&failed.id);
         match answer {
             Ok(Some(message)) if message.row.parent_folder_id.as_ref() == Some(&folder.id) => {
                 listed.take(&message, context)?;
             }
             Ok(Some(elsewhere)) => {
-                listed.left.insert(item, failed.id.clone());
+                listed.leave(&failed.id);
                 listed.moved.push(elsewhere);
             }
-            Ok(None) => _ = listed.left.insert(item, failed.id.clone()),
+            Ok(None) => listed.leave(&failed.id),
             Err(error) if super::ends_the_run(&error) || error.is_transient() => return Ok(Err(error)),
             Err(error) => listed.unreadable.push(FailedItem { reason: error.to_string(), ..failed.clone() }),
         }

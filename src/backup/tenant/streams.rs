@@ -5,7 +5,7 @@
 //! of, and never outlives it. It is no part of what makes a message safe: what cannot be exported is stored without its
 //! stream, counted, and asked for again by later runs.
 
-use super::content::{WHOLE_BYTES_MAX, split_arriving};
+use super::content::{WHOLE_BYTES_MAX, len_max, split_arriving};
 use super::{Context, ends_the_run};
 use crate::backup::BackupError;
 use crate::entry::Content;
@@ -255,8 +255,9 @@ async fn stream_one(
         Err(error) => return Ok(Err(error)),
     };
     let next = async || exporting.next().await;
+    let (start, len_max) = (Vec::new(), len_max(wanted.size));
     let stored =
-        split_arriving(context, Vec::new(), wanted.len(), next, |splitter, stream| splitter.split_export(stream));
+        split_arriving(context, start, wanted.len(), len_max, next, |splitter, stream| splitter.split_export(stream));
     Ok(match stored.await? {
         Ok(content) => exporting.finish().map(|done| done.map(|version| (version, content))),
         Err(error) => Err(error),

@@ -22,6 +22,8 @@ const FACTS_TOLD: [&str; 7] =
     ["subject", "internetMessageId", "sentDateTime", "receivedDateTime", "isDraft", "hasAttachments", "bodyPreview"];
 const MARKS_TOLD: [&str; 4] = ["isRead", "flag", "categories", "importance"];
 
+/// No attachment is longer than 250 MB: the service takes 150 MB (Graph: attachment, createUploadSession).
+const ATTACHED_BYTES_MAX: u64 = 250_000_000;
 /// Something that is attached, as it is compared: length and hash.
 pub(super) type Print = (u64, blake3::Hash);
 
@@ -176,6 +178,9 @@ async fn read_print_once(mailbox: &Mailbox, id: &str, attachment: &str) -> Resul
     let mut body = mailbox.attached(id, attachment).await?;
     while let Some(chunk) = body.chunk().await? {
         len += chunk.len() as u64;
+        if len > ATTACHED_BYTES_MAX {
+            return Err(GraphError::endless("reading an attachment back", ATTACHED_BYTES_MAX));
+        }
         hasher.update(&chunk);
     }
     Ok((len, hasher.finalize()))

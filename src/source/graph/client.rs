@@ -7,9 +7,10 @@ use super::answer::{Refusal, refusal};
 use super::auth::{Authenticator, Credential, TokenCache};
 use super::cloud::Endpoints;
 use super::error::{ErrorKind, GraphError};
-use super::http::{Http, cut_off, guid, has_an_end, read_all, too_large};
+use super::http::{Http, NoAnswer, guid, has_an_end, too_large};
 use super::json;
-use super::request::{Payload, Request, Scope};
+use super::pace::{Arrival, Pace};
+use super::request::{Method, Payload, Request, Scope, Target};
 use super::retry::{Attempts, Fault, RetryPolicy, random};
 use super::throttle::{Gate, Limits, Permit, Whose};
 use bytes::{Bytes, BytesMut};
@@ -21,7 +22,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, debug, debug_span, warn};
 use url::Url;
@@ -31,6 +32,9 @@ mod tests;
 
 /// A page of five hundred messages with their bodies has tens of megabytes.
 const JSON_BYTES_MAX: u64 = 64 << 20;
+/// Answers that are longer than this wait for each other: of them [`LARGE_AT_ONCE_MAX`] are in memory at the same time.
+const LARGE_BYTES_MIN: usize = 8 << 20;
+const LARGE_AT_ONCE_MAX: usize = 2;
 /// What is read of the body of an error.
 const ERROR_BYTES_MAX: u64 = 64 << 10;
 
@@ -51,6 +55,8 @@ pub struct Connection {
     pub limits: Limits,
     /// How long to go on when it does not work.
     pub retry: RetryPolicy,
+    /// How slowly answers may come.
+    pub pace: Pace,
     /// Where refresh tokens are kept; only [`Credential::Login`] needs one.
     pub state: Option<TokenCache>,
 }
@@ -66,6 +72,7 @@ impl Connection {
             concurrency: 16,
             limits: Limits::default(),
             retry: RetryPolicy::default(),
+            pace: Pace::default(),
             state: None,
         }
     }
@@ -104,6 +111,8 @@ struct Shared {
     auth: Authenticator,
     gate: Arc<Gate>,
     retry: RetryPolicy,
+    /// Room for large answers.
+    large: Arc<Semaphore>,
     cancelled: watch::Sender<bool>,
     requests: AtomicU64,
     throttled: AtomicU64,
@@ -127,8 +136,9 @@ impl Client {
         Ok(Self(Arc::new(Shared {
             http,
             auth,
-            gate: Gate::new(connection.concurrency, connection.limits),
+            gate: Gate::new(connection.concurrency, connection.limits, connection.retry.throttled_max),
             retry: connection.retry,
+            large: Arc::new(Semaphore::new(LARGE_AT_ONCE_MAX)),
             endpoints: connection.endpoints,
             cancelled: watch::Sender::new(false),
             requests: AtomicU64::new(0),
@@ -151,22 +161,22 @@ impl Client {
     ///
     /// # Errors
     /// What was not answered after all attempts that make sense.
-    pub async fn json<T: DeserializeOwned>(&self, mut request: Request) -> Result<T, GraphError> {
-        request.headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+    pub async fn json<T: DeserializeOwned>(&self, request: Request) -> Result<T, GraphError> {
         let label = request.label;
-        self.whole(&request, JSON_BYTES_MAX, |body| {
-            json::read(&body).map_err(|error| {
-                // JSON of another shape will most likely come again; what is no JSON was damaged on its way.
-                let fault = if error.is_data() { Fault::Doubtful } else { Fault::Broken };
-                let why = match body.len() {
-                    0 => "the answer is empty".to_owned(),
-                    len => format!("{len} bytes are not the JSON that was expected"),
-                };
-                let error = GraphError::new(ErrorKind::Malformed, label).explained(why).with(JsonError::of(&error));
-                Failure { ambiguous: true, ..Failure::new(error, Some(fault)) }
-            })
-        })
-        .await
+        let read = |body: &Bytes| json::read(body).map_err(|error| Failure::of_json(label, body.len(), &error));
+        self.json_with(&request, read).await.map(|(answer, _)| answer)
+    }
+
+    /// Asks for JSON until `read` understands the whole answer. With what it makes of it comes the room that a large answer
+    /// takes in memory. Whoever has that must not wait for another answer.
+    pub(super) async fn json_with<T>(
+        &self,
+        request: &Request,
+        read: impl Fn(&Bytes) -> Result<T, Failure>,
+    ) -> Result<(T, Option<OwnedSemaphorePermit>), GraphError> {
+        let mut request = request.clone();
+        request.headers.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
+        self.whole(&request, JSON_BYTES_MAX, read).await
     }
 
     /// Asks, and returns the whole body, of `max` bytes at most. A body may be empty.
@@ -174,7 +184,7 @@ impl Client {
     /// # Errors
     /// As [`Client::json`]; [`ErrorKind::TooLarge`] when there are more bytes.
     pub async fn bytes(&self, request: Request, max: u64) -> Result<Bytes, GraphError> {
-        self.whole(&request, max, Ok).await
+        self.whole(&request, max, |body| Ok(body.clone())).await.map(|(body, _)| body)
     }
 
     /// Asks, and returns the body as it arrives.
@@ -218,14 +228,17 @@ impl Client {
         &self,
         request: &Request,
         max: u64,
-        read: impl Fn(Bytes) -> Result<T, Failure>,
-    ) -> Result<T, GraphError> {
+        read: impl Fn(&Bytes) -> Result<T, Failure>,
+    ) -> Result<(T, Option<OwnedSemaphorePermit>), GraphError> {
         self.unless_cancelled(request.label, async {
             let mut course = Course::new(&self.0, request)?;
             loop {
                 let answer = match course.attempt().await {
                     // The service did what it was asked for: from here on another attempt does it again.
-                    Ok(body) => body.rest(max).await.map_err(Failure::after_success).and_then(&read),
+                    Ok(body) => {
+                        let rest = body.rest(max).await.map_err(Failure::after_success);
+                        rest.and_then(|(body, room)| read(&body).map(|answer| (answer, room)))
+                    }
                     Err(failure) => Err(failure),
                 };
                 match answer {
@@ -235,6 +248,11 @@ impl Client {
             }
         })
         .await
+    }
+
+    /// Returns whether a request to `target` has somewhere to go.
+    pub(super) fn leads_somewhere(&self, target: Target) -> bool {
+        Request::new(Method::GET, target, Scope::Directory).resolve(&self.0.endpoints).is_ok()
     }
 
     async fn unless_cancelled<T>(
@@ -285,7 +303,7 @@ struct Course<'a> {
 }
 
 /// An attempt that failed.
-struct Failure {
+pub(super) struct Failure {
     error: GraphError,
     fault: Option<Fault>,
     whose: Whose,
@@ -300,14 +318,30 @@ impl Failure {
         Self { error, fault, whose: Whose::Scope, ambiguous: false, permit: None }
     }
 
-    /// An answer that began as a success, and did not come to its end.
-    fn after_success(error: GraphError) -> Self {
+    /// An answer that is not the JSON that was expected.
+    pub(super) fn of_json(label: &'static str, len: usize, error: &serde_json::Error) -> Self {
+        // JSON of another shape will most likely come again; what is no JSON was damaged on its way.
+        let fault = if error.is_data() { Fault::Doubtful } else { Fault::Broken };
+        let why = match len {
+            0 => "the answer is empty".to_owned(),
+            len => format!("{len} bytes are not the JSON that was expected"),
+        };
+        let error = GraphError::new(ErrorKind::Malformed, label).explained(why).with(JsonError::of(error));
+        Self { ambiguous: true, ..Self::new(error, Some(fault)) }
+    }
+
+    /// An answer that began as a success, and cannot be used.
+    pub(super) fn after_success(error: GraphError) -> Self {
         let fault = error.is_transient().then_some(Fault::Broken);
         Self { ambiguous: true, ..Self::new(error, fault) }
     }
 
     /// No answer came.
-    fn in_transport(label: &'static str, error: reqwest::Error) -> Self {
+    fn in_transport(label: &'static str, reason: NoAnswer) -> Self {
+        let NoAnswer::Broken(error) = reason else {
+            let error = GraphError::new(ErrorKind::Unavailable, label).explained("no answer in time".into());
+            return Self { ambiguous: true, ..Self::new(error, Some(Fault::Broken)) };
+        };
         let why = match () {
             () if error.is_timeout() => "no answer in time",
             () if error.is_connect() => "no connection",
@@ -329,7 +363,10 @@ impl<'a> Course<'a> {
     /// Sends once.
     async fn attempt(&mut self) -> Result<Body, Failure> {
         let Request { scope, size_hint, payload, label, .. } = self.request;
-        let permit = self.shared.gate.enter(scope, *size_hint, payload.len()).await;
+        let permit = self.shared.gate.enter(scope, *size_hint, payload.len()).await.map_err(|closed| {
+            let why = format!("the service asks to be left alone for {} s more", closed.wait.as_secs());
+            Failure::new(GraphError::new(ErrorKind::Throttled, label).explained(why), None)
+        })?;
         self.sent += 1;
         let id = guid(crate::crypto::random());
         let span = debug_span!("graph", label, client_request_id = id);
@@ -351,9 +388,10 @@ impl<'a> Course<'a> {
         let authorization = authorization.transpose()?;
         let started = Instant::now();
         shared.requests.fetch_add(1, Ordering::Relaxed);
-        let response = match self.compose(authorization, id).send().await {
+        let upload = self.request.payload.len();
+        let response = match shared.http.send(self.compose(authorization, id), upload).await {
             Ok(response) => response,
-            Err(error) => return Err(Failure::in_transport(label, error)),
+            Err(reason) => return Err(Failure::in_transport(label, reason)),
         };
         let status = response.status();
         debug!(attempt = self.sent, status = status.as_u16(), ms = started.elapsed().as_millis() as u64, "answered");
@@ -364,11 +402,12 @@ impl<'a> Course<'a> {
                 let error = GraphError::new(ErrorKind::Unavailable, label).explained(why);
                 return Err(Failure::after_success(error));
             }
-            return Ok(Body { shared: Arc::clone(shared), response, label, _permit: permit });
+            let arrival = Arrival::new(shared.http.pace);
+            return Ok(Body { shared: Arc::clone(shared), response, arrival, label, _permit: permit });
         }
         let headers = response.headers().clone();
         // The words may be missing: the status counts.
-        let body = read_all(response, ERROR_BYTES_MAX, label).await.unwrap_or_default();
+        let body = shared.http.read_all(response, ERROR_BYTES_MAX, label).await.unwrap_or_default();
         let Refusal { error, fault, whose, ambiguous } = refusal(self.request, status, &headers, &body);
         match fault {
             Some(Fault::Unauthorized) => match &token {
@@ -447,6 +486,7 @@ impl<'a> Course<'a> {
 pub struct Body {
     shared: Arc<Shared>,
     response: Response,
+    arrival: Arrival,
     label: &'static str,
     _permit: Permit,
 }
@@ -461,12 +501,12 @@ impl Body {
     /// Returns the next bytes, or `None` after the last.
     ///
     /// # Errors
-    /// A transient one when the body ends early; the caller asks for it again from the start.
+    /// A transient one when the body ends early or comes too slowly; the caller asks for it again from the start.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, GraphError> {
         let chunk = tokio::select! {
             biased;
             () = cancellation(&self.shared) => return Err(GraphError::new(ErrorKind::Cancelled, self.label)),
-            chunk = self.response.chunk() => chunk.map_err(|error| cut_off(self.label, error))?,
+            chunk = self.arrival.chunk(&mut self.response, self.label) => chunk?,
         };
         if let Some(chunk) = &chunk {
             self.shared.bytes_received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
@@ -484,21 +524,26 @@ impl Body {
         self.response.headers()
     }
 
-    async fn rest(mut self, max: u64) -> Result<Bytes, GraphError> {
+    /// Returns all that is still to come, with the room that it takes in memory if it is much.
+    async fn rest(mut self, max: u64) -> Result<(Bytes, Option<OwnedSemaphorePermit>), GraphError> {
         let first = self.chunk().await?.unwrap_or_default();
         if first.len() as u64 > max {
             return Err(too_large(self.label, max));
         }
-        let Some(second) = self.chunk().await? else { return Ok(first) };
-        let mut body = BytesMut::from(first);
+        let Some(second) = self.chunk().await? else { return Ok((first, None)) };
+        let (mut body, mut room) = (BytesMut::from(first), None);
         let mut next = Some(second);
         while let Some(chunk) = next {
             if (body.len() + chunk.len()) as u64 > max {
                 return Err(too_large(self.label, max));
             }
+            if body.len() > LARGE_BYTES_MIN && room.is_none() {
+                let large = self.shared.large.clone().acquire_owned();
+                room = Some(large.await.expect("the semaphore is never closed"));
+            }
             body.extend_from_slice(&chunk);
             next = self.chunk().await?;
         }
-        Ok(body.freeze())
+        Ok((body.freeze(), room))
     }
 }

@@ -6,12 +6,17 @@
 
 use super::client::Client;
 use super::error::{ErrorKind, GraphError};
+use super::pages::Ends;
 use super::request::{Request, Scope, path};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 /// The most rows that a page of users has (Graph: List users).
 const USERS_PER_PAGE: &str = "999";
+
+/// Users of an organisation (Entra service limits: some hundred thousand without an arrangement).
+const USERS_MAX: usize = 1_000_000;
+/// Their names and ids have so many bytes together, at most.
+const USERS_BYTES_MAX: usize = 512 << 20;
 
 /// What is read of each user. `mailboxSettings` is not to be had on the collection.
 const USER_PROPERTIES: &str = "id,userPrincipalName,mail,displayName,accountEnabled,userType,\
@@ -66,8 +71,9 @@ pub struct User {
     /// Whether somebody can sign in with it.
     #[serde(default, deserialize_with = "or_default")]
     pub account_enabled: bool,
-    #[serde(default, deserialize_with = "or_default")]
-    assigned_plans: Vec<Plan>,
+    /// Of the plans, which are most of what is said of a user, only this is kept.
+    #[serde(default, rename = "assignedPlans", deserialize_with = "has_exchange")]
+    is_licensed: bool,
     /// `Member` or `Guest`; accounts made before 2014 have none.
     #[serde(default, deserialize_with = "or_default")]
     user_type: String,
@@ -75,7 +81,7 @@ pub struct User {
     on_premises_sync_enabled: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Plan {
     #[serde(default, deserialize_with = "or_default")]
@@ -89,6 +95,13 @@ fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserial
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
+/// Reads a user's plans: whether one for Exchange Online is in force.
+fn has_exchange<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let plans: Option<Vec<Plan>> = Option::deserialize(deserializer)?;
+    let in_force = |plan: &Plan| ["Enabled", "Warning"].contains(&plan.capability_status.as_str());
+    Ok(plans.iter().flatten().any(|plan| plan.service.eq_ignore_ascii_case("exchange") && in_force(plan)))
+}
+
 impl User {
     /// Returns the name that the user's folder has in a snapshot: the user principal name in small letters; where there is
     /// none, the address, and at last the id.
@@ -99,8 +112,15 @@ impl User {
 
     /// Returns whether the user has a licence for Exchange Online that is in force, days of grace included.
     pub fn is_licensed(&self) -> bool {
-        let in_force = |plan: &Plan| ["Enabled", "Warning"].contains(&plan.capability_status.as_str());
-        self.assigned_plans.iter().any(|plan| plan.service.eq_ignore_ascii_case("exchange") && in_force(plan))
+        self.is_licensed
+    }
+
+    /// Returns how many bytes of text are kept of the user.
+    fn text_bytes(&self) -> usize {
+        [&self.id, &self.user_principal_name, &self.mail, &self.display_name, &self.user_type]
+            .map(String::len)
+            .iter()
+            .sum()
     }
 
     /// Returns whether it is somebody of another organisation, whose mail is there. A guest that the organisation's own
@@ -171,13 +191,6 @@ impl Mailbox {
     }
 }
 
-#[derive(Deserialize)]
-struct Page<T> {
-    value: Vec<T>,
-    #[serde(rename = "@odata.nextLink")]
-    next: Option<String>,
-}
-
 /// Returns the organisation. Needs `Organization.Read.All`.
 ///
 /// # Errors
@@ -185,8 +198,8 @@ struct Page<T> {
 pub async fn organization(client: &Client) -> Result<Organization, GraphError> {
     const LABEL: &str = "reading the organisation";
     let request = Request::get(path(&["organization"]), Scope::Directory).labelled(LABEL);
-    let page: Page<Organization> = client.json(request.query("$select", "id,displayName,verifiedDomains")).await?;
-    page.value.into_iter().next().ok_or_else(|| GraphError::new(ErrorKind::Malformed, LABEL))
+    let page = client.page(&request.query("$select", "id,displayName,verifiedDomains")).await?;
+    page.rows().next().unwrap_or_else(|| Err(GraphError::new(ErrorKind::Malformed, LABEL)))
 }
 
 /// Lists all users, whoever they are: guests, rooms and accounts that are disabled among them. Needs `User.Read.All`.
@@ -195,7 +208,19 @@ pub async fn organization(client: &Client) -> Result<Organization, GraphError> {
 /// [`GraphError`].
 pub async fn users(client: &Client) -> Result<Vec<User>, GraphError> {
     let request = Request::get(path(&["users"]), Scope::Directory).labelled("listing users");
-    all(client, request.query("$select", USER_PROPERTIES).query("$top", USERS_PER_PAGE)).await
+    let request = request.query("$select", USER_PROPERTIES).query("$top", USERS_PER_PAGE);
+    let (mut pages, mut users, mut bytes) = (client.pages(request, Ends::Plainly), Vec::new(), 0);
+    while let Some(page) = pages.next().await? {
+        for user in page.rows::<User>() {
+            let user = user?;
+            bytes += user.text_bytes();
+            if users.len() >= USERS_MAX || bytes > USERS_BYTES_MAX {
+                return Err(GraphError::too_many("listing users", "users", USERS_MAX));
+            }
+            users.push(user);
+        }
+    }
+    Ok(users)
 }
 
 /// Returns the user with this id or user principal name, if there is one.
@@ -217,7 +242,7 @@ pub async fn user(client: &Client, name: &str) -> Result<Option<User>, GraphErro
 /// [`GraphError`].
 pub async fn users_exist(client: &Client) -> Result<(), GraphError> {
     let request = Request::get(path(&["users"]), Scope::Directory).query("$select", "id").query("$top", "1");
-    client.json::<Page<serde::de::IgnoredAny>>(request.labelled("asking whether the service answers")).await.map(|_| ())
+    client.page(&request.labelled("asking whether the service answers")).await.map(drop)
 }
 
 /// Returns the user who signed in, for an application that acts on behalf of one.
@@ -303,21 +328,6 @@ struct Settings {
 enum Purpose {
     Plain(String),
     Wrapped { value: String },
-}
-
-/// Reads all pages of a collection.
-async fn all<T: DeserializeOwned>(client: &Client, first: Request) -> Result<Vec<T>, GraphError> {
-    let (scope, label) = (first.scope.clone(), first.label);
-    let mut rows = Vec::new();
-    let mut request = first;
-    loop {
-        let page: Page<T> = client.json(request).await?;
-        rows.extend(page.value);
-        match page.next {
-            Some(link) => request = Request::follow(link, scope.clone()).labelled(label),
-            None => return Ok(rows),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -122,6 +122,16 @@ impl GraphError {
         Self::new(ErrorKind::Unavailable, label).explained("the service has not answered for a while".into())
     }
 
+    /// Makes the error of an answer that goes on after `max` bytes, which are more than it can have.
+    pub fn endless(label: &'static str, max: u64) -> Self {
+        super::http::too_large(label, max)
+    }
+
+    /// Makes the error of an answer with more than `max` of what it tells of.
+    pub fn too_many(label: &'static str, what: &str, max: usize) -> Self {
+        Self::new(ErrorKind::TooLarge, label).explained(format!("there are more than {max} {what}"))
+    }
+
     /// Adds our own words, which stand in the text.
     pub(crate) fn explained(mut self, explanation: String) -> Self {
         self.0.explanation = Some(explanation);

@@ -17,7 +17,6 @@ use self::extract::Extractor;
 use super::client::Body;
 use super::error::{ErrorKind, GraphError};
 use super::mail::Mailbox;
-use super::model::Page;
 use super::request::{Method, Request, Scope, path};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -35,9 +34,13 @@ pub const EXPORT_ITEMS_MAX: usize = 20;
 const EXPORT_BYTES_MAX: usize = 48 << 20;
 /// A session ends so long before the service ends it, by its own clock.
 const SESSION_MARGIN: Duration = Duration::from_secs(120);
+/// A session is used no longer, whatever is said of it.
+const SESSION_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a session is used of which is not known when it ends.
 const SESSION_TIME: Duration = Duration::from_secs(15 * 60);
 const FOLDERS_PER_PAGE: &str = "100";
+/// Folders in one folder (Exchange Online limits: 10,000).
+const FOLDERS_MAX: usize = 50_000;
 
 /// A mailbox as this API knows it.
 #[derive(Clone)]
@@ -91,6 +94,12 @@ struct ExportRow {
     data: Option<String>,
     #[serde(default)]
     error: Option<RowError>,
+}
+
+/// What is left of an answer to an export without its streams. It is short.
+#[derive(Deserialize)]
+struct ExportPage {
+    value: Vec<ExportRow>,
 }
 
 #[derive(Deserialize)]
@@ -167,8 +176,9 @@ impl Exchange {
         let body = json!({ "inputIds": immutable, "sourceIdType": "restImmutableEntryId", "targetIdType": "restId" });
         let path = path(&["users", self.mailbox.user(), "translateExchangeIds"]);
         let request = Request::post(path, Scope::Directory, &body).labelled("translating ids").replayable(true);
-        let page: Page<Row> = self.mailbox.client.json(request).await?;
-        Ok(page.value.into_iter().filter_map(|row| Some((row.source_id, row.target_id?))).collect())
+        let page = self.mailbox.client.page(&request).await?;
+        let rows = page.rows::<Row>().map(|row| row.map(|row| Some((row.source_id, row.target_id?))));
+        rows.filter_map(Result::transpose).collect()
     }
 
     fn export_request(&self, ids: &[&str], size_hint: u64) -> Request {
@@ -191,7 +201,7 @@ impl Exchange {
                 return Err(super::http::too_large("exporting messages", EXPORT_BYTES_MAX as u64));
             }
         }
-        let rows = exporting.extractor.finish::<Page<ExportRow>>()?.value;
+        let rows = exporting.extractor.finish::<ExportPage>()?.value;
         let mut streams: Vec<Option<Vec<u8>>> = streams.into_iter().map(Some).collect();
         let exported = rows.into_iter().map(|row| {
             let number = row.data.as_ref().and_then(|number| number.parse::<usize>().ok());
@@ -229,7 +239,7 @@ impl Exchange {
         let opened: Opened = self.mailbox.client.json(request).await?;
         let lives = opened.expiration_date_time.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
         let lives = lives.and_then(|ends| Duration::try_from(ends.duration_since(jiff::Timestamp::now())).ok());
-        let lives = lives.map_or(SESSION_TIME, |lives| lives.saturating_sub(SESSION_MARGIN));
+        let lives = lives.map_or(SESSION_TIME, |lives| lives.saturating_sub(SESSION_MARGIN).min(SESSION_TIME_MAX));
         Ok(Session { url: opened.import_url.into(), ends: tokio::time::Instant::now() + lives })
     }
 
@@ -264,14 +274,8 @@ impl Exchange {
     /// See [`GraphError`].
     pub async fn folders_in(&self, folder: &str) -> Result<Vec<ImportFolder>, GraphError> {
         const LABEL: &str = "listing folders to import to";
-        let mut request = self.get(LABEL, &["folders", folder, "childFolders"]).query("$top", FOLDERS_PER_PAGE);
-        let mut folders = Vec::new();
-        loop {
-            let page: Page<ImportFolder> = self.mailbox.client.json(request).await?;
-            folders.extend(page.value);
-            let Some(next) = page.next else { return Ok(folders) };
-            request = Request::follow(next, self.scope()).labelled(LABEL);
-        }
+        let request = self.get(LABEL, &["folders", folder, "childFolders"]).query("$top", FOLDERS_PER_PAGE);
+        self.mailbox.client.collect(request, FOLDERS_MAX).await
     }
 }
 
@@ -297,7 +301,7 @@ impl Exporting {
     /// # Errors
     /// See [`GraphError`].
     pub fn finish(self) -> Result<Result<Option<String>, String>, GraphError> {
-        let rows = self.extractor.finish::<Page<ExportRow>>()?.value;
+        let rows = self.extractor.finish::<ExportPage>()?.value;
         let [row] = <[ExportRow; 1]>::try_from(rows).map_err(|_| GraphError::malformed("exporting messages"))?;
         Ok(if row.data.is_some() && row.error.is_none() { Ok(row.change_key) } else { Err(row.refusal()) })
     }

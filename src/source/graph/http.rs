@@ -2,22 +2,31 @@
 
 use super::client::Connection;
 use super::error::{ErrorKind, GraphError};
+use super::pace::{Arrival, Pace};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
-use reqwest::{Proxy, Response, Version, redirect};
+use reqwest::{Proxy, RequestBuilder, Response, Version, redirect};
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// How the service sees us (SharePoint: avoid getting throttled, "decorate your traffic"): undecorated traffic is served last.
 const USER_AGENT: &str = concat!("ISV|Strongroom|Strongroom/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
-/// How long nothing may arrive. Graph's own gateway gives up after about a minute and a half.
-const SILENCE_MAX: Duration = Duration::from_secs(100);
 const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Connections to the services of one tenant.
 #[derive(Clone)]
 pub(crate) struct Http {
     pub(crate) client: reqwest::Client,
+    pub(crate) pace: Pace,
+}
+
+/// Why no head of an answer came.
+pub(crate) enum NoAnswer {
+    /// It did not come in time.
+    Late,
+    /// The way there broke.
+    Broken(reqwest::Error),
 }
 
 impl Http {
@@ -29,7 +38,6 @@ impl Http {
             .redirect(redirect::Policy::none())
             .referer(false)
             .connect_timeout(CONNECT_TIME_MAX)
-            .read_timeout(SILENCE_MAX)
             .pool_idle_timeout(IDLE_TIME_MAX);
         let unusable = |what: &str, error: reqwest::Error| {
             GraphError::new(ErrorKind::BadRequest, "connecting").explained(what.into()).with(error.without_url())
@@ -45,7 +53,33 @@ impl Http {
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(|error| unusable("no connections can be made", error))?;
-        Ok(Self { client })
+        Ok(Self { client, pace: connection.pace })
+    }
+
+    /// Sends a request that carries `upload` bytes, and returns the head of the answer.
+    pub(crate) async fn send(&self, request: RequestBuilder, upload: u64) -> Result<Response, NoAnswer> {
+        match timeout(self.pace.head_time_max(upload), request.send()).await {
+            Ok(answer) => answer.map_err(NoAnswer::Broken),
+            Err(_) => Err(NoAnswer::Late),
+        }
+    }
+
+    /// Returns the whole body of `response`, of `max` bytes at most.
+    pub(crate) async fn read_all(
+        &self,
+        mut response: Response,
+        max: u64,
+        label: &'static str,
+    ) -> Result<Bytes, GraphError> {
+        let mut arrival = Arrival::new(self.pace);
+        let mut body = BytesMut::new();
+        while let Some(chunk) = arrival.chunk(&mut response, label).await? {
+            if (body.len() + chunk.len()) as u64 > max {
+                return Err(too_large(label, max));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
     }
 }
 
@@ -62,18 +96,6 @@ pub(crate) fn has_an_end(response: &Response) -> bool {
 fn says_close(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.any(|value| value.split(',').any(|word| word.trim().eq_ignore_ascii_case("close")))
-}
-
-/// Returns the whole body of `response`, of `max` bytes at most.
-pub(crate) async fn read_all(mut response: Response, max: u64, label: &'static str) -> Result<Bytes, GraphError> {
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| cut_off(label, error))? {
-        if (body.len() + chunk.len()) as u64 > max {
-            return Err(too_large(label, max));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body.freeze())
 }
 
 pub(crate) fn cut_off(label: &'static str, error: reqwest::Error) -> GraphError {

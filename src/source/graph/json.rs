@@ -4,20 +4,45 @@
 //! surrogate pairs, where a text was cut in the middle of a character. Neither is JSON (RFC 8259), and neither is a
 //! reason to lose a page of messages.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
 use std::fmt::Write;
+
+/// An answer with more values than this is none of the service's. Read as what it says, a text of 64 MiB that is made of
+/// empty lists takes gigabytes; a message with 1,500 recipients has ten thousand values.
+const VALUES_MAX: usize = 200_000;
 
 /// Reads `body` as JSON, and if it is none, what it becomes with control characters escaped, halves of surrogate pairs and bytes
 /// that are no UTF-8 replaced by U+FFFD.
+///
+/// # Errors
+/// When it is none, or of another kind, or has more than [`VALUES_MAX`] values.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    // Every value but the first stands behind one of these.
+    if body.len() > VALUES_MAX && count_outside_strings(body, b",[{") > VALUES_MAX {
+        return Err(serde_json::Error::custom(format!("more than {VALUES_MAX} values")));
+    }
     serde_json::from_slice(body).or_else(|error| match mend(body) {
         Some(mended) => serde_json::from_str(&mended),
         None => Err(error),
     })
 }
 
+/// Returns how many of the bytes between strings are among `these`.
+fn count_outside_strings(body: &[u8], these: &[u8]) -> usize {
+    let (mut count, mut in_string, mut is_escaped) = (0, false, false);
+    for byte in body {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = in_string,
+            b'"' => in_string = !in_string,
+            byte => count += usize::from(!in_string && these.contains(byte)),
+        }
+    }
+    count
+}
+
 /// Returns `body` with its strings mended, or `None` if that changes nothing.
-fn mend(body: &[u8]) -> Option<String> {
+pub(super) fn mend(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body);
     let mut mended = String::with_capacity(text.len() + 64);
     let mut rest = &*text;
@@ -84,6 +109,18 @@ mod tests {
         for broken in [&b""[..], b"{\"a\":\"x\n", b"{\"a\":\"\\", b"[\"\\ud83d", b"[\"\\u12", b"<html>"] {
             assert_eq!(read(broken), None);
         }
+    }
+
+    #[test]
+    fn millions_of_small_values_are_no_answer() {
+        let list = |value: &str, count: usize| format!("[{}]", vec![value; count].join(","));
+        for value in ["[]", "{}", "1", "{\"a\":[1,2]}"] {
+            assert!(read::<Value>(list(value, 1000).as_bytes()).is_ok());
+            assert!(read::<Value>(list(value, VALUES_MAX + 1).as_bytes()).unwrap_err().is_data());
+        }
+        // What stands in a string is one value, whatever it is made of.
+        let text = json!({ "body": "[{\"a\":1,\\\"},".repeat(VALUES_MAX) });
+        assert_eq!(read::<Value>(text.to_string().as_bytes()).unwrap(), text);
     }
 
     proptest! {

@@ -5,7 +5,8 @@
 
 use super::client::{Body, Client};
 use super::error::{ErrorKind, GraphError};
-use super::model::{MailFolder, Message, Page};
+use super::model::{MailFolder, Message};
+use super::pages::{Ends, Page, Pages};
 use super::request::{Request, Scope, path};
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,6 +17,10 @@ pub(super) const IMMUTABLE_IDS: &str = "IdType=\"ImmutableId\"";
 /// Larger pages are allowed, but provoke time-outs.
 pub(super) const PAGE_SIZE: &str = "odata.maxpagesize=500";
 const FOLDERS_PER_PAGE: &str = "250";
+/// Folders of a mailbox (Exchange Online limits: 250,000 at the most, of them 10,000 in one), and rows that tell of them.
+const FOLDERS_MAX: usize = 500_000;
+/// A message has some hundred attachments at the most.
+const ATTACHMENTS_MAX: usize = 10_000;
 /// What is asked of every message: all that its MIME form loses, what a list shows, and what tells whether its bytes can
 /// have changed. The body is not: it stands in the MIME form.
 const MESSAGE_FIELDS: &str = "id,changeKey,parentFolderId,isRead,isDraft,flag,categories,importance,inferenceClassification,\
@@ -63,8 +68,8 @@ pub struct Mailbox {
 pub struct FolderChanges {
     /// Folders that are new or were renamed or moved, and those that are gone.
     pub rows: Vec<MailFolder>,
-    /// Where to ask next time.
-    pub link: String,
+    /// Where to ask next time, if there is such a link and it may be followed.
+    pub link: Option<String>,
 }
 
 impl Mailbox {
@@ -83,7 +88,7 @@ impl Mailbox {
         Request::get(path, Scope::Mailbox(self.user.clone())).labelled(label).prefer(IMMUTABLE_IDS)
     }
 
-    pub(super) fn follow(&self, label: &'static str, link: &str) -> Request {
+    fn follow(&self, label: &'static str, link: &str) -> Request {
         let request = Request::follow(link.to_owned(), Scope::Mailbox(self.user.clone()));
         request.labelled(label).prefer(IMMUTABLE_IDS)
     }
@@ -110,13 +115,12 @@ impl Mailbox {
         if self.hidden_folders {
             request = request.query("includeHiddenFolders", "true");
         }
-        let mut folders = Vec::new();
-        loop {
-            let page: Page<MailFolder> = self.client.json(request).await?;
-            folders.extend(page.value);
-            let Some(next) = page.next else { return Ok(folders) };
-            request = self.follow(LABEL, &next);
-        }
+        self.client.collect(request, FOLDERS_MAX).await
+    }
+
+    /// Returns whether a link that the service gave out may be followed: it leads there, also after the configuration changed.
+    pub fn may_follow(&self, link: &str) -> bool {
+        self.client.may_follow(link)
     }
 
     /// Lists all folders below `tops`, level by level.
@@ -134,6 +138,9 @@ impl Mailbox {
                 continue;
             }
             match self.child_folders(&folder.id.clone()).await {
+                Ok(children) if all.len() + children.len() > FOLDERS_MAX => {
+                    return Err(GraphError::too_many("listing mail folders", "folders", FOLDERS_MAX));
+                }
                 Ok(children) => all.extend(children.into_iter().filter(|child| seen.insert(child.id.clone()))),
                 // It vanished since it was listed, and what was in it too.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -149,20 +156,14 @@ impl Mailbox {
     /// See [`GraphError`]; [`ErrorKind::Resync`] where the link is too old.
     pub async fn folder_changes(&self, link: Option<&str>) -> Result<FolderChanges, GraphError> {
         const LABEL: &str = "listing changes of mail folders";
-        let mut request = match link {
+        let request = match link {
             Some(link) => self.follow(LABEL, link),
             None => self.get(LABEL, &["mailFolders", "delta"]),
         };
+        let mut pages = self.client.pages(request.prefer(PAGE_SIZE), Ends::WithDeltaLink);
         let mut rows = Vec::new();
-        loop {
-            let page: Page<MailFolder> = self.client.json(request.prefer(PAGE_SIZE)).await?;
-            rows.extend(page.value);
-            match (page.next, page.delta) {
-                (Some(next), _) => request = self.follow(LABEL, &next),
-                (None, Some(link)) => return Ok(FolderChanges { rows, link }),
-                (None, None) => return Err(GraphError::malformed(LABEL)),
-            }
-        }
+        pages.collect_into(&mut rows, FOLDERS_MAX).await?;
+        Ok(FolderChanges { rows, link: pages.link() })
     }
 
     /// Returns a folder by its id or its well-known name.
@@ -191,7 +192,7 @@ impl Mailbox {
     }
 
     /// Begins a round over the messages of `folder`: all of them, or what changed since `link` was given out.
-    pub fn messages(&self, folder: &str, link: Option<&str>) -> Round<'_> {
+    pub fn messages(&self, folder: &str, link: Option<&str>) -> Round {
         const LABEL: &str = "listing messages";
         let request = match link {
             Some(link) => self.follow(LABEL, link),
@@ -200,23 +201,18 @@ impl Mailbox {
                 .query("$select", MESSAGE_FIELDS)
                 .query("$expand", MESSAGE_PROPERTIES),
         };
-        Round {
-            mailbox: self,
-            label: LABEL,
-            plain: false,
-            state: RoundState::More(Box::new(request.prefer(PAGE_SIZE))),
-        }
+        Round(self.client.pages(request.prefer(PAGE_SIZE), Ends::WithDeltaLink))
     }
 
     /// Begins a round over all messages of `folder` for a mailbox that cannot tell changes. What moves meanwhile may be
     /// told twice or not at all.
-    pub fn plain_messages(&self, folder: &str) -> Round<'_> {
+    pub fn plain_messages(&self, folder: &str) -> Round {
         const LABEL: &str = "listing messages without changes";
         let request = self
             .get(LABEL, &["mailFolders", folder, "messages"])
             .query("$select", MESSAGE_FIELDS)
             .query("$expand", MESSAGE_PROPERTIES);
-        Round { mailbox: self, label: LABEL, plain: true, state: RoundState::More(Box::new(request.prefer(PAGE_SIZE))) }
+        Round(self.client.pages(request.prefer(PAGE_SIZE), Ends::Plainly))
     }
 
     /// Returns what a listing would tell of the message, wherever it lies now.
@@ -260,14 +256,8 @@ impl Mailbox {
     pub async fn attachments(&self, id: &str) -> Result<Vec<Value>, GraphError> {
         const LABEL: &str = "listing attachments";
         let fields = "id,name,contentType,size,isInline,lastModifiedDateTime";
-        let mut request = self.get(LABEL, &["messages", id, "attachments"]).query("$select", fields);
-        let mut attachments = Vec::new();
-        loop {
-            let page: Page<Value> = self.client.json(request).await?;
-            attachments.extend(page.value);
-            let Some(next) = page.next else { return Ok(attachments) };
-            request = self.follow(LABEL, &next);
-        }
+        let request = self.get(LABEL, &["messages", id, "attachments"]).query("$select", fields);
+        self.client.collect(request, ATTACHMENTS_MAX).await
     }
 
     /// Returns all that the service says of one attachment, with what it holds as base64 in `contentBytes` if it is a
@@ -297,50 +287,34 @@ pub(super) fn found<T>(answer: Result<T, GraphError>) -> Result<Option<T>, Graph
     }
 }
 
-enum RoundState {
-    More(Box<Request>),
-    Complete(Option<String>),
-    Failed,
-}
-
 /// A round over the messages of a folder, page by page. Only a round that came to its end may be believed.
-pub struct Round<'a> {
-    mailbox: &'a Mailbox,
-    label: &'static str,
-    /// Whether it has no link at its end.
-    plain: bool,
-    state: RoundState,
-}
+pub struct Round(Pages);
 
-impl Round<'_> {
+/// A page of messages. They are read one by one, as they are asked for.
+pub struct MessagePage(Page);
+
+impl Round {
     /// Returns the next page, or `None` after the last. A page may be empty although others follow, and rows of one message
-    /// may come several times: the last one counts.
+    /// may come several times: the last one counts. Take its rows before anything else is asked for.
     ///
     /// # Errors
     /// See [`GraphError`]. The round is over then, and nothing may be concluded from what it did not tell.
-    pub async fn next(&mut self) -> Result<Option<Vec<Message>>, GraphError> {
-        let request = match std::mem::replace(&mut self.state, RoundState::Failed) {
-            RoundState::More(request) => *request,
-            complete => {
-                self.state = complete;
-                return Ok(None);
-            }
-        };
-        let page: Page<Message> = self.mailbox.client.json(request).await?;
-        self.state = match (page.next, page.delta) {
-            (Some(next), _) => RoundState::More(Box::new(self.mailbox.follow(self.label, &next).prefer(PAGE_SIZE))),
-            (None, Some(link)) => RoundState::Complete(Some(link)),
-            (None, None) if self.plain => RoundState::Complete(None),
-            (None, None) => return Err(GraphError::malformed(self.label)),
-        };
-        Ok(Some(page.value))
+    pub async fn next(&mut self) -> Result<Option<MessagePage>, GraphError> {
+        Ok(self.0.next().await?.map(MessagePage))
     }
 
-    /// Returns where to ask next time, once the round has come to its end.
+    /// Returns where to ask next time, once the round has come to its end; nothing if that link may not be followed.
     pub fn link(self) -> Option<String> {
-        match self.state {
-            RoundState::Complete(link) => link,
-            _ => None,
-        }
+        self.0.link()
+    }
+}
+
+impl MessagePage {
+    /// Returns its rows, one after the other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] for each that is no message.
+    pub fn rows(&self) -> impl Iterator<Item = Result<Message, GraphError>> + '_ {
+        self.0.rows()
     }
 }

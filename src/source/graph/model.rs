@@ -3,19 +3,6 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// One page of a collection.
-#[derive(Deserialize)]
-pub struct Page<T> {
-    /// Its rows.
-    pub value: Vec<T>,
-    /// Where the next page is.
-    #[serde(rename = "@odata.nextLink")]
-    pub next: Option<String>,
-    /// Where to ask later for what changed since; on the last page of a delta.
-    #[serde(rename = "@odata.deltaLink")]
-    pub delta: Option<String>,
-}
-
 /// A mail folder (Graph: mailFolder).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -281,11 +281,6 @@ enum Read {
 }
 
 #[derive(Deserialize)]
-struct Messages {
-    value: Vec<Message>,
-}
-
-#[derive(Deserialize)]
 struct Message {
     id: String,
 }
@@ -294,8 +289,10 @@ struct Message {
 /// content not.
 async fn read_message(client: &Client, user: &User) -> Result<Read, GraphError> {
     let request = Request::get(path(&["users", &user.id, "messages"]), user.scope()).labelled("looking for a message");
-    let messages: Messages = client.json(request.query("$select", "id").query("$top", "1")).await?;
-    let Some(message) = messages.value.first() else { return Ok(Read::Nothing) };
+    let page = client.page(&request.query("$select", "id").query("$top", "1")).await?;
+    let first = page.rows::<Message>().next().transpose()?;
+    drop(page);
+    let Some(message) = first else { return Ok(Read::Nothing) };
     let content = path(&["users", &user.id, "messages", &message.id, "$value"]);
     // Its first bytes are enough, and it may have a hundred megabytes: the rest is not fetched.
     match client.body(Request::get(content, user.scope()).labelled("reading a message")).await {

@@ -33,6 +33,8 @@ impl Default for RetryPolicy {
 
 /// How often a request is sent that is answered by something that is rarely untrue, such as "not found" without a word.
 const DOUBTFUL_ATTEMPTS_MAX: u32 = 3;
+/// A longer wait is not believed, whoever asks for it: the service asks for minutes.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
 /// How often a refused token is replaced: a new one has been seen to be refused for a few seconds.
 const UNAUTHORIZED_ATTEMPTS_MAX: u32 = 6;
 
@@ -115,17 +117,19 @@ pub(crate) fn random() -> f64 {
 }
 
 /// Returns how long `Retry-After` says to wait: in seconds, or until an HTTP date (RFC 9110, 10.2.3), which is held against
-/// the `Date` of the answer rather than the clock of this machine.
+/// the `Date` of the answer rather than the clock of this machine. Never more than [`RETRY_AFTER_MAX`].
 pub(crate) fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
     let value = value.trim();
-    if let Ok(seconds) = value.parse::<u32>() {
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // So many digits that they are no number mean a long time too.
+        let wait = Duration::from_secs(value.parse().unwrap_or(u64::MAX)).min(RETRY_AFTER_MAX);
         // Nought says nothing about when it would work.
-        return (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+        return (!wait.is_zero()).then_some(wait);
     }
     let parse = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp());
     let now = date.and_then(parse).unwrap_or_else(jiff::Timestamp::now);
     let wait = parse(value)?.duration_since(now);
-    Duration::try_from(wait).ok().filter(|wait| !wait.is_zero())
+    Duration::try_from(wait).ok().filter(|wait| !wait.is_zero()).map(|wait| wait.min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -195,5 +199,9 @@ mod tests {
         assert_eq!(retry_after(later, Some(date)), Some(90 * SECOND));
         assert_eq!(retry_after(date, Some(later)), None, "a date gone by");
         assert!(retry_after("Wed, 21 Oct 2099 07:28:00 GMT", None).is_some());
+        for years in ["4294967295", "18446744073709551616", "999999999999999999999999", "Thu, 31 Dec 9998 23:59:59 GMT"]
+        {
+            assert_eq!(retry_after(years, Some(date)), Some(RETRY_AFTER_MAX), "{years}");
+        }
     }
 }

@@ -22,6 +22,10 @@ pub(crate) enum Say {
     Raw(Vec<u8>),
     /// These bytes, and then the connection ends.
     Cut(Vec<u8>),
+    /// These bytes, and then one byte after the other for ever, with so long a pause before each.
+    Drip(Vec<u8>, Duration),
+    /// These bytes, and then pieces with so long a pause before each.
+    Pieces(Vec<u8>, Vec<Vec<u8>>, Duration),
 }
 
 /// Returns a whole answer.
@@ -81,6 +85,11 @@ impl Service {
         service
     }
 
+    /// Adds to the script for Graph.
+    pub(crate) fn graph(&self, say: impl IntoIterator<Item = Say>) {
+        self.script.lock().graph.extend(say);
+    }
+
     /// Adds to the script for sign-ins.
     pub(crate) fn login(&self, say: impl IntoIterator<Item = Say>) {
         self.script.lock().login.extend(say);
@@ -132,6 +141,22 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
             Say::Cut(bytes) => {
                 let _ = stream.write_all(&bytes).await;
                 return;
+            }
+            Say::Drip(bytes, pause) => {
+                let _ = stream.write_all(&bytes).await;
+                loop {
+                    tokio::time::sleep(pause).await;
+                    if stream.write_all(b" ").await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Say::Pieces(bytes, pieces, pause) => {
+                let _ = stream.write_all(&bytes).await;
+                for piece in pieces {
+                    tokio::time::sleep(pause).await;
+                    let _ = stream.write_all(&piece).await;
+                }
             }
         }
     }

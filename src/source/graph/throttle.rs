@@ -7,7 +7,8 @@
 //!   five, than the service takes; a mailbox that refuses a request gets one place less for a while;
 //! - of the whole tenant no more requests are in flight than a window, which grows by one for each window full of
 //!   successes and is halved when the service refuses a request in the name of the tenant;
-//! - a refusal keeps those waiting that it speaks of, for as long as it says: a mailbox, the directory or the tenant;
+//! - a refusal keeps those waiting that it speaks of, for as long as it says: a mailbox, the directory or the tenant. Where
+//!   the service takes nothing for longer than anybody waits, those who wait give up, and so do those who come meanwhile;
 //! - mailboxes take turns. One that must wait holds up no other.
 //!
 //! Left to others: what a refusal is (`answer`) and how long to wait where it does not say ([`super::retry`]).
@@ -20,7 +21,7 @@ mod window;
 use super::request::Scope;
 use parking_lot::Mutex;
 use schedule::{Load, Place, Schedule};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -81,6 +82,8 @@ struct State {
     schedule: Schedule,
     /// Those who wait, by their place's number.
     waiting: BTreeMap<u64, Arc<Notify>>,
+    /// Those who waited, and are to give up.
+    given_up: HashSet<u64>,
     /// The one of them who sleeps until the time at which somebody may go, on behalf of all.
     keeper: Option<(u64, Instant)>,
 }
@@ -107,9 +110,11 @@ impl State {
 }
 
 impl Gate {
-    pub(crate) fn new(concurrency: usize, limits: Limits) -> Arc<Self> {
-        let schedule = Schedule::new(concurrency, limits, Instant::now());
-        Arc::new(Self { state: Mutex::new(State { schedule, waiting: BTreeMap::new(), keeper: None }) })
+    /// Makes a gate. Nobody waits longer than `patience` for a service that takes nothing at all.
+    pub(crate) fn new(concurrency: usize, limits: Limits, patience: Duration) -> Arc<Self> {
+        let schedule = Schedule::new(concurrency, limits, patience, Instant::now());
+        let (waiting, given_up) = (BTreeMap::new(), HashSet::new());
+        Arc::new(Self { state: Mutex::new(State { schedule, waiting, given_up, keeper: None }) })
     }
 
     /// Returns for how long nothing at all can leave, although somebody waits and nothing is in flight.
@@ -123,11 +128,22 @@ impl Gate {
     }
 
     /// Waits until a request to `scope` may leave, which carries `upload` bytes and brings about `size_hint`.
-    pub(crate) async fn enter(self: &Arc<Self>, scope: &Scope, size_hint: Option<u64>, upload: u64) -> Permit {
+    ///
+    /// # Errors
+    /// [`Closed`] when the service is to be left alone for longer than anybody waits.
+    pub(crate) async fn enter(
+        self: &Arc<Self>,
+        scope: &Scope,
+        size_hint: Option<u64>,
+        upload: u64,
+    ) -> Result<Permit, Closed> {
         let notify = Arc::new(Notify::new());
         let mut waiter = {
             let mut state = self.state.lock();
             let now = Instant::now();
+            if let Some(until) = state.schedule.closed_until(scope, now) {
+                return Err(Closed { wait: until.saturating_duration_since(now) });
+            }
             let place = state.schedule.enqueue(now, scope, Load { size_hint, upload });
             state.waiting.insert(place.1, Arc::clone(&notify));
             state.dispatch(now);
@@ -135,7 +151,13 @@ impl Gate {
         };
         loop {
             let alarm = {
-                let state = self.state.lock();
+                let mut state = self.state.lock();
+                if state.given_up.remove(&waiter.place.1) {
+                    waiter.is_done = true;
+                    let now = Instant::now();
+                    let until = state.schedule.closed_until(scope, now).unwrap_or(now);
+                    return Err(Closed { wait: until.saturating_duration_since(now) });
+                }
                 if !state.waiting.contains_key(&waiter.place.1) {
                     break;
                 }
@@ -151,8 +173,15 @@ impl Gate {
             }
         }
         waiter.is_done = true;
-        Permit { gate: Arc::clone(self), scope: scope.clone(), sent: Instant::now() }
+        Ok(Permit { gate: Arc::clone(self), scope: scope.clone(), sent: Instant::now() })
     }
+}
+
+/// Nothing leaves, for longer than anybody waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Closed {
+    /// For how long.
+    pub(crate) wait: Duration,
 }
 
 /// One who waits. Dropped before its time, it leaves no trace.
@@ -170,6 +199,9 @@ impl Drop for Waiter {
         }
         let mut state = self.gate.state.lock();
         state.waiting.remove(&self.place.1);
+        if state.given_up.remove(&self.place.1) {
+            return;
+        }
         if !state.schedule.withdraw(&self.scope, self.place) {
             // It was let go, and never knew.
             state.schedule.finish(&self.scope);
@@ -196,9 +228,18 @@ impl Permit {
         self.gate.state.lock().schedule.refused(&self.scope, whose, self.sent, Instant::now())
     }
 
-    /// Keeps all requests of `whose` waiting for `wait`.
+    /// Keeps all requests of `whose` waiting for `wait`; where that is longer than anybody waits, they give up.
     pub(crate) fn hold(&self, whose: Whose, wait: Duration) {
-        self.gate.state.lock().schedule.hold(&self.scope, whose, Instant::now() + wait);
+        let mut state = self.gate.state.lock();
+        let now = Instant::now();
+        for (_, number) in state.schedule.hold(&self.scope, whose, now + wait, now) {
+            if let Some(notify) = state.waiting.remove(&number) {
+                state.given_up.insert(number);
+                notify.notify_one();
+            }
+        }
+        // The one who slept on behalf of all may be among them.
+        state.dispatch(now);
     }
 }
 

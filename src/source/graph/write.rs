@@ -10,7 +10,8 @@
 use super::client::Body;
 use super::error::{ErrorKind, GraphError};
 use super::mail::{Mailbox, PAGE_SIZE, found};
-use super::model::{ExtendedProperty, MailFolder, Page, parse_date};
+use super::model::{ExtendedProperty, MailFolder, parse_date};
+use super::pages::{Ends, Pages};
 use super::request::{Method, Request, Scope};
 use bytes::Bytes;
 use reqwest::header::{CONTENT_RANGE, HeaderValue};
@@ -140,16 +141,15 @@ impl Mailbox {
             self.get(LABEL, segments).query("$select", STANDING_FIELDS).query("$expand", &expand).prefer(PAGE_SIZE)
         };
         // Only a delta is sure to tell of all: what moves while a plain listing is read may be passed over.
-        let first: Result<Page<StandingRow>, _> = self.client.json(ask(&[&segments[..], &["delta"]].concat())).await;
-        let mut page = match first {
-            Err(error) if error.kind() == ErrorKind::DeltaUnsupported => self.client.json(ask(&segments)).await?,
-            page => page?,
-        };
-        loop {
-            page.value.into_iter().filter(|row| row.removed.is_none()).for_each(|row| each(row.into()));
-            let Some(next) = page.next else { return Ok(()) };
-            page = self.client.json(self.follow(LABEL, &next).prefer(PAGE_SIZE)).await?;
+        let mut pages = self.client.pages(ask(&[&segments[..], &["delta"]].concat()), Ends::WithDeltaLink);
+        match tell_page(&mut pages, &mut each).await {
+            Err(error) if error.kind() == ErrorKind::DeltaUnsupported => {
+                pages = self.client.pages(ask(&segments), Ends::Plainly);
+            }
+            told => _ = told?,
         }
+        while tell_page(&mut pages, &mut each).await? {}
+        Ok(())
     }
 
     /// Tells `each` of the messages in `folder` that have this `Message-ID` or, where that cannot be asked for, that arrived in
@@ -170,13 +170,10 @@ impl Mailbox {
         };
         let expand = format!("singleValueExtendedProperties($filter=id eq '{MARK}')");
         let request = self.get(LABEL, &["mailFolders", folder, "messages"]).query("$filter", &filter);
-        let mut request = request.query("$select", STANDING_FIELDS).query("$expand", &expand);
-        loop {
-            let page: Page<StandingRow> = self.client.json(request.prefer(PAGE_SIZE)).await?;
-            page.value.into_iter().for_each(|row| each(row.into()));
-            let Some(next) = page.next else { return Ok(()) };
-            request = self.follow(LABEL, &next);
-        }
+        let request = request.query("$select", STANDING_FIELDS).query("$expand", &expand);
+        let mut pages = self.client.pages(request.prefer(PAGE_SIZE), Ends::Plainly);
+        while tell_page(&mut pages, &mut each).await? {}
+        Ok(())
     }
 
     /// Gives a message a mark, and returns what the service says of it then.
@@ -205,8 +202,8 @@ impl Mailbox {
     pub async fn marked(&self, folder: &str, mark: &str) -> Result<Vec<String>, GraphError> {
         let filter = format!("singleValueExtendedProperties/Any(ep: ep/id eq '{MARK}' and ep/value eq '{mark}')");
         let request = self.get("looking for a message", &["mailFolders", folder, "messages"]);
-        let page: Page<Id> = self.client.json(request.query("$filter", &filter).query("$select", "id")).await?;
-        Ok(page.value.into_iter().map(|row| row.id).collect())
+        let page = self.client.page(&request.query("$filter", &filter).query("$select", "id")).await?;
+        page.rows::<Id>().map(|row| row.map(|row| row.id)).collect()
     }
 
     /// Changes properties of a message; the same change twice is one change.
@@ -321,6 +318,18 @@ impl Mailbox {
     fn scope(&self) -> Scope {
         Scope::Mailbox(self.user.clone())
     }
+}
+
+/// Tells `each` of the messages of the next page, and returns whether there was one.
+async fn tell_page(pages: &mut Pages, each: &mut impl FnMut(Standing)) -> Result<bool, GraphError> {
+    let Some(page) = pages.next().await? else { return Ok(false) };
+    for row in page.rows::<StandingRow>() {
+        let row = row?;
+        if row.removed.is_none() {
+            each(row.into());
+        }
+    }
+    Ok(true)
 }
 
 /// Returns the filter for a `Message-ID`, with and without its brackets; none for one that no filter should hold.

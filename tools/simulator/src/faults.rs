@@ -7,8 +7,10 @@
 //! was lost**.
 //!
 //! A fault never makes an answer that is whole and plausible and wrong: every one of them can be noticed. Two kinds are no
-//! faults of the service at all, but people who change things at an inconvenient moment.
+//! faults of the service at all, but people who change things at an inconvenient moment; and some are what somebody would do
+//! who wants to harm the client, which never happen by chance.
 
+mod hostile;
 mod inject;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -75,11 +77,21 @@ pub enum Fault {
     ItemChanges,
     /// The folder that is asked for is deleted just before.
     FolderVanishes,
+    /// The link to the next page leads to this page.
+    LinkToItself,
+    /// The link that tells changes leads to another host.
+    StrayLink,
+    /// The page has millions of rows.
+    ManyRows,
+    /// The body goes on for ever.
+    Endless,
+    /// The body comes byte by byte.
+    Drip,
 }
 
 impl Fault {
     /// Every kind of fault.
-    pub const ALL: [Fault; 24] = [
+    pub const ALL: [Fault; 29] = [
         Fault::TooManyRequests,
         Fault::TooManyRequestsBare,
         Fault::InvalidToken,
@@ -104,12 +116,22 @@ impl Fault {
         Fault::EmptyJson,
         Fault::ItemChanges,
         Fault::FolderVanishes,
+        Fault::LinkToItself,
+        Fault::StrayLink,
+        Fault::ManyRows,
+        Fault::Endless,
+        Fault::Drip,
     ];
 
     /// Returns whether the same request succeeds when it is sent again.
     fn goes_away(self) -> bool {
         use Fault::{FolderVanishes, ItemChanges, NotFound, NotFoundEmpty};
-        !matches!(self, NotFoundEmpty | NotFound | ItemChanges | FolderVanishes)
+        !matches!(self, NotFoundEmpty | NotFound | ItemChanges | FolderVanishes) && !self.is_hostile()
+    }
+
+    /// Returns whether no network does so: somebody wants to harm the client.
+    pub fn is_hostile(self) -> bool {
+        self >= Fault::LinkToItself
     }
 
     /// Returns whether it needs the connection, which the requests inside a batch share.

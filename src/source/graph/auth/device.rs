@@ -14,6 +14,9 @@ use zeroize::Zeroizing;
 
 /// How much longer to wait between two questions when the service asks to slow down (RFC 8628, 3.5).
 const SLOW_DOWN: Duration = Duration::from_secs(5);
+/// A code lives, and somebody waits between two questions, no longer than this, whatever the service says.
+const EXPIRES_IN_S_MAX: u64 = 60 * 60;
+const INTERVAL_S_MAX: u64 = 60;
 /// The interval where the service names none (RFC 8628, 3.2).
 const INTERVAL_DEFAULT_S: u64 = 5;
 
@@ -69,7 +72,7 @@ pub async fn sign_in(connection: &Connection, show: impl FnOnce(&Prompt)) -> Res
         GraphError::new(ErrorKind::Malformed, "sign-in").explained("the answer is no device code".into())
     })?;
     let device_code = Zeroizing::new(text.device_code);
-    let expires_in = Duration::from_secs(text.expires_in);
+    let expires_in = Duration::from_secs(text.expires_in.min(EXPIRES_IN_S_MAX));
     let deadline = Instant::now() + expires_in;
     let message = match text.message.is_empty() {
         false => text.message,
@@ -82,7 +85,7 @@ pub async fn sign_in(connection: &Connection, show: impl FnOnce(&Prompt)) -> Res
         ("client_id", client_id),
         ("device_code", &device_code),
     ];
-    let mut interval = Duration::from_secs(text.interval).max(policy.delay_min);
+    let mut interval = Duration::from_secs(text.interval.min(INTERVAL_S_MAX)).max(policy.delay_min);
     loop {
         sleep(interval).await;
         if Instant::now() >= deadline {

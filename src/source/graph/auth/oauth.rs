@@ -2,7 +2,7 @@
 
 use super::aadsts;
 use crate::source::graph::error::{ErrorKind, GraphError};
-use crate::source::graph::http::{Http, read_all};
+use crate::source::graph::http::{Http, NoAnswer};
 use crate::source::graph::retry::{Attempts, Fault, RetryPolicy, random, retry_after};
 use reqwest::header::{DATE, RETRY_AFTER};
 use serde::Deserialize;
@@ -13,6 +13,10 @@ use zeroize::Zeroizing;
 
 /// An answer of the token endpoint is a few kilobytes; tokens with many groups are larger.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// A token is taken for one of a day at most, whatever is said of it: the service's live for 28 hours at the longest, and it
+/// says so itself when one has ended.
+const LIFETIME_S_MAX: u64 = 24 * 60 * 60;
 
 /// What was granted.
 pub(super) struct Grant {
@@ -76,7 +80,7 @@ pub(super) async fn token(
     let text: GrantText = serde_json::from_slice(&body).map_err(|_| NoToken::Failed(malformed()))?;
     Ok(Grant {
         access_token: Zeroizing::new(text.access_token),
-        lifetime: Duration::from_secs(text.expires_in),
+        lifetime: Duration::from_secs(text.expires_in.min(LIFETIME_S_MAX)),
         refresh_token: text.refresh_token.map(Zeroizing::new),
         scope: text.scope,
     })
@@ -119,18 +123,22 @@ async fn attempt(
     url: &str,
     form: &[(&str, &str)],
 ) -> Result<Result<Zeroizing<Vec<u8>>, Passing>, NoToken> {
-    let broken = |error: reqwest::Error| {
-        let error = GraphError::new(ErrorKind::Unavailable, "sign-in").with(error.without_url());
+    let broken = |reason: NoAnswer| {
+        let error = GraphError::new(ErrorKind::Unavailable, "sign-in");
+        let error = match reason {
+            NoAnswer::Late => error.explained("no answer in time".into()),
+            NoAnswer::Broken(reason) => error.with(reason.without_url()),
+        };
         (Fault::Broken, error)
     };
-    let response = match http.client.post(url).form(form).send().await {
+    let response = match http.send(http.client.post(url).form(form), 0).await {
         Ok(response) => response,
-        Err(error) => return Ok(Err(broken(error))),
+        Err(reason) => return Ok(Err(broken(reason))),
     };
     let status = response.status();
     let text = |name| response.headers().get(name).and_then(|value: &reqwest::header::HeaderValue| value.to_str().ok());
     let wait = text(RETRY_AFTER).and_then(|value| retry_after(value, text(DATE)));
-    let body = match read_all(response, ANSWER_BYTES_MAX, "sign-in").await {
+    let body = match http.read_all(response, ANSWER_BYTES_MAX, "sign-in").await {
         Ok(body) => Zeroizing::new(body.to_vec()),
         Err(error) if error.is_transient() => return Ok(Err((Fault::Broken, error))),
         Err(error) => return Err(NoToken::Failed(error)),

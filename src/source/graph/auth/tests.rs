@@ -153,6 +153,14 @@ async fn a_device_is_waited_for() {
     assert_eq!(poll["grant_type"], "urn:ietf:params:oauth:grant-type:device_code");
     assert_eq!((&*poll["device_code"], &*poll["client_id"]), ("canary-device", "app"));
 
+    // Times without end are cut to size.
+    let mut shown = None;
+    service.login([device_code(u64::MAX), token(1, usize::MAX as u64)]);
+    device::sign_in(&connection, |prompt| shown = Some(prompt.expires_in)).await.unwrap();
+    assert_eq!(shown, Some(Duration::from_secs(3_600)));
+    service.login([token(2, u64::MAX)]);
+    Client::new(connection.clone()).unwrap().json::<Value>(get()).await.unwrap();
+
     // Nobody comes.
     service.login([device_code(0)]);
     let error = device::sign_in(&connection, |_| ()).await.unwrap_err();

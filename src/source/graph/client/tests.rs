@@ -152,15 +152,118 @@ async fn a_refusal_is_waited_out_and_counted() {
     assert!(start.elapsed() >= Duration::from_secs(1));
     let Counters { requests, throttled, bytes_received } = client.counters();
     assert_eq!((requests, throttled, bytes_received), (2, 1, 2));
+}
 
-    // Longer than it is waited for: given up at once, and those who come after wait.
-    let service = Service::start([answer("429 Too Many Requests", "Retry-After: 7200", "")]).await;
+#[tokio::test]
+async fn a_service_that_asks_for_years_is_given_up_at_once() {
+    // A century, and so many seconds that they are no number.
+    for years in ["3155760000", "99999999999999999999999", "Thu, 31 Dec 9998 23:59:59 GMT"] {
+        let service = Service::start([answer("429 Too Many Requests", &format!("Retry-After: {years}"), "")]).await;
+        let client = service.client();
+        let start = Instant::now();
+        for _ in 0..3 {
+            let error = client.json::<Value>(of_mailbox()).await.unwrap_err();
+            assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Throttled, true), "{years}");
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{years}");
+        assert_eq!(service.requests("/messages/").len(), 1, "it is left alone meanwhile");
+        let error = client.json::<Value>(of_mailbox()).await.unwrap_err().to_string();
+        let words = error.split("left alone for ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+        assert!((3_500..=3_600).contains(&words.parse::<u64>().unwrap()), "no longer than an hour: {error}");
+        assert_eq!(client.pause(), None);
+        client.json::<Value>(get()).await.expect("the directory does not wait for a mailbox");
+    }
+}
+
+/// One byte every now and then: never silent, never done.
+#[tokio::test]
+async fn an_answer_that_drips_is_given_up() {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+    let drip = Say::Drip(head.to_vec(), Duration::from_millis(20));
+    let service = Service::start([drip.clone(), json("200 OK", "{}")]).await;
+    let mut connection = service.connection();
+    connection.pace = Pace {
+        silence_max: Duration::from_secs(60),
+        overhead_max: Duration::from_millis(600),
+        bytes_per_second_min: 8 << 10,
+    };
+    Client::new(connection.clone()).unwrap().json::<Value>(get()).await.expect("it is asked for again");
+    assert_eq!(service.requests("/users").len(), 2);
+
+    // Read as a body, the error says how far it came; so it is with the words of an error, and with a token.
+    let service = Service::start([drip.clone()]).await;
+    connection.endpoints = service.connection().endpoints;
+    let client = Client::new(connection.clone()).unwrap();
+    let mut body = client.body(of_mailbox()).await.unwrap();
+    let error = loop {
+        match body.chunk().await {
+            Ok(chunk) => assert!(chunk.is_some()),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("the answer came too slowly"), "{error}");
+    let of_error = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 60000\r\n\r\n";
+    let service = Service::start([Say::Drip(of_error.to_vec(), Duration::from_millis(20))]).await;
+    service.login([drip]);
+    connection.endpoints = service.connection().endpoints;
+    let error = Client::new(connection).unwrap().json::<Value>(get()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert_eq!(service.requests("/oauth2/").len(), 2);
+}
+
+/// The deadline follows from the size, and only waiting for the network counts.
+#[tokio::test]
+async fn what_comes_at_a_fair_pace_may_take_long() {
+    // 40 pieces of 4 KiB, 20 ms apart, are 200 KiB/s; the overhead alone would end after 300 ms.
+    let piece = vec![b'x'; 4 << 10];
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 40 * piece.len()).into_bytes();
+    let service = Service::start([Say::Pieces(head, vec![piece; 40], Duration::from_millis(20))]).await;
+    let mut connection = service.connection();
+    connection.pace = Pace {
+        silence_max: Duration::from_secs(60),
+        overhead_max: Duration::from_millis(300),
+        bytes_per_second_min: 4 << 10,
+    };
+    let mut body = Client::new(connection).unwrap().body(of_mailbox()).await.unwrap();
+    let mut len = 0;
+    while let Some(chunk) = body.chunk().await.unwrap() {
+        if len == 0 {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+        len += chunk.len();
+    }
+    assert_eq!(len, 40 * (4 << 10));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_head_that_does_not_come() {
+    let service = Service::start([Say::Raw(Vec::new()), json("200 OK", "{}")]).await;
+    let mut connection = service.connection();
+    connection.pace.silence_max = Duration::from_millis(300);
+    Client::new(connection).unwrap().json::<Value>(get()).await.expect("it is asked for again");
+    assert_eq!(service.requests("/users").len(), 2);
+}
+
+/// Somebody's mail goes up there: only to the service's own hosts.
+#[tokio::test]
+async fn an_upload_goes_to_no_stranger() {
+    let (service, elsewhere) = (Service::start([]).await, Service::start([]).await);
     let client = service.client();
-    let error = client.json::<Value>(of_mailbox()).await.unwrap_err();
-    assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Throttled, true));
-    let mut next = Box::pin(client.json::<Value>(of_mailbox()));
-    assert!(futures_util::FutureExt::now_or_never(&mut next).is_none());
-    client.json::<Value>(get()).await.expect("the directory does not wait for a mailbox");
+    let put = |url: String| Request::permitted(Method::PUT, url, Scope::mailbox("u"));
+    let host = elsewhere.url.strip_prefix("http://").unwrap();
+    for url in [
+        format!("{}/upload?authtoken=x", elsewhere.url),
+        format!("http://outlook.office.com@{host}/upload"),
+        format!("http://localhost:{}/upload", service.url.rsplit(':').next().unwrap()),
+        "https://outlook.office.com.evil.example/upload".to_owned(),
+    ] {
+        let error = client.bytes(put(url.clone()), 9).await.unwrap_err();
+        assert_eq!((error.kind(), error.is_ambiguous()), (ErrorKind::Malformed, false), "{url}");
+    }
+    assert_eq!(elsewhere.requests("").len() + service.requests("").len(), 0);
+    client.bytes(put(format!("{}/outlook.office.com/upload", service.url)), 9).await.unwrap();
+    assert_eq!(header(&service.requests("PUT")[0], "authorization"), [""; 0]);
 }
 
 #[tokio::test]

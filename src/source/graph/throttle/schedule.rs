@@ -5,6 +5,7 @@ use super::{Limits, MAILBOX_CONCURRENCY_MAX, Whose};
 use crate::source::graph::request::Scope;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Share of a limit that is used, in percent. The service counts when a request arrives, not when it left; the rest is for
@@ -34,7 +35,9 @@ pub(super) struct Schedule {
     origin: Instant,
     in_flight: usize,
     window: AdaptiveWindow,
-    fence: Option<Instant>,
+    fence: Fence,
+    /// How long it is worth to wait for a service that takes nothing at all.
+    patience: Duration,
     lanes: HashMap<Scope, Lane>,
     /// Lanes that may be able to go, each once, in turns.
     ready: VecDeque<Scope>,
@@ -77,6 +80,43 @@ impl Rounds {
     }
 }
 
+/// Keeps requests waiting until a time, and knows when that is of no use.
+#[derive(Default)]
+struct Fence {
+    until: Option<Instant>,
+    /// When the service refused a request first after it had taken one.
+    refused_since: Option<Instant>,
+    /// Whether it stands for longer than anybody waits.
+    is_closed: bool,
+}
+
+impl Fence {
+    /// Lets nobody pass before `until`. Whoever has been refused everything for `patience` by then does not wait for it.
+    fn hold(&mut self, until: Instant, patience: Duration, now: Instant) {
+        // A refusal long after the last one has nothing to do with it.
+        let is_old = self.until.is_some_and(|until| now.saturating_duration_since(until) > patience);
+        let since = self.refused_since.filter(|_| !is_old).unwrap_or(now);
+        self.refused_since = Some(since);
+        let until = self.until.map_or(until, |before| before.max(until));
+        self.until = Some(until);
+        self.is_closed = until.saturating_duration_since(since) > patience;
+    }
+
+    fn succeeded(&mut self) {
+        self.refused_since = None;
+    }
+
+    /// Returns until when nobody passes, if it stands.
+    fn until(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|&until| until > now)
+    }
+
+    /// Returns until when nobody passes, if that is longer than anybody waits.
+    fn closed_until(&self, now: Instant) -> Option<Instant> {
+        self.until(now).filter(|_| self.is_closed)
+    }
+}
+
 impl AdaptiveWindow {
     fn places(&self) -> usize {
         // At least one, at most the ceiling: far from what a cast could lose.
@@ -107,7 +147,7 @@ struct Lane {
     rounds: Rounds,
     requests: Window,
     uploads: Window,
-    fence: Option<Instant>,
+    fence: Fence,
     /// Whether it stands in `ready`.
     is_ready: bool,
     /// Its earliest time in `timed`.
@@ -155,7 +195,7 @@ impl Lane {
             rounds: Rounds::default(),
             requests: Window::new(used(requests.into()), length, origin),
             uploads: Window::new(used(limits.upload_bytes), limits.upload_window, origin),
-            fence: None,
+            fence: Fence::default(),
             is_ready: false,
             timed: None,
         }
@@ -163,7 +203,7 @@ impl Lane {
 
     fn ready_at(&mut self, now: Instant, load: Load) -> Instant {
         let budget = self.requests.ready_at(now, 1).max(self.uploads.ready_at(now, load.upload));
-        self.fence.map_or(budget, |fence| budget.max(fence))
+        self.fence.until(now).map_or(budget, |fence| budget.max(fence))
     }
 
     fn refused(&mut self, sent: Instant, now: Instant) -> u32 {
@@ -177,6 +217,7 @@ impl Lane {
 
     fn succeeded(&mut self) {
         self.rounds.succeeded();
+        self.fence.succeeded();
         if self.places < self.places_max {
             self.successes += 1;
             if self.successes >= SUCCESSES_PER_PLACE {
@@ -192,21 +233,22 @@ impl Lane {
             && !self.is_ready
             && self.timed.is_none()
             && self.places == self.places_max
-            && self.fence.is_none_or(|fence| fence <= now)
+            && self.fence.until(now).is_none()
             && self.requests.is_idle(now)
             && self.uploads.is_idle(now)
     }
 }
 
 impl Schedule {
-    pub(super) fn new(concurrency: usize, limits: Limits, origin: Instant) -> Self {
+    pub(super) fn new(concurrency: usize, limits: Limits, patience: Duration, origin: Instant) -> Self {
         let ceiling = concurrency.max(1) as f64;
         Self {
             limits,
             origin,
             in_flight: 0,
             window: AdaptiveWindow { size: ceiling, ceiling, rounds: Rounds::default() },
-            fence: None,
+            fence: Fence::default(),
+            patience,
             lanes: HashMap::new(),
             ready: VecDeque::new(),
             timed: BinaryHeap::new(),
@@ -249,7 +291,7 @@ impl Schedule {
                 make_ready(lane, &scope, &mut self.ready);
             }
         }
-        if self.fence.is_some_and(|fence| fence > now) {
+        if self.fence.until(now).is_some() {
             return granted;
         }
         while self.in_flight < self.window.places()
@@ -284,7 +326,7 @@ impl Schedule {
 
     /// Returns when to dispatch again although nothing ends until then, if that can help.
     pub(super) fn next_wake(&self, now: Instant) -> Option<Instant> {
-        if let Some(fence) = self.fence.filter(|&fence| fence > now) {
+        if let Some(fence) = self.fence.until(now) {
             return Some(fence);
         }
         if self.in_flight >= self.window.places() {
@@ -301,6 +343,7 @@ impl Schedule {
     /// Notes that a request was answered, and not with a refusal.
     pub(super) fn succeeded(&mut self, scope: &Scope) {
         self.window.succeeded();
+        self.fence.succeeded();
         if let Some(lane) = self.lanes.get_mut(scope) {
             lane.succeeded();
         }
@@ -314,16 +357,30 @@ impl Schedule {
         }
     }
 
-    /// Lets nobody of `whose` go before `until`.
-    pub(super) fn hold(&mut self, scope: &Scope, whose: Whose, until: Instant) {
+    /// Lets nobody of `whose` go before `until`. Returns the places of those who do not wait for that, since it is too long.
+    pub(super) fn hold(&mut self, scope: &Scope, whose: Whose, until: Instant, now: Instant) -> Vec<Place> {
         let fence = match whose {
             Whose::Tenant => &mut self.fence,
             Whose::Scope => match self.lanes.get_mut(scope) {
                 Some(lane) => &mut lane.fence,
-                None => return,
+                None => return Vec::new(),
             },
         };
-        *fence = Some(fence.map_or(until, |fence| fence.max(until)));
+        fence.hold(until, self.patience, now);
+        if fence.closed_until(now).is_none() {
+            return Vec::new();
+        }
+        let give_up = |lane: &mut Lane| std::mem::take(&mut lane.waiting).into_keys();
+        match whose {
+            Whose::Tenant => self.lanes.values_mut().flat_map(give_up).collect(),
+            Whose::Scope => self.lanes.get_mut(scope).into_iter().flat_map(give_up).collect(),
+        }
+    }
+
+    /// Returns until when nothing of `scope` goes, if that is longer than anybody waits.
+    pub(super) fn closed_until(&self, scope: &Scope, now: Instant) -> Option<Instant> {
+        let lane = self.lanes.get(scope).and_then(|lane| lane.fence.closed_until(now));
+        lane.max(self.fence.closed_until(now))
     }
 
     /// Takes back the place of a request that was let go.

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{advance, sleep};
 
 const SECOND: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 impl Permit {
     fn refused_for(&self, whose: Whose, wait: Duration) {
@@ -24,7 +25,7 @@ fn mailbox(number: usize) -> Scope {
 
 fn enter(gate: &Arc<Gate>, number: usize) -> std::pin::Pin<Box<impl Future<Output = Permit> + use<>>> {
     let gate = Arc::clone(gate);
-    Box::pin(async move { gate.enter(&mailbox(number), None, 0).await })
+    Box::pin(async move { gate.enter(&mailbox(number), None, 0).await.expect("nothing is closed") })
 }
 
 /// Lets everybody who can do something do it, without time going by.
@@ -36,13 +37,13 @@ async fn settle() {
 
 #[tokio::test(start_paused = true)]
 async fn four_at_a_time_for_a_mailbox_and_a_ceiling_for_all() {
-    let gate = Gate::new(10, Limits::default());
+    let gate = Gate::new(10, Limits::default(), PATIENCE);
     let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let per_mailbox: Vec<_> = (0..5).map(|_| (AtomicUsize::new(0), AtomicUsize::new(0))).collect();
     let enter = |number: usize| {
         let (gate, now, most, of_one) = (&gate, &now, &most, &per_mailbox[number]);
         async move {
-            let permit = gate.enter(&mailbox(number), None, 0).await;
+            let permit = gate.enter(&mailbox(number), None, 0).await.expect("nothing is closed");
             most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             of_one.1.fetch_max(of_one.0.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
             sleep(SECOND).await;
@@ -60,15 +61,15 @@ async fn four_at_a_time_for_a_mailbox_and_a_ceiling_for_all() {
 
 #[tokio::test(start_paused = true)]
 async fn mailboxes_take_turns_and_the_largest_goes_first() {
-    let gate = Gate::new(1, Limits::default());
-    let held = gate.enter(&mailbox(9), None, 0).await;
+    let gate = Gate::new(1, Limits::default(), PATIENCE);
+    let held = gate.enter(&mailbox(9), None, 0).await.expect("nothing is closed");
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut tasks = JoinSet::new();
     let waiting = [(0, Some(5)), (0, Some(500)), (0, None), (0, Some(50)), (1, Some(1)), (1, Some(2)), (2, None)];
     for (number, size) in waiting {
         let (gate, order) = (Arc::clone(&gate), Arc::clone(&order));
         tasks.spawn(async move {
-            let _permit = gate.enter(&mailbox(number), size, 0).await;
+            let _permit = gate.enter(&mailbox(number), size, 0).await.expect("nothing is closed");
             order.lock().push((number, size));
         });
         settle().await;
@@ -81,29 +82,29 @@ async fn mailboxes_take_turns_and_the_largest_goes_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_holds_up_exactly_whom_it_speaks_of() {
-    let gate = Gate::new(16, Limits::default());
+    let gate = Gate::new(16, Limits::default(), PATIENCE);
     let start = Instant::now();
     let passes = |scope: Scope| {
         let gate = &gate;
         async move {
-            drop(gate.enter(&scope, None, 0).await);
+            drop(gate.enter(&scope, None, 0).await.expect("nothing is closed"));
             start.elapsed()
         }
     };
-    let permit = gate.enter(&mailbox(0), None, 0).await;
+    let permit = gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed");
     permit.refused_for(Whose::Scope, 30 * SECOND);
     drop(permit);
     let all = || futures_util::future::join3(passes(mailbox(0)), passes(mailbox(1)), passes(Scope::Directory));
     assert_eq!(all().await, (30 * SECOND, Duration::ZERO, Duration::ZERO));
 
-    let permit = gate.enter(&Scope::Directory, None, 0).await;
+    let permit = gate.enter(&Scope::Directory, None, 0).await.expect("nothing is closed");
     permit.refused_for(Whose::Scope, 10 * SECOND);
     // A shorter wait does not shorten a longer one.
     permit.refused_for(Whose::Scope, SECOND);
     drop(permit);
     assert_eq!(all().await, (30 * SECOND, 30 * SECOND, 40 * SECOND));
 
-    let permit = gate.enter(&mailbox(0), None, 0).await;
+    let permit = gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed");
     permit.refused_for(Whose::Tenant, 60 * SECOND);
     drop(permit);
     assert_eq!(all().await, (100 * SECOND, 100 * SECOND, 100 * SECOND));
@@ -111,14 +112,14 @@ async fn a_refusal_holds_up_exactly_whom_it_speaks_of() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_reaches_those_who_wait_already() {
-    let gate = Gate::new(2, Limits::default());
+    let gate = Gate::new(2, Limits::default(), PATIENCE);
     let start = Instant::now();
-    let first = gate.enter(&mailbox(0), None, 0).await;
-    let second = gate.enter(&mailbox(0), None, 0).await;
+    let first = gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed");
+    let second = gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed");
     let third = tokio::spawn({
         let gate = Arc::clone(&gate);
         async move {
-            drop(gate.enter(&mailbox(0), None, 0).await);
+            drop(gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed"));
             start.elapsed()
         }
     });
@@ -134,15 +135,15 @@ async fn a_refusal_reaches_those_who_wait_already() {
 /// Whoever waits for a time on behalf of all may leave; somebody else must then wake the others.
 #[tokio::test(start_paused = true)]
 async fn leaving_early_leaves_nobody_asleep() {
-    let gate = Gate::new(4, Limits::default());
+    let gate = Gate::new(4, Limits::default(), PATIENCE);
     let start = Instant::now();
-    let permit = gate.enter(&mailbox(0), None, 0).await;
+    let permit = gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed");
     permit.refused_for(Whose::Scope, 10 * SECOND);
     drop(permit);
     let spawn = || {
         let gate = Arc::clone(&gate);
         tokio::spawn(async move {
-            drop(gate.enter(&mailbox(0), None, 0).await);
+            drop(gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed"));
             start.elapsed()
         })
     };
@@ -157,9 +158,71 @@ async fn leaving_early_leaves_nobody_asleep() {
     assert_eq!((permits.len(), start.elapsed()), (3, 10 * SECOND));
 }
 
+/// A refusal for two hours: nobody waits for that, whether they wait already or come meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_too_long_is_given_up_by_all() {
+    let gate = Gate::new(2, Limits::default(), PATIENCE);
+    let start = Instant::now();
+    let (first, second) = (enter(&gate, 0).await, enter(&gate, 0).await);
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(async move { gate.enter(&mailbox(0), None, 0).await.map(drop) })
+        })
+        .collect();
+    let cancelled = tokio::spawn({
+        let gate = Arc::clone(&gate);
+        async move { gate.enter(&mailbox(0), None, 0).await.map(drop) }
+    });
+    settle().await;
+    first.refused_for(Whose::Scope, 7_200 * SECOND);
+    // Told to give up, it does not live to know.
+    cancelled.abort();
+    for waiting in waiting {
+        assert_eq!(waiting.await.unwrap(), Err(Closed { wait: 7_200 * SECOND }));
+    }
+    drop((first, second));
+    assert_eq!(gate.enter(&mailbox(0), None, 0).await.map(drop), Err(Closed { wait: 7_200 * SECOND }));
+    drop(enter(&gate, 1).await);
+    assert_eq!(start.elapsed(), Duration::ZERO, "nobody waited, and no other mailbox is held up");
+    // Afterwards it is asked again, and that it takes a request opens it.
+    advance(7_200 * SECOND).await;
+    enter(&gate, 0).await.succeeded();
+    let permit = enter(&gate, 0).await;
+    permit.refused_for(Whose::Tenant, 3_600 * SECOND);
+    for number in 0..3 {
+        assert!(gate.enter(&mailbox(number), None, 0).await.is_err(), "what the tenant refuses concerns all");
+    }
+    drop(permit);
+    advance(3_600 * SECOND).await;
+    for number in 0..3 {
+        drop(enter(&gate, number).await);
+    }
+}
+
+/// Each refusal is for less than anybody waits, and after it comes another: twenty requests must not take turns in waiting.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_takes_nothing_is_not_waited_for_again_and_again() {
+    let gate = Gate::new(16, Limits::default(), PATIENCE);
+    let start = Instant::now();
+    let ask = || {
+        let gate = Arc::clone(&gate);
+        async move {
+            loop {
+                match gate.enter(&mailbox(0), None, 0).await {
+                    Ok(permit) => permit.refused_for(Whose::Scope, 500 * SECOND),
+                    Err(_) => return,
+                }
+            }
+        }
+    };
+    futures_util::future::join_all((0..20).map(|_| ask())).await;
+    assert!(start.elapsed() <= PATIENCE, "{:?}", start.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_place_that_nobody_comes_for_is_given_to_another() {
-    let gate = Gate::new(1, Limits::default());
+    let gate = Gate::new(1, Limits::default(), PATIENCE);
     let permit = enter(&gate, 0).await;
     let mut left = enter(&gate, 1);
     assert!(left.as_mut().now_or_never().is_none());
@@ -171,7 +234,7 @@ async fn a_place_that_nobody_comes_for_is_given_to_another() {
 
 #[tokio::test(start_paused = true)]
 async fn refusals_in_the_name_of_the_tenant_halve_the_window_once_a_round() {
-    let gate = Gate::new(16, Limits::default());
+    let gate = Gate::new(16, Limits::default(), PATIENCE);
     let all = |n: usize| futures_util::future::join_all((0..n).map(|number| enter(&gate, number)));
     let permits = all(16).await;
     for permit in &permits[..5] {
@@ -197,7 +260,7 @@ async fn refusals_in_the_name_of_the_tenant_halve_the_window_once_a_round() {
 
 #[tokio::test(start_paused = true)]
 async fn a_mailbox_that_refuses_gets_a_place_less_for_a_while() {
-    let gate = Gate::new(16, Limits::default());
+    let gate = Gate::new(16, Limits::default(), PATIENCE);
     let free_places = async || {
         let mut permits = Vec::new();
         loop {
@@ -209,7 +272,7 @@ async fn a_mailbox_that_refuses_gets_a_place_less_for_a_while() {
         }
     };
     assert_eq!(free_places().await, 4);
-    let permit = gate.enter(&mailbox(0), None, 0).await;
+    let permit = gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed");
     assert_eq!((permit.refused(Whose::Scope), permit.refused(Whose::Scope)), (1, 1), "one round");
     assert_eq!(free_places().await, 2, "three, of which one is taken");
     advance(SECOND).await;
@@ -260,7 +323,7 @@ impl Service {
 async fn nine_tenths_of_the_limits_are_used_and_nothing_is_refused() {
     const MAILBOXES: usize = 3;
     const HOUR: Duration = Duration::from_secs(3_600);
-    let gate = Gate::new(16, Limits::default());
+    let gate = Gate::new(16, Limits::default(), PATIENCE);
     let service = Arc::new(Mutex::new(Service {
         limits: Limits::default(),
         arrivals: HashMap::new(),
@@ -280,7 +343,7 @@ async fn nine_tenths_of_the_limits_are_used_and_nothing_is_refused() {
         };
         tasks.spawn(async move {
             loop {
-                let permit = gate.enter(&mailbox(number), None, 0).await;
+                let permit = gate.enter(&mailbox(number), None, 0).await.expect("nothing is closed");
                 if Instant::now() >= end {
                     return;
                 }
@@ -354,7 +417,7 @@ proptest! {
             ..Limits::default()
         };
         let start = Instant::now();
-        let mut schedule = Schedule::new(concurrency, limits.clone(), start);
+        let mut schedule = Schedule::new(concurrency, limits.clone(), PATIENCE, start);
         let mut agenda = BTreeSet::new();
         let mut at = start;
         for (index, arrival) in arrivals.iter().enumerate() {
@@ -398,7 +461,7 @@ proptest! {
                                 let whose = if is_tenant { Whose::Tenant } else { Whose::Scope };
                                 let wait = Duration::from_millis(wait_ms);
                                 prop_assert!(schedule.refused(&mailbox(of), whose, left, now) >= 1);
-                                schedule.hold(&mailbox(of), whose, now + wait);
+                                prop_assert_eq!(schedule.hold(&mailbox(of), whose, now + wait, now), vec![]);
                                 let fence = fences.entry((!is_tenant).then_some(of)).or_insert(now);
                                 *fence = (*fence).max(now + wait);
                             }

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
 use strongroom_corpora::rng::Rng;
 
-use super::{Fault, Faults, Subject};
+use super::{Fault, Faults, Subject, hostile};
 use crate::connection::Connection;
 use crate::server::{ApiError, Route, State};
 use crate::tenant::Tenant;
@@ -23,7 +23,7 @@ const FLUSH: Duration = Duration::from_millis(20);
 const PIECES: usize = 8;
 
 /// Middleware: passes requests on, and breaks those that the tenant's [`FaultEngine`](super::FaultEngine) chooses.
-pub async fn inject(Extract(state): Extract<Arc<State>>, request: Request, next: Next) -> Response {
+pub async fn inject(Extract(state): Extract<Arc<State>>, mut request: Request, next: Next) -> Response {
     let engine = &state.faults;
     let connection = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
     let subject = Subject {
@@ -73,6 +73,12 @@ pub async fn inject(Extract(state): Extract<Arc<State>>, request: Request, next:
                 delete_folder(&state.tenant, &route);
             }
             next.run(request).await
+        }
+        fault if fault.is_hostile() => {
+            request.headers_mut().remove(header::ACCEPT_ENCODING);
+            let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+            let (url, pause) = (format!("{}{path}", state.url), Duration::from_millis(faults.slow_ms));
+            hostile::answer(fault, next.run(request).await, &url, pause, rng).await
         }
         _ => damage(fault, next.run(request).await, rng, connection, &faults).await,
     }
