@@ -3,6 +3,8 @@
 //! [`open`] is for every file that somebody else may have put there: an object of a repository in a folder, a password file, the
 //! configuration. A named pipe in its place would make the program wait for ever, and a device would do worse; both are refused.
 //!
+//! Why so: docs/decisions/0012-what-lies-on-the-machine.md.
+//!
 //! [`private_folder`] is for what this program keeps of its own: sign-ins, journals, dropped files, indexes. Whoever can write
 //! there could have files made, read and removed elsewhere, through links.
 

@@ -739,6 +739,39 @@ fn names_do_not_talk_to_the_terminal() {
     assert!(listed.iter().any(|entry| entry["path"] == "clear\x1b[2Jscreen"));
 }
 
+/// docs/cli.md: without `--log-content` no log names what is backed up or restored, at any level.
+#[test]
+fn no_command_logs_the_names_of_what_it_reads() {
+    let lab = Lab::new();
+    let mail = "From: Canary <canary@aviary.example>\r\nSubject: Canarysubject\r\n\r\nCanarybody\r\n";
+    write(&lab.path("home/Canaryfolder/canary.eml"), mail);
+    write(&lab.path("home/canary.txt"), "canary");
+    std::os::unix::fs::symlink("canary nowhere", lab.path("home/canarylink")).unwrap();
+    let kind = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, lab.path("home/canarypipe"), kind, rustix::fs::Mode::RUSR, 0).unwrap();
+    write(&lab.path("archive.mbox"), format!("From canary Mon Nov  2 09:30:00 2026\n{mail}\n"));
+    let commands: [&[&str]; 9] = [
+        &["backup", "--mbox", "archive.mbox", "--as", "mail"],
+        &["backup", "--files", "home", "--as", "set"],
+        &["ls", "-R", "latest"],
+        &["cat", "latest:Canaryfolder/canary.eml"],
+        &["diff", "latest~1", "latest"],
+        &["restore", "latest:Canaryfolder", "--to", "local:back"],
+        &["restore", "latest:Canaryfolder", "--to", "local:back", "--when-exists", "overwrite"],
+        &["check", "--read-data"],
+        &["backup", "--files", "home", "--as", "set"],
+    ];
+    for arguments in commands {
+        let output = run(lab.command(arguments).arg("-vvv").env("STRONGROOM_LOG", "trace"), 0);
+        let said = text(&output.stderr);
+        // What is told to people may name them: what was skipped, or what failed.
+        let is_log = |line: &&str| [" TRACE ", " DEBUG ", " INFO ", " WARN "].iter().any(|level| line.contains(level));
+        for line in said.lines().filter(is_log) {
+            assert!(!line.to_lowercase().contains("canary"), "{arguments:?}: {line}");
+        }
+    }
+}
+
 /// Byte for byte into a pipe; to a terminal, here that of `script`, what could command it is escaped.
 #[test]
 fn a_file_that_is_written_to_a_terminal_does_not_command_it() {

@@ -444,6 +444,20 @@ fn what_cannot_be_read_is_an_error_and_never_less() {
 }
 
 #[test]
+fn nothing_that_is_logged_names_what_is_read() {
+    let (lab, _) = lab_with_snapshot();
+    let dav = Dav::start(&lab, &["-vvv"]);
+    assert_eq!(dav.ask("GET", "/latest/nothing", &[]).status, 404);
+    dav.names("/latest/folder/");
+    dav.get("/latest/folder/mail.eml");
+    drop(TcpStream::connect(dav.address()).unwrap());
+    let (_, said) = dav.end(Signal::TERM);
+    for name in ["folder", "mail", "nothing", "hello"] {
+        assert!(!said.contains(name), "{said}");
+    }
+}
+
+#[test]
 fn requests_that_nobody_finishes_keep_nobody_out() {
     let (lab, _) = lab_with_snapshot();
     let dav = Dav::start(&lab, &["--snapshot", "latest"]);
