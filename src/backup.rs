@@ -9,14 +9,17 @@
 //! the results behind it.
 
 mod commit;
+mod describe;
 pub mod tenant;
 
 use self::commit::{Made, commit, is_whole, now};
+use self::describe::{Lost, describe, entry_of, link_key};
 use crate::CONTENT_LOG;
 use crate::cbor;
 use crate::chunker::Chunker;
 use crate::crypto::Keys;
-use crate::entry::{Directory, Entry, EntryKind};
+use crate::entry::system::SystemFacts;
+use crate::entry::{self, Directory, Entry, EntryKind};
 use crate::id::SnapshotId;
 use crate::local::{LocalError, LocalState};
 use crate::reader::{CacheSizes, ReadError, Reader};
@@ -125,6 +128,8 @@ pub struct Report {
     pub skipped: Vec<(Vec<u8>, &'static str)>,
     /// Files that changed whenever they were read: the snapshot holds what the last reading gave.
     pub changing: Vec<Vec<u8>>,
+    /// What else everybody should read.
+    pub warnings: Vec<String>,
 }
 
 /// Backs `source` up, and returns once the snapshot is durable.
@@ -150,8 +155,9 @@ pub fn backup(
     let store = Arc::new(Store::new(repository.clone(), local, adopted));
     let reader = repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default());
 
-    let run = Run { repository, store: &store, set: &options.set, progress, cancel };
+    let run = Run { repository, store: &store, set: &options.set, progress, cancel, lost: Lost::default() };
     let trees = run.trees(source, root, previous.as_ref(), &reader);
+    let warnings = run.lost.into_warnings();
     let store = Arc::into_inner(store).expect("the threads of the run have ended");
     let trees = match trees {
         Ok(trees) => trees,
@@ -178,7 +184,7 @@ pub fn backup(
         whole: true,
     };
     let (id, snapshot) = commit(repository, &local, &reader, options, made)?;
-    Ok(Report { id, snapshot, failures, skipped, changing })
+    Ok(Report { id, snapshot, failures, skipped, changing, warnings })
 }
 
 struct Run<'a> {
@@ -187,6 +193,7 @@ struct Run<'a> {
     set: &'a str,
     progress: &'a Progress,
     cancel: &'a AtomicBool,
+    lost: Lost,
 }
 
 /// What the walk came to.
@@ -216,8 +223,9 @@ impl Drop for Ticket {
 
 /// What became of an event.
 enum Outcome {
+    /// A folder, as what it will be is not known before its end.
     Enter {
-        meta: Meta,
+        entry: Box<Entry>,
     },
     Leave,
     /// An entry; with its path where the item kept changing while it was read.
@@ -251,6 +259,12 @@ impl Run<'_> {
     ) -> Result<Trees, BackupError> {
         let splitters = std::thread::available_parallelism().map_or(1, usize::from);
         let chunker = Arc::new(Chunker::new(self.repository.config().chunker, self.repository.keys()));
+        let splitter = || Splitter::new(self.store.clone(), self.repository.keys().clone(), chunker.clone());
+        let mut root_entry = entry_of(&root, unknown_folder());
+        self.lost.note(&root, b"");
+        let mut root_splitter = splitter();
+        describe(&mut root_entry, root, None, &mut root_splitter)?;
+        root_splitter.flush()?;
         let (to_splitters, batches) = bounded::<Batch>(splitters);
         let (to_trees, done) = bounded(BATCHES_UNDERWAY_MAX);
         std::thread::scope(|scope| {
@@ -258,12 +272,12 @@ impl Run<'_> {
             let working: Vec<_> = (0..splitters)
                 .map(|_| {
                     let (batches, to_trees) = (batches.clone(), to_trees.clone());
-                    let splitter = Splitter::new(self.store.clone(), self.repository.keys().clone(), chunker.clone());
+                    let splitter = splitter();
                     scope.spawn(move || self.split_batches(splitter, &batches, &to_trees))
                 })
                 .collect();
             drop((batches, to_trees));
-            let trees = self.assemble(root, &done, previous, reader);
+            let trees = self.assemble(root_entry, &done, previous, reader);
             // Ends the stages before, should this one have given up.
             drop(done);
             let walked = walking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -330,7 +344,7 @@ impl Run<'_> {
     /// Builds the trees from the outcomes, in the order of the walk.
     fn assemble(
         &self,
-        root: Meta,
+        root: Entry,
         done: &Receiver<Result<Done, BackupError>>,
         previous: Option<&Snapshot>,
         reader: &Reader,
@@ -383,7 +397,12 @@ impl Worker<'_> {
 
     fn process(&mut self, event: Event) -> Result<Outcome, StoreError> {
         Ok(match event {
-            Event::Enter { meta, .. } => Outcome::Enter { meta },
+            Event::Enter { meta, path } => {
+                self.run.lost.note(&meta, &path);
+                let mut entry = entry_of(&meta, unknown_folder());
+                describe(&mut entry, meta, None, &mut self.splitter)?;
+                Outcome::Enter { entry: Box::new(entry) }
+            }
             Event::Leave => Outcome::Leave,
             Event::Failed { path, error, .. } => Outcome::Failed { path, error },
             Event::Skipped { path, reason } => Outcome::Skipped { path, reason },
@@ -413,22 +432,42 @@ impl Worker<'_> {
     fn entry(&mut self, item: Item) -> Result<(Entry, bool), SplitError> {
         let Item { meta, path, kind, facts } = item;
         let (content, fingerprint) = match kind {
-            ItemKind::Symlink(target) => return Ok((entry_of(meta, EntryKind::Symlink(target)), true)),
             ItemKind::File { content, fingerprint } => (Cancellable { content, cancel: self.run.cancel }, fingerprint),
+            other => {
+                let (kind, special) = match other {
+                    ItemKind::Symlink(target) => (EntryKind::Symlink(target), None),
+                    // To programs that do not know it, an empty file.
+                    ItemKind::Special(special) => (EntryKind::File(entry::Content::default()), Some(special)),
+                    ItemKind::File { .. } => unreachable!("taken above"),
+                };
+                self.run.lost.note(&meta, &path);
+                let mut entry = entry_of(&meta, kind);
+                describe(&mut entry, meta, special, &mut self.splitter)?;
+                return Ok((entry, true));
+            }
         };
-        let key = self.keys.local_path(self.run.set, &path);
+        // What has several names is read under the first and known under all.
+        let key = match meta.link {
+            Some(link) => self.keys.local_path(self.run.set, &link_key(link)),
+            None => self.keys.local_path(self.run.set, &path),
+        };
         if let Some(known) = self.unchanged(&key, &fingerprint)? {
             // Name, owner and permissions may be others although the content is the same.
-            let Entry { kind, facts, contents, .. } = known;
-            return Ok((Entry { facts, contents, ..entry_of(meta, kind) }, true));
+            let Entry { kind, facts, contents, system, .. } = known;
+            let attributes = system.map(|system| system.attributes).unwrap_or_default();
+            let mut entry = Entry { facts, contents, ..entry_of(&meta, kind) };
+            entry.set_system(SystemFacts { attributes, special: None, link: meta.link });
+            return Ok((entry, true));
         }
         let (split, stamp) = self.split(&content)?;
         // Of the file whose bytes these are.
         let meta = content.meta().unwrap_or(meta);
-        let mut entry = entry_of(meta, EntryKind::File(split.content));
+        let is_lacking = self.run.lost.note(&meta, &path);
+        let mut entry = entry_of(&meta, EntryKind::File(split.content));
         entry.set_text(split.text);
         entry.facts = if split.facts == Default::default() { facts } else { split.facts };
-        if !fingerprint.is_empty() && stamp.as_ref() == Some(&fingerprint) {
+        describe(&mut entry, meta, None, &mut self.splitter)?;
+        if !is_lacking && !fingerprint.is_empty() && stamp.as_ref() == Some(&fingerprint) {
             self.facts.push((key, remembered(&fingerprint, &entry)));
         }
         Ok((entry, stamp.is_some()))
@@ -507,11 +546,9 @@ impl Read for Cancellable<'_, Box<dyn Read + '_>> {
     }
 }
 
-fn entry_of(meta: Meta, kind: EntryKind) -> Entry {
-    let mut entry = Entry::new(&meta.name, kind, meta.mtime);
-    entry.mode = meta.mode;
-    entry.owner = meta.owner;
-    entry
+/// What stands in a folder's entry until its tree is made.
+fn unknown_folder() -> EntryKind {
+    EntryKind::Symlink(Box::default())
 }
 
 fn remembered(fingerprint: &[u8], entry: &Entry) -> Vec<u8> {
@@ -527,7 +564,7 @@ struct Assembler<'a> {
     reader: &'a Reader,
     previous: Option<&'a Directory>,
     /// The folders on the way to where the walk is.
-    folders: Vec<(Meta, TreeBuilder<'a>)>,
+    folders: Vec<(Entry, TreeBuilder<'a>)>,
     failed: u64,
     failures: Vec<Failure>,
     skipped: Vec<(Vec<u8>, &'static str)>,
@@ -537,11 +574,11 @@ struct Assembler<'a> {
 impl Assembler<'_> {
     fn take(&mut self, outcome: Outcome) -> Result<(), BackupError> {
         match outcome {
-            Outcome::Enter { meta } => self.folders.push((meta, TreeBuilder::new(self.cutter))),
+            Outcome::Enter { entry } => self.folders.push((*entry, TreeBuilder::new(self.cutter))),
             Outcome::Leave => {
-                let (meta, builder) = self.folders.pop().expect("a walk leaves only what it entered");
-                let dir = builder.finish(&mut self.store)?;
-                self.push(entry_of(meta, EntryKind::Directory(dir)))?;
+                let (mut entry, builder) = self.folders.pop().expect("a walk leaves only what it entered");
+                entry.kind = EntryKind::Directory(builder.finish(&mut self.store)?);
+                self.push(entry)?;
             }
             Outcome::Entry { entry, changing } => {
                 self.changing.extend(changing.filter(|_| self.changing.len() < REPORTED_MAX));
@@ -580,9 +617,8 @@ impl Assembler<'_> {
     }
 
     fn finish(mut self) -> Result<Trees, BackupError> {
-        let (meta, builder) = self.folders.pop().expect("a walk does not leave its root");
-        let dir = builder.finish(&mut self.store)?;
-        let root = entry_of(meta, EntryKind::Directory(dir));
+        let (mut root, builder) = self.folders.pop().expect("a walk does not leave its root");
+        root.kind = EntryKind::Directory(builder.finish(&mut self.store)?);
         let Self { failed, failures, skipped, changing, .. } = self;
         Ok(Trees { root, failed, failures, skipped, changing })
     }

@@ -64,7 +64,7 @@ impl Comparison<'_> {
             // A folder is not an item: only what is in it counts.
             (Some(before), Some(after)) => self.directories(before, after, &path),
             (None, None) => {
-                let same = before.kind == after.kind;
+                let same = before.kind == after.kind && before.special() == after.special();
                 (self.each)(if same { Difference::Touched(path) } else { Difference::Changed(path) });
                 Ok(())
             }

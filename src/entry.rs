@@ -5,8 +5,10 @@
 //! memory and beside the entries in a node, but is no part of an entry's bytes.
 
 mod facts;
+pub mod system;
 
 pub use self::facts::{Facts, marks};
+use self::system::{INLINE_BYTES_MAX, Link, Special, SystemFacts, read_attributes, write_attributes};
 use crate::cbor::{CborError, Fields, MapWriter, Reader, Writer};
 use crate::id::{ChunkId, NodeId};
 use crate::mime::Base64Form;
@@ -328,6 +330,8 @@ pub struct Entry {
     /// Further contents, by their keys in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], the stream as which it was exported
     /// at [`STREAM`], and what a later version wrote.
     pub contents: Vec<(u64, Content)>,
+    /// What a file system knows of it beyond the above, if anything.
+    pub system: Option<Box<SystemFacts>>,
     /// Fields that a later version wrote.
     pub unknown: Fields,
 }
@@ -340,6 +344,14 @@ pub const TEXT: u64 = 16;
 
 /// The key of the stream as which the service exports an item whole.
 pub const STREAM: u64 = 17;
+
+/// The key of extended attributes that are too long to stand in the entry.
+pub const ATTRIBUTES: u64 = 18;
+
+/// The keys of [`SystemFacts`].
+const INLINE_ATTRIBUTES: u64 = 32;
+const SPECIAL: u64 = 33;
+const LINK: u64 = 34;
 
 /// Why an entry could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -377,6 +389,7 @@ impl Entry {
             facts: Facts::default(),
             payload: None,
             contents: Vec::new(),
+            system: None,
             unknown: Vec::new(),
         }
     }
@@ -438,6 +451,31 @@ impl Entry {
         self.set_further(STREAM, stream);
     }
 
+    /// Returns the content that holds the extended attributes, if they do not stand in the entry.
+    pub fn attributes_content(&self) -> Option<&Content> {
+        self.further(ATTRIBUTES)
+    }
+
+    /// Sets the content that holds the extended attributes.
+    pub fn set_attributes_content(&mut self, attributes: Option<Content>) {
+        self.set_further(ATTRIBUTES, attributes);
+    }
+
+    /// Returns what special file it is, if it is one.
+    pub fn special(&self) -> Option<Special> {
+        self.system.as_ref().and_then(|system| system.special)
+    }
+
+    /// Returns what the other names of the file have too, if it has several.
+    pub fn link(&self) -> Option<Link> {
+        self.system.as_ref().and_then(|system| system.link)
+    }
+
+    /// Sets what a file system knows of it.
+    pub fn set_system(&mut self, system: SystemFacts) {
+        self.system = (!system.is_empty()).then(|| Box::new(system));
+    }
+
     fn further(&self, wanted: u64) -> Option<&Content> {
         self.contents.iter().find_map(|(key, content)| (*key == wanted).then_some(content))
     }
@@ -493,6 +531,17 @@ impl Entry {
         for (key, content) in &self.contents {
             write_segments(&content.segments, map.field(*key));
         }
+        if let Some(system) = &self.system {
+            if !system.attributes.is_empty() {
+                write_attributes(&system.attributes, map.field(INLINE_ATTRIBUTES));
+            }
+            if let Some(special) = system.special {
+                special.write(map.field(SPECIAL));
+            }
+            if let Some(link) = system.link {
+                link.write(map.field(LINK));
+            }
+        }
         write_unknown(above, &mut map);
         map.finish(out);
     }
@@ -505,6 +554,7 @@ impl Entry {
         let mut entry = Entry::new(b"", EntryKind::Symlink(Box::default()), Timestamp::default());
         let (mut kind, mut uid, mut gid) = (None, None, None);
         let (mut content, mut dir, mut target) = (None, None, None);
+        let mut system = SystemFacts::default();
         entry.unknown = reader.fields(|key, value| {
             match key {
                 1 => entry.name = value.bytes()?.into(),
@@ -528,6 +578,9 @@ impl Entry {
                 key if FURTHER_CONTENTS.contains(&key) => {
                     entry.contents.push((key, Content { segments: read_segments(value)? }));
                 }
+                INLINE_ATTRIBUTES => system.attributes = read_attributes(value, INLINE_BYTES_MAX)?,
+                SPECIAL => system.special = Some(Special::read(value)?),
+                LINK => system.link = Some(Link::read(value)?),
                 _ => return Ok(false),
             }
             Ok(true)
@@ -542,6 +595,11 @@ impl Entry {
             return Err(EntryError::Incomplete);
         }
         entry.owner = uid.zip(gid);
+        // A special file is an empty one to those who do not know it.
+        if system.special.is_some() && entry.content().is_none_or(|content| !content.is_empty()) {
+            return Err(EntryError::Incomplete);
+        }
+        entry.set_system(system);
         if entry.mtime.nanos >= 1_000_000_000 || entry.mode.is_some_and(|mode| mode > 0o7777) {
             return Err(CborError::Range.into());
         }

@@ -7,12 +7,13 @@ pub mod files;
 pub mod graph;
 pub mod mbox;
 
+use crate::entry::system::{Attribute, Link, Special};
 use crate::entry::{Facts, Timestamp};
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 
 /// What a source knows of an item or folder before its content is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Meta {
     /// Its name in its folder.
     pub name: Box<[u8]>,
@@ -22,6 +23,12 @@ pub struct Meta {
     pub mode: Option<u16>,
     /// Owner and group, where they mean something.
     pub owner: Option<(u32, u32)>,
+    /// Its extended attributes, in ascending order of their names.
+    pub attributes: Vec<Attribute>,
+    /// Why not all of those are here, if they are not.
+    pub attributes_lost: Option<String>,
+    /// What it has in common with its other names, if it is a file with several.
+    pub link: Option<Link>,
 }
 
 /// The bytes of an item, not read yet.
@@ -41,7 +48,7 @@ pub trait Content: Send {
         Default::default()
     }
 
-    /// Returns what is known of what was opened last, where that may be another item than the walk met.
+    /// Returns what is known of what was opened last, where that may be another item than the walk met, or more than it knew.
     fn meta(&self) -> Option<Meta> {
         None
     }
@@ -70,6 +77,8 @@ pub enum ItemKind {
     },
     /// A symbolic link with its target.
     Symlink(Box<[u8]>),
+    /// A named pipe, socket or device.
+    Special(Special),
 }
 
 /// What a source meets on its walk.

@@ -261,18 +261,20 @@ fn an_attachment_in_many_places_is_stored_once() {
 }
 
 #[test]
-fn what_is_no_file_is_passed_over_with_a_remark() {
+fn what_is_passed_over_is_told_in_a_remark() {
     let lab = Lab::new();
     let source = lab.dir("source");
     write(&source.join("file"), "content");
-    let _socket = std::os::unix::net::UnixListener::bind(source.join("socket")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, source.join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-    let output = lab.run(args!["backup", "--files", &source], 0);
-    let said = text(&output.stderr);
-    assert!(said.contains("skipped: pipe: ") && said.contains("skipped: socket: "), "{said}");
+    // The local state, where it lies inside.
+    let backup = |more: &[&str]| {
+        let mut command = lab.command(args!["backup", "--files", &source]);
+        run(command.args(more).env("STRONGROOM_STATE_DIR", source.join("state")), 0)
+    };
+    let said = text(&backup(&[]).stderr);
+    assert!(said.contains("skipped: state: the repository or its local state"), "{said}");
     assert_eq!(text(&lab.run(["ls", "latest"], 0).stdout).lines().count(), 1);
     // Scripts that want silence get it.
-    assert_eq!(text(&lab.run(args!["backup", "--files", &source, "--quiet"], 0).stderr), "");
+    assert_eq!(text(&backup(&["--quiet"]).stderr), "");
 }
 
 #[test]

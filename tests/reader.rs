@@ -91,6 +91,15 @@ fn make_source(root: &Path, version: u32) {
         write(&root.join("odd").join(OsStr::from_bytes(name)), name);
     }
     symlink("document.pdf", root.join("link")).expect("a link");
+    fs::hard_link(root.join("document.pdf"), root.join("deep/linked.pdf")).expect("a link");
+    fs::hard_link(root.join("document.pdf"), root.join("linked.pdf")).expect("a link");
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), fifo, 0o600.into(), 0).expect("a pipe");
+    drop(std::os::unix::net::UnixListener::bind(root.join("odd/socket")).expect("a socket"));
+    for (path, value) in [("empty", &b"short"[..]), ("many", &[7; 3000])] {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(root.join(path), "user.note", value, flags).expect("an attribute");
+    }
     symlink(OsStr::from_bytes(b"/nowhere/\xff"), root.join("odd/dangling")).expect("a link");
     symlink("../many", root.join("odd/to a folder")).expect("a link");
 
@@ -111,8 +120,17 @@ struct Facts {
     mode: u32,
     mtime: (i64, i64),
     link: Option<PathBuf>,
+    links: u64,
+    attribute: Option<Vec<u8>>,
     /// Hash of the bytes.
     content: Option<blake3::Hash>,
+}
+
+fn attribute_of(path: &Path) -> Option<Vec<u8>> {
+    let mut value = vec![0; 4096];
+    let len = rustix::fs::lgetxattr(path, "user.note", value.as_mut_slice()).ok()?;
+    value.truncate(len);
+    Some(value)
 }
 
 fn facts_of(root: &Path) -> BTreeMap<PathBuf, Facts> {
@@ -127,6 +145,8 @@ fn facts_of(root: &Path) -> BTreeMap<PathBuf, Facts> {
             mode: stat.mode(),
             mtime: (stat.mtime(), stat.mtime_nsec()),
             link: fs::read_link(&path).ok(),
+            links: if stat.is_file() { stat.nlink() } else { 0 },
+            attribute: attribute_of(&path),
             content: stat.is_file().then(|| blake3::hash(&fs::read(&path).expect("readable"))),
         };
         all.insert(path.strip_prefix(root).expect("under the root").to_owned(), facts);

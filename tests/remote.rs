@@ -53,7 +53,7 @@ impl Content for Mail {
 }
 
 fn meta(name: &str) -> Meta {
-    Meta { name: name.as_bytes().into(), mtime: Timestamp { secs: 1_700_000_000, nanos: 0 }, mode: None, owner: None }
+    Meta { name: name.as_bytes().into(), mtime: Timestamp { secs: 1_700_000_000, nanos: 0 }, ..Meta::default() }
 }
 
 fn mail(vocabulary: &Vocabulary, folder: &str, number: u64) -> Vec<u8> {

@@ -16,6 +16,7 @@ use strongroom::chunker::{ChunkSizes, Chunker, ChunkerParams};
 use strongroom::compress::Compressor;
 use strongroom::config::Config;
 use strongroom::crypto::{Cipher, Keys, MasterKey, Purpose, TAG_LEN};
+use strongroom::entry::system::{Attribute, Link, Special, SystemFacts};
 use strongroom::entry::{ChunkRef, Content, Directory, Entry, EntryKind, Facts, NodeRef, Segment, Sums, Timestamp};
 use strongroom::id::{BlobId, ChunkId, KeyId, NodeId, PackId, RepositoryId, SnapshotId};
 use strongroom::index::{self, Index};
@@ -260,6 +261,67 @@ fn mail_with_text() -> Entry {
     entry.set_text(Some(content(7, 400)));
     entry.facts.marks = Some(3);
     entry
+}
+
+fn attribute(name: &str, value: &[u8]) -> Attribute {
+    Attribute { name: name.as_bytes().into(), value: value.into() }
+}
+
+/// What a file system knows of entries, in every form.
+fn entries_of_a_file_system() -> Vec<(&'static str, Entry)> {
+    let with = |mut entry: Entry, system| {
+        entry.set_system(system);
+        entry
+    };
+    let attributes = vec![attribute("security.capability", &[1, 0, 0, 2]), attribute("user.empty", b"")];
+    let tagged = with(directory("tagged"), SystemFacts { attributes, ..SystemFacts::default() });
+    let mut long = file("long", Content { segments: segments() });
+    long.set_attributes_content(Some(Content { segments: vec![Segment::Raw(vec![chunk(9, 3000)])] }));
+    let special = |name, special| {
+        with(file(name, Content::default()), SystemFacts { special: Some(special), ..SystemFacts::default() })
+    };
+    let link = Some(Link { file_system: 1, inode: 1 << 40 });
+    let mut linked = file("linked", Content { segments: segments() });
+    linked.unknown = vec![(1000, [0x82, 0x01, 0x61, b'x'].into())];
+    vec![
+        ("entry-attributes", tagged),
+        ("entry-attributes-long", long),
+        ("entry-fifo", special("fifo", Special::Fifo)),
+        ("entry-socket", special("socket", Special::Socket)),
+        ("entry-character-device", special("null", Special::CharDevice { major: 1, minor: 3 })),
+        ("entry-block-device", special("disk", Special::BlockDevice { major: 259, minor: 65536 })),
+        ("entry-hard-link", with(linked, SystemFacts { link, ..SystemFacts::default() })),
+    ]
+}
+
+#[test]
+fn entries_with_what_a_file_system_knows() {
+    for (name, entry) in entries_of_a_file_system() {
+        let encoded = entry.encode();
+        pin(name, &encoded);
+        assert_eq!(Entry::read(&mut strongroom::cbor::Reader::new(&encoded)), Ok(entry), "{name}");
+    }
+    // What cannot be is refused.
+    let refused = |change: &dyn Fn(&mut SystemFacts), mut entry: Entry| {
+        let mut system = SystemFacts::default();
+        change(&mut system);
+        entry.system = Some(Box::new(system));
+        let encoded = entry.encode();
+        assert!(Entry::read(&mut strongroom::cbor::Reader::new(&encoded)).is_err(), "{entry:?}");
+    };
+    let empty = || file("x", Content::default());
+    refused(&|system| system.special = Some(Special::Fifo), file("x", Content { segments: segments() }));
+    refused(&|system| system.special = Some(Special::Fifo), directory("x"));
+    for attributes in [
+        vec![attribute("user.b", b""), attribute("user.a", b"")],
+        vec![attribute("user.a", b""), attribute("user.a", b"")],
+        vec![attribute("", b"")],
+        vec![attribute("user.\0", b"")],
+        vec![attribute(&"a".repeat(256), b"")],
+        vec![attribute("user.long", &[0; 2048])],
+    ] {
+        refused(&|system| system.attributes = attributes.clone(), empty());
+    }
 }
 
 #[test]

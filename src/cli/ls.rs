@@ -3,6 +3,7 @@
 use super::error::{Exit, UsageError};
 use super::{Session, output, reader};
 use crate::cli::backup::rfc3339;
+use crate::entry::system::Special;
 use crate::entry::{Entry, EntryKind};
 use crate::reader::Reader;
 use crate::select::{self, Selected};
@@ -95,10 +96,14 @@ impl<W: Write> Lister<'_, W> {
     }
 
     fn show(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {
-        let (kind, letter) = match entry.kind {
-            EntryKind::File(_) => ("file", '-'),
-            EntryKind::Directory(_) => ("directory", 'd'),
-            EntryKind::Symlink(_) => ("symlink", 'l'),
+        let (kind, letter) = match (entry.special(), &entry.kind) {
+            (Some(Special::Fifo), _) => ("fifo", 'p'),
+            (Some(Special::Socket), _) => ("socket", 's'),
+            (Some(Special::CharDevice { .. }), _) => ("character_device", 'c'),
+            (Some(Special::BlockDevice { .. }), _) => ("block_device", 'b'),
+            (None, EntryKind::File(_)) => ("file", '-'),
+            (None, EntryKind::Directory(_)) => ("directory", 'd'),
+            (None, EntryKind::Symlink(_)) => ("symlink", 'l'),
         };
         if self.json {
             let object = json!({

@@ -15,17 +15,22 @@
 //!
 //! Single files are not synced; the file system is, at the end.
 
+mod extended;
 mod files;
 mod folders;
+mod links;
+mod special;
 
 use super::plan::{Selection, Step, Walk};
 use super::{Progress, Report, RestoreError, SHOWN_MAX, Survey, WhenExists, chain, printable};
-use crate::entry::{Entry, EntryKind, Timestamp, is_legal_name};
+use crate::entry::{Content, Entry, EntryKind, Timestamp, is_legal_name};
 use crate::reader::{ReadError, Reader};
 use crate::tree::Found;
 use crossbeam_channel::{Receiver, Sender, bounded};
-use files::Outcome;
+use extended::Losses;
+use files::{Outcome, Placed};
 use folders::{Access, Attributes, FOLDER_FLAGS, Finish, Folder, Folders};
+use links::{Links, Turn};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -158,7 +163,7 @@ impl Target {
         std::fs::create_dir_all(&self.dir).map_err(|error| self.failed(error))?;
         let (root, before) = self.open_to_write().map_err(|error| self.failed(error))?;
         // Its permissions may keep us from opening it once more at the end.
-        let to_sync = root.try_clone().map_err(|error| self.failed(error))?;
+        let kept_open = root.try_clone().map_err(|error| self.failed(error))?;
         let mut folders = Folders::to_write(root, before);
         let root = folders.root.clone();
         let run = Run {
@@ -166,7 +171,10 @@ impl Target {
             when_exists,
             progress,
             cancel,
+            root: kept_open.as_fd(),
             report: Mutex::default(),
+            losses: Mutex::default(),
+            links: Arc::default(),
             halted: AtomicBool::new(false),
             temporary_prefix: format!(".strongroom-restore-{:016x}", u64::from_le_bytes(crate::crypto::random())),
             temporary_next: AtomicU64::new(0),
@@ -195,10 +203,11 @@ impl Target {
         run.release(root);
         let mut report = run.report.into_inner();
         report.failures.sort_by(|a, b| a.path.cmp(&b.path));
+        report.remarks.extend(run.losses.into_inner().remarks());
         if report.stopped.is_none() && cancel.load(Ordering::Relaxed) {
             report.stopped = Some(RestoreError::Interrupted);
         }
-        if let Err(error) = rustix::fs::syncfs(to_sync) {
+        if let Err(error) = rustix::fs::syncfs(&kept_open) {
             report.stopped.get_or_insert(RestoreError::Sync { dir: self.dir.clone(), source: error.into() });
         }
         Ok(report)
@@ -308,6 +317,8 @@ struct Job {
     folder: Arc<Folder>,
     found: Found,
     path: Vec<u8>,
+    /// For a file with several names.
+    turn: Option<Turn>,
 }
 
 #[derive(Default)]
@@ -358,7 +369,9 @@ impl Walker<'_> {
                 }
                 Step::Item(found) => match self.folders.current() {
                     Ok(folder) => {
-                        batch.push(Job { folder, found, path: self.walk.path().to_vec() });
+                        let link = found.entry().link();
+                        let turn = link.map(|link| self.run.links.turn(link, || self.folders.path()));
+                        batch.push(Job { folder, found, path: self.walk.path().to_vec(), turn });
                         if batch.is_full() && self.to_workers.send(std::mem::take(&mut batch)).is_err() {
                             break;
                         }
@@ -413,7 +426,7 @@ impl Walker<'_> {
         // A folder that has the time it should, from a run before, keeps it when something is added.
         let mtime = (access.is_some() || level.mtime == entry.mtime).then_some(entry.mtime);
         // Where it was made to let us in, it gets back what it had.
-        let access = access.or(level.opened_up);
+        let access = access.or(level.opened_up.clone());
         if access.is_some() || mtime.is_some() {
             level.finish = Some(Attributes { mtime, access });
         }
@@ -427,7 +440,11 @@ struct Run<'a> {
     when_exists: WhenExists,
     progress: &'a Progress,
     cancel: &'a AtomicBool,
+    /// The target.
+    root: BorrowedFd<'a>,
     report: Mutex<Report>,
+    losses: Mutex<Losses>,
+    links: Arc<Links>,
     halted: AtomicBool,
     temporary_prefix: String,
     temporary_next: AtomicU64,
@@ -461,7 +478,7 @@ impl Run<'_> {
     fn release(&self, folder: Arc<Folder>) {
         if let Some(Folder { fd, finish }) = Arc::into_inner(folder)
             && let Some(Finish { path, attributes }) = finish.into_inner()
-            && let Err(reason) = self.set_attributes(&fd, attributes)
+            && let Err(reason) = self.set_attributes(&fd, attributes, &path)
         {
             self.fail(&path, 1, &reason);
         }
@@ -469,24 +486,28 @@ impl Run<'_> {
 
     fn work(&self, batches: &Receiver<Batch>) {
         for batch in batches {
-            for Job { folder, found, path } in batch.jobs {
+            for Job { folder, found, path, turn } in batch.jobs {
                 // What is left after a stop is passed over, but folders are released.
                 if !self.is_halted() {
-                    self.process(&folder, found.entry(), &path);
+                    self.process(&folder, found.entry(), &path, turn.as_ref());
                 }
+                // Those that wait for it go on.
+                drop(turn);
                 self.release(folder);
             }
         }
     }
 
-    fn process(&self, folder: &Folder, entry: &Entry, path: &[u8]) {
+    fn process(&self, folder: &Folder, entry: &Entry, path: &[u8], turn: Option<&Turn>) {
         self.progress.current.lock().splice(.., path.iter().copied());
         let bytes = entry.sums().bytes;
         let mut counted = 0;
-        let outcome = check(entry).and_then(|()| match &entry.kind {
-            EntryKind::File(content) => self.restore_file(folder.fd.as_fd(), entry, content, &mut counted),
-            EntryKind::Symlink(target) => self.restore_link(folder.fd.as_fd(), entry, target),
-            EntryKind::Directory(_) => unreachable!("the walk enters folders"),
+        let fd = folder.fd.as_fd();
+        let outcome = check(entry).and_then(|()| match (&entry.kind, entry.special()) {
+            (_, Some(special)) => self.restore_special(fd, entry, special, path),
+            (EntryKind::File(content), None) => self.restore_names(fd, entry, content, path, turn, &mut counted),
+            (EntryKind::Symlink(target), None) => self.restore_link(fd, entry, target, path),
+            (EntryKind::Directory(_), None) => unreachable!("the walk enters folders"),
         });
         if let Err(Reason::Interrupted) = outcome {
             return;
@@ -496,11 +517,48 @@ impl Run<'_> {
             Ok(Outcome::Restored) => {
                 let mut report = self.report.lock();
                 report.restored += 1;
-                report.bytes += bytes;
+                // A further name of a file has no bytes of its own.
+                report.bytes += counted;
             }
             Ok(Outcome::AlreadyThere) => self.report.lock().already_there += 1,
             Ok(Outcome::Skipped) => self.report.lock().skipped += 1,
+            Ok(Outcome::Left) => {}
             Err(reason) => self.fail(path, 1, &reason),
         }
+    }
+
+    /// Restores a file, or a further name of one.
+    fn restore_names(
+        &self,
+        folder: BorrowedFd<'_>,
+        entry: &Entry,
+        content: &Content,
+        path: &[u8],
+        turn: Option<&Turn>,
+        counted: &mut u64,
+    ) -> Result<Outcome, Reason> {
+        if let Some(Turn::Further(link)) = turn
+            && let Some(outcome) = self.restore_further(folder, entry, content, *link)?
+        {
+            return Ok(outcome);
+        }
+        let Placed { outcome, name, id } = self.restore_file(folder, entry, content, path, counted)?;
+        match turn {
+            Some(Turn::First(first)) => {
+                // What was there already serves as well, if it is as it would have been made.
+                let is_alike = |stat: &Stat| {
+                    let mode = entry.mode.map_or(stat.st_mode, u32::from);
+                    mtime_of(stat) == entry.mtime && (mode ^ stat.st_mode) & 0o1777 == 0
+                };
+                let there = || look(folder, &name).ok().flatten().filter(is_alike).map(|stat| id_of(&stat));
+                let id = if outcome == Outcome::AlreadyThere { there() } else { id };
+                if let Some(id) = id {
+                    first.made(name, id, entry);
+                }
+            }
+            Some(Turn::Further(_) | Turn::Alone) if outcome == Outcome::Restored => self.losses.lock().alone += 1,
+            _ => {}
+        }
+        Ok(outcome)
     }
 }

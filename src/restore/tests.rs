@@ -619,6 +619,73 @@ fn permissions_without_an_owner_give_nobody_more() {
 }
 
 #[test]
+fn what_claims_to_be_another_name_of_a_file_is_one_only_if_it_is_equal() {
+    use crate::entry::system::{Link, SystemFacts};
+    let to = TempDir::new().unwrap();
+    let fixture = Fixture::new();
+    let linked = |mut entry: Entry| {
+        let link = Some(Link { file_system: 0, inode: 5 });
+        entry.set_system(SystemFacts { link, ..SystemFacts::default() });
+        entry
+    };
+    let root = fixture.build(|builder| {
+        let mut entries = vec![
+            linked(builder.file(b"a", b"one")),
+            linked(builder.file(b"b", b"one")),
+            linked(builder.file(b"c", b"other")),
+            linked(builder.file(b"d", b"one")),
+        ];
+        // The same bytes with other permissions are another file.
+        entries[3].mode = Some(0o640);
+        builder.tree(entries)
+    });
+    let report = fixture.restore(&root, to.path(), WhenExists::Skip);
+    assert_eq!((report.restored, report.bytes, report.failures), (4, 11, vec![]));
+    assert_eq!(report.remarks, ["2 further names of hard-linked files became files of their own"]);
+    let inode = |name: &str| fs::metadata(to.path().join(name)).unwrap().ino();
+    assert!(inode("a") == inode("b") && inode("a") != inode("c") && inode("a") != inode("d"));
+    assert_eq!(fs::read(to.path().join("c")).unwrap(), b"other");
+    assert_eq!(fs::metadata(to.path().join("d")).unwrap().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn devices_without_an_owner_and_damaged_attributes_give_nobody_more() {
+    use crate::entry::system::{Attribute, Special, SystemFacts};
+    let to = TempDir::new().unwrap();
+    let fixture = Fixture::new();
+    let root = fixture.build(|builder| {
+        let mut device = Entry::new(b"disk", EntryKind::File(Content::default()), Timestamp::default());
+        device.mode = Some(0o666);
+        let special = Some(Special::BlockDevice { major: 8, minor: 0 });
+        device.set_system(SystemFacts { special, ..SystemFacts::default() });
+        let mut server = builder.file(b"server", b"#!/bin/sh");
+        let attribute = |name: &str, value: &[u8]| Attribute { name: name.as_bytes().into(), value: value.into() };
+        let capability =
+            attribute("security.capability", &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let attributes = vec![capability, attribute("user.note", b"kept")];
+        server.set_system(SystemFacts { attributes, ..SystemFacts::default() });
+        // What stands where long attributes should be is something else.
+        let mut wrong = builder.file(b"wrong", b"content");
+        let Entry { kind: EntryKind::File(content), .. } = builder.file(b"x", b"no attributes") else { unreachable!() };
+        wrong.set_attributes_content(Some(content));
+        builder.tree(vec![device, server, wrong])
+    });
+    let report = fixture.restore(&root, to.path(), WhenExists::Skip);
+    assert_eq!((report.restored, report.failures), (2, vec![]));
+    assert!(
+        report.remarks.iter().any(|remark| remark.starts_with("1 device files were left out")),
+        "{:?}",
+        report.remarks
+    );
+    assert!(report.remarks.iter().any(|remark| remark.starts_with("2 items lack")), "{:?}", report.remarks);
+    assert!(!to.path().join("disk").exists());
+    let server = to.path().join("server");
+    let get = |name: &str| rustix::fs::getxattr(&server, name, [0; 64].as_mut_slice());
+    assert!(get("security.capability").is_err() && get("user.note") == Ok(4));
+    assert_eq!(fs::read(to.path().join("wrong")).unwrap(), b"content");
+}
+
+#[test]
 fn owners_come_back_where_we_may_set_them() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: only root may give files away");

@@ -2,16 +2,19 @@
 //!
 //! Names are taken as bytes. Symbolic links are kept as links and never followed: everything below a source is reached by
 //! descriptors (`folder`), so nothing that is renamed or replaced while it is read leads out of it. Devices, sockets and named pipes are
-//! passed over. A folder that changes while it is read gives what was there at some moment of the walk.
+//! kept as what they are and never opened. Extended attributes of a file are read when it is; whoever knows its change time knows them
+//! already. A folder that changes while it is read gives what was there at some moment of the walk.
 //!
 //! One source becomes what the snapshot's root holds; each of several becomes a folder there, named after the last part of
 //! its path.
 
+mod attributes;
 mod content;
 pub mod exclude;
 mod folder;
 
 use super::{Event, Item, ItemKind, Meta, Sink, Source};
+use crate::entry::system::{Link, Special};
 use crate::entry::{Facts, Timestamp, is_legal_name};
 use crate::snapshot::ROOT_NAME;
 use content::FileContent;
@@ -29,6 +32,8 @@ use std::sync::Arc;
 
 /// A file whose time stamps are this close to now may change again without showing it: its facts are not believed.
 const RACY_SECS: i64 = 2;
+/// What is remembered of files together with their stamps has changed: since the second version, extended attributes.
+const STAMP_VERSION: i64 = 2;
 /// Folders deeper than this are not walked into, and paths longer than this are not taken: each item on its way through
 /// the backup carries its path.
 const DEPTH_MAX: usize = 2048;
@@ -120,12 +125,12 @@ impl Source for Files {
         let mut failed = None;
         for root in &self.roots {
             match &root.opened {
-                Ok((_, stat)) => {
-                    let meta = meta_of(ROOT_NAME, stat);
+                Ok((folder, stat)) => {
+                    let meta = folder_meta(ROOT_NAME, folder, stat);
                     found = Some(match found {
                         Some(other) => Meta { mtime: other.mtime.max(meta.mtime), ..other },
-                        // Owner and permissions of one say nothing of the others.
-                        None if root.name.is_some() => Meta { mode: None, owner: None, ..meta },
+                        // Owner, permissions and attributes of one say nothing of the others.
+                        None if root.name.is_some() => Meta { name: meta.name, mtime: meta.mtime, ..Meta::default() },
                         None => meta,
                     });
                 }
@@ -138,6 +143,7 @@ impl Source for Files {
     fn walk(&mut self, sink: &mut Sink<'_>) -> io::Result<ControlFlow<()>> {
         let mut order: Vec<_> = (0..self.roots.len()).collect();
         order.sort_unstable_by(|a, b| self.roots[*a].name.cmp(&self.roots[*b].name));
+        let mut devices = Vec::new();
         for source in order {
             let Root { name, opened, .. } = &self.roots[source];
             let listed = match opened {
@@ -162,10 +168,11 @@ impl Source for Files {
                 below: name.as_ref().map_or(0, |name| name.len() + 1),
                 levels: Vec::new(),
                 own_devices: HashMap::new(),
+                devices: &mut devices,
                 sink,
             };
             let walked = match name {
-                Some(name) => walk.named_root(meta_of(name, stat), folder, stat, names),
+                Some(name) => walk.named_root(folder_meta(name, folder, stat), folder, stat, names),
                 None => walk.all(folder, stat, names),
             };
             if walked.is_break() {
@@ -204,6 +211,8 @@ struct Walk<'a, 's> {
     levels: Vec<Level>,
     /// Whether a device is a mount of this program, for those that were met.
     own_devices: HashMap<u64, bool>,
+    /// The file systems of which files with several names were met, of all sources.
+    devices: &'a mut Vec<u64>,
     sink: &'a mut Sink<'s>,
 }
 
@@ -277,6 +286,7 @@ impl Walk<'_, '_> {
             }
             Err(error) => return self.fail_by(&name, error),
         };
+        let mut meta = meta_of(&name, &stat);
         let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory if is_folder.is_none() && self.is_excluded(true) => return ControlFlow::Continue(()),
             FileType::Directory => return self.enter(&folder, device, &name),
@@ -285,13 +295,35 @@ impl Walk<'_, '_> {
                 Err(error) => return self.fail_by(&name, error),
             },
             FileType::RegularFile => {
-                let content = FileContent::new(&folder, &name, u64::try_from(stat.st_size).unwrap_or_default());
+                let file_system = self.file_system(&stat);
+                let len = u64::try_from(stat.st_size).unwrap_or_default();
+                let content = FileContent::new(&folder, &name, len, file_system);
+                meta.link = link_of(&stat, file_system);
                 ItemKind::File { content: Box::new(content), fingerprint: fingerprint_of(&stat, self.files.now) }
             }
-            _ => return self.skip("a device, socket or named pipe"),
+            kind => match special_of(kind, &stat) {
+                Some(special) => ItemKind::Special(special),
+                None => return self.skip("of a kind that this program does not know"),
+            },
         };
-        let (meta, path) = (meta_of(&name, &stat), self.path.clone());
+        if !matches!(kind, ItemKind::File { .. }) {
+            (meta.attributes, meta.attributes_lost) = attributes::of_name(&*fd, &name);
+        }
+        let path = self.path.clone();
         (self.sink)(Event::Item(Box::new(Item { meta, path, kind, facts: Facts::default() })))
+    }
+
+    /// Returns the number of the file system of a file with several names.
+    fn file_system(&mut self, stat: &Stat) -> u64 {
+        if stat.st_nlink < 2 {
+            return 0;
+        }
+        let known = self.devices.iter().position(|device| *device == stat.st_dev);
+        let number = known.unwrap_or_else(|| {
+            self.devices.push(stat.st_dev);
+            self.devices.len() - 1
+        });
+        number as u64
     }
 
     fn is_excluded(&self, is_folder: bool) -> bool {
@@ -313,7 +345,7 @@ impl Walk<'_, '_> {
         if stat.st_dev != device && self.is_own_device(stat.st_dev) {
             return self.skip(OWN_MOUNT);
         }
-        let meta = meta_of(name, &stat);
+        let meta = folder_meta(name, &folder, &stat);
         if self.files.options.one_file_system && stat.st_dev != self.device {
             // The folder itself stays, so that a restore has where to mount.
             self.push(folder, &stat, Vec::new());
@@ -413,17 +445,43 @@ fn meta_of(name: &[u8], stat: &Stat) -> Meta {
         mtime: Timestamp { secs: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
         mode: Some((stat.st_mode & 0o7777) as u16),
         owner: Some((stat.st_uid, stat.st_gid)),
+        ..Meta::default()
     }
+}
+
+fn folder_meta(name: &[u8], folder: &Arc<Folder>, stat: &Stat) -> Meta {
+    let mut meta = meta_of(name, stat);
+    if let Ok(fd) = folder.fd() {
+        (meta.attributes, meta.attributes_lost) = attributes::of_open(&*fd);
+    }
+    meta
+}
+
+/// Returns what all names of a file have in common, if it has several.
+fn link_of(stat: &Stat, file_system: u64) -> Option<Link> {
+    (stat.st_nlink > 1).then_some(Link { file_system, inode: stat.st_ino })
+}
+
+fn special_of(kind: FileType, stat: &Stat) -> Option<Special> {
+    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    Some(match kind {
+        FileType::Fifo => Special::Fifo,
+        FileType::Socket => Special::Socket,
+        FileType::CharacterDevice => Special::CharDevice { major, minor },
+        FileType::BlockDevice => Special::BlockDevice { major, minor },
+        _ => return None,
+    })
 }
 
 fn fingerprint_of(stat: &Stat, now: i64) -> Vec<u8> {
     if stat.st_ctime + RACY_SECS > now { Vec::new() } else { stamp_of(stat) }
 }
 
-/// Returns what changes whenever a file's content does: size, mtime, ctime, inode.
+/// Returns what changes whenever a file's content does, or its attributes: size, mtime, ctime, inode.
 fn stamp_of(stat: &Stat) -> Vec<u8> {
     let nanos = [stat.st_mtime_nsec, stat.st_ctime_nsec].map(|nanos| nanos as i64);
-    let key = [stat.st_size, stat.st_mtime, nanos[0], stat.st_ctime, nanos[1], stat.st_ino.cast_signed()];
+    let key =
+        [STAMP_VERSION, stat.st_size, stat.st_mtime, nanos[0], stat.st_ctime, nanos[1], stat.st_ino.cast_signed()];
     key.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 

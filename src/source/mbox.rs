@@ -46,7 +46,7 @@ impl Mboxes {
         let listed = Stamp::of(&stat);
         let (messages, cut_off) = find_messages(&opened)?;
         let mtime = Timestamp { secs: stat.mtime(), nanos: stat.mtime_nsec() as u32 };
-        let meta = Meta { name: folder.into(), mtime, mode: None, owner: None };
+        let meta = Meta { name: folder.into(), mtime, ..Meta::default() };
         if sink(Event::Enter { meta, path: folder.to_vec() }).is_break() {
             return Ok(ControlFlow::Break(()));
         }
@@ -55,8 +55,7 @@ impl Mboxes {
             let meta = Meta {
                 name: name.into_bytes().into(),
                 mtime: Timestamp { secs: message.date.unwrap_or(mtime.secs), nanos: 0 },
-                mode: None,
-                owner: None,
+                ..Meta::default()
             };
             let content = Box::new(MessageContent { file: opened.clone(), listed, message });
             let kind = ItemKind::File { content, fingerprint: Vec::new() };
@@ -110,7 +109,7 @@ impl Source for Mboxes {
             let stat = std::fs::metadata(file)?;
             mtime = mtime.max(Timestamp { secs: stat.mtime(), nanos: stat.mtime_nsec() as u32 });
         }
-        Ok(Meta { name: ROOT_NAME.into(), mtime, mode: None, owner: None })
+        Ok(Meta { name: ROOT_NAME.into(), mtime, ..Meta::default() })
     }
 
     fn walk(&mut self, sink: &mut Sink<'_>) -> io::Result<ControlFlow<()>> {

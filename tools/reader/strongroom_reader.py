@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 FORMAT = "strongroom format 1: "
 PLAINTEXT_LEN_MAX, LIST_DEPTH_MAX = 256 << 20, 9
 FILE, DIRECTORY, SYMLINK = RAW, BASE64, LIST = 0, 1, 2
+# The special files of "What a file system knows".
+SPECIAL = {1: stat.S_IFIFO, 2: stat.S_IFSOCK, 3: stat.S_IFCHR, 4: stat.S_IFBLK}
 # Where a blob lies: in which block of a pack, the first three, and where in the block's plaintext ("Packs").
 Place = namedtuple("Place", "pack block_offset block_length offset length")
 
@@ -76,8 +78,13 @@ class Entry:
         self.content = [Segment(item) for item in fields.get(8, [])]
         self.length = sum(segment.length for segment in self.content)
         self.target: bytes = fields.get(10, b"")
+        self.special, self.link = fields.get(33), tuple(fields.get(34, ()))
+        require(not self.special or (self.kind == FILE and not self.length and self.special[0] in SPECIAL), "unknown special file")
+        self.sameness = cbor2.dumps({key: value for key, value in fields.items() if key != 1}) if self.link else b""
         root, self.tree_sums = fields.get(9, (b"", [0] * 5))
-        self.root, parts = Ref(root), self.content + [Segment(item) for key in (12, *range(16, 32)) for item in fields.get(key, [])]
+        further = {key: [Segment(item) for item in fields.get(key, [])] for key in (12, *range(16, 32))}
+        self.attributes, self.long_attributes = fields.get(32, []), further[18]
+        self.root, parts = Ref(root), self.content + [segment for segments in further.values() for segment in segments]
         self.refs = [self.root] * (self.kind == DIRECTORY) + [ref for part in parts for ref in part.refs]
         below = [1, 1, self.tree_sums[2] + 1, *self.tree_sums[3:]]
         self.sums = below if self.kind == DIRECTORY else [1, 0, 1, 1, self.length]
@@ -292,20 +299,39 @@ class Repository:
                 yield from self.read(node.segments, depth + 1)
 
 
-def extract(repository: Repository, entry: Entry, path: bytes) -> None:
-    """Writes `entry` as `path`, where nothing may be: contents, links, times and permissions."""
+def extract(repository: Repository, entry: Entry, path: bytes, first: dict[Any, bytes]) -> None:
+    """Writes `entry` as `path`, where nothing may be: contents, links, attributes, times and permissions.
+
+    `first` holds where the first names of hard-linked files were written ("What a file system knows").
+    """
+    name = (entry.link, entry.sameness)
+    if entry.link and name in first:
+        return os.link(first[name], path)
     if entry.kind == DIRECTORY:
         os.mkdir(path, 0o700)
         for below in repository.entries(entry.root, entry.tree_sums):
-            extract(repository, below, os.path.join(path, below.name))
+            extract(repository, below, os.path.join(path, below.name), first)
+    elif entry.special:
+        with suppress(PermissionError):  # Devices are for root.
+            os.mknod(path, SPECIAL[entry.special[0]] | 0o600, os.makedev(*entry.special[1:] or (0, 0)))
+        if not os.path.lexists(path):
+            return print(f"left out: {path!r}", file=sys.stderr)
     elif entry.kind == SYMLINK:
         os.symlink(entry.target, path)
     else:
         with open(path, "xb") as file:
             written = sum(file.write(piece) for piece in repository.read(entry.content))
         require(written == entry.length, f"{path!r} has another length than its entry says")
+    attributes = cbor2.loads(b"".join(repository.read(entry.long_attributes)) or b"\x80") or entry.attributes
+    for attribute, value in attributes:
+        try:
+            os.setxattr(path, attribute, value, follow_symlinks=False)
+        except OSError as error:
+            print(f"not set: {attribute!r} of {path!r}: {error}", file=sys.stderr)
     if entry.mode is not None and entry.kind != SYMLINK:
         os.chmod(path, entry.mode)
+    if entry.link:
+        first[name] = path
     os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
 
 
@@ -313,7 +339,8 @@ def show(repository: Repository, directory: Entry, path: bytes = b"") -> None:
     """Prints everything under `directory`."""
     types = {FILE: stat.S_IFREG, DIRECTORY: stat.S_IFDIR, SYMLINK: stat.S_IFLNK}
     for entry in repository.entries(directory.root, directory.tree_sums):
-        mode = stat.filemode(types[entry.kind] | (entry.mode or 0))
+        kind = SPECIAL[entry.special[0]] if entry.special else types[entry.kind]
+        mode = stat.filemode(kind | (entry.mode or 0))
         line = f"{mode} {entry.length:>12} {datetime.fromtimestamp(entry.mtime_ns // 10**9, UTC)} ".encode()
         sys.stdout.buffer.write(line + (path + entry.name).replace(b"\n", b"\\n") + b"\n")
         if entry.kind == DIRECTORY:
@@ -338,7 +365,7 @@ def main() -> int:
         elif args.command == "ls":
             show(repository, repository.snapshot(args.snapshot))
         else:
-            extract(repository, repository.snapshot(args.snapshot), args.outdir or parser.error("extract needs OUTDIR"))
+            extract(repository, repository.snapshot(args.snapshot), args.outdir or parser.error("extract needs OUTDIR"), {})
     except (ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -45,7 +45,7 @@ impl From<backup::Report> for Shown {
             id: report.id,
             snapshot: report.snapshot,
             failures: report.failures,
-            warnings: Vec::new(),
+            warnings: report.warnings,
             remarks: remarks.into_iter().chain(changing).collect(),
             skipped,
             changed: report.changing,

@@ -1,12 +1,13 @@
 //! Restores one file or symbolic link: finds its place, writes it under a temporary name, gives it its own.
 
+use super::extended::{Bearer, Extended};
 use super::folders::{Access, Attributes};
-use super::{Reason, Run, kind_of, look};
+use super::{Reason, Run, id_of, kind_of, look};
 use crate::entry::{Content, Entry, Timestamp};
 use crate::restore::WhenExists;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 /// Files are read and written in pieces of this size; smaller ones in one piece.
@@ -21,20 +22,31 @@ const NAME_TRIES_MAX: u32 = 10_000;
 const EXTENSION_LEN_MAX: usize = 16;
 
 /// What an item came to, other than a failure.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Restored,
     AlreadyThere,
     Skipped,
+    /// Left out for a reason that is told once a run.
+    Left,
 }
 
 /// Where an item goes.
-enum Place {
+pub(super) enum Place {
     /// Under this name, which is free.
     Free(Vec<u8>),
     /// Into the place of what has this name.
     Taken(Vec<u8>),
-    /// Nowhere.
-    Nowhere(Outcome),
+    /// Nowhere, because of what has this name.
+    Nowhere(Outcome, Vec<u8>),
+}
+
+/// What a file came to, and where.
+pub(super) struct Placed {
+    pub(super) outcome: Outcome,
+    pub(super) name: Vec<u8>,
+    /// Device and inode number, if it was written and has several names.
+    pub(super) id: Option<(u64, u64)>,
 }
 
 impl Run<'_> {
@@ -43,12 +55,13 @@ impl Run<'_> {
         folder: BorrowedFd<'_>,
         entry: &Entry,
         content: &Content,
+        path: &[u8],
         counted: &mut u64,
-    ) -> Result<Outcome, Reason> {
+    ) -> Result<Placed, Reason> {
         let is_same = |stat: &Stat, name: &[u8]| self.has_content(folder, name, stat, content);
         let place = self.place(folder, entry, is_same)?;
-        if let Place::Nowhere(outcome) = place {
-            return Ok(outcome);
+        if let Place::Nowhere(outcome, name) = place {
+            return Ok(Placed { outcome, name, id: None });
         }
         // Files without permissions of their own get what the umask leaves.
         let mode = if entry.mode.is_some() { 0o600 } else { 0o666 };
@@ -57,19 +70,30 @@ impl Run<'_> {
         let (fd, temporary) = self.temporary(folder, create)?;
         self.write_content(&fd, content, counted)?;
         let attributes = Attributes { mtime: Some(entry.mtime), access: Some(Access::of(entry)) };
-        self.set_attributes(&fd, attributes)?;
+        self.set_attributes(&fd, attributes, path)?;
+        let id = match entry.link() {
+            Some(_) => rustix::fs::fstat(&fd).ok().map(|stat| id_of(&stat)),
+            None => None,
+        };
         drop(fd);
-        self.publish(temporary, place, || self.place(folder, entry, is_same))
+        let (outcome, name) = self.publish(temporary, place, || self.place(folder, entry, is_same))?;
+        Ok(Placed { outcome, name, id: id.filter(|_| outcome == Outcome::Restored) })
     }
 
-    pub(super) fn restore_link(&self, folder: BorrowedFd<'_>, entry: &Entry, target: &[u8]) -> Result<Outcome, Reason> {
+    pub(super) fn restore_link(
+        &self,
+        folder: BorrowedFd<'_>,
+        entry: &Entry,
+        target: &[u8],
+        path: &[u8],
+    ) -> Result<Outcome, Reason> {
         let is_same = |stat: &Stat, name: &[u8]| {
             let is_link = kind_of(stat) == FileType::Symlink;
             let found = is_link.then(|| rustix::fs::readlinkat(folder, name, Vec::new()));
             Ok(found.is_some_and(|found| found.is_ok_and(|found| found.as_bytes() == target)))
         };
         let place = self.place(folder, entry, is_same)?;
-        if let Place::Nowhere(outcome) = place {
+        if let Place::Nowhere(outcome, _) = place {
             return Ok(outcome);
         }
         let (_, temporary) = self.temporary(folder, |name| rustix::fs::symlinkat(target, folder, name))?;
@@ -78,15 +102,18 @@ impl Run<'_> {
             let given = rustix::fs::chownat(folder, name, uid(owner), gid(group), AtFlags::SYMLINK_NOFOLLOW);
             given.or_else(tolerate).map_err(|error| Reason::io("set the owner", error))?;
         }
+        // There is no call that takes a folder and a name before Linux 6.13.
+        let itself = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
+        self.set_extended(Bearer::Link(itself.as_bytes()), &Extended::of(entry), true, path);
         let times = times_of(entry.mtime);
         rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)
             .or_else(tolerate)
             .map_err(|error| Reason::io("set the time", error))?;
-        self.publish(temporary, place, || self.place(folder, entry, is_same))
+        self.publish(temporary, place, || self.place(folder, entry, is_same)).map(|(outcome, _)| outcome)
     }
 
     /// Decides where an item goes, given a way to tell whether what has its name is the same.
-    fn place(
+    pub(super) fn place(
         &self,
         folder: BorrowedFd<'_>,
         entry: &Entry,
@@ -101,10 +128,12 @@ impl Run<'_> {
                 return Err(Reason::Is("a folder stands where it should be"));
             }
             WhenExists::Overwrite => return Ok(Place::Taken(name.to_vec())),
-            WhenExists::Skip if is_same(&stat, name)? => return Ok(Place::Nowhere(Outcome::AlreadyThere)),
-            WhenExists::Skip => return Ok(Place::Nowhere(Outcome::Skipped)),
+            WhenExists::Skip if is_same(&stat, name)? => {
+                return Ok(Place::Nowhere(Outcome::AlreadyThere, name.to_vec()));
+            }
+            WhenExists::Skip => return Ok(Place::Nowhere(Outcome::Skipped, name.to_vec())),
             WhenExists::KeepBoth if !is_folder && is_same(&stat, name)? => {
-                return Ok(Place::Nowhere(Outcome::AlreadyThere));
+                return Ok(Place::Nowhere(Outcome::AlreadyThere, name.to_vec()));
             }
             WhenExists::KeepBoth => {}
         }
@@ -112,7 +141,9 @@ impl Run<'_> {
             let candidate = kept_name(name, &self.kept_tag, number);
             match look(&candidate)? {
                 None => return Ok(Place::Free(candidate)),
-                Some(stat) if is_same(&stat, &candidate)? => return Ok(Place::Nowhere(Outcome::AlreadyThere)),
+                Some(stat) if is_same(&stat, &candidate)? => {
+                    return Ok(Place::Nowhere(Outcome::AlreadyThere, candidate));
+                }
                 Some(_) => {}
             }
         }
@@ -120,7 +151,7 @@ impl Run<'_> {
     }
 
     /// Makes something under a temporary name.
-    fn temporary<'f, T>(
+    pub(super) fn temporary<'f, T>(
         &self,
         folder: BorrowedFd<'f>,
         make: impl Fn(&str) -> Result<T, Errno>,
@@ -137,22 +168,21 @@ impl Run<'_> {
         Err(Reason::io("write it", Errno::EXIST))
     }
 
-    /// Gives what is complete its name; asks for another place when that was taken meanwhile.
-    fn publish(
+    /// Gives what is complete its name, and returns it; asks for another place when that was taken meanwhile.
+    pub(super) fn publish(
         &self,
         mut temporary: Temporary<'_>,
         mut place: Place,
         again: impl Fn() -> Result<Place, Reason>,
-    ) -> Result<Outcome, Reason> {
+    ) -> Result<(Outcome, Vec<u8>), Reason> {
         for _ in 0..NAME_TRIES_MAX {
-            let renamed = match &place {
-                Place::Nowhere(Outcome::AlreadyThere) => return Ok(Outcome::AlreadyThere),
-                Place::Nowhere(_) => return Ok(Outcome::Skipped),
-                Place::Free(name) => temporary.rename_to_free(name),
-                Place::Taken(name) => temporary.rename_over(name),
+            let (renamed, name) = match place {
+                Place::Nowhere(outcome, name) => return Ok((outcome, name)),
+                Place::Free(name) => (temporary.rename_to_free(&name), name),
+                Place::Taken(name) => (temporary.rename_over(&name), name),
             };
             match renamed {
-                Ok(()) => return Ok(Outcome::Restored),
+                Ok(()) => return Ok((Outcome::Restored, name)),
                 Err(Errno::EXIST) => place = again()?,
                 Err(error) => return Err(Reason::io("give it its name", error)),
             }
@@ -187,7 +217,13 @@ impl Run<'_> {
     }
 
     /// Returns whether the file called `name` has this content.
-    fn has_content(&self, folder: BorrowedFd<'_>, name: &[u8], stat: &Stat, content: &Content) -> Result<bool, Reason> {
+    pub(super) fn has_content(
+        &self,
+        folder: BorrowedFd<'_>,
+        name: &[u8],
+        stat: &Stat,
+        content: &Content,
+    ) -> Result<bool, Reason> {
         let len = content.len();
         if kind_of(stat) != FileType::RegularFile || u64::try_from(stat.st_size) != Ok(len) {
             return Ok(false);
@@ -222,10 +258,17 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Sets owner, permissions and time, in this order: the first takes away the set-user-id bits of the second.
-    pub(super) fn set_attributes(&self, fd: &OwnedFd, Attributes { mtime, access }: Attributes) -> Result<(), Reason> {
-        if let Some(Access { mode, owner }) = access {
+    /// Sets owner, extended attributes, permissions and time, in this order: the first takes away capabilities and
+    /// set-user-id bits, and the permissions may keep us from setting attributes. `path` is for reports.
+    pub(super) fn set_attributes(
+        &self,
+        fd: &OwnedFd,
+        Attributes { mtime, access }: Attributes,
+        path: &[u8],
+    ) -> Result<(), Reason> {
+        if let Some(Access { mode, owner, extended }) = access {
             let is_owned = owner.is_some_and(|owner| self.give(fd, owner));
+            self.set_extended(Bearer::Open(fd.as_fd()), &extended, is_owned, path);
             if let Some(mode) = mode {
                 // A program that runs as its owner must not run as somebody else.
                 let mode = if is_owned { mode & 0o7777 } else { mode & 0o1777 };
@@ -250,23 +293,23 @@ impl Run<'_> {
 }
 
 /// All ones mean "leave it" to the system, so nobody has that number.
-fn uid(raw: u32) -> Option<Uid> {
+pub(super) fn uid(raw: u32) -> Option<Uid> {
     (raw != u32::MAX).then(|| Uid::from_raw(raw))
 }
 
-fn gid(raw: u32) -> Option<Gid> {
+pub(super) fn gid(raw: u32) -> Option<Gid> {
     (raw != u32::MAX).then(|| Gid::from_raw(raw))
 }
 
 /// Some file systems have no owners, permissions or times like ours. The content is restored all the same.
-fn tolerate(error: Errno) -> Result<(), Errno> {
+pub(super) fn tolerate(error: Errno) -> Result<(), Errno> {
     match error {
         Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => Ok(()),
         error => Err(error),
     }
 }
 
-fn times_of(mtime: Timestamp) -> Timestamps {
+pub(super) fn times_of(mtime: Timestamp) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos.into() },
@@ -318,13 +361,17 @@ fn kept_name(name: &[u8], tag: &str, number: u32) -> Vec<u8> {
 }
 
 /// Something under a temporary name, which goes again unless it gets another.
-struct Temporary<'f> {
+pub(super) struct Temporary<'f> {
     folder: BorrowedFd<'f>,
     name: String,
     is_there: bool,
 }
 
 impl Temporary<'_> {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Renames it to a name that is free, and fails with [`Errno::EXIST`] if it is not.
     fn rename_to_free(&mut self, name: &[u8]) -> Result<(), Errno> {
         let (folder, temporary) = (self.folder, self.name.as_str());

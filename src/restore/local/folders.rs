@@ -1,5 +1,6 @@
 //! The folders from the target down to where a walk is, open and reached name by name.
 
+use super::extended::Extended;
 use super::{Reason, id_of, kind_of, look, mtime_of};
 use crate::entry::{Entry, Timestamp, is_legal_name};
 use crate::restore::plan::DEPTH_MAX;
@@ -33,7 +34,7 @@ pub(super) struct Finish {
     pub(super) attributes: Attributes,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Attributes {
     /// `None` leaves the time that writing gave it.
     pub(super) mtime: Option<Timestamp>,
@@ -41,15 +42,16 @@ pub(super) struct Attributes {
     pub(super) access: Option<Access>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Access {
     pub(super) mode: Option<u16>,
     pub(super) owner: Option<(u32, u32)>,
+    pub(super) extended: Extended,
 }
 
 impl Access {
     pub(super) fn of(entry: &Entry) -> Self {
-        Self { mode: entry.mode, owner: entry.owner }
+        Self { mode: entry.mode, owner: entry.owner, extended: Extended::of(entry) }
     }
 }
 
@@ -94,7 +96,8 @@ pub(super) fn keeps_us_out(stat: &Stat) -> bool {
 }
 
 pub(super) fn access_of(stat: &Stat) -> Access {
-    Access { mode: Some((stat.st_mode & 0o7777) as u16), owner: Some((stat.st_uid, stat.st_gid)) }
+    let mode = Some((stat.st_mode & 0o7777) as u16);
+    Access { mode, owner: Some((stat.st_uid, stat.st_gid)), extended: Extended::default() }
 }
 
 /// The folders from the target down to where the walk is.

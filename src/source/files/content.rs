@@ -1,18 +1,22 @@
 //! The bytes of a file, read later than the walk met it.
 
 use super::folder::Folder;
-use super::{io_error, meta_of, stamp_of};
+use super::{attributes, io_error, link_of, meta_of, stamp_of};
 use crate::source::{Content, Meta};
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 pub(super) struct FileContent {
     folder: Arc<Folder>,
     name: Box<[u8]>,
     len: u64,
+    /// The number of its file system.
+    file_system: u64,
     opened: Mutex<Option<Opened>>,
 }
 
@@ -24,8 +28,8 @@ struct Opened {
 }
 
 impl FileContent {
-    pub(super) fn new(folder: &Arc<Folder>, name: &[u8], len: u64) -> Self {
-        Self { folder: folder.clone(), name: name.into(), len, opened: Mutex::new(None) }
+    pub(super) fn new(folder: &Arc<Folder>, name: &[u8], len: u64, file_system: u64) -> Self {
+        Self { folder: folder.clone(), name: name.into(), len, file_system, opened: Mutex::new(None) }
     }
 }
 
@@ -39,14 +43,19 @@ impl Content for FileContent {
         // Not through a link that was put here since, and not waiting for the writer of a pipe that was.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         // Reading for a backup is no use of the file; only its owner and root may ask for that.
-        let fd = rustix::fs::openat(&*folder, &*self.name, flags | OFlags::NOATIME, Mode::empty())
-            .or_else(|_| rustix::fs::openat(&*folder, &*self.name, flags, Mode::empty()))?;
+        let open = |flags| rustix::fs::openat(&*folder, &*self.name, flags, Mode::empty());
+        let fd = open(flags | OFlags::NOATIME).or_else(|_| open(flags)).or_else(|error| match error {
+            Errno::AGAIN => wait_for_lease(&open(OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)?),
+            error => Err(error),
+        })?;
         let stat = rustix::fs::fstat(&fd)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::other("is no longer a file"));
         }
         let file = Arc::new(File::from(fd));
-        let meta = meta_of(&self.name, &stat);
+        let mut meta = meta_of(&self.name, &stat);
+        (meta.attributes, meta.attributes_lost) = attributes::of_open(&file);
+        meta.link = link_of(&stat, self.file_system);
         *self.opened.lock() = Some(Opened { file: file.clone(), stamp: stamp_of(&stat), meta });
         Ok(Box::new(Reading(file)))
     }
@@ -64,6 +73,16 @@ impl Content for FileContent {
     fn meta(&self) -> Option<Meta> {
         self.opened.lock().as_ref().map(|opened| opened.meta.clone())
     }
+}
+
+/// Opens a file on which another program (a file server) holds a lease, which it gives up when asked; only a wait gets it.
+fn wait_for_lease(held: &OwnedFd) -> Result<OwnedFd, Errno> {
+    if FileType::from_raw_mode(rustix::fs::fstat(held)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::AGAIN);
+    }
+    // This very file, whatever has its name by now.
+    let itself = format!("/proc/self/fd/{}", held.as_raw_fd());
+    rustix::fs::open(itself, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
 }
 
 struct Reading(Arc<File>);

@@ -191,7 +191,7 @@ impl Walk<'_, '_> {
 }
 
 fn meta(name: &[u8], secs: i64) -> Meta {
-    Meta { name: name.into(), mtime: Timestamp { secs, nanos: 0 }, mode: None, owner: None }
+    Meta { name: name.into(), mtime: Timestamp { secs, nanos: 0 }, ..Meta::default() }
 }
 
 /// Returns a plain mail, and what its file is called behind the date.

@@ -1,0 +1,61 @@
+//! What an entry says beside its content: name, times, owner, and what else a file system knows.
+
+use crate::cbor::Writer;
+use crate::entry::system::{INLINE_BYTES_MAX, Link, Special, SystemFacts, attributes_len, write_attributes};
+use crate::entry::{Entry, EntryKind};
+use crate::source::Meta;
+use crate::splitter::Splitter;
+use crate::store::StoreError;
+use parking_lot::Mutex;
+
+/// Returns an entry of what everything has.
+pub(super) fn entry_of(meta: &Meta, kind: EntryKind) -> Entry {
+    let mut entry = Entry::new(&meta.name, kind, meta.mtime);
+    entry.mode = meta.mode;
+    entry.owner = meta.owner;
+    entry
+}
+
+/// Adds what only some have. Attributes too long for an entry are stored beside it.
+pub(super) fn describe(
+    entry: &mut Entry,
+    meta: Meta,
+    special: Option<Special>,
+    splitter: &mut Splitter,
+) -> Result<(), StoreError> {
+    let Meta { attributes, link, .. } = meta;
+    let mut system = SystemFacts { attributes, special, link };
+    if attributes_len(&system.attributes) > INLINE_BYTES_MAX {
+        let mut bytes = Writer::new();
+        write_attributes(&std::mem::take(&mut system.attributes), &mut bytes);
+        entry.set_attributes_content(Some(splitter.split_payload(&bytes.into_bytes())?));
+    }
+    entry.set_system(system);
+    Ok(())
+}
+
+/// Returns the key under which a file with several names is remembered; no path is like it.
+pub(super) fn link_key(link: Link) -> Vec<u8> {
+    [&[0][..], &link.file_system.to_le_bytes(), &link.inode.to_le_bytes()].concat()
+}
+
+/// Items of which not all attributes could be read: how many, and the first.
+#[derive(Default)]
+pub(super) struct Lost(Mutex<(u64, Option<String>)>);
+
+impl Lost {
+    /// Takes note of what `meta` lacks; returns whether it lacks anything.
+    pub(super) fn note(&self, meta: &Meta, path: &[u8]) -> bool {
+        let Some(error) = &meta.attributes_lost else { return false };
+        let mut lost = self.0.lock();
+        lost.0 += 1;
+        lost.1.get_or_insert_with(|| format!("{}: {error}", String::from_utf8_lossy(path)));
+        true
+    }
+
+    pub(super) fn into_warnings(self) -> Vec<String> {
+        let (count, first) = self.0.into_inner();
+        let warning = |first| format!("extended attributes of {count} items could not be read, the first of {first}");
+        first.map(warning).into_iter().collect()
+    }
+}

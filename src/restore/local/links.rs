@@ -1,0 +1,163 @@
+//! Hard links: names that are of one file in the snapshot become names of one file in the target.
+//!
+//! The first name of a file is restored like any other. Whoever has a further one waits for it, and links to it if both
+//! entries say the same of content, owner, permissions, times and attributes; else, and where the target cannot, it becomes a file of its
+//! own. The walk gives out the turns in order and workers take them in order, so the first of a file never waits for a
+//! further one.
+
+use super::files::{Outcome, Place};
+use super::folders::FOLDER_FLAGS;
+use super::{Reason, Run, id_of, look};
+use crate::entry::system::Link;
+use crate::entry::{Content, Entry};
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::{AtFlags, Mode, Stat};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Files with several names that are remembered. Each takes its path and some 100 bytes; of those beyond, every name
+/// becomes a file of its own.
+const LINKED_FILES_MAX: usize = 1_000_000;
+/// How soon those who wait notice that the run was halted.
+const HALT_CHECK: Duration = Duration::from_millis(100);
+
+#[derive(Default)]
+pub(super) struct Links {
+    states: Mutex<HashMap<Link, State>>,
+    changed: Condvar,
+}
+
+enum State {
+    /// The first name is not restored yet.
+    Awaited,
+    Made(Arc<Made>),
+    /// There is nothing to link to.
+    Gone,
+}
+
+/// A file with several names, as it was restored under the first.
+pub(super) struct Made {
+    /// Its folders below the target, and its name there.
+    folders: Vec<Box<[u8]>>,
+    name: Vec<u8>,
+    id: (u64, u64),
+    /// What its entry says but for the name.
+    sameness: blake3::Hash,
+}
+
+/// What an item of several names is to do.
+pub(super) enum Turn {
+    First(First),
+    Further(Link),
+    /// It becomes a file of its own, as there are too many.
+    Alone,
+}
+
+/// The turn of a first name. Whatever becomes of it, those that wait learn of it.
+pub(super) struct First {
+    links: Arc<Links>,
+    link: Link,
+    /// The path of its folder below the target.
+    folder: Vec<u8>,
+}
+
+impl Drop for First {
+    fn drop(&mut self) {
+        let mut states = self.links.states.lock();
+        if let Some(state @ State::Awaited) = states.get_mut(&self.link) {
+            *state = State::Gone;
+        }
+        drop(states);
+        self.links.changed.notify_all();
+    }
+}
+
+impl First {
+    /// Says under which name, and as which file, the entry was restored.
+    pub(super) fn made(&self, name: Vec<u8>, id: (u64, u64), entry: &Entry) {
+        let folders = self.folder.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(Into::into).collect();
+        let made = Made { folders, name, id, sameness: sameness(entry) };
+        self.links.states.lock().insert(self.link, State::Made(Arc::new(made)));
+    }
+}
+
+fn sameness(entry: &Entry) -> blake3::Hash {
+    let mut entry = entry.clone();
+    entry.name = Box::default();
+    blake3::hash(&entry.encode())
+}
+
+impl Links {
+    /// Returns whose turn it is. Called in the order of the walk.
+    pub(super) fn turn(self: &Arc<Self>, link: Link, folder: impl FnOnce() -> Vec<u8>) -> Turn {
+        let mut states = self.states.lock();
+        if states.contains_key(&link) {
+            return Turn::Further(link);
+        }
+        if states.len() >= LINKED_FILES_MAX {
+            return Turn::Alone;
+        }
+        states.insert(link, State::Awaited);
+        Turn::First(First { links: self.clone(), link, folder: folder() })
+    }
+
+    /// Waits for the first name; `None` if it was not restored.
+    fn wait(&self, link: Link, is_halted: impl Fn() -> bool) -> Result<Option<Arc<Made>>, Reason> {
+        let mut states = self.states.lock();
+        loop {
+            match states.get(&link) {
+                Some(State::Awaited) if is_halted() => return Err(Reason::Interrupted),
+                Some(State::Awaited) => drop(self.changed.wait_for(&mut states, HALT_CHECK)),
+                Some(State::Made(made)) => return Ok(Some(made.clone())),
+                Some(State::Gone) | None => return Ok(None),
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Restores a further name of a file; `None` if it has to become a file of its own.
+    pub(super) fn restore_further(
+        &self,
+        folder: BorrowedFd<'_>,
+        entry: &Entry,
+        content: &Content,
+        link: Link,
+    ) -> Result<Option<Outcome>, Reason> {
+        let Some(made) = self.links.wait(link, || self.is_halted())? else { return Ok(None) };
+        if made.sameness != sameness(entry) {
+            return Ok(None);
+        }
+        let stat = look(folder, &entry.name).map_err(|error| Reason::io("look at what is there", error))?;
+        if stat.is_some_and(|stat| id_of(&stat) == made.id) {
+            return Ok(Some(Outcome::AlreadyThere));
+        }
+        let is_same = |stat: &Stat, name: &[u8]| self.has_content(folder, name, stat, content);
+        let place = self.place(folder, entry, is_same)?;
+        if let Place::Nowhere(outcome, _) = place {
+            return Ok(Some(outcome));
+        }
+        let Ok(above) = self.open_folder_of(&made) else { return Ok(None) };
+        let make = |name: &str| rustix::fs::linkat(&above, &*made.name, folder, name, AtFlags::empty());
+        // File systems without links, too many links, a folder that we may not look into.
+        let Ok((_, temporary)) = self.temporary(folder, make) else { return Ok(None) };
+        // Something else may have taken the first name since.
+        if !look(folder, temporary.name().as_bytes()).is_ok_and(|stat| stat.is_some_and(|stat| id_of(&stat) == made.id))
+        {
+            return Ok(None);
+        }
+        self.publish(temporary, place, || self.place(folder, entry, is_same)).map(|(outcome, _)| Some(outcome))
+    }
+
+    /// Opens the folder that a restored file is in, name by name from the target.
+    fn open_folder_of(&self, made: &Made) -> Result<OwnedFd, Errno> {
+        let mut folder = rustix::io::fcntl_dupfd_cloexec(self.root, 0)?;
+        for name in &made.folders {
+            folder = rustix::fs::openat(&folder, &**name, FOLDER_FLAGS, Mode::empty())?;
+        }
+        Ok(folder)
+    }
+}
