@@ -57,6 +57,8 @@ pub const FILE_BYTES_MAX: u64 = 150 << 20;
 const VIRTUAL_MAX: usize = 100_000;
 /// What Microsoft 365 said of folders and permissions is believed for so long.
 pub const BELIEVED: Duration = Duration::from_secs(60);
+/// Whoever looks into a folder of an organisation waits no longer: a million users are a thousand pages.
+const ASK_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// What is under way may come to its end when the mount does, for so long.
 const END_WAIT: Duration = Duration::from_secs(10);
 /// Threads that wait for disks.
@@ -344,7 +346,10 @@ impl Shared {
     fn ask<T>(&self, asked: impl Future<Output = Result<T, OutboxError>>) -> Result<T, OutboxError> {
         match self.cancel.load(Ordering::Relaxed) {
             true => Err(OutboxError::Unreachable { reason: ENDS.to_owned() }),
-            false => self.handle.block_on(asked),
+            false => self.handle.block_on(async {
+                let late = || OutboxError::Unreachable { reason: "the service did not answer in time".to_owned() };
+                tokio::time::timeout(ASK_TIME_MAX, asked).await.unwrap_or_else(|_| Err(late()))
+            }),
         }
     }
 

@@ -51,6 +51,28 @@ fn a_link_to_itself_fails_its_folder_and_no_other() {
     assert_whole(&lab);
 }
 
+/// Changes that cannot be had, for whatever reason, are found by listing everything.
+#[test]
+fn changes_without_end_and_without_sense_are_found_by_a_listing() {
+    let lab = laboratory(1);
+    let user = lab.mailboxes().swap_remove(0);
+    assert_eq!(lab.back_up().expect("a backup").failures, []);
+    let (folder, _) = fullest_folder(&lab, &user);
+    let rule = format!("{folder}')/messages/delta?$deltatoken=");
+    for fault in [Fault::LinkToItself, Fault::EndlessRemovals] {
+        let gone = lab.simulator.tenant().truth(&user).expect("a mailbox").messages;
+        let gone = gone.into_iter().find(|message| message.folder == folder).expect("a message");
+        lab.simulator.tenant().delete_message(&user, &gone.id).expect("it was there");
+        lab.simulator.set_faults(Faults::default().with_rule(&rule, ALWAYS, fault));
+        let report = lab.back_up().expect("a backup");
+        assert!(lab.simulator.counters().faults > 0, "{fault:?}");
+        assert_eq!(report.failures, [], "{fault:?}");
+        lab.assert_truth(&report);
+        lab.simulator.reset_counters();
+    }
+    assert_whole(&lab);
+}
+
 /// The link is not kept: otherwise it would fail each run from then on.
 #[test]
 fn regression_a_link_to_another_host_failed_its_folder_for_ever() {
@@ -149,7 +171,11 @@ impl Office {
     }
 
     fn backup(&self) -> Running {
-        let mut command: Command = self.lab.command(["backup", "--set", "everyone"]);
+        self.start(&["backup", "--set", "everyone"])
+    }
+
+    fn start(&self, args: &[&str]) -> Running {
+        let mut command: Command = self.lab.command(args);
         command.env("STRONGROOM_CONFIG", self.lab.path("strongroom.toml"));
         command.env("CONTOSO_SECRET", self.simulator.client_secret());
         Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
@@ -165,6 +191,20 @@ impl Running {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
         line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+    }
+}
+
+impl Running {
+    /// Interrupts the program, and expects it to end at once.
+    #[track_caller]
+    fn is_interrupted(&mut self) {
+        let begin = Instant::now();
+        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
+        eventually("it ends", PATIENCE, || self.0.try_wait().unwrap().is_some());
+        assert_eq!(self.0.wait().unwrap().code(), Some(130));
+        println!("ended after {:?}", begin.elapsed());
+        // A second on an idle machine.
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     }
 }
 
@@ -193,10 +233,25 @@ fn millions_of_rows_take_little_memory_and_can_be_interrupted() {
     let before = seen();
     let mut backup = office.backup();
     eventually("a page is on its way", PATIENCE, || seen() > before);
-    let begin = Instant::now();
-    kill_process(Pid::from_child(&backup.0), Signal::INT).unwrap();
+    backup.is_interrupted();
+}
+
+/// The service asks for ten minutes, for which a restore waits; not after Ctrl-C.
+#[test]
+fn a_restore_that_waits_for_the_service_can_be_interrupted() {
+    let office = Office::new();
+    let mut backup = office.backup();
     eventually("the backup ends", PATIENCE, || backup.0.try_wait().unwrap().is_some());
-    assert_eq!(backup.0.wait().unwrap().code(), Some(130));
-    // A second on an idle machine.
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert_eq!(backup.0.wait().unwrap().code(), Some(0));
+    for args in [
+        &["restore", "latest:everyone", "--to", "original"][..],
+        &["restore", "latest:everyone", "--to", "original", "--dry-run"],
+    ] {
+        office.simulator.reset_counters();
+        let faults = Faults { retry_after_s: 600, ..Faults::default() };
+        office.simulator.set_faults(faults.with_rule("/v1.0/users/", ALWAYS, Fault::TooManyRequests));
+        let mut restore = office.start(args);
+        eventually("it is refused", PATIENCE, || office.simulator.counters().faults > 0);
+        restore.is_interrupted();
+    }
 }

@@ -2,8 +2,15 @@
 
 use super::Session;
 use crate::settings::{CredentialSettings, TenantSettings};
-use crate::source::graph::{Connection, Credential, TokenCache};
+use crate::source::graph::{Client, Connection, Credential, TokenCache};
 use anyhow::{Context, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// How often is looked whether somebody has asked to stop.
+const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Session {
     /// Returns how to reach `tenant`; reads its secret.
@@ -24,6 +31,18 @@ impl Session {
         }
         Ok(connection)
     }
+}
+
+/// Ends all that `client` asks for once `cancel` is set: what is planned before the work begins waits for the service, too. Looks
+/// until the program ends.
+pub fn end_with(cancel: &Arc<AtomicBool>, client: &Client) {
+    let (cancel, client) = (cancel.clone(), client.clone());
+    thread::spawn(move || {
+        while !cancel.load(Ordering::Relaxed) {
+            thread::sleep(CANCEL_POLL_INTERVAL);
+        }
+        client.cancel();
+    });
 }
 
 /// Runs what waits for the network to its end, on this thread.

@@ -9,7 +9,7 @@ use crate::reader::ReadError;
 use crate::repository::RepositoryError;
 use crate::restore::RestoreError;
 use crate::settings::SettingsError;
-use crate::source::graph::GraphError;
+use crate::source::graph::{ErrorKind, GraphError};
 use crate::store::StoreError;
 use crate::webdav::WebdavError;
 use std::path::PathBuf;
@@ -113,6 +113,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         ) => return Some(Exit::Usage),
         Some(RestoreError::Interrupted) => return Some(Exit::Interrupted),
         _ => {}
+    }
+    if cause.downcast_ref::<GraphError>().is_some_and(|error| error.kind() == ErrorKind::Cancelled) {
+        return Some(Exit::Interrupted);
     }
     if cause.downcast_ref::<ReadError>().is_some_and(ReadError::is_damage) {
         return Some(Exit::Damaged);

@@ -170,7 +170,7 @@ impl AccountPlan {
     ///
     /// # Errors
     /// [`RestoreError::NotInSnapshot`], [`RestoreError::NoMailbox`], [`RestoreError::NoAccount`], [`RestoreError::Account`]
-    /// when the directory cannot be asked, [`RestoreError::Read`].
+    /// when the directory cannot be asked, [`RestoreError::Interrupted`] when the client was cancelled, [`RestoreError::Read`].
     pub fn new(
         repository: &Repository,
         reader: Arc<Reader>,
@@ -191,7 +191,7 @@ impl AccountPlan {
         for route in found {
             let account = route.to.name().to_owned();
             let asked = runtime.block_on(directory::user(&client, route.to.asked()));
-            let asked = asked.map_err(|source| RestoreError::Account { account: account.clone(), source })?;
+            let asked = asked.map_err(|source| stopped(&route.to, source))?;
             let load = load_of(&reader, &route);
             let user = match asked {
                 Some(user) => user,

@@ -61,7 +61,7 @@ pub fn run(session: &Session, command: &Restore, account: Account) -> Result<Exi
     let mut plans = Vec::new();
     for wanted in &wanted {
         let doing = || format!("could not restore from snapshot {}", wanted.name);
-        let client = connected(session, &account, wanted).with_context(doing)?;
+        let client = connected(session, &account, wanted, &cancel).with_context(doing)?;
         let options = AccountOptions {
             target: account.target.clone(),
             into: account.into.clone(),
@@ -80,7 +80,7 @@ pub fn run(session: &Session, command: &Restore, account: Account) -> Result<Exi
 }
 
 /// Connects to the organisation that is restored to.
-fn connected(session: &Session, account: &Account, wanted: &Wanted) -> Result<Client> {
+fn connected(session: &Session, account: &Account, wanted: &Wanted, cancel: &Arc<AtomicBool>) -> Result<Client> {
     let settings = session.settings()?;
     let state = TenantState::of(&wanted.snapshot);
     let origin = state.as_ref().and_then(|state| state.tenant.as_deref());
@@ -94,6 +94,7 @@ fn connected(session: &Session, account: &Account, wanted: &Wanted) -> Result<Cl
     }
     let connection = Connection { concurrency: CONCURRENCY, ..session.connection(tenant)? };
     let client = Client::new(connection)?;
+    connect::end_with(cancel, &client);
     // The ids of one organisation mean nothing in another, but `original` must not even try.
     if let Some(origin) = origin.filter(|origin| account.tenant.is_none() && tenant.tenant_id != *origin) {
         let organisation = connect::block_on(directory::organization(&client))??;

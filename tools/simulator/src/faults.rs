@@ -83,6 +83,8 @@ pub enum Fault {
     StrayLink,
     /// The page has millions of rows.
     ManyRows,
+    /// The page tells of five thousand messages that were removed, and so does the next one, for ever.
+    EndlessRemovals,
     /// The body goes on for ever.
     Endless,
     /// The body comes byte by byte.
@@ -91,7 +93,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind of fault.
-    pub const ALL: [Fault; 29] = [
+    pub const ALL: [Fault; 30] = [
         Fault::TooManyRequests,
         Fault::TooManyRequestsBare,
         Fault::InvalidToken,
@@ -119,6 +121,7 @@ impl Fault {
         Fault::LinkToItself,
         Fault::StrayLink,
         Fault::ManyRows,
+        Fault::EndlessRemovals,
         Fault::Endless,
         Fault::Drip,
     ];

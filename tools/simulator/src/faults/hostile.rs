@@ -14,6 +14,8 @@ use super::Fault;
 
 /// So many rows make a page of almost 64 MB.
 const ROWS: usize = 6_000_000;
+/// So many rows of a page tell of removals.
+const REMOVALS: usize = 5_000;
 /// A body without end comes in pieces of so many bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
@@ -42,6 +44,14 @@ fn spoil(fault: Fault, mut page: Value, url: &str) -> Bytes {
         Fault::LinkToItself => {
             page.as_object_mut().expect("a page is an object").remove(DELTA_LINK);
             page["@odata.nextLink"] = json!(url);
+        }
+        Fault::EndlessRemovals => {
+            let (base, number) = url.rsplit_once("&page=").unwrap_or((url, "0"));
+            let number: u64 = number.parse().unwrap_or(0);
+            let row = |n| json!({"id": format!("removed-{number}-{n}"), "@removed": {"reason": "deleted"}});
+            page.as_object_mut().expect("a page is an object").remove(DELTA_LINK);
+            page["value"] = (0..REMOVALS).map(row).collect();
+            page["@odata.nextLink"] = json!(format!("{base}&page={}", number + 1));
         }
         Fault::StrayLink => {
             if let Some(link) = page[DELTA_LINK].as_str() {
