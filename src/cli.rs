@@ -117,8 +117,22 @@ enum Command {
     Man(generate::Man),
 }
 
+/// Comparing and checking go down a tree of folders by recursion; the deepest that a backup takes needs some 8 MiB, unoptimised.
+/// Memory that is not used is only reserved.
+const STACK_BYTES: usize = 64 << 20;
+
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
+    // Named as the one it stands for.
+    let large = std::thread::Builder::new().name("main".to_owned()).stack_size(STACK_BYTES).spawn(run_program);
+    match large.map(std::thread::JoinHandle::join) {
+        Ok(Ok(exit)) => exit,
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        Err(_) => run_program(),
+    }
+}
+
+fn run_program() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -210,3 +210,36 @@ fn a_report_tells_what_changed_while_it_was_read() {
     assert!(keys.is_superset(&["skipped", "warnings", "changed_while_read"].into()), "{keys:?}");
     assert_eq!(report["changed_while_read"], json!([]));
 }
+
+#[test]
+fn regression_a_deep_tree_overflowed_the_stack() {
+    use rustix::fs::{Mode, OFlags};
+    let lab = Lab::new();
+    let source = lab.dir("source");
+    let deepest = || {
+        let open = |folder: &std::os::fd::OwnedFd| {
+            rustix::fs::openat(folder, "d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap()
+        };
+        let mut folder = rustix::fs::open(&source, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        for _ in 0..2040 {
+            let _ = rustix::fs::mkdirat(&folder, "d", Mode::RWXU);
+            folder = open(&folder);
+        }
+        folder
+    };
+    let change = |text: &[u8]| {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let file = rustix::fs::openat(deepest(), "file", flags, Mode::RWXU).unwrap();
+        rustix::io::write(&file, text).unwrap();
+    };
+    change(b"one");
+    lab.backup(&source, "deep");
+    change(b"other");
+    assert_eq!(lab.backup(&source, "deep")["items"]["changed"], 1);
+    assert_eq!(text(&lab.run(["diff", "latest~1", "latest"], 0).stdout).lines().count(), 1);
+    lab.run(["check", "--read-data"], 0);
+    assert_eq!(text(&lab.run(["ls", "-R", "latest"], 0).stdout).lines().count(), 2041);
+    lab.run(args!["restore", "latest", "--to", format!("local:{}", lab.path("back").display())], 0);
+    // The usual removal keeps a folder open for each level.
+    common::tool("rm", args!["-rf", &source, lab.path("back")]);
+}
