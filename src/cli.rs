@@ -136,9 +136,13 @@ fn run_program() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // clap's own code for wrong usage is 2 as well.
+            if error.use_stderr() {
+                // It repeats arguments, which may be names that a shell has put there.
+                log::usage(&error);
+                return ExitCode::from(Exit::Usage as u8);
+            }
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { Exit::Done as u8 });
+            return ExitCode::from(Exit::Done as u8);
         }
     };
     no_core_dumps();

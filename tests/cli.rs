@@ -713,6 +713,8 @@ fn names_do_not_talk_to_the_terminal() {
         lab.command(["cat", "latest:no\x1b[2Jthing"]).output().unwrap(),
         lab.command(["ls", "no\x1b[2Jthing"]).output().unwrap(),
         lab.run(["key", "list"], 0),
+        lab.run(["snapshots", "no\x1b[2Jthing", hidden], 2),
+        lab.run(["init", "--cipher", "no\x1b[2Jthing"], 2),
         restored,
         conflicts,
         {

@@ -38,6 +38,14 @@ pub fn start(global: &Global) {
     tracing_subscriber::registry().with(asked).with(own).with(lines).init();
 }
 
+/// Writes what is wrong with the command line to standard error.
+pub fn usage(error: &clap::Error) {
+    let text = error.render();
+    let is_coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let text = if is_coloured { text.ansi().to_string() } else { text.to_string() };
+    let _ = io::stderr().write_all(harmless(&text).as_bytes());
+}
+
 /// Writes each event to standard error, without what could command a terminal.
 struct Lines;
 
