@@ -531,6 +531,10 @@ impl Content for Cancellable<'_, Box<dyn Content>> {
         self.content.stamps()
     }
 
+    fn is_mail(&self) -> bool {
+        self.content.is_mail()
+    }
+
     fn meta(&self) -> Option<Meta> {
         self.content.meta()
     }

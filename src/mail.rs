@@ -1,34 +1,37 @@
-//! What can be told about a mail from its header alone: whether a file is one, and the facts that a listing shows.
+//! Understanding mail: the one reader of it, from bytes to what people see, grep and get back.
 //!
-//! Nothing here looks at a body, and only the first [`HEADER_BYTES_MAX`] bytes of a header are read, so that both are
-//! cheap for mails of any size. Text from a header is made safe to print: control characters are replaced and lengths
-//! bounded.
+//! - [`header`] finds the header and its fields; [`words`], [`params`], [`address`] and [`date`] read what stands in them.
+//! - [`structure`] finds the parts, [`transfer`] undoes how they travelled, [`charset`] makes text of bytes.
+//! - This module says what is a mail at all, and reads the facts that a listing shows.
+//!
+//! Everything is a pure function of the bytes, as lenient as mail programs are, linear in time, and bounded in depth and
+//! memory. Nothing in it refuses a mail: what is broken is read as far as it goes.
+//!
+//! The text of facts is made safe to print: control characters are replaced and lengths bounded.
 
 pub mod address;
 pub mod charset;
 pub mod date;
 pub mod header;
 pub mod params;
+pub mod structure;
 pub mod transfer;
 pub mod words;
 
-use std::fmt::Write as _;
+use self::address::Address;
+use self::charset::Charset;
+use self::header::Header;
+use self::structure::{PARTS_MAX, Structure};
+use std::borrow::Cow;
 
-use mail_parser::{Addr, Address, DateTime, HeaderName, Message, MessageParser};
-
-use crate::mbox;
-
-/// How much of a header is read. Several thousand recipients fit; what stands behind more of them is not seen.
+/// How much of a file tells whether it is a mail. Several thousand recipients fit.
 pub const HEADER_BYTES_MAX: usize = 256 << 10;
 
 /// Each text of [`MailFacts`] is cut to this length.
 pub const FACT_BYTES_MAX: usize = 512;
 
-/// A line without a colon in this many bytes is no field; real names have less than 60.
-const FIELD_NAME_BYTES_MAX: usize = 100;
-
 /// Fields that are hardly found but in mails.
-const TELLING_FIELDS: [&str; 20] = [
+const TELLING_FIELDS: [&str; 22] = [
     "received",
     "return-path",
     "message-id",
@@ -39,6 +42,8 @@ const TELLING_FIELDS: [&str; 20] = [
     "x-mailer",
     "x-originalarrivaltime",
     "x-ms-has-attach",
+    "x-unsent",
+    "x-mozilla-status",
     "in-reply-to",
     "references",
     "reply-to",
@@ -52,7 +57,9 @@ const TELLING_FIELDS: [&str; 20] = [
 ];
 
 /// Fields that mails have, and memos and settings, too.
-const COMMON_FIELDS: [&str; 7] = ["from", "to", "cc", "bcc", "subject", "date", "sender"];
+const COMMON_FIELDS: [&str; 7] = ["from", "subject", "to", "cc", "bcc", "date", "sender"];
+/// The bits of the first two of them.
+const FROM_AND_SUBJECT: u32 = 0b11;
 
 /// What a mail's header says, each text decoded (RFC 2047), on one line, and at most [`FACT_BYTES_MAX`] bytes long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,12 +72,12 @@ pub struct MailFacts {
     pub to: Option<String>,
     /// The message id without its angle brackets.
     pub message_id: Option<String>,
-    /// When it was written, in Unix seconds, as the sender's clock had it; if that cannot be read (no time zone, a year
-    /// such as 0102), when the last server received it.
+    /// When it was written, in Unix seconds, as the sender's clock had it; if that cannot be read (a year such as 0102), when
+    /// the last server received it.
     pub date: Option<i64>,
 }
 
-/// Says whether a file that begins with `start` is a mail (RFC 5322), perhaps after an mbox From_ line.
+/// Says whether a file that begins with `start` is a mail (RFC 5322), perhaps after an mbox From_ line, by its content alone.
 ///
 /// `start` should hold the header, or as much of it as there is up to [`HEADER_BYTES_MAX`]; more does no harm. Text
 /// with lines such as `To:` and `From:` is no mail unless it has an address or a field that only mails have.
@@ -109,114 +116,126 @@ impl Evidence {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             return self.fields > 0;
         }
-        let Some((name, value)) = split_field(line) else { return false };
+        let Some(field) = header::split_field(line) else { return false };
+        if !field.name.iter().all(u8::is_ascii_graphic) {
+            return false;
+        }
         self.fields += 1;
-        let bit = |names: &[&str]| names.iter().position(|known| name.eq_ignore_ascii_case(known.as_bytes()));
+        let bit = |names: &[&str]| names.iter().position(|known| field.is(known));
         self.telling |= bit(&TELLING_FIELDS).map_or(0, |i| 1 << i);
         self.common |= bit(&COMMON_FIELDS).map_or(0, |i| 1 << i);
-        self.address |= name.eq_ignore_ascii_case(b"from") && value.contains(&b'@');
+        self.address |= field.is("from") && field.value.contains(&b'@');
         true
     }
 
     fn is_enough(&self) -> bool {
         let (telling, common) = (self.telling.count_ones(), self.common.count_ones());
-        telling >= 2 || (telling == 1 && common >= 1) || (common >= 3 && self.address)
+        telling >= 2
+            || (telling == 1 && common >= 1)
+            || (self.address && (common >= 3 || self.common & FROM_AND_SUBJECT == FROM_AND_SUBJECT))
     }
-}
-
-/// Splits `Name: value`; none if the name has other characters than RFC 5322 allows.
-pub(crate) fn split_field(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = line.iter().take(FIELD_NAME_BYTES_MAX).position(|&byte| byte == b':')?;
-    let name = line[..colon].trim_ascii_end();
-    let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
-    is_name.then_some((name, &line[colon + 1..]))
-}
-
-/// Returns the message without a byte order mark and an mbox From_ line before it.
-pub(crate) fn without_from_line(message: &[u8]) -> &[u8] {
-    skip_from_line(message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message))
 }
 
 /// Skips an mbox From_ line, also one that was quoted when the mail was put into another file.
 fn skip_from_line(header: &[u8]) -> &[u8] {
-    let line_len = header.iter().position(|&byte| byte == b'\n').map_or(header.len(), |end| end + 1);
-    let line = &header[..line_len];
-    if mbox::is_from_line(line.strip_prefix(b">").unwrap_or(line)) { &header[line_len..] } else { header }
+    let line = &header[..header::line_len(header, false)];
+    let is_from_line =
+        line.strip_prefix(b">").unwrap_or(line).starts_with(b"From ") && header::split_field(line).is_none();
+    if is_from_line { &header[line.len()..] } else { header }
+}
+
+/// Returns whether a file of this path is a mail because of where it lies: it is called `.eml`, or stands in `new` or `cur` of a
+/// Maildir.
+pub fn is_named_as_mail(path: &[u8]) -> bool {
+    let mut names = path.rsplit(|&byte| byte == b'/');
+    let name = names.next().unwrap_or_default();
+    let ends = |end: &[u8]| name.len() > end.len() && name[name.len() - end.len()..].eq_ignore_ascii_case(end);
+    if ends(b".eml") {
+        return true;
+    }
+    let mut folder = names.next().unwrap_or_default();
+    // Evolution spreads them over cur/00 to cur/3f.
+    if folder.len() == 2 && folder.iter().all(u8::is_ascii_hexdigit) {
+        folder = names.next().unwrap_or_default();
+    }
+    // Servers name the files by time, number and host; other files that lie there are lists and locks.
+    let is_delivered = name.contains(&b'.') && name.first().is_some_and(u8::is_ascii_digit);
+    (folder == b"cur" || folder == b"new") && is_delivered
+}
+
+/// Returns the bytes of a message in which the letters of its header are ASCII: they are not where a program saved the whole
+/// message in UTF-16.
+pub fn readable(message: &[u8]) -> Cow<'_, [u8]> {
+    /// So much tells.
+    const SAMPLE_BYTES: usize = 64;
+    let is_marked = message.starts_with(b"\xff\xfe") || message.starts_with(b"\xfe\xff");
+    let sample = &message[..message.len().min(SAMPLE_BYTES)];
+    let zeros = |odd: usize| sample.iter().skip(odd).step_by(2).filter(|&&byte| byte == 0).count() * 2;
+    let is_utf16 = sample.len() >= 16 && (zeros(0) >= sample.len() - 2) != (zeros(1) >= sample.len() - 2);
+    if !is_marked && !is_utf16 {
+        return message.into();
+    }
+    let text = charset::decode_as(message, Some(Charset::Utf16 { big: false }));
+    text.into_owned().into_bytes().into()
 }
 
 /// Reads the facts in a mail's header. What is missing or cannot be read is none.
 pub fn facts(message: &[u8]) -> MailFacts {
-    let parser = MessageParser::new()
-        .header_text(HeaderName::Subject)
-        .header_address(HeaderName::From)
-        .header_address(HeaderName::To)
-        .header_id(HeaderName::MessageId)
-        .header_date(HeaderName::Date)
-        .default_header_ignore();
-    let header = header_of(message);
-    let Some(parsed) = parser.parse_headers(header).filter(has_parts) else { return MailFacts::default() };
+    let message = readable(message);
+    let header = header::split_message(&message).header;
+    let charset = charset_for(&message, &header);
+    let text = |name: &str| header.raw(name).map(|value| words::decode(value, charset)).as_deref().and_then(one_line);
     MailFacts {
-        subject: parsed.subject().and_then(one_line),
-        from: parsed.from().and_then(Address::first).map(show_address).as_deref().and_then(one_line),
-        to: parsed.to().map(show_addresses).as_deref().and_then(one_line),
-        message_id: parsed.message_id().and_then(one_line),
-        date: parsed.date().and_then(unix_seconds).or_else(|| received_date(header)),
+        subject: text("Subject"),
+        from: addresses(&header, "From", charset).next().and_then(|from| one_line(&from.shown())),
+        to: one_line(&shown(addresses(&header, "To", charset))),
+        message_id: message_id(&header).as_deref().and_then(one_line),
+        date: header.date(),
     }
+}
+
+/// Returns the addresses in all fields of this name.
+pub fn addresses<'a>(
+    header: &Header<'a>,
+    name: &'a str,
+    charset: Option<Charset>,
+) -> impl Iterator<Item = Address> + use<'a> {
+    header.all(name).flat_map(move |value| address::parse(value, charset))
+}
+
+/// Returns the message id without its angle brackets.
+pub fn message_id(header: &Header<'_>) -> Option<String> {
+    let value = header::unfolded(header.raw("Message-ID")?);
+    let text = words::raw(&value, None);
+    let inner = text.split_once('<').map_or(&*text, |(_, behind)| behind.split('>').next().unwrap_or(behind));
+    Some(inner.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// Returns the charset of a message's text, if there is something in the header that nobody encoded.
+fn charset_for(message: &[u8], header: &Header<'_>) -> Option<Charset> {
+    if header.bytes().is_ascii() {
+        return None;
+    }
+    Structure::of(message, PARTS_MAX).charset(0)
 }
 
 /// Returns when a mail arrived, as its header says: when the last server received it, or else when it was sent.
 pub fn arrival(message: &[u8]) -> Option<i64> {
-    received_date(header_of(message)).or_else(|| facts(message).date)
+    let message = readable(message);
+    let header = header::split_message(&message).header;
+    header.received().or_else(|| header.date())
 }
 
-/// Returns whether the parser's result can be asked: of some input it gives one without a part, and asking that panics.
-pub fn has_parts(message: &Message<'_>) -> bool {
-    !message.parts.is_empty()
-}
-
-/// Returns when the last server received the mail: each puts its field before those of the others.
-///
-/// This is a second pass since few mails need it, and `Received` fields are slow to parse.
-fn received_date(header: &[u8]) -> Option<i64> {
-    let parser = MessageParser::new().header_received(HeaderName::Received).default_header_ignore();
-    let parsed = parser.parse_headers(header).filter(has_parts)?;
-    // `Message::received` would give the first server's.
-    parsed.received_all().next()?.date().as_ref().and_then(unix_seconds)
-}
-
-fn unix_seconds(date: &DateTime) -> Option<i64> {
-    date.is_valid().then(|| date.to_timestamp())
-}
-
-/// Returns the header with its blank line, or what is read of it.
-fn header_of(message: &[u8]) -> &[u8] {
-    let message = message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message);
-    let start = skip_from_line(&message[..message.len().min(HEADER_BYTES_MAX)]);
-    let mut end = 0;
-    for line in start.split_inclusive(|&byte| byte == b'\n') {
-        end += line.len();
-        if line == b"\n" || line == b"\r\n" {
-            break;
-        }
-    }
-    &start[..end]
-}
-
-fn show_address(address: &Addr<'_>) -> String {
-    match (address.name(), address.address()) {
-        (Some(name), Some(address)) if !name.trim().is_empty() => format!("{name} <{address}>"),
-        (name, address) => address.or(name).unwrap_or_default().to_string(),
-    }
-}
-
-fn show_addresses(addresses: &Address<'_>) -> String {
+fn shown(addresses: impl Iterator<Item = Address>) -> String {
     let mut shown = String::new();
-    for address in addresses.iter() {
+    for address in addresses {
         if shown.len() > FACT_BYTES_MAX {
             break;
         }
-        let comma = if shown.is_empty() { "" } else { ", " };
-        write!(shown, "{comma}{}", show_address(address)).expect("writing to a string never fails");
+        if !shown.is_empty() {
+            shown.push_str(", ");
+        }
+        shown.push_str(&address.shown());
     }
     shown
 }
@@ -224,6 +243,7 @@ fn show_addresses(addresses: &Address<'_>) -> String {
 /// Replaces control characters, trims, and cuts to [`FACT_BYTES_MAX`]; none if nothing is left.
 fn one_line(text: &str) -> Option<String> {
     // Every control character has at most 2 bytes and becomes a space, so that the text only gets shorter.
+    let text = text.trim();
     let text = &text[..text.floor_char_boundary(2 * FACT_BYTES_MAX)];
     let line: String = text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
     let line = line.trim();
@@ -307,7 +327,7 @@ mod tests {
     #[test]
     fn missing_facts_are_none() {
         assert_eq!(facts(b""), MailFacts::default());
-        assert_eq!(facts(b"\n\nSubject: x\n"), MailFacts::default());
+        assert_eq!(facts(b"\n\nDear all, this is Subject: x\n"), MailFacts::default());
         assert_eq!(facts(b"From: \nTo:\nSubject: \t \nDate: soon\nMessage-ID:\n\n"), MailFacts::default());
     }
 

@@ -42,6 +42,11 @@ pub trait Content: Send {
     /// When the item cannot be read; it then becomes a failure in the report, and the run goes on.
     fn open(&self) -> io::Result<Box<dyn Read + '_>>;
 
+    /// Returns whether it is a mail, whatever its bytes look like. Of other content the bytes tell.
+    fn is_mail(&self) -> bool {
+        false
+    }
+
     /// Returns what is different whenever the bytes are: as it was when they were opened last, and as it is now. Where the
     /// two are not the same, what was read may be a mixture. Empty for what cannot change.
     fn stamps(&self) -> (Vec<u8>, Vec<u8>) {

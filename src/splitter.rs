@@ -141,7 +141,7 @@ impl Splitter {
         buffer.clear();
         // One byte more than announced, so that the end is seen without another read.
         buffer.reserve(item.len_hint().min(WHOLE_LEN_MAX) as usize + 1);
-        let split = self.split_from(&mut *reader, item.len_hint(), &mut buffer);
+        let split = self.split_from(&mut *reader, item.len_hint(), item.is_mail(), &mut buffer);
         // A giant's buffer is not kept for the dwarfs that follow.
         buffer.truncate(0);
         buffer.shrink_to(WHOLE_LEN_MAX as usize * 2);
@@ -149,9 +149,15 @@ impl Splitter {
         split
     }
 
-    fn split_from(&mut self, reader: &mut dyn Read, len: u64, buffer: &mut Vec<u8>) -> Result<Split, SplitError> {
+    fn split_from(
+        &mut self,
+        reader: &mut dyn Read,
+        len: u64,
+        is_known: bool,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Split, SplitError> {
         let mut whole = fill(reader, buffer, WHOLE_LEN_MAX)?;
-        let is_mail = mail::looks_like_mail(&buffer[..buffer.len().min(mail::HEADER_BYTES_MAX)]);
+        let is_mail = is_known || mail::looks_like_mail(&buffer[..buffer.len().min(mail::HEADER_BYTES_MAX)]);
         // One that is announced as longer than that is not even begun to be read whole.
         if is_mail && !whole && len <= MAIL_LEN_MAX {
             whole = fill(reader, buffer, MAIL_LEN_MAX)?;

@@ -12,50 +12,38 @@
 //! ======== Attached message ========         nested messages in the same form
 //! ```
 //!
-//! Of alternatives the plain one is shown, and the HTML one too where the plain one says much less.
+//! Of alternatives the plain one is shown, and of the HTML one the lines with words that the plain one lacks.
 //!
 //! Invariants, for any input whatever:
 //! - The text is valid UTF-8 with LF for line endings and no other control characters than tabs, and at most
 //!   [`TEXT_BYTES_MAX`] long, some lines more or less. Where something was left out, the text says so.
-//! - Time is linear in the message, with the depth of nesting as a factor, and that is bounded. Beside the message, memory
-//!   holds one decoded part and the text.
+//! - Time is linear in the message. Beside the message, memory holds the places of its parts, one decoded part and the text.
 //! - The same message gives the same text: sizes and deduplication rely on it.
-//!
-//! The parts are found by [`parts`], not by the parser that reads the headers: that one nests as deep as a message asks
-//! it to, and decodes all attachments into memory.
 
-mod decode;
 mod html;
-mod parts;
 
-use self::parts::{Header, Leaf, Leaves};
 use crate::mail;
-use mail_parser::HeaderName;
+use crate::mail::address::one_line;
+use crate::mail::charset::{self, Charset};
+use crate::mail::structure::{Kind, PARTS_MAX, Part, Structure};
+use crate::mail::words;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The text of a mail ends after this many bytes.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
-/// Messages in messages in messages: so deep are they looked into.
-const NESTED_MAX: usize = 8;
-/// An HTML alternative is shown too where it has this many times as many letters and digits as the plain one.
-const HTML_EXCESS: usize = 2;
+/// Encoded messages in encoded messages: each level holds another copy in memory.
+const ENCODED_DEPTH_MAX: usize = 8;
+/// HTML without a charset in its part's header may name one in its first bytes.
+const META_BYTES_MAX: usize = 2048;
 
 /// The headers that are shown, as people look for them.
-const SHOWN: [(&str, HeaderName<'static>); 7] = [
-    ("From", HeaderName::From),
-    ("To", HeaderName::To),
-    ("Cc", HeaderName::Cc),
-    ("Bcc", HeaderName::Bcc),
-    ("Reply-To", HeaderName::ReplyTo),
-    ("Date", HeaderName::Date),
-    ("Subject", HeaderName::Subject),
-];
+const SHOWN: [&str; 7] = ["From", "To", "Cc", "Bcc", "Reply-To", "Date", "Subject"];
 
 /// Returns the text of a mail. `whole` is whether `message` is all of it; the start of a mail gives the start of its text.
 pub fn of_mail(message: &[u8], whole: bool) -> String {
-    let mut text = Text { out: String::new(), parts_left: parts::PARTS_MAX, cut: false };
-    text.message(mail::without_from_line(message), 0);
+    let mut text = Text { out: String::new(), parts_left: PARTS_MAX, cut: false };
+    text.read(message, 0);
     if text.cut || !whole {
         text.line("");
         text.line("[The message is longer than what is shown here as text.]");
@@ -71,63 +59,120 @@ struct Text {
     cut: bool,
 }
 
+/// A message in a message that is still to be shown.
+enum Waiting {
+    /// The number of its first part.
+    Clear(usize),
+    /// The number of the part that it is encoded in.
+    Encoded(usize),
+}
+
+/// A part that is read, with its text.
+struct Body<'s, 'a> {
+    part: &'s Part<'a>,
+    text: String,
+}
+
 impl Text {
-    fn message(&mut self, message: &[u8], depth: usize) {
-        let (header, body) = parts::split_header(message);
-        let header = Header::parse(header);
-        self.headers(&header);
-        let leaves = Leaves::collect(&header, body, &mut self.parts_left);
-        self.cut |= leaves.incomplete;
-        self.bodies(&leaves);
-        self.attachments(&leaves);
-        for leaf in leaves.all.iter().filter(|leaf| leaf.is_message()) {
-            if depth == NESTED_MAX || self.is_full() {
+    /// Writes the text of a message and of all messages in it. `depth` is how many encoded ones it lies in.
+    fn read(&mut self, message: &[u8], depth: usize) {
+        let message = mail::readable(message);
+        let structure = Structure::of(&message, self.parts_left);
+        self.cut |= structure.incomplete;
+        self.parts_left = self.parts_left.saturating_sub(structure.parts.len());
+        // The messages that are still to be shown, the next one last.
+        let mut waiting = vec![Waiting::Clear(0)];
+        while let Some(next) = waiting.pop() {
+            if self.is_full() {
                 self.cut = true;
                 return;
             }
-            self.line("");
-            self.line("======== Attached message ========");
-            let nested = leaf.message();
-            self.cut |= matches!(nested, Cow::Owned(_)) && nested.len() >= TEXT_BYTES_MAX;
-            self.message(mail::without_from_line(&nested), depth + 1);
+            let root = match next {
+                Waiting::Clear(root) => root,
+                Waiting::Encoded(number) => {
+                    self.encoded(&structure.parts[number], depth);
+                    continue;
+                }
+            };
+            if root > 0 {
+                self.rule();
+            }
+            self.message(&structure, root);
+            let first = waiting.len();
+            for (number, part) in structure.leaves(root) {
+                if part.kind == Kind::Message {
+                    waiting.push(Waiting::Clear(number + 1));
+                } else if part.is_message() {
+                    waiting.push(Waiting::Encoded(number));
+                }
+            }
+            waiting[first..].reverse();
         }
     }
 
-    fn headers(&mut self, header: &Header) {
-        for (label, name) in SHOWN {
-            if let Some(value) = header.text(name) {
-                self.line(&format!("{label}: {}", decode::one_line(value)));
+    /// Writes the text of a message that is a part of one.
+    fn encoded(&mut self, part: &Part<'_>, depth: usize) {
+        if depth == ENCODED_DEPTH_MAX || self.parts_left == 0 {
+            self.cut = true;
+            return;
+        }
+        let encoded = part.encoded();
+        let message = encoded.decoded(TEXT_BYTES_MAX);
+        self.cut |= message.len() >= TEXT_BYTES_MAX && !encoded.is_identity();
+        self.rule();
+        self.read(&message, depth + 1);
+    }
+
+    fn rule(&mut self) {
+        self.line("");
+        self.line("======== Attached message ========");
+    }
+
+    fn message(&mut self, structure: &Structure<'_>, root: usize) {
+        let charset = structure.charset(root);
+        let header = structure.parts[root].header;
+        for name in SHOWN {
+            let value = header.raw(name).map(|value| one_line(&words::decode(value, charset)));
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                self.line(&format!("{name}: {value}"));
             }
         }
         self.line("");
+        self.bodies(structure, root);
+        self.attachments(structure, root, charset);
     }
 
-    fn bodies(&mut self, leaves: &Leaves<'_>) {
-        let mut bodies: Vec<(&Leaf<'_>, String)> = Vec::new();
+    fn bodies(&mut self, structure: &Structure<'_>, root: usize) {
+        let mut bodies: Vec<Body<'_, '_>> = Vec::new();
         let mut len = 0;
-        for leaf in leaves.all.iter().filter(|leaf| leaf.is_body()) {
+        for (_, part) in structure.leaves(root).filter(|(_, part)| is_body(part)) {
             let left = TEXT_BYTES_MAX.saturating_sub(self.out.len() + len);
             if left == 0 {
                 self.cut = true;
                 break;
             }
-            let body = self.body(leaf, left);
-            len += body.len();
-            bodies.push((leaf, body));
+            let text = self.body(part, left);
+            len += text.len();
+            bodies.push(Body { part, text });
         }
-        // Letters of the plain and the HTML parts of each group of alternatives.
-        let mut letters: HashMap<usize, [usize; 2]> = HashMap::new();
-        for (leaf, body) in &bodies {
-            if let Some(alternative) = leaf.alternative {
-                letters.entry(alternative).or_default()[usize::from(leaf.is_html())] += letters_in(body);
+        // The words of the plain parts of each group of alternatives that has HTML, too.
+        let with_html: HashSet<usize> =
+            bodies.iter().filter(|body| body.part.is_html()).filter_map(|body| body.part.alternative).collect();
+        let mut plain: HashMap<usize, HashSet<&str>> = HashMap::new();
+        for body in bodies.iter().filter(|body| !body.part.is_html()) {
+            if let Some(group) = body.part.alternative.filter(|group| with_html.contains(group)) {
+                plain.entry(group).or_default().extend(words_in(&body.text));
             }
         }
-        for (leaf, body) in &bodies {
-            let [plain, html] = leaf.alternative.map_or([0, 0], |alternative| letters[&alternative]);
-            let is_needless = leaf.is_html() && html < plain.saturating_mul(HTML_EXCESS);
-            if !is_needless && !body.is_empty() {
-                self.out.push_str(body);
-                if !body.ends_with('\n') {
+        for body in &bodies {
+            let words = body.part.alternative.and_then(|group| plain.get(&group));
+            let shown = match words.filter(|words| body.part.is_html() && !words.is_empty()) {
+                Some(words) => what_is_new(&body.text, words),
+                None => Cow::Borrowed(&*body.text),
+            };
+            if !shown.is_empty() {
+                self.out.push_str(&shown);
+                if !shown.ends_with('\n') {
                     self.out.push('\n');
                 }
             }
@@ -135,17 +180,20 @@ impl Text {
     }
 
     /// Returns the text of a part, about `left` bytes at most.
-    fn body(&mut self, leaf: &Leaf<'_>, left: usize) -> String {
-        let decoded = leaf.decoded(TEXT_BYTES_MAX);
+    fn body(&mut self, part: &Part<'_>, left: usize) -> String {
+        let encoded = part.encoded();
+        let decoded = encoded.decoded(TEXT_BYTES_MAX);
         self.cut |= decoded.len() >= TEXT_BYTES_MAX;
-        let text = decode::to_utf8(&decoded, leaf.charset(&decoded).as_deref());
-        let mut body = match leaf.is_html() {
-            true => html::to_text(&text),
-            false => decode::clean(&text),
+        let named = part.charset().or_else(|| meta_charset(part, &decoded));
+        let text = charset::decode_as(&decoded, named);
+        let mut body = match part.media_type() {
+            _ if part.is_html() => html::to_text(&text),
+            "text/enriched" | "text/richtext" => clean(&html::without_tags(&text)),
+            _ => clean(&text),
         };
-        if !leaf.footer().is_empty() {
+        if !encoded.footer.is_empty() {
             body.push('\n');
-            body.push_str(&decode::clean(&decode::to_utf8(leaf.footer(), None)));
+            body.push_str(&clean(&charset::decode_as(encoded.footer, None)));
         }
         if body.len() > left {
             self.cut = true;
@@ -154,18 +202,27 @@ impl Text {
         body
     }
 
-    fn attachments(&mut self, leaves: &Leaves<'_>) {
-        let mut attachments = leaves.all.iter().filter(|leaf| leaf.is_listed()).peekable();
-        if attachments.peek().is_some() {
-            self.line("");
-            self.line("Attachments:");
-        }
-        for leaf in attachments {
+    fn attachments(&mut self, structure: &Structure<'_>, root: usize, charset: Option<Charset>) {
+        let mut is_first = true;
+        for (_, part) in structure.leaves(root) {
+            let name = part.file_name(charset);
+            if is_body(part) && name.is_none() {
+                continue;
+            }
+            if std::mem::take(&mut is_first) {
+                self.line("");
+                self.line("Attachments:");
+            }
             if self.is_full() {
                 self.cut = true;
                 return;
             }
-            self.line(&format!("- {}, {} bytes", decode::one_line(&leaf.name()), leaf.decoded_len()));
+            let name = name.unwrap_or_else(|| one_line(part.media_type()));
+            let len = match part.kind {
+                Kind::Message => part.body.len(),
+                _ => part.encoded().decoded_len(),
+            };
+            self.line(&format!("- {name}, {len} bytes"));
         }
     }
 
@@ -179,12 +236,62 @@ impl Text {
     }
 }
 
-fn letters_in(text: &str) -> usize {
-    text.chars().filter(|char| char.is_alphanumeric()).count()
+/// Returns whether the text of a part is what people read.
+fn is_body(part: &Part<'_>) -> bool {
+    part.kind == Kind::Leaf && part.is_text() && !part.is_attachment()
 }
 
-/// Bytes that may have been decoded.
-type Bytes<'a> = Cow<'a, [u8]>;
+/// Returns the charset that HTML names.
+fn meta_charset(part: &Part<'_>, decoded: &[u8]) -> Option<Charset> {
+    if !part.is_html() {
+        return None;
+    }
+    let start = String::from_utf8_lossy(&decoded[..decoded.len().min(META_BYTES_MAX)]).to_ascii_lowercase();
+    let (_, value) = start.split_once("charset=").or_else(|| start.split_once("encoding="))?;
+    let value = value.trim_start_matches(['"', '\'', ' ']);
+    let end = value.find(|char: char| !char.is_ascii_alphanumeric() && !"-_:.".contains(char));
+    let charset = Charset::named(&value[..end.unwrap_or(value.len())])?;
+    // What could be read so far says so in ASCII.
+    (!matches!(charset, Charset::Utf16 { .. } | Charset::Utf32 { .. })).then_some(charset)
+}
+
+fn words_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+/// Returns the lines that hold words beyond `known`; all, if most do.
+fn what_is_new<'a>(text: &'a str, known: &HashSet<&str>) -> Cow<'a, str> {
+    let mut new = String::new();
+    let (mut letters, mut new_letters) = (0, 0);
+    for line in text.lines() {
+        let len: usize = words_in(line).map(str::len).sum();
+        letters += len;
+        if words_in(line).any(|word| !known.contains(word)) {
+            new_letters += len;
+            new.push_str(line);
+            new.push('\n');
+        }
+    }
+    if new_letters * 2 > letters { text.into() } else { new.into() }
+}
+
+/// Gives lines LF as their ending, and replaces other control characters but tabs by spaces.
+fn clean(text: &str) -> String {
+    // A line ending that was converted once too often.
+    let text = if text.contains("\r\r\n") { Cow::Owned(text.replace("\r\r\n", "\n")) } else { Cow::Borrowed(text) };
+    let mut clean = String::with_capacity(text.len());
+    let mut chars = text.strip_prefix('\u{feff}').unwrap_or(&text).chars().peekable();
+    while let Some(char) = chars.next() {
+        match char {
+            '\r' if chars.peek() == Some(&'\n') => {}
+            '\r' => clean.push('\n'),
+            '\n' | '\t' => clean.push(char),
+            _ if char.is_control() => clean.push(' '),
+            _ => clean.push(char),
+        }
+    }
+    clean
+}
 
 #[cfg(test)]
 mod tests;

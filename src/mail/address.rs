@@ -34,7 +34,11 @@ impl Address {
 pub fn parse(value: &[u8], charset: Option<Charset>) -> impl Iterator<Item = Address> {
     let mut rest = Rest { line: unfolded(value).into_owned(), at: 0, unclosed: false };
     std::iter::from_fn(move || {
-        while rest.at < rest.line.len() {
+        while let Some(byte) = rest.line.get(rest.at) {
+            if matches!(byte, b',' | b';' | b' ') {
+                rest.at += 1;
+                continue;
+            }
             let address = rest.one(charset);
             if address != Address::default() {
                 return Some(address);

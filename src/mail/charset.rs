@@ -160,12 +160,23 @@ fn guess(bytes: &[u8]) -> Cow<'_, str> {
     with_quotes(decode_detected(bytes))
 }
 
-fn decode_detected(bytes: &[u8]) -> Cow<'_, str> {
+/// Returns the charset that a text seems to be in; none of ASCII and UTF-8.
+pub fn detect(bytes: &[u8]) -> Option<Charset> {
+    // The end may be torn.
+    let is_utf8 = std::str::from_utf8(bytes).err().is_none_or(|error| error.error_len().is_none());
+    (!is_utf8).then(|| Charset::Web(detected(bytes)))
+}
+
+fn detected(bytes: &[u8]) -> &'static Encoding {
     let start = bytes.iter().position(|byte| !byte.is_ascii()).unwrap_or(0).saturating_sub(64);
     let sample = &bytes[start..bytes.len().min(start + DETECTED_BYTES_MAX)];
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
     detector.feed(sample, true);
-    let guessed = detector.guess(None, Utf8Detection::Deny);
+    detector.guess(None, Utf8Detection::Deny)
+}
+
+fn decode_detected(bytes: &[u8]) -> Cow<'_, str> {
+    let guessed = detected(bytes);
     let (text, failed) = guessed.decode_without_bom_handling(bytes);
     if !failed || guessed == WINDOWS_1252 {
         return text;

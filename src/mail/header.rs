@@ -133,7 +133,10 @@ pub fn split_field(line: &[u8]) -> Option<Field<'_>> {
     let start = &line[..line.len().min(FIELD_NAME_BYTES_MAX)];
     let colon = memchr::memchr(b':', start)?;
     let name = start[..colon].trim_ascii_end();
-    let is_name = !name.is_empty() && !name.iter().any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
+    // What begins with dashes is the boundary of a part.
+    let is_name = !name.is_empty()
+        && !name.starts_with(b"--")
+        && !name.iter().any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
     is_name.then_some(Field { name, value: &line[colon + 1..] })
 }
 
@@ -171,8 +174,13 @@ impl Seen {
 
 /// Splits a message: what stands before its header (a byte order mark, empty lines, an mbox From_ line) is passed over.
 pub fn split_message(message: &[u8]) -> Halves<'_> {
+    let cr = ends_lines_with_cr(message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message));
+    split_inner_message(message, cr)
+}
+
+/// Splits a message that stands in another, whose lines end as `cr` says.
+pub fn split_inner_message(message: &[u8], cr: bool) -> Halves<'_> {
     let mut start = message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message);
-    let cr = ends_lines_with_cr(start);
     let mut first = start;
     loop {
         let (line, rest) = split_line(first, cr);

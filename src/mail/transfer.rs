@@ -51,6 +51,15 @@ impl Encoding {
         }
     }
 
+    /// Returns whether `body` has to be decoded, by its first line.
+    pub fn is_encoded(self, body: &[u8]) -> bool {
+        match self {
+            Encoding::Identity => false,
+            Encoding::Base64 => is_base64(body),
+            Encoding::QuotedPrintable | Encoding::Uuencode => true,
+        }
+    }
+
     /// Looks at what of `body` is encoded so.
     pub fn of(self, body: &[u8]) -> Encoded<'_> {
         match self {
@@ -180,7 +189,7 @@ fn split_footer(encoded: &[u8]) -> (&[u8], &[u8]) {
         let line = encoded[at..at + len].trim_ascii();
         if line.is_empty() {
             may_end |= longest > 0;
-        } else if may_end && !is_more(line) {
+        } else if may_end && !is_more(line) || longest > 0 && is_rule(line) {
             return encoded.split_at(at);
         } else {
             may_end = line.ends_with(b"=") || line.len() < longest;
@@ -191,15 +200,18 @@ fn split_footer(encoded: &[u8]) -> (&[u8], &[u8]) {
     (encoded, b"")
 }
 
+/// Returns whether a line is what lists and signatures begin with, though the alphabet for URLs has these characters.
+fn is_rule(line: &[u8]) -> bool {
+    line.len() > 1 && line.iter().all(|byte| matches!(byte, b'-' | b'_' | b'*'))
+}
+
 /// Returns whether a line goes on with base64 text.
 fn is_more(line: &[u8]) -> bool {
     let chars = line.iter().filter(|&&byte| is_char(byte)).count();
     let padding = line.iter().rev().take_while(|&&byte| byte == b'=').count();
-    // Rules of lists and signatures are characters of the alphabet for URLs.
-    let is_rule = line.iter().all(|byte| matches!(byte, b'-' | b'_' | b'=' | b'*'));
     // A stray byte in a long line is a fault; in a short one it is text.
     let junk = line.len() - chars - padding;
-    !is_rule && (junk == 0 || line.len() > 60 && junk <= 2 && !line.contains(&b' '))
+    !is_rule(line) && (junk == 0 || line.len() > 60 && junk <= 2 && !line.contains(&b' '))
 }
 
 /// Decodes base64. What is no base64 is passed over; padding ends a group, and another text may follow.

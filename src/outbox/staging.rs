@@ -331,6 +331,11 @@ impl source::Content for StagedFile {
         self.len
     }
 
+    /// Nothing else is taken.
+    fn is_mail(&self) -> bool {
+        true
+    }
+
     fn open(&self) -> io::Result<Box<dyn Read + '_>> {
         Ok(Box::new(Reading { file: self, at: 0 }))
     }

@@ -133,7 +133,9 @@ impl Context {
         let mime = read(entry.content().ok_or_else(|| Trouble::Item("it is no file".to_owned()))?)?;
         let stored = match &entry.payload {
             Some(payload) => serde_json::from_slice::<Stored>(&read(payload)?).ok(),
-            None if !crate::mail::looks_like_mail(&mime) => return Err(Trouble::Item("it is no mail".to_owned())),
+            None if !is_mail(entry) && !crate::mail::looks_like_mail(&mime) => {
+                return Err(Trouble::Item("it is no mail".to_owned()));
+            }
             None => None,
         };
         Ok(Mail::read(&mime, stored.as_ref()))
@@ -151,6 +153,17 @@ impl Context {
         let path = [&b"\0journal\0"[..], &self.snapshot.0, user.as_bytes(), b"\0", into.as_bytes()].concat();
         self.keys.local_path("restore", &path)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// Returns whether an item was taken for a mail when it was backed up, or is called like one.
+fn is_mail(entry: &Entry) -> bool {
+    let facts = &entry.facts;
+    let has_facts = [&facts.from, &facts.message_id, &facts.subject].iter().any(|fact| fact.is_some());
+    entry.payload.is_some()
+        || entry.text().is_some()
+        || has_facts
+        || facts.date.is_some()
+        || crate::mail::is_named_as_mail(&entry.name)
 }
 
 /// Runs what takes long or waits for a disk on a thread of its own.
@@ -528,10 +541,7 @@ impl AccountSurvey {
         let survey = &mut self.survey;
         survey.items += 1;
         survey.bytes = survey.bytes.saturating_add(bytes);
-        let facts = &entry.facts;
-        let is_mail =
-            entry.payload.is_some() || facts.from.is_some() || facts.message_id.is_some() || facts.date.is_some();
-        if entry.content().is_none() || !is_mail {
+        if entry.content().is_none() || !is_mail(entry) {
             return survey.problem(path, 1, "it is no mail".to_owned());
         }
         if matches!(found, Found::Nothing | Found::Restored { complete: false }) {

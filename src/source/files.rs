@@ -16,6 +16,7 @@ mod folder;
 use super::{Event, Item, ItemKind, Meta, Sink, Source};
 use crate::entry::system::{Link, Special};
 use crate::entry::{Facts, Timestamp, is_legal_name};
+use crate::mail::is_named_as_mail;
 use crate::snapshot::ROOT_NAME;
 use content::FileContent;
 use exclude::Exclusions;
@@ -297,7 +298,10 @@ impl Walk<'_, '_> {
             FileType::RegularFile => {
                 let file_system = self.file_system(&stat);
                 let len = u64::try_from(stat.st_size).unwrap_or_default();
-                let content = FileContent::new(&folder, &name, len, file_system);
+                let source = &self.files.roots[self.source].path;
+                let full = source.join(OsStr::from_bytes(&self.path[self.below..]));
+                let is_mail = is_named_as_mail(full.as_os_str().as_bytes());
+                let content = FileContent::new(&folder, &name, len, file_system, is_mail);
                 meta.link = link_of(&stat, file_system);
                 ItemKind::File { content: Box::new(content), fingerprint: fingerprint_of(&stat, self.files.now) }
             }

@@ -238,6 +238,10 @@ impl Content for MessageContent {
         self.message.len
     }
 
+    fn is_mail(&self) -> bool {
+        true
+    }
+
     fn open(&self) -> io::Result<Box<dyn Read + '_>> {
         let Message { offset, len, .. } = self.message;
         Ok(Box::new(MessageReader { file: &self.file, listed: self.listed, at: offset, left: len }))

@@ -45,19 +45,55 @@ const PARAGRAPHS: [&[u8]; 10] = [b"blockquote", b"h1", b"h2", b"h3", b"h4", b"h5
 /// Elements whose text nobody sees. The tokenizer gives it as one string, up to their own end tag.
 const HIDDEN: [&[u8]; 6] = [b"iframe", b"noembed", b"noframes", b"script", b"style", b"title"];
 
+/// Elements whose content is no markup, and swallows all that follows where its end is missing. What scripts hold is nothing that
+/// anybody wrote to be read.
+const RAW: [&str; 7] = ["iframe", "noembed", "noframes", "style", "textarea", "title", "xmp"];
+
 /// Returns the text that a page shows.
 pub(super) fn to_text(html: &str) -> String {
     let mut page = Page::default();
-    let mut rest = html;
-    // Behind the last end of a comment, one that begins would hide all that follows. Old mail programs took it for a tag.
-    let mut unended = &html[html.rfind("-->").unwrap_or(0)..];
-    while let Some(at) = unended.find("<!--") {
-        page.read(&rest[..rest.len() - unended.len() + at]);
-        unended = unended[at..].split_once('>').map_or("", |(_, after)| after);
-        rest = unended;
+    let mut done = 0;
+    for start in unended(html) {
+        // It may lie in a tag that was passed over.
+        if start >= done {
+            page.read(&html[done..start]);
+            done = html[start..].find('>').map_or(html.len(), |end| start + end + 1);
+        }
     }
-    page.read(rest);
+    page.read(&html[done..]);
     page.out
+}
+
+/// Returns where comments and elements begin that never end, and would hide all that follows. Old mail programs took such
+/// comments for tags.
+fn unended(html: &str) -> Vec<usize> {
+    let comments = html.rfind("-->").unwrap_or(0);
+    let mut starts: Vec<usize> = html[comments..].match_indices("<!--").map(|(at, _)| comments + at).collect();
+    let lower = html.to_ascii_lowercase();
+    for name in RAW {
+        let end = lower.rfind(&format!("</{name}")).unwrap_or(0);
+        let is_tag = |at: &usize| !lower[at + 1 + name.len()..].starts_with(|char: char| char.is_ascii_alphanumeric());
+        starts.extend(lower[end..].match_indices(&format!("<{name}")).map(|(at, _)| end + at).filter(is_tag));
+    }
+    starts.sort_unstable();
+    starts
+}
+
+/// Returns a text without its tags: of kinds of marked-up text that are older than HTML.
+pub(super) fn without_tags(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('<') {
+        out.push_str(before);
+        rest = match after.strip_prefix('<') {
+            Some(after) => {
+                out.push('<');
+                after
+            }
+            None => after.split_once('>').map_or("", |(_, after)| after),
+        };
+    }
+    out + rest
 }
 
 /// The text so far, and what is due before the next word.

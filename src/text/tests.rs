@@ -134,7 +134,7 @@ fn what_is_left_out_is_said() {
     let mut deep = String::new();
     (0..1000).for_each(|at| deep += &format!("Content-Type: multipart/mixed; boundary=b{at}\n\n--b{at}\n"));
     assert!(text(&deep).contains(NOTE));
-    let many = format!("Content-Type: multipart/mixed; boundary=b\n\n{}", "--b\n\nx\n".repeat(2 * parts::PARTS_MAX));
+    let many = format!("Content-Type: multipart/mixed; boundary=b\n\n{}", "--b\n\nx\n".repeat(2 * PARTS_MAX));
     assert!(text(&many).contains(NOTE));
     assert!(!text("Subject: x\n\nshort").contains(NOTE));
 }

@@ -226,6 +226,10 @@ impl source::Content for Arriving {
         self.len
     }
 
+    fn is_mail(&self) -> bool {
+        true
+    }
+
     fn open(&self) -> io::Result<Box<dyn Read + '_>> {
         let start = std::mem::take(&mut *self.start.lock());
         Ok(Box::new(ArrivingReader { pieces: start.into_iter(), piece: Bytes::new(), rest: &self.rest, ended: false }))
@@ -269,6 +273,10 @@ pub struct Pieces(pub Vec<Bytes>);
 impl source::Content for Pieces {
     fn len_hint(&self) -> u64 {
         self.0.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    fn is_mail(&self) -> bool {
+        true
     }
 
     fn open(&self) -> io::Result<Box<dyn Read + '_>> {

@@ -111,7 +111,7 @@ impl File {
 impl Mail {
     /// Takes a mail apart. `stored` is what the service said of it.
     pub fn read(mime: &[u8], stored: Option<&Stored>) -> Self {
-        let parse = |mime| MessageParser::default().parse(mime).filter(crate::mail::has_parts);
+        let parse = |mime| MessageParser::default().parse(mime).filter(|message| !message.parts.is_empty());
         // What is nothing at all is an empty mail.
         let message = parse(mime).or_else(|| parse(NO_MAIL)).expect("a header and an end is a mail");
         let mut mail = Self { properties: Map::new(), files: Vec::new(), html: false };

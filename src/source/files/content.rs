@@ -17,6 +17,7 @@ pub(super) struct FileContent {
     len: u64,
     /// The number of its file system.
     file_system: u64,
+    is_mail: bool,
     opened: Mutex<Option<Opened>>,
 }
 
@@ -28,14 +29,18 @@ struct Opened {
 }
 
 impl FileContent {
-    pub(super) fn new(folder: &Arc<Folder>, name: &[u8], len: u64, file_system: u64) -> Self {
-        Self { folder: folder.clone(), name: name.into(), len, file_system, opened: Mutex::new(None) }
+    pub(super) fn new(folder: &Arc<Folder>, name: &[u8], len: u64, file_system: u64, is_mail: bool) -> Self {
+        Self { folder: folder.clone(), name: name.into(), len, file_system, is_mail, opened: Mutex::new(None) }
     }
 }
 
 impl Content for FileContent {
     fn len_hint(&self) -> u64 {
         self.len
+    }
+
+    fn is_mail(&self) -> bool {
+        self.is_mail
     }
 
     fn open(&self) -> io::Result<Box<dyn Read + '_>> {

@@ -1,0 +1,578 @@
+//! The parts of a message: bodies, attachments and nested messages, as slices of it (RFC 2045, 2046).
+//!
+//! One pass over the lines that begin with `--` finds them all, however deep they lie: each is compared with the boundaries of the
+//! multiparts that are open, the innermost first. So an outer boundary ends all inner parts, a missing one ends with the message,
+//! and a boundary counts only as a whole line. Where no boundary is declared, or another than the one that is used, the first
+//! line that looks like one, with the header of a part behind it, is taken for it.
+//!
+//! Nested messages that are not encoded are part of the same pass. Those that are encoded are leaves; who wants to know what is
+//! in them decodes them and reads them as messages of their own.
+//!
+//! Time is linear in the message, with at most [`DEPTH_MAX`] comparisons for each line that begins with `--`. Memory holds
+//! at most [`PARTS_MAX`] parts. What lies beyond these bounds is not told apart, and [`Structure::incomplete`] says so.
+
+use super::address::one_line;
+use super::charset::{self, Charset};
+use super::header::{self, Halves, Header, line_len};
+use super::params::Params;
+use super::transfer::{Encoded, Encoding};
+use std::borrow::Cow;
+
+/// Parts of a message that are told apart, with those of nested messages.
+pub const PARTS_MAX: usize = 10_000;
+/// Multiparts and messages in each other; 20 are real.
+pub const DEPTH_MAX: usize = 100;
+/// So far into a body that declares nothing a first boundary is looked for.
+const PREAMBLE_LINES_MAX: usize = 8;
+/// A boundary that was not declared has so many letters and digits if no field stands behind it.
+const UNDECLARED_LEN_MIN: usize = 8;
+
+/// What a part is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It has parts.
+    Multipart,
+    /// It is a message that is not encoded; the next part is that message itself.
+    Message,
+    /// It has a content.
+    Leaf,
+}
+
+/// A part of a message.
+#[derive(Clone, Debug)]
+pub struct Part<'a> {
+    /// Its header; of the first part, that of the message.
+    pub header: Header<'a>,
+    /// What follows the header.
+    pub body: &'a [u8],
+    /// Where the body begins in the message.
+    pub body_start: usize,
+    /// What it is.
+    pub kind: Kind,
+    /// Its `Content-Type` with the parameters.
+    pub content: Params,
+    /// Its `Content-Disposition` with the parameters.
+    pub disposition: Params,
+    /// How its content travelled.
+    pub encoding: Encoding,
+    /// The part that it lies in.
+    pub parent: Option<usize>,
+    /// The innermost group of alternatives around it in its message.
+    pub alternative: Option<usize>,
+    /// The number of the first part behind it that does not lie in it.
+    pub end: usize,
+}
+
+/// A message taken apart.
+#[derive(Clone, Debug)]
+pub struct Structure<'a> {
+    /// The parts in their order. The first is the message itself.
+    pub parts: Vec<Part<'a>>,
+    /// There is more than was told apart.
+    pub incomplete: bool,
+    /// Lines may end with CR alone.
+    pub cr: bool,
+}
+
+/// A multipart that is open.
+struct Frame {
+    part: usize,
+    boundary: Option<Vec<u8>>,
+    /// One that is used without being declared.
+    undeclared: Option<Vec<u8>>,
+    has_parts: bool,
+    /// Its last boundary was seen.
+    closed: bool,
+}
+
+impl Frame {
+    /// Returns whether `line` is the last boundary, if it is one.
+    fn is_boundary(&self, line: &[u8]) -> Option<bool> {
+        let is = |boundary: &Option<Vec<u8>>| boundary.as_ref().and_then(|boundary| is_boundary(line, boundary));
+        is(&self.boundary).or_else(|| is(&self.undeclared))
+    }
+}
+
+fn is_boundary(line: &[u8], boundary: &[u8]) -> Option<bool> {
+    let rest = line.strip_prefix(b"--")?.strip_prefix(boundary)?;
+    if rest.trim_ascii().is_empty() {
+        return Some(false);
+    }
+    rest.strip_prefix(b"--").is_some_and(|rest| rest.trim_ascii().is_empty()).then_some(true)
+}
+
+impl<'a> Structure<'a> {
+    /// Takes a message apart, into `parts_max` parts at most, which is no more than [`PARTS_MAX`].
+    pub fn of(message: &'a [u8], parts_max: usize) -> Self {
+        let halves = header::split_message(message);
+        let cr = halves.header.ends_lines_with_cr();
+        let mut reading = Reading {
+            message,
+            structure: Structure { parts: Vec::new(), incomplete: false, cr },
+            frames: Vec::new(),
+            open: Vec::new(),
+            parts_max: parts_max.clamp(1, PARTS_MAX),
+        };
+        reading.begin(halves, None, 0);
+        reading.read();
+        reading.structure
+    }
+
+    /// Returns the leaves of the message that begins with part `root`, without those of messages in it, and those messages.
+    pub fn leaves(&self, root: usize) -> impl Iterator<Item = (usize, &Part<'a>)> {
+        let end = self.parts.get(root).map_or(0, |part| part.end);
+        let mut at = root;
+        std::iter::from_fn(move || {
+            while at < end {
+                let (number, part) = (at, &self.parts[at]);
+                at = if part.kind == Kind::Multipart { at + 1 } else { part.end };
+                if part.kind != Kind::Multipart {
+                    return Some((number, part));
+                }
+            }
+            None
+        })
+    }
+
+    /// Returns the charset that the message beginning with part `root` names for its text; where it names none, and its header
+    /// holds what nobody encoded, the one that its text seems to be in.
+    pub fn charset(&self, root: usize) -> Option<Charset> {
+        /// So much tells.
+        const SAMPLE_BYTES: usize = 16 << 10;
+        let part = self.parts.get(root)?;
+        let named = part.charset().or_else(|| self.leaves(root).find_map(|(_, part)| part.charset()));
+        if named.is_some() || part.header.bytes().is_ascii() {
+            return named;
+        }
+        let (_, text) = self.leaves(root).find(|(_, part)| part.is_text())?;
+        let sample = text.encoded().decoded(SAMPLE_BYTES);
+        charset::detect(&sample)
+    }
+}
+
+/// A message that is being taken apart.
+struct Reading<'a> {
+    message: &'a [u8],
+    structure: Structure<'a>,
+    frames: Vec<Frame>,
+    /// The parts that are open, the innermost last.
+    open: Vec<usize>,
+    parts_max: usize,
+}
+
+impl<'a> Reading<'a> {
+    /// Begins a part, and the message in it if it is one. `start` is where the part stands in the message.
+    fn begin(&mut self, halves: Halves<'a>, parent: Option<usize>, start: usize) {
+        let (mut halves, mut parent, mut start) = (halves, parent, start);
+        loop {
+            let number = self.structure.parts.len();
+            let mut part = self.part(halves, parent, start);
+            let body = &self.message[part.body_start..];
+            let is_deep = self.open.len() >= DEPTH_MAX;
+            let boundary = part.boundary();
+            let is_multipart =
+                part.content.value.starts_with("multipart") || part.is_undeclared_multipart(body, self.structure.cr);
+            let is_message = part.is_message() && !part.encoding.is_encoded(body);
+            self.structure.incomplete |= is_deep && (is_multipart || is_message);
+            if !is_deep && is_multipart {
+                part.kind = Kind::Multipart;
+                self.frames.push(Frame { part: number, boundary, undeclared: None, has_parts: false, closed: false });
+            } else if !is_deep && is_message && number + 1 < self.parts_max {
+                part.kind = Kind::Message;
+            }
+            let (kind, body_start) = (part.kind, part.body_start);
+            self.structure.parts.push(part);
+            self.open.push(number);
+            if kind != Kind::Message {
+                return;
+            }
+            (parent, start) = (Some(number), body_start);
+            halves = header::split_inner_message(&self.message[start..], self.structure.cr);
+        }
+    }
+
+    fn part(&self, halves: Halves<'a>, parent: Option<usize>, start: usize) -> Part<'a> {
+        let header = halves.header;
+        let parsed = |name: &str| header.raw(name).map(Params::parse).unwrap_or_default();
+        // Of several the one that has parts; those were not made for nothing.
+        let mut types =
+            header.all("Content-Type").filter(|value| !value.trim_ascii().is_empty()).take(8).map(Params::parse);
+        let first = types.next().unwrap_or_default();
+        let multipart = if first.value.starts_with("multipart/") {
+            None
+        } else {
+            types.find(|kind| kind.raw("boundary").is_some())
+        };
+        let parent_part = parent.map(|parent| &self.structure.parts[parent]);
+        let in_digest = parent_part.is_some_and(|part| part.content.value == "multipart/digest");
+        let mut content = multipart.unwrap_or(first);
+        if content.value.is_empty() && in_digest {
+            content.value = "message/rfc822".to_owned();
+        }
+        let alternative = match (parent, parent_part) {
+            (Some(number), Some(part)) if part.content.value == "multipart/alternative" => Some(number),
+            (_, Some(part)) if part.kind == Kind::Multipart => part.alternative,
+            _ => None,
+        };
+        Part {
+            header,
+            body: halves.body,
+            body_start: start + halves.body_start,
+            kind: Kind::Leaf,
+            content,
+            disposition: parsed("Content-Disposition"),
+            encoding: header.raw("Content-Transfer-Encoding").map(Encoding::named).unwrap_or_default(),
+            parent,
+            alternative,
+            end: 0,
+        }
+    }
+
+    fn read(&mut self) {
+        let cr = self.structure.cr;
+        let finder = memchr::memmem::Finder::new(b"\n--");
+        let mut at = self.structure.parts.last().map_or(0, |part| part.body_start);
+        let mut is_line_start = true;
+        while !self.frames.is_empty() {
+            // The next line that begins with dashes.
+            let rest = &self.message[at..];
+            if !(is_line_start && rest.starts_with(b"--")) {
+                let next = match cr {
+                    false => finder.find(rest).map(|found| found + 1),
+                    true => next_dashes(rest),
+                };
+                let Some(next) = next else { break };
+                at += next;
+            }
+            let line = &self.message[at..at + line_len(&self.message[at..], cr)];
+            match self.boundary(line, at + line.len()) {
+                Some((frame, ends)) => {
+                    self.close(frame, at);
+                    if self.structure.parts.len() >= self.parts_max {
+                        self.structure.incomplete = true;
+                        return self.end(at);
+                    }
+                    at += line.len();
+                    self.frames[frame].closed = ends;
+                    if !ends {
+                        self.frames[frame].has_parts = true;
+                        let halves = header::split_part(&self.message[at..], cr);
+                        self.begin(halves, Some(self.frames[frame].part), at);
+                        at = self.structure.parts.last().map_or(at, |part| part.body_start);
+                    }
+                }
+                None => at += line.len(),
+            }
+            is_line_start = true;
+        }
+        self.end(self.message.len());
+    }
+
+    /// Returns the multipart that `line` is a boundary of, and whether it is the last.
+    fn boundary(&mut self, line: &[u8], end: usize) -> Option<(usize, bool)> {
+        let find = |closed: bool| {
+            let frames = self.frames.iter().enumerate().rev().filter(|(_, frame)| frame.closed == closed);
+            frames.filter_map(|(number, frame)| Some((number, frame.is_boundary(line)?))).next()
+        };
+        // What follows the last boundary as if it had not been the last goes on.
+        if let Some(found) = find(false).or_else(|| find(true).filter(|(_, ends)| !ends)) {
+            return Some(found);
+        }
+        let cr = self.structure.cr;
+        let top =
+            self.frames.last_mut().filter(|frame| !frame.has_parts && frame.undeclared.is_none() && !frame.closed)?;
+        let undeclared = undeclared_boundary(line, &self.message[end..], cr)?;
+        top.undeclared = Some(undeclared.to_vec());
+        Some((self.frames.len() - 1, false))
+    }
+
+    /// Ends all parts inside of a multipart, before the line at `at`.
+    fn close(&mut self, frame: usize, at: usize) {
+        let part = self.frames[frame].part;
+        self.frames.truncate(frame + 1);
+        let before = without_eol(&self.message[..at]).len();
+        while let Some(open) = self.open.pop_if(|open| *open > part) {
+            self.end_part(open, before);
+        }
+    }
+
+    /// Ends all parts at `at`.
+    fn end(&mut self, at: usize) {
+        while let Some(open) = self.open.pop() {
+            self.end_part(open, at);
+        }
+    }
+
+    fn end_part(&mut self, number: usize, at: usize) {
+        let end = self.structure.parts.len();
+        let part = &mut self.structure.parts[number];
+        part.end = end;
+        part.body = self.message.get(part.body_start..at).unwrap_or_default();
+        // A multipart without parts is shown as it is.
+        if part.kind == Kind::Multipart && end == number + 1 {
+            part.kind = Kind::Leaf;
+        }
+    }
+}
+
+fn next_dashes(rest: &[u8]) -> Option<usize> {
+    let mut at = line_len(rest, true);
+    while at < rest.len() {
+        if rest[at..].starts_with(b"--") {
+            return Some(at);
+        }
+        at += line_len(&rest[at..], true);
+    }
+    None
+}
+
+/// Returns the boundary that `line` may be without being declared: behind it stands the header of a part.
+fn undeclared_boundary<'b>(line: &'b [u8], behind: &[u8], cr: bool) -> Option<&'b [u8]> {
+    let boundary = line.strip_prefix(b"--")?.trim_ascii();
+    let next = &behind[..line_len(behind, cr)];
+    let is_field = header::split_field(next)
+        .is_some_and(|field| field.name.get(..8).is_some_and(|start| start.eq_ignore_ascii_case(b"content-")));
+    let letters = boundary.iter().filter(|byte| byte.is_ascii_alphanumeric()).count();
+    let is_long = letters >= UNDECLARED_LEN_MIN && !boundary.contains(&b' ') && next.trim_ascii().is_empty();
+    (letters > 0 && (is_field || is_long)).then_some(boundary)
+}
+
+/// The line ending before a boundary belongs to it.
+fn without_eol(part: &[u8]) -> &[u8] {
+    let part = part.strip_suffix(b"\n").unwrap_or(part);
+    part.strip_suffix(b"\r").unwrap_or(part)
+}
+
+impl<'a> Part<'a> {
+    /// Returns its type, such as `text/html`; that of a part that names none is `text/plain`.
+    pub fn media_type(&self) -> &str {
+        match self.content.value.as_str() {
+            "" | "text" | "plain" | "text/" => "text/plain",
+            "html" => "text/html",
+            value => value,
+        }
+    }
+
+    /// Returns whether it is a message, encoded or not.
+    pub fn is_message(&self) -> bool {
+        matches!(self.media_type(), "message/rfc822" | "message/global" | "message/news" | "message/rfc2822")
+    }
+
+    /// Returns whether it is HTML.
+    pub fn is_html(&self) -> bool {
+        matches!(self.media_type(), "text/html" | "text/x-html" | "application/xhtml+xml")
+    }
+
+    /// Returns whether it is text, HTML included. A multipart without parts is, too, and what servers say of deliveries.
+    pub fn is_text(&self) -> bool {
+        let kind = self.media_type();
+        kind.starts_with("text/")
+            || kind.starts_with("multipart")
+            || matches!(kind, "message/delivery-status" | "message/disposition-notification" | "application/xhtml+xml")
+            // What is no type says nothing; most mails are text.
+            || !kind.contains('/') && self.name_field().is_none()
+    }
+
+    /// Returns whether it is attached, and not part of what is read.
+    pub fn is_attachment(&self) -> bool {
+        self.disposition.value == "attachment"
+    }
+
+    fn name_field(&self) -> Option<&Params> {
+        let has = |params: &&Params, name: &str| params.raw(name).is_some();
+        Some(&self.disposition)
+            .filter(|params| has(params, "filename"))
+            .or_else(|| Some(&self.content).filter(|params| has(params, "name")))
+    }
+
+    /// Returns the name of a file that it has. `charset` is that of the message, for what nobody encoded.
+    pub fn file_name(&self, charset: Option<Charset>) -> Option<String> {
+        let own = || self.charset().or(charset);
+        let name = |params: &Params, name: &str| params.text(name, own()).map(|name| one_line(&name));
+        [
+            (&self.disposition, "filename"),
+            (&self.content, "name"),
+            (&self.disposition, "name"),
+            (&self.content, "filename"),
+        ]
+        .into_iter()
+        .filter_map(|(params, param)| name(params, param))
+        .find(|name| !name.is_empty())
+    }
+
+    /// Returns the charset that it names.
+    pub fn charset(&self) -> Option<Charset> {
+        Charset::named(&self.content.text("charset", None)?)
+    }
+
+    /// Returns its content as it travelled.
+    pub fn encoded(&self) -> Encoded<'a> {
+        self.encoding.of(self.body)
+    }
+
+    /// Returns the message that it is, if it is an encoded one, the first `len_max` bytes at least.
+    pub fn encoded_message(&self, len_max: usize) -> Option<Cow<'a, [u8]>> {
+        (self.kind == Kind::Leaf && self.is_message()).then(|| self.encoded().decoded(len_max))
+    }
+
+    fn boundary(&self) -> Option<Vec<u8>> {
+        let boundary = self.content.raw("boundary")?;
+        let boundary = boundary.trim_ascii_end();
+        (!boundary.is_empty()).then(|| boundary.to_vec())
+    }
+
+    /// Returns whether it has parts though it says nothing of its content.
+    fn is_undeclared_multipart(&self, body: &[u8], cr: bool) -> bool {
+        if !self.content.value.is_empty() {
+            return false;
+        }
+        let mut rest = body;
+        for _ in 0..PREAMBLE_LINES_MAX {
+            let (line, behind) = rest.split_at(line_len(rest, cr));
+            if line.starts_with(b"--") && header::split_field(&behind[..line_len(behind, cr)]).is_some() {
+                return undeclared_boundary(line, behind, cr).is_some();
+            }
+            rest = behind;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Shows the parts: type, and of leaves the content.
+    fn shape(message: &str) -> String {
+        let structure = Structure::of(message.as_bytes(), PARTS_MAX);
+        let part = |part: &Part<'_>| match part.kind {
+            Kind::Leaf => {
+                String::from_utf8_lossy(&part.encoded().decoded(usize::MAX)).replace('\r', "").replace('\n', "/")
+            }
+            Kind::Multipart => "[".to_owned(),
+            Kind::Message => "{".to_owned(),
+        };
+        structure.parts.iter().map(part).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn boundaries_are_whole_lines() {
+        let mixed = "Content-Type: multipart/mixed; boundary=";
+        for (message, expected) in [
+            (
+                format!("{mixed}BB\n\n--BB\n\nmake --BB first\n--BBB\n--B\nend\n--BB--\n"),
+                "[ make --BB first/--BBB/--B/end",
+            ),
+            (format!("{mixed}BB\r\n\r\npreamble\r\n--BB \t\r\n\r\na\r\n--BB-- \r\nepilogue"), "[ a"),
+            (format!("{mixed}BB\r\r--BB\r\ra\r--BB--\r"), "[ a"),
+            (format!("{mixed}BB\n\n--BB\n\na\n--BB\n\nb"), "[ a b"),
+            (format!("{mixed}BB\n\n--BB--\n\n--BB\n\nb\n--BB--\n"), "[ b"),
+            (format!("{mixed}BB\n\n--BB--\nrest\n"), "--BB--/rest/"),
+            (format!("{mixed}BB\n\nnothing\n"), "nothing/"),
+            (
+                format!("{mixed}foo\n\n--foo\n{mixed}foo_bar\n\n--foo_bar\n\na\n--foo_bar--\n--foo\n\nb\n--foo--\n"),
+                "[ [ a b",
+            ),
+            (format!("{mixed}foo\n\n--foo\n{mixed}foo--\n\n--foo--\n\na\n--foo----\n--foo\n\nb\n--foo--\n"), "[ [ a b"),
+            (format!("{mixed}foo\n\n--foo\n{mixed}foo\n\n--foo\n\na\n--foo--\n--foo\n\nb\n--foo--\n"), "[ [ a b"),
+            (format!("{mixed}out\n\n--out\n{mixed}in\n\n--in\n\na\n--out\n\nb"), "[ [ a b"),
+            (format!("{mixed}abc\n\n--xyz\nContent-Type: text/plain\n\na\n--xyz--\n"), "[ a"),
+            (
+                "Content-Type: multipart/mixed\n\n--xyz\nContent-Type: text/plain\n\na\n--xyz\n\nb\n--xyz--\n"
+                    .to_owned(),
+                "[ a b",
+            ),
+            ("Subject: a\n\nThis is MIME\n--xyz\nContent-Type: text/plain\n\na\n--xyz--\n".to_owned(), "[ a"),
+            (
+                "Subject: a\nContent-Type: multipart/mixed; boundary=B\n--B\nContent-Type: text/plain\n\na\n--B--"
+                    .to_owned(),
+                "[ a",
+            ),
+            (format!("{mixed}BB\nContent-Type: text/plain\n\n--BB\n\na\n--BB--\n"), "[ a"),
+            (
+                "Content-Type: text/plain\n\n--BB\nContent-Type: text/plain\n\na".to_owned(),
+                "--BB/Content-Type: text/plain//a",
+            ),
+        ] {
+            assert_eq!(shape(&message), expected, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn messages_lie_in_messages() {
+        let inner = "Content-Type: message/rfc822\n\nSubject: inner\n\nbody";
+        assert_eq!(shape(inner), "{ body");
+        assert_eq!(
+            shape(&format!(
+                "Content-Type: multipart/digest; boundary=b\n\n--b\n\nSubject: a\n\nx\n--b\n{inner}\n--b--"
+            )),
+            "[ { x { body"
+        );
+        assert_eq!(
+            shape("Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogYQoKYg=="),
+            "Subject: a//b"
+        );
+        assert_eq!(shape("Content-Type: message/rfc822\n\n\nSubject: inner\n\nbody"), "{ body");
+    }
+
+    #[test]
+    fn leaves_are_those_of_one_message() {
+        let message = "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: multipart/alternative; boundary=c\n\n--c\n\na\n\
+            --c--\n--b\nContent-Type: message/rfc822\n\nSubject: x\n\ninner\n--b\n\nc\n--b--\n";
+        let structure = Structure::of(message.as_bytes(), PARTS_MAX);
+        let leaves: Vec<_> = structure.leaves(0).map(|(number, part)| (number, part.kind, part.alternative)).collect();
+        assert_eq!(leaves, [(2, Kind::Leaf, Some(1)), (3, Kind::Message, None), (5, Kind::Leaf, None)]);
+        assert_eq!(structure.leaves(4).map(|(_, part)| part.body).collect::<Vec<_>>(), [b"inner"]);
+    }
+
+    #[test]
+    fn depth_and_number_are_bounded_and_said() {
+        let nested = |depth: usize| {
+            let open: String =
+                (0..depth).map(|at| format!("Content-Type: multipart/mixed; boundary=b{at}_\n\n--b{at}_\n")).collect();
+            format!("{open}\ninnermost")
+        };
+        let structure = |message: &str| {
+            let structure = Structure::of(message.as_bytes(), PARTS_MAX);
+            (structure.parts.len(), structure.incomplete)
+        };
+        assert!(shape(&nested(50)).ends_with(" innermost"));
+        assert_eq!(structure(&nested(50)), (51, false));
+        assert_eq!(structure(&nested(1000)), (DEPTH_MAX + 1, true));
+        let many = format!("Content-Type: multipart/mixed; boundary=b\n\n{}", "--b\n\nx\n".repeat(2 * PARTS_MAX));
+        assert_eq!(structure(&many), (PARTS_MAX, true));
+        assert_eq!(structure(&"Content-Type: message/rfc822\n\n".repeat(100_000)), (DEPTH_MAX + 1, true));
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_is_taken_apart(
+            words in prop::collection::vec(
+                prop_oneof![
+                    "[a-z \r\n-]{0,6}",
+                    Just("\n--b\n".to_owned()),
+                    Just("\n--b--\n".to_owned()),
+                    Just("\r\n--c d\r\n".to_owned()),
+                    Just("\nContent-Type: multipart/mixed; boundary=b\n\n".to_owned()),
+                    Just("Content-Type: multipart/alternative; boundary=\"c d\"\r\n\r\n".to_owned()),
+                    Just("\nContent-Type: message/rfc822\n\n".to_owned()),
+                    Just("\nContent-Transfer-Encoding: base64\n".to_owned()),
+                ],
+                0..40,
+            ),
+            parts_max in 1..20_usize,
+        ) {
+            let message = words.concat();
+            let structure = Structure::of(message.as_bytes(), parts_max);
+            prop_assert!(!structure.parts.is_empty() && structure.parts.len() <= parts_max);
+            for (number, part) in structure.parts.iter().enumerate() {
+                prop_assert!(part.end > number && part.end <= structure.parts.len());
+                prop_assert!(part.body.is_empty() || message.as_bytes()[part.body_start..].starts_with(part.body));
+                if let Some(parent) = part.parent {
+                    prop_assert!(parent < number && structure.parts[parent].end >= part.end);
+                }
+            }
+        }
+    }
+}
