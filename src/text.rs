@@ -24,7 +24,7 @@ mod html;
 
 use crate::mail;
 use crate::mail::address::one_line;
-use crate::mail::charset::{self, Charset};
+use crate::mail::charset::Charset;
 use crate::mail::structure::{Kind, PARTS_MAX, Part, Structure};
 use crate::mail::words;
 use std::borrow::Cow;
@@ -34,8 +34,6 @@ use std::collections::{HashMap, HashSet};
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
 /// Encoded messages in encoded messages: each level holds another copy in memory.
 const ENCODED_DEPTH_MAX: usize = 8;
-/// HTML without a charset in its part's header may name one in its first bytes.
-const META_BYTES_MAX: usize = 2048;
 
 /// The headers that are shown, as people look for them.
 const SHOWN: [&str; 7] = ["From", "To", "Cc", "Bcc", "Reply-To", "Date", "Subject"];
@@ -181,20 +179,13 @@ impl Text {
 
     /// Returns the text of a part, about `left` bytes at most.
     fn body(&mut self, part: &Part<'_>, left: usize) -> String {
-        let encoded = part.encoded();
-        let decoded = encoded.decoded(TEXT_BYTES_MAX);
-        self.cut |= decoded.len() >= TEXT_BYTES_MAX;
-        let named = part.charset().or_else(|| meta_charset(part, &decoded));
-        let text = charset::decode_as(&decoded, named);
+        let (text, whole) = part.text(TEXT_BYTES_MAX);
+        self.cut |= !whole;
         let mut body = match part.media_type() {
             _ if part.is_html() => html::to_text(&text),
             "text/enriched" | "text/richtext" => clean(&html::without_tags(&text)),
             _ => clean(&text),
         };
-        if !encoded.footer.is_empty() {
-            body.push('\n');
-            body.push_str(&clean(&charset::decode_as(encoded.footer, None)));
-        }
         if body.len() > left {
             self.cut = true;
             body.truncate(body.floor_char_boundary(left));
@@ -239,20 +230,6 @@ impl Text {
 /// Returns whether the text of a part is what people read.
 fn is_body(part: &Part<'_>) -> bool {
     part.kind == Kind::Leaf && part.is_text() && !part.is_attachment()
-}
-
-/// Returns the charset that HTML names.
-fn meta_charset(part: &Part<'_>, decoded: &[u8]) -> Option<Charset> {
-    if !part.is_html() {
-        return None;
-    }
-    let start = String::from_utf8_lossy(&decoded[..decoded.len().min(META_BYTES_MAX)]).to_ascii_lowercase();
-    let (_, value) = start.split_once("charset=").or_else(|| start.split_once("encoding="))?;
-    let value = value.trim_start_matches(['"', '\'', ' ']);
-    let end = value.find(|char: char| !char.is_ascii_alphanumeric() && !"-_:.".contains(char));
-    let charset = Charset::named(&value[..end.unwrap_or(value.len())])?;
-    // What could be read so far says so in ASCII.
-    (!matches!(charset, Charset::Utf16 { .. } | Charset::Utf32 { .. })).then_some(charset)
 }
 
 fn words_in(text: &str) -> impl Iterator<Item = &str> {

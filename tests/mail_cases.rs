@@ -165,7 +165,9 @@ fn alternatives_and_unended_elements_hide_nothing() {
 
 #[test]
 fn what_is_named_as_a_mail_is_one() {
-    for path in ["a.eml", "a/b.EML", "Mail/cur/1700000000.M1P2.host:2,S", "new/1700000000.1.host", "cur/3f/1700000000.1.host"] {
+    for path in
+        ["a.eml", "a/b.EML", "Mail/cur/1700000000.M1P2.host:2,S", "new/1700000000.1.host", "cur/3f/1700000000.1.host"]
+    {
         assert!(is_named_as_mail(path.as_bytes()), "{path}");
     }
     for path in ["", ".eml", "eml", "a.txt", "cur/dovecot.index", "Mail/tmp/1700000000.1.host", "a.eml/b"] {

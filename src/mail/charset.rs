@@ -172,7 +172,11 @@ fn detected(bytes: &[u8]) -> &'static Encoding {
     let sample = &bytes[start..bytes.len().min(start + DETECTED_BYTES_MAX)];
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
     detector.feed(sample, true);
-    detector.guess(None, Utf8Detection::Deny)
+    let guessed = detector.guess(None, Utf8Detection::Deny);
+    // A pound sign is a Polish letter elsewhere; signs alone say nothing of a language.
+    let is_central = [encoding_rs::ISO_8859_2, encoding_rs::WINDOWS_1250, encoding_rs::WINDOWS_1257].contains(&guessed);
+    let has_signs_alone = sample.iter().all(|byte| byte.is_ascii() || (0x80..=0xbf).contains(byte));
+    if is_central && has_signs_alone { WINDOWS_1252 } else { guessed }
 }
 
 fn decode_detected(bytes: &[u8]) -> Cow<'_, str> {
@@ -309,6 +313,7 @@ mod tests {
             (None, &b"Gr\xfc\xdfe aus K\xf6ln"[..], "Grüße aus Köln"),
             (None, "Grüße".as_bytes(), "Grüße"),
             (None, b"\xcf\xf0\xe8\xe2\xe5\xf2 \xe2\xf1\xe5\xec", "Привет всем"),
+            (None, b"Houses rise \xa31,100 a week", "Houses rise £1,100 a week"),
             (Some("iso-8859-1"), "Grüße aus Köln".as_bytes(), "Grüße aus Köln"),
             (Some("iso-8859-2"), b"\x84Dvo\xf8\xe1k\x93", "„Dvořák“"),
             (Some("utf-8"), b"Gr\xfc\xdfe", "Grüße"),

@@ -16,7 +16,6 @@ use super::charset::{self, Charset};
 use super::header::{self, Halves, Header, line_len};
 use super::params::Params;
 use super::transfer::{Encoded, Encoding};
-use std::borrow::Cow;
 
 /// Parts of a message that are told apart, with those of nested messages.
 pub const PARTS_MAX: usize = 10_000;
@@ -410,9 +409,34 @@ impl<'a> Part<'a> {
         self.encoding.of(self.body)
     }
 
-    /// Returns the message that it is, if it is an encoded one, the first `len_max` bytes at least.
-    pub fn encoded_message(&self, len_max: usize) -> Option<Cow<'a, [u8]>> {
-        (self.kind == Kind::Leaf && self.is_message()).then(|| self.encoded().decoded(len_max))
+    /// Returns its text, about `len_max` bytes of it at most, and whether that is all. What others put in clear behind an encoded
+    /// text is part of it.
+    pub fn text(&self, len_max: usize) -> (String, bool) {
+        let encoded = self.encoded();
+        let decoded = encoded.decoded(len_max);
+        let charset = self.charset().or_else(|| self.meta_charset(&decoded));
+        let mut text = charset::decode_as(&decoded, charset).into_owned();
+        if !encoded.footer.is_empty() {
+            text.push_str(if self.is_html() { "<br>\r\n" } else { "\r\n" });
+            text.push_str(&charset::decode_as(encoded.footer, None));
+        }
+        (text, decoded.len() < len_max)
+    }
+
+    /// Returns the charset that HTML names.
+    fn meta_charset(&self, decoded: &[u8]) -> Option<Charset> {
+        /// It stands in the first bytes.
+        const META_BYTES_MAX: usize = 2048;
+        if !self.is_html() {
+            return None;
+        }
+        let start = String::from_utf8_lossy(&decoded[..decoded.len().min(META_BYTES_MAX)]).to_ascii_lowercase();
+        let (_, value) = start.split_once("charset=").or_else(|| start.split_once("encoding="))?;
+        let value = value.trim_start_matches(['"', '\'', ' ']);
+        let end = value.find(|char: char| !char.is_ascii_alphanumeric() && !"-_:.".contains(char));
+        let charset = Charset::named(&value[..end.unwrap_or(value.len())])?;
+        // What could be read so far says so in ASCII.
+        (!matches!(charset, Charset::Utf16 { .. } | Charset::Utf32 { .. })).then_some(charset)
     }
 
     fn boundary(&self) -> Option<Vec<u8>> {

@@ -17,7 +17,7 @@ import quopri
 import re
 import sys
 
-# Characters that no text holds, and those that Python could not decode: what stands around them must be found.
+# Characters that no text holds: what stands around them must be found.
 UNREADABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\ufffd\ufeff]+")
 # Names that browsers and mail programs take for a larger charset than Python does.
 LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "cp950", "shift_jis": "cp932"}
@@ -83,7 +83,10 @@ def bodies(message):
         for part in parts:
             yield from bodies(part)
     elif message.get_content_maintype() == "text" and message.get_content_disposition() != "attachment":
-        yield message
+        # It has parts that nobody declared, or whose boundary Python did not find.
+        declared = str(message["content-type"] or "").lower().startswith("text/")
+        if declared or not re.search("^--.+\nContent-", message.get_payload(), re.IGNORECASE | re.MULTILINE):
+            yield message
 
 
 def phrases(message):
@@ -99,11 +102,24 @@ def phrases(message):
             lines = lines.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         for line in lines:
             # Python takes a broken `==` for an escaped `=`, and leaves what follows as it is.
-            if "=3D" not in line:
+            if "=3D" not in line and not is_misread(line):
                 found += UNREADABLE.split(line)
-    if message["subject"]:
+    if message["subject"] and not is_misread(subject(message)):
         found += UNREADABLE.split(subject(message))
     return sorted({phrase.strip() for phrase in found if phrase.strip()})
+
+
+def is_misread(line):
+    """Whether Python took the charset that is named, or none, for granted where the bytes say another.
+
+    In charsets of two bytes a letter, what stands around undecodable bytes are halves of letters.
+    """
+    if "\ufffd" in line or "\x1b" in line:
+        return True
+    try:
+        return not line.isascii() and not line.encode("cp1252").decode("utf-8").isascii()
+    except UnicodeError:
+        return False
 
 
 def subject(message):

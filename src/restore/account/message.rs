@@ -11,14 +11,14 @@
 //! - What is signed or encrypted (S/MIME) is stored as Outlook stores it: the whole body as one attachment, and a class that
 //!   says so ([MS-OXOSMIME] 2.1.3). So the signature stays good.
 
+use crate::mail::charset::Charset;
+use crate::mail::structure::{DEPTH_MAX, Kind, PARTS_MAX, Part, Structure};
+use crate::mail::{self, words};
 use crate::source::graph::model::{Message as Stored, parse_date};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use mail_parser::decoders::{base64::base64_decode, quoted_printable::quoted_printable_decode};
-use mail_parser::{Address, ContentType, Encoding, Message, MessageParser, MessagePart, MimeHeaders, PartType};
 use serde_json::{Map, Value, json};
-use std::collections::HashSet;
 
 /// What one request may carry is about 4 MB, base64 included (Graph: "Known issues", request size).
 const REQUEST_BYTES_MAX: usize = 3_500_000;
@@ -43,9 +43,6 @@ const TOLD: [&str; 12] = [
 /// Last verb, icon and the verb's time: whether a mail was answered or forwarded.
 const VERBS: [(u32, &str); 3] = [(0x1081, "Integer 0x1081"), (0x1080, "Integer 0x1080"), (0x1082, "SystemTime 0x1082")];
 
-/// What stands for bytes that are no mail at all.
-const NO_MAIL: &[u8] = b"Subject: \r\n\r\n";
-
 const FLAG_READ: u32 = 1;
 const FLAG_UNSENT: u32 = 8;
 
@@ -57,6 +54,54 @@ pub(super) struct Mail {
     pub files: Vec<File>,
     /// Whether its text is HTML.
     pub html: bool,
+    /// It has more than could be told apart.
+    incomplete: bool,
+}
+
+/// A stored mail, taken apart.
+struct Message<'a> {
+    structure: Structure<'a>,
+    /// That of its text, for what in its header nobody encoded.
+    charset: Option<Charset>,
+}
+
+impl<'a> Message<'a> {
+    fn of(mime: &'a [u8]) -> Self {
+        let structure = Structure::of(mime, PARTS_MAX);
+        let charset = structure.charset(0);
+        Self { structure, charset }
+    }
+
+    fn root(&self) -> &Part<'a> {
+        &self.structure.parts[0]
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        let text = words::decode(self.root().header.raw(name)?, self.charset);
+        Some(one_line(&text)).filter(|text| !text.is_empty())
+    }
+
+    fn people(&self, name: &'a str) -> Vec<Value> {
+        let one = |person: mail::address::Address| json!({ "emailAddress": { "name": person.name, "address": person.address } });
+        mail::addresses(&self.root().header, name, self.charset).map(one).collect()
+    }
+
+    /// Returns the number of the part that is shown as the text: of alternatives the HTML.
+    fn body(&self) -> Option<usize> {
+        let texts = || self.structure.leaves(0).filter(|(_, part)| is_readable(part));
+        // A text with a name is a file, unless there is no other.
+        let (first, part) = texts().find(|(_, part)| part.file_name(None).is_none()).or_else(|| texts().next())?;
+        let Some(group) = part.alternative else { return Some(first) };
+        let html = texts().find(|(_, part)| part.alternative == Some(group) && part.is_html());
+        Some(html.map_or(first, |(number, _)| number))
+    }
+}
+
+/// Returns whether a part can be the text of a message.
+fn is_readable(part: &Part<'_>) -> bool {
+    let kind = part.media_type();
+    let is_text = part.is_html() || kind == "text/plain" || kind.starts_with("multipart") || !kind.contains('/');
+    part.kind == Kind::Leaf && is_text && part.is_text() && !part.is_attachment()
 }
 
 /// Something that is attached.
@@ -111,22 +156,23 @@ impl File {
 impl Mail {
     /// Takes a mail apart. `stored` is what the service said of it.
     pub fn read(mime: &[u8], stored: Option<&Stored>) -> Self {
-        let parse = |mime| MessageParser::default().parse(mime).filter(|message| !message.parts.is_empty());
-        // What is nothing at all is an empty mail.
-        let message = parse(mime).or_else(|| parse(NO_MAIL)).expect("a header and an end is a mail");
-        let mut mail = Self { properties: Map::new(), files: Vec::new(), html: false };
+        let mime = mail::readable(mime);
+        let message = Message::of(&mime);
+        let incomplete = message.structure.incomplete;
+        let mut mail = Self { properties: Map::new(), files: Vec::new(), html: false, incomplete };
         let times = match stored {
             Some(stored) => mail.take_properties(stored),
-            None => mail.read_properties(&message),
+            None => mail.read_properties(&message, &mime),
         };
         let class = smime_class(&message, stored);
         mail.put_extended(&message, stored, class.as_deref(), times);
+        let body = message.body();
         match class.as_deref().filter(|_| is_signed_openly(&message)) {
             Some(_) => mail.files = vec![signed_entity(&message)],
-            None => mail.take_parts(&message),
+            None => mail.take_parts(&message, body),
         }
         if !mail.properties.contains_key("body") {
-            mail.put_body(&message);
+            mail.put_body(&message, body);
         }
         mail
     }
@@ -164,37 +210,36 @@ impl Mail {
     }
 
     /// Reads from the headers what the service would have said.
-    fn read_properties(&mut self, message: &Message<'_>) -> (Option<String>, Option<String>) {
-        self.properties.insert("subject".to_owned(), json!(message.subject().unwrap_or_default()));
-        for (name, one) in [("from", message.from()), ("sender", message.sender().or(message.from()))] {
-            if let Some(one) = people(one).into_iter().next() {
+    fn read_properties(&mut self, message: &Message<'_>, mime: &[u8]) -> (Option<String>, Option<String>) {
+        let header = &message.root().header;
+        self.properties.insert("subject".to_owned(), json!(message.text("Subject").unwrap_or_default()));
+        let from = message.people("From").into_iter().next();
+        let sender = message.people("Sender").into_iter().next().or_else(|| from.clone());
+        for (name, one) in [("from", from), ("sender", sender)] {
+            if let Some(one) = one {
                 self.properties.insert(name.to_owned(), one);
             }
         }
-        let lists = [
-            ("toRecipients", message.to()),
-            ("ccRecipients", message.cc()),
-            ("bccRecipients", message.bcc()),
-            ("replyTo", message.reply_to()),
-        ];
-        for (name, list) in lists {
-            let mut list = people(list);
+        for (name, field) in
+            [("toRecipients", "To"), ("ccRecipients", "Cc"), ("bccRecipients", "Bcc"), ("replyTo", "Reply-To")]
+        {
+            let mut list = message.people(field);
             list.retain(|one| name != "replyTo" || takes_answers(one));
             self.properties.insert(name.to_owned(), json!(list));
         }
-        if let Some(id) = message.message_id() {
+        if let Some(id) = mail::message_id(header) {
             self.properties.insert("internetMessageId".to_owned(), json!(format!("<{id}>")));
         }
-        let importance = message.header_raw("Importance").map(|text| text.trim().to_ascii_lowercase());
+        let importance = message.text("Importance").map(|text| text.to_ascii_lowercase());
         if let Some(importance) = importance.filter(|text| ["low", "normal", "high"].contains(&text.as_str())) {
             self.properties.insert("importance".to_owned(), json!(importance));
         }
         self.properties.insert("isRead".to_owned(), json!(true));
         self.extend("Integer 0x0E07", &FLAG_READ.to_string());
         let moment = |seconds: i64| jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string());
-        let sent = message.date().filter(|date| date.is_valid()).and_then(|date| moment(date.to_timestamp()));
+        let sent = header.all("Date").find_map(mail::date::parse).and_then(moment);
         // By this it is looked for when it is dropped again.
-        let arrived = crate::mail::arrival(&message.raw_message).and_then(moment);
+        let arrived = mail::arrival(mime).and_then(moment);
         (sent, arrived)
     }
 
@@ -219,14 +264,10 @@ impl Mail {
         if let Some(class) = class {
             self.extend("String 0x001A", class);
         }
-        let is_draft = self.is_draft();
-        let root = message.parts.first();
-        let block = root.and_then(|root| message.raw_message.get(..root.offset_body as usize)).unwrap_or_default();
-        // Nothing at all was given the header below.
-        let is_nothing = *message.raw_message == *NO_MAIL;
-        if !is_draft && !is_nothing && !block.trim_ascii().is_empty() && block.len() <= HEADERS_BYTES_MAX {
+        let block = message.root().header.bytes();
+        if !self.is_draft() && !block.trim_ascii().is_empty() && block.len() <= HEADERS_BYTES_MAX {
             let keep = |letter: &char| !letter.is_control() || ['\r', '\n', '\t'].contains(letter);
-            let block: String = String::from_utf8_lossy(block).chars().filter(keep).collect();
+            let block: String = words::raw(block, message.charset).chars().filter(keep).collect();
             self.extend("String 0x007D", &block);
         }
     }
@@ -245,26 +286,25 @@ impl Mail {
             .is_some_and(|flags| flags & FLAG_UNSENT != 0)
     }
 
-    fn put_body(&mut self, message: &Message<'_>) {
-        let (kind, content) = match body(message) {
-            Some((_, PartType::Html(html))) => ("html", html.to_string()),
-            Some((_, PartType::Text(text))) => ("text", text.to_string()),
-            _ => ("text", String::new()),
-        };
-        self.html = kind == "html";
+    fn put_body(&mut self, message: &Message<'_>, body: Option<usize>) {
+        let part = body.map(|number| &message.structure.parts[number]);
+        self.html = part.is_some_and(Part::is_html);
+        // A zero ends a text for the service.
+        let content = part.map(|part| part.text(usize::MAX).0.replace('\0', "")).unwrap_or_default();
+        let kind = if self.html { "html" } else { "text" };
         self.properties.insert("body".to_owned(), json!({ "contentType": kind, "content": content }));
     }
 
     /// Takes all that is neither the text nor another form of it.
-    fn take_parts(&mut self, message: &Message<'_>) {
-        let chosen = body(message).map(|(number, _)| number);
-        let is_html = chosen.is_some_and(|number| message.html_body.contains(&number));
+    fn take_parts(&mut self, message: &Message<'_>, body: Option<usize>) {
+        let chosen = body.map(|number| &message.structure.parts[number]);
         // Beside HTML stands the same as plain text, which the service makes itself.
-        let other_texts = if is_html { &message.html_body } else { &message.text_body };
-        let mut seen: HashSet<u32> = chosen.into_iter().collect();
-        for number in message.attachments.iter().chain(other_texts).copied() {
-            let Some(part) = message.parts.get(number as usize).filter(|_| seen.insert(number)) else { continue };
-            self.files.push(file(message, part, self.files.len()));
+        let other_forms = chosen.filter(|part| part.is_html()).and_then(|part| part.alternative);
+        for (number, part) in message.structure.leaves(0) {
+            let is_other_form = other_forms.is_some() && part.alternative == other_forms && is_plain_form(part);
+            if body != Some(number) && !is_other_form {
+                self.files.push(file(message, number, self.files.len()));
+            }
         }
     }
 
@@ -273,6 +313,9 @@ impl Mail {
     /// # Errors
     /// Why it cannot be made at all.
     pub fn request(&self) -> Result<(Map<String, Value>, &[File]), String> {
+        if self.incomplete {
+            return Err(format!("it has more than {PARTS_MAX} parts, or more than {DEPTH_MAX} in each other"));
+        }
         let mut request = self.properties.clone();
         let mut len = serde_json::to_vec(&request).map_or(0, |bytes| bytes.len());
         if len > REQUEST_BYTES_MAX {
@@ -291,52 +334,50 @@ impl Mail {
     }
 }
 
-/// Returns the part that is shown as the text: where there is HTML, that.
-fn body<'a>(message: &'a Message<'_>) -> Option<(u32, &'a PartType<'a>)> {
-    let part = |number: &u32| message.parts.get(*number as usize).map(|part| (*number, &part.body));
-    let html = message.html_body.iter().filter_map(part).find(|(_, body)| matches!(body, PartType::Html(_)));
-    html.or_else(|| message.text_body.iter().filter_map(part).find(|(_, body)| matches!(body, PartType::Text(_))))
+/// Returns whether a part beside HTML says the same as plain text.
+fn is_plain_form(part: &Part<'_>) -> bool {
+    is_readable(part) && part.media_type() == "text/plain" && part.file_name(None).is_none()
 }
 
-fn file(message: &Message<'_>, part: &MessagePart<'_>, number: usize) -> File {
-    let content_type = part.content_type();
-    let is_message = matches!(part.body, PartType::Message(_));
-    let media_type = match content_type {
-        Some(content_type) => media_type(content_type),
-        None if is_message => "message/rfc822".to_owned(),
-        None => "application/octet-stream".to_owned(),
+fn file(message: &Message<'_>, number: usize, count: usize) -> File {
+    let part = &message.structure.parts[number];
+    let text = |name: &str| part.header.raw(name).map(|value| one_line(&words::decode(value, message.charset)));
+    let content_id = text("Content-ID").map(|id| id.trim_matches(['<', '>']).to_owned()).filter(|id| !id.is_empty());
+    let is_shown = content_id.is_some() && !part.is_attachment() && !part.is_text() && !part.is_message();
+    let bytes = match part.kind {
+        Kind::Leaf => part.encoded().decoded(usize::MAX),
+        _ => part.body.into(),
     };
-    let disposition = part.content_disposition().map(ContentType::is_inline);
-    let is_inline =
-        disposition == Some(true) || part.content_id().is_some() && matches!(part.body, PartType::InlineBinary(_));
-    let name = part.attachment_name().map(one_line).filter(|name| !name.is_empty());
-    let name = name.unwrap_or_else(|| match &part.body {
-        PartType::Message(inner) => {
-            let subject = inner.subject().map(one_line).filter(|subject| !subject.is_empty());
-            format!("{}.eml", subject.as_deref().unwrap_or("Untitled"))
+    let name = part.file_name(message.charset).unwrap_or_else(|| {
+        if part.is_message() {
+            format!("{}.eml", mail::facts(&bytes).subject.as_deref().unwrap_or("Untitled"))
+        } else if part.is_html() {
+            format!("ATT{count:05}.htm")
+        } else if part.is_text() {
+            format!("ATT{count:05}.txt")
+        } else {
+            format!("ATT{count:05}")
         }
-        PartType::Html(_) => format!("ATT{number:05}.htm"),
-        PartType::Text(_) => format!("ATT{number:05}.txt"),
-        _ => format!("ATT{number:05}"),
     });
     File {
         name,
-        content_type: media_type,
-        inline: is_inline,
-        content_id: part.content_id().map(one_line),
-        content_location: part.content_location().map(one_line),
-        bytes: bytes_of(message, part),
+        content_type: media_type(part),
+        inline: part.disposition.value == "inline" || is_shown,
+        content_id,
+        content_location: text("Content-Location"),
+        bytes: Bytes::copy_from_slice(&bytes),
     }
 }
 
 /// Returns the type with what is needed to read the bytes by it.
-fn media_type(content_type: &ContentType<'_>) -> String {
-    let mut text = content_type.ctype().to_owned();
-    if let Some(subtype) = content_type.subtype() {
-        text = format!("{text}/{subtype}");
-    }
+fn media_type(part: &Part<'_>) -> String {
+    let mut text = match part.media_type() {
+        _ if part.content.value.is_empty() && !part.is_message() => "application/octet-stream".to_owned(),
+        kind if kind.contains('/') && kind.split('/').all(is_token) => kind.to_owned(),
+        _ => "application/octet-stream".to_owned(),
+    };
     for name in ["charset", "smime-type", "method"] {
-        if let Some(value) = content_type.attribute(name).filter(|value| is_token(value)) {
+        if let Some(value) = part.content.text(name, None).filter(|value| is_token(value)) {
             text = format!("{text}; {name}={value}");
         }
     }
@@ -345,21 +386,6 @@ fn media_type(content_type: &ContentType<'_>) -> String {
 
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+".contains(&byte))
-}
-
-/// Returns the bytes as they were attached: of text not what it says, but how it was written.
-fn bytes_of(message: &Message<'_>, part: &MessagePart<'_>) -> Bytes {
-    if let PartType::Binary(bytes) | PartType::InlineBinary(bytes) = &part.body {
-        return Bytes::copy_from_slice(bytes);
-    }
-    let raw = message.raw_message.get(part.offset_body as usize..part.offset_end as usize);
-    let raw = raw.unwrap_or_else(|| part.contents());
-    let decoded = match part.encoding {
-        Encoding::None => None,
-        Encoding::Base64 => base64_decode(raw),
-        Encoding::QuotedPrintable => quoted_printable_decode(raw),
-    };
-    decoded.map_or_else(|| Bytes::copy_from_slice(raw), Bytes::from)
 }
 
 fn one_line(text: &str) -> String {
@@ -372,45 +398,30 @@ fn takes_answers(recipient: &Value) -> bool {
     address.contains('@') || address.to_ascii_lowercase().starts_with("/o=")
 }
 
-fn people(addresses: Option<&Address<'_>>) -> Vec<Value> {
-    let one = |address: &mail_parser::Addr<'_>| {
-        let (name, address) = (address.name().unwrap_or_default(), address.address().unwrap_or_default());
-        json!({ "emailAddress": { "name": name, "address": address } })
-    };
-    addresses.map(|addresses| addresses.iter().map(one).collect()).unwrap_or_default()
-}
-
 /// Returns the class of a mail that is signed or encrypted; none for all others.
 fn smime_class(message: &Message<'_>, stored: Option<&Stored>) -> Option<String> {
     let said = stored.and_then(|stored| stored.row.property(0x001a));
     if let Some(class) = said.filter(|class| class.to_ascii_lowercase().starts_with("ipm.note.smime")) {
         return Some(class.to_owned());
     }
-    let content_type = message.parts.first()?.content_type()?;
-    let subtype = content_type.subtype()?.to_ascii_lowercase();
     if is_signed_openly(message) {
         return Some("IPM.Note.SMIME.MultipartSigned".to_owned());
     }
-    let is_sealed = content_type.ctype().eq_ignore_ascii_case("application")
-        && ["pkcs7-mime", "x-pkcs7-mime"].contains(&subtype.as_str());
+    let is_sealed = matches!(message.root().media_type(), "application/pkcs7-mime" | "application/x-pkcs7-mime");
     is_sealed.then(|| "IPM.Note.SMIME".to_owned())
 }
 
 fn is_signed_openly(message: &Message<'_>) -> bool {
-    let content_type = message.parts.first().and_then(|root| root.content_type());
-    content_type.is_some_and(|content_type| {
-        content_type.ctype().eq_ignore_ascii_case("multipart")
-            && content_type.subtype().is_some_and(|subtype| subtype.eq_ignore_ascii_case("signed"))
-    })
+    message.root().media_type() == "multipart/signed"
 }
 
 /// Returns the whole body with the header that says what it is, as one file ([MS-OXOSMIME] 2.1.3.2).
 fn signed_entity(message: &Message<'_>) -> File {
+    let root = message.root();
     let mut bytes = b"Content-Type:".to_vec();
-    bytes.extend_from_slice(message.header_raw("Content-Type").unwrap_or_default().trim_end().as_bytes());
+    bytes.extend_from_slice(root.header.raw("Content-Type").unwrap_or_default().trim_ascii_end());
     bytes.extend_from_slice(b"\r\n\r\n");
-    let body = message.parts.first().and_then(|root| message.raw_message.get(root.offset_body as usize..));
-    bytes.extend_from_slice(body.unwrap_or_default());
+    bytes.extend_from_slice(root.body);
     File {
         name: "smime.p7m".to_owned(),
         content_type: "multipart/signed".to_owned(),
@@ -542,6 +553,74 @@ mod tests {
         assert_eq!(after.iter().map(|file| &*file.name).collect::<Vec<_>>(), ["b", "c"]);
         let long = format!("Subject: a\r\n\r\n{}", "x".repeat(REQUEST_BYTES_MAX));
         assert!(Mail::read(long.as_bytes(), None).request().is_err());
+    }
+
+    /// What is attached to a mail whose part has these fields and this content: name and bytes.
+    fn only_file(part: &str) -> (String, Vec<u8>) {
+        let mime = format!(
+            "Subject: s\r\nContent-Type: multipart/mixed; boundary=BB\r\n\r\n--BB\r\nContent-Type: text/plain\r\n\r\nsee\r\n--BB\r\n{part}"
+        );
+        let mail = Mail::read(mime.as_bytes(), None);
+        assert_eq!(mail.properties["body"]["content"], "see", "{mime:?}");
+        let [file] = &mail.files[..] else { panic!("{} files of {mime:?}", mail.files.len()) };
+        (file.name.clone(), file.bytes.to_vec())
+    }
+
+    #[test]
+    fn broken_attachments_come_back_whole() {
+        let bytes: Vec<u8> = (0..=255_u8).cycle().take(2048).chain(*b"END!").collect();
+        let lines = |width: usize, eol: &str| {
+            let text = STANDARD.encode(&bytes);
+            text.as_bytes()
+                .chunks(width)
+                .map(|line| String::from_utf8_lossy(line).into_owned())
+                .collect::<Vec<_>>()
+                .join(eol)
+        };
+        let head = "Content-Type: application/octet-stream; name=a.bin\r\nContent-Transfer-Encoding: base64\r\n\r\n";
+        let end = "\r\n--BB--\r\n";
+        for encoded in [
+            lines(76, "\r\n") + end,
+            lines(76, " \r\n") + end,
+            lines(76, "\r\n") + "====" + end,
+            lines(76, "\r\n").trim_end_matches('=').to_owned() + end,
+            lines(76, "\r\n").replacen("MTIz", "MT\0Iz", 1) + end,
+            lines(76, "\r\n").replacen("MTIz", "MT!Iz", 1) + end,
+            lines(76, "\r\n") + "\r\n\r\n_____\r\nlist footer" + end,
+            lines(76, "\r\n"),
+            STANDARD.encode(&bytes[..1000]) + "\r\n" + &STANDARD.encode(&bytes[1000..]) + end,
+        ] {
+            let (name, found) = only_file(&format!("{head}{encoded}"));
+            assert!(name == "a.bin" && found == bytes, "{} bytes of {encoded:?}", found.len());
+        }
+        let csv = "id,opt\r\n1,use --BB to build\r\n--BBB\r\n2,last row";
+        let part = format!("Content-Type: text/csv; name=a.bin\r\nContent-Disposition: attachment\r\n\r\n{csv}{end}");
+        assert_eq!(only_file(&part), ("a.bin".to_owned(), csv.as_bytes().to_vec()));
+        let torn = "Content-Disposition: attachment; filename*0*=UTF-8''Rechnung%20f%C3;\r\n filename*1*=%BCr.pdf\r\n\r\nx\r\n--BB--";
+        assert_eq!(only_file(torn), ("Rechnung für.pdf".to_owned(), b"x".to_vec()));
+    }
+
+    #[test]
+    fn texts_come_back_to_their_last_letter() {
+        let body = |head: &str, body: &[u8]| {
+            let mime = [format!("Subject: s\r\n{head}\r\n\r\n").as_bytes(), body].concat();
+            Mail::read(&mime, None).properties["body"]["content"].as_str().unwrap_or_default().to_owned()
+        };
+        let base64 = "Content-Type: text/plain; charset=cp932\r\nContent-Transfer-Encoding: base64";
+        assert_eq!(body(base64, b"k/qWe4zq\r\n"), "日本語");
+        assert_eq!(body("Content-Type: text/plain", b"Gr\xfc\xdfe aus K\xf6ln"), "Grüße aus Köln");
+        let footer = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64";
+        assert_eq!(body(footer, b"R3LDvMOfZQ==\r\n____\r\nlist\r\n"), "Grüße\r\n____\r\nlist\r\n");
+        let quoted = "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable";
+        assert_eq!(body(quoted, b"K=C3=B6ln a=b LASTLINE"), "Köln a=b LASTLINE");
+        let inside = "Content-Type: multipart/mixed; boundary=BB";
+        assert_eq!(body(inside, b"--BB\r\n\r\nmake --BB first\r\nLASTLINE\r\n--BB--"), "make --BB first\r\nLASTLINE");
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_is_not_made() {
+        let many = format!("Content-Type: multipart/mixed; boundary=b\n\n{}", "--b\n\nx\n".repeat(2 * PARTS_MAX));
+        assert!(Mail::read(many.as_bytes(), None).request().is_err());
     }
 
     proptest! {
