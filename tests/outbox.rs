@@ -328,6 +328,10 @@ fn any_mail_can_be_brought_and_nothing_else() {
     restored(outbox, &format!("{inbox}/stands.eml"));
     assert_eq!(house.called(&house.bob, "Stands").len(), 1);
     let own = mail("My own", "x@y.z");
+    // A note to oneself is a mail as well, as its name says.
+    drop_file(outbox, &format!("{inbox}/note.eml"), b"Subject: Note to self\r\n\r\nMilk\r\n").unwrap();
+    restored(outbox, &format!("{inbox}/note.eml"));
+    assert_eq!(house.called(&house.bob, "Note to self").len(), 1);
     for (name, bytes) in [
         ("a.eml", &b"Just some text"[..]),
         ("b.eml", b"\x89PNG\r\n\x1a\n"),

@@ -7,7 +7,7 @@ use super::staging::{StagedFile, StagedId};
 use super::{FILE_BYTES_MAX, Shared, now};
 use crate::chunker::Chunker;
 use crate::crypto::Keys;
-use crate::mail::{HEADER_BYTES_MAX, is_named_as_mail, looks_like_mail};
+use crate::mail::{HEADER_BYTES_MAX, MailFacts, facts, is_named_as_mail, looks_like_mail};
 use crate::repository::Repository;
 use crate::restore::Refused;
 use crate::source;
@@ -112,8 +112,10 @@ impl DraftFile {
         // alike.
         let name = name.to_ascii_lowercase();
         let is_other = [&b".ics"[..], b".vcf", b".txt", b".mbox"].iter().any(|end| name.ends_with(end));
-        let is_named = !file.is_empty() && is_named_as_mail(path);
-        if is_other || !(is_named || looks_like_mail(&file.read(0, HEADER_BYTES_MAX)?)) {
+        let start = file.read(0, HEADER_BYTES_MAX)?;
+        // What is called like a mail has a header, be it poor.
+        let is_poor_mail = || is_named_as_mail(path) && facts(&start) != MailFacts::default();
+        if is_other || !(looks_like_mail(&start) || is_poor_mail()) {
             return Err(OutboxError::NotMail);
         }
         let content = *self.outbox.identifier.split(file)?.content.identity().as_bytes();
