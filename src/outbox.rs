@@ -22,15 +22,18 @@ pub mod journal;
 pub mod live;
 pub mod queue;
 mod request;
+mod sign_in;
 pub mod staging;
 
 pub use self::request::ask_to_commit;
+pub use self::sign_in::reason as signed_out;
 
 use self::contents::{Contents, ContentsError};
 use self::drafts::{DraftFile, Identifier};
 use self::journal::{Dropped, Journal};
 use self::live::{JOBS, ORIGINAL, Spot, Target};
 use self::queue::{Counts, Queue};
+use self::sign_in::SignIn;
 use self::staging::{StagedId, Staging};
 use crate::id::SnapshotId;
 use crate::reader::Reader;
@@ -145,6 +148,8 @@ pub struct Shared {
     reader: Arc<Reader>,
     staging: Staging,
     queue: Mutex<Queue>,
+    /// Files that wait until somebody signs in again. Never locked before `queue`, only behind it or alone.
+    sign_in: Mutex<SignIn>,
     /// Files that were restored, whose bytes are to be removed.
     done: Mutex<Vec<StagedId>>,
     /// Told whenever a file was settled.
@@ -190,6 +195,7 @@ impl RunningOutbox {
         let staging = Staging::open(options.folder.join("staged"), keys.clone()).map_err(disk)?;
         remove_strays(&mut queue, &staging).map_err(disk)?;
         let contents = Contents::open(&options.folder.join("contents"), keys.clone())?;
+        sign_in::forget(&options.folder);
         let journals = options.folder.join("mailboxes");
         if queue.counts().queued + queue.counts().waiting == 0 {
             // They speak of what was under way.
@@ -218,6 +224,7 @@ impl RunningOutbox {
             reader,
             staging,
             queue: Mutex::new(queue),
+            sign_in: Mutex::default(),
             done: Mutex::default(),
             settled: Condvar::new(),
             wake: Notify::new(),
@@ -246,7 +253,8 @@ impl RunningOutbox {
         self.shared.clone()
     }
 
-    /// Lets everything that waits be restored, and returns once nothing is left to do, or `cancel` is set.
+    /// Lets everything that waits be restored, and returns once nothing is left to do, all that is left waits for a sign-in
+    /// ([`RunningOutbox::signed_out`]), or `cancel` is set.
     ///
     /// # Errors
     /// When the disk fails.
@@ -254,10 +262,15 @@ impl RunningOutbox {
         self.shared.queue.lock().commit()?;
         self.shared.wake.notify_one();
         let mut queue = self.shared.queue.lock();
-        while queue.counts().queued > 0 && !cancel.load(Ordering::Relaxed) {
+        while queue.counts().queued > self.shared.sign_in.lock().waiting() as u64 && !cancel.load(Ordering::Relaxed) {
             self.shared.settled.wait_for(&mut queue, Duration::from_millis(200));
         }
         Ok(queue.counts())
+    }
+
+    /// Returns why files wait until somebody signs in again, if any do.
+    pub fn signed_out(&self) -> Option<String> {
+        self.shared.sign_in.lock().reason().map(str::to_owned)
     }
 
     /// Returns how many files there are of each kind.
@@ -272,7 +285,11 @@ impl RunningOutbox {
 
     fn end(&mut self) -> Counts {
         let Some((runtime, executor)) = self.runtime.take() else { return Counts::default() };
-        self.shared.cancel.store(true, Ordering::Relaxed);
+        {
+            // Under the lock: whoever waits for a file has either seen this or hears the call below.
+            let _queue = self.shared.queue.lock();
+            self.shared.cancel.store(true, Ordering::Relaxed);
+        }
         self.shared.targets.iter().for_each(|target| target.client.cancel());
         self.shared.wake.notify_one();
         self.shared.settled.notify_all();
@@ -418,7 +435,8 @@ impl Shared {
             return Ok(text.clone());
         }
         let (files, more) = queue.job(job).ok_or(OutboxError::NotFound)?;
-        let text: Arc<str> = jobs::report(job, files.iter().map(|item| (&item.dropped, item.is_underway)), more).into();
+        let files = files.iter().map(|item| (&item.dropped, item.is_underway));
+        let text: Arc<str> = jobs::report(job, files, more, self.sign_in.lock().reason()).into();
         // One that people read again and again; not all that there are.
         reports.clear();
         reports.insert(job, (queue.version, text.clone()));
@@ -582,6 +600,7 @@ impl Outbox for Shared {
         let id = queue.at(path).ok_or(OutboxError::NotFound)?.dropped.id;
         queue.withdraw(id)?;
         self.staging.remove(id);
+        self.settled.notify_all();
         Ok(())
     }
 
@@ -591,6 +610,7 @@ impl Outbox for Shared {
 
     fn commit(&self) -> Result<(), OutboxError> {
         self.queue.lock().commit()?;
+        self.hurry_sign_in();
         self.wake.notify_one();
         Ok(())
     }

@@ -12,7 +12,7 @@ use strongroom::backend::faulty::{self, Faulty};
 use strongroom::backend::local::Local;
 use strongroom::backup::tenant::TenantReport;
 use strongroom::entry::Entry;
-use strongroom::outbox::{BELIEVED, Options, Organisation, RunningOutbox, ask_to_commit, folder, history};
+use strongroom::outbox::{BELIEVED, Options, Organisation, RunningOutbox, ask_to_commit, folder, history, signed_out};
 use strongroom::reader::CacheSizes;
 use strongroom::repository::{IndexSearch, Repository};
 use strongroom::tree::{self, Entries};
@@ -513,6 +513,41 @@ fn a_synchronous_close_says_what_fsync_said() {
     }
     draft.release();
     assert!(matches!(state(outbox, &path), State::Failed { .. }), "it stays listed, with the reason");
+}
+
+#[test]
+fn files_wait_while_the_sign_in_has_expired_and_go_on_when_it_works_again() {
+    let house = House::new(3);
+    let running = house.open(How::default());
+    let outbox = &*running.outbox();
+    let inbox = house.inbox_of(&house.bob);
+    outbox.list(inbox.as_bytes()).unwrap();
+    let authority = house.lab.simulator.authority();
+    authority.change_rules(|rules| rules.secrets_expired = true);
+    authority.expire_tokens();
+    let paths = [format!("{inbox}/one.eml"), format!("{inbox}/two.eml"), format!("original/{}", house.canary().0)];
+    drop_file(outbox, &paths[0], &mail("One", "x@y.z")).unwrap();
+    drop_file(outbox, &paths[1], &mail("Two", "x@y.z")).unwrap();
+    drop_file(outbox, &paths[2], &house.canary().1).unwrap();
+    // It ends although files wait: nothing can be done for them.
+    let left = running.finish(&AtomicBool::new(false)).unwrap();
+    assert_eq!((left.queued, left.failed), (3, 0));
+    let reason = running.signed_out().unwrap();
+    assert!(reason.contains("AADSTS7000222"), "{reason}");
+    let state_folder = folder(&house.lab.folder.path().join("state"), &house.lab.repository);
+    assert_eq!(signed_out(&state_folder, house.lab.repository.keys()), Some(reason), "another process can tell");
+    let reports = outbox.list(b"jobs").unwrap();
+    let report = [&b"jobs/"[..], &reports[0].name].concat();
+    let report = String::from_utf8(outbox.read(&report, 0, 1 << 20).unwrap()).unwrap();
+    assert!(report.contains("signs in again") && report.contains("3 to do"), "{report}");
+    // What nobody has sent can be taken back.
+    outbox.withdraw(paths[1].as_bytes()).unwrap();
+    authority.change_rules(|rules| rules.secrets_expired = false);
+    restored(outbox, &paths[0]);
+    restored(outbox, &paths[2]);
+    assert_eq!(running.signed_out(), None);
+    assert_eq!(signed_out(&state_folder, house.lab.repository.keys()), None);
+    assert_eq!((house.called(&house.bob, "One").len(), house.called(&house.bob, "Two").len()), (1, 0));
 }
 
 #[test]

@@ -144,12 +144,13 @@ impl Contents {
     /// # Errors
     /// [`ContentsError`]; what was taken in by then stays. Whoever waits is told in either case.
     pub fn fill(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<(), ContentsError> {
+        // Whoever waits is told even if this fails in a way that is a fault of the program.
+        let mut ends = Ends { contents: self, progress: Progress::Failed("this program failed on it".to_owned()) };
         let filled = self.fill_all(repository, reader, cancel).map(|known| *self.known.lock() = known);
-        *self.progress.lock() = match &filled {
+        ends.progress = match &filled {
             Ok(()) => Progress::Complete,
             Err(error) => Progress::Failed(crate::restore::chain(error)),
         };
-        self.changed.notify_all();
         filled
     }
 
@@ -320,6 +321,19 @@ impl Contents {
         let opened = self.keys.decrypt(Purpose::LocalState, key, &mut sealed).ok()?;
         let (id, path) = opened.split_first_chunk::<32>()?;
         Some(Place { snapshot: SnapshotId(*id), path: path.to_vec() })
+    }
+}
+
+/// Tells those who wait for the contents how filling them ended, when it is dropped.
+struct Ends<'a> {
+    contents: &'a Contents,
+    progress: Progress,
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        *self.contents.progress.lock() = std::mem::replace(&mut self.progress, Progress::Filling);
+        self.contents.changed.notify_all();
     }
 }
 

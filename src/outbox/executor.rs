@@ -11,6 +11,7 @@ use crate::id::SnapshotId;
 use crate::mail::{HEADER_BYTES_MAX, arrival};
 use crate::restore::{Brought, Bytes, Parcel, Refused, chain};
 use crate::snapshot::Snapshot;
+use crate::source::graph::{ErrorKind, directory};
 use crate::tree;
 use std::io;
 use std::sync::Arc;
@@ -75,6 +76,7 @@ impl Shared {
 
     fn tick(&self) {
         self.take_request();
+        self.try_sign_in();
         let ended = self.remove_done().and_then(|()| self.queue.lock().end_job());
         match ended {
             // Before the next job somebody may have been in the mailboxes.
@@ -212,15 +214,21 @@ async fn settle(outbox: Arc<Shared>, item: Item) {
         Err(error) if error.is_panic() => Err(Refused::ForGood(FAULT.to_owned())),
         Err(_) => Err(Refused::Cancelled),
     };
+    match (&brought, outbox.trial_reason(id)) {
+        (Err(Refused::SignIn(reason)), _) => return outbox.wait_for_sign_in(id, reason.clone()),
+        // That says nothing of the sign-in: the next one is tried.
+        (Err(Refused::ForNow(_)), Some(reason)) => return outbox.wait_for_sign_in(id, reason),
+        (Err(Refused::Cancelled), _) => return outbox.queue.lock().pause(id),
+        _ => outbox.signed_in(id),
+    }
     let fate = match brought {
         Ok(Brought::Restored) => Fate::Done(String::new()),
         Ok(Brought::AlreadyThere) => Fate::Done("it was there already".to_owned()),
         Ok(Brought::LeftAsItIs) => Fate::Done("it is there, was changed since, and was left as it is".to_owned()),
         Err(Refused::ForGood(reason) | Refused::Denied(reason)) => Fate::Failed(reason),
-        Err(Refused::Cancelled) => return outbox.queue.lock().pause(id),
         Err(Refused::Doubtful(reason)) if item.attempts >= DOUBTFUL_MAX => Fate::Failed(reason),
-        Err(Refused::ForNow(reason) | Refused::Doubtful(reason)) => {
-            tracing::info!(reason, "a dropped file is tried again later");
+        Err(refused) => {
+            tracing::info!(?refused, "a dropped file is tried again later");
             outbox.queue.lock().pause(id);
             let later = outbox.clone();
             tokio::spawn(async move {
@@ -277,7 +285,7 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
         let mut last = Err(Refused::ForGood(NO_TENANT.to_owned()));
         // One application may read, and another one of the same organisation write.
         for target in outbox.targets_of(&snapshot.1).await? {
-            last = bring_home(&target, &snapshot, &place, &mut parcel).await;
+            last = of_this_application(&target, bring_home(&target, &snapshot, &place, &mut parcel).await).await;
             if !matches!(last, Err(Refused::Denied(_))) {
                 break;
             }
@@ -298,12 +306,30 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
             Parcel { entry, bytes: None, owner }
         }
     };
-    let brought = target.courier.bring(&user, &to, &parcel).await;
+    let brought = of_this_application(&target, target.courier.bring(&user, &to, &parcel).await).await;
     if let Err(Refused::Denied(reason)) = &brought {
         // Whoever drops the next file there is told at once.
         outbox.denied.lock().insert(folder, (Instant::now(), reason.clone()));
     }
     brought
+}
+
+/// Finds out whether a refused sign-in is the application's: one mailbox may refuse a token that is good for all others.
+async fn of_this_application(target: &Target, brought: Result<Brought, Refused>) -> Result<Brought, Refused> {
+    match brought {
+        Err(Refused::SignIn(reason)) => Err(signed_out(target).await.unwrap_or(Refused::Doubtful(reason))),
+        brought => brought,
+    }
+}
+
+/// Returns why the service answers nothing that this application asks, if it does not.
+async fn signed_out(target: &Target) -> Option<Refused> {
+    let error = directory::users_exist(&target.client).await.err()?;
+    let is_silent = matches!(
+        error.kind(),
+        ErrorKind::SignIn | ErrorKind::Throttled | ErrorKind::Unavailable | ErrorKind::Cancelled
+    );
+    is_silent.then(|| error.into())
 }
 
 /// Brings an item back to where it came from.
@@ -337,6 +363,8 @@ async fn live(outbox: &Shared, path: &[u8]) -> Result<(Arc<Target>, String, Stri
         Ok(Spot::Folder(user, folder)) => Ok((target.clone(), user, folder.id)),
         Ok(_) | Err(OutboxError::NotFound) => Err(gone()),
         Err(OutboxError::Unreachable { reason }) => Err(Refused::ForNow(reason)),
+        // An expired sign-in is told to the mount as a refusal, too.
+        Err(OutboxError::Denied { reason }) => Err(signed_out(target).await.unwrap_or(Refused::ForGood(reason))),
         Err(error) => Err(Refused::ForGood(error.to_string())),
     }
 }

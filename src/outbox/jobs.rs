@@ -37,14 +37,23 @@ pub fn fate(fate: &Fate, is_underway: bool) -> (&'static str, &str) {
     }
 }
 
-/// Writes the report of a job: what failed first. `more` files were restored and are not listed any more.
-pub fn report<'a>(job: i64, files: impl Iterator<Item = (&'a Dropped, bool)>, more: u64) -> String {
+/// Writes the report of a job: what failed first. `more` files were restored and are not listed any more. `signed_out` is why
+/// files wait for a sign-in.
+pub fn report<'a>(
+    job: i64,
+    files: impl Iterator<Item = (&'a Dropped, bool)>,
+    more: u64,
+    signed_out: Option<&str>,
+) -> String {
     let mut files: Vec<_> = files.collect();
     let mut counts = Counts { done: more, ..Counts::default() };
     files.iter().for_each(|(file, _)| counts.add(&file.fate));
     let is_fine = |file: &Dropped| !matches!(file.fate, Fate::Failed(_));
     files.sort_by(|(a, _), (b, _)| (is_fine(a), &a.path).cmp(&(is_fine(b), &b.path)));
     let mut text = format!("Dropped {} UTC\n\n{}\n\n", shown(job, "%Y-%m-%d %H:%M:%S"), summary(&counts));
+    if let Some(reason) = signed_out.filter(|_| counts.queued > 0) {
+        let _ = writeln!(text, "{}\n", waits_for_sign_in(reason));
+    }
     for (file, is_underway) in files {
         let (word, words) = fate(&file.fate, is_underway);
         let _ = writeln!(text, "{word:<10} {}", printable(&file.path));
@@ -56,6 +65,14 @@ pub fn report<'a>(job: i64, files: impl Iterator<Item = (&'a Dropped, bool)>, mo
         let _ = writeln!(text, "{:<10} {more} files before these", "done");
     }
     text
+}
+
+/// Says that files wait for a sign-in, and what to do.
+pub fn waits_for_sign_in(reason: &str) -> String {
+    let reason = printable(reason.as_bytes());
+    format!(
+        "What is to do waits until somebody signs in again; it goes on within a minute after that. The service says: {reason}"
+    )
 }
 
 /// Returns the counts in words.
@@ -87,12 +104,15 @@ mod tests {
             file("contoso/a.eml", Fate::Done(String::new())),
             file("original/\x1b[2Jb.eml", Fate::Failed("it is not known where it came from".to_owned())),
         ];
-        let text = report(1_793_600_000, files.iter().map(|file| (file, false)), 0);
+        let text = report(1_793_600_000, files.iter().map(|file| (file, false)), 0, Some("expired"));
         assert_eq!(
             text,
             "Dropped 2026-11-02 06:13:20 UTC\n\n1 restored, 1 failed\n\nfailed     original/\\u{1b}[2Jb.eml\n           \
              it is not known where it came from\ndone       contoso/a.eml\n"
         );
+        let queued = [file("contoso/a.eml", Fate::Queued)];
+        let text = report(1_793_600_000, queued.iter().map(|file| (file, false)), 0, Some("\x1b[2Jexpired"));
+        assert!(text.contains("signs in again") && text.contains("says: \\u{1b}[2Jexpired\n"), "{text}");
         assert_eq!(parse_name(&file_name(1_793_600_000)), Some(1_793_600_000));
         assert_eq!(parse_name("2026-11-2 06.13.20.txt"), None);
     }

@@ -521,6 +521,15 @@ impl Queue {
         }
     }
 
+    /// Takes a file off its way that was refused before anything of it was sent. That does not count as an attempt, so it can be
+    /// taken back; [`Queue::again`] puts it in line.
+    pub fn put_back(&mut self, id: StagedId) {
+        if let Some(item) = self.items.get_mut(&id) {
+            item.attempts = item.attempts.saturating_sub(1);
+        }
+        self.pause(id);
+    }
+
     /// Puts a file in line again.
     pub fn again(&mut self, id: StagedId) {
         if self.items.get(&id).is_some_and(|item| item.dropped.fate == Fate::Queued && !item.is_underway) {

@@ -38,6 +38,7 @@ impl Commit {
         };
         let before = running.counts();
         running.finish(&cancel).context("could not note that everything may be restored")?;
+        let signed_out = running.signed_out();
         let after = running.stop();
         let now = Counts {
             done: after.done.saturating_sub(before.done),
@@ -47,13 +48,19 @@ impl Commit {
         match session.output().json {
             true => session.output().json(&json!({
                 "restored": now.done, "failed": now.failed, "left": now.queued, "told_mount": false,
+                "signed_out": signed_out,
             }))?,
-            false => output::line(format_args!("{}", summary(&now)))?,
+            false => {
+                output::line(format_args!("{}", summary(&now)))?;
+                if let Some(reason) = &signed_out {
+                    output::line(format_args!("{}", jobs::waits_for_sign_in(reason)))?;
+                }
+            }
         }
         if cancel.load(Ordering::Relaxed) {
             return Ok(Exit::Interrupted);
         }
-        Ok(if now.failed == 0 { Exit::Done } else { Exit::Partial })
+        Ok(if now.failed == 0 && signed_out.is_none() { Exit::Done } else { Exit::Partial })
     }
 }
 
@@ -91,6 +98,10 @@ impl Jobs {
         let repository = session.open()?;
         let folder = outbox::folder(session, &repository)?;
         let jobs = dropped::history(&folder, &repository).context("could not read what was dropped")?;
+        let signed_out = dropped::signed_out(&folder, repository.keys());
+        if let Some(reason) = &signed_out {
+            session.output().remark(jobs::waits_for_sign_in(reason));
+        }
         let skipped = if self.all { 0 } else { jobs.len().saturating_sub(JOBS_SHOWN_MAX) };
         let shown = jobs.iter().skip(skipped);
         if session.output().json {

@@ -77,6 +77,8 @@ pub enum Refused {
     Denied(String),
     /// It may be later.
     ForNow(String),
+    /// The service takes nothing from this application until somebody signs in again.
+    SignIn(String),
     /// It should not be; but the service has been seen to change its mind.
     Doubtful(String),
     /// The program ends.
@@ -89,7 +91,8 @@ impl From<GraphError> for Refused {
             ErrorKind::Cancelled => Self::Cancelled,
             ErrorKind::Throttled | ErrorKind::Unavailable => Self::ForNow(chain(&error)),
             ErrorKind::Denied | ErrorKind::MissingPermission => Self::Denied(chain(&error)),
-            ErrorKind::NoMailbox | ErrorKind::QuotaExceeded | ErrorKind::SignIn => Self::ForGood(chain(&error)),
+            ErrorKind::SignIn => Self::SignIn(chain(&error)),
+            ErrorKind::NoMailbox | ErrorKind::QuotaExceeded => Self::ForGood(chain(&error)),
             _ => Self::Doubtful(chain(&error)),
         }
     }

@@ -146,6 +146,8 @@ pub struct Rules {
     pub device_interval_s: u32,
     /// Seconds a device code lives.
     pub device_lifetime_s: u32,
+    /// Client secrets have expired (AADSTS7000222).
+    pub secrets_expired: bool,
     /// Blocks device codes and authorization codes as a conditional access policy does (AADSTS53003).
     pub conditional_access_blocks: bool,
     /// The administrator declines when asked for consent.
@@ -167,6 +169,7 @@ impl Default for Rules {
             device_answers: vec![DeviceAnswer::Pending],
             device_interval_s: 5,
             device_lifetime_s: 900,
+            secrets_expired: false,
             conditional_access_blocks: false,
             admin_declines: false,
         }

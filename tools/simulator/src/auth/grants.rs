@@ -417,11 +417,14 @@ impl Authority {
     fn check_secret(&self, secret: &str, now: Timestamp) -> Result<Client, OauthError> {
         let equals = |ours: &str| constant_time::verify_slices_are_equal(ours.as_bytes(), secret.as_bytes()).is_ok();
         let client_id = &self.registration.client_id;
+        let is_old = self.rules.read().secrets_expired;
         match self.registration.secrets.iter().find(|ours| equals(&ours.value)) {
-            Some(ours) if ours.expires.is_some_and(|expires| expires <= now) => Err(OauthError::invalid_client(
-                7_000_222,
-                format!("The provided client secret keys for app '{client_id}' are expired."),
-            )),
+            Some(ours) if is_old || ours.expires.is_some_and(|expires| expires <= now) => {
+                Err(OauthError::invalid_client(
+                    7_000_222,
+                    format!("The provided client secret keys for app '{client_id}' are expired."),
+                ))
+            }
             Some(_) => Ok(Client::Confidential),
             None => Err(OauthError::invalid_client(
                 7_000_215,
