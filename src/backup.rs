@@ -8,10 +8,12 @@
 //! neighbours in storage; the number of batches under way is bounded, so a giant file among small ones cannot pile up
 //! the results behind it.
 
+mod before;
 mod commit;
 mod describe;
 pub mod tenant;
 
+use self::before::Before;
 use self::commit::{Made, commit, is_whole, now};
 use self::describe::{Lost, describe, entry_of, link_key};
 use crate::CONTENT_LOG;
@@ -128,7 +130,7 @@ pub struct Report {
     pub skipped: Vec<(Vec<u8>, &'static str)>,
     /// Files that changed whenever they were read: the snapshot holds what the last reading gave.
     pub changing: Vec<Vec<u8>>,
-    /// What else everybody should read.
+    /// What else everybody should read, of the source and of the repository.
     pub warnings: Vec<String>,
 }
 
@@ -146,11 +148,10 @@ pub fn backup(
     cancel: &AtomicBool,
 ) -> Result<Report, BackupError> {
     let started = now();
-    let adopted = local.sync(repository)?;
-    let snapshots = repository.snapshots()?;
+    let (before, adopted) = Before::look(repository, &mut local, started)?;
     // Another machine's set may have the same name: what cannot be read here must not be taken from there.
-    let is_before = |(_, before): &&(SnapshotId, Snapshot)| before.set == options.set && before.host == options.host;
-    let previous = snapshots.iter().rev().find(is_before).map(|(_, s)| s.clone());
+    let is_before = |before: &Snapshot| before.set == options.set && before.host == options.host;
+    let previous = before.latest(is_before).map(|(_, snapshot)| snapshot.clone());
     let root = source.root().map_err(BackupError::Source)?;
     let store = Arc::new(Store::new(repository.clone(), local, adopted));
     let reader = repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default());
@@ -171,9 +172,10 @@ pub fn backup(
     };
     let (local, stored) = store.finish()?;
     let Trees { root, failed, failures, skipped, changing } = trees;
+    let warnings = before.warnings.iter().cloned().chain(warnings).collect();
     let made = Made {
         started,
-        snapshots,
+        before,
         previous,
         root,
         failed,
@@ -465,7 +467,7 @@ impl Worker<'_> {
         let is_lacking = self.run.lost.note(&meta, &path);
         let mut entry = entry_of(&meta, EntryKind::File(split.content));
         entry.set_text(split.text);
-        entry.facts = split.facts.or(facts);
+        entry.facts = if split.facts == Default::default() { facts } else { split.facts };
         describe(&mut entry, meta, None, &mut self.splitter)?;
         if !is_lacking && !fingerprint.is_empty() && stamp.as_ref() == Some(&fingerprint) {
             self.facts.push((key, remembered(&fingerprint, &entry)));

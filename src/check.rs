@@ -7,18 +7,19 @@
 //! Nothing that this machine remembers is believed, except for one question that nothing else answers: whether
 //! a snapshot or key slot that was once there is gone without a record of its removal.
 
-use crate::backend::ObjectName;
-use crate::crypto::Keys;
-use crate::entry::{ChunkRef, Directory, Entry, EntryKind, NodeRef, Segment, Sums};
-use crate::id::{BlobId, IndexId, KeyId, NodeId, PackId, SnapshotId};
-use crate::local::LocalState;
-use crate::node::{self, Node, NodeKind};
-use crate::pack::{self, Footer, Location, PackKind};
-use crate::reader::{CacheSizes, Lookup, ReadError, Reader};
-use crate::repository::{Repository, RepositoryError};
-use crate::sealed;
+mod packs;
+mod walk;
+
+use self::packs::{ReadPack, read_pack};
+use self::walk::Walk;
+use crate::backend::{Backend, BackendError, ObjectName};
+use crate::id::{BlobId, IndexId, KeyId, PackId, SnapshotId};
+use crate::keyslot::SlotError;
+use crate::local::{LocalState, Synced};
+use crate::pack::{Footer, Location};
+use crate::reader::{CacheSizes, Lookup, ReadError};
+use crate::repository::{IndexSearch, Repository, RepositoryError};
 use crate::snapshot::{PARTS_NAME, Snapshot};
-use crate::tree::NodeSource;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -58,12 +59,20 @@ pub struct CheckReport {
     pub problems: Vec<Problem>,
     /// Items that they touch.
     pub lost: Vec<LostItem>,
+    /// Objects that only a later version of this program reads: they were not looked into.
+    pub later: Vec<Problem>,
+    /// What is no damage, but somebody should know.
+    pub warnings: Vec<String>,
     /// Snapshots walked.
     pub snapshots: usize,
     /// Packs looked at.
     pub packs: usize,
     /// Bytes of packs read whole.
     pub bytes_read: u64,
+    /// Packs that are damaged, wholly or in part.
+    pub damaged: BTreeSet<PackId>,
+    /// Packs that were read whole, and are as they were written.
+    pub proven: HashSet<PackId>,
     /// Packs that an interrupted backup left, or one that runs right now; the next backup takes them in.
     pub packs_without_index: usize,
 }
@@ -88,21 +97,24 @@ pub fn check(
     remembered: (Vec<SnapshotId>, Vec<KeyId>),
     cancel: &AtomicBool,
 ) -> Result<CheckReport> {
-    let mut check = Check { repository, cancel, report: CheckReport::default(), bad: HashSet::new() };
+    let report = CheckReport::default();
+    let mut check = Check { repository, cancel, report, bad: HashMap::new(), later_index: false };
     // In the order opposite to writing: all that these snapshots need is there when they are.
     let snapshots = check.snapshots()?;
+    check.clocks(&snapshots);
     check.removals(&snapshots, remembered)?;
     let indexes = repository.index_ids()?;
     let packs = repository.packs()?;
     check.report.packs = packs.len();
     check.indexes(indexes, &packs)?;
     let mut local = LocalState::open(scratch, repository)?;
-    let without_index = local.sync(repository)?;
+    let Synced { adopted: without_index, .. } = local.sync(repository)?;
     check.report.packs_without_index = without_index.len();
     let unindexed = check.unindexed(&without_index)?;
     check.footers(&packs, &local)?;
     if let Some(percent) = options.read_data {
         check.read_packs(&packs, percent)?;
+        check.healed(&packs, &without_index)?;
     }
     check.trees(&snapshots, local, &unindexed)?;
     Ok(check.report)
@@ -112,8 +124,10 @@ struct Check<'a> {
     repository: &'a Arc<Repository>,
     cancel: &'a AtomicBool,
     report: CheckReport,
-    /// Blobs whose bytes are not their own.
-    bad: HashSet<BlobId>,
+    /// Blobs whose bytes are not their own, and in which packs.
+    bad: HashMap<BlobId, Vec<PackId>>,
+    /// Whether an index object is of a later version: it may speak of packs that no other does.
+    later_index: bool,
 }
 
 type Result<T> = std::result::Result<T, RepositoryError>;
@@ -123,12 +137,20 @@ impl Check<'_> {
         self.report.problems.push(Problem { object: object.to_string(), error: error.to_string() });
     }
 
-    /// Records damage and goes on; any other error ends the check.
+    fn later(&mut self, object: impl ToString, error: impl ToString) {
+        self.report.later.push(Problem { object: object.to_string(), error: error.to_string() });
+    }
+
+    /// Records damage, or that a later version is needed, and goes on; any other error ends the check.
     fn note<T>(&mut self, object: ObjectName, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(error) if error.is_damage() => {
+            Err(error) if is_damage(self.repository, &error) => {
                 self.problem(object, with_cause(&error));
+                Ok(None)
+            }
+            Err(error) if error.is_of_later_version() => {
+                self.later(object, with_cause(&error));
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -152,6 +174,20 @@ impl Check<'_> {
         Ok(snapshots)
     }
 
+    /// Warns of snapshots that were made while a clock was wrong.
+    fn clocks(&mut self, snapshots: &[(SnapshotId, Snapshot)]) {
+        let now = jiff::Timestamp::now().as_second();
+        for (id, snapshot) in snapshots.iter().filter(|(_, snapshot)| snapshot.is_ahead(now)) {
+            let time = jiff::Timestamp::from_second(snapshot.started.secs).unwrap_or(jiff::Timestamp::MAX);
+            self.report.warnings.push(format!(
+                "{} of the set {} has a time in the future, {time}: a clock was wrong then, or is now; `latest` passes over it \
+                 until then",
+                ObjectName::snapshot(id.0),
+                snapshot.set
+            ));
+        }
+    }
+
     /// Proves the key slots and the records of removals, and misses what is gone without one.
     fn removals(
         &mut self,
@@ -160,11 +196,14 @@ impl Check<'_> {
     ) -> Result<()> {
         let slots = self.repository.slots()?;
         for slot in &slots {
-            if let Err(error) = &slot.slot {
-                self.problem(ObjectName::key(slot.id.0), error);
+            match &slot.slot {
+                Err(error @ SlotError::Later) => self.later(ObjectName::key(slot.id.0), error),
+                Err(error) => self.problem(ObjectName::key(slot.id.0), error),
+                Ok(_) => {}
             }
         }
         let (mut removed_keys, mut removed_snapshots) = (Vec::new(), Vec::new());
+        let later_before = self.report.later.len();
         for name in self.repository.removal_records()? {
             let loaded = self.repository.load_removals(name);
             if let Some((keys, snapshots)) = self.note(name, loaded)? {
@@ -172,20 +211,31 @@ impl Check<'_> {
                 removed_snapshots.extend(snapshots);
             }
         }
+        // A record that cannot be read may be the one that says why something is gone.
+        let may_be_recorded = self.report.later.len() > later_before;
         let keys_there: HashSet<_> = slots.iter().map(|slot| slot.id).chain(removed_keys).collect();
         let named_keys = snapshots.iter().flat_map(|(_, snapshot)| snapshot.keys.iter().copied());
         let missing: BTreeSet<_> = named_keys.chain(seen_keys).filter(|id| !keys_there.contains(id)).collect();
         for key in missing {
-            self.problem(ObjectName::key(key.0), "is missing, and there is no record that it was removed");
+            self.missing(ObjectName::key(key.0), may_be_recorded);
         }
         let mut there: HashSet<_> = self.repository.snapshot_ids()?.into_iter().collect();
         there.extend(removed_snapshots);
         let named = snapshots.iter().flat_map(|(_, snapshot)| snapshot.parents.iter().copied());
         let missing: BTreeSet<_> = named.chain(seen_snapshots).filter(|id| !there.contains(id)).collect();
         for id in missing {
-            self.problem(ObjectName::snapshot(id.0), "is missing, and there is no record that it was removed");
+            self.missing(ObjectName::snapshot(id.0), may_be_recorded);
         }
         Ok(())
+    }
+
+    fn missing(&mut self, object: ObjectName, may_be_recorded: bool) {
+        match may_be_recorded {
+            true => {
+                self.later(object, "is missing, and only records of a later version can say whether it was removed")
+            }
+            false => self.problem(object, "is missing, and there is no record that it was removed"),
+        }
     }
 
     /// Proves the index objects, and that they say what the footers of their packs say.
@@ -200,6 +250,7 @@ impl Check<'_> {
     fn index(&mut self, id: IndexId, packs: &HashMap<PackId, u64>) -> Result<()> {
         let name = ObjectName::index(id.0);
         let loaded = self.repository.load_index(id);
+        self.later_index |= loaded.as_ref().is_err_and(RepositoryError::is_of_later_version);
         let Some(index) = self.note(name, loaded)? else { return Ok(()) };
         let mut told: Vec<(BlobId, Location)> = Vec::new();
         let mut complete = true;
@@ -212,7 +263,7 @@ impl Check<'_> {
             match self.repository.load_footer(*pack, *len) {
                 Ok(footer) => told.extend(footer.locations(*pack)),
                 // Reported with the footers.
-                Err(error) if error.is_damage() => complete = false,
+                Err(error) if is_damage(self.repository, &error) || error.is_of_later_version() => complete = false,
                 Err(error) => return Err(error),
             }
         }
@@ -241,7 +292,7 @@ impl Check<'_> {
             match self.repository.load_index(id) {
                 Ok(index) => index.locations().for_each(|(blob, _)| _ = unindexed.remove(&blob)),
                 // Reported with the index objects.
-                Err(error) if error.is_damage() => {}
+                Err(error) if error.is_damage() || error.is_of_later_version() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -254,6 +305,9 @@ impl Check<'_> {
             self.go_on()?;
             let name = ObjectName::pack(id.0);
             let footer = self.repository.load_footer(*id, *len);
+            if footer.as_ref().is_err_and(|error| is_damage(self.repository, error)) {
+                self.report.damaged.insert(*id);
+            }
             if let Some(footer) = self.note(name, footer)?
                 && let Some((blob, _)) =
                     footer.locations(*id).find(|(blob, _)| !local.find_blob(blob).is_ok_and(|l| l.is_some()))
@@ -269,7 +323,7 @@ impl Check<'_> {
         let chosen: Vec<_> = packs
             .iter()
             .filter(|(id, _)| percent >= 100 || u16::from(id.0[31]) * 100 < u16::from(percent) * 256)
-            .map(|(id, len)| (*id, *len))
+            .map(|(id, _)| *id)
             .collect();
         let next = std::sync::atomic::AtomicUsize::new(0);
         let (repository, cancel) = (self.repository, self.cancel);
@@ -277,11 +331,11 @@ impl Check<'_> {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
             let work = || {
                 let mut read = Vec::new();
-                while let Some((id, len)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(id) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if cancel.load(Ordering::Relaxed) {
                         return Err(RepositoryError::Interrupted);
                     }
-                    read.push(read_pack(repository, *id, *len)?);
+                    read.push(read_pack(repository, *id)?);
                 }
                 Ok(read)
             };
@@ -292,10 +346,48 @@ impl Check<'_> {
             for read in result? {
                 self.report.bytes_read += read.len;
                 let name = ObjectName::pack(read.id.0);
+                // What is wrong with its footer was told with the footers; here it is what the bytes mean.
+                if let Some(error) = read.later
+                    && !self.report.later.iter().any(|object| object.object == name.to_string())
+                {
+                    self.later(name, error);
+                }
+                match read.errors.is_empty() && read.bad.is_empty() {
+                    true => self.report.proven.insert(read.id),
+                    false => self.report.damaged.insert(read.id),
+                };
                 for error in read.errors {
                     self.problem(name, error);
                 }
-                self.bad.extend(read.bad);
+                for blob in read.bad {
+                    self.bad.entry(blob).or_default().push(read.id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out of the bad blobs those that another pack holds as well: a backup after an earlier check stored them anew.
+    fn healed(&mut self, packs: &HashMap<PackId, u64>, without_index: &[(PackId, Footer)]) -> Result<()> {
+        if self.bad.is_empty() {
+            return Ok(());
+        }
+        let bad = &mut self.bad;
+        let mut look_at = |blob: BlobId, at: Location| {
+            let pack = at.block.pack;
+            if packs.contains_key(&pack) && bad.get(&blob).is_some_and(|bad_in| !bad_in.contains(&pack)) {
+                bad.remove(&blob);
+            }
+        };
+        for (id, footer) in without_index {
+            footer.locations(*id).for_each(|(blob, at)| look_at(blob, at));
+        }
+        for id in self.repository.index_ids()? {
+            match self.repository.load_index(id) {
+                Ok(index) => index.locations().for_each(|(blob, at)| look_at(blob, at)),
+                // Reported with the index objects.
+                Err(error) if error.is_damage() || error.is_of_later_version() => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -309,7 +401,8 @@ impl Check<'_> {
     ) -> Result<()> {
         let local = Arc::new(local);
         let sizes = CacheSizes { blocks: 4 << 20, nodes: 64 << 20 };
-        let reader = self.repository.reader(Box::new(SharedLookup(local.clone())), sizes);
+        let search = IndexSearch::new(self.repository.clone());
+        let reader = self.repository.reader(Box::new(SharedLookup { local: local.clone(), search }), sizes);
         let mut walk = Walk {
             reader: &reader,
             local: &local,
@@ -317,6 +410,7 @@ impl Check<'_> {
             cancel: self.cancel,
             unindexed,
             needed: BTreeSet::new(),
+            damaged: BTreeSet::new(),
             sound: HashSet::new(),
             lost: Vec::new(),
         };
@@ -326,15 +420,27 @@ impl Check<'_> {
                 walk.directory(*id, parts, &mut PARTS_NAME.to_vec())?;
             }
         }
-        let Walk { lost, needed, .. } = walk;
+        let Walk { lost, needed, damaged, .. } = walk;
+        self.report.damaged.extend(damaged);
         self.report.lost = lost;
-        for pack in needed {
+        // An index object of a later version may list them.
+        let told = if self.later_index { BTreeSet::new() } else { needed };
+        for pack in told {
             self.problem(
                 ObjectName::pack(pack.0),
                 "is needed by a snapshot, but in no index: an index object is missing",
             );
         }
         Ok(())
+    }
+}
+
+/// Returns whether an object is damaged. One that the disk cannot read is, too, as long as the disk can read another one: otherwise the
+/// storage is out of reach.
+fn is_damage(repository: &Repository, error: &RepositoryError) -> bool {
+    match error {
+        RepositoryError::Backend(BackendError::Io { .. }) => repository.backend().load(ObjectName::config()).is_ok(),
+        error => error.is_damage(),
     }
 }
 
@@ -351,237 +457,17 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What reading a pack whole came to.
-struct ReadPack {
-    id: PackId,
-    len: u64,
-    errors: Vec<String>,
-    bad: Vec<BlobId>,
+/// Asks the local state, which knows one place of each blob, and then the index objects for others.
+struct SharedLookup {
+    local: Arc<LocalState>,
+    search: IndexSearch,
 }
-
-fn read_pack(repository: &Repository, id: PackId, len: u64) -> Result<ReadPack> {
-    let mut read = ReadPack { id, len, errors: Vec::new(), bad: Vec::new() };
-    let bytes = repository.load_pack(id)?;
-    if *blake3::hash(&bytes).as_bytes() != id.0 {
-        read.errors.push("its name is not the hash of its bytes".to_owned());
-    }
-    let footer = match pack::footer_of(repository.keys(), &bytes) {
-        Ok(footer) => footer,
-        Err(_) => match footer_from_indexes(repository, id)? {
-            Some(footer) => footer,
-            None => return Ok(read),
-        },
-    };
-    let mut offset = 0;
-    for block in &footer.blocks {
-        let end = offset + block.len as usize;
-        let plaintext = bytes
-            .get(offset..end)
-            .and_then(|sealed| sealed::open(repository.keys(), footer.kind.purpose(), sealed.to_vec()).ok());
-        offset = end;
-        let mut at = 0;
-        for blob in &block.blobs {
-            let found = plaintext.as_deref().and_then(|plaintext| plaintext.get(at..at + blob.len as usize));
-            at += blob.len as usize;
-            if !found.is_some_and(|bytes| is_own(repository.keys(), footer.kind, blob.id, bytes)) {
-                read.bad.push(blob.id);
-            }
-        }
-    }
-    if !read.bad.is_empty() {
-        read.errors.push(format!("{} of its blobs cannot be read", read.bad.len()));
-    }
-    Ok(read)
-}
-
-/// Finds out from the index what a pack with a damaged footer holds.
-fn footer_from_indexes(repository: &Repository, id: PackId) -> Result<Option<Footer>> {
-    for index in repository.index_ids()? {
-        let index = match repository.load_index(index) {
-            Ok(index) => index,
-            Err(error) if error.is_damage() => continue,
-            Err(error) => return Err(error),
-        };
-        if let Some((_, kind)) = index.packs().iter().find(|(pack, _)| *pack == id) {
-            let mut found: Vec<_> = index.locations().filter(|(_, at)| at.block.pack == id).collect();
-            found.sort_by_key(|(_, at)| (at.block.offset, at.offset));
-            return Ok(Some(Footer { kind: *kind, blocks: blocks_of(&found) }));
-        }
-    }
-    Ok(None)
-}
-
-fn blocks_of(blobs: &[(BlobId, Location)]) -> Vec<pack::BlockRecord> {
-    let same_block = |a: &(BlobId, Location), b: &(BlobId, Location)| a.1.block == b.1.block;
-    let block = |blobs: &[(BlobId, Location)]| pack::BlockRecord {
-        len: blobs[0].1.block.len,
-        plaintext_len: blobs.iter().map(|(_, at)| at.len).sum(),
-        blobs: blobs.iter().map(|(id, at)| pack::BlobRecord { id: *id, len: at.len }).collect(),
-    };
-    blobs.chunk_by(same_block).map(block).collect()
-}
-
-fn is_own(keys: &Keys, kind: PackKind, id: BlobId, bytes: &[u8]) -> bool {
-    match kind {
-        PackKind::Data => BlobId::from(keys.chunk_id(bytes)) == id,
-        PackKind::Meta => {
-            node::split_stored(bytes).is_some_and(|(canonical, _)| BlobId::from(keys.node_id(canonical)) == id)
-        }
-    }
-}
-
-struct SharedLookup(Arc<LocalState>);
 
 impl Lookup for SharedLookup {
-    fn find(&self, blob: &BlobId) -> std::result::Result<Option<Location>, ReadError> {
-        self.0.find(blob)
-    }
-}
-
-/// Walks trees; what was once found sound is not walked again.
-struct Walk<'a> {
-    reader: &'a Reader,
-    local: &'a LocalState,
-    bad: &'a HashSet<BlobId>,
-    cancel: &'a AtomicBool,
-    unindexed: &'a HashMap<BlobId, PackId>,
-    /// Packs without an index that a snapshot refers to.
-    needed: BTreeSet<PackId>,
-    sound: HashSet<NodeId>,
-    lost: Vec<LostItem>,
-}
-
-/// What stands at the end of a walk through one node.
-struct Walked {
-    sums: Sums,
-    last: Option<Box<[u8]>>,
-}
-
-impl Walk<'_> {
-    fn lose(&mut self, snapshot: SnapshotId, path: &[u8], error: impl ToString) {
-        self.lost.push(LostItem { snapshot, path: path.to_vec(), error: error.to_string() });
-    }
-
-    fn directory(&mut self, snapshot: SnapshotId, dir: &Directory, path: &mut Vec<u8>) -> Result<()> {
-        let walked = self.node(snapshot, &dir.root, path)?;
-        if walked.is_some_and(|walked| walked.sums != dir.sums) {
-            self.lose(snapshot, path, "the folder's sums are wrong");
-        }
-        Ok(())
-    }
-
-    /// Returns what the node holds, or `None` if it cannot be read.
-    fn node(&mut self, snapshot: SnapshotId, reference: &NodeRef, path: &mut Vec<u8>) -> Result<Option<Walked>> {
-        if self.cancel.load(Ordering::Relaxed) {
-            return Err(RepositoryError::Interrupted);
-        }
-        let lost_before = self.lost.len();
-        let node = match self.load(reference) {
-            Ok(node) => node,
-            Err(error) if error.is_damage() => {
-                self.lose(snapshot, path, with_cause(&error));
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let last = match &node.kind {
-            NodeKind::Leaf(entries) => entries.last().map(|entry| entry.name.clone()),
-            NodeKind::Inner { children, .. } => children.last().map(|child| child.last.clone()),
-            NodeKind::List(_) => None,
-        };
-        let walked = Walked { sums: node.sums(), last };
-        if self.sound.contains(&reference.id) {
-            return Ok(Some(walked));
-        }
-        match &node.kind {
-            NodeKind::Leaf(entries) => entries.iter().try_for_each(|entry| self.entry(snapshot, entry, path))?,
-            NodeKind::Inner { level, children } => {
-                for child in children {
-                    let below = self.node(snapshot, &child.node, path)?;
-                    if let Some(below) = below
-                        && (below.sums != child.sums || below.last.as_ref() != Some(&child.last))
-                    {
-                        self.lose(snapshot, path, format!("a node of level {level} does not fit what it lists"));
-                    }
-                }
-            }
-            NodeKind::List(_) => self.lose(snapshot, path, "a list of content stands where a folder should"),
-        }
-        if self.lost.len() == lost_before {
-            self.sound.insert(reference.id);
-        }
-        Ok(Some(walked))
-    }
-
-    fn load(&mut self, reference: &NodeRef) -> std::result::Result<Arc<Node>, ReadError> {
-        let blob = BlobId::from(reference.id);
-        self.needed.extend(self.unindexed.get(&blob));
-        if self.bad.contains(&blob) {
-            return Err(ReadError::Mismatch { blob });
-        }
-        // A hint into a pack that is whole is enough to read, but the index must know the node as well.
-        match self.local.find(&blob)? {
-            Some(_) => self.reader.node(reference),
-            None => Err(ReadError::Missing { blob }),
-        }
-    }
-
-    fn entry(&mut self, snapshot: SnapshotId, entry: &Entry, path: &mut Vec<u8>) -> Result<()> {
-        let len = path.len();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(&entry.name);
-        for content in entry.all_contents() {
-            if let Err(error) = self.segments(&content.segments) {
-                if !error.is_damage() {
-                    return Err(error.into());
-                }
-                self.lose(snapshot, path, with_cause(&error));
-            }
-        }
-        if let EntryKind::Directory(dir) = &entry.kind {
-            self.directory(snapshot, dir, path)?;
-        }
-        path.truncate(len);
-        Ok(())
-    }
-
-    fn segments(&mut self, segments: &[Segment]) -> std::result::Result<(), ReadError> {
-        for segment in segments {
-            match segment {
-                Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => {
-                    chunks.iter().try_for_each(|chunk| self.chunk(chunk))?;
-                }
-                Segment::List { len, node } => self.list(*len, node)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn list(&mut self, len: u64, reference: &NodeRef) -> std::result::Result<(), ReadError> {
-        let node = self.load(reference)?;
-        let NodeKind::List(segments) = &node.kind else {
-            return Err(ReadError::malformed_node(reference.id, "is no content list"));
-        };
-        if segments.iter().map(Segment::len).sum::<u64>() != len {
-            return Err(ReadError::malformed_node(reference.id, "does not list the content it should"));
-        }
-        if self.sound.contains(&reference.id) {
-            return Ok(());
-        }
-        self.segments(segments)?;
-        self.sound.insert(reference.id);
-        Ok(())
-    }
-
-    fn chunk(&mut self, chunk: &ChunkRef) -> std::result::Result<(), ReadError> {
-        let blob = BlobId::from(chunk.id);
-        self.needed.extend(self.unindexed.get(&blob));
-        match self.local.find(&blob)? {
-            None => Err(ReadError::Missing { blob }),
-            Some(at) if at.len != chunk.len || self.bad.contains(&blob) => Err(ReadError::Mismatch { blob }),
-            Some(_) => Ok(()),
+    fn find_elsewhere(&self, blob: &BlobId, tried: &[Location]) -> std::result::Result<Option<Location>, ReadError> {
+        match self.local.find_elsewhere(blob, tried)? {
+            None if !tried.is_empty() => self.search.find_elsewhere(blob, tried),
+            found => Ok(found),
         }
     }
 }

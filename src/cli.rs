@@ -146,8 +146,8 @@ fn run_program() -> ExitCode {
         }
     };
     no_core_dumps();
-    log::start(&cli.global);
-    let session = Session { global: cli.global, settings: OnceCell::new() };
+    let log = log::start(&cli.global);
+    let session = Session { global: cli.global, settings: OnceCell::new(), log };
     match run(&session, cli.command) {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => error::report(&error),
@@ -185,6 +185,8 @@ struct Session {
     global: Global,
     /// Read when something needs it: most commands work without.
     settings: OnceCell<Settings>,
+    /// Where messages go once nobody reads standard error.
+    log: log::LogFile,
 }
 
 /// Where a repository is, and what of it the configuration knows.
@@ -207,7 +209,11 @@ impl Session {
 
     /// Returns the same session with the repository of this name in the configuration.
     fn with_repository(&self, name: &str) -> Session {
-        Session { global: Global { repo: Some(name.to_owned()), ..self.global.clone() }, settings: OnceCell::new() }
+        Session {
+            global: Global { repo: Some(name.to_owned()), ..self.global.clone() },
+            settings: OnceCell::new(),
+            log: self.log.clone(),
+        }
     }
 
     fn output(&self) -> Output {
@@ -349,6 +355,12 @@ impl Session {
         local_files::private_folder(&dir)
             .with_context(|| format!("could not use the folder {} for the local state", dir.display()))?;
         Ok(dir)
+    }
+
+    /// Says whether something that this machine has seen is gone from the repository, as far as the local state can be read.
+    fn warning_of_missing(&self, repository: &Repository) -> Result<Option<String>> {
+        let remembered = LocalState::peek(&self.state_dir()?, repository.id());
+        Ok(repository.missing(&remembered)?.warning())
     }
 
     fn local_state(&self, repository: &Repository) -> Result<LocalState> {

@@ -7,7 +7,8 @@
 
 use aes_siv::KeyInit;
 use aes_siv::siv::{Aes256PmacSiv, Aes256Siv};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use aws_lc_rs::cipher::{AES_256, DecryptingKey, DecryptionContext, UnboundCipherKey};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length in bytes of the tag that stands before every ciphertext.
 pub const TAG_LEN: usize = 16;
@@ -91,6 +92,20 @@ impl SivKey {
         };
         opened.map_err(|_| NotAuthentic)?;
         Ok(text)
+    }
+
+    /// Decrypts `sealed` without proving that it is authentic: only for saying what is wrong with something that is not. Returns
+    /// `None` for what is shorter than a tag.
+    pub fn decrypt_unproven(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (tag, text) = sealed.split_first_chunk::<TAG_LEN>()?;
+        // RFC 5297, 2.5: the tag without two of its bits is the counter, and the second half of the key encrypts.
+        let mut counter = *tag;
+        counter[8] &= 0x7f;
+        counter[12] &= 0x7f;
+        let key = UnboundCipherKey::new(&AES_256, &self.0[32..]).and_then(DecryptingKey::ctr).ok()?;
+        let mut text = Zeroizing::new(text.to_vec());
+        key.decrypt(&mut text, DecryptionContext::Iv128(counter.into())).ok()?;
+        Some(text)
     }
 }
 
@@ -287,6 +302,7 @@ mod tests {
         key.encrypt(cipher, &associated, &mut buffer);
         let mut opened = buffer.clone();
         assert_eq!(key.decrypt(cipher, &associated, &mut opened).expect("authentic"), unhex(plaintext));
+        assert_eq!(*key.decrypt_unproven(&buffer).expect("longer than a tag"), unhex(plaintext));
         buffer
     }
 

@@ -25,8 +25,18 @@ pub const BLOBS_PER_OBJECT: usize = 50_000;
 
 /// The bytes are authentic but not an index that this version reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the index is malformed")]
-pub struct MalformedIndex;
+#[non_exhaustive]
+pub enum IndexError {
+    /// Counts, kinds or references are not right.
+    #[error("the index is malformed")]
+    Malformed,
+    /// A later version of the program wrote it.
+    #[error("the index has version {0}, this program reads version {VERSION}")]
+    Version(u8),
+    /// It lists a pack of a kind that only a later version of the program knows.
+    #[error("the index lists a pack of kind {0}, which this program does not know")]
+    Kind(u8),
+}
 
 /// Encodes an index object over `packs`.
 pub fn encode(packs: &[(PackId, Footer)]) -> Vec<u8> {
@@ -74,6 +84,19 @@ pub fn encode(packs: &[(PackId, Footer)]) -> Vec<u8> {
     bytes
 }
 
+/// Returns how many packs and blocks an index lists, and where its records of blocks and of blobs begin.
+fn layout(bytes: &[u8]) -> Option<(usize, usize, usize, usize)> {
+    let header = bytes.first_chunk::<HEADER_LEN>()?;
+    if header[1..4] != [0, 0, 0] {
+        return None;
+    }
+    let [packs, blocks, blobs] = [4, 8, 12].map(|at| word(header, at) as usize);
+    let blocks_start = HEADER_LEN.checked_add(packs.checked_mul(PACK_RECORD_LEN)?)?;
+    let blobs_start = blocks_start.checked_add(blocks.checked_mul(BLOCK_RECORD_LEN)?)?;
+    let end = blobs_start.checked_add(blobs.checked_mul(BLOB_RECORD_LEN)?)?;
+    (bytes.len() == end).then_some((packs, blocks, blocks_start, blobs_start))
+}
+
 /// A decoded index object, searched in place.
 pub struct Index {
     bytes: Vec<u8>,
@@ -88,33 +111,30 @@ impl Index {
     /// Decodes an index object.
     ///
     /// # Errors
-    /// [`MalformedIndex`] when counts, kinds or references are not right.
-    pub fn decode(bytes: Vec<u8>) -> Result<Self, MalformedIndex> {
-        Self::decode_checked(bytes).ok_or(MalformedIndex)
+    /// See [`IndexError`].
+    pub fn decode(bytes: Vec<u8>) -> Result<Self, IndexError> {
+        match bytes.first() {
+            None => return Err(IndexError::Malformed),
+            Some(&VERSION) => {}
+            Some(other) => return Err(IndexError::Version(*other)),
+        }
+        Self::decode_checked(bytes)
     }
 
-    fn decode_checked(bytes: Vec<u8>) -> Option<Self> {
-        let header = bytes.first_chunk::<HEADER_LEN>()?;
-        if header[..4] != [VERSION, 0, 0, 0] {
-            return None;
-        }
-        let [packs, blocks, blobs] = [4, 8, 12].map(|at| word(header, at) as usize);
-        let blocks_start = HEADER_LEN.checked_add(packs.checked_mul(PACK_RECORD_LEN)?)?;
-        let blobs_start = blocks_start.checked_add(blocks.checked_mul(BLOCK_RECORD_LEN)?)?;
-        if bytes.len() != blobs_start.checked_add(blobs.checked_mul(BLOB_RECORD_LEN)?)? {
-            return None;
-        }
+    fn decode_checked(bytes: Vec<u8>) -> Result<Self, IndexError> {
+        let (packs, blocks, blocks_start, blobs_start) = layout(&bytes).ok_or(IndexError::Malformed)?;
         let mut names = Vec::with_capacity(packs);
         let mut pack_of_block = Vec::with_capacity(blocks);
         for record in bytes[HEADER_LEN..blocks_start].chunks_exact(PACK_RECORD_LEN) {
             let number = names.len() as u32;
             if record[33..36] != [0, 0, 0] {
-                return None;
+                return Err(IndexError::Malformed);
             }
-            names.push((PackId::from_slice(&record[..32])?, PackKind::from_code(record[32])?));
+            let id = PackId::from_slice(&record[..32]).ok_or(IndexError::Malformed)?;
+            names.push((id, PackKind::from_code(record[32]).ok_or(IndexError::Kind(record[32]))?));
             let count = word(record, 36) as usize;
             if count > blocks - pack_of_block.len() {
-                return None;
+                return Err(IndexError::Malformed);
             }
             pack_of_block.resize(pack_of_block.len() + count, number);
         }
@@ -122,7 +142,7 @@ impl Index {
         let sound = index.pack_of_block.len() == blocks
             && index.records().all(|record| (word(record, 32) as usize) < blocks)
             && index.records().is_sorted_by(|a, b| a[..32] <= b[..32]);
-        sound.then_some(index)
+        if sound { Ok(index) } else { Err(IndexError::Malformed) }
     }
 
     fn records(&self) -> impl ExactSizeIterator<Item = &[u8]> {
@@ -141,6 +161,12 @@ impl Index {
 
     /// Finds a blob.
     pub fn find(&self, id: &BlobId) -> Option<Location> {
+        self.find_all(id).next()
+    }
+
+    /// Finds a blob in every place that it has.
+    pub fn find_all(&self, id: &BlobId) -> impl Iterator<Item = Location> + '_ {
+        let id = *id;
         let count = self.records().len();
         let record = |at: usize| &self.bytes[self.blobs_start + at * BLOB_RECORD_LEN..][..BLOB_RECORD_LEN];
         let (mut low, mut high) = (0, count);
@@ -148,7 +174,10 @@ impl Index {
             let middle = low + (high - low) / 2;
             if record(middle)[..32] < id.0[..] { low = middle + 1 } else { high = middle }
         }
-        (low < count && record(low)[..32] == id.0[..]).then(|| self.location(record(low)).1)
+        self.records()
+            .skip(low)
+            .take_while(move |record| record[..32] == id.0[..])
+            .map(|record| self.location(record).1)
     }
 
     fn location(&self, record: &[u8]) -> (BlobId, Location) {

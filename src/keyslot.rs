@@ -108,12 +108,19 @@ pub struct SlotInfo {
 
 /// The bytes are not a key slot that this version reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the key slot is damaged or of a later version")]
-pub struct MalformedSlot;
+#[non_exhaustive]
+pub enum SlotError {
+    /// Some of its bytes are not as they were written.
+    #[error("the key slot is damaged")]
+    Damaged,
+    /// A holder of the repository's keys wrote it, with a later version of the program.
+    #[error("the key slot is of a kind or version that this program does not know")]
+    Later,
+}
 
-impl From<CborError> for MalformedSlot {
+impl From<CborError> for SlotError {
     fn from(_: CborError) -> Self {
-        MalformedSlot
+        SlotError::Damaged
     }
 }
 
@@ -122,10 +129,8 @@ impl From<CborError> for MalformedSlot {
 pub struct Slot {
     /// What opens it.
     pub kind: SlotKind,
-    head: Vec<u8>,
     cost: Option<(PasswordCost, Vec<u8>)>,
     wrapped: Vec<u8>,
-    info: Vec<u8>,
 }
 
 impl Slot {
@@ -176,34 +181,29 @@ impl Slot {
         map.field(4).bytes(&wrapped);
         let mut head = cbor::Writer::new();
         map.finish(&mut head);
-        let head = head.into_bytes();
+        seal_info(place, keys, &head.into_bytes(), info)
+    }
 
-        let mut map = MapWriter::default();
-        map.field(1).uint(VERSION);
-        map.field(2).int(info.created);
-        map.field(3).text(&info.label);
-        let mut plain = cbor::Writer::new();
-        map.finish(&mut plain);
-        let bound = [&binding(place)[..], &head].concat();
-        let info = sealed::seal_bound(keys, Purpose::KeyInfo, &bound, &plain.into_bytes(), &mut Compressor::new(1));
-
-        let mut object = cbor::Writer::new();
-        object.array(2).bytes(&head).bytes(&info);
-        object.into_bytes()
+    /// Reads a slot's object and proves every bit of it, for whoever has opened the repository.
+    ///
+    /// # Errors
+    /// [`SlotError::Damaged`], or [`SlotError::Later`] for one that is whole, but that this version cannot open.
+    pub fn prove(object: &[u8], place: (RepositoryId, KeyId), keys: &Keys) -> Result<(SlotKind, SlotInfo), SlotError> {
+        let (head, info) = split(object)?;
+        let info = open_info(place, keys, head, info.to_vec())?;
+        // The information vouches for the head. So what cannot be read of it is no damage.
+        let slot = Self::decode(object).map_err(|_| SlotError::Later)?;
+        Ok((slot.kind, info))
     }
 
     /// Reads a slot's object.
     ///
     /// # Errors
-    /// [`MalformedSlot`].
-    pub fn decode(object: &[u8]) -> Result<Self, MalformedSlot> {
-        let mut reader = cbor::Reader::new(object);
-        if reader.array()? != 2 {
-            return Err(MalformedSlot);
-        }
-        let (head, info) = (reader.bytes()?.to_vec(), reader.bytes()?.to_vec());
+    /// [`SlotError::Damaged`] also for one of a later version: only [`Slot::prove`] can tell the two apart.
+    pub fn decode(object: &[u8]) -> Result<Self, SlotError> {
+        let (head, _) = split(object)?;
         let (mut version, mut kind, mut cost, mut wrapped) = (None, None, None, Vec::new());
-        let mut head_reader = cbor::Reader::new(&head);
+        let mut head_reader = cbor::Reader::new(head);
         head_reader.fields(|key, value| {
             match key {
                 1 => version = Some(value.uint()?),
@@ -217,54 +217,94 @@ impl Slot {
                     cost = Some((numbers, value.array_of::<SALT_LEN>()?.to_vec()));
                 }
                 4 => wrapped = value.bytes()?.to_vec(),
-                _ => return Err(MalformedSlot),
+                _ => return Err(SlotError::Damaged),
             }
             Ok(true)
         })?;
         let kind = match (kind, &cost) {
             (Some(KIND_PASSWORD), Some((cost, _))) if cost.is_sane() => SlotKind::Password,
             (Some(KIND_RECOVERY), None) => SlotKind::Recovery,
-            _ => return Err(MalformedSlot),
+            _ => return Err(SlotError::Damaged),
         };
-        let whole = reader.is_empty()
-            && head_reader.is_empty()
-            && version == Some(VERSION)
-            && wrapped.len() == TAG_LEN + MasterKey::LEN;
-        if whole { Ok(Slot { kind, head, cost, wrapped, info }) } else { Err(MalformedSlot) }
+        let whole = head_reader.is_empty() && version == Some(VERSION) && wrapped.len() == TAG_LEN + MasterKey::LEN;
+        if whole { Ok(Slot { kind, cost, wrapped }) } else { Err(SlotError::Damaged) }
     }
 
-    /// Tries `secret`, a password or a recovery key, and returns the master key if it fits.
-    pub fn open(&self, place: (RepositoryId, KeyId), secret: &[u8]) -> Option<MasterKey> {
+    /// Returns what trying a password costs, in KiB of memory times passes; a recovery key costs nothing.
+    pub fn work(&self) -> u64 {
+        self.cost.as_ref().map_or(0, |(cost, _)| u64::from(cost.memory_kib) * u64::from(cost.passes))
+    }
+
+    /// Tries `secret`, a password or a recovery key.
+    pub fn open(&self, place: (RepositoryId, KeyId), secret: &[u8]) -> Tried {
         let wrapping = match &self.cost {
-            Some((cost, salt)) => cost.derive(secret, salt)?,
-            None => RecoveryKey::parse(secret)?.siv_key(),
+            Some((cost, salt)) => cost.derive(secret, salt),
+            None => RecoveryKey::parse(secret).map(|key| key.siv_key()),
         };
+        let Some(wrapping) = wrapping else { return Tried::Unfit };
         let mut wrapped = self.wrapped.clone();
         let associated = [WRAP_CONTEXT.as_bytes(), &binding(place)];
-        let opened = wrapping.decrypt(Cipher::Aes256Siv, &associated, &mut wrapped).ok()?;
-        let master = <[u8; 32]>::try_from(&*opened).ok().map(MasterKey::from_bytes);
-        opened.zeroize();
-        master
+        if let Ok(opened) = wrapping.decrypt(Cipher::Aes256Siv, &associated, &mut wrapped) {
+            let master = <[u8; MasterKey::LEN]>::try_from(&*opened).ok().map(MasterKey::from_bytes);
+            opened.zeroize();
+            return master.map_or(Tried::Unfit, Tried::Fits);
+        }
+        let unproven = wrapping.decrypt_unproven(&self.wrapped);
+        unproven
+            .and_then(|bytes| (*bytes).as_slice().try_into().ok())
+            .map_or(Tried::Unfit, |bytes| Tried::Unproven(MasterKey::from_bytes(bytes)))
     }
+}
 
-    /// Opens the information, which proves the whole slot.
-    ///
-    /// # Errors
-    /// [`MalformedSlot`] when any bit of the slot is not as it was written.
-    pub fn info(&self, place: (RepositoryId, KeyId), keys: &Keys) -> Result<SlotInfo, MalformedSlot> {
-        let bound = [&binding(place)[..], &self.head].concat();
-        let plain = sealed::open_bound(keys, Purpose::KeyInfo, &bound, self.info.clone()).map_err(|_| MalformedSlot)?;
-        let mut info = SlotInfo { created: 0, label: String::new() };
-        cbor::Reader::new(&plain).fields(|key, value| {
-            match key {
-                2 => info.created = value.int()?,
-                3 => info.label = value.text()?.to_owned(),
-                _ => return Ok::<_, MalformedSlot>(false),
-            }
-            Ok(true)
-        })?;
-        Ok(info)
+/// What came of trying a secret on a slot.
+pub enum Tried {
+    /// It fits: this is the master key.
+    Fits(MasterKey),
+    /// It does not fit in this repository. If `config` is another repository's, or the slot is, this may still be the master key
+    /// of everything else that is stored. It proves nothing before it has opened something.
+    Unproven(MasterKey),
+    /// It is not of the form that this kind of slot takes.
+    Unfit,
+}
+
+/// Returns a slot's object: its head, and the information that vouches for it.
+fn seal_info(place: (RepositoryId, KeyId), keys: &Keys, head: &[u8], info: &SlotInfo) -> Vec<u8> {
+    let mut map = MapWriter::default();
+    map.field(1).uint(VERSION);
+    map.field(2).int(info.created);
+    map.field(3).text(&info.label);
+    let mut plain = cbor::Writer::new();
+    map.finish(&mut plain);
+    let bound = [&binding(place)[..], head].concat();
+    let info = sealed::seal_bound(keys, Purpose::KeyInfo, &bound, &plain.into_bytes(), &mut Compressor::new(1));
+    let mut object = cbor::Writer::new();
+    object.array(2).bytes(head).bytes(&info);
+    object.into_bytes()
+}
+
+/// Splits a slot's object into its head and its information.
+fn split(object: &[u8]) -> Result<(&[u8], &[u8]), SlotError> {
+    let mut reader = cbor::Reader::new(object);
+    if reader.array()? != 2 {
+        return Err(SlotError::Damaged);
     }
+    let (head, info) = (reader.bytes()?, reader.bytes()?);
+    if reader.is_empty() { Ok((head, info)) } else { Err(SlotError::Damaged) }
+}
+
+fn open_info(place: (RepositoryId, KeyId), keys: &Keys, head: &[u8], info: Vec<u8>) -> Result<SlotInfo, SlotError> {
+    let bound = [&binding(place)[..], head].concat();
+    let plain = sealed::open_bound(keys, Purpose::KeyInfo, &bound, info).map_err(|_| SlotError::Damaged)?;
+    let mut info = SlotInfo { created: 0, label: String::new() };
+    cbor::Reader::new(&plain).fields(|key, value| {
+        match key {
+            2 => info.created = value.int()?,
+            3 => info.label = value.text()?.to_owned(),
+            _ => return Ok::<_, SlotError>(false),
+        }
+        Ok(true)
+    })?;
+    Ok(info)
 }
 
 /// What ties a slot to its repository and its name, so that slots cannot be swapped.
@@ -295,16 +335,39 @@ mod tests {
         let recovered = Slot::for_recovery(place(1), (&master, &keys), &recovery, &info);
         for (object, secret) in [(password, b"secret".to_vec()), (recovered, recovery.reveal().as_bytes().to_vec())] {
             let slot = Slot::decode(&object).expect("a slot");
-            assert_eq!(slot.open(place(1), &secret).expect("it fits").expose(), master.expose());
-            assert!(slot.open(place(1), b"other").is_none());
-            assert!(slot.open(place(2), &secret).is_none(), "a slot under another name");
-            assert_eq!(slot.info(place(1), &keys), Ok(info.clone()));
+            assert!(matches!(slot.open(place(1), &secret), Tried::Fits(found) if found.expose() == master.expose()));
+            assert!(!matches!(slot.open(place(1), b"other"), Tried::Fits(_)));
+            // Under another name it does not fit. What it would have given is known all the same.
+            let tried = slot.open(place(2), &secret);
+            assert!(matches!(tried, Tried::Unproven(found) if found.expose() == master.expose()));
+            assert_eq!(Slot::prove(&object, place(1), &keys), Ok((slot.kind, info.clone())));
             for bit in 0..object.len() * 8 {
                 let mut damaged = object.clone();
                 damaged[bit / 8] ^= 1 << (bit % 8);
-                let proven = Slot::decode(&damaged).and_then(|slot| slot.info(place(1), &keys));
-                assert!(proven.is_err(), "bit {bit}");
+                assert_eq!(Slot::prove(&damaged, place(1), &keys), Err(SlotError::Damaged), "bit {bit}");
             }
+        }
+    }
+
+    #[test]
+    fn a_slot_of_a_later_version_is_told_from_a_damaged_one() {
+        let (master, info) = (MasterKey::from_bytes([9; 32]), SlotInfo { created: 5, label: "token".to_owned() });
+        let keys = Keys::derive(&master, Cipher::Aes256Siv);
+        let slot = |fields: &dyn Fn(&mut MapWriter)| {
+            let (mut map, mut head) = (MapWriter::default(), cbor::Writer::new());
+            fields(&mut map);
+            map.finish(&mut head);
+            seal_info(place(1), &keys, &head.into_bytes(), &info)
+        };
+        let kind = slot(&|map| {
+            map.field(1).uint(VERSION);
+            map.field(2).uint(3);
+        });
+        let version = slot(&|map| _ = map.field(1).text("2, whatever that means"));
+        for object in [kind, version] {
+            assert_eq!(Slot::prove(&object, place(1), &keys), Err(SlotError::Later));
+            assert_eq!(Slot::prove(&object, place(2), &keys), Err(SlotError::Damaged), "of another name");
+            assert!(Slot::decode(&object).is_err());
         }
     }
 

@@ -5,25 +5,30 @@
 //! start and starts over when something that is remembered is gone. One process at a time may use it.
 //!
 //! Keys begin with a byte that says what they are: `b` blob -> place, `p` number -> pack, `i` index object read,
-//! `f` facts of a file, `s` snapshot or `k` key slot seen, `t` what a run has put aside, `w` snapshot known to be whole. There is no write-ahead log: after a crash the database is as
+//! `f` facts of a file, `m` what a run read that did not come to its end, `d` damaged pack, `s` snapshot or `k` key slot seen, `t` what a run has put aside, `w` snapshot known to be whole. There is no write-ahead log: after a crash the database is as
 //! it was at some moment before, and the next `sync` catches up.
 
+mod facts;
+
+pub use facts::Aside;
+
+use crate::backend::ObjectName;
 use crate::compress::{Compressor, META_LEVEL};
-use crate::crypto::{Keys, Purpose};
+use crate::crypto::Keys;
 use crate::id::{BlobId, IndexId, KeyId, PackId, RepositoryId, SnapshotId};
 use crate::index::Index;
 use crate::local_files;
 use crate::pack::{BlockLocation, Footer, Location};
 use crate::reader::{Lookup, ReadError};
 use crate::repository::{Repository, RepositoryError};
-use crate::sealed;
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{DB, Direction, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Written into every database; another value means another layout, and starting over.
-const LAYOUT: &[u8] = b"1";
+const LAYOUT: &[u8] = b"2";
+const LAYOUT_1: &[u8] = b"1";
 const LAYOUT_KEY: &[u8] = b"layout";
 
 /// Why the local state could not be used.
@@ -60,6 +65,28 @@ pub enum LocalError {
     },
 }
 
+/// What [`LocalState::sync`] met.
+#[derive(Debug, Default)]
+pub struct Synced {
+    /// The packs that no index object speaks of: those of a backup that was interrupted, or of one that runs elsewhere right now.
+    pub adopted: Vec<(PackId, Footer)>,
+    /// Index objects and packs that only a later version of this program reads. What they hold is unknown here, so it may be
+    /// stored once more.
+    pub later: Vec<ObjectName>,
+}
+
+impl Synced {
+    /// Says in one line that something is of a later version, if anything is.
+    pub fn remark(&self) -> Option<String> {
+        let first = self.later.first()?;
+        let count = self.later.len();
+        Some(format!(
+            "{count} objects are of a later version of this program (the first is {first}); they stay as they are, and what only \
+             they speak of is stored once more"
+        ))
+    }
+}
+
 /// The packs that are known, by number; numbers keep the entries of the index short.
 #[derive(Default)]
 struct Packs {
@@ -68,15 +95,14 @@ struct Packs {
     indexed: HashSet<PackId>,
 }
 
-/// A key and what was put aside under it.
-pub type Aside = (Vec<u8>, Vec<u8>);
-
 /// The local state of one repository.
 pub struct LocalState {
     path: PathBuf,
     db: DB,
     keys: std::sync::Arc<Keys>,
     packs: RwLock<Packs>,
+    /// Packs that a check found damaged. What they hold counts as not stored, so that the next backup stores it again.
+    damaged: RwLock<HashSet<PackId>>,
     /// One for all callers: a context takes more than a megabyte, and what they write is short.
     compressor: Mutex<Compressor>,
 }
@@ -97,11 +123,32 @@ impl LocalState {
         state_dir.join(repository.to_string()).join("index")
     }
 
+    /// Returns the snapshots and key slots that this machine has seen, also while another process uses the state. What cannot be
+    /// read was not seen: this is for warnings alone, and nothing is made where nothing is.
+    pub fn peek(state_dir: &Path, repository: RepositoryId) -> (Vec<SnapshotId>, Vec<KeyId>) {
+        let path = Self::folder(state_dir, repository);
+        if !path.is_dir() {
+            return Default::default();
+        }
+        // Whoever writes may take files away while we read; then there is nothing to compare with.
+        let read = DB::open_for_read_only(&options(), &path, false)
+            .and_then(|db| Ok((ids::<32>(&db, b's')?, ids::<16>(&db, b'k')?)));
+        match read {
+            Ok((snapshots, keys)) => {
+                (snapshots.into_iter().map(SnapshotId).collect(), keys.into_iter().map(KeyId).collect())
+            }
+            Err(error) => {
+                tracing::debug!(%error, "what this machine has seen could not be read");
+                Default::default()
+            }
+        }
+    }
+
     fn open_folder(path: PathBuf, repository: &Repository) -> Result<Self, LocalError> {
         Self::make_folder(&path)?;
         let keys = repository.keys().clone();
         match Self::open_database(&path) {
-            Ok((db, packs)) => Ok(Self::new(path, db, keys, packs)),
+            Ok((db, packs)) => Self::new(path, db, keys, packs),
             Err(LocalError::Database { source, .. })
                 if source.kind() == ErrorKind::IOError && source.to_string().contains("/LOCK: ") =>
             {
@@ -113,7 +160,7 @@ impl LocalState {
             {
                 Self::destroy(&path)?;
                 let (db, packs) = Self::open_database(&path)?;
-                Ok(Self::new(path, db, keys, packs))
+                Self::new(path, db, keys, packs)
             }
             Err(error) => Err(error),
         }
@@ -135,19 +182,32 @@ impl LocalState {
         Ok(())
     }
 
-    fn new(path: PathBuf, db: DB, keys: std::sync::Arc<Keys>, packs: Packs) -> Self {
+    fn new(path: PathBuf, db: DB, keys: std::sync::Arc<Keys>, packs: Packs) -> Result<Self, LocalError> {
         let compressor = Mutex::new(Compressor::new(META_LEVEL));
-        Self { path, db, keys, packs: RwLock::new(packs), compressor }
+        let local = Self { path, db, keys, packs: RwLock::new(packs), damaged: RwLock::default(), compressor };
+        let damaged = local.ids(b'd')?.into_iter().map(PackId).collect();
+        Ok(Self { damaged: RwLock::new(damaged), ..local })
     }
 
     fn open_database(path: &Path) -> Result<(DB, Packs), LocalError> {
         let failed = |source| LocalError::Database { path: path.to_owned(), source };
         let mut db = DB::open(&options(), path).map_err(failed)?;
-        if db.get_pinned(LAYOUT_KEY).map_err(failed)?.as_deref() != Some(LAYOUT) {
-            drop(db);
-            Self::destroy(path)?;
-            db = DB::open(&options(), path).map_err(failed)?;
-            db.put(LAYOUT_KEY, LAYOUT).map_err(failed)?;
+        let layout = db.get_pinned(LAYOUT_KEY).map_err(failed)?.map(|layout| layout.to_vec());
+        match layout.as_deref() {
+            Some(LAYOUT) => {}
+            Some(LAYOUT_1) => {
+                // The facts of mails stood among those of files, and nobody ever took them away.
+                let mut batch = WriteBatch::default();
+                batch.delete_range(*b"f", *b"g");
+                batch.put(LAYOUT_KEY, LAYOUT);
+                db.write(batch).map_err(failed)?;
+            }
+            _ => {
+                drop(db);
+                Self::destroy(path)?;
+                db = DB::open(&options(), path).map_err(failed)?;
+                db.put(LAYOUT_KEY, LAYOUT).map_err(failed)?;
+            }
         }
         let mut packs = Packs::default();
         for item in db.iterator(IteratorMode::From(b"p", Direction::Forward)) {
@@ -169,7 +229,7 @@ impl LocalState {
     fn clear(&mut self) -> Result<(), LocalError> {
         // Deleting keys one range after the other keeps the open handle, which an own destroy would not.
         let mut batch = WriteBatch::default();
-        for prefix in [b'b', b'f', b'i', b'p', b'w'] {
+        for prefix in [b'b', b'f', b'i', b'm', b'p', b'w'] {
             batch.delete_range([prefix], [prefix + 1]);
         }
         self.write(batch)?;
@@ -195,20 +255,21 @@ impl LocalState {
         self.db.flush().map_err(|source| self.failed(source))
     }
 
-    /// Catches up with the repository, and returns the packs that no index object speaks of: those of a backup that was
-    /// interrupted, or of one that runs elsewhere right now.
+    /// Catches up with the repository.
     ///
     /// # Errors
     /// When the repository cannot be listed, or the database fails.
-    pub fn sync(&mut self, repository: &Repository) -> Result<Vec<(PackId, Footer)>, RepositoryError> {
+    pub fn sync(&mut self, repository: &Repository) -> Result<Synced, RepositoryError> {
         // In the order opposite to writing: the packs of these index objects are there when they are.
         let indexes = repository.index_ids()?;
-        let stored = repository.packs()?;
+        let mut stored = repository.packs()?;
+        self.forget_damage(|id| !stored.contains_key(id))?;
+        stored.retain(|id, _| !self.damaged.read().contains(id));
         let gone = {
             let packs = self.packs.read();
             packs.ids.iter().any(|id| !stored.contains_key(id))
         };
-        let mut read = self.ids(b'i')?;
+        let (mut read, mut later) = (self.ids(b'i')?, Vec::new());
         if gone || !read.iter().all(|id| indexes.contains(&IndexId(*id))) {
             self.clear()?;
             read.clear();
@@ -220,25 +281,29 @@ impl LocalState {
                 Err(error) if error.is_damage() => {
                     tracing::warn!(index = %id, "index is damaged, reading footers instead")
                 }
+                Err(error) if error.is_of_later_version() => later.push(ObjectName::index(id.0)),
                 Err(error) => return Err(error),
             }
         }
         let unindexed: Vec<_> = {
             let packs = self.packs.read();
-            stored.into_keys().filter(|id| !packs.indexed.contains(id)).collect()
+            stored.into_iter().filter(|(id, _)| !packs.indexed.contains(id)).collect()
         };
         let mut adopted = Vec::new();
-        for id in unindexed {
-            match repository.load_footer_proven(id) {
+        for (id, len) in unindexed {
+            // The footer alone shows whether reading the whole pack leads to anything.
+            let proven = repository.load_footer(id, len).and_then(|_| repository.load_footer_proven(id));
+            match proven {
                 Ok(footer) => {
                     self.add_pack(id, &footer)?;
                     adopted.push((id, footer));
                 }
+                Err(error) if error.is_of_later_version() => later.push(ObjectName::pack(id.0)),
                 Err(error) if error.is_damage() => tracing::warn!(pack = %id, "pack is damaged and left out"),
                 Err(error) => return Err(error),
             }
         }
-        Ok(adopted)
+        Ok(Synced { adopted, later })
     }
 
     fn add_index(&self, id: IndexId, index: &Index, stored: &HashMap<PackId, u64>) -> Result<(), LocalError> {
@@ -264,6 +329,8 @@ impl LocalState {
     /// # Errors
     /// [`LocalError::Database`].
     pub fn add_pack(&self, id: PackId, footer: &Footer) -> Result<(), LocalError> {
+        // It was stored anew, with the bytes that it is named by.
+        self.forget_damage(|damaged| *damaged == id)?;
         let mut batch = WriteBatch::default();
         let number = self.number_pack(id, false, &mut batch);
         for (blob, location) in footer.locations(id) {
@@ -285,32 +352,45 @@ impl LocalState {
         self.write(batch)
     }
 
+    /// Remembers which packs a check found `damaged`, and forgets it of those that it found `sound`.
+    ///
+    /// From then on nothing counts as stored because a damaged pack holds it. What else is remembered of the repository is read again
+    /// by the next [`LocalState::sync`], and files are read again, too: a file that did not change may have lost a piece.
+    /// docs/decisions/0013-damage-is-remembered.md.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn note_damage(&mut self, damaged: &BTreeSet<PackId>, sound: &HashSet<PackId>) -> Result<(), LocalError> {
+        let new: Vec<_> = damaged.iter().copied().filter(|id| !self.damaged.read().contains(id)).collect();
+        let forgotten = self.forget_damage(|id| sound.contains(id) && !damaged.contains(id))?;
+        if new.is_empty() && !forgotten {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::default();
+        new.iter().for_each(|id| batch.put(prefixed(b'd', &id.0), []));
+        self.write(batch)?;
+        self.damaged.write().extend(new);
+        self.clear()?;
+        self.flush()
+    }
+
+    fn forget_damage(&self, which: impl Fn(&PackId) -> bool) -> Result<bool, LocalError> {
+        let mended: Vec<_> = self.damaged.read().iter().copied().filter(which).collect();
+        if mended.is_empty() {
+            return Ok(false);
+        }
+        let mut batch = WriteBatch::default();
+        mended.iter().for_each(|id| batch.delete(prefixed(b'd', &id.0)));
+        self.write(batch)?;
+        self.damaged.write().retain(|id| !mended.contains(id));
+        Ok(true)
+    }
+
     fn number_pack(&self, id: PackId, indexed: bool, batch: &mut WriteBatch) -> u32 {
         let number = self.packs.write().add(id, indexed);
         let value = [&[u8::from(indexed)], id.as_bytes()].concat();
         batch.put(prefixed(b'p', &number.to_be_bytes()), value);
         number
-    }
-
-    /// Returns what was remembered under `key`, a keyed hash of a file's path, if it is whole.
-    pub fn facts(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
-        let sealed = self.db.get(prefixed(b'f', key)).ok()??;
-        sealed::open_bound(&self.keys, Purpose::LocalState, key, sealed).ok()
-    }
-
-    /// Remembers `facts` under their keys. They are sealed: names and subjects are nobody else's business.
-    ///
-    /// # Errors
-    /// [`LocalError::Database`].
-    pub fn put_facts<'a>(&self, facts: impl Iterator<Item = (&'a [u8; 32], &'a [u8])>) -> Result<(), LocalError> {
-        let mut batch = WriteBatch::default();
-        let mut compressor = self.compressor.lock();
-        for (key, value) in facts {
-            let sealed = sealed::seal_bound(&self.keys, Purpose::LocalState, key, value, &mut compressor);
-            batch.put(prefixed(b'f', key), sealed);
-        }
-        drop(compressor);
-        self.write(batch)
     }
 
     /// Remembers that everything the snapshot needs is stored. It is forgotten as soon as any pack is gone.
@@ -326,64 +406,6 @@ impl LocalState {
     /// Returns whether everything the snapshot needs is known to be stored.
     pub fn is_whole(&self, snapshot: SnapshotId) -> bool {
         matches!(self.db.get_pinned(prefixed(b'w', &snapshot.0)), Ok(Some(_)))
-    }
-
-    /// Puts `value` aside under `key` in `area`, sealed, for this run alone.
-    ///
-    /// # Errors
-    /// [`LocalError::Database`].
-    pub fn put_aside(&self, area: u64, key: &[u8], value: &[u8]) -> Result<(), LocalError> {
-        let key = aside(area, key);
-        let mut batch = WriteBatch::default();
-        let sealed = sealed::seal_bound(&self.keys, Purpose::LocalState, &key, value, &mut self.compressor.lock());
-        batch.put(&key, sealed);
-        self.write(batch)
-    }
-
-    /// Takes what was put aside under `key` in `area` away, if there is something.
-    ///
-    /// # Errors
-    /// [`LocalError::Database`].
-    pub fn drop_aside(&self, area: u64, key: &[u8]) -> Result<(), LocalError> {
-        let mut batch = WriteBatch::default();
-        batch.delete(aside(area, key));
-        self.write(batch)
-    }
-
-    /// Returns up to `max` of what was put aside in `area`, in the order of the keys, from behind `after` on.
-    ///
-    /// # Errors
-    /// [`LocalError::Database`], or [`LocalError::Unsound`].
-    pub fn set_aside(&self, area: u64, after: Option<&[u8]>, max: usize) -> Result<Vec<Aside>, LocalError> {
-        let prefix = aside(area, &[]);
-        let start = match after {
-            // The least key that is greater.
-            Some(after) => [&prefix, after, &[0]].concat(),
-            None => prefix.clone(),
-        };
-        let mut found = Vec::new();
-        for item in self.db.iterator(IteratorMode::From(&start, Direction::Forward)).take(max) {
-            let (key, sealed) = item.map_err(|source| self.failed(source))?;
-            let Some(name) = key.strip_prefix(prefix.as_slice()) else { break };
-            let value = sealed::open_bound(&self.keys, Purpose::LocalState, &key, sealed.into())
-                .map_err(|_| LocalError::Unsound { path: self.path.clone() })?;
-            found.push((name.to_vec(), value));
-        }
-        Ok(found)
-    }
-
-    /// Takes everything away that was put aside in `area`, or in any area.
-    ///
-    /// # Errors
-    /// [`LocalError::Database`].
-    pub fn clear_aside(&self, area: Option<u64>) -> Result<(), LocalError> {
-        let (from, to) = match area {
-            Some(area) => (aside(area, &[]), aside(area + 1, &[])),
-            None => (vec![b't'], vec![b't' + 1]),
-        };
-        let mut batch = WriteBatch::default();
-        batch.delete_range(from, to);
-        self.write(batch)
     }
 
     /// Remembers snapshots and key slots, so that one that disappears without a record is noticed.
@@ -412,15 +434,7 @@ impl LocalState {
     }
 
     fn ids<const N: usize>(&self, prefix: u8) -> Result<HashSet<[u8; N]>, LocalError> {
-        let mut ids = HashSet::new();
-        for item in self.db.iterator(IteratorMode::From(&[prefix], Direction::Forward)) {
-            let (key, _) = item.map_err(|source| self.failed(source))?;
-            match key.split_first() {
-                Some((first, id)) if *first == prefix => ids.extend(<[u8; N]>::try_from(id)),
-                _ => break,
-            }
-        }
-        Ok(ids)
+        ids(&self.db, prefix).map_err(|source| self.failed(source))
     }
 
     /// Returns where `blob` is, or `None` where no pack holds it.
@@ -442,8 +456,9 @@ impl LocalState {
 }
 
 impl Lookup for LocalState {
-    fn find(&self, blob: &BlobId) -> Result<Option<Location>, ReadError> {
-        self.find_blob(blob).map_err(|error| ReadError::Index(Box::new(error)))
+    fn find_elsewhere(&self, blob: &BlobId, tried: &[Location]) -> Result<Option<Location>, ReadError> {
+        let found = self.find_blob(blob).map_err(|error| ReadError::Index(Box::new(error)))?;
+        Ok(found.filter(|location| !tried.contains(location)))
     }
 }
 
@@ -459,16 +474,25 @@ impl Packs {
     }
 }
 
+/// Returns the ids behind `prefix` in the keys.
+fn ids<const N: usize>(db: &DB, prefix: u8) -> Result<HashSet<[u8; N]>, rocksdb::Error> {
+    let mut ids = HashSet::new();
+    for item in db.iterator(IteratorMode::From(&[prefix], Direction::Forward)) {
+        let (key, _) = item?;
+        match key.split_first() {
+            Some((first, id)) if *first == prefix => ids.extend(<[u8; N]>::try_from(id)),
+            _ => break,
+        }
+    }
+    Ok(ids)
+}
+
 fn put_blob(batch: &mut WriteBatch, blob: &BlobId, pack: u32, Location { block, offset, len }: Location) {
     let mut value = [0; 20];
     for (slot, word) in value.chunks_exact_mut(4).zip([pack, block.offset, block.len, offset, len]) {
         slot.copy_from_slice(&word.to_le_bytes());
     }
     batch.put(prefixed(b'b', &blob.0), value);
-}
-
-fn aside(area: u64, key: &[u8]) -> Vec<u8> {
-    [b"t", area.to_be_bytes().as_slice(), key].concat()
 }
 
 fn prefixed(prefix: u8, id: &[u8]) -> Vec<u8> {

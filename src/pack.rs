@@ -124,6 +124,23 @@ pub enum PackError {
     /// The footer is authentic but contradicts itself or the pack.
     #[error("the footer is malformed")]
     Malformed,
+    /// A later version of the program wrote the footer.
+    #[error("the footer has version {0}, this program reads version {FOOTER_VERSION}")]
+    Version(u8),
+    /// The pack holds something that only a later version of the program knows.
+    #[error("the pack is of kind {0}, which this program does not know")]
+    Kind(u8),
+}
+
+impl PackError {
+    /// Returns whether the footer is authentic, but of a later version of the program.
+    pub fn is_of_later_version(&self) -> bool {
+        match self {
+            PackError::Footer(source) => matches!(source, sealed::OpenError::UnknownForm(_)),
+            PackError::Version(_) | PackError::Kind(_) => true,
+            PackError::NoTrailer | PackError::Malformed => false,
+        }
+    }
 }
 
 impl Footer {
@@ -171,12 +188,20 @@ impl Footer {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (header, rest) = bytes.split_first_chunk::<FOOTER_HEADER_LEN>()?;
-        if header[0] != FOOTER_VERSION || header[2..4] != [0, 0] {
+    fn decode(bytes: &[u8]) -> Result<Self, PackError> {
+        match bytes.first() {
+            Some(&FOOTER_VERSION) | None => {}
+            Some(other) => return Err(PackError::Version(*other)),
+        }
+        let (header, rest) = bytes.split_first_chunk::<FOOTER_HEADER_LEN>().ok_or(PackError::Malformed)?;
+        let kind = PackKind::from_code(header[1]).ok_or(PackError::Kind(header[1]))?;
+        Self::decode_blocks(kind, header, rest).ok_or(PackError::Malformed)
+    }
+
+    fn decode_blocks(kind: PackKind, header: &[u8; FOOTER_HEADER_LEN], rest: &[u8]) -> Option<Self> {
+        if header[2..4] != [0, 0] {
             return None;
         }
-        let kind = PackKind::from_code(header[1])?;
         let (blocks, blobs) = (word(&header[4..]) as usize, word(&header[8..]) as usize);
         let (block_bytes, blob_bytes) = rest.split_at_checked(blocks.checked_mul(BLOCK_RECORD_LEN)?)?;
         if blob_bytes.len() != blobs.checked_mul(BLOB_RECORD_LEN)? {
@@ -280,7 +305,7 @@ pub fn footer_len(trailer: &[u8], pack_len: u64) -> Result<u64, PackError> {
 pub fn open_footer(keys: &Keys, sealed_footer: Vec<u8>, pack_len: u64) -> Result<Footer, PackError> {
     let sealed_len = sealed_footer.len() as u64;
     let bytes = sealed::open(keys, Purpose::PackFooter, sealed_footer).map_err(PackError::Footer)?;
-    let footer = Footer::decode(&bytes).ok_or(PackError::Malformed)?;
+    let footer = Footer::decode(&bytes)?;
     if footer.blocks_len() + sealed_len + TRAILER_LEN as u64 == pack_len {
         Ok(footer)
     } else {

@@ -100,8 +100,19 @@ pub trait Lookup: Send + Sync {
     ///
     /// # Errors
     /// When the index cannot be read.
-    fn find(&self, blob: &BlobId) -> Result<Option<Location>, ReadError>;
+    fn find(&self, blob: &BlobId) -> Result<Option<Location>, ReadError> {
+        self.find_elsewhere(blob, &[])
+    }
+
+    /// Returns where `blob` is beside the places that were `tried`, or `None` if nothing else is known.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn find_elsewhere(&self, blob: &BlobId, tried: &[Location]) -> Result<Option<Location>, ReadError>;
 }
+
+/// Places of one blob that are tried. Honest repositories have one, and one more for each time that it was damaged.
+const PLACES_TRIED_MAX: usize = 8;
 
 /// How much memory a reader may keep, in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -175,23 +186,30 @@ impl Reader {
         }
     }
 
-    /// Calls `read` with the hint, then, unless that succeeds, with the place that the index knows.
-    fn at_either_place<T>(
+    /// Calls `read` with the hint, then, until that succeeds, with the places that the index knows: what was damaged in one pack may
+    /// have been stored once more in another.
+    fn at_any_place<T>(
         &self,
         blob: BlobId,
         hint: Option<Location>,
         read: impl Fn(Location) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
-        let read = |at| self.or_doubt(at, &read);
-        let first = match hint.map(read) {
-            Some(Ok(found)) => return Ok(found),
-            Some(Err(error)) => Some(error),
-            None => None,
-        };
-        match self.lookup.find(&blob)? {
-            Some(location) if Some(location) != hint => read(location),
-            _ => Err(first.unwrap_or(ReadError::Missing { blob })),
+        let (mut tried, mut next, mut failed) = (Vec::new(), hint, None);
+        while tried.len() < PLACES_TRIED_MAX {
+            let at = match next.take() {
+                Some(at) => at,
+                None => match self.lookup.find_elsewhere(&blob, &tried)? {
+                    Some(at) => at,
+                    None => break,
+                },
+            };
+            match self.or_doubt(at, &read) {
+                Ok(found) => return Ok(found),
+                Err(error) => failed = Some(error),
+            }
+            tried.push(at);
         }
+        Err(failed.unwrap_or(ReadError::Missing { blob }))
     }
 
     fn block(&self, at: BlockLocation, kind: PackKind) -> Result<Arc<Block>, ReadError> {
@@ -223,7 +241,7 @@ impl Reader {
 
     fn chunk(&self, chunk: &ChunkRef) -> Result<(Arc<Block>, Range<usize>), ReadError> {
         let blob = BlobId::from(chunk.id);
-        self.at_either_place(blob, chunk.hint, |location| {
+        self.at_any_place(blob, chunk.hint, |location| {
             let block = self.block(location.block, PackKind::Data)?;
             let range = range_of(location);
             let bytes = block.plaintext.get(range.clone()).ok_or(ReadError::Mismatch { blob })?;
@@ -339,7 +357,7 @@ impl NodeSource for Reader {
         if let Some(cached) = self.nodes.get(&node.id) {
             return Ok(cached);
         }
-        let read = self.at_either_place(node.id.into(), node.hint, |at| self.read_node(node.id, at))?;
+        let read = self.at_any_place(node.id.into(), node.hint, |at| self.read_node(node.id, at))?;
         let len = read.memory_len();
         Ok(self.nodes.get_or_insert(node.id, || (read, len)))
     }
@@ -457,7 +475,7 @@ mod tests {
     struct Nowhere;
 
     impl Lookup for Nowhere {
-        fn find(&self, _blob: &BlobId) -> Result<Option<Location>, ReadError> {
+        fn find_elsewhere(&self, _: &BlobId, _: &[Location]) -> Result<Option<Location>, ReadError> {
             Ok(None)
         }
     }

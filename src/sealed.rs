@@ -26,9 +26,12 @@ pub enum OpenError {
     /// Damaged, tampered with, or sealed under another key.
     #[error("failed authentication")]
     NotAuthentic,
-    /// Authentic, but not in a form this version reads.
-    #[error("has an unknown form")]
+    /// Authentic, but its header does not fit what follows.
+    #[error("contradicts its own header")]
     Malformed,
+    /// Authentic, but compressed in a way that only a later version of the program knows.
+    #[error("is compressed in a way that this program does not know (number {0})")]
+    UnknownForm(u8),
     /// Authentic, but zstd refuses it.
     #[error("could not be decompressed")]
     Compression(#[source] std::io::Error),
@@ -90,7 +93,8 @@ pub fn open_bound(keys: &Keys, purpose: Purpose, bound: &[u8], mut sealed: Vec<u
             let plaintext = compress::decompress(body, plaintext_len).map_err(OpenError::Compression)?;
             if plaintext.len() == plaintext_len { Ok(plaintext) } else { Err(OpenError::Malformed) }
         }
-        _ => Err(OpenError::Malformed),
+        STORED => Err(OpenError::Malformed),
+        other => Err(OpenError::UnknownForm(other)),
     }
 }
 

@@ -2,7 +2,7 @@
 //! path in it.
 
 use crate::id::SnapshotId;
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::{Repository, RepositoryError, latest_first};
 use crate::snapshot::Snapshot;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -23,19 +23,25 @@ pub struct Selected {
 /// # Errors
 /// [`RepositoryError::NoSnapshot`], [`RepositoryError::Ambiguous`], or what reading snapshots gives.
 pub fn select(repository: &Repository, asked: &[u8]) -> Result<Selected, RepositoryError> {
-    let snapshots = repository.snapshots()?;
-    let (number, path) = resolve(&snapshots, asked)?;
+    let found = repository.snapshots()?;
+    found.remarks().for_each(|remark| tracing::warn!("{remark}"));
+    let snapshots = found.readable;
+    let now = jiff::Timestamp::now().as_second();
+    let (number, path) = resolve(&snapshots, asked, now)?;
+    if snapshots[number].1.is_ahead(now) && asked.starts_with(b"latest") {
+        tracing::warn!("all of these snapshots are later than this machine's clock, which may be wrong");
+    }
     let (id, snapshot) = snapshots.into_iter().nth(number).expect("a position in the list");
     Ok(Selected { id, snapshot, path: path.to_vec() })
 }
 
 type Listed = (SnapshotId, Snapshot);
 
-fn resolve<'a>(snapshots: &[Listed], asked: &'a [u8]) -> Result<(usize, &'a [u8]), RepositoryError> {
+fn resolve<'a>(snapshots: &[Listed], asked: &'a [u8], now: i64) -> Result<(usize, &'a [u8]), RepositoryError> {
     let none = || RepositoryError::NoSnapshot { asked: String::from_utf8_lossy(asked).into_owned() };
     let (name, path) = split_name(snapshots, asked);
     let name = std::str::from_utf8(name).map_err(|_| none())?;
-    let mut matches = matching(snapshots, name).ok_or_else(none)?;
+    let mut matches = matching(snapshots, name, now).ok_or_else(none)?;
     match (matches.pop(), matches.len()) {
         (None, _) => Err(none()),
         (Some(only), 0) => Ok((only, trim_slashes(path))),
@@ -44,10 +50,10 @@ fn resolve<'a>(snapshots: &[Listed], asked: &'a [u8]) -> Result<(usize, &'a [u8]
 }
 
 /// Returns the positions of the snapshots called `name`; `None` where it is no name at all.
-fn matching(snapshots: &[Listed], name: &str) -> Option<Vec<usize>> {
+fn matching(snapshots: &[Listed], name: &str, now: i64) -> Option<Vec<usize>> {
     let newest_of = |set: Option<&str>, back: usize| {
-        let of_set = |(_, (_, snapshot)): &(usize, &Listed)| set.is_none_or(|set| snapshot.set == set);
-        snapshots.iter().enumerate().rev().filter(of_set).nth(back).map(|(number, _)| number).into_iter().collect()
+        let of_set = |snapshot: &Snapshot| set.is_none_or(|set| snapshot.set == set);
+        latest_first(snapshots, now, of_set).get(back).copied().into_iter().collect()
     };
     if let Some(rest) = name.strip_prefix("latest") {
         return match rest.as_bytes().first() {
@@ -189,12 +195,26 @@ mod tests {
             ("2026-11-01", None),
         ];
         for (asked, expected) in cases {
-            let found = resolve(&list, asked.as_bytes()).ok();
+            let found = resolve(&list, asked.as_bytes(), at("2026-11-23T00:00:00")).ok();
             assert_eq!(found, expected.map(|(number, path)| (number, path.as_bytes())), "{asked}");
         }
         let named = [snapshot(1, "a", 1), snapshot(2, "a", 2), snapshot(3, "a~1", 3)];
-        let number = |asked: &str| matching(&named, asked).unwrap();
+        let number = |asked: &str| matching(&named, asked, 10).unwrap();
         assert_eq!((number("latest:a~1"), number("latest:a"), number("latest:a~1~0")), (vec![2], vec![1], vec![2]));
-        assert!(matches!(resolve(&list, b"1"), Err(RepositoryError::Ambiguous { matches: 2, .. })));
+        assert!(matches!(resolve(&list, b"1", 0), Err(RepositoryError::Ambiguous { matches: 2, .. })));
+    }
+
+    #[test]
+    fn the_latest_is_not_one_that_a_wrong_clock_made() {
+        let (now, year) = (at("2026-11-22T12:00:00"), 365 * 24 * 60 * 60);
+        let list = [snapshot(1, "mail", now - 900), snapshot(2, "mail", now + 300), snapshot(3, "docs", now + year)];
+        let number = |asked: &str, now| resolve(&list, asked.as_bytes(), now).ok().map(|(number, _)| number);
+        assert_eq!(number("latest", now), Some(1), "some minutes are how clocks differ");
+        assert_eq!(number("latest~1", now), Some(0));
+        assert_eq!(number("latest~2", now), None);
+        assert_eq!(number("latest:docs", now), Some(2), "there is no other of this set");
+        assert_eq!(number("latest", now + year), Some(2), "its time has come");
+        assert_eq!(number("latest", 0), Some(2), "a machine that thinks it is 1970");
+        assert_eq!(number("03", now), Some(2), "it can be asked for by its id");
     }
 }

@@ -15,6 +15,9 @@ const VERSION: u64 = 1;
 /// A snapshot keeps at most this many failures by name; their number is always exact.
 pub const FAILURES_KEPT_MAX: usize = 1000;
 
+/// The clocks of two machines may differ by this much before one is said to be wrong.
+pub const CLOCK_TOLERANCE_SECS: i64 = 10 * 60;
+
 /// What a backup did, in items and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
@@ -112,6 +115,12 @@ impl Snapshot {
         self.root.directory().expect("a snapshot is only made and decoded with a directory at its root")
     }
 
+    /// Returns whether the backup began later than the clock `now` (in seconds since 1970) says, by more than clocks usually
+    /// differ.
+    pub fn is_ahead(&self, now: i64) -> bool {
+        self.started.secs > now.saturating_add(CLOCK_TOLERANCE_SECS)
+    }
+
     /// Returns the bytes that are then sealed.
     pub fn encode(&self) -> Vec<u8> {
         let mut map = MapWriter::default();
@@ -172,7 +181,8 @@ impl Snapshot {
         let mut reader = Reader::new(bytes);
         reader.fields(|key, value| {
             match key {
-                1 => version = Some(value.uint()?),
+                // It comes first. What follows may have another meaning in another version.
+                1 => version = Some(supported(value.uint()?)?),
                 2 => snapshot.started = read_time(value)?,
                 3 => snapshot.finished = read_time(value)?,
                 4 => snapshot.set = value.text()?.to_owned(),
@@ -191,12 +201,7 @@ impl Snapshot {
             }
             Ok(true)
         })?;
-        match version {
-            Some(VERSION) => {}
-            Some(other) => return Err(SnapshotError::Version(other)),
-            None => return Err(SnapshotError::Malformed),
-        }
-        if !reader.is_empty() {
+        if version.is_none() || !reader.is_empty() {
             return Err(SnapshotError::Malformed);
         }
         snapshot.root = root.ok_or(SnapshotError::Malformed)?;
@@ -225,6 +230,10 @@ impl Summary {
             *numbers.first_chunk().ok_or(SnapshotError::Malformed)?;
         Ok(Summary { new, changed, moved, deleted, unchanged, failed, source_bytes, added_bytes, stored_bytes })
     }
+}
+
+fn supported(version: u64) -> Result<u64, SnapshotError> {
+    if version == VERSION { Ok(version) } else { Err(SnapshotError::Version(version)) }
 }
 
 fn write_time(time: Timestamp, out: &mut cbor::Writer) {

@@ -16,6 +16,7 @@ mod nodes;
 
 use self::nodes::{NodeQueue, NodeWriter};
 use crate::compress::{Compressor, DATA_LEVEL, META_LEVEL};
+use crate::crypto::Keys;
 use crate::entry::Segment;
 use crate::id::{BlobId, ChunkId, NodeId, PackId};
 use crate::index::BLOBS_PER_OBJECT;
@@ -467,11 +468,28 @@ fn seal_blocks(shared: &Shared, input: &Receiver<OpenBlock>, output: &Sender<ToP
     for block in input {
         let purpose = PackKind::Data.purpose();
         let bytes = sealed::seal(shared.repository.keys(), purpose, &block.plaintext, &mut compressor);
+        // A bit that goes bad in memory, at any time since the chunks were named, would be believed for ever: later backups find
+        // the chunks in the index, and nobody stores them again.
+        if !holds(shared.repository.keys(), bytes.clone(), &block.blobs) {
+            shared.fail(StoreError::Unsound);
+            break;
+        }
         let sealed = SealedBlock { number: block.number, bytes, blobs: block.blobs };
         if output.send(ToPacker::Block(sealed)).is_err() {
             break;
         }
     }
+}
+
+/// Returns whether a sealed block opens, and holds nothing but `blobs`, each with the bytes that it is named by.
+fn holds(keys: &Keys, sealed: Vec<u8>, blobs: &[BlobRecord]) -> bool {
+    let Ok(plaintext) = sealed::open(keys, PackKind::Data.purpose(), sealed) else { return false };
+    let mut rest = plaintext.as_slice();
+    let is_own = |blob: &BlobRecord| {
+        let bytes = rest.split_off(..blob.len as usize);
+        bytes.is_some_and(|bytes| BlobId::from(keys.chunk_id(bytes)) == blob.id)
+    };
+    blobs.iter().all(is_own) && rest.is_empty()
 }
 
 /// Puts blocks into packs, in the order in which they come, and answers flushes when all blocks before have come.
@@ -565,5 +583,53 @@ fn store_packs(shared: &Shared, input: &Receiver<ToStorer>) {
             }
             ToStorer::Answer(done) => _ = done.send(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::mem::Mem;
+    use crate::keyslot::PasswordCost;
+    use crate::repository::CreateOptions;
+
+    fn store(state: &std::path::Path) -> (Arc<Repository>, Store) {
+        let cost = PasswordCost { memory_kib: 8, passes: 1, lanes: 1 };
+        let options = CreateOptions { cost, ..CreateOptions::default() };
+        let repository = Repository::create(Arc::new(Mem::new()), b"password", &options).expect("created").0;
+        let local = LocalState::open(state, &repository).expect("local state");
+        let repository = Arc::new(repository);
+        (repository.clone(), Store::new(repository, local, Vec::new()))
+    }
+
+    #[test]
+    fn a_chunk_that_went_bad_in_memory_is_not_stored() {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        for flipped in [false, true] {
+            let (repository, store) = store(&state.path().join(flipped.to_string()));
+            let mut bytes = b"some content ".repeat(100);
+            let id = repository.keys().chunk_id(&bytes);
+            // Between the hash and the cipher.
+            bytes[700] ^= u8::from(flipped);
+            store.append([NewChunk { id, bytes: &bytes, texture: Texture::Text }].into_iter()).expect("room");
+            let finished = store.finish();
+            assert_eq!(matches!(finished, Err(StoreError::Unsound)), flipped, "{:?}", finished.err());
+            assert_eq!(repository.packs().expect("listed").is_empty(), flipped);
+        }
+    }
+
+    #[test]
+    fn a_block_is_held_against_every_blob_in_it() {
+        let keys = Keys::derive(&crate::crypto::MasterKey::from_bytes([1; 32]), crate::crypto::Cipher::Aes256Siv);
+        let chunks: [&[u8]; 3] = [b"one", b"", b"three"];
+        let record = |bytes: &[u8]| BlobRecord { id: keys.chunk_id(bytes).into(), len: bytes.len() as u32 };
+        let blobs: Vec<_> = chunks.iter().map(|bytes| record(bytes)).collect();
+        let seal = |plain: &[u8]| sealed::seal(&keys, PackKind::Data.purpose(), plain, &mut Compressor::new(1));
+        assert!(holds(&keys, seal(b"onethree"), &blobs));
+        assert!(!holds(&keys, seal(b"onethref"), &blobs) && !holds(&keys, seal(b"onethree!"), &blobs));
+        assert!(!holds(&keys, seal(b"onethre"), &blobs) && !holds(&keys, seal(b"onethree"), &blobs[..2]));
+        let mut sealed = seal(b"onethree");
+        sealed[3] ^= 1;
+        assert!(!holds(&keys, sealed, &blobs));
     }
 }

@@ -4,6 +4,7 @@
 //! nodes lead from a rank to its entry in one walk from root to leaf for each folder on the way, so nothing is kept of
 //! what was looked at but the reader's bounded caches.
 
+mod catalog;
 mod maildir;
 mod month;
 mod readme;
@@ -15,16 +16,13 @@ use crate::entry::{Content, Directory, Entry, EntryKind};
 use crate::id::SnapshotId;
 use crate::names::safe_name;
 use crate::reader::{ReadError, Reader};
-use crate::repository::{Repository, RepositoryError};
 use crate::snapshot::Snapshot;
 use crate::tree::{self, Entries, Found};
 use parking_lot::Mutex;
-use std::cmp::Reverse;
-use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use strongroom_mount::{Attr, Catalog, Kind, Rank, Side, SnapshotInfo, Time, Totals, View, ViewError};
+use strongroom_mount::{Attr, Kind, Rank, Side, Time, Totals, View, ViewError};
 
+pub use catalog::RepositoryCatalog;
 pub use maildir::MaildirView;
 pub use month::MonthView;
 pub use text::TextView;
@@ -248,48 +246,6 @@ impl Layout {
     }
 }
 
-/// The snapshots of a repository, as they come and go.
-pub struct RepositoryCatalog {
-    repository: Arc<Repository>,
-    reader: Arc<Reader>,
-    layout: Layout,
-    at: Option<PathBuf>,
-    /// What was read once: snapshots do not change.
-    known: Mutex<HashMap<SnapshotId, Snapshot>>,
-    /// Held from listing to having loaded, so that no older list undoes a newer one.
-    refreshing: Mutex<()>,
-}
-
-impl RepositoryCatalog {
-    /// Creates the catalog of everything in `repository`, for a mount at `at` or for what is no mount.
-    pub fn new(repository: Arc<Repository>, reader: Arc<Reader>, layout: Layout, at: Option<PathBuf>) -> Self {
-        Self { repository, reader, layout, at, known: Mutex::default(), refreshing: Mutex::default() }
-    }
-
-    fn refresh(&self) -> Result<Vec<SnapshotInfo>, RepositoryError> {
-        let _alone = self.refreshing.lock();
-        let ids = self.repository.snapshot_ids()?;
-        let new: Vec<_> = {
-            let mut known = self.known.lock();
-            known.retain(|id, _| ids.binary_search(id).is_ok());
-            ids.into_iter().filter(|id| !known.contains_key(id)).collect()
-        };
-        // Who opens one that is known does not wait, and what was loaded before an error is not loaded again.
-        self.repository.load_snapshots(&new, |id, mut snapshot| {
-            // There may be a thousand in each.
-            snapshot.failures.truncate(readme::FAILURES_NAMED_MAX);
-            snapshot.failures.shrink_to_fit();
-            self.known.lock().insert(id, snapshot);
-        })?;
-        let info = |(id, snapshot): (&SnapshotId, &Snapshot)| SnapshotInfo {
-            id: id.0,
-            name: folder_name(snapshot),
-            time: Time { secs: snapshot.started.secs, nanos: snapshot.started.nanos },
-        };
-        Ok(self.known.lock().iter().map(info).collect())
-    }
-}
-
 /// Returns the name of a snapshot's folder: its time, in this machine's time zone, and its set.
 pub fn folder_name(snapshot: &Snapshot) -> String {
     let time = local_time(snapshot.started.secs, "%Y-%m-%d %H.%M.%S");
@@ -314,29 +270,6 @@ fn formatted(secs: i64, format: &str, zone: jiff::tz::TimeZone) -> String {
     let year = i64::from(time.year()) + cycles * CYCLE_YEARS;
     let year = if (0..=9999).contains(&year) { format!("{year:04}") } else { format!("{year:+07}") };
     time.strftime(&format.replace("%Y", &year)).to_string()
-}
-
-impl Catalog for RepositoryCatalog {
-    fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ViewError> {
-        self.refresh().map_err(|source| ViewError::Backend { source: Box::new(source) })
-    }
-
-    fn shows(&self, side: Side) -> bool {
-        self.layout.shows(side)
-    }
-
-    fn readme(&self) -> String {
-        let known = self.known.lock();
-        let mut snapshots: Vec<_> = known.values().collect();
-        snapshots.sort_by_key(|snapshot| Reverse(snapshot.started));
-        readme::readme(self.at.as_deref(), self.layout, snapshots.into_iter())
-    }
-
-    fn open(&self, id: &[u8; 32], side: Side) -> Result<Arc<dyn View>, ViewError> {
-        let id = SnapshotId(*id);
-        let snapshot = self.known.lock().get(&id).cloned().ok_or(ViewError::NotFound)?;
-        Ok(self.layout.view(SnapshotView::new(self.reader.clone(), id, snapshot), side))
-    }
 }
 
 fn damaged(what: &str) -> ViewError {

@@ -55,6 +55,9 @@ const REQUEST_BODY_BYTES_MAX: usize = 64 << 10;
 const END_MS_MAX: u64 = 2000;
 /// How often new snapshots are looked for.
 const POLL_INTERVAL_MS: u64 = 1000;
+/// It is asked for at most this part of the time: a million junk objects must not keep a processor busy.
+const PAUSE_PER_LISTING: u32 = 4;
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// The answer to a client that has as many connections as it may have.
 const TOO_MANY: &[u8] =
@@ -138,12 +141,14 @@ impl Server {
 
 /// Asks for new snapshots, again and again.
 async fn watch(tree: Arc<Tree>) {
+    let interval = Duration::from_millis(POLL_INTERVAL_MS);
+    let mut pause = interval;
     loop {
-        time::sleep(Duration::from_millis(POLL_INTERVAL_MS)).await;
-        let tree = tree.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || tree.refresh()).await {
-            tracing::warn!(%error, "the list of snapshots stays as it was");
-        }
+        time::sleep(pause).await;
+        let (tree, begun) = (tree.clone(), time::Instant::now());
+        // The listing has told of a failure.
+        let _ = tokio::task::spawn_blocking(move || tree.refresh()).await;
+        pause = interval.max(PAUSE_MAX.min(begun.elapsed() * PAUSE_PER_LISTING));
     }
 }
 

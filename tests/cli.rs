@@ -99,6 +99,44 @@ fn init_makes_one_repository_and_tells_its_recovery_key_once() {
     lab.run(["init", "--password-memory", "0"], 2);
 }
 
+/// A full disk, a reader who is gone, and no standard output at all.
+#[test]
+fn no_recovery_key_is_left_that_nobody_saw() {
+    let lab = Lab::new();
+    let deaf = |arguments: &[&str], repository: &Path| {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        for (what, stdout) in [("full", Stdio::from(full)), ("nobody reads", Stdio::from(writer))] {
+            let mut command = lab.command(arguments);
+            let output = command.env("STRONGROOM_REPO", repository).stdout(stdout).output().unwrap();
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{what}: {said}");
+            assert!(said.contains("recovery key") && said.contains("could not be shown"), "{what}: {said}");
+        }
+        let mut closed = Command::new("sh");
+        closed.args(["-c", "exec >&-; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_strongroom")]).args(arguments);
+        closed.env("STRONGROOM_REPO", repository).env("STRONGROOM_PASSWORD", PASSWORD);
+        closed.env("STRONGROOM_STATE_DIR", lab.state()).env("XDG_CONFIG_HOME", lab.path("config"));
+        let output = closed.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("standard output is closed, so nobody would see the recovery key"));
+    };
+    for json in [&[][..], &["--json"]] {
+        let other = lab.path("other");
+        deaf(&[&["init", "--password-memory", "1"], json].concat(), &other);
+        assert!(!other.join("config").exists());
+        assert!(fs::read_dir(other.join("keys")).map_or(0, Iterator::count) == 0, "no key slot stays");
+        let slots = lab.json(["key", "list"]);
+        deaf(&[&["key", "add", "--recovery"], json].concat(), &lab.repository());
+        assert_eq!(lab.json(["key", "list"]), slots);
+    }
+    // Whoever throws the output away on purpose may.
+    let mut command = lab.command(["init", "--password-memory", "1"]);
+    command.env("STRONGROOM_REPO", lab.path("other")).stdout(Stdio::null());
+    assert!(command.status().unwrap().success());
+}
+
 #[test]
 fn both_ciphers_serve_every_command() {
     for cipher in ["aes-256-siv", "aes-256-pmac-siv"] {
@@ -168,7 +206,7 @@ fn exit_codes_say_what_went_wrong() {
     assert!(text(&lab.run(["check"], 13).stdout).contains("DAMAGED: "));
     fs::write(lab.repository().join("config"), "x").unwrap();
     let said = fails(&mut lab.command(["snapshots"]), 13);
-    assert!(said.contains("Hint: `strongroom check"), "{said}");
+    assert!(said.contains("Hint: put `config` back from a copy"), "{said}");
 }
 
 #[test]
@@ -224,7 +262,7 @@ fn json_of_backup_has_the_keys_of_the_contract() {
     assert_eq!(report["bytes"]["source"], 4);
     assert!(report["bytes"]["added"].as_u64() > Some(4) && report["bytes"]["stored"].as_u64() > Some(0));
     assert_eq!((&report["requests"], &report["throttled"]), (&json!(0), &json!(0)));
-    assert_eq!(report["failures"], json!([]));
+    assert_eq!((&report["failures"], &report["warnings"]), (&json!([]), &json!([])));
 
     write(&lab.path("home/a"), "changed\n");
     write(&lab.path("home/d"), "new\n");
@@ -259,10 +297,10 @@ fn json_of_what_is_listed_has_the_keys_of_the_contract() {
     let snapshots = snapshots.as_array().unwrap();
     assert_eq!(snapshots.len(), 3);
     for snapshot in snapshots {
-        assert_keys(snapshot, ["id", "time", "set", "items", "bytes", "added", "failed"]);
+        assert_keys(snapshot, ["id", "time", "set", "items", "bytes", "added", "failed", "ahead"]);
         assert_hex(&snapshot["id"], 64);
         assert_time(&snapshot["time"]);
-        assert_eq!(snapshot["failed"], 0);
+        assert_eq!((&snapshot["failed"], &snapshot["ahead"]), (&json!(0), &json!(false)));
     }
     let column = |name: &str| snapshots.iter().map(|snapshot| snapshot[name].clone()).collect::<Vec<_>>();
     assert_eq!(column("set"), [json!("home"), json!("mail"), json!("home")]);
@@ -296,7 +334,10 @@ fn json_of_what_is_listed_has_the_keys_of_the_contract() {
     assert_eq!((&moved["path"], &moved["from"]), (&json!("moved here"), &json!("folder/moved")));
 
     let report = lab.json(["check", "--read-data"]);
-    assert_keys(&report, ["sound", "snapshots", "packs", "packs_without_index", "bytes_read", "problems", "lost"]);
+    let counts = ["snapshots", "packs", "packs_without_index", "bytes_read"];
+    let keys = ["sound", "problems", "lost", "later", "warnings"];
+    assert_eq!(keys_of(&report), keys.into_iter().chain(counts).collect());
+    assert_eq!((&report["later"], &report["warnings"]), (&json!([]), &json!([])));
     assert_eq!((&report["sound"], &report["snapshots"], &report["packs"]), (&json!(true), &json!(3), &json!(packs)));
     assert_eq!(
         (&report["problems"], &report["lost"], &report["packs_without_index"]),

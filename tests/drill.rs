@@ -1056,7 +1056,7 @@ fn restore_as_a_child() {
     let [repository, journals, wanted, url, tenant, client_id, secret] = asked.try_into().expect("seven lines");
     let backend = Local::open(repository).expect("a folder");
     let repository = Arc::new(Repository::open(Arc::new(backend), b"password").expect("a repository"));
-    let mut snapshots = repository.snapshots().expect("snapshots").into_iter();
+    let mut snapshots = repository.snapshots().expect("snapshots").readable.into_iter();
     let (id, snapshot) = snapshots.find(|(id, _)| id.to_string() == wanted).expect("the snapshot");
     let reader = repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default());
     let client = client_to(url, tenant, client_id, secret, unlimited());

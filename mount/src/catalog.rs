@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// The longest file name Linux has.
 pub(crate) const NAME_LENGTH_BYTES_MAX: usize = 255;
@@ -70,12 +70,14 @@ impl Changes {
 
 pub(crate) struct Listing {
     catalog: Arc<dyn Catalog>,
+    /// Whether the catalog could not be asked the last time.
+    failing: AtomicBool,
     state: RwLock<State>,
 }
 
 impl Listing {
     pub(crate) fn new(catalog: Arc<dyn Catalog>) -> Result<Listing, FsError> {
-        let listing = Listing { catalog, state: RwLock::default() };
+        let listing = Listing { catalog, failing: AtomicBool::new(false), state: RwLock::default() };
         listing.refresh()?;
         listing.state.write().readme = listing.new_readme();
         Ok(listing)
@@ -83,7 +85,7 @@ impl Listing {
 
     /// Asks the catalog again. To be called from one thread at a time.
     pub(crate) fn refresh(&self) -> Result<Changes, FsError> {
-        let mut infos = guarded("snapshots", || self.catalog.snapshots())?;
+        let mut infos = self.ask()?;
         infos.sort_by_key(|info| (info.time, info.id));
         let mut seen = HashSet::new();
         infos.retain(|info| seen.insert(info.id));
@@ -97,6 +99,34 @@ impl Listing {
         state.drop_unused(&seen);
         state.readme = readme;
         Ok(state.replace(infos))
+    }
+
+    /// Asks for the snapshots. A failure is told once, until it is over: this is called every second.
+    fn ask(&self) -> Result<Vec<SnapshotInfo>, FsError> {
+        let asked = catch_unwind(AssertUnwindSafe(|| self.catalog.snapshots()));
+        let failed = !matches!(asked, Ok(Ok(_)));
+        let failed_before = self.failing.swap(failed, Ordering::Relaxed);
+        match asked {
+            Ok(Ok(infos)) => {
+                if failed_before {
+                    tracing::warn!("the list of snapshots can be read again");
+                }
+                Ok(infos)
+            }
+            Ok(Err(error)) => {
+                if !failed_before {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "the list of snapshots cannot be read and stays as it was; trying again");
+                }
+                Err(error.into())
+            }
+            Err(_) => {
+                if !failed_before {
+                    tracing::error!("the catalog panicked; the list of snapshots stays as it was");
+                }
+                Err(FsError::Panicked)
+            }
+        }
     }
 
     fn new_readme(&self) -> Arc<str> {
@@ -191,6 +221,7 @@ impl State {
             infos.iter().filter_map(|info| kept.get(&info.id)).map(|folder| folder.name.clone()).collect();
 
         let mut changes = Changes::default();
+        let (mut newest, mut newest_due) = (None, None);
         for info in &infos {
             let folder = kept.remove(&info.id).unwrap_or_else(|| {
                 let name = folder_name(info, &taken);
@@ -199,9 +230,13 @@ impl State {
                 self.position_next += 1;
                 Folder { name, snapshot: self.snapshot(info), position: self.position_next - 1 }
             });
-            self.newest = Some(folder.position);
+            newest = Some(folder.position);
+            if !info.ahead {
+                newest_due = newest;
+            }
             self.folders.insert(folder.position, folder);
         }
+        self.newest = newest_due.or(newest);
         changes.names.extend(kept.into_values().map(|folder| folder.name));
         changes.latest = self.newest != latest_before;
         self.position_by_name = self.folders.values().map(|folder| (folder.name.clone(), folder.position)).collect();
@@ -291,7 +326,8 @@ mod tests {
     }
 
     fn info(number: u8, name: &str) -> SnapshotInfo {
-        SnapshotInfo { id: [number; 32], name: name.to_owned(), time: Time { secs: number.into(), nanos: 0 } }
+        let time = Time { secs: number.into(), nanos: 0 };
+        SnapshotInfo { id: [number; 32], name: name.to_owned(), time, ahead: false }
     }
 
     fn listing(infos: &[SnapshotInfo]) -> (Arc<Names>, Listing) {
@@ -351,6 +387,22 @@ mod tests {
         catalog.0.lock().clear();
         assert!(listing.refresh().unwrap().latest);
         assert!(listing.newest().is_none());
+    }
+
+    #[test]
+    fn newest_is_none_of_the_future_unless_all_are() {
+        let future = |number, name| SnapshotInfo { ahead: true, ..info(number, name) };
+        let (catalog, listing) = listing(&[info(1, "one"), future(90, "ninety"), info(2, "two")]);
+        assert_eq!(listing.newest().unwrap().name, "two");
+        assert_eq!(listing.count(), 3, "it is listed all the same");
+        // Its time comes.
+        catalog.0.lock()[1].ahead = false;
+        assert_eq!(listing.refresh().unwrap(), Changes { names: vec![], latest: true });
+        assert_eq!(listing.newest().unwrap().name, "ninety");
+        // The clock of this machine goes back to 1970.
+        catalog.0.lock().iter_mut().for_each(|info| info.ahead = true);
+        listing.refresh().unwrap();
+        assert_eq!(listing.newest().unwrap().name, "ninety");
     }
 
     #[test]

@@ -31,6 +31,9 @@ const BUSY_RETRY_MS: u64 = 1000;
 const BUSY_RETRY_DELAY_MS: u64 = 50;
 /// How long unmounting waits for the serving threads to notice.
 const SESSION_END_MS_MAX: u64 = 2000;
+/// The list of snapshots is asked for at most this part of the time: a million junk objects must not keep a processor busy.
+const PAUSE_PER_LISTING: u32 = 4;
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// 1 MiB, the largest request: more brings nothing, and the default of 128 halves the speed of large files.
 const READ_AHEAD_KIB: u32 = 1024;
 
@@ -431,14 +434,12 @@ impl Shared {
     /// Asks the catalog for news until the mount ends, and tells the kernel.
     fn watch(&self, fs: &Fs, notifier: &Notifier, interval: Duration) {
         let mut told = Changes::default();
-        while self.wait(Some(Instant::now() + interval)) == State::Serving {
-            let changes = match fs.refresh() {
-                Ok(changes) => changes,
-                Err(error) => {
-                    tracing::warn!(%error, "the list of snapshots stays as it was");
-                    Changes::default()
-                }
-            };
+        let mut pause = interval;
+        while self.wait(Some(Instant::now() + pause)) == State::Serving {
+            let begun = Instant::now();
+            // The listing has told of a failure.
+            let changes = fs.refresh().unwrap_or_default();
+            pause = interval.max(PAUSE_MAX.min(begun.elapsed() * PAUSE_PER_LISTING));
             // Everything is told a second time one interval later: an answer from before the change may have been on
             // its way into the kernel's cache while the first notification passed it.
             let again = std::mem::replace(&mut told, changes.clone());

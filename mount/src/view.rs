@@ -153,6 +153,8 @@ pub struct SnapshotInfo {
     pub name: String,
     /// When it was taken. The newest is what `latest` leads to.
     pub time: Time,
+    /// Whether that is in the future, so that a clock must have been wrong. Then `latest` passes over it, unless all are.
+    pub ahead: bool,
 }
 
 /// The trees that a snapshot can be shown as, each in a folder of its own at the root of the mount. They have the same ranks.

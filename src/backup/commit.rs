@@ -1,10 +1,12 @@
 //! The last step of every backup: the summary, and the snapshot that commits.
 
+use super::before::Before;
 use super::{BackupError, BackupOptions};
 use crate::compare::{Difference, compare};
-use crate::entry::{Directory, Entry, EntryKind, Timestamp};
+use crate::entry::{Directory, Entry, EntryKind, Segment, Timestamp};
 use crate::id::SnapshotId;
 use crate::local::LocalState;
+use crate::node::NodeKind;
 use crate::reader::{ReadError, Reader};
 use crate::repository::Repository;
 use crate::snapshot::{FAILURES_KEPT_MAX, Failure, Snapshot, Summary};
@@ -16,7 +18,7 @@ use std::sync::Arc;
 /// What a run has made, stored and durable, of which a snapshot can be committed.
 pub(super) struct Made<'a> {
     pub started: Timestamp,
-    pub snapshots: Vec<(SnapshotId, Snapshot)>,
+    pub before: Before,
     pub previous: Option<Snapshot>,
     pub root: Entry,
     pub failed: u64,
@@ -36,28 +38,20 @@ pub(super) fn commit(
     options: &BackupOptions,
     made: Made<'_>,
 ) -> Result<(SnapshotId, Snapshot), BackupError> {
-    let Made {
-        started,
-        snapshots,
-        previous,
-        mut root,
-        failed,
-        failures,
-        source_state,
-        mut source_parts,
-        stored,
-        whole,
-    } = made;
+    let Made { started, before, previous, mut root, failed, failures, source_state, mut source_parts, stored, whole } =
+        made;
     let EntryKind::Directory(dir) = &mut root.kind else { unreachable!("made of a directory") };
     dir.root.hint = Some(Store::location(local, dir.root.id.into())?);
     if let Some(parts) = &mut source_parts {
         parts.root.hint = Some(Store::location(local, parts.root.id.into())?);
     }
-    let mut summary = match summarise(reader, previous.as_ref().map(Snapshot::directory), dir) {
+    let mut gone = Vec::new();
+    let mut note = |path: &[u8]| gone.push(repository.keys().local_path(&options.set, path));
+    let mut summary = match summarise(reader, previous.as_ref().map(Snapshot::directory), dir, &mut note) {
         // The snapshot before is damaged: the new one is whole all the same, and everything in it counts as new.
         Err(error) if error.is_damage() && reader.node(&dir.root).is_ok() => {
             tracing::warn!(%error, "the snapshot before cannot be compared with");
-            summarise(reader, None, dir)?
+            summarise(reader, None, dir, &mut note)?
         }
         summary => summary?,
     };
@@ -65,8 +59,8 @@ pub(super) fn commit(
     summary.added_bytes = stored.added_bytes;
     summary.stored_bytes = stored.stored_bytes;
 
-    let named: HashSet<_> = snapshots.iter().flat_map(|(_, snapshot)| &snapshot.parents).collect();
-    let parents = snapshots.iter().map(|(id, _)| *id).filter(|id| !named.contains(id)).collect();
+    let named: HashSet<_> = before.snapshots.iter().flat_map(|(_, snapshot)| &snapshot.parents).collect();
+    let parents = before.ids().filter(|id| !named.contains(id)).collect();
     let keys = repository.key_ids()?;
     let snapshot = Snapshot {
         started,
@@ -83,9 +77,10 @@ pub(super) fn commit(
         program: format!("strongroom {}", env!("CARGO_PKG_VERSION")),
     };
     let id = repository.save_snapshot(&snapshot)?;
-    let seen = snapshots.iter().map(|(id, _)| *id).chain([id]);
+    let seen = before.ids().chain([id]);
     // The snapshot stands, whatever becomes of what this machine remembers of it.
     let remembered = local.remember(seen, snapshot.keys.iter().copied());
+    let remembered = remembered.and_then(|()| local.drop_facts(gone.into_iter()));
     let remembered = remembered.and_then(|()| if whole { local.mark_whole(id) } else { Ok(()) });
     if let Err(error) = remembered.and_then(|()| local.flush()) {
         tracing::warn!(%error, "the local state could not be written");
@@ -95,8 +90,7 @@ pub(super) fn commit(
 
 /// Returns whether everything under `entry` is stored.
 pub(super) fn is_whole(entry: &Entry, store: &Store, reader: &Reader) -> bool {
-    if !entry.all_contents().flat_map(|content| &content.segments).all(|part| store.has_segment(part).unwrap_or(false))
-    {
+    if !entry.all_contents().all(|content| are_stored(&content.segments, store, reader)) {
         return false;
     }
     let Some(dir) = entry.directory() else { return true };
@@ -106,17 +100,42 @@ pub(super) fn is_whole(entry: &Entry, store: &Store, reader: &Reader) -> bool {
         })
 }
 
+/// Returns whether everything that `segments` refer to is stored, what their lists list included: a pack may be gone or damaged
+/// although the one with the list is whole.
+fn are_stored(segments: &[Segment], store: &Store, reader: &Reader) -> bool {
+    segments.iter().all(|segment| {
+        let stored = store.has_segment(segment).unwrap_or(false);
+        let Segment::List { node, .. } = segment else { return stored };
+        let listed = stored.then(|| reader.node(node).ok()).flatten();
+        listed.is_some_and(|node| match &node.kind {
+            NodeKind::List(segments) => are_stored(segments, store, reader),
+            _ => false,
+        })
+    })
+}
+
 /// Counts what differs from the snapshot before, walking only that.
-fn summarise(reader: &Reader, previous: Option<&Directory>, now: &Directory) -> Result<Summary, ReadError> {
+fn summarise(
+    reader: &Reader,
+    previous: Option<&Directory>,
+    now: &Directory,
+    gone: &mut dyn FnMut(&[u8]),
+) -> Result<Summary, ReadError> {
     let mut summary = Summary { source_bytes: now.sums.bytes, ..Summary::default() };
     let Some(previous) = previous else {
         return Ok(Summary { new: now.sums.files, ..summary });
     };
     compare(reader, previous, now, &mut |difference| match difference {
         Difference::Added(_) => summary.new += 1,
-        Difference::Removed(_) => summary.deleted += 1,
+        Difference::Removed(path) => {
+            gone(&path);
+            summary.deleted += 1;
+        }
         Difference::Changed(_) | Difference::Touched(_) => summary.changed += 1,
-        Difference::Moved(..) => summary.moved += 1,
+        Difference::Moved(from, _) => {
+            gone(&from);
+            summary.moved += 1;
+        }
     })?;
     summary.unchanged = now.sums.files.saturating_sub(summary.new + summary.changed + summary.moved);
     Ok(summary)

@@ -25,6 +25,7 @@ mod streams;
 use self::content::Splitters;
 use self::mailbox::{Kept, Outcome};
 use self::state::{Ledger, MailboxState, TenantState};
+use super::before::Before;
 use super::commit::{Made, commit, is_whole, now};
 use super::{BackupError, BackupOptions, Progress};
 use crate::entry::{Directory, Entry, EntryKind, Timestamp};
@@ -160,10 +161,9 @@ pub fn backup_tenant(
         .enable_all()
         .build()
         .map_err(BackupError::Source)?;
-    let adopted = local.sync(repository)?;
+    let (standing, adopted) = Before::look(repository, &mut local, started)?;
     local.clear_aside(None)?;
-    let snapshots = repository.snapshots()?;
-    let previous = snapshots.iter().rev().find(|(_, before)| before.set == options.backup.set).cloned();
+    let previous = standing.latest(|before| before.set == options.backup.set).cloned();
     let state = match &previous {
         Some((_, before)) => {
             TenantState::of(before).ok_or_else(|| BackupError::OtherKind(options.backup.set.clone()))?
@@ -215,13 +215,14 @@ pub fn backup_tenant(
     };
     let (local, stored) = store.finish()?;
     local.clear_aside(None)?;
-    let Whole { root, state, parts, parts_bytes, whole, failed, failures, warnings, skipped, .. } = made;
+    let Whole { root, state, parts, parts_bytes, whole, failed, failures, warnings, skipped, finished, .. } = made;
     let ledger = state.ledger;
     // They belong to the snapshot, not to what was backed up.
     let stored = Stored { added_bytes: stored.added_bytes - parts_bytes, ..stored };
+    let warnings = standing.warnings.iter().cloned().chain(warnings).collect();
     let made = Made {
         started,
-        snapshots,
+        before: standing,
         previous: before,
         root,
         failed,
@@ -232,6 +233,11 @@ pub fn backup_tenant(
         whole,
     };
     let (id, snapshot) = commit(repository, &local, &reader, &options.backup, made)?;
+    // It stands in the snapshot now, whatever becomes of what this machine remembers.
+    if let Err(error) = finished.iter().try_for_each(|owner| local.drop_unfinished(owner)).and_then(|()| local.flush())
+    {
+        tracing::warn!(%error, "the local state could not be written");
+    }
     Ok(TenantReport { id, snapshot, failures, warnings, skipped, ledger, counters: client.counters() })
 }
 
@@ -292,6 +298,8 @@ struct Whole {
     failures: Vec<Failure>,
     warnings: Vec<String>,
     skipped: Vec<(String, String)>,
+    /// Under which names this machine remembers what it read of the mailboxes that are in the snapshot now.
+    finished: Vec<[u8; 32]>,
     /// Mailboxes with messages that have no export stream, how many messages these are, and why the first has none.
     streamless: (u64, u64, Option<String>),
 }
@@ -343,6 +351,7 @@ impl Run {
             failures: Vec::new(),
             warnings: Vec::new(),
             skipped: Vec::new(),
+            finished: Vec::new(),
             streamless: (0, 0, None),
         };
         self.users = self.users_before()?;
@@ -494,6 +503,7 @@ impl Run {
             }
             Kept::Made(made) => {
                 let (entry, state) = *made;
+                whole.finished.push(items::unfinished_key(&self.context, &outcome.user));
                 entries.insert(entry.name.clone(), entry);
                 whole.state.ledger += state.ledger();
                 self.context.keep_state(&outcome.user, &state)?;

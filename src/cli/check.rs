@@ -5,6 +5,7 @@ use super::error::{Exit, UsageError};
 use super::output::{self, Output, bytes, line};
 use super::progress;
 use crate::check::{self, CheckOptions, CheckReport};
+use crate::repository::{Repository, RepositoryError};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
@@ -33,7 +34,7 @@ impl Check {
         let state_dir = session.state_dir()?;
         // What this machine remembers is asked for nothing but what is gone; another run may be using it.
         let remembered = match session.local_state(&repository) {
-            Ok(local) => local.remembered().map_err(crate::repository::RepositoryError::from)?,
+            Ok(local) => local.remembered().map_err(RepositoryError::from)?,
             Err(error) => {
                 session.output().remark(format_args!("without what this machine remembers: {error}"));
                 Default::default()
@@ -47,9 +48,34 @@ impl Check {
             .with_context(|| format!("could not remove the folder {}", scratch.display()))
             .or_else(|error| if scratch.exists() { Err(error) } else { Ok(()) })?;
         let report = checked.context("could not finish the check")?;
+        remember_damage(session, &repository, &report);
         let shown = show(session.output(), &report, read_data);
         // Damage is told by the exit code even to somebody who has stopped reading.
-        if report.is_sound() { shown.map(|()| Exit::Done) } else { Ok(Exit::Damaged) }
+        match (report.is_sound(), report.later.is_empty()) {
+            (false, _) => Ok(Exit::Damaged),
+            (true, false) => Ok(Exit::Partial),
+            (true, true) => shown.map(|()| Exit::Done),
+        }
+    }
+}
+
+/// Has the next backup of this machine store anew what damaged packs hold.
+fn remember_damage(session: &Session, repository: &Repository, report: &CheckReport) {
+    let noted = session.local_state(repository).and_then(|mut local| {
+        local.note_damage(&report.damaged, &report.proven).map_err(RepositoryError::from)?;
+        Ok(())
+    });
+    let count = report.damaged.len();
+    match noted {
+        Ok(()) if count > 0 => session.output().remark(format_args!(
+            "{count} packs are damaged: the next backup here reads everything again, and stores anew what it finds of them"
+        )),
+        Ok(()) => {}
+        Err(error) if count > 0 => output::message(format_args!(
+            "warning: {count} packs are damaged, and this could not be remembered ({error:#}): check again before the next \
+             backup, which otherwise trusts them"
+        )),
+        Err(_) => {}
     }
 }
 
@@ -80,10 +106,19 @@ fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<(
             "bytes_read": report.bytes_read,
             "problems": report.problems.iter()
                 .map(|problem| json!({ "object": problem.object, "error": problem.error })).collect::<Vec<_>>(),
+            "later": report.later.iter()
+                .map(|object| json!({ "object": object.object, "error": object.error })).collect::<Vec<_>>(),
+            "warnings": report.warnings,
             "lost": report.lost.iter().map(|item| json!({
                 "snapshot": item.snapshot.to_string(), "path": String::from_utf8_lossy(&item.path), "error": item.error,
             })).collect::<Vec<_>>(),
         }));
+    }
+    for warning in &report.warnings {
+        output::message(format_args!("warning: {}", output::path(warning.as_bytes())));
+    }
+    for object in report.later.iter().take(SHOWN_MAX) {
+        line(format_args!("not checked: {}: {}", object.object, object.error))?;
     }
     for problem in report.problems.iter().take(SHOWN_MAX) {
         line(format_args!("damaged: {}: {}", problem.object, output::path(problem.error.as_bytes())))?;
@@ -92,7 +127,8 @@ fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<(
         let path = if item.path.is_empty() { "(everything)".to_owned() } else { output::path(&item.path) };
         line(format_args!("lost: {} {path}: {}", item.snapshot.short(), output::path(item.error.as_bytes())))?;
     }
-    let more = report.problems.len().saturating_sub(SHOWN_MAX) + report.lost.len().saturating_sub(SHOWN_MAX);
+    let lengths = [report.later.len(), report.problems.len(), report.lost.len()];
+    let more = lengths.iter().map(|len| len.saturating_sub(SHOWN_MAX)).sum::<usize>();
     if more > 0 {
         line(format_args!("and {more} more; `--json` lists them all"))?;
     }
@@ -100,7 +136,11 @@ fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<(
         Some(_) => format!("{} read", bytes(report.bytes_read)),
         None => "content not read".to_owned(),
     };
-    let verdict = if report.is_sound() { "sound" } else { "DAMAGED" };
+    let verdict = match (report.is_sound(), report.later.is_empty()) {
+        (false, _) => "DAMAGED",
+        (true, false) => "sound as far as this version can tell",
+        (true, true) => "sound",
+    };
     line(format_args!("{verdict}: {} snapshots, {} packs, {read}", report.snapshots, report.packs))?;
     if report.packs_without_index > 0 {
         line(format_args!("{} packs have no index yet; the next backup takes them in", report.packs_without_index))?;

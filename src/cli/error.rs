@@ -3,6 +3,7 @@
 use super::output;
 use crate::backend::BackendError;
 use crate::backup::BackupError;
+use crate::config::ConfigError;
 use crate::local::LocalError;
 use crate::outbox::OpenError;
 use crate::reader::ReadError;
@@ -165,6 +166,24 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
         }
         (Some(RepositoryError::NoSnapshot { .. } | RepositoryError::Ambiguous { .. }), ..) => {
             "`strongroom snapshots` lists them; an id may be shortened as long as it stays unambiguous"
+        }
+        (Some(RepositoryError::ForeignConfig { .. }), ..) => {
+            "put the `config` of this repository back from a copy of it; nothing else has to be changed"
+        }
+        (
+            Some(
+                RepositoryError::NoConfig { .. }
+                | RepositoryError::Config(ConfigError::Malformed | ConfigError::NotAuthentic),
+            ),
+            ..,
+        ) => "put `config` back from a copy of the repository: everything else may be whole",
+        (Some(RepositoryError::Config(ConfigError::Version(_) | ConfigError::Features)), ..) => {
+            "use the version of this program that writes to the repository"
+        }
+        (Some(RepositoryError::SlotsContested), ..) => "look at `strongroom key list`, and try again",
+        (Some(RepositoryError::TooManySlots { .. }), ..) => "`strongroom key remove` those that nobody uses",
+        (Some(RepositoryError::UnreadRecords { .. }), ..) => {
+            "use the version of this program that wrote them (`strongroom check` names them)"
         }
         (Some(RepositoryError::NoSlot { .. }), ..) => "`strongroom key list` shows the key slots",
         (Some(RepositoryError::LastSlot { .. }), ..) => "add another first: `strongroom key add`",

@@ -7,11 +7,12 @@ use super::secret;
 use crate::backend::local::Local;
 use crate::crypto::Cipher;
 use crate::keyslot::PasswordCost;
-use crate::repository::{CreateOptions, Repository};
+use crate::repository::{CreateOptions, Prepared, Repository};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::json;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Creates a repository; prints its id and, once, the recovery key
@@ -37,20 +38,28 @@ impl Init {
         let password = secret::new_password(given, session.place()?.password(), "New password")?;
         let cost = PasswordCost { memory_kib: self.password_memory << 10, ..PasswordCost::default() };
         let options = CreateOptions { cipher, cost };
-        let (repository, recovery) = Repository::create(backend, &password, &options).with_context(creating)?;
-
-        let (id, recovery) = (repository.id().to_string(), recovery.reveal());
-        if session.output().json {
-            session.output().json(&json!({ "id": id, "recovery_key": *recovery }))?;
-        } else {
-            line(format_args!("Created repository {id} at {}", output::path(path.as_os_str().as_bytes())))?;
-            line("")?;
-            line(format_args!("Recovery key: {}", *recovery))?;
-            line("")?;
-            line("It opens the repository when the password is lost, and is shown only now. Print it, or keep it")?;
-            line("somewhere that does not need this repository. Without password and recovery key nobody can read")?;
-            line("what is stored.")?;
+        output::refuse_no_reader("the recovery key")?;
+        let prepared = Repository::prepare(backend, &password, &options).with_context(creating)?;
+        // Shown before there is a repository: one whose recovery key nobody saw would have to be made once more.
+        if let Err(error) = show(session, &path, &prepared).and_then(|()| output::flush()) {
+            prepared.withdraw().with_context(creating)?;
+            return Err(error.context("the recovery key could not be shown, so no repository was created"));
         }
+        prepared.commit().with_context(creating)?;
         Ok(Exit::Done)
     }
+}
+
+fn show(session: &Session, path: &Path, prepared: &Prepared) -> Result<()> {
+    let (id, recovery) = (prepared.id().to_string(), prepared.recovery.reveal());
+    if session.output().json {
+        return session.output().json(&json!({ "id": id, "recovery_key": *recovery }));
+    }
+    line(format_args!("Created repository {id} at {}", output::path(path.as_os_str().as_bytes())))?;
+    line("")?;
+    line(format_args!("Recovery key: {}", *recovery))?;
+    line("")?;
+    line("It opens the repository when the password is lost, and is shown only now. Print it, or keep it")?;
+    line("somewhere that does not need this repository. Without password and recovery key nobody can read")?;
+    line("what is stored.")
 }

@@ -1,12 +1,12 @@
 //! `strongroom key`
 
 use super::error::{Exit, UsageError};
-use super::output::{line, table};
+use super::output::{self, line, table};
 use super::{Session, secret};
 use crate::cli::backup::rfc3339;
-use crate::keyslot::PasswordCost;
+use crate::keyslot::{PasswordCost, SlotError};
 use crate::view::local_time;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::PathBuf;
@@ -70,7 +70,7 @@ impl Key {
 
 fn list(session: &Session) -> Result<Exit> {
     let slots = session.open()?.slots()?;
-    let damaged = slots.iter().any(|entry| entry.slot.is_err());
+    let damaged = slots.iter().any(|entry| entry.slot == Err(SlotError::Damaged));
     if session.output().json {
         let list: Vec<_> = slots
             .iter()
@@ -92,6 +92,7 @@ fn list(session: &Session) -> Result<Exit> {
                     let created = local_time(info.created, "%Y-%m-%d %H:%M");
                     vec![mark, entry.id.to_string(), kind.name().to_owned(), created, info.label.clone()]
                 }
+                Err(SlotError::Later) => vec![mark, entry.id.to_string(), "(of a later version)".to_owned()],
                 Err(_) => vec![mark, entry.id.to_string(), "damaged".to_owned()],
             }
         }));
@@ -108,22 +109,29 @@ impl Add {
         } else {
             self.label
         };
-        let (id, recovery) = if self.recovery {
-            let (id, key) = repository.add_recovery(&label)?;
-            (id, Some(key.reveal()))
-        } else {
-            let given = secret::given(self.new_password_file.as_deref(), "STRONGROOM_NEW_PASSWORD")?;
-            let password = secret::new_password(given, None, "New password")?;
-            let cost = PasswordCost { memory_kib: self.password_memory << 10, ..PasswordCost::default() };
-            (repository.add_password(&password, cost, &label)?, None)
-        };
-        if session.output().json {
-            session.output().json(&json!({ "id": id.to_string(), "recovery_key": recovery.as_deref() }))?;
+        let output = session.output();
+        if self.recovery {
+            output::refuse_no_reader("the recovery key")?;
+            // Shown before it is there: a key that nobody saw would only be one more that opens the repository.
+            let (id, _) = repository.add_recovery(&label, |id, recovery| {
+                let shown = match output.json {
+                    true => output.json(&json!({ "id": id.to_string(), "recovery_key": *recovery.reveal() })),
+                    false => line(format_args!("Recovery key: {}", *recovery.reveal())),
+                };
+                shown.and_then(|()| output::flush()).context("no recovery key was added, as it could not be shown")
+            })?;
+            if !output.json {
+                line(format_args!("Added key slot {id}"))?;
+            }
             return Ok(Exit::Done);
         }
-        line(format_args!("Added key slot {id}"))?;
-        if let Some(recovery) = recovery {
-            line(format_args!("Recovery key: {}", *recovery))?;
+        let given = secret::given(self.new_password_file.as_deref(), "STRONGROOM_NEW_PASSWORD")?;
+        let password = secret::new_password(given, None, "New password")?;
+        let cost = PasswordCost { memory_kib: self.password_memory << 10, ..PasswordCost::default() };
+        let id = repository.add_password(&password, cost, &label)?;
+        match output.json {
+            true => output.json(&json!({ "id": id.to_string(), "recovery_key": null }))?,
+            false => line(format_args!("Added key slot {id}"))?,
         }
         Ok(Exit::Done)
     }

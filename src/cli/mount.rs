@@ -5,7 +5,6 @@
 
 use super::error::{Exit, UsageError};
 use super::{Session, absolute, canonical, outbox, output, reader};
-use crate::local_files;
 use crate::outbox::queue::Counts;
 use crate::outbox::{RunningOutbox, history};
 use crate::reader::{Reader, Traffic};
@@ -16,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -112,7 +111,11 @@ impl Mount {
                 std::io::stdin().read_to_end(&mut handover).context("could not read the key")?;
                 Arc::new(Repository::open_handed_over(session.backend()?, &handover)?)
             }
-            false => session.open()?,
+            false => {
+                let repository = session.open()?;
+                warn_of_missing(session, &repository)?;
+                repository
+            }
         };
         self.keep_off_repository(session)?;
         let reader = reader(&repository);
@@ -201,8 +204,9 @@ impl Mount {
             return Ok(());
         }
         // From here on nobody reads our output: errors go to a log.
-        let log = log_file(session, repository)?;
-        rustix::stdio::dup2_stderr(&log).context("could not redirect messages to the log")?;
+        let log = log_path(session, repository)?;
+        let writing = || format!("could not write the log {}", log.display());
+        session.log.lead_to(log.clone()).with_context(writing)?;
         println!("{READY}");
         std::io::stdout().flush()?;
         let nothing = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -212,6 +216,7 @@ impl Mount {
 
     fn start_background(&self, session: &Session) -> Result<Exit> {
         let repository = session.open()?;
+        warn_of_missing(session, &repository)?;
         if self.restore {
             // What is wrong with the configuration is told before anything is started.
             outbox::organisations(session)?;
@@ -280,6 +285,14 @@ impl Mount {
     }
 }
 
+/// Warns if the repository was put back to an earlier state, as far as this machine knows.
+pub fn warn_of_missing(session: &Session, repository: &Repository) -> Result<()> {
+    if let Some(warning) = session.warning_of_missing(repository)? {
+        output::message(format_args!("warning: {warning}"));
+    }
+    Ok(())
+}
+
 /// Says how much an earlier mount left, which goes on now.
 fn tell_what_goes_on(session: &Session, repository: &Repository) -> Result<()> {
     let jobs = history(&outbox::folder(session, repository)?, repository).context("could not read what was dropped")?;
@@ -320,9 +333,4 @@ pub fn one_snapshot(repository: &Repository, asked: &OsStr) -> Result<Selected> 
 
 fn log_path(session: &Session, repository: &Repository) -> Result<PathBuf> {
     Ok(session.repository_state(repository)?.join("mount.log"))
-}
-
-fn log_file(session: &Session, repository: &Repository) -> Result<File> {
-    let path = log_path(session, repository)?;
-    local_files::append(&path).with_context(|| format!("could not write the log {}", path.display()))
 }

@@ -3,8 +3,10 @@
 //! Nothing for people is written but through here: names, and the words of services and of errors, must not command a terminal
 //! or mislead its reader (`shown`). [`path`] is for a name within a line; all lines are looked at once more as they go out.
 
+use super::error::UsageError;
 use crate::shown;
 use anyhow::Result;
+use rustix::fs::OFlags;
 use serde::Serialize;
 use std::io::Write;
 
@@ -39,6 +41,29 @@ pub fn message(text: impl std::fmt::Display) {
 /// Writes a line of a result to standard output.
 pub fn line(text: impl std::fmt::Display) -> Result<()> {
     Ok(writeln!(std::io::stdout().lock(), "{}", shown::lines(&text.to_string()))?)
+}
+
+/// Makes sure that what was written so far has left this process.
+pub fn flush() -> Result<()> {
+    Ok(std::io::stdout().flush()?)
+}
+
+/// Refuses to go on if standard output is closed, so that nobody would see `what`.
+///
+/// The runtime opens `/dev/null` for it, for reading and writing. A shell that is told to throw output away opens it for
+/// writing alone.
+pub fn refuse_no_reader(what: &str) -> Result<()> {
+    let stdout = std::io::stdout();
+    let is_null = rustix::fs::fstat(&stdout)
+        .ok()
+        .zip(rustix::fs::stat("/dev/null").ok())
+        .is_some_and(|(out, null)| (out.st_mode & !0o7777) == (null.st_mode & !0o7777) && out.st_rdev == null.st_rdev);
+    let is_both = rustix::fs::fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR);
+    if is_null && is_both {
+        let text = format!("standard output is closed, so nobody would see {what}");
+        return Err(UsageError::Other(text).into());
+    }
+    Ok(())
 }
 
 /// Writes one JSON document or one object of a stream to `out`.

@@ -3,7 +3,7 @@
 use super::Session;
 use super::backup::rfc3339;
 use super::error::Exit;
-use super::output::{bytes, path, table};
+use super::output::{bytes, message, path, table};
 use crate::backup::tenant::state::{Ledger, TenantState};
 use crate::view::local_time;
 use anyhow::Result;
@@ -17,11 +17,20 @@ pub struct Snapshots {}
 
 impl Snapshots {
     pub fn run(self, session: &Session) -> Result<Exit> {
-        let snapshots = session.open()?.snapshots()?;
+        let repository = session.open()?;
+        let found = repository.snapshots()?;
+        let now = jiff::Timestamp::now().as_second();
+        let missing = session.warning_of_missing(&repository)?;
+        let warnings = found.remarks().chain(found.warn_of_the_future(now)).chain(missing);
+        warnings.for_each(|warning| message(format_args!("warning: {}", path(warning.as_bytes()))));
+        let snapshots = &found.readable;
         if session.output().json {
-            let list: Vec<_> = snapshots
-                .iter()
-                .map(|(id, snapshot)| {
+            // First, so that the last one is the newest.
+            let left_out = found.left_out.iter().map(|left_out| {
+                json!({ "id": left_out.id.to_string(), "error": left_out.error, "later": left_out.is_of_later_version })
+            });
+            let list: Vec<_> = left_out
+                .chain(snapshots.iter().map(|(id, snapshot)| {
                     let mut row = json!({
                         "id": id.to_string(),
                         "time": rfc3339(snapshot.started.secs),
@@ -30,12 +39,13 @@ impl Snapshots {
                         "bytes": snapshot.directory().sums.bytes,
                         "added": snapshot.summary.stored_bytes,
                         "failed": snapshot.summary.failed,
+                        "ahead": snapshot.is_ahead(now),
                     });
                     if let Some(state) = TenantState::of(snapshot) {
                         row["ledger"] = json!(state.ledger);
                     }
                     row
-                })
+                }))
                 .collect();
             session.output().json(&list)?;
             return Ok(Exit::Done);

@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::error::Exit;
-use super::output::{bytes, line};
+use super::output::{bytes, line, message};
 use crate::backend::ObjectKind;
 use anyhow::Result;
 use clap::Args;
@@ -24,11 +24,20 @@ impl Stats {
                 packs += u64::from(kind == ObjectKind::Pack);
             })?;
         }
-        let mut chunks = 0;
+        let (mut chunks, mut later) = (0, 0);
         for id in repository.index_ids()? {
-            chunks += repository.load_index(id)?.locations().len() as u64;
+            match repository.load_index(id) {
+                Ok(index) => chunks += index.locations().len() as u64,
+                Err(error) if error.is_of_later_version() => later += 1,
+                Err(error) => return Err(error.into()),
+            }
         }
         let snapshots = repository.snapshots()?;
+        snapshots.remarks().for_each(message);
+        if later > 0 {
+            message(format_args!("{later} index objects are of a later version of this program, and are not counted"));
+        }
+        let snapshots = snapshots.readable;
         let source: u64 = snapshots.iter().map(|(_, snapshot)| snapshot.directory().sums.bytes).sum();
         if session.output().json {
             let object = json!({

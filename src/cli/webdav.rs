@@ -34,6 +34,7 @@ pub struct Webdav {
 impl Webdav {
     pub fn run(self, session: &Session) -> Result<Exit> {
         let repository = session.open()?;
+        mount::warn_of_missing(session, &repository)?;
         let reader = reader(&repository);
         let (target, id) = match &self.snapshot {
             None => {

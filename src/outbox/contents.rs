@@ -170,7 +170,7 @@ impl Contents {
 
     fn fill_all(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<Known, ContentsError> {
         let listed: HashSet<SnapshotId> = repository.snapshot_ids()?.into_iter().collect();
-        let snapshots = repository.snapshots()?;
+        let snapshots = repository.snapshots()?.readable;
         let ids: HashSet<SnapshotId> = snapshots.iter().map(|(id, _)| *id).collect();
         let mut known = self.taken_in()?;
         if known.iter().any(|id| !ids.contains(id)) {

@@ -145,7 +145,7 @@ mod tests {
     struct Nowhere;
 
     impl Lookup for Nowhere {
-        fn find(&self, _: &BlobId) -> Result<Option<Location>, ReadError> {
+        fn find_elsewhere(&self, _: &BlobId, _: &[Location]) -> Result<Option<Location>, ReadError> {
             Ok(None)
         }
     }

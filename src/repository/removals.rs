@@ -1,19 +1,32 @@
 //! Records of what was removed on purpose.
 
-use super::loading::{load_limited, names};
+use super::loading::{each_beside, load_limited, names};
 use super::{Repository, RepositoryError, Result, SEALED_LEN_MAX};
-use crate::backend::{ObjectKind, ObjectName};
+use crate::backend::{Backend, ObjectKind, ObjectName};
 use crate::cbor::{MapWriter, Writer};
 use crate::compress::{Compressor, META_LEVEL};
 use crate::crypto::{Purpose, random};
 use crate::id::{KeyId, SnapshotId};
 use crate::sealed::{self, OpenError};
+use parking_lot::Mutex;
+use std::collections::HashSet;
 
-const GC_VERSION: u64 = 1;
+pub(super) const GC_VERSION: u64 = 1;
+
+/// What was removed on purpose.
+#[derive(Debug, Clone, Default)]
+pub struct Removals {
+    /// Key slots.
+    pub keys: HashSet<KeyId>,
+    /// Snapshots.
+    pub snapshots: HashSet<SnapshotId>,
+    /// Records of a later version of this program, which may speak of more.
+    pub unread: usize,
+}
 
 impl Repository {
-    /// Leaves a record that these were removed on purpose, before they are.
-    pub(super) fn record_removal(&self, keys: &[KeyId], snapshots: &[SnapshotId]) -> Result<()> {
+    /// Leaves a record that these were removed on purpose, before they are, and returns its name.
+    pub(super) fn record_removal(&self, keys: &[KeyId], snapshots: &[SnapshotId]) -> Result<ObjectName> {
         let mut map = MapWriter::default();
         map.field(1).uint(GC_VERSION);
         map.field(2).int(jiff::Timestamp::now().as_second());
@@ -26,7 +39,9 @@ impl Repository {
         let id: [u8; 16] = random();
         let record =
             sealed::seal_bound(&self.keys, Purpose::Gc, &id, &out.into_bytes(), &mut Compressor::new(META_LEVEL));
-        Ok(self.backend.save(ObjectName::gc(id), &record)?)
+        let name = ObjectName::gc(id);
+        self.backend.save(name, &record)?;
+        Ok(name)
     }
 
     /// Returns the names of the records of what was removed on purpose.
@@ -37,20 +52,32 @@ impl Repository {
         names(&*self.backend, ObjectKind::Gc)
     }
 
-    /// Returns the key slots and snapshots that were removed on purpose.
+    /// Returns the key slots and snapshots that were removed on purpose. Damaged records say nothing: `check` names them.
     ///
     /// # Errors
-    /// [`RepositoryError::Sealed`] for a damaged record, or what the storage gives.
-    pub fn removed(&self) -> Result<(Vec<KeyId>, Vec<SnapshotId>)> {
-        let records = self.removal_records()?.into_iter().map(|name| self.load_removals(name));
-        let (keys, snapshots): (Vec<_>, Vec<_>) = records.collect::<Result<Vec<_>>>()?.into_iter().unzip();
-        Ok((keys.concat(), snapshots.concat()))
+    /// What the storage gives.
+    pub fn removed(&self) -> Result<Removals> {
+        let removals = Mutex::new(Removals::default());
+        each_beside(&self.removal_records()?, |name| {
+            match self.load_removals(*name) {
+                Ok((keys, snapshots)) => {
+                    let mut removals = removals.lock();
+                    removals.keys.extend(keys);
+                    removals.snapshots.extend(snapshots);
+                }
+                Err(error) if error.is_of_later_version() => removals.lock().unread += 1,
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        })?;
+        Ok(removals.into_inner())
     }
 
     /// Reads one of those records: the key slots and snapshots that were removed.
     ///
     /// # Errors
-    /// [`RepositoryError::Sealed`] when it is damaged, or what the storage gives.
+    /// [`RepositoryError::Sealed`] when it is damaged, [`RepositoryError::RecordVersion`], or what the storage gives.
     pub fn load_removals(&self, name: ObjectName) -> Result<(Vec<KeyId>, Vec<SnapshotId>)> {
         let (mut keys, mut snapshots) = (Vec::new(), Vec::new());
         let (sealed, _turn) = load_limited(&*self.backend, name, SEALED_LEN_MAX, &self.turns)?;
@@ -60,16 +87,33 @@ impl Repository {
         let mut version = None;
         let read = reader.fields(|key, value| {
             match key {
-                1 => version = Some(value.uint()?),
+                // It comes first. What follows may have another meaning in another version.
+                1 => match value.uint()? {
+                    GC_VERSION => version = Some(GC_VERSION),
+                    other => return Err(Unread::Version(other)),
+                },
                 3 => (0..value.array()?).try_for_each(|_| value.array_of().map(|id| keys.push(KeyId(id))))?,
                 4 => (0..value.array()?).try_for_each(|_| value.array_of().map(|id| snapshots.push(SnapshotId(id))))?,
-                _ => return Ok::<_, crate::cbor::CborError>(false),
+                _ => return Ok(false),
             }
             Ok(true)
         });
-        if read.is_err() || !reader.is_empty() || version != Some(GC_VERSION) {
-            return Err(RepositoryError::Sealed { name, source: OpenError::Malformed });
+        match read {
+            Err(Unread::Version(version)) => Err(RepositoryError::RecordVersion { name, version }),
+            Ok(_) if reader.is_empty() && version.is_some() => Ok((keys, snapshots)),
+            _ => Err(RepositoryError::Sealed { name, source: OpenError::Malformed }),
         }
-        Ok((keys, snapshots))
+    }
+}
+
+/// Why a record could not be read.
+enum Unread {
+    Malformed,
+    Version(u64),
+}
+
+impl From<crate::cbor::CborError> for Unread {
+    fn from(_: crate::cbor::CborError) -> Self {
+        Unread::Malformed
     }
 }

@@ -217,7 +217,7 @@ impl Shelf {
 
     pub fn add(&self, number: u8, name: &str, model: &Arc<Model>) {
         let time = Time { secs: 1_700_000_000 + i64::from(number), nanos: 0 };
-        let info = SnapshotInfo { id: [number; 32], name: name.to_owned(), time };
+        let info = SnapshotInfo { id: [number; 32], name: name.to_owned(), time, ahead: false };
         self.snapshots.lock().unwrap().push((info, model.clone()));
     }
 

@@ -365,18 +365,19 @@ impl Mail {
     /// Returns the entry of a message that a run read which did not come to its end.
     fn remembered(&self, context: &Context, message: &Message) -> Option<Entry> {
         let version = message.row.change_key.as_deref()?;
-        let facts = context.store.local().facts(&self.fact_key(context, &message.row.id))?;
+        let facts =
+            context.store.local().unfinished(&unfinished_key(context, &self.user), message.row.id.as_bytes())?;
         let entry = Entry::read(&mut cbor::Reader::new(&facts)).ok()?;
         let is_stored = |segment| context.store.has_segment(segment).unwrap_or(false);
         let complete = entry.all_contents().flat_map(|content| &content.segments).all(is_stored);
         (entry.facts.change_key.as_deref() == Some(version) && complete).then_some(entry)
     }
+}
 
-    fn fact_key(&self, context: &Context, id: &str) -> [u8; 32] {
-        // No path begins with a zero byte.
-        let path = [b"\0mail\0", self.user.as_bytes(), b"\0", id.as_bytes()].concat();
-        context.repository.keys().local_path(&context.options.backup.set, &path)
-    }
+/// Returns the name under which this machine remembers what was read of a user's mailbox until it stands in a snapshot.
+pub(super) fn unfinished_key(context: &Context, user: &str) -> [u8; 32] {
+    // No path begins with a zero byte.
+    context.repository.keys().local_path(&context.options.backup.set, &[b"\0mail\0", user.as_bytes()].concat())
 }
 
 /// Puts messages into the tree of their folder.
@@ -387,7 +388,7 @@ struct Writer<'a> {
     splitter: &'a mut Splitter,
     /// Streams that were exported, by the ids of their messages.
     streams: HashMap<String, Stream>,
-    facts: Vec<([u8; 32], Vec<u8>)>,
+    facts: Vec<(String, Vec<u8>)>,
 }
 
 impl Writer<'_> {
@@ -433,7 +434,7 @@ impl Writer<'_> {
                 return Ok(());
             }
         }
-        self.facts.push((self.mail.fact_key(self.context, &message.row.id), entry.encode()));
+        self.facts.push((message.row.id.clone(), entry.encode()));
         self.context.progress.items.fetch_add(1, Ordering::Relaxed);
         self.context.progress.bytes.fetch_add(entry.size(), Ordering::Relaxed);
         tracing::debug!(target: CONTENT_LOG, folder = self.work.path, name, "stored");
@@ -500,8 +501,9 @@ impl Writer<'_> {
 
     fn finish(self) -> Result<(), StoreError> {
         self.splitter.flush()?;
-        let facts = self.facts.iter().map(|(key, value)| (key, value.as_slice()));
-        Ok(self.context.store.local().put_facts(facts)?)
+        let facts = self.facts.iter().map(|(id, value)| (id.as_bytes(), value.as_slice()));
+        let owner = unfinished_key(self.context, &self.mail.user);
+        Ok(self.context.store.local().put_unfinished(&owner, facts)?)
     }
 }
 

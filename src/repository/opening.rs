@@ -1,0 +1,255 @@
+//! Creating and opening: finding `config`, trying a secret on the key slots, and saying why none of them opens.
+
+use super::loading::{each_beside, load_short, names};
+use super::{CreateOptions, Repository, RepositoryError, Result, SMALL_LEN_MAX};
+use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
+use crate::config::Config;
+use crate::crypto::{Cipher, Keys, MasterKey, Purpose, random};
+use crate::id::{KeyId, RepositoryId};
+use crate::keyslot::{RecoveryKey, Slot, SlotKind, Tried};
+use crate::sealed;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// More key slots than anybody makes. Whoever can write to the storage can put more there, and reading them takes time.
+pub(super) const SLOTS_MAX: usize = 1024;
+/// What trying a password on all slots may cost, in KiB of memory times passes: 64 slots of the highest cost that is accepted. The
+/// cheapest are tried first. So forged ones cannot take the turn of an honest one, unless that costs more.
+const WORK_MAX: u64 = 64 * (16 << 20);
+/// Keys that a wrong password gave are kept up to this many, to find out whether it was `config` that was wrong.
+const UNPROVEN_MAX: usize = 64;
+/// Something that is sealed under the repository's keys, and that is read to find that out.
+const WITNESS_LEN_MAX: u64 = 4 << 20;
+/// How many objects are looked at for one that is whole.
+const WITNESSES_MAX: usize = 16;
+
+/// A repository that was found, and is opened by whoever has a key.
+pub struct Found {
+    backend: Arc<dyn Backend>,
+    /// `config` as it is stored; its seal can be looked at when a key is there.
+    object: Vec<u8>,
+    config: Config,
+}
+
+impl Found {
+    /// Opens the repository with a password or its recovery key.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NoKeyFits`], [`RepositoryError::ForeignConfig`] if it is not the secret that is wrong, or what the
+    /// storage gives.
+    pub fn open(self, secret: &[u8]) -> Result<Repository> {
+        let (slots, mut untried) = self.slots()?;
+        let (mut tried, mut work, mut unproven) = (0, 0, Vec::new());
+        for (id, slot) in &slots {
+            work += slot.work();
+            if work > WORK_MAX {
+                untried += slots.len() - tried;
+                break;
+            }
+            tried += 1;
+            match slot.open((self.config.id, *id), secret) {
+                Tried::Fits(master) => return self.with_master(master, *id),
+                Tried::Unproven(master) if unproven.len() < UNPROVEN_MAX => unproven.push(master),
+                Tried::Unproven(_) | Tried::Unfit => {}
+            }
+        }
+        if self.opens_anything(&unproven) {
+            return Err(RepositoryError::ForeignConfig { id: self.config.id });
+        }
+        Err(RepositoryError::NoKeyFits { tried, untried })
+    }
+
+    /// Returns the key slots that can be tried, those first that cost least, and how many others there are.
+    fn slots(&self) -> Result<(Vec<(KeyId, Slot)>, usize)> {
+        let mut names = names(&*self.backend, ObjectKind::Key)?;
+        let count = names.len();
+        names.truncate(SLOTS_MAX);
+        let slots = Mutex::new(Vec::new());
+        each_beside(&names, |name| {
+            let id = KeyId::from_slice(name.id_bytes()).expect("key names have 16 bytes");
+            match load_short(&*self.backend, *name, SMALL_LEN_MAX) {
+                Ok(object) => slots.lock().extend(Slot::decode(&object).ok().map(|slot| (id, slot))),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        })?;
+        let mut slots = slots.into_inner();
+        // A recovery slot costs nothing to try, a password slot some tenths of a second.
+        slots.sort_by_key(|(id, slot)| (slot.kind == SlotKind::Password, slot.work(), *id));
+        let others = count - slots.len();
+        Ok((slots, others))
+    }
+
+    /// Returns whether one of `masters` opens something that is stored here. Then the secret was right, and the id in `config`, which
+    /// every key slot is bound to, is another repository's.
+    fn opens_anything(&self, masters: &[MasterKey]) -> bool {
+        if masters.is_empty() {
+            return false;
+        }
+        let Some((purpose, witness)) = self.witness() else { return false };
+        let keys = masters.iter().flat_map(|master| Cipher::ALL.map(|cipher| Keys::derive(master, cipher)));
+        keys.into_iter().any(|keys| sealed::open(&keys, purpose, witness.clone()).is_ok())
+    }
+
+    /// Returns an object that is sealed under the repository's keys and not bound to the repository's id.
+    fn witness(&self) -> Option<(Purpose, Vec<u8>)> {
+        [(ObjectKind::Snapshot, Purpose::Snapshot), (ObjectKind::Index, Purpose::Index)].into_iter().find_map(
+            |(kind, purpose)| {
+                // This is for a better message alone: what the storage fails with is of no interest.
+                let names = names(&*self.backend, kind).ok()?;
+                let whole = |name: &ObjectName| {
+                    let object = load_short(&*self.backend, *name, WITNESS_LEN_MAX).ok()?;
+                    (blake3::hash(&object).as_bytes() == name.id_bytes()).then_some(object)
+                };
+                Some((purpose, names.iter().take(WITNESSES_MAX).find_map(whole)?))
+            },
+        )
+    }
+
+    fn with_master(self, master: MasterKey, opened_with: KeyId) -> Result<Repository> {
+        let keys = Arc::new(Keys::derive(&master, self.config.cipher));
+        Config::verify(&self.object, &keys)?;
+        Ok(Repository {
+            backend: self.backend,
+            config: self.config,
+            master,
+            keys,
+            opened_with,
+            turns: Mutex::default(),
+        })
+    }
+}
+
+/// A repository that is not there yet: its key slots stand, its `config` does not.
+///
+/// So whoever shows the recovery key can do it before anything depends on it, and an interruption leaves no repository.
+pub struct Prepared {
+    repository: Repository,
+    /// The recovery key, which is nowhere else.
+    pub recovery: RecoveryKey,
+}
+
+impl Prepared {
+    /// Returns the id that the repository will have.
+    pub fn id(&self) -> RepositoryId {
+        self.repository.id()
+    }
+
+    /// Writes `config`: from now on there is a repository.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn commit(self) -> Result<Repository> {
+        self.repository.commit_config()?;
+        Ok(self.repository)
+    }
+
+    /// Takes the key slots away again.
+    ///
+    /// # Errors
+    /// What the storage gives; the next [`Repository::prepare`] takes away what is left.
+    pub fn withdraw(self) -> Result<()> {
+        for name in names(&*self.repository.backend, ObjectKind::Key)? {
+            self.repository.backend.remove(name)?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns whether something is stored that key slots open.
+fn holds_backups(backend: &dyn Backend) -> Result<bool> {
+    for kind in [ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack] {
+        let mut holds = false;
+        backend.list(kind, &mut |_, _| holds = true)?;
+        if holds {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+impl Repository {
+    /// Creates a repository and returns it with its recovery key, which is nowhere else.
+    ///
+    /// # Errors
+    /// See [`Repository::prepare`].
+    pub fn create(backend: Arc<dyn Backend>, password: &[u8], options: &CreateOptions) -> Result<(Self, RecoveryKey)> {
+        let Prepared { repository, recovery } = Self::prepare(backend, password, options)?;
+        repository.commit_config()?;
+        Ok((repository, recovery))
+    }
+
+    /// Writes the key slots of a new repository. [`Prepared::commit`] makes a repository of them.
+    ///
+    /// # Errors
+    /// [`RepositoryError::Exists`], [`RepositoryError::NoConfig`] if there is something that only needs its `config` back, or
+    /// what the storage gives.
+    pub fn prepare(backend: Arc<dyn Backend>, password: &[u8], options: &CreateOptions) -> Result<Prepared> {
+        match backend.size(ObjectName::config()) {
+            Err(BackendError::NotFound { .. }) => {}
+            Ok(_) => return Err(RepositoryError::Exists { place: backend.describe() }),
+            Err(error) => return Err(error.into()),
+        }
+        if holds_backups(&*backend)? {
+            return Err(RepositoryError::NoConfig { place: backend.describe() });
+        }
+        // Without a config and without anything that they open these belong to nothing.
+        for name in names(&*backend, ObjectKind::Key)? {
+            backend.remove(name)?;
+        }
+        let config = Config::new(RepositoryId(random()), options.cipher);
+        let master = MasterKey::generate();
+        let keys = Arc::new(Keys::derive(&master, config.cipher));
+        let (password_id, recovery_id) = (KeyId(random()), KeyId(random()));
+        let repository = Self { backend, config, master, keys, opened_with: password_id, turns: Mutex::default() };
+        repository.add_password_slot(password_id, password, options.cost, "first password")?;
+        let recovery = RecoveryKey::generate();
+        repository.add_recovery_slot(recovery_id, &recovery, "recovery key")?;
+        Ok(Prepared { repository, recovery })
+    }
+
+    fn commit_config(&self) -> Result<()> {
+        let config = self.config.encode(&self.keys);
+        Ok(self.backend.save(ObjectName::config(), &config)?)
+    }
+
+    /// Looks for a repository: whether there is one, before anybody is asked for a password.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NoRepository`], [`RepositoryError::NoConfig`], [`RepositoryError::Config`], or what the storage gives.
+    pub fn find(backend: Arc<dyn Backend>) -> Result<Found> {
+        let object = match load_short(&*backend, ObjectName::config(), SMALL_LEN_MAX) {
+            Err(RepositoryError::Backend(BackendError::NotFound { .. })) => {
+                let place = backend.describe();
+                return Err(match holds_backups(&*backend)? {
+                    true => RepositoryError::NoConfig { place },
+                    false => RepositoryError::NoRepository { place },
+                });
+            }
+            object => object?,
+        };
+        let config = Config::decode(&object)?;
+        Ok(Found { backend, object, config })
+    }
+
+    /// Opens a repository with a password or its recovery key.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NoRepository`], [`RepositoryError::NoKeyFits`], or what the storage gives.
+    pub fn open(backend: Arc<dyn Backend>, secret: &[u8]) -> Result<Self> {
+        Self::find(backend)?.open(secret)
+    }
+
+    /// Opens a repository with what [`Repository::handover`] of another process gave: asks the storage for nothing, and tries no
+    /// password again.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NoKeyFits`] for what is no handover, or [`RepositoryError::Config`].
+    pub fn open_handed_over(backend: Arc<dyn Backend>, handover: &[u8]) -> Result<Self> {
+        let parts = handover.split_first_chunk().and_then(|(master, rest)| Some((*master, rest.split_first_chunk()?)));
+        let (master, (slot, object)) = parts.ok_or(RepositoryError::NoKeyFits { tried: 0, untried: 0 })?;
+        let found = Found { backend, object: object.to_vec(), config: Config::decode(object)? };
+        found.with_master(MasterKey::from_bytes(master), KeyId(*slot))
+    }
+}

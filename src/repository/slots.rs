@@ -1,0 +1,262 @@
+//! Key slots of an open repository: listing, adding and removing what opens it.
+
+use super::loading::load_short;
+use super::opening::SLOTS_MAX;
+use super::{Repository, RepositoryError, Result, SMALL_LEN_MAX};
+use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
+use crate::crypto::random;
+use crate::id::KeyId;
+use crate::keyslot::{PasswordCost, RecoveryKey, Slot, SlotError, SlotInfo, SlotKind};
+
+/// A key slot in a list.
+#[derive(Debug, Clone)]
+pub struct SlotEntry {
+    /// Its name.
+    pub id: KeyId,
+    /// What opens it, and what its maker said of it; or why it cannot be read.
+    pub slot: std::result::Result<(SlotKind, SlotInfo), SlotError>,
+    /// The repository was opened with it.
+    pub in_use: bool,
+}
+
+impl Repository {
+    pub(super) fn add_password_slot(&self, id: KeyId, password: &[u8], cost: PasswordCost, label: &str) -> Result<()> {
+        let info = slot_info(label);
+        let slot = Slot::for_password((self.id(), id), (&self.master, &self.keys), password, cost, &info)
+            .ok_or(RepositoryError::Cost)?;
+        Ok(self.backend.save(ObjectName::key(id.0), &slot)?)
+    }
+
+    pub(super) fn add_recovery_slot(&self, id: KeyId, recovery: &RecoveryKey, label: &str) -> Result<()> {
+        let slot = Slot::for_recovery((self.id(), id), (&self.master, &self.keys), recovery, &slot_info(label));
+        Ok(self.backend.save(ObjectName::key(id.0), &slot)?)
+    }
+
+    /// Adds a slot for another password.
+    ///
+    /// # Errors
+    /// [`RepositoryError::TooManySlots`], or what the storage gives.
+    pub fn add_password(&self, password: &[u8], cost: PasswordCost, label: &str) -> Result<KeyId> {
+        self.refuse_too_many()?;
+        let id = KeyId(random());
+        self.add_password_slot(id, password, cost, label)?;
+        Ok(id)
+    }
+
+    /// Adds a slot for a new recovery key and returns the key, which is nowhere else. `show` gets both before the slot is there:
+    /// if it fails, there is no key that nobody saw.
+    ///
+    /// # Errors
+    /// What `show` gives; [`RepositoryError::TooManySlots`], or what the storage gives.
+    pub fn add_recovery<E: From<RepositoryError>>(
+        &self,
+        label: &str,
+        show: impl FnOnce(KeyId, &RecoveryKey) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(KeyId, RecoveryKey), E> {
+        self.refuse_too_many()?;
+        let (id, recovery) = (KeyId(random()), RecoveryKey::generate());
+        show(id, &recovery)?;
+        self.add_recovery_slot(id, &recovery, label)?;
+        Ok((id, recovery))
+    }
+
+    fn refuse_too_many(&self) -> Result<()> {
+        let count = self.key_ids()?.len();
+        if count < SLOTS_MAX { Ok(()) } else { Err(RepositoryError::TooManySlots { count }) }
+    }
+
+    /// Lists the key slots, those that cannot be read too.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn slots(&self) -> Result<Vec<SlotEntry>> {
+        let mut slots = Vec::new();
+        for id in self.key_ids()? {
+            let object = match load_short(&*self.backend, ObjectName::key(id.0), SMALL_LEN_MAX) {
+                Ok(object) => object,
+                // Nothing so long is a slot.
+                Err(RepositoryError::TooLong { .. }) => Vec::new(),
+                // Removed since it was listed.
+                Err(RepositoryError::Backend(BackendError::NotFound { .. })) => continue,
+                Err(error) => return Err(error),
+            };
+            let slot = Slot::prove(&object, (self.id(), id), &self.keys);
+            slots.push(SlotEntry { id, slot, in_use: id == self.opened_with });
+        }
+        Ok(slots)
+    }
+
+    /// Removes the slot whose id begins with `asked`, and leaves a record of it.
+    ///
+    /// Two who remove the last two slots at once must not both succeed. So each writes the record first, and then looks once more
+    /// for a slot that stays, of which no record says that it is being removed. The later one of the two sees the record of
+    /// the other, and takes its own back.
+    ///
+    /// # Errors
+    /// [`RepositoryError::LastSlot`] or [`RepositoryError::SlotsContested`] if nothing else would open the repository,
+    /// [`RepositoryError::NoSlot`] if no slot or more than one is meant.
+    pub fn remove_slot(&self, asked: &str) -> Result<KeyId> {
+        let slots = self.slots()?;
+        let matching: Vec<_> = slots.iter().filter(|slot| slot.id.to_string().starts_with(asked)).collect();
+        let [slot] = matching.as_slice() else {
+            return Err(RepositoryError::NoSlot { asked: asked.to_owned() });
+        };
+        let id = slot.id;
+        if !self.another_opens(id)? {
+            return Err(RepositoryError::LastSlot { key: id });
+        }
+        let record = self.record_removal(&[id], &[])?;
+        match self.another_opens(id) {
+            Ok(true) => {}
+            refused => {
+                self.backend.remove(record)?;
+                return Err(refused.err().unwrap_or(RepositoryError::SlotsContested));
+            }
+        }
+        self.backend.remove(ObjectName::key(id.0))?;
+        Ok(id)
+    }
+
+    /// Returns whether a slot other than `without` opens the repository, of which no record says that it was removed.
+    fn another_opens(&self, without: KeyId) -> Result<bool> {
+        // The slots first: one that goes between the two listings is in a record by then.
+        let slots = self.slots()?;
+        let removed = self.removed()?;
+        if removed.unread > 0 {
+            return Err(RepositoryError::UnreadRecords { unread: removed.unread });
+        }
+        Ok(slots.iter().any(|slot| slot.id != without && slot.slot.is_ok() && !removed.keys.contains(&slot.id)))
+    }
+
+    /// Returns the ids of the key slots.
+    ///
+    /// # Errors
+    /// What the storage gives.
+    pub fn key_ids(&self) -> Result<Vec<KeyId>> {
+        Ok(self.ids(ObjectKind::Key)?.into_iter().map(KeyId).collect())
+    }
+}
+
+fn slot_info(label: &str) -> SlotInfo {
+    SlotInfo { created: jiff::Timestamp::now().as_second(), label: label.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::mem::Mem;
+    use crate::repository::{CreateOptions, RepositoryError};
+    use parking_lot::Mutex;
+    use std::ops::Range;
+    use std::sync::Arc;
+
+    const CHEAP: PasswordCost = PasswordCost { memory_kib: 8, passes: 1, lanes: 1 };
+
+    fn created(backend: Arc<dyn Backend>) -> Repository {
+        let options = CreateOptions { cost: CHEAP, ..CreateOptions::default() };
+        Repository::create(backend, b"first", &options).expect("created").0
+    }
+
+    #[test]
+    fn a_password_opens_whatever_other_slots_there_are() {
+        let backend = Arc::new(Mem::new());
+        let repository = created(backend.clone());
+        for number in 0..100 {
+            repository.add_password(format!("password {number}").as_bytes(), CHEAP, "").expect("a slot");
+        }
+        // What opens nothing takes nobody's turn.
+        for number in 0..200u8 {
+            backend.save(ObjectName::key([number; 16]), b"junk").expect("room");
+        }
+        for number in 0..100 {
+            let opened = Repository::open(backend.clone(), format!("password {number}").as_bytes());
+            assert!(opened.is_ok(), "password {number}: {:?}", opened.err());
+        }
+        let refused = Repository::open(backend.clone(), b"wrong").err();
+        assert!(matches!(refused, Some(RepositoryError::NoKeyFits { tried: 102, untried: 200 })), "{refused:?}");
+
+        // Nothing is added that would not be tried.
+        for number in 0..1000u64 {
+            let id = *blake3::hash(&number.to_le_bytes()).as_bytes().first_chunk().expect("16 of 32 bytes");
+            backend.save(ObjectName::key(id), b"junk").expect("room");
+        }
+        let refused = repository.add_password(b"one more", CHEAP, "").err();
+        assert!(matches!(refused, Some(RepositoryError::TooManySlots { .. })), "{refused:?}");
+    }
+
+    /// Calls something once, before or after a record of a removal is stored.
+    struct Meddled {
+        backend: Arc<Mem>,
+        before: bool,
+        meddle: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    }
+
+    impl Backend for Meddled {
+        fn save(&self, name: ObjectName, data: &[u8]) -> std::result::Result<(), BackendError> {
+            let meddle = || {
+                let meddle = (name.kind() == ObjectKind::Gc).then(|| self.meddle.lock().take()).flatten();
+                meddle.into_iter().for_each(|meddle| meddle());
+            };
+            if self.before {
+                meddle();
+            }
+            self.backend.save(name, data)?;
+            meddle();
+            Ok(())
+        }
+
+        fn load(&self, name: ObjectName) -> std::result::Result<Vec<u8>, BackendError> {
+            self.backend.load(name)
+        }
+
+        fn load_range(&self, name: ObjectName, range: Range<u64>) -> std::result::Result<Vec<u8>, BackendError> {
+            self.backend.load_range(name, range)
+        }
+
+        fn list(
+            &self,
+            kind: ObjectKind,
+            each: &mut dyn FnMut(ObjectName, u64),
+        ) -> std::result::Result<(), BackendError> {
+            self.backend.list(kind, each)
+        }
+
+        fn size(&self, name: ObjectName) -> std::result::Result<u64, BackendError> {
+            self.backend.size(name)
+        }
+
+        fn remove(&self, name: ObjectName) -> std::result::Result<(), BackendError> {
+            self.backend.remove(name)
+        }
+
+        fn describe(&self) -> String {
+            self.backend.describe()
+        }
+    }
+
+    #[test]
+    fn two_who_remove_the_last_two_slots_at_once_leave_one() {
+        for before in [true, false] {
+            let backend = Arc::new(Mem::new());
+            let created = created(backend.clone());
+            let [one, other] = created.key_ids().expect("listed")[..] else { panic!("a password and a recovery key") };
+            let meddled = Arc::new(Meddled { backend: backend.clone(), before, meddle: Mutex::default() });
+            let here = Repository::open(meddled.clone(), b"first").expect("it opens");
+            let there = Repository::open(backend.clone(), b"first").expect("it opens");
+            *meddled.meddle.lock() = Some(Box::new(move || {
+                let removed = there.remove_slot(&other.to_string());
+                assert_eq!(removed.is_ok(), before, "{removed:?}");
+            }));
+            let removed = here.remove_slot(&one.to_string());
+            assert_eq!(removed.is_ok(), !before, "{removed:?}");
+            let left = created.key_ids().expect("listed");
+            assert_eq!(left, [if before { one } else { other }]);
+            // The refused one left no record: the slot that stays is not said to be removed.
+            let removed = created.removed().expect("readable");
+            assert_eq!(removed.keys.len(), 1);
+            assert!(!removed.keys.contains(&left[0]));
+            let last = created.remove_slot(&left[0].to_string());
+            assert!(matches!(last, Err(RepositoryError::LastSlot { .. })), "{last:?}");
+        }
+    }
+}
