@@ -89,7 +89,9 @@ impl Found {
         }
         let Some((purpose, witness)) = self.witness() else { return false };
         let keys = masters.iter().flat_map(|master| Cipher::ALL.map(|cipher| Keys::derive(master, cipher)));
-        keys.into_iter().any(|keys| sealed::open(&keys, purpose, witness.clone()).is_ok())
+        // If `config` is of these very keys, it is the slot that is wrong: it stands under another name.
+        let mut foreign = keys.filter(|keys| Config::verify(&self.object, keys).is_err());
+        foreign.any(|keys| sealed::open(&keys, purpose, witness.clone()).is_ok())
     }
 
     /// Returns an object that is sealed under the repository's keys and not bound to the repository's id.
