@@ -24,6 +24,7 @@ use strongroom::restore::{AccountOptions, AccountPlan, AccountTarget, Report, Wh
 use strongroom::source::graph::{self, Client};
 use strongroom_simulator::faults::Rule;
 use strongroom_simulator::mime::{self, Payload};
+use strongroom_simulator::tenant::{Mailbox, Record};
 use strongroom_simulator::throttle::Rate;
 use strongroom_simulator::{
     Fault, Faults, FlagStatus, Kind, Limits, Locale, NewMessage, Options, Organisation, Simulator, Switches, Tenant,
@@ -700,6 +701,78 @@ fn what_was_made_although_the_answer_was_lost_is_found_and_not_made_again() {
     assert!(lab.simulator.counters().faults >= 12);
     assert_whole(&report);
     assert_same(&before, &dump(&tenant, &user));
+}
+
+/// Gateways answer with an error, and the service does the work two seconds later: of messages, and of what is attached to them.
+#[test]
+fn regression_work_that_is_done_seconds_after_an_error_answer_makes_no_twin() {
+    let lab = laboratory(8, 1);
+    let tenant = lab.simulator.tenant();
+    let user = add_hard_cases(&tenant);
+    let backup = lab.back_up().expect("a backup");
+    let before = dump(&tenant, &user);
+    wipe(&tenant, &user);
+    let rules = vec![
+        lost("/attachments", Fault::LateWork, 0, 3),
+        lost("/messages", Fault::LateWork, 1, 12),
+        lost("/childFolders", Fault::LateWork, 1, 2),
+    ];
+    lab.simulator.set_faults(Faults { rules, ..Faults::default() });
+    let report = lab.restore(&backup, &[&format!("Users/{user}")]);
+    assert!(lab.simulator.counters().faults >= 14, "{}", lab.simulator.counters().faults);
+    assert_whole(&report);
+    assert_same(&before, &dump(&tenant, &user));
+}
+
+/// The work is done so late that the message was made again: one of the two is taken back, and nothing else that bears the mark.
+#[test]
+fn a_twin_that_comes_after_all_patience_is_taken_back_and_what_others_made_stays() {
+    let lab = Laboratory::new(Shape { seed: 3, users: 1, messages: 3, ..Shape::default() });
+    let tenant = lab.simulator.tenant();
+    let user = lab.mailboxes()[0].clone();
+    let mime = b"From: a@b.c\r\nSubject: Canary\r\nMessage-ID: <canary@b.c>\r\n\r\nText\r\n".to_vec();
+    tenant.add_message(&user, "inbox", NewMessage { mime, ..NewMessage::default() }).expect("a message");
+    let backup = lab.back_up().expect("a backup");
+    let path = paths_in(&lab, &backup, &format!("Users/{user}/Outlook/Inbox"))
+        .into_iter()
+        .find(|path| path.contains("Canary"))
+        .expect("the canary");
+    wipe(&tenant, &user);
+    let rules = vec![lost("/messages", Fault::LateWork, 0, 1)];
+    lab.simulator.set_faults(Faults { rules, late_ms: 20_000, ..Faults::default() });
+    let canaries = || {
+        let of_record = |mailbox: &mut Mailbox| {
+            let all = mailbox
+                .messages()
+                .filter(|(_, record)| record.extra.as_deref().is_some_and(|e| !e.extended.is_empty()));
+            all.map(|(key, record)| (key, record.extra.clone())).collect::<Vec<_>>()
+        };
+        tenant.with_mailbox(&user, of_record).expect("a mailbox")
+    };
+    let interfere = || {
+        eventually("it was made again", Duration::from_secs(60), || !canaries().is_empty());
+        // What another machine made of it at the same time bears the same mark, and is another job's.
+        let mut extra = canaries()[0].1.as_deref().cloned().expect("extended properties");
+        extra.extended.retain(|id, _| !id.ends_with("StrongroomItemJob"));
+        let mime = b"Subject: Of another machine\r\n\r\nText\r\n".to_vec();
+        let id = tenant.add_message(&user, "inbox", NewMessage { mime, ..NewMessage::default() }).expect("a message");
+        let mark = |mailbox: &mut Mailbox| {
+            let key = mailbox.resolve_message(&id).expect("the message");
+            let set = |record: &mut Record| record.extra = Some(Arc::new(extra));
+            mailbox.change_message(key, 1_793_700_000, set).expect("a message");
+        };
+        tenant.with_mailbox(&user, mark).expect("a mailbox");
+    };
+    let report = std::thread::scope(|scope| {
+        scope.spawn(interfere);
+        lab.restore(&backup, &[&path])
+    });
+    assert_whole(&report);
+    assert_eq!(report.restored, 1);
+    assert_eq!(lab.simulator.counters().by_operation.get("CreateMessage"), Some(&2), "the late one was done");
+    let subjects = dump(&tenant, &user)["inbox"].clone();
+    let of = |subject: &str| subjects.iter().filter(|message| message.contains(subject)).count();
+    assert_eq!((of("Canary"), of("Of another machine")), (1, 1), "{subjects:?}");
 }
 
 #[test]

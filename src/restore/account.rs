@@ -8,7 +8,7 @@
 //! bytes may be sent, the client's gate decides ([`crate::source::graph::throttle`]).
 //!
 //! - Nothing is sent to anybody: messages are made, not submitted. Nothing is deleted but what `--when-exists overwrite`
-//!   replaces, and half a message that this restore made itself.
+//!   replaces, and what this restore made itself: half a message, or one that it made twice ([`twins`]).
 //! - An item counts as restored once it was read back and compared.
 //! - The same restore twice makes nothing twice, also when answers were lost or the program was killed: every message bears
 //!   a mark ([`there::Mark`]), by which it is found again.
@@ -22,8 +22,10 @@ mod guide;
 mod import;
 mod journal;
 mod message;
+mod patience;
 mod route;
 mod there;
+mod twins;
 mod verify;
 
 use self::deliver::{Delivery, Outcome, Trouble};

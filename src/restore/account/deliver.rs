@@ -8,21 +8,24 @@
 
 use super::guide::Spot;
 use super::import::Importer;
-use super::journal::Journal;
+use super::journal::{Journal, Key};
 use super::message::{File, Mail};
+use super::patience::Patience;
 use super::there::{Found, Mark};
+use super::twins::Doubt;
 use super::verify::{Expected, Print, Told, attached, print};
 use super::{Context, blocking};
 use crate::entry::Entry;
 use crate::reader::ReadError;
 use crate::restore::{WhenExists, chain};
 use crate::source::graph::mail::Mailbox;
-use crate::source::graph::write::{ATTACHMENT_WHOLE_BYTES_MAX, RANGE_BYTES_MAX, mark_property};
+use crate::source::graph::write::{ATTACHMENT_WHOLE_BYTES_MAX, RANGE_BYTES_MAX, job_property, mark_property};
 use crate::source::graph::{ErrorKind, GraphError};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How often something is tried whose answer was lost, each time after a look at what became of it.
 pub(super) const ATTEMPTS_MAX: u32 = 7;
@@ -134,7 +137,12 @@ impl Delivery {
         match plan(found, entry, self.context.options.when_exists) {
             Plan::Leave(outcome) => Ok(outcome),
             Plan::Check { complete } => {
-                if complete && self.journal.lock().is_verified(&mark.key(folder)) {
+                let key = mark.key(folder);
+                let is_clear = {
+                    let journal = self.journal.lock();
+                    journal.is_verified(&key) && !journal.is_doubtful(&key)
+                };
+                if complete && is_clear {
                     return Ok(Outcome::AlreadyThere);
                 }
                 self.check(entry, folder, &mark, complete).await
@@ -197,15 +205,23 @@ impl Delivery {
         let id = noted.filter(|noted| marked.contains(noted)).or_else(|| marked.into_iter().next());
         // It was listed a while ago, and may have been deleted since.
         let Some(id) = id else { return item.make().await.map(|_| Outcome::Restored) };
-        if complete {
-            match self.is_as_told(entry, folder, &id).await? {
-                true => self.journal.lock().verified(mark.key(folder))?,
-                false => item.compare(&id, false).await?,
+        let outcome = match complete {
+            true => {
+                match self.is_as_told(entry, folder, &id).await? {
+                    true => self.journal.lock().verified(mark.key(folder))?,
+                    false => item.compare(&id, false, false).await?,
+                }
+                Outcome::AlreadyThere
             }
-            return Ok(Outcome::AlreadyThere);
+            false => {
+                item.finish(&id, None).await?;
+                Outcome::Restored
+            }
+        };
+        if self.journal.lock().is_doubtful(&mark.key(folder)) {
+            item.take_back_twins(&id, ATTEMPTS_MAX).await?;
         }
-        item.finish(&id, None).await?;
-        Ok(Outcome::Restored)
+        Ok(outcome)
     }
 }
 
@@ -240,43 +256,84 @@ impl<'a> Item<'a> {
         let (mut request, after) = self.mail.request().map_err(Trouble::Item)?;
         let mark = self.mark.text(after.is_empty());
         let extended = request.entry("singleValueExtendedProperties").or_insert_with(|| json!([]));
-        extended.as_array_mut().expect("it was made an array").push(mark_property(&mark));
+        let extended = extended.as_array_mut().expect("it was made an array");
+        extended.extend([mark_property(&mark), job_property(self.delivery.journal.lock().job())]);
         let request = Value::Object(request);
-        let id = self.create(&request, &mark).await?;
-        self.delivery.journal.lock().made(self.mark.key(self.folder), &id)?;
-        match after.is_empty() {
-            true => self.compare(&id, true).await?,
-            false => self.finish(&id, Some(after)).await?,
+        let (id, twins_max) = self.create(&request, &mark).await?;
+        self.delivery.journal.lock().made(self.key(), &id)?;
+        let done = match after.is_empty() {
+            true => self.compare(&id, true, false).await,
+            false => self.finish(&id, Some(after)).await,
+        };
+        done?;
+        if twins_max > 0 {
+            self.take_back_twins(&id, twins_max).await?;
         }
         Ok(id)
     }
 
-    /// Makes the message once, however often the answer is lost.
-    async fn create(&self, request: &Value, mark: &str) -> Result<String, Trouble> {
+    fn key(&self) -> Key {
+        self.mark.key(self.folder)
+    }
+
+    async fn take_back_twins(&self, id: &str, twins_max: u32) -> Result<(), Trouble> {
+        let doubt = Doubt { folder: self.folder, mark: self.mark, key: self.key(), id, twins_max };
+        Ok(self.delivery.take_back_twins(&doubt).await??)
+    }
+
+    /// Makes the message once, however often the answer is lost, and whenever the service does the work. Returns its id, and how
+    /// many others there may come to be all the same.
+    async fn create(&self, request: &Value, mark: &str) -> Result<(String, u32), Trouble> {
+        let begun_at = self.delivery.journal.lock().begun_at(&self.key());
+        if let Some(begun_at) = begun_at
+            && let Some(id) = self.made_since(begun_at.into(), mark).await?
+        {
+            return Ok((id, 0));
+        }
+        let mut unclear = u32::from(begun_at.is_some());
         let mut attempt = 1;
         loop {
+            self.delivery.journal.lock().sending(self.key())?;
+            if unclear > 0 {
+                self.delivery.journal.lock().doubtful(self.key())?;
+            }
             let error = match self.mailbox().create_message(self.folder, request).await {
-                Ok(id) => return Ok(id),
+                Ok(id) => return Ok((id, unclear)),
                 Err(error) => error,
             };
-            if !error.is_ambiguous() || attempt == ATTEMPTS_MAX {
+            if !error.is_ambiguous() {
+                // A request that was broken off may arrive all the same.
+                if unclear == 0 && error.kind() != ErrorKind::Cancelled {
+                    self.delivery.journal.lock().ended(self.key())?;
+                }
                 return Err(error.into());
             }
-            // Twice: what was just made may take a moment to be found.
-            for look in 0..2 {
-                wait(attempt + look).await;
-                if let Some(id) = self.mailbox().marked(self.folder, mark).await?.into_iter().next() {
-                    return Ok(id);
-                }
+            if attempt == ATTEMPTS_MAX {
+                return Err(error.into());
             }
+            if let Some(id) = self.made_since(Instant::now(), mark).await? {
+                return Ok((id, unclear));
+            }
+            unclear += 1;
             attempt += 1;
         }
+    }
+
+    /// Looks for the message that a request has made which broke off at `broken_off`.
+    async fn made_since(&self, broken_off: Instant, mark: &str) -> Result<Option<String>, Trouble> {
+        let mut patience = Patience::since(broken_off);
+        while patience.has_another_look().await {
+            if let Some(id) = self.mailbox().marked(self.folder, mark).await?.into_iter().next() {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
     }
 
     /// Attaches what is missing, says that the message is complete, and compares it. `missing` is known of a message that was
     /// just made.
     async fn finish(&self, id: &str, missing: Option<&[File]>) -> Result<(), Trouble> {
-        match self.complete(id, missing).await {
+        let is_unclear = match self.complete(id, missing).await {
             Err(trouble @ (Trouble::Item(_) | Trouble::Away(_) | Trouble::Unanswered(_))) => {
                 let reason = match trouble {
                     Trouble::Item(reason) | Trouble::Away(reason) => reason,
@@ -289,36 +346,55 @@ impl<'a> Item<'a> {
                 return Err(Trouble::Item(format!("{reason}{}", left.unwrap_or_default())));
             }
             done => done?,
-        }
+        };
         let mark = json!({ "singleValueExtendedProperties": [mark_property(&self.mark.text(true))] });
         self.mailbox().change_message(id, &mark).await?;
-        self.compare(id, missing.is_some()).await
+        self.compare(id, missing.is_some(), is_unclear).await
     }
 
-    async fn complete(&self, id: &str, missing: Option<&[File]>) -> Result<(), Trouble> {
+    /// Attaches what is missing. Returns whether some of it may be attached twice, as it was not clear what became of a request.
+    async fn complete(&self, id: &str, missing: Option<&[File]>) -> Result<bool, Trouble> {
         let mut missing: Vec<&File> = match missing {
             Some(missing) => missing.iter().collect(),
             None => self.missing(id).await?,
         };
         let mut attempt = 1;
+        let mut is_unclear = false;
         loop {
             let mut failed = None;
-            for file in missing {
+            for (number, file) in missing.iter().enumerate() {
                 if let Err(error) = self.attach(id, file).await {
-                    failed = Some(error);
+                    failed = Some((error, missing.len() - number));
                     break;
                 }
             }
-            let Some(error) = failed else { return Ok(()) };
+            let Some((error, left)) = failed else { return Ok(is_unclear) };
             // A message that was just made is not known to every server at once.
             let may_pass = error.is_ambiguous() || error.is_transient() || error.kind() == ErrorKind::NotFound;
             if !may_pass || attempt == ATTEMPTS_MAX {
                 return Err(error.into());
             }
-            wait(attempt).await;
+            match error.is_ambiguous() {
+                true => {
+                    is_unclear = true;
+                    self.wait_for_attachment(id, self.mail.files.len() - left).await?;
+                }
+                false => wait(attempt).await,
+            }
             attempt += 1;
             missing = self.missing(id).await?;
         }
+    }
+
+    /// Waits until more is attached than `known`: what a request attaches whose answer was lost. Gives up after a while.
+    async fn wait_for_attachment(&self, id: &str, known: usize) -> Result<(), Trouble> {
+        let mut patience = Patience::since(Instant::now());
+        while patience.has_another_look().await {
+            if self.mailbox().attachments(id).await?.len() > known {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Returns what is not attached yet, and takes away what is attached twice.
@@ -351,19 +427,26 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
-    /// Reads the message back; only then is it restored.
-    async fn compare(&self, id: &str, fresh: bool) -> Result<(), Trouble> {
+    /// Reads the message back; only then is it restored. If it `is_unclear` what became of requests that attach something, what is
+    /// attached twice is taken away.
+    async fn compare(&self, id: &str, fresh: bool, is_unclear: bool) -> Result<(), Trouble> {
         let mut attempt = 1;
         loop {
             match self.expected.difference(self.mailbox(), id, fresh).await? {
                 None => break,
+                Some(_) if is_unclear && attempt < ATTEMPTS_MAX => {
+                    wait(attempt).await;
+                    for file in self.missing(id).await? {
+                        self.attach(id, file).await?;
+                    }
+                }
                 // What was written a moment ago may be read from a server that does not know of it.
                 Some(_) if fresh && attempt < 3 => wait(attempt).await,
                 Some(difference) => return Err(Trouble::Item(difference)),
             }
             attempt += 1;
         }
-        Ok(self.delivery.journal.lock().verified(self.mark.key(self.folder))?)
+        Ok(self.delivery.journal.lock().verified(self.key())?)
     }
 }
 

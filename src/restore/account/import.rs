@@ -15,6 +15,7 @@ use super::blocking;
 use super::deliver::{ATTEMPTS_MAX, Delivery, Outcome, Trouble, wait};
 use super::guide::Spot;
 use super::journal::Key;
+use super::patience::Patience;
 use super::there::Mark;
 use super::verify::Told;
 use crate::entry::{Content, Entry};
@@ -29,18 +30,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use tokio::sync::{Mutex as Turn, MutexGuard, OnceCell, RwLock};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 /// Of twins, which share one of so many turns, one is imported at a time.
 const TURNS: usize = 64;
 /// An import that is refused is tried so often, where it may pass.
 const REFUSED_ATTEMPTS_MAX: u32 = 4;
-/// What an import may have made whose answer is not known is looked for until so long after it broke off.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// Between two looks there is a moment, at first so long.
-const FIRST_MOMENT: Duration = Duration::from_millis(100);
 /// A stream is read in pieces of so many bytes.
 const PIECE_BYTES: usize = 3 << 20;
 /// Folders of a mailbox lie no deeper (Exchange Online: "Mailbox folder limits").
@@ -311,6 +307,7 @@ impl Import<'_> {
     async fn make(&self, exchange: &Exchange, request: Bytes, key: Key) -> Result<String, Obstacle> {
         let importer = &self.delivery.importer;
         let mut attempt = 1;
+        let mut is_clear = true;
         loop {
             let session = importer.session(exchange).await?;
             self.delivery.journal.lock().begun(key)?;
@@ -319,6 +316,7 @@ impl Import<'_> {
                 Err(error) => error,
             };
             if error.is_ambiguous() {
+                is_clear = false;
                 let mut patience = Patience::since(Instant::now());
                 while patience.has_another_look().await {
                     if let Some(id) = self.made().await? {
@@ -330,6 +328,10 @@ impl Import<'_> {
             } else if attempt < REFUSED_ATTEMPTS_MAX && may_pass(&error) {
                 wait(attempt).await;
             } else {
+                if is_clear && error.kind() != ErrorKind::Cancelled {
+                    // If it is made otherwise now, nobody has to wait for what this has made.
+                    self.delivery.journal.lock().ended(key)?;
+                }
                 return Err(refused(importer, error));
             }
             if attempt == ATTEMPTS_MAX {
@@ -391,29 +393,6 @@ impl Import<'_> {
             id = self.made().await?.unwrap_or(id);
             attempt += 1;
         }
-    }
-}
-
-/// How often one looks for what an import may have made: the service may still be at work on it, and what it has made takes a
-/// moment to be found.
-struct Patience {
-    end: Instant,
-    /// How long to wait before the next look, unless none follows.
-    moment: Option<Duration>,
-}
-
-impl Patience {
-    /// Lasts until [`PATIENCE`] after the import broke off, and for one look at least.
-    fn since(broken_off: Instant) -> Self {
-        Self { end: broken_off + PATIENCE, moment: Some(Duration::ZERO) }
-    }
-
-    /// Waits for the moment of the next look. Returns `false` after the last.
-    async fn has_another_look(&mut self) -> bool {
-        let Some(moment) = self.moment else { return false };
-        sleep_until(self.end.min(Instant::now() + moment)).await;
-        self.moment = (Instant::now() < self.end).then(|| FIRST_MOMENT.max(moment * 2));
-        true
     }
 }
 

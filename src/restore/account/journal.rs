@@ -7,7 +7,7 @@
 //! A record is the state (1), the key (16) and the id of the message, if there is one; [`RecordLog`] says how records are kept. Two
 //! restores of the same to the same mailbox would make everything twice, so the file is locked as long as it is open.
 
-use crate::crypto::Keys;
+use crate::crypto::{Keys, random};
 use crate::record_log::{RecordLog, RecordLogError};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -21,6 +21,11 @@ const UNSYNCED_MAX: usize = 64;
 const MADE: u8 = 1;
 const VERIFIED: u8 = 2;
 const BEGUN: u8 = 3;
+const ENDED: u8 = 4;
+const DOUBTFUL: u8 = 5;
+/// Stands under [`NO_KEY`]; the rest is the name of the job.
+const JOB: u8 = 6;
+const NO_KEY: Key = [0; 16];
 
 /// Names an item in a folder of the target.
 pub(super) type Key = [u8; 16];
@@ -61,18 +66,29 @@ struct Known {
     /// When it was last known that something might still be on its way; of earlier runs no more than that they were over when the
     /// journal was opened.
     begun: HashMap<Key, Instant>,
+    doubtful: HashSet<Key>,
+    job: Option<String>,
 }
 
 impl Known {
     fn note(&mut self, state: u8, key: Key, rest: &[u8]) {
         match state {
-            MADE => drop(self.made.insert(key, String::from_utf8_lossy(rest).into_owned())),
+            MADE => {
+                self.begun.remove(&key);
+                self.made.insert(key, String::from_utf8_lossy(rest).into_owned());
+            }
             BEGUN => drop(self.begun.insert(key, Instant::now())),
             VERIFIED => {
                 self.made.remove(&key);
                 self.begun.remove(&key);
                 self.verified.insert(key);
             }
+            ENDED => {
+                self.begun.remove(&key);
+                self.doubtful.remove(&key);
+            }
+            DOUBTFUL => drop(self.doubtful.insert(key)),
+            JOB => self.job = Some(String::from_utf8_lossy(rest).into_owned()),
             // What a later version wrote.
             _ => {}
         }
@@ -89,7 +105,17 @@ impl Journal {
             known.note(state, *key, rest);
             true
         })?;
-        Ok(Self { log, unsynced: 0, known })
+        let mut journal = Self { log, unsynced: 0, known };
+        if journal.known.job.is_none() {
+            let name: String = random::<16>().iter().map(|byte| format!("{byte:02x}")).collect();
+            journal.append(JOB, NO_KEY, name.as_bytes())?;
+        }
+        Ok(journal)
+    }
+
+    /// Returns the name of the job: this restore and whoever goes on with it. It is random, and says nothing to anybody else.
+    pub fn job(&self) -> &str {
+        self.known.job.as_deref().expect("it is noted when the journal is opened")
     }
 
     /// Returns what was damaged in it when it was opened, for people.
@@ -126,7 +152,28 @@ impl Journal {
         self.sync()
     }
 
-    /// Returns when that was noted, or, if an earlier run did, when the journal was opened; unless the message was compared since.
+    /// Notes that a message is about to be made for an item, with its mark. A power cut may take this, a killed program does not.
+    pub fn sending(&mut self, key: Key) -> io::Result<()> {
+        self.append(BEGUN, key, &[])
+    }
+
+    /// Notes that nothing is on its way any more for an item.
+    pub fn ended(&mut self, key: Key) -> io::Result<()> {
+        self.append(ENDED, key, &[])
+    }
+
+    /// Notes that a message was sent more than once for an item, because it was not clear what became of the first.
+    pub fn doubtful(&mut self, key: Key) -> io::Result<()> {
+        self.append(DOUBTFUL, key, &[])
+    }
+
+    /// Returns whether that is noted, and nobody has looked since what became of it.
+    pub fn is_doubtful(&self, key: &Key) -> bool {
+        self.known.doubtful.contains(key)
+    }
+
+    /// Returns when it was noted that a message is about to be made, or, if an earlier run did, when the journal was opened; unless it is known since
+    /// what became of it.
     pub fn begun_at(&self, key: &Key) -> Option<Instant> {
         self.known.begun.get(key).copied()
     }
@@ -166,13 +213,24 @@ mod tests {
         journal.begun([1; 16]).unwrap();
         journal.begun([3; 16]).unwrap();
         journal.verified([3; 16]).unwrap();
+        for n in 4..=6 {
+            journal.sending([n; 16]).unwrap();
+        }
+        journal.ended([4; 16]).unwrap();
+        journal.made([5; 16], "AAMk-five").unwrap();
+        journal.doubtful([6; 16]).unwrap();
+        let job = journal.job().to_owned();
         assert!(matches!(Journal::open(folder.path(), "a", keys()), Err(JournalError::Busy)));
         drop(journal);
         let opened = Instant::now();
         let journal = Journal::open(folder.path(), "a", keys()).unwrap();
         assert!(journal.is_verified(&[1; 16]) && !journal.is_verified(&[2; 16]));
         assert_eq!((journal.id_of(&[1; 16]), journal.id_of(&[2; 16])), (None, Some("AAMk-two")));
-        assert_eq!(journal.begun_at(&[3; 16]), None);
+        assert_eq!([3, 4, 5].map(|n| journal.begun_at(&[n; 16])), [None; 3]);
+        assert!(
+            journal.begun_at(&[6; 16]).is_some() && journal.is_doubtful(&[6; 16]) && !journal.is_doubtful(&[5; 16])
+        );
+        assert_eq!(journal.job(), job, "who goes on with it is the same job");
         assert!(journal.begun_at(&[1; 16]).unwrap() >= opened, "until a moment ago it may have been on its way");
         let bytes = std::fs::read(folder.path().join("a.journal")).unwrap();
         assert!(!bytes.windows(4).any(|window| window == b"AAMk"));

@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 /// The property that holds the mark (Graph: "Outlook extended properties overview"). The GUID is Strongroom's own.
 pub(super) const MARK: &str = "String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItem";
+/// The name under which a message says which job made it, so that of two with one mark only our own is ever taken back.
+const JOB: &str = "String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItemJob";
 /// What is asked of the messages of a folder to know which are there.
 const STANDING_FIELDS: &str = "id,changeKey,internetMessageId,subject,sentDateTime,receivedDateTime";
 /// What is read of a message to hold it against what it should be.
@@ -78,6 +80,20 @@ struct Id {
 /// Returns the extended property that gives a message its mark.
 pub fn mark_property(mark: &str) -> Value {
     json!({ "id": MARK, "value": mark })
+}
+
+/// Returns the extended property that says which job made a message.
+pub fn job_property(job: &str) -> Value {
+    json!({ "id": JOB, "value": job })
+}
+
+/// A message that bears a mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marked {
+    /// The immutable id.
+    pub id: String,
+    /// The job that made it.
+    pub job: Option<String>,
 }
 
 impl Mailbox {
@@ -200,10 +216,29 @@ impl Mailbox {
     /// # Errors
     /// See [`GraphError`].
     pub async fn marked(&self, folder: &str, mark: &str) -> Result<Vec<String>, GraphError> {
+        let page = self.client.page(&self.ask_marked(folder, mark)).await?;
+        page.rows::<Id>().map(|row| row.map(|row| row.id)).collect()
+    }
+
+    /// Returns the messages in `folder` that have this mark, with the jobs that made them.
+    ///
+    /// # Errors
+    /// See [`GraphError`].
+    pub async fn marked_by_jobs(&self, folder: &str, mark: &str) -> Result<Vec<Marked>, GraphError> {
+        let expand = format!("singleValueExtendedProperties($filter=id eq '{JOB}')");
+        let page = self.client.page(&self.ask_marked(folder, mark).query("$expand", &expand)).await?;
+        let marked = page.rows::<StandingRow>().map(|row| {
+            let StandingRow { id, single_value_extended_properties, .. } = row?;
+            let job = single_value_extended_properties.into_iter().find_map(|property| property.value);
+            Ok(Marked { id, job })
+        });
+        marked.collect()
+    }
+
+    fn ask_marked(&self, folder: &str, mark: &str) -> Request {
         let filter = format!("singleValueExtendedProperties/Any(ep: ep/id eq '{MARK}' and ep/value eq '{mark}')");
         let request = self.get("looking for a message", &["mailFolders", folder, "messages"]);
-        let page = self.client.page(&request.query("$filter", &filter).query("$select", "id")).await?;
-        page.rows::<Id>().map(|row| row.map(|row| row.id)).collect()
+        request.query("$filter", &filter).query("$select", "id")
     }
 
     /// Changes properties of a message; the same change twice is one change.

@@ -2,9 +2,9 @@
 //!
 //! [`Faults`] says how likely each kind is, and may script single ones with [`Rule`]s. What happens to a request follows
 //! from the seed and the request's number alone ([`Faults::draw`]), so a run whose requests come in the same order breaks
-//! in the same places. Three kinds of fault must be told apart, because a client has to treat them differently: the
-//! request was refused before anything was done, the answer was damaged on its way, or **the work was done and the answer
-//! was lost**.
+//! in the same places. Four kinds of fault must be told apart, because a client has to treat them differently: the
+//! request was refused before anything was done, the answer was damaged on its way, **the work was done and the answer
+//! was lost**, or **the answer was an error and the work is done seconds later**.
 //!
 //! A fault never makes an answer that is whole and plausible and wrong: every one of them can be noticed. Two kinds are no
 //! faults of the service at all, but people who change things at an inconvenient moment; and some are what somebody would do
@@ -63,6 +63,8 @@ pub enum Fault {
     LostAnswer,
     /// The work is done; the answer is 504 without a body.
     LostAnswerTimeout,
+    /// The answer is 504 without a body, and the work is done a while after it.
+    LateWork,
     /// The connection is reset in the middle of the body.
     ResetInBody,
     /// The connection is closed in the middle of the body.
@@ -93,7 +95,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind of fault.
-    pub const ALL: [Fault; 30] = [
+    pub const ALL: [Fault; 31] = [
         Fault::TooManyRequests,
         Fault::TooManyRequestsBare,
         Fault::InvalidToken,
@@ -111,6 +113,7 @@ impl Fault {
         Fault::Trickle,
         Fault::LostAnswer,
         Fault::LostAnswerTimeout,
+        Fault::LateWork,
         Fault::ResetInBody,
         Fault::CloseInBody,
         Fault::TruncatedJson,
@@ -182,6 +185,8 @@ pub struct Faults {
     pub in_a_row_max: u32,
     /// How long slow answers take, in milliseconds.
     pub slow_ms: u64,
+    /// How long after the answer late work is done, in milliseconds.
+    pub late_ms: u64,
     /// What `Retry-After` says.
     pub retry_after_s: u64,
     /// Also breaks requests to the authority.
@@ -197,6 +202,7 @@ impl Default for Faults {
             rates: BTreeMap::new(),
             in_a_row_max: 3,
             slow_ms: 1_000,
+            late_ms: 2_000,
             retry_after_s: 1,
             on_sign_in: false,
             rules: Vec::new(),
@@ -272,6 +278,8 @@ impl Subject {
         match fault {
             Fault::DeltaExpired => self.is_delta_link(),
             Fault::PayloadRead => self.method != Method::GET && self.method != Method::DELETE,
+            // What only asks does no work.
+            Fault::LateWork => self.method != Method::GET && !self.is_sign_in(),
             Fault::ItemChanges => self.url.contains("/messages/") && self.method == Method::GET,
             Fault::FolderVanishes => self.url.contains("/mailFolders/") && self.method == Method::GET,
             // Each of these means something else where tokens are issued.

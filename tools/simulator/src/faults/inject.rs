@@ -60,6 +60,15 @@ pub async fn inject(Extract(state): Extract<Arc<State>>, mut request: Request, n
             next.run(request).await;
             StatusCode::GATEWAY_TIMEOUT.into_response()
         }
+        Fault::LateWork => {
+            let (parts, body) = request.into_parts();
+            let Ok(body) = body.collect().await.map(|body| body.to_bytes()) else { return reset(&connection) };
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(faults.late_ms)).await;
+                next.run(Request::from_parts(parts, Body::from(body))).await;
+            });
+            StatusCode::GATEWAY_TIMEOUT.into_response()
+        }
         Fault::ItemChanges => {
             let route = Route::parse(request.method(), request.uri().path());
             let response = next.run(request).await;
@@ -244,7 +253,7 @@ mod tests {
     }
 
     async fn serve(fault: Fault) -> Served {
-        let faults = Faults { slow_ms: 40, ..Faults::default() }.with_rule("delta", 1, fault);
+        let faults = Faults { slow_ms: 40, late_ms: 40, ..Faults::default() }.with_rule("delta", 1, fault);
         let state = Arc::new(State::new(String::new(), Options { faults, ..Options::default() }).unwrap());
         let made = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&made);
@@ -274,8 +283,9 @@ mod tests {
 
     #[tokio::test]
     async fn every_fault_can_be_noticed_and_the_next_attempt_succeeds() {
-        for fault in Fault::ALL.into_iter().filter(|fault| *fault != Fault::DeltaExpired && *fault < Fault::ItemChanges)
-        {
+        let is_other =
+            |fault: &Fault| matches!(fault, Fault::DeltaExpired | Fault::LateWork) || *fault >= Fault::ItemChanges;
+        for fault in Fault::ALL.into_iter().filter(|fault| !is_other(fault)) {
             let served = serve(fault).await;
             let outcome = ask(&served).await;
             let is_whole =
@@ -284,6 +294,19 @@ mod tests {
             assert_eq!(*served.made.lock() == 0, fault.is_before_work(), "{fault:?}");
             assert!(matches!(ask(&served).await, Ok((200, _))), "{fault:?} happens once");
         }
+    }
+
+    #[tokio::test]
+    async fn late_work_is_done_after_the_answer() {
+        let served = serve(Fault::LateWork).await;
+        let asked = std::time::Instant::now();
+        assert!(matches!(ask(&served).await, Ok((504, body)) if body.is_empty()));
+        assert_eq!(*served.made.lock(), 0, "the answer comes first");
+        while *served.made.lock() == 0 {
+            assert!(asked.elapsed() < Duration::from_secs(60), "it was never done");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(asked.elapsed() >= Duration::from_millis(40), "{:?}", asked.elapsed());
     }
 
     #[tokio::test]
