@@ -26,6 +26,7 @@ use crate::id::SnapshotId;
 use crate::local::{LocalError, LocalState};
 use crate::reader::{CacheSizes, ReadError, Reader};
 use crate::repository::{IndexSearch, Repository, RepositoryError};
+use crate::runtime::guarded;
 use crate::snapshot::{Failure, Snapshot};
 use crate::source::graph::GraphError;
 use crate::source::{Content, Event, Item, ItemKind, Meta, Source};
@@ -38,7 +39,6 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -333,7 +333,7 @@ impl Run<'_> {
         let keys = self.repository.keys();
         let mut worker = Worker { run: self, keys, splitter, facts: Vec::new() };
         for batch in input {
-            let done = catch_unwind(AssertUnwindSafe(|| worker.batch(batch))).unwrap_or(Err(BackupError::Fault));
+            let done = guarded(|| worker.batch(batch)).unwrap_or(Err(BackupError::Fault));
             // Reading ended early then: what looks like failures is none.
             let done = if self.cancel.load(Ordering::Relaxed) { Err(BackupError::Interrupted) } else { done };
             let ends = done.is_err();
@@ -412,8 +412,8 @@ impl Worker<'_> {
                 let path = item.path.clone();
                 self.run.progress.current.lock().clone_from(&path);
                 // A fault of this program that one item brings out must not keep all others from being backed up.
-                let made = catch_unwind(AssertUnwindSafe(|| self.entry(*item)));
-                match made.unwrap_or_else(|_| Err(SplitError::Item(io::Error::other("this program failed on it")))) {
+                let made = guarded(|| self.entry(*item));
+                match made.unwrap_or_else(|fault| Err(SplitError::Item(io::Error::other(fault)))) {
                     Ok((entry, stable)) => {
                         self.run.progress.items.fetch_add(1, Ordering::Relaxed);
                         self.run.progress.bytes.fetch_add(entry.sums().bytes, Ordering::Relaxed);

@@ -15,6 +15,7 @@ pub mod compress;
 pub mod crypto;
 pub mod id;
 pub mod record_log;
+pub mod runtime;
 pub mod sealed;
 
 pub mod chunker;

@@ -10,11 +10,11 @@ use crate::id::ChunkId;
 use crate::mail;
 use crate::mime;
 use crate::node::{self, BlobRef, NewNode};
+use crate::runtime::guarded;
 use crate::source;
 use crate::store::{NewChunk, Store, StoreError, Texture};
 use crate::text;
 use std::io::{self, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Items up to this length are read whole; longer ones stream through a window.
@@ -211,7 +211,7 @@ impl Splitter {
     ///
     /// The text is a convenience: a fault of this program there must not keep the mail from being stored.
     fn split_text(&mut self, start: &[u8], whole: bool) -> Result<Option<Content>, SplitError> {
-        let made = catch_unwind(AssertUnwindSafe(|| text::of_mail(start, whole)));
+        let made = guarded(|| text::of_mail(start, whole));
         let Ok(text) = made else {
             tracing::error!("this program failed to make the text of a mail; it is stored without");
             return Ok(None);
@@ -221,6 +221,8 @@ impl Splitter {
     }
 
     fn split_mail(&mut self, message: &[u8]) -> Result<Content, SplitError> {
+        #[cfg(test)]
+        crate::runtime::trip(message, "splitting");
         let mut segments = Vec::new();
         for part in mime::split(message) {
             segments.push(match part {

@@ -10,6 +10,7 @@ use crate::entry::{Entry, EntryKind, Timestamp};
 use crate::id::SnapshotId;
 use crate::mail::{HEADER_BYTES_MAX, arrival};
 use crate::restore::{Brought, Bytes, Parcel, Refused, chain};
+use crate::runtime::{blocking, guarded_async};
 use crate::snapshot::Snapshot;
 use crate::source::graph::{ErrorKind, directory};
 use crate::tree;
@@ -37,7 +38,6 @@ const SEVERAL: &str =
     "it stands in the snapshots of several mailboxes; drop it below its account: original/Users/NAME/Outlook/FOLDER";
 
 const NO_TENANT: &str = "the configuration has no tenant that its snapshot came from";
-const FAULT: &str = "this program failed on it, which is a fault of the program";
 
 /// Works until the outbox is stopped.
 pub async fn run(outbox: Arc<Shared>) {
@@ -209,11 +209,8 @@ impl Shared {
 /// Tries to restore a file, and notes what became of it.
 async fn settle(outbox: Arc<Shared>, item: Item) {
     let id = item.dropped.id;
-    let brought = match tokio::spawn(bring(outbox.clone(), item.dropped)).await {
-        Ok(brought) => brought,
-        Err(error) if error.is_panic() => Err(Refused::ForGood(FAULT.to_owned())),
-        Err(_) => Err(Refused::Cancelled),
-    };
+    let brought = guarded_async(bring(outbox.clone(), item.dropped)).await;
+    let brought = brought.unwrap_or_else(|fault| Err(Refused::ForGood(fault.to_string())));
     match (&brought, outbox.trial_reason(id)) {
         (Err(Refused::SignIn(reason)), _) => return outbox.wait_for_sign_in(id, reason.clone()),
         // That says nothing of the sign-in: the next one is tried.
@@ -366,15 +363,6 @@ async fn live(outbox: &Shared, path: &[u8]) -> Result<(Arc<Target>, String, Stri
         // An expired sign-in is told to the mount as a refusal, too.
         Err(OutboxError::Denied { reason }) => Err(signed_out(target).await.unwrap_or(Refused::ForGood(reason))),
         Err(error) => Err(Refused::ForGood(error.to_string())),
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // The outbox ends, and so does whoever waits here.
-        Err(_) => std::future::pending().await,
     }
 }
 

@@ -41,6 +41,7 @@ use crate::entry::{Content, Entry};
 use crate::id::SnapshotId;
 use crate::reader::Reader;
 use crate::repository::Repository;
+use crate::runtime::{guarded, guarded_async};
 use crate::snapshot::Snapshot;
 use crate::source::graph::directory::{self, User};
 use crate::source::graph::mail::Mailbox;
@@ -140,7 +141,7 @@ impl Context {
             }
             None => None,
         };
-        Ok(Mail::read(&mime, stored.as_ref()))
+        Ok(guarded(|| Mail::read(&mime, stored.as_ref()))?)
     }
 
     async fn room(&self, entry: &Entry) -> SemaphorePermit<'_> {
@@ -166,14 +167,6 @@ fn is_mail(entry: &Entry) -> bool {
         || has_facts
         || facts.date.is_some()
         || crate::mail::is_named_as_mail(&entry.name)
-}
-
-/// Runs what takes long or waits for a disk on a thread of its own.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
 
 impl AccountPlan {
@@ -422,7 +415,8 @@ impl AccountPlan {
                     running.spawn(async move {
                         let _room = delivery.context.room(&entry).await;
                         progress.current.lock().splice(.., path.iter().copied());
-                        let done = delivery.deliver(&entry, &spot, found).await;
+                        let done = guarded_async(delivery.deliver(&entry, &spot, found)).await;
+                        let done = done.unwrap_or_else(|fault| Err(fault.into()));
                         Done { path, bytes: entry.size(), done }
                     });
                 }

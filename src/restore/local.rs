@@ -25,6 +25,7 @@ use super::plan::{Selection, Step, Walk};
 use super::{Progress, Report, RestoreError, SHOWN_MAX, Survey, WhenExists, chain, printable};
 use crate::entry::{Content, Entry, EntryKind, Timestamp, is_legal_name};
 use crate::reader::{ReadError, Reader};
+use crate::runtime::{Fault, guarded};
 use crate::tree::Found;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use extended::Losses;
@@ -235,6 +236,7 @@ enum Reason {
     Read(ReadError),
     System { what: &'static str, error: Errno },
     Is(&'static str),
+    Fault(Fault),
     Interrupted,
 }
 
@@ -248,6 +250,7 @@ impl Reason {
             Reason::Read(error) => chain(error),
             Reason::System { what, error } => format!("could not {what}: {}", io::Error::from(*error)),
             Reason::Is(text) => (*text).to_owned(),
+            Reason::Fault(fault) => fault.to_string(),
             Reason::Interrupted => "interrupted".to_owned(),
         }
     }
@@ -503,12 +506,13 @@ impl Run<'_> {
         let bytes = entry.sums().bytes;
         let mut counted = 0;
         let fd = folder.fd.as_fd();
-        let outcome = check(entry).and_then(|()| match (&entry.kind, entry.special()) {
+        let restore = || match (&entry.kind, entry.special()) {
             (_, Some(special)) => self.restore_special(fd, entry, special, path),
             (EntryKind::File(content), None) => self.restore_names(fd, entry, content, path, turn, &mut counted),
             (EntryKind::Symlink(target), None) => self.restore_link(fd, entry, target, path),
             (EntryKind::Directory(_), None) => unreachable!("the walk enters folders"),
-        });
+        };
+        let outcome = check(entry).and_then(|()| guarded(restore).unwrap_or_else(|fault| Err(Reason::Fault(fault))));
         if let Err(Reason::Interrupted) = outcome {
             return;
         }

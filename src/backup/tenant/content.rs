@@ -3,6 +3,7 @@
 use super::Context;
 use crate::chunker::Chunker;
 use crate::repository::Repository;
+use crate::runtime::{blocking, guarded};
 use crate::source;
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::{Body, GraphError};
@@ -77,7 +78,8 @@ impl Splitters {
     }
 }
 
-/// Runs `work` on a thread with a splitter, and hands on what it has collected.
+/// Runs `work` on a thread with a splitter, and hands on what it has collected. Work on an item in it is [`guarded`], or the
+/// splitter is lost.
 pub async fn with_splitter<T: Send + 'static>(
     context: &Arc<Context>,
     work: impl FnOnce(&mut Splitter) -> Result<T, StoreError> + Send + 'static,
@@ -93,14 +95,6 @@ pub async fn with_splitter<T: Send + 'static>(
         done
     })
     .await
-}
-
-/// Runs what takes long or waits on a thread of its own.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }
 
 /// Returns how much room a message may take in memory, given the size that the store beneath gives.
@@ -174,10 +168,11 @@ pub async fn split_arriving<T: Send + 'static>(
     let (sender, receiver) = mpsc::channel(PIECES_WAITING_MAX);
     let mut received = start.iter().map(|piece| piece.len() as u64).sum::<u64>();
     let arriving = Arriving { start: Mutex::new(start), rest: Mutex::new(receiver), len };
-    let splitting = with_splitter(context, move |splitter| match split(splitter, &arriving) {
-        Ok(split) => Ok(Some(split)),
-        Err(SplitError::Store(error)) => Err(error),
-        Err(SplitError::Item(_)) => Ok(None),
+    let splitting = with_splitter(context, move |splitter| match guarded(|| split(splitter, &arriving)) {
+        Ok(Ok(split)) => Ok(Ok(split)),
+        Ok(Err(SplitError::Store(error))) => Err(error),
+        Ok(Err(SplitError::Item(_))) => Ok(Err(GraphError::malformed("reading a message"))),
+        Err(fault) => Ok(Err(GraphError::fault("reading a message", fault))),
     });
     let receiving = async {
         loop {
@@ -208,8 +203,7 @@ pub async fn split_arriving<T: Send + 'static>(
     let split = split?;
     Ok(match (received, split) {
         (Err(error), _) => Err(error),
-        (Ok(()), Some(split)) => Ok(split),
-        (Ok(()), None) => Err(GraphError::malformed("reading a message")),
+        (Ok(()), split) => split,
     })
 }
 

@@ -15,6 +15,7 @@ use crate::cbor;
 use crate::entry::{Content, Directory, Entry, EntryKind, Facts, Timestamp, marks};
 use crate::names::{UniqueNames, mail_name};
 use crate::reader::ReadError;
+use crate::runtime::{blocking, guarded};
 use crate::source::graph::GraphError;
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::model::{Message, MessageRow};
@@ -25,7 +26,6 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -207,7 +207,7 @@ pub async fn process(
     context.check()?;
     let planned = {
         let (context, mail, folder) = (context.clone(), mail.clone(), folder.to_owned());
-        content::blocking(move || {
+        blocking(move || {
             let plan = |message: Message| mail.plan(&context, &folder, &message).map(|plan| (message, plan));
             messages.into_iter().map(plan).collect::<Result<Vec<_>, ReadError>>()
         })
@@ -270,7 +270,9 @@ async fn take_slice(
         let work = &mail.works[&folder];
         let mut writer = Writer { context: &shared, mail: &mail, work, splitter, streams, facts: Vec::new() };
         for (message, reading, before) in items {
-            writer.write(&message, reading, before)?;
+            // A fault of this program that one message brings out must not keep all others from being stored.
+            let written = guarded(|| writer.write(&message, reading, before.clone()));
+            written.unwrap_or_else(|fault| writer.fail(&message, fault.to_string(), before))?;
         }
         writer.finish()
     })
@@ -403,8 +405,8 @@ impl Writer<'_> {
                 (Ok(Split { content, facts: entry.facts, text }), rebuilt)
             }
             Reading::Split(split) => (Ok(*split), false),
-            Reading::Whole(pieces) => (self.split(&Pieces(pieces)), false),
-            Reading::Rebuilt(bytes) => (self.split(&Pieces(vec![bytes.into()])), true),
+            Reading::Whole(pieces) => (self.splitter.split(&Pieces(pieces)), false),
+            Reading::Rebuilt(bytes) => (self.splitter.split(&Pieces(vec![bytes.into()])), true),
             Reading::Gone => {
                 // What stands in this folder stays until a round says that it left.
                 let stays = self.mail.previous.place(ItemKey::of(&message.row.id));
@@ -455,12 +457,6 @@ impl Writer<'_> {
                 Err(SplitError::Item(_)) => unreachable!("bytes in memory can be read"),
             },
         }
-    }
-
-    /// Splits a message. A fault of this program that one message brings out must not keep all others from being stored.
-    fn split(&mut self, pieces: &Pieces) -> Result<Split, SplitError> {
-        let split = catch_unwind(AssertUnwindSafe(|| self.splitter.split(pieces)));
-        split.unwrap_or_else(|_| Err(SplitError::Item(std::io::Error::other("this program failed on it"))))
     }
 
     /// Returns the message's name here, and takes it out of the folder where it stood.

@@ -4,7 +4,6 @@ mod assemble;
 mod departures;
 mod owed;
 
-use super::content::blocking;
 use super::folders::{self, Planned};
 use super::items::{self, Mail, Work};
 use super::previous::{ItemKey, Previous};
@@ -14,6 +13,7 @@ use super::streams::Exports;
 use super::{Account, Context, OUTLOOK, USERS, ends_the_run};
 use crate::backup::BackupError;
 use crate::entry::{Directory, Entry};
+use crate::runtime::blocking;
 use crate::snapshot::Failure;
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::{ErrorKind, GraphError, directory};

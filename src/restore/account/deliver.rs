@@ -6,6 +6,7 @@
 //!
 //! An item that was exported as a stream goes back as that stream where the service takes it ([`super::import`]).
 
+use super::Context;
 use super::guide::Spot;
 use super::import::Importer;
 use super::journal::{Journal, Key};
@@ -14,10 +15,10 @@ use super::patience::Patience;
 use super::there::{Found, Mark};
 use super::twins::Doubt;
 use super::verify::{Expected, Print, Told, attached, print};
-use super::{Context, blocking};
 use crate::entry::Entry;
 use crate::reader::ReadError;
 use crate::restore::{WhenExists, chain};
+use crate::runtime::{Fault, blocking};
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::write::{ATTACHMENT_WHOLE_BYTES_MAX, RANGE_BYTES_MAX, job_property, mark_property};
 use crate::source::graph::{ErrorKind, GraphError};
@@ -78,6 +79,12 @@ impl From<GraphError> for Trouble {
             ErrorKind::Unavailable => Self::Unanswered(error),
             _ => Self::Item(chain(&error)),
         }
+    }
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Self::Item(fault.to_string())
     }
 }
 

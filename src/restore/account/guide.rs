@@ -11,6 +11,7 @@ use crate::entry::{Directory, Entry, Sums};
 use crate::reader::Reader;
 use crate::restore::chain;
 use crate::restore::plan::{Selection, Step, Walk};
+use crate::runtime::{Fault, guarded};
 use crate::source::graph::GraphError;
 use crate::source::graph::mail::Mailbox;
 use crate::tree::Entries;
@@ -211,7 +212,13 @@ fn id_of(entry: &Entry, random: &RandomState) -> Option<u64> {
 /// Walks through the parts of a route until they end or nobody listens any more.
 fn walk(reader: &Reader, root: &Entry, route: &Route, random: &RandomState, to: &mpsc::Sender<Event>) {
     for (number, part) in route.parts.iter().enumerate() {
-        if to.blocking_send(Event::Part(number)).is_err() || walk_part(reader, root, part, random, to).is_none() {
+        if to.blocking_send(Event::Part(number)).is_err() {
+            return;
+        }
+        let walked = guarded(|| walk_part(reader, root, part, random, to));
+        // What was not reached of it is told of as one thing: how much it is nobody knows.
+        let told = |fault: Fault| to.blocking_send(Event::Unreadable(part.path.clone(), 1, fault.to_string())).ok();
+        if walked.unwrap_or_else(told).is_none() {
             return;
         }
     }

@@ -11,7 +11,6 @@
 //!
 //! What the service does not import goes back as all other items do, and the report says how many did, and why.
 
-use super::blocking;
 use super::deliver::{ATTEMPTS_MAX, Delivery, Outcome, Trouble, wait};
 use super::guide::Spot;
 use super::journal::Key;
@@ -19,6 +18,7 @@ use super::patience::Patience;
 use super::there::Mark;
 use super::verify::Told;
 use crate::entry::{Content, Entry};
+use crate::runtime::blocking;
 use crate::source::graph::exchange::{Exchange, ImportFolder, Session, import_request, is_unavailable};
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::write::{Standing, same_name};

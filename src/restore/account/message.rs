@@ -156,6 +156,8 @@ impl File {
 impl Mail {
     /// Takes a mail apart. `stored` is what the service said of it.
     pub fn read(mime: &[u8], stored: Option<&Stored>) -> Self {
+        #[cfg(test)]
+        crate::runtime::trip(mime, "restoring");
         let mime = mail::readable(mime);
         let message = Message::of(&mime);
         let incomplete = message.structure.incomplete;

@@ -112,6 +112,11 @@ impl GraphError {
         Self::new(ErrorKind::Malformed, label)
     }
 
+    /// Makes the error of an answer on which this program fails.
+    pub(crate) fn fault(label: &'static str, fault: crate::runtime::Fault) -> Self {
+        Self::new(ErrorKind::ItemCorrupt, label).explained(fault.to_string())
+    }
+
     /// Makes the error of a mailbox that is not there, or no longer.
     pub fn no_mailbox(label: &'static str) -> Self {
         Self::new(ErrorKind::NoMailbox, label)

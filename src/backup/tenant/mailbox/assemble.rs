@@ -2,7 +2,7 @@
 
 use super::{MASS_LOSS_ITEMS_MIN, Making, Outcome, Stop};
 use crate::backup::BackupError;
-use crate::backup::tenant::content::{self, blocking};
+use crate::backup::tenant::content;
 use crate::backup::tenant::edits::Edits;
 use crate::backup::tenant::items::{Mail, Work};
 use crate::backup::tenant::previous::{ItemKey, Previous};
@@ -10,6 +10,7 @@ use crate::backup::tenant::rounds::Listed;
 use crate::backup::tenant::state::{FolderState, Ledger};
 use crate::backup::tenant::{Context, OUTLOOK, REPORT_NAME, USERS, carry_ledger};
 use crate::entry::{Content, Directory, Entry, EntryKind, Timestamp};
+use crate::runtime::blocking;
 use crate::shown;
 use crate::snapshot::Failure;
 use crate::store::StoreError;

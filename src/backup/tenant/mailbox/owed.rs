@@ -3,11 +3,11 @@
 use super::{Making, Stop};
 use crate::backup::BackupError;
 use crate::backup::tenant::Context;
-use crate::backup::tenant::content::blocking;
 use crate::backup::tenant::previous::{Previous, message_id};
 use crate::backup::tenant::rounds::Listed;
 use crate::backup::tenant::streams::BACKFILLED_MAX;
 use crate::entry::{Directory, Entry};
+use crate::runtime::blocking;
 use crate::source::graph::model::Message;
 use crate::tree::Entries;
 use std::collections::{HashMap, HashSet};
