@@ -111,6 +111,8 @@ pub struct Organisation {
 pub struct Options {
     /// Its folder on this machine ([`folder`]).
     pub folder: PathBuf,
+    /// Where the locks of mailboxes are ([`locks`]).
+    pub locks: PathBuf,
     /// Whether files wait for `restore commit`.
     pub waits: bool,
     /// Whether sealing a file waits until it is restored.
@@ -128,6 +130,11 @@ pub struct Options {
 /// Returns the folder of a repository's outbox, below `state_dir`.
 pub fn folder(state_dir: &Path, repository: &Repository) -> PathBuf {
     state_dir.join(repository.id().to_string()).join("outbox")
+}
+
+/// Returns where the locks of mailboxes are, below `state_dir`: for all repositories, as they share the mailboxes.
+pub fn locks(state_dir: &Path) -> PathBuf {
+    state_dir.join("mailboxes")
 }
 
 fn journal_path(folder: &Path) -> PathBuf {
@@ -205,7 +212,8 @@ impl RunningOutbox {
             }
         }
         let target = |one: Organisation| {
-            let courier = Courier::new(reader.clone(), keys.clone(), one.client.clone(), journals.join(&one.name));
+            let (client, journals) = (one.client.clone(), journals.join(&one.name));
+            let courier = Courier::new(reader.clone(), keys.clone(), client, journals, options.locks.clone());
             Arc::new(Target::new(one, courier, options.believed))
         };
         let targets = organisations.into_iter().map(target).collect();

@@ -15,12 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use strongroom::backend::local::Local;
 use strongroom::backup::tenant::TenantReport;
 use strongroom::reader::CacheSizes;
 use strongroom::repository::{IndexSearch, Repository};
-use strongroom::restore::{AccountOptions, AccountPlan, AccountTarget, Report, WhenExists};
+use strongroom::restore::{AccountOptions, AccountPlan, AccountTarget, Report, RestoreError, WhenExists};
 use strongroom::source::graph::{self, Client};
 use strongroom_simulator::faults::Rule;
 use strongroom_simulator::mime::{self, Payload};
@@ -775,6 +776,58 @@ fn a_twin_that_comes_after_all_patience_is_taken_back_and_what_others_made_stays
     assert_eq!((of("Canary"), of("Of another machine")), (1, 1), "{subjects:?}");
 }
 
+/// Two snapshots go to one mailbox at the same time, as do two runs of the program. Each waits for the other, and finds what it made.
+#[test]
+fn regression_two_restores_into_one_mailbox_at_once_make_nothing_twice() {
+    let lab = laboratory(5, 1);
+    let tenant = lab.simulator.tenant();
+    let user = lab.mailboxes()[0].clone();
+    let backups = [lab.back_up().expect("a backup"), lab.back_up().expect("a second backup")];
+    let before = dump(&tenant, &user);
+    wipe(&tenant, &user);
+    let plan = |backup| lab.plan(lab.client(), backup, &[], lab.to(AccountTarget::Original)).expect("a plan");
+    let plans = backups.each_ref().map(plan);
+    let reports = std::thread::scope(|scope| {
+        let running = plans.each_ref().map(|plan| scope.spawn(|| plan.execute(&Arc::default(), &Arc::default())));
+        running.map(|running| running.join().expect("a restore"))
+    });
+    reports.iter().for_each(assert_whole);
+    assert_eq!(reports.iter().map(|report| report.restored).sum::<u64>(), held(&before));
+    assert_eq!(reports.iter().map(|report| report.already_there).sum::<u64>(), held(&before));
+    assert_same(&before, &dump(&tenant, &user));
+}
+
+/// Whoever waits for another restore can be stopped, and a lock dies with its process.
+#[test]
+fn a_restore_that_waits_for_another_can_be_stopped() {
+    let lab = laboratory(6, 1);
+    let tenant = lab.simulator.tenant();
+    let user = lab.mailboxes()[0].clone();
+    let backup = lab.back_up().expect("a backup");
+    let before = dump(&tenant, &user);
+    wipe(&tenant, &user);
+    let plan = || lab.plan(lab.client(), &backup, &[], lab.to(AccountTarget::Original)).expect("a plan");
+    let (first, second) = (plan(), plan());
+    // The first does not come to its end before it is told to.
+    let rule = Rule { method: None, contains: "/messages".to_owned(), skip: 0, times: None, fault: Fault::Slow };
+    lab.simulator.set_faults(Faults { slow_ms: 600_000, rules: vec![rule], ..Faults::default() });
+    let (stop_first, stop_second) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| first.execute(&Arc::default(), &stop_first));
+        eventually("the first is at work", PATIENCE, || lab.simulator.counters().faults > 0);
+        let waiting = scope.spawn(|| second.execute(&Arc::default(), &stop_second));
+        stop_second.store(true, Ordering::Relaxed);
+        let report = waiting.join().expect("a restore");
+        assert!(matches!(report.stopped, Some(RestoreError::Interrupted)), "{:?}", report.stopped);
+        assert_eq!((report.restored, report.failed), (0, 0));
+        stop_first.store(true, Ordering::Relaxed);
+        assert!(running.join().expect("a restore").stopped.is_some());
+    });
+    lab.simulator.set_faults(Faults::default());
+    assert_whole(&lab.restore(&backup, &[]));
+    assert_same(&before, &dump(&tenant, &user));
+}
+
 #[test]
 fn a_message_with_an_attachment_that_fails_is_not_left_half() {
     let lab = laboratory(9, 1);
@@ -1138,6 +1191,7 @@ fn restore_as_a_child() {
         into: Vec::new(),
         when_exists: WhenExists::Skip,
         mailboxes_at_once: 4,
+        locks: std::path::Path::new(journals).join("locks"),
         journals: journals.into(),
     };
     let plan = AccountPlan::new(&repository, Arc::new(reader), client, (id, &snapshot), &[], options);

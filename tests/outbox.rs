@@ -12,7 +12,9 @@ use strongroom::backend::faulty::{self, Faulty};
 use strongroom::backend::local::Local;
 use strongroom::backup::tenant::TenantReport;
 use strongroom::entry::Entry;
-use strongroom::outbox::{BELIEVED, Options, Organisation, RunningOutbox, ask_to_commit, folder, history, signed_out};
+use strongroom::outbox::{
+    BELIEVED, Options, Organisation, RunningOutbox, ask_to_commit, folder, history, locks, signed_out,
+};
 use strongroom::reader::CacheSizes;
 use strongroom::repository::{IndexSearch, Repository};
 use strongroom::tree::{self, Entries};
@@ -79,6 +81,7 @@ impl House {
         });
         let options = Options {
             folder: folder(&self.lab.folder.path().join("state"), &self.lab.repository),
+            locks: locks(&self.lab.folder.path().join("state")),
             waits: how.waits,
             synchronous: how.synchronous,
             rest: how.rest,
@@ -959,6 +962,32 @@ fn what_is_unreachable_is_tried_on_and_what_is_refused_three_times_and_can_be_dr
     restored(outbox, &path);
     assert_eq!(house.called(&house.bob, "My own").len(), 1);
     assert_eq!((told(outbox, "failed"), told(outbox, "done")), (0, 1), "the later drop counts");
+}
+
+/// A mailbox in which another restore is at work is waited for; and a mount lets others in once it has nothing to do there.
+#[test]
+fn while_another_restore_is_at_work_in_a_mailbox_what_is_dropped_waits() {
+    let house = House::new(3);
+    let running = house.open(How::default());
+    let kept = running.outbox();
+    let outbox = &*kept;
+    let path = |n: usize| format!("{}/{n}.eml", house.inbox_of(&house.bob));
+    drop_file(outbox, &path(0), &mail("First", "x@y.z")).unwrap();
+    restored(outbox, &path(0));
+    let locked: Vec<_> = walk(&locks(&house.lab.folder.path().join("state")));
+    let [lock] = &locked[..] else { panic!("{locked:?}") };
+    let lock = std::fs::File::open(lock).unwrap();
+    eventually("the mount lets others in", || lock.try_lock().is_ok());
+    drop_file(outbox, &path(1), &mail("Second", "x@y.z")).unwrap();
+    // Its turn comes before that of the next, which is for another mailbox.
+    let other = format!("{}/other.eml", house.inbox_of(&house.alice));
+    drop_file(outbox, &other, &mail("Other", "x@y.z")).unwrap();
+    restored(outbox, &other);
+    assert!(matches!(state(outbox, &path(1)), State::Queued | State::Uploading), "{}", state(outbox, &path(1)));
+    assert!(house.called(&house.bob, "Second").is_empty());
+    lock.unlock().unwrap();
+    restored(outbox, &path(1));
+    assert_eq!(house.called(&house.bob, "Second").len(), 1);
 }
 
 #[test]

@@ -64,6 +64,7 @@ pub fn start(
     let sets = settings.sets.iter().map(|(name, set)| (name.clone(), set.tenant.clone())).collect();
     let options = Options {
         folder: folder(session, repository)?,
+        locks: outbox::locks(&session.state_dir()?),
         waits: settings.restore.commit == Commit::Ask,
         synchronous,
         rest: settings.restore.delay,

@@ -77,6 +77,7 @@ impl Shared {
     fn tick(&self) {
         self.take_request();
         self.try_sign_in();
+        self.targets.iter().for_each(|target| target.courier.rest());
         let ended = self.remove_done().and_then(|()| self.queue.lock().end_job());
         match ended {
             // Before the next job somebody may have been in the mailboxes.

@@ -21,6 +21,7 @@ mod folders;
 mod guide;
 mod import;
 mod journal;
+mod lock;
 mod message;
 mod patience;
 mod route;
@@ -32,6 +33,7 @@ use self::deliver::{Delivery, Outcome, Trouble};
 use self::guide::{Guide, Met};
 use self::import::Importer;
 use self::journal::{Journal, JournalError};
+use self::lock::MailboxLock;
 use self::message::Mail;
 use self::route::{Route, Whose};
 use self::there::{Found, Mark};
@@ -91,6 +93,8 @@ pub struct AccountOptions {
     pub mailboxes_at_once: usize,
     /// Where this machine remembers what was restored.
     pub journals: PathBuf,
+    /// Where the locks of mailboxes are: the same for everything on this machine that restores to them.
+    pub locks: PathBuf,
 }
 
 /// A restore to accounts that was thought through, and is ready to be carried out.
@@ -343,6 +347,14 @@ impl AccountPlan {
         let items = route.parts.iter().map(|part| part.entry.sums().files).sum::<u64>();
         let name = format!("Users/{}", route.to.name());
         let fail = |left: u64, error: String| run.report.lock().fail(name.as_bytes(), left, error);
+        let locks = &self.context.options.locks;
+        let lock = MailboxLock::take(locks, self.context.client.tenant_id(), &user.id, &run.cancel);
+        let _lock = match lock.await {
+            Ok(Some(lock)) => lock,
+            // Somebody asked to stop.
+            Ok(None) => return,
+            Err(error) => return fail(items, format!("the lock of the mailbox could not be taken: {error}")),
+        };
         let journal = self.context.journal_name(&user.id);
         let journal = match Journal::open(&self.context.options.journals, &journal, self.context.keys.clone()) {
             Ok(journal) => journal,

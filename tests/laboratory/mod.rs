@@ -159,6 +159,7 @@ impl Laboratory {
             when_exists: WhenExists::Skip,
             mailboxes_at_once: 4,
             journals: self.folder.path().join("restores"),
+            locks: self.folder.path().join("locks"),
         }
     }
 

@@ -58,6 +58,7 @@ pub fn run(session: &Session, command: &Restore, account: Account) -> Result<Exi
     let reader = reader(&repository);
     let cancel = progress::cancel_on_signals()?;
     let journals = session.repository_state(&repository)?.join("restores");
+    let locks = crate::outbox::locks(&session.state_dir()?);
     let mut plans = Vec::new();
     for wanted in &wanted {
         let doing = || format!("could not restore from snapshot {}", wanted.name);
@@ -68,6 +69,7 @@ pub fn run(session: &Session, command: &Restore, account: Account) -> Result<Exi
             when_exists: command.when_exists,
             mailboxes_at_once: MAILBOXES_AT_ONCE,
             journals: journals.clone(),
+            locks: locks.clone(),
         };
         let snapshot = (wanted.id, &wanted.snapshot);
         let plan = AccountPlan::new(&repository, reader.clone(), client, snapshot, &wanted.paths, options);

@@ -9,6 +9,7 @@ use super::folders::{Folders, Place};
 use super::guide::{ASKED_MAX, Spot};
 use super::import::Importer;
 use super::journal::Journal;
+use super::lock::MailboxLock;
 use super::route;
 use super::there::{Found, Mark, There};
 use super::{AccountOptions, AccountTarget, Contents, Context, ITEMS_AT_ONCE, ROOM_BYTES, ROOM_PIECE_BYTES};
@@ -22,7 +23,7 @@ use crate::snapshot::Snapshot;
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::{Client, ErrorKind, GraphError, directory};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::PathBuf;
@@ -33,6 +34,9 @@ use tokio::sync::{RwLock, Semaphore};
 /// Folders whose messages are remembered at a time, and for how long: somebody may be at work in them.
 const SPOTS_MAX: usize = 32;
 const SPOT_FRESH: Duration = Duration::from_secs(300);
+/// A mailbox stays locked for so long after the last item, as more may come; and what is known of it stays known.
+const LINGER: Duration = Duration::from_secs(5);
+const IN_USE: &str = "another restore is at work in this mailbox";
 /// Items that are alike wait for each other; others hardly ever do.
 const TURNS: usize = 64;
 
@@ -155,10 +159,15 @@ pub struct Courier {
     context: Arc<Context>,
     anywhere: Arc<Anywhere>,
     stops: Mutex<HashMap<String, Arc<Stop>>>,
+    /// Mailboxes in which others were at work, as far as that was told.
+    in_use: Mutex<HashSet<String>>,
 }
 
 /// A mailbox on the way.
 struct Stop {
+    /// Nobody else restores to it meanwhile.
+    _lock: MailboxLock,
+    used: Mutex<Instant>,
     delivery: Delivery,
     places: Semaphore,
     turns: [tokio::sync::Mutex<()>; TURNS],
@@ -196,8 +205,8 @@ impl Homes {
 }
 
 impl Courier {
-    /// Makes a courier. `journals` is where this machine remembers what was brought.
-    pub fn new(reader: Arc<Reader>, keys: Arc<Keys>, client: Client, journals: PathBuf) -> Self {
+    /// Makes a courier. `journals` is where this machine remembers what was brought, `locks` where the locks of mailboxes are.
+    pub fn new(reader: Arc<Reader>, keys: Arc<Keys>, client: Client, journals: PathBuf, locks: PathBuf) -> Self {
         let anywhere = Arc::new(Anywhere { reader: reader.clone(), staged: Mutex::default() });
         let options = AccountOptions {
             target: AccountTarget::Original,
@@ -205,6 +214,7 @@ impl Courier {
             when_exists: WhenExists::Skip,
             mailboxes_at_once: 1,
             journals,
+            locks,
         };
         let context = Context {
             reader,
@@ -216,7 +226,7 @@ impl Courier {
             options,
             room: Semaphore::new((ROOM_BYTES / ROOM_PIECE_BYTES) as usize),
         };
-        Self { context: Arc::new(context), anywhere, stops: Mutex::default() }
+        Self { context: Arc::new(context), anywhere, stops: Mutex::default(), in_use: Mutex::default() }
     }
 
     /// Forgets what it has seen in the mailboxes: it may change before the next item comes.
@@ -224,12 +234,32 @@ impl Courier {
         self.stops.lock().clear();
     }
 
+    /// Lets other restores into the mailboxes to which nothing was brought for a while. What is known of these is forgotten, as it
+    /// may be otherwise afterwards.
+    pub fn rest(&self) {
+        let is_in_use = |stop: &Arc<Stop>| Arc::strong_count(stop) > 1 || stop.used.lock().elapsed() < LINGER;
+        self.stops.lock().retain(|_, stop| is_in_use(stop));
+    }
+
     fn stop(&self, user: &str) -> Result<Arc<Stop>, Refused> {
         let mut stops = self.stops.lock();
         if let Some(stop) = stops.get(user) {
+            *stop.used.lock() = Instant::now();
             return Ok(stop.clone());
         }
         let context = self.context.clone();
+        let lock = MailboxLock::try_take(&context.options.locks, context.client.tenant_id(), user);
+        let lock = lock.map_err(|error| Refused::ForNow(chain(&error)))?;
+        let Some(lock) = lock else {
+            if self.in_use.lock().insert(user.to_owned()) {
+                tracing::warn!(
+                    user,
+                    "another restore is at work in this mailbox; what was dropped goes on when it has ended"
+                );
+            }
+            return Err(Refused::ForNow(IN_USE.to_owned()));
+        };
+        self.in_use.lock().remove(user);
         let name = context.journal_name(user);
         let journal = Journal::open(&context.options.journals, &name, context.keys.clone());
         let journal = Mutex::new(journal.map_err(|error| Refused::ForNow(chain(&error)))?);
@@ -237,6 +267,8 @@ impl Courier {
         let mailbox = Mailbox::new(context.client.clone(), user, true);
         let importer = Importer::new(mailbox.clone());
         let stop = Arc::new(Stop {
+            _lock: lock,
+            used: Mutex::new(Instant::now()),
             delivery: Delivery { context, mailbox, journal, importer },
             places: Semaphore::new(ITEMS_AT_ONCE),
             turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),

@@ -107,6 +107,7 @@ pub struct Client(Arc<Shared>);
 
 struct Shared {
     endpoints: Endpoints,
+    tenant_id: String,
     http: Http,
     auth: Authenticator,
     gate: Arc<Gate>,
@@ -134,6 +135,7 @@ impl Client {
         let http = Http::new(&connection)?;
         let auth = Authenticator::new(&connection, http.clone(), connection.retry.clone())?;
         Ok(Self(Arc::new(Shared {
+            tenant_id: connection.tenant_id,
             http,
             auth,
             gate: Gate::new(connection.concurrency, connection.limits, connection.retry.throttled_max),
@@ -202,6 +204,11 @@ impl Client {
             }
         })
         .await
+    }
+
+    /// Returns the organisation as the configuration names it: by its id, or one of its domains.
+    pub fn tenant_id(&self) -> &str {
+        &self.0.tenant_id
     }
 
     /// Ends everything that is under way or asked for from now on with [`ErrorKind::Cancelled`].
