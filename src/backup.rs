@@ -467,7 +467,7 @@ impl Worker<'_> {
         let is_lacking = self.run.lost.note(&meta, &path);
         let mut entry = entry_of(&meta, EntryKind::File(split.content));
         entry.set_text(split.text);
-        entry.facts = if split.facts == Default::default() { facts } else { split.facts };
+        entry.facts = split.facts.or(facts);
         describe(&mut entry, meta, None, &mut self.splitter)?;
         if !is_lacking && !fingerprint.is_empty() && stamp.as_ref() == Some(&fingerprint) {
             self.facts.push((key, remembered(&fingerprint, &entry)));

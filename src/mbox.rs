@@ -1,61 +1,79 @@
-//! Reads mbox files, message by message.
+//! Cuts mbox files into mails.
 //!
-//! An mbox file (RFC 4155) is a row of messages, each after a line `From sender date` (the "From_ line") and, but for
-//! the last, followed by a blank line. There is no standard for what a From_ line looks like, nor for how body lines
-//! that look like one are kept apart from it; [`Messages`] takes the files of all common writers:
+//! An mbox file is a row of mails, each behind a line `From <sender> <date>` (the *separator*) and mostly followed by a
+//! blank line. There is no standard for the form of that line, for blank lines, or for how lines of a body that look
+//! like a separator are kept apart from it. [`Mails`] takes the files of all common programs, by these rules:
 //!
-//! - A From_ line stands at the start of the file or after a blank line, starts with `From `, and holds a time of day,
-//!   a year of four digits, and a month's or weekday's name. A paragraph that begins with "From here on" is none.
-//! - Lines quoted as `>From ` (mboxo, mboxrd, mboxcl) are kept as they are. Which of them the writer quoted cannot be
-//!   known for sure (mboxo does not quote what was quoted already), and a backup keeps what the file holds.
-//! - `Content-Length` fields are not trusted, as programs that edited the file often left them wrong. In the rare
-//!   mboxcl2 files, which quote nothing, an unquoted line that passes for a From_ line is therefore taken for one.
+//! - A separator is a `From ` line of a form that programs write ([`separator`]) with the header of a mail behind it
+//!   ([`header`]). How many fields that header must have depends on the form, on whether a blank line stands before,
+//!   and on whether the file has had such separators already. The first line of the file may stand without a header.
+//! - A `From ` line in the header of a mail, or at the start of a part of it, is no separator.
+//! - `Content-Length` is believed only if a separator or the end of the file stands where it says; lines that look like
+//!   separators before that are then text (mboxcl2). Programs that edit a file often leave it wrong.
+//! - Lines quoted as `>From ` (mboxo, mboxrd, mboxcl) are kept as they are: which of them the writer quoted cannot be
+//!   known.
+//! - Lines end with LF, CRLF or CR, also in one file. Zero bytes, as a lost block leaves them, end a line.
+//! - MMDF files, with `^A^A^A^A` around each mail, are cut at these lines.
+//! - A file that begins with a mail without a separator, or with the rest of one, has that as its first mail.
 //!
-//! A message's bytes are exactly those of the file after the From_ line, line endings included, without the one blank
-//! line that ends it. Memory is bounded by the largest message.
+//! No byte is lost: a file is, for each mail in order, what stands before it (its separator), the mail, and what stands
+//! behind it (the one blank line that ends it). Where a mail is cut depends on what stands up to the header behind the
+//! next separator, so mails that are appended do not change those before. Memory is a window of about 1 MiB, whatever
+//! the file or a mail in it, and every byte is looked at a bounded number of times.
 
-use std::io::{self, BufRead, Read as _};
+mod header;
+mod lines;
+mod separator;
+mod window;
 
-/// Messages larger than this are an error. Exchange Online stops at 150 MB; a file in which no further From_ line is
-/// found must not fill the memory.
-pub const MESSAGE_BYTES_MAX: usize = 256 << 20;
+pub use self::window::ReadAt;
 
-/// Where words of a From_ line are looked for; longer lines are not From_ lines for what stands behind this.
-const FROM_LINE_BYTES_MAX: usize = 1024;
+use self::header::{Ended, Header};
+use self::lines::{blank_line_len_before, eol_len, eol_len_before, line_end};
+use self::separator::Shape;
+use self::window::{LOOK_BACK, Window};
+use memchr::memmem::Finder;
+use std::io;
+use std::ops::Range;
 
-const NAMES: [&[u8]; 19] = [
-    b"mon", b"tue", b"wed", b"thu", b"fri", b"sat", b"sun", b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul",
-    b"aug", b"sep", b"oct", b"nov", b"dec",
-];
+/// What must be seen behind a separator to judge it.
+const LOOK_AHEAD: usize = header::HEADER_BYTES_MAX + 2 * separator::LINE_BYTES_MAX;
+/// How much is searched at a time, at least.
+const STEP: usize = 64 << 10;
+/// How much is read where a `Content-Length` says that a mail ends.
+const PEEK: usize = 8 << 10;
+/// Blank lines and zero bytes before the first mail, up to so many, count as part of its separator.
+const LEAD_BYTES_MAX: usize = 32 << 10;
+/// So many separators in a row are those of one mail.
+const SEPARATORS_MAX: usize = 4;
+const BOM: &[u8] = b"\xef\xbb\xbf";
+const MMDF: &[u8] = b"\x01\x01\x01\x01";
 
-/// A message and where it was.
+/// Where a mail is in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MboxMessage {
-    /// Where the From_ line starts in the file.
-    pub offset: u64,
-    /// Where the message itself starts in the file.
-    pub start: u64,
-    /// The From_ line without its line ending.
-    pub from_line: Vec<u8>,
-    /// The message, as it stands in the file.
-    pub message: Vec<u8>,
+pub struct Mail {
+    /// What stands before it: its separator with the line end; for the first mail also what the file begins with.
+    pub before: Range<u64>,
+    /// Its bytes.
+    pub range: Range<u64>,
+    /// What stands behind it: the blank line that ends it, if there is one.
+    pub behind: Range<u64>,
+    /// Length of its header with the blank line; of a header that does not end soon, of all that may be one.
+    pub header_len: u64,
+    /// The date in its separator, as it stands there.
+    pub date: Vec<u8>,
 }
 
 /// Why a file could not be read as mbox.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MboxError {
-    /// The file begins with something else than a From_ line.
-    #[error("not an mbox file: it does not begin with a line `From <sender> <date>`")]
+    /// There is no mail in it.
+    #[error("not an mbox file: it has no line `From <sender> <date>` with the header of a mail behind it")]
     NotMbox,
-    /// There was no From_ line for too long.
-    #[error("message at offset {offset} of the mbox file is larger than {limit} bytes")]
-    TooLarge {
-        /// Where the message's From_ line starts.
-        offset: u64,
-        /// The largest size that is read.
-        limit: usize,
-    },
+    /// It is something else.
+    #[error("not an mbox file, but {0}")]
+    Other(&'static str),
     /// The file could not be read.
     #[error("could not read the mbox file at offset {offset}")]
     Read {
@@ -67,277 +85,481 @@ pub enum MboxError {
     },
 }
 
-/// Iterates over the messages of an mbox file; ends after the first error.
-///
-/// An empty file is an mbox without messages. Blank lines before the first message are ignored.
-#[derive(Debug)]
-pub struct Messages<R> {
-    input: R,
-    message_bytes_max: usize,
-    /// Bytes read so far.
-    offset: u64,
-    /// The line read last, with its ending.
-    line: Vec<u8>,
-    state: State,
+/// What other files begin with, and what they are.
+const OTHERS: [(&[u8], &str); 16] = [
+    (b"\x1f\x8b", "a file that was compressed with gzip: unpack it (gunzip) and back up what comes out"),
+    (b"\x1f\x9d", "a file that was compressed with compress: unpack it (uncompress) and back up what comes out"),
+    (b"BZh", "a file that was compressed with bzip2: unpack it (bunzip2) and back up what comes out"),
+    (b"\xfd7zXZ\0", "a file that was compressed with xz: unpack it (unxz) and back up what comes out"),
+    (b"\x28\xb5\x2f\xfd", "a file that was compressed with zstd: unpack it (unzstd) and back up what comes out"),
+    (b"\x04\x22\x4d\x18", "a file that was compressed with lz4: unpack it (unlz4) and back up what comes out"),
+    (b"PK\x03\x04", "a ZIP archive: unpack it and back up the mbox files in it"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive: unpack it and back up the mbox files in it"),
+    (b"Rar!", "a RAR archive: unpack it and back up the mbox files in it"),
+    (b"!BDN", "an Outlook data file (.pst, .ost): export its mails from Outlook"),
+    (b"\xcf\xad\x12\xfe", "an Outlook Express folder (.dbx): convert it to mbox (readdbx)"),
+    (b"*mbx*", "a mailbox in the mbx form of UW-IMAP: convert it to mbox (mailutil copy)"),
+    (b"BABYL OPTIONS", "a Babyl file of Emacs: convert it to mbox (b2m, or unrmail in Emacs)"),
+    (
+        b"// <!-- <mdb:mork",
+        "an index of Thunderbird (.msf): the mails are in the file beside it that is called the same without .msf",
+    ),
+    (b"SQLite format 3\0", "an SQLite database"),
+    (b"%PDF-", "a PDF document"),
+];
+
+fn other_than_mbox(start: &[u8]) -> Option<&'static str> {
+    let is_tar = start.get(257..262) == Some(b"ustar");
+    let utf16 = [&b"\xff\xfe"[..], b"\xfe\xff", b"F\0r\0o\0m\0", b"\0F\0r\0o\0m"];
+    if is_tar {
+        Some("a tar archive: unpack it and back up the mbox files in it")
+    } else if utf16.iter().any(|mark| start.starts_with(mark)) {
+        Some("text in UTF-16: convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
+    } else {
+        OTHERS.iter().find_map(|(magic, what)| start.starts_with(magic).then_some(*what))
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Iterates over the mails of an mbox file; ends after the first error.
+///
+/// A file that is empty or has nothing but blank lines is an mbox without mails.
+#[derive(Debug)]
+pub struct Mails<R> {
+    window: Window<R>,
+    state: State,
+    /// The shapes of separators that the file had, as bits.
+    familiar: u8,
+    /// The file has blank lines behind its separators.
+    blank_behind: bool,
+    /// The header that was read last, and where it starts: several candidates on a line have the same behind them.
+    last_header: Option<(u64, Header)>,
+    from: Finder<'static>,
+    mmdf: Finder<'static>,
+}
+
+#[derive(Clone, Debug)]
 enum State {
-    /// Nothing has been read.
     Start,
-    /// The line read last is the From_ line of a message, and began here.
-    FromLine(u64),
+    Mail(Current),
+    /// Outside of all mails of an MMDF file: what stands before the next one starts here.
+    Mmdf(u64),
     Ended,
 }
 
-impl<R: BufRead> Messages<R> {
+/// The mail whose start was found last.
+#[derive(Clone, Debug)]
+struct Current {
+    before: Range<u64>,
+    date: Vec<u8>,
+    header: Header,
+    /// Where to look for the next separator.
+    search: u64,
+    /// Where the next separator is for sure.
+    certain: Option<u64>,
+    /// The file begins with something that may be no mail.
+    doubtful: bool,
+}
+
+/// A separator.
+struct Found {
+    /// Where the mail before ends.
+    at: u64,
+    /// Where its line ends.
+    next: u64,
+    shape: Shape,
+    date: Vec<u8>,
+}
+
+fn bit(shape: Shape) -> u8 {
+    1 << shape as u8
+}
+
+impl<R: ReadAt> Mails<R> {
     /// Starts at the beginning of `input`.
     pub fn new(input: R) -> Self {
-        Self::with_limit(input, MESSAGE_BYTES_MAX)
+        Mails {
+            window: Window::new(input),
+            state: State::Start,
+            familiar: 0,
+            blank_behind: false,
+            last_header: None,
+            from: Finder::new(b"From"),
+            mmdf: Finder::new(MMDF),
+        }
     }
 
-    /// Like [`Messages::new`], with another limit than [`MESSAGE_BYTES_MAX`] for the size of a message.
-    pub fn with_limit(input: R, message_bytes_max: usize) -> Self {
-        Messages { input, message_bytes_max, offset: 0, line: Vec::new(), state: State::Start }
+    fn show(&mut self, at: u64, len: usize) -> Result<usize, MboxError> {
+        self.window.show(at, len).map_err(|source| MboxError::Read { offset: at, source })
     }
 
-    /// Reads the message whose From_ line was read last, and the next From_ line.
-    fn read_message(&mut self, offset: u64) -> Result<MboxMessage, MboxError> {
-        let from_line = without_eol(&self.line).to_vec();
-        let start = self.offset;
-        let mut message = Vec::new();
-        let mut after_blank = false;
-        loop {
-            let line_offset = self.offset;
-            if !self.read_line()? {
-                self.state = State::Ended;
+    /// Reads up to the first mail.
+    fn start(&mut self) -> Result<(), MboxError> {
+        self.show(0, LEAD_BYTES_MAX + LOOK_AHEAD)?;
+        let bytes = self.window.bytes();
+        if let Some(what) = other_than_mbox(bytes) {
+            return Err(MboxError::Other(what));
+        }
+        let bom = if bytes.starts_with(BOM) { BOM.len() } else { 0 };
+        let lead = lead_len(&bytes[bom..]) + bom;
+        if lead == bytes.len() && self.window.at_end() {
+            self.state = State::Ended;
+            return if bytes.contains(&0) { Err(MboxError::Other("nothing but zero bytes")) } else { Ok(()) };
+        }
+        let rest = &bytes[lead.min(LEAD_BYTES_MAX)..];
+        if mmdf_line_len(rest).is_some() {
+            self.state = State::Mmdf(0);
+            return Ok(());
+        }
+        let (end, next) = line_end(rest, 0);
+        let header = header::read(&rest[next..]);
+        let line = separator::read(&rest[..end]);
+        let is_separator = match line.map(|line| line.shape) {
+            Some(Shape::Full) => true,
+            Some(_) => header.known() >= 1,
+            // Some form that no other program has.
+            None => rest.starts_with(b"From ") && header.known() >= 3 && header.strays == 0,
+        };
+        if lead > LEAD_BYTES_MAX {
+            self.state = State::Mail(Current::without_separator(0..0, Header::default(), true));
+        } else if is_separator {
+            let line = line.map(|line| (line.shape, line.date.to_vec()));
+            let (shape, date) = line.unwrap_or((Shape::Odd, Vec::new()));
+            let next = (lead + next) as u64;
+            self.begin(Found { at: 0, next, shape, date })?;
+        } else {
+            let header = header::read(rest);
+            let is_mail = header.known() >= 2 && header.strays == 0;
+            let lead = if is_mail { lead as u64 } else { 0 };
+            self.state = State::Mail(Current::without_separator(0..lead, header, !is_mail));
+        }
+        Ok(())
+    }
+
+    /// Begins the mail behind a separator.
+    fn begin(&mut self, found: Found) -> Result<(), MboxError> {
+        let Found { at, next, shape, date } = found;
+        self.familiar |= bit(shape);
+        let index = self.show(next, SEPARATORS_MAX * separator::LINE_BYTES_MAX + LOOK_AHEAD)?;
+        let bytes = &self.window.bytes()[index..];
+        let mut start = 0;
+        for _ in 1..SEPARATORS_MAX {
+            if !bytes[start..].starts_with(b"From") {
                 break;
             }
-            if after_blank && is_from_line(&self.line) {
-                self.state = State::FromLine(line_offset);
-                break;
+            let (end, next) = line_end(bytes, start);
+            if separator::read(&bytes[start..end]).is_some() {
+                start = next;
             }
-            if message.len() + self.line.len() > self.message_bytes_max {
-                return Err(MboxError::TooLarge { offset, limit: self.message_bytes_max });
-            }
-            after_blank = without_eol(&self.line).is_empty();
-            message.extend_from_slice(&self.line);
         }
-        if after_blank {
-            message.truncate(without_eol(&message).len());
+        let mut header = match self.last_header {
+            Some((at, header)) if at == next + start as u64 => header,
+            _ => header::read(&bytes[start..]),
+        };
+        let blank = eol_len(&bytes[start..]);
+        let mut blank_behind = self.blank_behind;
+        if blank > 0
+            && let Some(behind) = header_behind_blank(&bytes[start + blank..])
+        {
+            (start, header, blank_behind) = (start + blank, behind, true);
         }
-        Ok(MboxMessage { offset, start, from_line, message })
+        self.blank_behind = blank_behind;
+        let start = next + start as u64;
+        let mut current = Current { before: at..start, date, header, search: start, certain: None, doubtful: false };
+        if header.ended == Ended::Blank
+            && let Some(len) = header.content_length
+            && let Some(end) = (start + header.end as u64).checked_add(len).filter(|end| *end <= i64::MAX as u64)
+            && let Some(end) = self.end_of_mail_at(end)?
+        {
+            (current.search, current.certain) = (end, Some(end));
+        }
+        self.state = State::Mail(current);
+        Ok(())
     }
 
-    /// Reads up to the first From_ line. Returns its offset, or none if the file is empty.
-    fn read_start(&mut self) -> Result<Option<u64>, MboxError> {
+    /// Returns where the separator or the end of the file is, if it is there that a mail ends at `end`.
+    fn end_of_mail_at(&self, end: u64) -> Result<Option<u64>, MboxError> {
+        const BACK: usize = 4;
+        let Some(from) = end.checked_sub(BACK as u64) else { return Ok(None) };
+        let bytes = self.window.peek(from, PEEK).map_err(|source| MboxError::Read { offset: from, source })?;
+        if bytes.len() < BACK {
+            return Ok(None);
+        }
+        let mut at = BACK;
+        for _ in 0..2 {
+            at += eol_len(&bytes[at..]);
+        }
+        if at == bytes.len() {
+            return Ok(Some(from + at as u64));
+        }
+        let (line, next) = line_end(&bytes, at);
+        let separator = separator::read(&bytes[at..line]).filter(|_| eol_len_before(&bytes[..at]) > 0);
+        let is_separator =
+            separator.is_some_and(|line| self.has_header(line.shape, true, &header::read(&bytes[next..])));
+        Ok(is_separator.then_some(from + at as u64))
+    }
+
+    /// Returns whether `header` is enough behind a separator of this shape.
+    fn has_header(&self, shape: Shape, after_blank: bool, header: &Header) -> bool {
+        let familiar = self.familiar & bit(shape) != 0;
+        let wanted = match (shape, after_blank) {
+            (Shape::Full, true) => 1,
+            (Shape::Full, false) if familiar => 1,
+            (Shape::Full, false) => 2,
+            (Shape::Bare | Shape::Dash | Shape::Sender, true) if familiar => 1,
+            (Shape::Bare | Shape::Dash | Shape::Sender, _) => 2,
+            (Shape::Odd, true) if familiar => 2,
+            (Shape::Odd, _) => 3,
+        };
+        header.known() >= wanted && (shape == Shape::Full || header.strays == 0 || header.known() >= wanted + 2)
+    }
+
+    /// Finds the separator behind the mail that was begun last. None: the mail goes on to the end of the file.
+    fn find_next(&mut self, current: &Current) -> Result<Option<Found>, MboxError> {
+        let mut at = current.search;
         loop {
-            let offset = self.offset;
-            if !self.read_line()? {
+            let index = self.show(at, LOOK_AHEAD + STEP)?;
+            let len = self.window.bytes().len();
+            let safe = if self.window.at_end() { len } else { len - LOOK_AHEAD };
+            let mut from = index;
+            while from < safe {
+                let Some(found) = self.from.find(&self.window.bytes()[from..len.min(safe + 3)]) else { break };
+                from += found;
+                if let Some(found) = self.judge(from, current) {
+                    return Ok(Some(found));
+                }
+                from += 4;
+            }
+            at = self.window.start() + safe as u64;
+            if self.window.at_end() {
                 return Ok(None);
             }
-            if is_from_line(&self.line) {
-                return Ok(Some(offset));
+        }
+    }
+
+    /// Judges what begins with `From` at `index` of the window.
+    fn judge(&mut self, index: usize, current: &Current) -> Option<Found> {
+        let bytes = self.window.bytes();
+        if bytes.get(index + 4).is_some_and(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
+            return None;
+        }
+        let absolute = |index: usize| self.window.start() + index as u64;
+        let is_start = |index: usize| absolute(index) == current.before.end;
+        let (before, after_hole) = match &bytes[..index] {
+            [.., b'\n' | b'\r'] => (index, false),
+            [.., 0] => (index, true),
+            _ if is_start(index) => (index, false),
+            [line @ .., 0xef, 0xbb, 0xbf] if line.is_empty() || matches!(line, [.., b'\n' | b'\r' | 0]) => {
+                (line.len(), line.ends_with(&[0]))
             }
-            if !without_eol(&self.line).is_empty() {
-                return Err(MboxError::NotMbox);
+            // Files that were appended to one whose last line had no end.
+            line if may_end_without_eol(line) => (index, false),
+            _ => return None,
+        };
+        let within_line = before == index && !after_hole && !is_start(index) && eol_len_before(&bytes[..index]) == 0;
+        // Behind a byte order mark at the start of the mail there is nothing that it would be cut from.
+        if absolute(before) < current.before.end {
+            return None;
+        }
+        let (end, next) = line_end(&bytes[..bytes.len().min(index + 2 * separator::LINE_BYTES_MAX)], index);
+        if within_line && end - index > separator::USUAL_BYTES_MAX {
+            return None;
+        }
+        let line = separator::read(&bytes[index..end])?;
+        let (shape, date) = (line.shape, line.date.to_vec());
+        let found = Found { at: absolute(before), next: absolute(next), shape, date };
+        if current.certain == Some(found.at) {
+            return Some(found);
+        }
+        let behind = match self.last_header {
+            Some((at, header)) if at == found.next => header,
+            _ => match eol_len(&bytes[next..]) {
+                blank if blank > 0 && self.blank_behind => {
+                    header_behind_blank(&bytes[next + blank..]).unwrap_or_default()
+                }
+                _ => header::read(&bytes[next..]),
+            },
+        };
+        let mail_start = current.before.end.saturating_sub(self.window.start()) as usize;
+        let after_blank =
+            after_hole || is_start(before) || blank_line_len_before(&bytes[mail_start.min(before)..before]) > 0;
+        // In the header of the mail, that of another one can only begin behind the fields that no mail has twice.
+        let offset = usize::try_from(found.at - current.before.end).unwrap_or(usize::MAX);
+        let in_header =
+            offset < current.header.end || (offset == current.header.end && current.header.ended == Ended::FromLine);
+        let may_stand_here = if in_header {
+            current.header.is_own_before(offset) && behind.is_own()
+        } else {
+            let from = before.saturating_sub(LOOK_BACK).max(mail_start.min(before));
+            !header::ends_with_part_header(&bytes[from..before])
+        };
+        self.last_header = Some((found.next, behind));
+        let is_enough = match within_line {
+            true => shape == Shape::Full && !in_header && is_whole(&behind),
+            false => self.has_header(shape, after_blank, &behind),
+        };
+        (may_stand_here && is_enough).then_some(found)
+    }
+
+    /// Returns the mail that was begun last and ends at `end`.
+    fn finish(&self, current: Current, end: u64) -> Mail {
+        let start = current.before.end;
+        let from = start.max(self.window.start()) - self.window.start();
+        let bytes = &self.window.bytes()[from as usize..(end - self.window.start()) as usize];
+        let behind = end - blank_line_len_before(bytes) as u64..end;
+        let range = start..behind.start;
+        let len = range.end - range.start;
+        let header_len = if current.header.ended == Ended::Blank { (current.header.end as u64).min(len) } else { len };
+        Mail { before: current.before, range, behind, header_len, date: current.date }
+    }
+
+    fn next_mail(&mut self) -> Result<Option<Mail>, MboxError> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Ended) {
+                State::Start => self.start()?,
+                State::Ended => return Ok(None),
+                State::Mmdf(at) => return self.next_of_mmdf(at),
+                State::Mail(current) => {
+                    let found = self.find_next(&current)?;
+                    if found.is_none() && current.doubtful {
+                        return Err(MboxError::NotMbox);
+                    }
+                    let end = found.as_ref().map_or(self.window.end(), |found| found.at);
+                    let mail = self.finish(current, end);
+                    if let Some(found) = found {
+                        self.begin(found)?;
+                    }
+                    return Ok(Some(mail));
+                }
             }
         }
     }
 
-    /// Reads a line, or the start of one that is longer than a message may be. Returns false at the end of the file.
-    fn read_line(&mut self) -> Result<bool, MboxError> {
-        self.line.clear();
-        let limit = self.message_bytes_max.saturating_add(FROM_LINE_BYTES_MAX) as u64;
-        let read = self.input.by_ref().take(limit).read_until(b'\n', &mut self.line);
-        let read = read.map_err(|source| MboxError::Read { offset: self.offset, source })?;
-        self.offset += read as u64;
-        Ok(read > 0)
+    /// Returns the next mail of an MMDF file, of which everything before `at` is done.
+    ///
+    /// Each has a line before and one behind it. Where one of them was lost, what is between two lines is a mail all
+    /// the same.
+    fn next_of_mmdf(&mut self, at: u64) -> Result<Option<Mail>, MboxError> {
+        let index = self.show(at, LEAD_BYTES_MAX + LOOK_AHEAD)?;
+        let bytes = &self.window.bytes()[index..];
+        // The lines in front, perhaps behind blank ones.
+        let bom = if at == 0 && bytes.starts_with(BOM) { BOM.len() } else { 0 };
+        let lead = bom + lead_len(&bytes[bom..bytes.len().min(LEAD_BYTES_MAX)]);
+        let mut start = if mmdf_line_len(&bytes[lead..]).is_some() { lead } else { 0 };
+        for _ in 0..SEPARATORS_MAX {
+            start += mmdf_line_len(&bytes[start..]).unwrap_or(0);
+        }
+        let (line, next) = line_end(bytes, start);
+        let mut date = Vec::new();
+        if bytes[start..].starts_with(b"From")
+            && let Some(line) = separator::read(&bytes[start..line])
+        {
+            date = line.date.to_vec();
+            start = next;
+        }
+        if start == 0 && bytes.is_empty() {
+            return Ok(None);
+        }
+        let header = header::read(&bytes[start..]);
+        let start = at + start as u64;
+        let current = Current { before: at..start, date, header, search: start, certain: None, doubtful: false };
+        let (end, line) = self.find_mmdf_line(start)?;
+        let mut mail = self.finish(current, end);
+        // A blank line belongs to the mail: it is not what ends it.
+        mail.range.end = end;
+        mail.behind = end..end + line;
+        // What is left at the end of the file if a line was lost is no mail.
+        let index = self.show(mail.behind.end, STEP)?;
+        let rest = &self.window.bytes()[index..];
+        if rest.len() <= LEAD_BYTES_MAX && rest.iter().all(|byte| byte.is_ascii_whitespace() || matches!(byte, 0 | 1)) {
+            mail.behind.end += rest.len() as u64;
+        }
+        self.state = State::Mmdf(mail.behind.end);
+        Ok(Some(mail))
+    }
+
+    /// Returns where the next line of an MMDF file that bounds a mail starts, and its length; or the end of the file
+    /// and 0.
+    fn find_mmdf_line(&mut self, start: u64) -> Result<(u64, u64), MboxError> {
+        let mut at = start;
+        loop {
+            let index = self.show(at, LOOK_AHEAD + STEP)?;
+            let bytes = self.window.bytes();
+            let safe = if self.window.at_end() { bytes.len() } else { bytes.len() - LOOK_AHEAD };
+            let absolute = |index: usize| self.window.start() + index as u64;
+            let mut from = index;
+            while from < safe {
+                let Some(found) = self.mmdf.find(&bytes[from..bytes.len().min(safe + 3)]) else { break };
+                from += found;
+                let is_line = absolute(from) == start || eol_len_before(&bytes[..from]) > 0;
+                if let Some(len) = mmdf_line_len(&bytes[from..]).filter(|_| is_line) {
+                    return Ok((absolute(from), len as u64));
+                }
+                from += 1;
+            }
+            at = absolute(safe);
+            if self.window.at_end() {
+                return Ok((at, 0));
+            }
+        }
     }
 }
 
-impl<R: BufRead> Iterator for Messages<R> {
-    type Item = Result<MboxMessage, MboxError>;
+impl Current {
+    /// The start of a file that has no separator there.
+    fn without_separator(before: Range<u64>, header: Header, doubtful: bool) -> Self {
+        let search = before.end;
+        Current { before, date: Vec::new(), header, search, certain: None, doubtful }
+    }
+}
+
+impl<R: ReadAt> Iterator for Mails<R> {
+    type Item = Result<Mail, MboxError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let offset = match self.state {
-            State::Start => self.read_start(),
-            State::FromLine(offset) => Ok(Some(offset)),
-            State::Ended => Ok(None),
-        };
-        let message = match offset {
-            Ok(offset) => offset.map(|offset| self.read_message(offset)),
-            Err(error) => Some(Err(error)),
-        };
-        if !matches!(message, Some(Ok(_))) {
+        let mail = self.next_mail();
+        if mail.is_err() {
             self.state = State::Ended;
         }
-        message
+        mail.transpose()
     }
 }
 
-/// Says whether `line` is one that starts a message in an mbox file, wherever it stands.
-///
-/// Writers put the date as in `Tue Oct 01 09:30:00 2024`, some with a time zone before or after the year, and before it
-/// an address, a dash, or anything else.
-pub fn is_from_line(line: &[u8]) -> bool {
-    let Some(rest) = line.strip_prefix(b"From ") else { return false };
-    let (mut time, mut year, mut name) = (false, false, false);
-    for word in rest[..rest.len().min(FROM_LINE_BYTES_MAX)].split(u8::is_ascii_whitespace) {
-        time |= is_time(word);
-        year |= word.len() == 4 && word.iter().all(u8::is_ascii_digit);
-        name |= NAMES.iter().any(|name| word.eq_ignore_ascii_case(name));
+/// Returns the header at the front of `bytes`, where a program put a blank line between separator and header.
+fn header_behind_blank(bytes: &[u8]) -> Option<Header> {
+    Some(header::read(bytes)).filter(is_whole)
+}
+
+/// Returns whether nothing but a mail has such a header.
+fn is_whole(header: &Header) -> bool {
+    header.known() >= 3 && header.is_own() && header.strays == 0
+}
+
+/// Returns whether the last line of a file, which has no line end, may end as `text` does: with text, no blank and no
+/// mark of a quote.
+fn may_end_without_eol(text: &[u8]) -> bool {
+    // What stands further in front need not be looked at, and a line may be long.
+    let text = &text[text.len().saturating_sub(separator::USUAL_BYTES_MAX)..];
+    let line = &text[text.iter().rposition(|byte| matches!(byte, b'\n' | b'\r' | 0)).map_or(0, |at| at + 1)..];
+    let is_text = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80;
+    line.last().is_some_and(|byte| !byte.is_ascii_whitespace()) && line.iter().any(is_text)
+}
+
+/// Returns the length of the zero bytes and lines of blanks at the front of `bytes`.
+fn lead_len(bytes: &[u8]) -> usize {
+    let blank = bytes.iter().take_while(|byte| byte.is_ascii_whitespace() || **byte == 0).count();
+    if blank == bytes.len() {
+        return blank;
     }
-    time && year && name
+    let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r' | 0);
+    bytes[..blank].iter().rposition(is_end).map_or(0, |last| last + 1)
 }
 
-/// Says whether `word` is `h:mm`, `hh:mm` or `hh:mm:ss`.
-fn is_time(word: &[u8]) -> bool {
-    let mut fields = word.split(|&byte| byte == b':');
-    let is_number = |field: &[u8]| matches!(field.len(), 1 | 2) && field.iter().all(u8::is_ascii_digit);
-    matches!(word.iter().filter(|&&byte| byte == b':').count(), 1 | 2) && fields.all(is_number)
-}
-
-fn without_eol(line: &[u8]) -> &[u8] {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    line.strip_suffix(b"\r").unwrap_or(line)
+/// Returns the length with its line end of a line that bounds a mail in an MMDF file.
+fn mmdf_line_len(bytes: &[u8]) -> Option<usize> {
+    let rest = bytes.strip_prefix(MMDF)?;
+    let eol = eol_len(rest);
+    (eol > 0 || rest.is_empty()).then_some(MMDF.len() + eol)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const FROM: &str = "From alice@example.org Tue Oct  1 09:30:00 2024";
-
-    fn read(file: &[u8]) -> Vec<MboxMessage> {
-        Messages::new(file).map(Result::unwrap).collect()
-    }
-
-    fn bodies(file: &str) -> Vec<String> {
-        read(file.as_bytes()).into_iter().map(|item| String::from_utf8(item.message).unwrap()).collect()
-    }
-
-    #[test]
-    fn messages_are_kept_as_they_stand() {
-        let file =
-            format!("{FROM}\r\nSubject: a\r\n\r\n>From here\r\n>>From there\r\n\r\n{FROM}\nSubject: b\n\nno end");
-        let items = read(file.as_bytes());
-        assert_eq!(items.len(), 2);
-        assert_eq!(items[0].from_line, FROM.as_bytes());
-        assert_eq!(items[0].message, b"Subject: a\r\n\r\n>From here\r\n>>From there\r\n");
-        assert_eq!(items[1].message, b"Subject: b\n\nno end");
-        assert_eq!(items.iter().map(|item| item.offset).collect::<Vec<_>>(), [0, file.rfind("From a").unwrap() as u64]);
-    }
-
-    #[test]
-    fn only_the_last_of_several_blank_lines_is_the_separator() {
-        assert_eq!(bodies(&format!("{FROM}\na\n\n\n{FROM}\nb\n\n")), ["a\n\n", "b\n"]);
-    }
-
-    #[test]
-    fn empty_files_and_messages_are_fine() {
-        assert_eq!(bodies(""), [""; 0]);
-        assert_eq!(bodies("\n\r\n"), [""; 0]);
-        assert_eq!(bodies(FROM), [""]);
-        assert_eq!(bodies(&format!("\n{FROM}\n\n{FROM}\n\n")), ["", ""]);
-    }
-
-    #[test]
-    fn from_lines_of_many_writers_are_known() {
-        for line in [
-            FROM,
-            "From - Tue Oct 01 12:00:00 2024",
-            "From MAILER-DAEMON Fri Jul  8 12:08:34 2011\r\n",
-            "From 1806429@xxx Mon Jan 01 00:00:00 +0000 2024",
-            "From ???@??? Mon Jan 01 00:00:00 1997",
-            "From a b Thu Nov 24 18:22 GMT 1986",
-            "From 9f2c1b7e Mon Sep 17 00:00:00 2001",
-        ] {
-            assert!(is_from_line(line.as_bytes()), "{line}");
-        }
-        for line in
-            ["From here on", "From: alice", "from a Tue Oct  1 09:30:00 2024", ">From a", "From Monday 12:30 on", ""]
-        {
-            assert!(!is_from_line(line.as_bytes()), "{line}");
-        }
-    }
-
-    #[test]
-    fn lines_that_only_begin_with_from_do_not_split() {
-        let body = format!("a\n\nFrom now on\n{FROM}\nx\n");
-        assert_eq!(bodies(&format!("{FROM}\n{body}\n{FROM}\nb\n")), [body.as_str(), "b\n"]);
-    }
-
-    #[test]
-    fn other_files_are_refused() {
-        for file in ["Subject: a\n\nb\n", "From here on\n", "\0\0\0", "\n x"] {
-            let mut messages = Messages::new(file.as_bytes());
-            assert!(matches!(messages.next(), Some(Err(MboxError::NotMbox))), "{file:?}");
-            assert!(messages.next().is_none());
-        }
-    }
-
-    #[test]
-    fn too_large_a_message_is_an_error_with_its_offset() {
-        for tail in ["x".repeat(2000), "x\n".repeat(1000)] {
-            let file = format!("{FROM}\nsmall\n\n{FROM}\n{tail}");
-            let items: Vec<_> = Messages::with_limit(file.as_bytes(), 1000).collect();
-            let second = FROM.len() as u64 + 8;
-            assert!(items[0].is_ok());
-            assert!(matches!(items[1], Err(MboxError::TooLarge { offset, limit: 1000 }) if offset == second));
-            assert_eq!(items.len(), 2);
-        }
-    }
-
-    #[test]
-    fn failed_read_is_reported_once() {
-        struct Broken;
-        impl io::Read for Broken {
-            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::TimedOut.into())
-            }
-        }
-        let file = format!("{FROM}\nx");
-        let items: Vec<_> = Messages::new(io::BufReader::new(io::Read::chain(file.as_bytes(), Broken))).collect();
-        assert!(matches!(items[..], [Err(MboxError::Read { .. })]));
-    }
-
-    proptest! {
-        #[test]
-        fn written_messages_come_back(
-            bodies in vec("([a-z]{0,9}|From [a-z ]{0,9}|>From [a-z]{0,9}|\t|\r|)(\n|\r\n){1,3}", 0..20),
-            crlf: bool,
-            last_blank: bool,
-            buffer in 1..50_usize,
-        ) {
-            let eol = if crlf { "\r\n" } else { "\n" };
-            let mut file = String::new();
-            let mut offsets = Vec::new();
-            for (i, body) in bodies.iter().enumerate() {
-                offsets.push(file.len() as u64);
-                // A blank line at the end of the file is always taken for the one that ends a message.
-                let ends_blank = body.split_inclusive('\n').next_back().is_some_and(|line| line.trim_end().is_empty());
-                let blank = if i + 1 < bodies.len() || last_blank || ends_blank { eol } else { "" };
-                file += &format!("{FROM}{eol}{body}{blank}");
-            }
-            let input = io::BufReader::with_capacity(buffer, file.as_bytes());
-            let items: Vec<_> = Messages::new(input).map(Result::unwrap).collect();
-            prop_assert_eq!(items.len(), bodies.len());
-            for ((item, body), offset) in items.iter().zip(&bodies).zip(offsets) {
-                prop_assert_eq!(&item.message, body.as_bytes());
-                prop_assert_eq!(&item.from_line, FROM.as_bytes());
-                prop_assert_eq!(item.offset, offset);
-            }
-        }
-
-        #[test]
-        fn any_bytes_are_read_without_panic(tail in vec(any::<u8>(), 0..500)) {
-            let file = [FROM.as_bytes(), b"\n", &tail].concat();
-            prop_assert!(Messages::new(&file[..]).all(|item| item.is_ok()));
-            let _ = Messages::new(&tail[..]).count();
-        }
-    }
-}
+mod tests;

@@ -246,6 +246,8 @@ fn mail() -> Entry {
         change_key: None,
         reconstructed: false,
         marks: None,
+        before: None,
+        behind: None,
         unknown: vec![(90, [0xf5].into())],
     };
     entry.payload = Some(Content { segments: vec![Segment::Raw(vec![chunk(6, 9)])] });

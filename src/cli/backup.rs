@@ -81,15 +81,15 @@ impl Backup {
         if let Err(error) = cleared {
             tracing::warn!(error = &error as &dyn std::error::Error, "old temporary files stay");
         }
+        let cancel = progress::cancel_on_signals()?;
         let mut source: Box<dyn Source> = match folders {
             Some((dirs, options)) => {
                 Box::new(Files::of_all(&dirs, &[session.repository_path()?, session.state_dir()?], options))
             }
-            None => Box::new(Mboxes::new(&self.mbox)),
+            None => Box::new(Mboxes::new(&self.mbox, cancel.clone())),
         };
         let options = BackupOptions { set, host: host_name() };
         let shown = progress::Shown::start(session.output(), "Backing up");
-        let cancel = progress::cancel_on_signals()?;
         let report = backup::backup(&repository, local, &mut *source, &options, &shown.progress, &cancel);
         shown.finish();
         let report =

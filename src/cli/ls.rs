@@ -106,7 +106,7 @@ impl<W: Write> Lister<'_, W> {
             (None, EntryKind::Symlink(_)) => ("symlink", 'l'),
         };
         if self.json {
-            let object = json!({
+            let mut object = json!({
                 "path": String::from_utf8_lossy(path),
                 "type": kind,
                 "size": entry.size(),
@@ -114,6 +114,9 @@ impl<W: Write> Lister<'_, W> {
                 "subject": entry.facts.subject,
                 "from": entry.facts.from,
             });
+            if let Some(before) = &entry.facts.before {
+                object["separator"] = String::from_utf8_lossy(before).trim().into();
+            }
             return output::write_json(&mut self.out, &object);
         }
         let time = local_time(entry.mtime.secs, "%Y-%m-%d %H:%M");

@@ -34,11 +34,33 @@ pub struct Facts {
     pub reconstructed: bool,
     /// How a mail was marked, as bits of [`marks`].
     pub marks: Option<u64>,
+    /// What stands before a mail in the mbox file that it is from: its separator.
+    pub before: Option<Box<[u8]>>,
+    /// What stands behind a mail in the mbox file that it is from.
+    pub behind: Option<Box<[u8]>>,
     /// Fields that a later version wrote.
     pub unknown: Fields,
 }
 
 impl Facts {
+    /// Takes from `other` what is not known yet.
+    pub fn or(self, other: Facts) -> Facts {
+        Facts {
+            subject: self.subject.or(other.subject),
+            from: self.from.or(other.from),
+            to: self.to.or(other.to),
+            message_id: self.message_id.or(other.message_id),
+            date: self.date.or(other.date),
+            source_id: self.source_id.or(other.source_id),
+            change_key: self.change_key.or(other.change_key),
+            reconstructed: self.reconstructed || other.reconstructed,
+            marks: self.marks.or(other.marks),
+            before: self.before.or(other.before),
+            behind: self.behind.or(other.behind),
+            unknown: if self.unknown.is_empty() { other.unknown } else { self.unknown },
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         *self == Facts::default()
     }
@@ -64,6 +86,11 @@ impl Facts {
         if let Some(marks) = self.marks {
             map.field(9).uint(marks);
         }
+        for (key, bytes) in [(10, &self.before), (11, &self.behind)] {
+            if let Some(bytes) = bytes {
+                map.field(key).bytes(bytes);
+            }
+        }
         write_unknown(&self.unknown, &mut map);
         map.finish(out);
     }
@@ -81,6 +108,8 @@ impl Facts {
                 7 => facts.change_key = Some(value.text()?.to_owned()),
                 8 => facts.reconstructed = value.uint()? != 0,
                 9 => facts.marks = Some(value.uint()?),
+                10 => facts.before = Some(value.bytes()?.into()),
+                11 => facts.behind = Some(value.bytes()?.into()),
                 _ => return Ok::<_, CborError>(false),
             }
             Ok(true)

@@ -1,33 +1,38 @@
 //! mbox files: each becomes a folder of messages, named like every mail of a backup.
 //!
-//! The file is read twice. The first pass finds the messages and names them, and keeps a place and a name for each (some
-//! 150 bytes); the second reads them in the order of their names.
+//! The file is read twice. The first pass finds the messages and names them, and keeps a place and a name for each
+//! (some 150 bytes); the second reads them in the order of their names. What separates the messages is kept in their
+//! facts.
 
 use super::{Content, Event, Item, ItemKind, Meta, Sink, Source};
 use crate::entry::{Facts, Timestamp};
 use crate::local_files;
 use crate::mail;
-use crate::mbox::{MboxError, Messages};
+use crate::mbox::{Mail, Mails, MboxError, ReadAt};
 use crate::names::{UniqueNames, mail_name};
 use crate::snapshot::ROOT_NAME;
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
-use std::io::{self, BufReader, Read};
-use std::ops::ControlFlow;
+use std::io::{self, Read};
+use std::ops::{ControlFlow, Range};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A set of mbox files.
 pub struct Mboxes {
     /// By the name of their folder.
     files: BTreeMap<Box<[u8]>, PathBuf>,
+    cancel: Arc<AtomicBool>,
 }
 
 impl Mboxes {
     /// Creates a source of the messages in `files`. Two files with the same name get folders `name` and `name (2)`.
-    pub fn new(files: &[PathBuf]) -> Self {
+    ///
+    /// Once `cancel` is set, no more is read.
+    pub fn new(files: &[PathBuf], cancel: Arc<AtomicBool>) -> Self {
         let mut names = UniqueNames::new();
         let mut by_name = BTreeMap::new();
         for file in files {
@@ -36,15 +41,15 @@ impl Mboxes {
             let name = names.claim(&String::from_utf8_lossy(name));
             by_name.insert(name.into_bytes().into(), file.clone());
         }
-        Self { files: by_name }
+        Self { files: by_name, cancel }
     }
 
-    fn walk_file(file: &Path, folder: &[u8], sink: &mut Sink<'_>) -> Result<ControlFlow<()>, MboxError> {
+    fn walk_file(&self, file: &Path, folder: &[u8], sink: &mut Sink<'_>) -> Result<ControlFlow<()>, MboxError> {
         let read_error = |source| MboxError::Read { offset: 0, source };
-        let opened = Arc::new(local_files::open(file).map_err(read_error)?);
+        let opened = Arc::new(open(file)?);
         let stat = opened.metadata().map_err(read_error)?;
         let listed = Stamp::of(&stat);
-        let (messages, cut_off) = find_messages(&opened)?;
+        let (messages, cut_off) = self.find_messages(&opened)?;
         let mtime = Timestamp { secs: stat.mtime(), nanos: stat.mtime_nsec() as u32 };
         let meta = Meta { name: folder.into(), mtime, ..Meta::default() };
         if sink(Event::Enter { meta, path: folder.to_vec() }).is_break() {
@@ -52,14 +57,20 @@ impl Mboxes {
         }
         for (name, message) in messages {
             let path = [folder, b"/", name.as_bytes()].concat();
-            let meta = Meta {
-                name: name.into_bytes().into(),
-                mtime: Timestamp { secs: message.date.unwrap_or(mtime.secs), nanos: 0 },
-                ..Meta::default()
+            let event = match message.facts(&opened) {
+                Ok(facts) => {
+                    let meta = Meta {
+                        name: name.into_bytes().into(),
+                        mtime: Timestamp { secs: message.date.unwrap_or(mtime.secs), nanos: 0 },
+                        ..Meta::default()
+                    };
+                    let content = Box::new(MessageContent { file: opened.clone(), listed, message });
+                    let kind = ItemKind::File { content, fingerprint: Vec::new() };
+                    Event::Item(Box::new(Item { meta, path, kind, facts }))
+                }
+                Err(error) => Event::Failed { name: name.into_bytes().into(), path, error: error.to_string() },
             };
-            let content = Box::new(MessageContent { file: opened.clone(), listed, message });
-            let kind = ItemKind::File { content, fingerprint: Vec::new() };
-            if sink(Event::Item(Box::new(Item { meta, path, kind, facts: Facts::default() }))).is_break() {
+            if sink(event).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
@@ -73,48 +84,120 @@ impl Mboxes {
         }
         Ok(sink(Event::Leave))
     }
+
+    /// Finds all messages, or those before the one that cannot be read and why.
+    fn find_messages(&self, file: &File) -> Result<Listed, MboxError> {
+        let mut names = UniqueNames::new();
+        let mut messages = BTreeMap::new();
+        let mut header = Vec::new();
+        for mail in Mails::new(Interruptible { file, cancel: &self.cancel }) {
+            let mail = mail.and_then(|mail| {
+                let len = (mail.range.end - mail.range.start).min(mail.header_len).min(mail::HEADER_BYTES_MAX as u64);
+                header.resize(len as usize, 0);
+                let read = file.read_exact_at(&mut header, mail.range.start);
+                read.map(|()| mail).map_err(|source| MboxError::Read { offset: 0, source })
+            });
+            let mail = match mail {
+                Ok(mail) => mail,
+                Err(error) if messages.is_empty() => return Err(error),
+                Err(error) => return Ok((messages, Some(error))),
+            };
+            let facts = mail::facts(&header);
+            let date = facts.date.or_else(|| mail::date::parse(&mail.date));
+            let name = names.claim(&mail_name(date, facts.from.as_deref(), facts.subject.as_deref()));
+            messages.insert(name, Message::new(&mail, date));
+        }
+        Ok((messages, None))
+    }
+}
+
+/// Opens an mbox file, or the one in a folder as Apple Mail exports it.
+fn open(path: &Path) -> Result<File, MboxError> {
+    let inside = path.join("mbox");
+    if !path.is_dir() {
+        local_files::open(path).map_err(|source| MboxError::Read { offset: 0, source })
+    } else if inside.is_file() {
+        local_files::open(&inside).map_err(|source| MboxError::Read { offset: 0, source })
+    } else {
+        Err(MboxError::Other("a folder without a file `mbox` in it: name the mbox file itself"))
+    }
+}
+
+/// A file of which nothing more is read when the run is cancelled: finding the mails of a large one takes minutes.
+struct Interruptible<'a> {
+    file: &'a File,
+    cancel: &'a AtomicBool,
+}
+
+impl ReadAt for Interruptible<'_> {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.cancel.load(Ordering::Relaxed) {
+            // Not ErrorKind::Interrupted, upon which readers try again.
+            return Err(io::Error::other("interrupted"));
+        }
+        FileExt::read_at(self.file, buffer, offset)
+    }
 }
 
 /// Where a message lies.
 struct Message {
     offset: u64,
     len: u64,
+    /// Lengths of what stands before it and behind it.
+    before: u32,
+    behind: u32,
     date: Option<i64>,
 }
 
-type Found = (BTreeMap<String, Message>, Option<MboxError>);
+type Listed = (BTreeMap<String, Message>, Option<MboxError>);
 
-/// Finds all messages, or those before the one that cannot be read and why.
-fn find_messages(file: &File) -> Result<Found, MboxError> {
-    let mut names = UniqueNames::new();
-    let mut messages = BTreeMap::new();
-    for message in Messages::new(BufReader::with_capacity(1 << 20, file)) {
-        let message = match message {
-            Ok(message) => message,
-            Err(error) if messages.is_empty() => return Err(error),
-            Err(error) => return Ok((messages, Some(error))),
-        };
-        let facts = mail::facts(&message.message);
-        let name = names.claim(&mail_name(facts.date, facts.from.as_deref(), facts.subject.as_deref()));
-        let place = Message { offset: message.start, len: message.message.len() as u64, date: facts.date };
-        messages.insert(name, place);
+impl Message {
+    fn new(mail: &Mail, date: Option<i64>) -> Self {
+        let len = |range: &Range<u64>| range.end - range.start;
+        Self {
+            offset: mail.range.start,
+            len: len(&mail.range),
+            // Both are some lines of bounded length.
+            before: len(&mail.before) as u32,
+            behind: len(&mail.behind) as u32,
+            date,
+        }
     }
-    Ok((messages, None))
+
+    /// Returns what the file says of the message: its separator, whose date counts if the message has none.
+    fn facts(&self, file: &File) -> io::Result<Facts> {
+        let read = |at: u64, len: u32| {
+            let mut bytes = vec![0; len as usize];
+            file.read_exact_at(&mut bytes, at)?;
+            io::Result::Ok((len > 0).then(|| bytes.into_boxed_slice()))
+        };
+        let before = read(self.offset - u64::from(self.before), self.before)?;
+        let behind = read(self.offset + self.len, self.behind)?;
+        Ok(Facts { date: self.date, before, behind, ..Facts::default() })
+    }
 }
 
 impl Source for Mboxes {
     fn root(&self) -> io::Result<Meta> {
-        let mut mtime = Timestamp::default();
+        let mut mtime = None;
+        let mut failed = None;
         for file in self.files.values() {
-            let stat = std::fs::metadata(file)?;
-            mtime = mtime.max(Timestamp { secs: stat.mtime(), nanos: stat.mtime_nsec() as u32 });
+            match std::fs::metadata(file) {
+                Ok(stat) => mtime = mtime.max(Some(Timestamp { secs: stat.mtime(), nanos: stat.mtime_nsec() as u32 })),
+                Err(error) => failed = Some(error),
+            }
         }
+        // One that is missing among others is an item that failed.
+        let mtime = match (mtime, failed) {
+            (None, Some(error)) => return Err(error),
+            (mtime, _) => mtime.unwrap_or_default(),
+        };
         Ok(Meta { name: ROOT_NAME.into(), mtime, ..Meta::default() })
     }
 
     fn walk(&mut self, sink: &mut Sink<'_>) -> io::Result<ControlFlow<()>> {
         for (name, file) in &self.files {
-            let walked = Self::walk_file(file, name, sink).or_else(|error| {
+            let walked = self.walk_file(file, name, sink).or_else(|error| {
                 let error = error_text(&error);
                 Ok::<_, io::Error>(sink(Event::Failed { name: name.clone(), path: name.to_vec(), error }))
             })?;
@@ -200,7 +283,7 @@ mod tests {
         let (done, ended) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
             let mut failed = 0;
-            let walked = Mboxes::new(&[pipe]).walk(&mut |event| {
+            let walked = Mboxes::new(&[pipe], Arc::default()).walk(&mut |event| {
                 failed += u32::from(matches!(event, Event::Failed { .. }));
                 ControlFlow::Continue(())
             });
