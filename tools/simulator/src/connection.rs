@@ -1,32 +1,49 @@
 //! Connections that can be broken on purpose: what a proxy or a failing server does, and HTTP alone cannot.
 //!
 //! [`Listener`] hands every request a [`Connection`] (as `ConnectInfo`), and [`Connection::reset`] makes the next write
-//! on it fail and the close a TCP reset (RST) instead of an orderly end.
+//! on it fail and the close a TCP reset (RST) instead of an orderly end. [`Connection::say_instead`] sends bytes that no HTTP
+//! server would write.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use axum::body::Bytes;
 use axum::extract::connect_info::Connected;
 use axum::serve::IncomingStream;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 /// The connection a request came over.
 #[derive(Debug, Clone, Default)]
-pub struct Connection(Arc<AtomicBool>);
+pub struct Connection(Arc<Fate>);
+
+/// What becomes of a connection.
+#[derive(Debug, Default)]
+struct Fate {
+    is_reset: AtomicBool,
+    /// What is still to be sent instead of everything that the server writes.
+    instead: Mutex<Option<Bytes>>,
+}
 
 impl Connection {
     /// Breaks the connection. Nothing more is sent, not even what waits in buffers; the peer sees a reset.
     pub fn reset(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.is_reset.store(true, Ordering::Release);
+    }
+
+    /// Sends `bytes` in place of the next answer and of all that the server writes after it. The server must close the
+    /// connection after that answer.
+    pub fn say_instead(&self, bytes: Bytes) {
+        *self.0.instead.lock() = Some(bytes);
     }
 
     fn is_reset(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.is_reset.load(Ordering::Acquire)
     }
 }
 
@@ -73,6 +90,21 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// Sends what is to be sent instead, if anything is, and returns whether that is the case.
+    fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let connection = self.connection.clone();
+        let mut instead = connection.0.instead.lock();
+        let Some(rest) = &mut *instead else { return Poll::Ready(Ok(false)) };
+        while !rest.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *rest = rest.slice(written..);
+        }
+        Poll::Ready(Ok(true))
+    }
+
     fn check(&self) -> io::Result<()> {
         if self.connection.is_reset() { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
     }
@@ -99,6 +131,9 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check()?;
+        if ready!(self.poll_instead(cx))? {
+            return Poll::Ready(Ok(buf.len()));
+        }
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -108,6 +143,9 @@ impl AsyncWrite for Socket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
+        if ready!(self.poll_instead(cx))? {
+            return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
+        }
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

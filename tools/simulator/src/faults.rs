@@ -6,9 +6,10 @@
 //! request was refused before anything was done, the answer was damaged on its way, **the work was done and the answer
 //! was lost**, or **the answer was an error and the work is done seconds later**.
 //!
-//! A fault never makes an answer that is whole and plausible and wrong: every one of them can be noticed. Two kinds are no
-//! faults of the service at all, but people who change things at an inconvenient moment; and some are what somebody would do
-//! who wants to harm the client, which never happen by chance.
+//! All but two of these can be noticed in the answer itself. [`Fault::OtherBody`] is whole and wrong: only what the client knows
+//! of the item tells. [`Fault::ShortBody`] may tell nobody, so no bad day has it. Two kinds are no faults of the service at
+//! all, but people who change things at an inconvenient moment; and some are what somebody would do who wants to harm the
+//! client, which never happen by chance.
 
 mod hostile;
 mod inject;
@@ -75,6 +76,14 @@ pub enum Fault {
     InvalidJson,
     /// 200 without a body, where there should be JSON.
     EmptyJson,
+    /// Half of the body, without `Content-Length` or chunks, and then the connection is closed in good order.
+    CutWithoutLength,
+    /// The same from a gateway that says `Connection: keep-alive` before.
+    CutWithoutLengthKeepAlive,
+    /// 200 with something else: an error as JSON, a page of HTML, nothing, or the body of another message.
+    OtherBody,
+    /// A whole HTTP answer with the beginning of the body.
+    ShortBody,
     /// The message that is asked for changes as soon as it was read.
     ItemChanges,
     /// The folder that is asked for is deleted just before.
@@ -95,7 +104,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind of fault.
-    pub const ALL: [Fault; 31] = [
+    pub const ALL: [Fault; 35] = [
         Fault::TooManyRequests,
         Fault::TooManyRequestsBare,
         Fault::InvalidToken,
@@ -119,6 +128,10 @@ impl Fault {
         Fault::TruncatedJson,
         Fault::InvalidJson,
         Fault::EmptyJson,
+        Fault::CutWithoutLength,
+        Fault::CutWithoutLengthKeepAlive,
+        Fault::OtherBody,
+        Fault::ShortBody,
         Fault::ItemChanges,
         Fault::FolderVanishes,
         Fault::LinkToItself,
@@ -144,7 +157,13 @@ impl Fault {
     fn breaks_connection(self) -> bool {
         matches!(
             self,
-            Fault::ResetBefore | Fault::LostAnswer | Fault::ResetInBody | Fault::CloseInBody | Fault::Trickle
+            Fault::ResetBefore
+                | Fault::LostAnswer
+                | Fault::ResetInBody
+                | Fault::CloseInBody
+                | Fault::Trickle
+                | Fault::CutWithoutLength
+                | Fault::CutWithoutLengthKeepAlive
         )
     }
 
@@ -214,9 +233,10 @@ impl Faults {
     /// Returns the faults of a bad day: about one request in `one_in` goes wrong, in every way that a client can cope with
     /// by trying again.
     ///
-    /// A 404 is not among them, as what it means depends on what was asked; nor is what changes the tenant.
+    /// A 404 is not among them, as what it means depends on what was asked; nor is what changes the tenant, and what nobody
+    /// can notice.
     pub fn bad_day(seed: u64, one_in: u32) -> Self {
-        let kinds = Fault::ALL.into_iter().filter(|fault| fault.goes_away());
+        let kinds = Fault::ALL.into_iter().filter(|fault| fault.goes_away() && *fault != Fault::ShortBody);
         let rate = 1.0 / f64::from(one_in.max(1)) / kinds.clone().count() as f64;
         Self { seed, rates: kinds.map(|fault| (fault, rate)).collect(), slow_ms: 20, ..Self::default() }
     }
@@ -282,10 +302,19 @@ impl Subject {
             Fault::LateWork => self.method != Method::GET && !self.is_sign_in(),
             Fault::ItemChanges => self.url.contains("/messages/") && self.method == Method::GET,
             Fault::FolderVanishes => self.url.contains("/mailFolders/") && self.method == Method::GET,
+            // Of other answers a client has nothing to tell a right one from a wrong one by.
+            Fault::OtherBody => self.is_message_bytes(),
             // Each of these means something else where tokens are issued.
             Fault::InvalidToken | Fault::NotFound | Fault::NotFoundEmpty => !self.is_sign_in(),
             _ => self.has_connection || !fault.breaks_connection(),
         }
+    }
+
+    /// Returns whether it asks for the bytes of a message.
+    fn is_message_bytes(&self) -> bool {
+        let path = self.url.split('?').next().unwrap_or_default();
+        let is_message = path.contains("/messages/") && !path.contains("/attachments/");
+        self.method == Method::GET && is_message && path.ends_with("/$value")
     }
 
     fn key(&self) -> u64 {

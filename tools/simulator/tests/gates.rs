@@ -218,6 +218,64 @@ fn an_answer_can_be_lost_after_the_work_was_done() {
 }
 
 #[test]
+fn another_body_is_whole_and_wrong() {
+    let simulator = start();
+    let user = &user_ids(&simulator)[0];
+    let client = Client::new(&simulator);
+    let truth = simulator.tenant().truth(user).expect("a mailbox");
+    let message = &truth.messages[0];
+    let path = format!("/v1.0/users/{user}/messages/{}/$value", message.id);
+    let (mut kinds, seeds) = (BTreeSet::new(), 40);
+    for seed in 0..seeds {
+        simulator.set_faults(Faults { seed, ..Faults::default() }.with_rule("/$value", 1, Fault::OtherBody));
+        let (status, body) = try_get(&client, &path).expect("an answer");
+        assert_eq!(status, 200);
+        assert_ne!(body, message.mime, "seed {seed}");
+        kinds.insert(match body.as_slice() {
+            b"" => "nothing",
+            [b'{', ..] => "an error",
+            [b'<', ..] => "a page",
+            other => {
+                assert!(truth.messages.iter().any(|message| message.mime == other), "seed {seed}: nobody's message");
+                "another message"
+            }
+        });
+        assert_eq!(try_get(&client, &path).expect("an answer"), (200, message.mime.clone()), "seed {seed}");
+    }
+    assert_eq!(kinds.len(), 4, "{kinds:?}");
+}
+
+#[test]
+fn an_answer_can_be_cut_off_without_a_word() {
+    use std::io::{Read, Write};
+    let simulator = start();
+    let user = &user_ids(&simulator)[0];
+    let client = Client::new(&simulator);
+    let message = simulator.tenant().truth(user).expect("a mailbox").messages.remove(0);
+    let path = format!("/v1.0/users/{user}/messages/{}/$value", message.id);
+    for (fault, connection) in
+        [(Fault::CutWithoutLength, "close"), (Fault::CutWithoutLengthKeepAlive, "keep-alive"), (Fault::ShortBody, "")]
+    {
+        simulator.set_faults(Faults::default().with_rule("/$value", 1, fault));
+        let mut stream = std::net::TcpStream::connect(simulator.url().trim_start_matches("http://")).expect("a server");
+        let token = client.token();
+        let ask =
+            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(ask.as_bytes()).expect("a request");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an orderly end");
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+        let head = String::from_utf8_lossy(&answer[..end]).to_lowercase();
+        let is_framed = head.contains("content-length:") || head.contains("transfer-encoding:");
+        assert_eq!(is_framed, fault == Fault::ShortBody, "{fault:?}: {head}");
+        assert!(head.contains(&format!("connection: {connection}")), "{fault:?}: {head}");
+        if !is_framed {
+            assert!(message.mime.starts_with(&answer[end..]) && answer.len() - end < message.mime.len(), "{fault:?}");
+        }
+    }
+}
+
+#[test]
 fn things_change_while_they_are_read() {
     let simulator = start();
     let tenant = simulator.tenant();

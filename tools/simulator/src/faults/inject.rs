@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request, State as Extract};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::response::Parts;
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
@@ -14,8 +15,9 @@ use strongroom_corpora::rng::Rng;
 
 use super::{Fault, Faults, Subject, hostile};
 use crate::connection::Connection;
-use crate::server::{ApiError, Route, State};
+use crate::server::{ApiError, Operation, Route, State};
 use crate::tenant::Tenant;
+use crate::tenant::id::IdFormat;
 
 /// How long the half of a body that is sent before a break gets to reach the client.
 const FLUSH: Duration = Duration::from_millis(20);
@@ -89,8 +91,58 @@ pub async fn inject(Extract(state): Extract<Arc<State>>, mut request: Request, n
             let (url, pause) = (format!("{}{path}", state.url), Duration::from_millis(faults.slow_ms));
             hostile::answer(fault, next.run(request).await, &url, pause, rng).await
         }
+        Fault::OtherBody => other_body(&state.tenant, request, next, rng).await,
         _ => damage(fault, next.run(request).await, rng, connection, &faults).await,
     }
+}
+
+/// Answers with something whole that is not what was asked for, wherever the true answer would be a success.
+async fn other_body(tenant: &Tenant, request: Request, next: Next, mut rng: Rng) -> Response {
+    let what = rng.between(0, 3);
+    if what == 3
+        && let Some(path) = neighbour(tenant, &request, &mut rng)
+    {
+        let (mut parts, body) = request.into_parts();
+        parts.uri = path;
+        return next.run(Request::from_parts(parts, body)).await;
+    }
+    let response = next.run(request).await;
+    if response.status() != StatusCode::OK {
+        return response;
+    }
+    let kind = |kind: &'static str| [(header::CONTENT_TYPE, kind)];
+    match what {
+        0 => (kind("text/plain"), Body::empty()).into_response(),
+        1 => {
+            let page =
+                "<!DOCTYPE html>\r\n<html><head><title>Sign in</title></head><body>Sign in to continue</body></html>";
+            (kind("text/html"), page).into_response()
+        }
+        _ => {
+            let error = r#"{"error":{"code":"UnknownError","message":"","innerError":{"date":"2026-11-02T09:30:00"}}}"#;
+            (kind("application/json"), error).into_response()
+        }
+    }
+}
+
+/// Returns where another message of the same mailbox is found, if the request asks for a message.
+fn neighbour(tenant: &Tenant, request: &Request, rng: &mut Rng) -> Option<Uri> {
+    let route = Route::parse(request.method(), request.uri().path()).ok()?;
+    let (Operation::GetMessage | Operation::GetMessageValue) = route.operation else { return None };
+    let (user, message) = (route.user.as_deref()?, route.message.as_deref()?);
+    let id = tenant.with_mailbox(user, |mailbox| {
+        let key = mailbox.resolve_message(message)?;
+        let others = mailbox.listing(None);
+        let others: Vec<_> = others.iter().filter(|other| **other != key).collect();
+        let other = others.get(rng.between(0, others.len().checked_sub(1)? as u64) as usize)?;
+        Some(mailbox.message_id(**other, mailbox.message(**other)?, IdFormat::Immutable))
+    });
+    let encode =
+        |part: &str| percent_encoding::utf8_percent_encode(part, percent_encoding::NON_ALPHANUMERIC).to_string();
+    let (user, id) = (encode(user), encode(&id.ok()??));
+    let value = if route.operation == Operation::GetMessageValue { "/$value" } else { "" };
+    let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
+    format!("/{}/users/{user}/messages/{id}{value}{query}", route.version.name()).parse().ok()
 }
 
 /// Gives the message of a request new content: one header more.
@@ -181,6 +233,11 @@ async fn damage(fault: Fault, response: Response, mut rng: Rng, connection: Conn
     }
     // At least one byte comes, and at least one is missing.
     let cut = rng.between(1, body.len() as u64 - 1) as usize;
+    if let Fault::CutWithoutLength | Fault::CutWithoutLengthKeepAlive = fault {
+        let keeps_alive = fault == Fault::CutWithoutLengthKeepAlive;
+        connection.say_instead([&head_without_length(&parts, keeps_alive), &body[..cut]].concat().into());
+        return ([(header::CONNECTION, "close")], StatusCode::OK).into_response();
+    }
     let body = match fault {
         Fault::Trickle => trickle(body, Duration::from_millis(faults.slow_ms / PIECES as u64)),
         Fault::ResetInBody => broken(body.slice(..cut), Some(connection)),
@@ -188,7 +245,7 @@ async fn damage(fault: Fault, response: Response, mut rng: Rng, connection: Conn
         _ => {
             parts.headers.remove(header::CONTENT_LENGTH);
             match fault {
-                Fault::TruncatedJson => Body::from(body.slice(..cut)),
+                Fault::TruncatedJson | Fault::ShortBody => Body::from(body.slice(..cut)),
                 Fault::InvalidJson if rng.chance(50) => Body::from("<html><body>Sign in to continue</body></html>"),
                 // Two commas in a row are valid nowhere outside of a string, and this is the beginning.
                 Fault::InvalidJson => Body::from([&body[..1], b",,", &body[1..]].concat()),
@@ -198,6 +255,18 @@ async fn damage(fault: Fault, response: Response, mut rng: Rng, connection: Conn
     };
     // A length that was promised is kept in the header: the client must notice that less came.
     Response::from_parts(parts, body)
+}
+
+/// Returns the head of an answer whose body ends where its connection does (RFC 9112, 6.3).
+fn head_without_length(parts: &Parts, keeps_alive: bool) -> Vec<u8> {
+    let mut head = format!("HTTP/1.1 {}\r\n", parts.status).into_bytes();
+    let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
+    for (name, value) in parts.headers.iter().filter(|(name, _)| !framing.contains(name)) {
+        head.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    let connection = if keeps_alive { "keep-alive" } else { "close" };
+    head.extend_from_slice(format!("connection: {connection}\r\n\r\n").as_bytes());
+    head
 }
 
 /// Returns a body that ends with an error after `part`, which makes the server close the connection, or reset it.
@@ -283,9 +352,8 @@ mod tests {
 
     #[tokio::test]
     async fn every_fault_can_be_noticed_and_the_next_attempt_succeeds() {
-        let is_other =
-            |fault: &Fault| matches!(fault, Fault::DeltaExpired | Fault::LateWork) || *fault >= Fault::ItemChanges;
-        for fault in Fault::ALL.into_iter().filter(|fault| !is_other(fault)) {
+        let apart = [Fault::DeltaExpired, Fault::LateWork, Fault::OtherBody];
+        for fault in Fault::ALL.into_iter().filter(|fault| !apart.contains(fault) && *fault < Fault::ItemChanges) {
             let served = serve(fault).await;
             let outcome = ask(&served).await;
             let is_whole =
