@@ -86,7 +86,7 @@ async fn read_folder(client: &Client, user: &str, folder: &str) -> Result<Vec<(S
         for row in page.value {
             let id = row["id"].as_str().expect("rows have ids").to_owned();
             let value = path(&["users", user, "messages", &id, "$value"]);
-            let bytes = client.bytes(prefer(Request::get(value, scope.clone())), 64 << 20).await?;
+            let bytes = client.bytes(prefer(Request::get(value, scope.clone()).uncoded()), 64 << 20).await?;
             messages.push((id, bytes.to_vec()));
         }
         match page.next {
@@ -206,6 +206,8 @@ async fn every_fault_that_passes_is_survived() {
     for fault in Fault::ALL {
         let times = match fault {
             Fault::NotFound | Fault::DeltaExpired | Fault::ItemChanges | Fault::FolderVanishes => continue,
+            // Only what was told of a message shows these.
+            Fault::OtherBody | Fault::ShortBody => continue,
             fault if fault.is_hostile() => continue,
             Fault::NotFoundEmpty | Fault::TooManyRequests | Fault::Unavailable | Fault::Slow | Fault::Trickle => 1,
             _ => 3,
@@ -213,7 +215,7 @@ async fn every_fault_that_passes_is_survived() {
         for what in ["/$value", "mailFolders"] {
             simulator.set_faults(Faults { slow_ms: 20, ..Faults::default() }.with_rule(what, times, fault));
             let value = path(&["users", user, "messages", &message.id, "$value"]);
-            let value = Request::get(value, Scope::mailbox(user)).prefer("IdType=\"ImmutableId\"");
+            let value = Request::get(value, Scope::mailbox(user)).prefer("IdType=\"ImmutableId\"").uncoded();
             let bytes = client.bytes(value, 64 << 20).await.unwrap_or_else(|error| panic!("{fault:?}: {error:?}"));
             assert!(bytes == message.mime, "{fault:?} changed a message");
             let folder = client.json::<Value>(inbox(user)).await.unwrap_or_else(|error| panic!("{fault:?}: {error:?}"));
@@ -258,7 +260,9 @@ async fn everything_is_read_on_a_bad_day() {
     println!("STRONGROOM_SEED={seed}");
     let faults = Faults { on_sign_in: true, ..Faults::bad_day(seed, 5) };
     // Retry-After has no fractions: what it says would make the day long.
-    let rates = faults.rates.iter().filter(|(fault, _)| !matches!(fault, Fault::TooManyRequests | Fault::Unavailable));
+    // Who only reads has nothing to hold another body against.
+    let left_out = [Fault::TooManyRequests, Fault::Unavailable, Fault::OtherBody];
+    let rates = faults.rates.iter().filter(|(fault, _)| !left_out.contains(fault));
     let rates = rates.map(|(&fault, &rate)| (fault, rate)).filter(|(fault, _)| *fault != Fault::DeltaExpired).collect();
     let simulator = start(Options { faults: Faults { rates, ..faults }, ..Options::default() });
     let client = client(&simulator);

@@ -1,13 +1,16 @@
 //! Backups of an organisation, against a tenant that changes and breaks: after each run the snapshot says what is true,
 //! item by item and byte by byte, and the snapshots before still say what they said.
 
+mod earlier;
 mod laboratory;
 
+use earlier::store_as_earlier;
 use laboratory::{Laboratory, Shape};
 use proptest::prelude::*;
 use std::time::Duration;
+use strongroom::backup::tenant::state::Ledger;
 use strongroom::snapshot::Snapshot;
-use strongroom_simulator::{Faults, NewMessage, Switches, Unreadable};
+use strongroom_simulator::{Fault, Faults, NewMessage, Switches, Unreadable};
 
 #[test]
 fn a_tenant_is_backed_up_as_it_is_and_then_by_what_changes() {
@@ -179,6 +182,131 @@ fn a_storm_of_faults_ends_complete() {
         lab.simulator.tenant().expire_deltas();
     }
     assert!(lab.simulator.counters().faults > 50, "{:?}", lab.simulator.counters());
+}
+
+/// Adds a message of several parts to the first mailbox; returns the laboratory, and what asks for its bytes.
+fn with_a_message_of_parts(shape: Shape) -> (Laboratory, String) {
+    let lab = Laboratory::new(shape);
+    let user = lab.mailboxes().remove(0);
+    let part = "Content-Type: text/plain\r\n\r\n".to_owned() + &"The quick brown fox.\r\n".repeat(40_000);
+    let mime = format!(
+        "From: fox@contoso.com\r\nSubject: of parts\r\nMessage-ID: <parts@contoso.com>\r\nMIME-Version: 1.0\r\n\
+         Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n{part}--b\r\n{part}--b--\r\n"
+    );
+    let message = NewMessage { mime: mime.into_bytes(), ..NewMessage::default() };
+    let id = lab.simulator.tenant().add_message(&user, "inbox", message).expect("an inbox");
+    (lab, format!("/messages/{id}/$value"))
+}
+
+/// Expects that `fault` is asked past where it passes, and that a message of which nothing else comes fails, and is stored
+/// once it comes.
+fn assert_never_stored(fault: Fault, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let (lab, value) = with_a_message_of_parts(Shape { users: 1, messages: 6, ..Shape::default() });
+        let passing = Faults { seed, ..Faults::default() }.with_rule(&value, 2, fault);
+        lab.simulator.set_faults(passing);
+        let report = lab.back_up().expect("a backup");
+        assert_eq!(report.failures, [], "{fault:?}, seed {seed}");
+        lab.assert_truth(&report);
+
+        let (lab, value) = with_a_message_of_parts(Shape { users: 1, messages: 6, ..Shape::default() });
+        lab.simulator.set_faults(Faults { seed, ..Faults::default() }.with_rule(&value, u32::MAX, fault));
+        let report = lab.back_up().expect("a backup");
+        assert_eq!(report.failures.len(), 1, "{fault:?}, seed {seed}: {:?}", report.failures);
+        let Ledger { enumerated, stored, failed, .. } = report.ledger;
+        assert_eq!((failed, stored + 1), (1, enumerated), "{fault:?}, seed {seed}");
+        assert_eq!(report.snapshot.summary.failed, 1);
+        lab.simulator.set_faults(Faults::default());
+        let report = lab.back_up().expect("a backup");
+        assert_eq!((report.failures.len(), report.ledger.failed), (0, 0), "{fault:?}, seed {seed}");
+        lab.assert_truth(&report);
+    }
+}
+
+#[test]
+fn an_answer_that_is_something_else_is_never_stored() {
+    assert_never_stored(Fault::OtherBody, 0..3);
+}
+
+#[test]
+fn an_answer_that_is_cut_off_without_a_length_is_never_stored() {
+    assert_never_stored(Fault::CutWithoutLength, 0..1);
+    assert_never_stored(Fault::CutWithoutLengthKeepAlive, 0..1);
+}
+
+#[test]
+fn a_message_that_is_cut_off_in_a_whole_answer_is_asked_for_again() {
+    for seed in 0..4 {
+        let (lab, value) = with_a_message_of_parts(Shape { users: 1, messages: 2, ..Shape::default() });
+        lab.simulator.set_faults(Faults { seed, ..Faults::default() }.with_rule(&value, 1, Fault::ShortBody));
+        lab.assert_truth(&lab.back_up().expect("a backup"));
+    }
+}
+
+#[test]
+fn what_an_earlier_version_stored_cut_off_or_as_something_else_is_fetched_again() {
+    let (lab, _) = with_a_message_of_parts(Shape { users: 2, messages: 30, ..Shape::default() });
+    let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
+    let add = |name: &str| {
+        let mime = format!("From: fox@contoso.com\r\nSubject: {name}\r\n\r\nwhole\r\n").into_bytes();
+        tenant.add_message(&user, "inbox", NewMessage { mime, ..NewMessage::default() }).expect("an inbox")
+    };
+    let moving = ["an error", "a page", "another", "nothing"].map(add)[0].clone();
+    let report = lab.back_up().expect("a backup");
+    store_as_earlier(&lab, &report, &|path, bytes| match () {
+        () if path.contains("of parts") => Some(bytes[..bytes.len() / 3].to_vec()),
+        () if path.contains("an error") => Some(b"{\"error\":{\"code\":\"UnknownError\"}}".to_vec()),
+        () if path.contains("a page") => Some(b"<html>Sign in</html>".to_vec()),
+        () if path.contains("another") => Some(b"From: a@b.c\r\nSubject: Lunch\r\n\r\nYes\r\n".to_vec()),
+        () if path.contains("nothing") => Some(Vec::new()),
+        () => None,
+    });
+    // What moves meanwhile is no more trusted than what stays.
+    tenant.move_message(&user, &moving, "archive").expect("an archive");
+    lab.simulator.reset_counters();
+    let downloads = || lab.simulator.counters().by_operation.get("GetMessageValue").copied().unwrap_or(0);
+    let report = lab.back_up().expect("a backup");
+    assert_eq!(report.failures, []);
+    lab.assert_truth(&report);
+    assert_eq!(downloads(), 5, "what was whole is not fetched again");
+    assert_eq!(report.snapshot.summary.changed, 4, "{:?}", report.snapshot.summary);
+    let report = lab.back_up().expect("a backup");
+    lab.assert_truth(&report);
+    assert_eq!(downloads(), 5, "once is enough");
+}
+
+#[test]
+fn what_cannot_be_fetched_again_is_a_failure_until_it_can() {
+    let (lab, value) = with_a_message_of_parts(Shape { users: 1, messages: 6, ..Shape::default() });
+    let report = lab.back_up().expect("a backup");
+    store_as_earlier(&lab, &report, &|path, bytes| {
+        path.contains("of parts").then(|| bytes[..bytes.len() / 3].to_vec())
+    });
+    lab.simulator.set_faults(Faults::default().with_rule(&value, u32::MAX, Fault::CutWithoutLength));
+    let report = lab.back_up().expect("a backup");
+    assert_eq!((report.failures.len(), report.ledger.failed), (1, 1), "{:?}", report.failures);
+    lab.simulator.set_faults(Faults::default());
+    let report = lab.back_up().expect("a backup");
+    assert_eq!((report.failures.len(), report.ledger.failed), (0, 0), "{:?}", report.failures);
+    lab.assert_truth(&report);
+}
+
+#[test]
+fn an_answer_about_another_message_proves_no_departure() {
+    for seed in 0..6 {
+        let lab = Laboratory::new(Shape { users: 1, messages: 8, ..Shape::default() });
+        let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
+        let message = NewMessage { mime: b"Subject: leaving\r\n\r\nbye\r\n".to_vec(), ..NewMessage::default() };
+        let id = tenant.add_message(&user, "inbox", message).expect("an inbox");
+        lab.back_up().expect("a backup");
+        tenant.move_message(&user, &id, "recoverableitemsdeletions").expect("a folder");
+        let astray = Faults { seed, ..Faults::default() }.with_rule(&format!("/messages/{id}?"), 2, Fault::OtherBody);
+        lab.simulator.set_faults(astray);
+        let report = lab.back_up().expect("a backup");
+        assert_eq!(lab.simulator.counters().faults, 2, "seed {seed}: it was asked for");
+        assert_eq!(report.failures, [], "seed {seed}");
+        lab.assert_truth(&report);
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@
 //! - [`exchange`]: messages as whole as the service can give and take them;
 //! - [`model`]: what the service says of them;
 //! - [`eml`]: a mail made from what the service says of it, where it cannot give the mail itself;
+//! - [`expected`]: holds what was downloaded against what was said of it before;
 //! - [`probe`]: tries what a backup needs, and says what is missing.
 //!
 //! Invariants kept here:
@@ -38,6 +39,7 @@ pub mod directory;
 pub mod eml;
 pub mod error;
 pub mod exchange;
+pub mod expected;
 mod http;
 mod json;
 pub mod mail;

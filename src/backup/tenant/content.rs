@@ -5,7 +5,7 @@ use crate::chunker::Chunker;
 use crate::repository::Repository;
 use crate::runtime::{blocking, guarded};
 use crate::source;
-use crate::source::graph::mail::Mailbox;
+use crate::source::graph::expected::Seen;
 use crate::source::graph::{Body, GraphError};
 use crate::splitter::{Split, SplitError, Splitter};
 use crate::store::{Store, StoreError};
@@ -110,34 +110,34 @@ pub fn len_max(size: Option<u64>) -> u64 {
     told.map_or(MESSAGE_BYTES_MAX, |told| told.min(MESSAGE_BYTES_MAX))
 }
 
-/// A message that was downloaded, or has begun to be.
+/// A message that was downloaded, or has begun to be, and what was noted of its bytes.
 pub enum Download {
     /// All of it.
-    Whole(Vec<Bytes>),
+    Whole(Vec<Bytes>, Seen),
     /// The start of a long one, and what is still to come.
-    Long(Vec<Bytes>, Box<Body>),
+    Long(Vec<Bytes>, Box<Body>, Seen),
 }
 
-/// Begins to download a message; one that is not long comes whole.
+/// Reads a message whose answer has begun; of a long one only the start.
 ///
 /// # Errors
-/// See [`GraphError`].
-pub async fn download(mailbox: &Mailbox, id: &str, size: Option<u64>) -> Result<Download, GraphError> {
-    let mut body = mailbox.mime(id, size).await?;
+/// See [`GraphError`]; nobody has asked for it again.
+pub async fn download(mut body: Body) -> Result<Download, GraphError> {
     let mut start = Vec::new();
-    let mut len = 0;
+    let mut seen = Seen::default();
     while let Some(piece) = body.chunk().await? {
-        len += piece.len() as u64;
+        seen.push(&piece);
         start.push(piece);
-        if len > WHOLE_BYTES_MAX {
-            return Ok(Download::Long(start, Box::new(body)));
+        if seen.len() > WHOLE_BYTES_MAX {
+            return Ok(Download::Long(start, Box::new(body), seen));
         }
     }
     // The pieces are slices of whatever was read from the network at once; waiting, they would keep all of it alive.
-    Ok(Download::Whole(if len == 0 { Vec::new() } else { vec![Bytes::from(start.concat())] }))
+    let whole = if seen.is_empty() { Vec::new() } else { vec![Bytes::from(start.concat())] };
+    Ok(Download::Whole(whole, seen))
 }
 
-/// Splits a long message while it arrives. The caller has the turn for long ones, since before the download began: a body
+/// Splits a long message while it arrives, and notes in `seen` what comes. The caller has the turn for long ones, since before the download began: a body
 /// that nobody reads for a while is cut off.
 ///
 /// # Errors
@@ -146,10 +146,15 @@ pub async fn split_long(
     context: &Arc<Context>,
     start: Vec<Bytes>,
     mut body: Box<Body>,
+    seen: &mut Seen,
     size: Option<u64>,
 ) -> Result<Result<Split, GraphError>, StoreError> {
     let len = size.unwrap_or(0).max(start.iter().map(Bytes::len).sum::<usize>() as u64);
-    let next = async || body.chunk().await;
+    let next = async || {
+        let piece = body.chunk().await?;
+        piece.iter().for_each(|piece| seen.push(piece));
+        Ok(piece)
+    };
     split_arriving(context, start, len, len_max(size), next, |splitter, message| splitter.split(message)).await
 }
 

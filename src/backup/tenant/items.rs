@@ -6,7 +6,7 @@ use self::reading::read;
 use super::Context;
 use super::content::{self, Pieces, ROOM_AT_ONCE_MAX};
 use super::edits::Edits;
-use super::previous::{ItemKey, Previous};
+use super::previous::{ItemKey, Place, Previous};
 use super::state::FailedItem;
 use super::streams::{BACKFILLED_MAX, Exports, Stream, Wanted};
 use crate::CONTENT_LOG;
@@ -25,7 +25,7 @@ use crate::tree::Entries;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -167,7 +167,11 @@ pub struct Mail {
     /// The folders, by their ids.
     pub works: HashMap<String, Work>,
     /// Messages that failed in the run before, too.
-    pub failed_before: std::collections::HashSet<String>,
+    pub failed_before: HashSet<String>,
+    /// Messages whose stored bytes are not what was said of them.
+    pub suspects: HashSet<ItemKey>,
+    /// Folders, by their ids, whose messages may have been stored without being compared.
+    pub uncompared: HashSet<String>,
     /// What exports them, where the set asks for that.
     pub exports: Option<Arc<Exports>>,
 }
@@ -312,6 +316,9 @@ impl Mail {
             });
         };
         let stays = self.previous.folder_of(place) == folder;
+        if self.is_doubted(context, folder, message, (place, &before))? {
+            return Ok(Plan::Read(Some(Box::new(before))));
+        }
         let same_version = row.change_key.is_some() && before.facts.change_key == row.change_key;
         if same_version && stays {
             return Ok(self.plan_stream(context, folder, message, before));
@@ -323,6 +330,25 @@ impl Mail {
             Some(entry) => Plan::Known(Box::new(Entry { name: before.name, ..entry })),
             None => Plan::Read(Some(Box::new(before))),
         })
+    }
+
+    /// Returns whether what stands for a message cannot be taken for it, whatever its version: it failed, or was stored by an
+    /// earlier version as something else.
+    fn is_doubted(
+        &self,
+        context: &Context,
+        folder: &str,
+        message: &Message,
+        (place, before): (Place, &Entry),
+    ) -> Result<bool, ReadError> {
+        let id = &message.row.id;
+        if self.failed_before.contains(id) || self.suspects.contains(&ItemKey::of(id)) {
+            return Ok(true);
+        }
+        // What moves out of such a folder is not looked at there.
+        let old_folder = self.previous.folder_of(place);
+        let is_unseen = old_folder != folder && self.uncompared.contains(old_folder);
+        Ok(is_unseen && super::mailbox::suspect(context, before)?.is_some())
     }
 
     /// Plans what is to be done with a message that is as it was: nothing, but that a stream may be owing.
@@ -378,8 +404,8 @@ impl Mail {
 
 /// Returns the name under which this machine remembers what was read of a user's mailbox until it stands in a snapshot.
 pub(super) fn unfinished_key(context: &Context, user: &str) -> [u8; 32] {
-    // No path begins with a zero byte.
-    context.repository.keys().local_path(&context.options.backup.set, &[b"\0mail\0", user.as_bytes()].concat())
+    // No path begins with a zero byte. What stood under "mail" was stored without being compared.
+    context.repository.keys().local_path(&context.options.backup.set, &[b"\0compared mail\0", user.as_bytes()].concat())
 }
 
 /// Puts messages into the tree of their folder.

@@ -1,8 +1,11 @@
 //! One mailbox: its folders and their rounds, what really left it, its messages, its tree and its ledger.
 
 mod assemble;
+mod audit;
 mod departures;
 mod owed;
+
+pub use self::audit::suspect;
 
 use super::folders::{self, Planned};
 use super::items::{self, Mail, Work};
@@ -312,7 +315,8 @@ impl Making<'_> {
         mut previous: Previous,
         outcome: &mut Outcome,
     ) -> Result<Directory, Stop> {
-        let is_quiet = |(index, listed): (&usize, &Listed)| listed.is_quiet() && !self.owes_streams(*index);
+        let is_owing = |index: usize| self.owes_streams(index) || self.owes_comparison(index);
+        let is_quiet = |(index, listed): (&usize, &Listed)| listed.is_quiet() && !is_owing(*index);
         let quiet = rounds.iter().all(is_quiet) && self.folders_gone(&previous).next().is_none();
         if !quiet {
             let context = self.context.clone();
@@ -322,7 +326,10 @@ impl Making<'_> {
         self.settle_conflicts(&mut rounds).await?;
         let departed = self.departures(&mut rounds, &previous).await?;
         let owed = self.owed_streams(&mut rounds, &previous, &departed).await?;
-        let mail = Arc::new(self.mail(previous, &rounds));
+        let uncompared = self.uncompared();
+        let suspects = self.audit(&mut rounds, &previous, &departed).await?;
+        let mail = Mail { suspects, uncompared, ..self.mail(previous, &rounds) };
+        let mail = Arc::new(mail);
         for (index, listed) in &mut rounds {
             let work = &mail.works[&self.state.folders[*index].id];
             let mut done = work.done.lock();
@@ -369,7 +376,9 @@ impl Making<'_> {
         let failed = self.state.folders.iter().flat_map(|folder| folder.failed.iter().map(|failed| failed.id.clone()));
         let failed_before = failed.collect();
         let exports = self.exports.clone();
-        Mail { user: self.mailbox.user().to_owned(), previous, works, failed_before, exports }
+        let (suspects, uncompared) = Default::default();
+        let user = self.mailbox.user().to_owned();
+        Mail { user, previous, works, failed_before, suspects, uncompared, exports }
     }
 
     /// Reads and stores what the rounds told of, folder by folder, in the order of the dates.

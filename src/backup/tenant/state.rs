@@ -76,6 +76,12 @@ pub struct FolderState {
     /// Whether export streams belong to the snapshot, and what lacks one was counted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub streams: bool,
+    /// Which comparison everything in it has passed (`mailbox::audit`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub compared: u32,
+    /// The name up to which that has been looked at, where there are more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared_to: Option<String>,
     /// The counts.
     #[serde(default)]
     pub ledger: Ledger,
@@ -85,6 +91,10 @@ pub struct FolderState {
     /// Why the folder as a whole could not be read; what stands in the snapshot is as it was before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A message that could not be read.

@@ -10,6 +10,7 @@ use super::{Context, ends_the_run};
 use crate::backup::BackupError;
 use crate::entry::Content;
 use crate::source::graph::exchange::{EXPORT_ITEMS_MAX, Exchange, Exported, is_unavailable};
+use crate::source::graph::expected::{Expected, Seen, Verdict};
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::{ErrorKind, GraphError};
 use bytes::Bytes;
@@ -178,7 +179,13 @@ impl Exports {
             }
             context.check()?;
             match exchange.export(&ids, size).await {
-                Ok(exported) => return Ok(self.accept(&batch, exported)),
+                Ok(exported) => {
+                    let (mut streams, odd) = self.accept(&batch, exported);
+                    for asked in odd {
+                        streams.extend(self.export_long(context, exchange, asked).await?);
+                    }
+                    return Ok(streams);
+                }
                 Err(error) if !may_pass(&error) || attempt == ATTEMPTS_MAX => break error,
                 Err(_) => attempt += 1,
             }
@@ -193,18 +200,22 @@ impl Exports {
         self.note_error(error).map(|()| Vec::new())
     }
 
-    fn accept(&self, batch: &[Asked<'_>], exported: Vec<Exported>) -> Vec<(String, Stream)> {
-        let mut streams = Vec::new();
+    /// Takes the streams that can be those of the messages, and returns the messages whose streams are odd.
+    fn accept<'a>(&self, batch: &[Asked<'a>], exported: Vec<Exported>) -> (Vec<(String, Stream)>, Vec<Asked<'a>>) {
+        let (mut streams, mut odd) = (Vec::new(), Vec::new());
         for (wanted, id) in batch {
             let row = exported.iter().find(|row| row.id == *id);
             match row.map(|row| (&row.stream, is_version(wanted, row.change_key.as_deref()))) {
+                Some((Ok(stream), true)) if Expected::stream().judge(&Seen::of(stream)) != Verdict::Right => {
+                    odd.push((*wanted, *id));
+                }
                 Some((Ok(stream), true)) => streams.push((wanted.id.clone(), Stream::Bytes(stream.clone()))),
                 Some((Ok(_), false)) => self.note(|| "it changed while it was exported".to_owned()),
                 Some((Err(why), _)) => self.note(|| why.clone()),
                 None => self.note(|| "the service passed it over".to_owned()),
             }
         }
-        streams
+        (streams, odd)
     }
 
     /// Exports one message, and stores its stream while it arrives.
@@ -215,16 +226,19 @@ impl Exports {
         (wanted, id): Asked<'_>,
     ) -> Result<Option<(String, Stream)>, BackupError> {
         let _turn = context.splitters.one_long().await;
+        let mut expected = Expected::stream();
         let mut attempt = 1;
         loop {
             if self.are_closed() {
                 return Ok(None);
             }
             context.check()?;
-            let error = match stream_one(context, exchange, wanted, id).await? {
-                Ok(Ok((version, content))) if is_version(wanted, version.as_deref()) && !content.is_empty() => {
-                    return Ok(Some((wanted.id.clone(), Stream::Stored(content))));
-                }
+            let mut seen = Seen::default();
+            let error = match stream_one(context, exchange, wanted, id, &mut seen).await? {
+                Ok(Ok((version, content))) if is_version(wanted, version.as_deref()) => match expected.accept(&seen) {
+                    Ok(()) => return Ok(Some((wanted.id.clone(), Stream::Stored(content)))),
+                    Err(why) => GraphError::malformed("exporting messages").explained(why.to_owned()),
+                },
                 Ok(Ok(_)) => {
                     self.note(|| "it changed while it was exported".to_owned());
                     return Ok(None);
@@ -243,18 +257,23 @@ impl Exports {
     }
 }
 
-/// Exports one message and stores its stream: its version and content, or why there is none.
+/// Exports one message and stores its stream, of which `seen` takes note: its version and content, or why there is none.
 async fn stream_one(
     context: &Arc<Context>,
     exchange: &Exchange,
     wanted: &Wanted,
     id: &str,
+    seen: &mut Seen,
 ) -> Result<Result<Result<(Option<String>, Content), String>, GraphError>, BackupError> {
     let mut exporting = match exchange.begin_export(&[id], wanted.len()).await {
         Ok(exporting) => exporting,
         Err(error) => return Ok(Err(error)),
     };
-    let next = async || exporting.next().await;
+    let next = async || {
+        let piece = exporting.next().await?;
+        piece.iter().for_each(|piece| seen.push(piece));
+        Ok(piece)
+    };
     let (start, len_max) = (Vec::new(), len_max(wanted.size));
     let stored =
         split_arriving(context, start, wanted.len(), len_max, next, |splitter, stream| splitter.split_export(stream));

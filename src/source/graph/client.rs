@@ -7,6 +7,7 @@ use super::answer::{Refusal, refusal};
 use super::auth::{Authenticator, Credential, TokenCache};
 use super::cloud::Endpoints;
 use super::error::{ErrorKind, GraphError};
+use super::expected::{Expected, Seen};
 use super::http::{Http, NoAnswer, guid, has_an_end, too_large};
 use super::json;
 use super::pace::{Arrival, Pace};
@@ -164,8 +165,25 @@ impl Client {
     /// # Errors
     /// What was not answered after all attempts that make sense.
     pub async fn json<T: DeserializeOwned>(&self, request: Request) -> Result<T, GraphError> {
+        self.json_that(request, |_| Ok(())).await
+    }
+
+    /// Asks as [`Client::json`] does, until `check` finds nothing wrong with the answer: one may be whole, and about something
+    /// else.
+    ///
+    /// # Errors
+    /// As [`Client::json`]; [`ErrorKind::Malformed`] with what `check` says.
+    pub async fn json_that<T: DeserializeOwned>(
+        &self,
+        request: Request,
+        check: impl Fn(&T) -> Result<(), &'static str>,
+    ) -> Result<T, GraphError> {
         let label = request.label;
-        let read = |body: &Bytes| json::read(body).map_err(|error| Failure::of_json(label, body.len(), &error));
+        let read = |body: &Bytes| {
+            let read = json::read(body).map_err(|error| Failure::of_json(label, body.len(), &error))?;
+            check(&read).map_err(|why| Failure::of_another(label, why))?;
+            Ok(read)
+        };
         self.json_with(&request, read).await.map(|(answer, _)| answer)
     }
 
@@ -187,6 +205,24 @@ impl Client {
     /// As [`Client::json`]; [`ErrorKind::TooLarge`] when there are more bytes.
     pub async fn bytes(&self, request: Request, max: u64) -> Result<Bytes, GraphError> {
         self.whole(&request, max, |body| Ok(body.clone())).await.map(|(body, _)| body)
+    }
+
+    /// Asks as [`Client::bytes`] does, until the answer can be what is expected.
+    ///
+    /// # Errors
+    /// As [`Client::bytes`]; [`ErrorKind::Malformed`] with what is wrong.
+    pub async fn bytes_of(&self, request: Request, max: u64, mut expected: Expected) -> Result<Bytes, GraphError> {
+        let label = request.label;
+        let read = |body: &Bytes| match expected.accept(&Seen::of(body)) {
+            Ok(()) => Ok(body.clone()),
+            Err(why) => Err(Failure::of_another(label, why)),
+        };
+        self.whole(&request, max, read).await.map(|(body, _)| body)
+    }
+
+    /// Begins to count attempts at something of which a caller judges the answers: a body that it reads by itself.
+    pub fn patience(&self) -> Patience {
+        Patience { client: self.clone(), attempts: Attempts::default() }
     }
 
     /// Asks, and returns the body as it arrives.
@@ -235,7 +271,7 @@ impl Client {
         &self,
         request: &Request,
         max: u64,
-        read: impl Fn(&Bytes) -> Result<T, Failure>,
+        mut read: impl FnMut(&Bytes) -> Result<T, Failure>,
     ) -> Result<(T, Option<OwnedSemaphorePermit>), GraphError> {
         self.unless_cancelled(request.label, async {
             let mut course = Course::new(&self.0, request)?;
@@ -272,6 +308,37 @@ impl Client {
             () = cancellation(&self.0) => Err(GraphError::new(ErrorKind::Cancelled, label)),
             result = work => result,
         }
+    }
+}
+
+/// The attempts of a caller that judges answers by itself, and the waits between them.
+pub struct Patience {
+    client: Client,
+    attempts: Attempts,
+}
+
+impl Patience {
+    /// Waits until the next attempt may begin after `error`, and returns whether there is one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`].
+    pub async fn wait(&mut self, error: &GraphError) -> Result<bool, GraphError> {
+        let fault = match error.kind() {
+            ErrorKind::Unavailable => Fault::Broken,
+            ErrorKind::Malformed => Fault::Doubtful,
+            _ => return Ok(false),
+        };
+        let Client(shared) = &self.client;
+        let Some(wait) = self.attempts.next(&shared.retry, fault, 0, Instant::now(), random()) else {
+            return Ok(false);
+        };
+        warn!(%error, wait_ms = wait.as_millis() as u64, "the answer is not taken, asking again");
+        self.client
+            .unless_cancelled("waiting", async {
+                sleep(wait).await;
+                Ok(true)
+            })
+            .await
     }
 }
 
@@ -343,6 +410,12 @@ impl Failure {
         Self { ambiguous: true, ..Self::new(error, fault) }
     }
 
+    /// An answer that is whole, and not what was asked for.
+    fn of_another(label: &'static str, why: &'static str) -> Self {
+        let error = GraphError::new(ErrorKind::Malformed, label).explained(why.into());
+        Self { ambiguous: true, ..Self::new(error, Some(Fault::Broken)) }
+    }
+
     /// No answer came.
     fn in_transport(label: &'static str, reason: NoAnswer) -> Self {
         let NoAnswer::Broken(error) = reason else {
@@ -404,7 +477,7 @@ impl<'a> Course<'a> {
         debug!(attempt = self.sent, status = status.as_u16(), ms = started.elapsed().as_millis() as u64, "answered");
         if status.is_success() {
             permit.succeeded();
-            if !has_an_end(&response) {
+            if !has_an_end(&response, self.request.is_uncoded()) {
                 let why = "the answer ends with its connection: it could have been cut off".into();
                 let error = GraphError::new(ErrorKind::Unavailable, label).explained(why);
                 return Err(Failure::after_success(error));

@@ -83,14 +83,25 @@ impl Http {
     }
 }
 
-/// Returns whether it can be told from the headers, or from the protocol, where a body ends. One that ends with its
-/// connection could have been cut off anywhere; HTTP allows it, and it would be silent loss.
-pub(crate) fn has_an_end(response: &Response) -> bool {
+/// Returns whether it can be told where the body ends. One that ends with its connection could have been cut off anywhere:
+/// HTTP allows it (RFC 9112, 6.3), and it would be silent loss.
+///
+/// `is_as_it_came` says that the request asked for no content coding. What may have been unpacked on the way has lost its
+/// length, and has an end of its own: that of the packing.
+pub(crate) fn has_an_end(response: &Response, is_as_it_came: bool) -> bool {
     let headers = response.headers();
-    let is_length_known = headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
-    // The length of a body that was unpacked on the way is gone; its packing has an end of its own.
+    let has_no_body = matches!(response.status().as_u16(), 204 | 304);
+    let is_length_known = headers.contains_key(CONTENT_LENGTH) || is_chunked(headers);
     let is_last = response.version() == Version::HTTP_10 || says_close(headers);
-    response.version() >= Version::HTTP_2 || is_length_known || !is_last || response.content_length() == Some(0)
+    let may_be_unpacked = !is_as_it_came && !is_last;
+    response.version() >= Version::HTTP_2 || has_no_body || is_length_known || may_be_unpacked
+}
+
+/// Returns whether the body comes in chunks. Any other last coding ends with the connection (RFC 9112, 6.3).
+fn is_chunked(headers: &HeaderMap) -> bool {
+    let last = headers.get_all(TRANSFER_ENCODING).iter().next_back().and_then(|value| value.to_str().ok());
+    let last = last.and_then(|value| value.rsplit(',').next());
+    last.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
 }
 
 fn says_close(headers: &HeaderMap) -> bool {

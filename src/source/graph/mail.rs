@@ -3,8 +3,9 @@
 //! Every request asks for immutable ids, which survive moves within the mailbox (Graph: "Obtain immutable identifiers for
 //! Outlook resources"). Links of deltas are stored and followed as they are.
 
-use super::client::{Body, Client};
+use super::client::{Body, Client, Patience};
 use super::error::{ErrorKind, GraphError};
+use super::expected::Expected;
 use super::model::{MailFolder, Message};
 use super::pages::{Ends, Page, Pages};
 use super::request::{Request, Scope, path};
@@ -171,7 +172,9 @@ impl Mailbox {
     /// # Errors
     /// See [`GraphError`].
     pub async fn folder(&self, folder: &str) -> Result<Option<MailFolder>, GraphError> {
-        found(self.client.json(self.get("reading a mail folder", &["mailFolders", folder])).await)
+        let is_named = WELL_KNOWN.iter().any(|(name, _)| *name == folder);
+        let check = |found: &MailFolder| if is_named { Ok(()) } else { Expected::id(folder, &found.id) };
+        found(self.client.json_that(self.get("reading a mail folder", &["mailFolders", folder]), check).await)
     }
 
     /// Returns which folders have a well-known name: id -> name.
@@ -224,15 +227,21 @@ impl Mailbox {
             .get("looking for a message", &["messages", id])
             .query("$select", MESSAGE_FIELDS)
             .query("$expand", MESSAGE_PROPERTIES);
-        found(self.client.json(request).await)
+        found(self.client.json_that(request, |found: &Message| Expected::id(id, &found.row.id)).await)
     }
 
-    /// Begins to read the exact bytes of a message (Graph: "Get MIME content of a message").
+    /// Begins to count attempts at messages whose bytes the caller judges.
+    pub fn patience(&self) -> Patience {
+        self.client.patience()
+    }
+
+    /// Begins to read the exact bytes of a message (Graph: "Get MIME content of a message"). Whoever reads them holds them
+    /// against what was told of the message ([`Expected::message`]).
     ///
     /// # Errors
     /// See [`GraphError`]; [`ErrorKind::ItemCorrupt`] where the service will never be able to give them.
     pub async fn mime(&self, id: &str, size_hint: Option<u64>) -> Result<Body, GraphError> {
-        let mut request = self.get("reading a message", &["messages", id, "$value"]);
+        let mut request = self.get("reading a message", &["messages", id, "$value"]).uncoded();
         if let Some(size) = size_hint {
             request = request.size_hint(size);
         }
@@ -246,7 +255,8 @@ impl Mailbox {
     pub async fn properties(&self, id: &str) -> Result<Value, GraphError> {
         let fields = format!("{MESSAGE_FIELDS},body,internetMessageHeaders");
         let request = self.get("reading a message's properties", &["messages", id]);
-        self.client.json(request.query("$select", &fields).prefer("outlook.allow-unsafe-html")).await
+        let request = request.query("$select", &fields).prefer("outlook.allow-unsafe-html");
+        self.client.json_that(request, |found| is_about(found, id)).await
     }
 
     /// Lists what is attached to a message, without the contents.
@@ -266,17 +276,25 @@ impl Mailbox {
     /// # Errors
     /// See [`GraphError`].
     pub async fn attachment_whole(&self, id: &str, attachment: &str) -> Result<Value, GraphError> {
-        self.client.json(self.get("reading an attachment", &["messages", id, "attachments", attachment])).await
+        let request = self.get("reading an attachment", &["messages", id, "attachments", attachment]);
+        self.client.json_that(request, |found| is_about(found, attachment)).await
     }
 
-    /// Returns what one attachment holds.
+    /// Returns what one attachment holds, of which `properties` were listed.
     ///
     /// # Errors
     /// See [`GraphError`].
-    pub async fn attachment(&self, id: &str, attachment: &str, bytes_max: u64) -> Result<bytes::Bytes, GraphError> {
-        let segments = ["messages", id, "attachments", attachment, "$value"];
-        self.client.bytes(self.get("reading an attachment", &segments), bytes_max).await
+    pub async fn attachment(&self, id: &str, properties: &Value, bytes_max: u64) -> Result<bytes::Bytes, GraphError> {
+        let attachment = properties.get("id").and_then(Value::as_str).unwrap_or_default();
+        let request =
+            self.get("reading an attachment", &["messages", id, "attachments", attachment, "$value"]).uncoded();
+        self.client.bytes_of(request, bytes_max, Expected::attachment(properties)).await
     }
+}
+
+/// Holds the id in an answer against the one that was asked for.
+fn is_about(found: &Value, asked: &str) -> Result<(), &'static str> {
+    Expected::id(asked, found.get("id").and_then(Value::as_str).unwrap_or_default())
 }
 
 pub(super) fn found<T>(answer: Result<T, GraphError>) -> Result<Option<T>, GraphError> {

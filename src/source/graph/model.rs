@@ -95,6 +95,8 @@ pub struct MessageRow {
     pub sent_date_time: Option<String>,
     /// When it was made.
     pub created_date_time: Option<String>,
+    /// Its `Message-ID`, which copies of it share and drafts may lack.
+    pub internet_message_id: Option<String>,
     /// The subject.
     pub subject: Option<String>,
     /// Who it is from.

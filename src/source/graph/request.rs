@@ -5,7 +5,7 @@ use super::error::{ErrorKind, GraphError};
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 pub use reqwest::Method;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use std::fmt;
 use std::sync::Arc;
 use url::Url;
@@ -14,6 +14,9 @@ use url::Url;
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
 /// What stays as it is in a query value, beside the above what OData expressions are made of.
 const QUERY: &AsciiSet = &SEGMENT.remove(b',').remove(b'(').remove(b')').remove(b'\'').remove(b'/').remove(b':');
+
+/// What an answer without content coding is asked for with (RFC 9110, 12.5.3).
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// Returns the path of `segments`, each percent-encoded as one, whatever it holds: `/users/a%23b/messages`.
 ///
@@ -198,6 +201,17 @@ impl Request {
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.append(name, value);
         self
+    }
+
+    /// Asks for the bytes as they are, without content coding. Unpacking drops the length of an answer, and by its length one
+    /// sees that it was cut off.
+    pub fn uncoded(self) -> Self {
+        self.header(ACCEPT_ENCODING, IDENTITY)
+    }
+
+    /// Returns whether the bytes are wanted as they are.
+    pub(crate) fn is_uncoded(&self) -> bool {
+        self.headers.get(ACCEPT_ENCODING) == Some(&IDENTITY)
     }
 
     /// Carries `body`.

@@ -323,7 +323,7 @@ impl Mailbox {
     /// See [`GraphError`].
     pub async fn attached(&self, id: &str, attachment: &str) -> Result<Body, GraphError> {
         let segments = ["messages", id, "attachments", attachment, "$value"];
-        self.client.body(self.get("reading an attachment back", &segments)).await
+        self.client.body(self.get("reading an attachment back", &segments).uncoded()).await
     }
 
     /// Deletes a message, as a person would: it can still be had back. That there is none is no error.

@@ -5,6 +5,7 @@ use crate::backup::BackupError;
 use crate::backup::tenant::content::{self, Download, WHOLE_BYTES_MAX};
 use crate::backup::tenant::{Context, ends_the_run};
 use crate::source::graph::eml::{self, Attachment};
+use crate::source::graph::expected::Expected;
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::model::Message;
 use crate::source::graph::{ErrorKind, GraphError};
@@ -13,8 +14,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// A message that breaks off is asked for again, so often in all; each time the client tries several times itself.
-const ATTEMPTS_MAX: usize = 3;
+/// After so many answers that are something else it is asked what the message is now.
+const OTHERS_BEFORE_ASKING: usize = 2;
 /// Larger attachments are not put into a message that is built from its parts.
 const ATTACHMENT_BYTES_MAX: u64 = 150 << 20;
 /// Larger ones are put into such a message as attachments, not where its body shows them.
@@ -30,35 +31,64 @@ pub(super) async fn read(
     let (id, size) = (&message.row.id, message.row.size());
     let is_long = size.is_some_and(|size| size > WHOLE_BYTES_MAX);
     let mut turn = if is_long { Some(context.splitters.one_long().await) } else { None };
-    let mut attempt = 1;
+    let mut expected = Expected::message(&message.row);
+    let (mut patience, mut others) = (mailbox.patience(), 0);
     let error = loop {
         context.check()?;
-        let error = match content::download(mailbox, id, size).await {
-            Ok(Download::Long(..)) if turn.is_none() => {
-                // Longer than it was said to be: it is asked for again when its turn has come.
-                turn = Some(context.splitters.one_long().await);
-                continue;
-            }
-            Ok(Download::Long(start, body)) => match content::split_long(context, start, body, size).await? {
-                Ok(split) => return Ok(Ok(Reading::Split(Box::new(split)))),
-                Err(error) => error,
+        let body = match mailbox.mime(id, size).await {
+            Ok(body) => body,
+            Err(error) if ends_the_run(&error) => return Err(error.into()),
+            // The client has been patient enough.
+            Err(error) => break error,
+        };
+        let downloaded = content::download(body).await;
+        if turn.is_none() && matches!(downloaded, Ok(Download::Long(..))) {
+            // Longer than it was said to be: it is asked for again when its turn has come. Meanwhile it must not keep a place
+            // among the requests of the mailbox: whoever has the turn needs one.
+            drop(downloaded);
+            turn = Some(context.splitters.one_long().await);
+            continue;
+        }
+        let error = match downloaded {
+            Ok(Download::Long(start, body, mut seen)) => match expected.refuses_start(&seen) {
+                Some(why) => other(why),
+                None => match content::split_long(context, start, body, &mut seen, size).await? {
+                    Ok(split) => match expected.accept(&seen) {
+                        Ok(()) => return Ok(Ok(Reading::Split(Box::new(split)))),
+                        Err(why) => other(why),
+                    },
+                    Err(error) => error,
+                },
             },
-            // Hardly a mail is empty: an answer that lost its body is more likely, but not every time.
-            Ok(Download::Whole(pieces)) if pieces.is_empty() && attempt < ATTEMPTS_MAX => {
-                attempt += 1;
-                continue;
-            }
-            Ok(Download::Whole(pieces)) => return Ok(Ok(Reading::Whole(pieces))),
+            Ok(Download::Whole(pieces, seen)) => match expected.accept(&seen) {
+                Ok(()) => return Ok(Ok(Reading::Whole(pieces))),
+                Err(why) => other(why),
+            },
             Err(error) => error,
         };
         if ends_the_run(&error) {
             return Err(error.into());
         }
-        let may_pass = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Malformed);
-        if !may_pass || attempt == ATTEMPTS_MAX {
-            break error;
+        if error.kind() == ErrorKind::Malformed {
+            others += 1;
+            if others == OTHERS_BEFORE_ASKING {
+                // It may be the list that is old by now.
+                match mailbox.message(id).await {
+                    Ok(None) => return Ok(Ok(Reading::Gone)),
+                    Ok(Some(now)) if now.row.change_key != message.row.change_key => {
+                        expected = Expected::message(&now.row);
+                    }
+                    Ok(Some(_)) => {}
+                    Err(error) if ends_the_run(&error) => return Err(error.into()),
+                    Err(_) => {}
+                }
+            }
         }
-        attempt += 1;
+        match patience.wait(&error).await {
+            Ok(true) => {}
+            Ok(false) => break error,
+            Err(error) => return Err(error.into()),
+        }
     };
     drop(turn);
     match error.kind() {
@@ -84,6 +114,11 @@ pub(super) async fn read(
     }
 }
 
+/// Makes the error of an answer that is not the message.
+fn other(why: &'static str) -> GraphError {
+    GraphError::malformed("reading a message").explained(why.to_owned())
+}
+
 async fn rebuild(context: &Context, mailbox: &Mailbox, id: &str) -> Result<Vec<u8>, GraphError> {
     let _one_at_a_time = context.splitters.one_rebuilt().await;
     let properties = mailbox.properties(id).await?;
@@ -98,7 +133,7 @@ async fn rebuild(context: &Context, mailbox: &Mailbox, id: &str) -> Result<Vec<u
             attachments.push(Attachment { properties: whole, content: Ok(content.into()) });
             continue;
         }
-        match mailbox.attachment(id, attachment, ATTACHMENT_BYTES_MAX).await {
+        match mailbox.attachment(id, &properties, ATTACHMENT_BYTES_MAX).await {
             // What may pass must not be cast into a message that is then taken for good.
             Err(error) if ends_the_run(&error) || error.is_transient() => return Err(error),
             content => attachments.push(Attachment { properties, content: content.map_err(|error| error.to_string()) }),

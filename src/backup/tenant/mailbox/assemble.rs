@@ -115,6 +115,8 @@ impl Making<'_> {
                 ledger.failed = folder.failed.len() as u64 + failed_unnamed;
                 if failed_unnamed > 0 {
                     folder.link = None;
+                    // Those that are as they were, but not as they should be, are found by this alone.
+                    (folder.compared, folder.compared_to) = (0, None);
                 }
                 ledger.carried = in_tree.saturating_sub(stored + failed_but_there);
                 if !ledger.adds_up() {

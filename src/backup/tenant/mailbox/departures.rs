@@ -1,4 +1,8 @@
 //! What really left a folder: nothing is taken out of the tree because one answer said so.
+//!
+//! What is said to have left is asked for by its id. Of more than [`DEPARTURES_PROVEN_MAX`] in one folder so many are asked for,
+//! spread over all: one that is still in the folder discredits the whole round, and one that lies in another folder of the backup
+//! has all of them asked for. README and docs/cli.md say so.
 
 use super::{Making, ROUNDS_AT_ONCE, Stop};
 use crate::backup::BackupError;

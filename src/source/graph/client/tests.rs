@@ -474,13 +474,25 @@ async fn a_body_that_ends_early_is_an_error() {
 /// Such a body could have been cut off anywhere, and nobody would know.
 #[tokio::test]
 async fn a_body_that_ends_with_its_connection_is_refused() {
-    for head in ["HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\n"] {
+    for head in [
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        "HTTP/1.0 200 OK\r\n\r\n",
+        // Nothing in these says that the connection is about to end.
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\r\n",
+    ] {
         let endless = Say::Cut(format!("{head}perhaps more").into_bytes());
         let service = Service::start([endless.clone(), answer("200 OK", "", "whole")]).await;
-        assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "whole");
+        assert_eq!(service.client().bytes(of_mailbox().uncoded(), 99).await.unwrap(), "whole", "{head}");
         let service = Service::start(vec![endless; 9]).await;
-        assert_eq!(service.client().body(of_mailbox()).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        let error = service.client().body(of_mailbox().uncoded()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{head}");
     }
+    // What may have been unpacked has an end of its own, unless the service said that this answer is the last.
+    let unpacked = Say::Cut(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nperhaps more".to_vec());
+    let service = Service::start([unpacked, answer("200 OK", "", "whole")]).await;
+    assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "whole");
     let service = Service::start([answer("200 OK", "Connection: close", "whole")]).await;
     assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "whole");
     let service = Service::start([Say::Cut(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n".to_vec())]).await;
@@ -508,6 +520,22 @@ async fn packed_answers_are_unpacked() {
         let service = Service::start([packed(&PACKED[..len]), answer("200 OK", "", "whole")]).await;
         assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "whole", "cut at {len}");
     }
+}
+
+#[tokio::test]
+async fn bytes_as_they_are_are_asked_for_without_packing() {
+    let service = Service::start([answer("200 OK", "", "whole"), answer("200 OK", "", "{}")]).await;
+    let client = service.client();
+    client.bytes(of_mailbox().uncoded(), 99).await.unwrap();
+    client.json::<Value>(of_mailbox()).await.unwrap();
+    let asked = |request: &String| {
+        let line = request
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("accept-encoding:").map(str::to_owned));
+        line.map(|codings| codings.trim().to_owned())
+    };
+    let asked: Vec<_> = service.requests("/messages/").iter().map(asked).collect();
+    assert_eq!(asked, [Some("identity".to_owned()), Some("gzip".to_owned())]);
 }
 
 #[tokio::test]
