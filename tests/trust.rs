@@ -427,13 +427,14 @@ fn what_a_check_found_damaged_is_stored_anew() {
 fn a_damaged_pack_is_replaced_or_trusted_again_once_it_is_mended() {
     let lab = Lab::new();
     let home = lab.dir("home");
-    write(&home.join("file"), noise(1, 500_000));
+    // One block: the order of several in a pack is that in which they were sealed.
+    write(&home.join("file"), noise(1, 100_000));
     lab.backup(&home, "home");
     let added = |report: &Value| report["bytes"]["added"].as_u64().unwrap();
     // The same content makes the same pack, which takes the place of the damaged one.
     damage_largest_pack(&lab);
     lab.run(["check", "--read-data"], 13);
-    assert!(added(&lab.backup(&home, "home")) >= 500_000);
+    assert!(added(&lab.backup(&home, "home")) >= 100_000);
     assert_eq!(lab.json(["check", "--read-data"])["sound"], true);
     // A copy was put back.
     let damaged = damage_largest_pack(&lab);
