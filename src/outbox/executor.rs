@@ -202,7 +202,7 @@ impl Shared {
         // That is what tells whether it stands there already, as of the items of a snapshot.
         entry.facts.date = arrival(&file.read(0, HEADER_BYTES_MAX).map_err(failed)?);
         let (staging, id, len) = (self.staging.clone(), dropped.id, dropped.len);
-        let bytes: Bytes = Arc::new(move || staging.reopen(id, len)?.read(0, len as usize));
+        let bytes: Bytes = Arc::new(move |range| staging.reopen(id, len)?.read(range.start as u64, range.len()));
         Ok(Parcel { entry, bytes: Some(bytes), owner: None })
     }
 }

@@ -17,6 +17,7 @@
 mod courier;
 mod deliver;
 mod estimate;
+mod file;
 mod folders;
 mod guide;
 mod import;
@@ -53,6 +54,7 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,14 +112,19 @@ pub struct AccountPlan {
 
 /// Reads the contents of items.
 trait Contents: Send + Sync {
+    /// Returns the bytes at `range` of a content, fewer where it ends before, or why they cannot be had.
+    fn read_range(&self, content: &Content, range: Range<usize>) -> Result<Vec<u8>, Trouble>;
+
     /// Returns all of a content, or why it cannot be had.
-    fn read(&self, content: &Content) -> Result<Vec<u8>, Trouble>;
+    fn read(&self, content: &Content) -> Result<Vec<u8>, Trouble> {
+        self.read_range(content, 0..usize::MAX)
+    }
 }
 
 impl Contents for Reader {
-    fn read(&self, content: &Content) -> Result<Vec<u8>, Trouble> {
+    fn read_range(&self, content: &Content, range: Range<usize>) -> Result<Vec<u8>, Trouble> {
         let mut bytes = Vec::new();
-        self.read(content, 0, usize::MAX, &mut bytes)?;
+        self.read(content, range.start as u64, range.len(), &mut bytes)?;
         Ok(bytes)
     }
 }
@@ -134,10 +141,11 @@ struct Context {
 }
 
 impl Context {
-    /// Reads a mail with what the service said of it.
-    fn read(&self, entry: &Entry) -> Result<Mail, Trouble> {
+    /// Reads a mail with what the service said of it. Returns the content that it is as well.
+    fn read(&self, entry: &Entry) -> Result<(Content, Mail), Trouble> {
         let read = |content: &Content| self.contents.read(content);
-        let mime = read(entry.content().ok_or_else(|| Trouble::Item("it is no file".to_owned()))?)?;
+        let content = entry.content().ok_or_else(|| Trouble::Item("it is no file".to_owned()))?;
+        let mime = read(content)?;
         let stored = match &entry.payload {
             Some(payload) => serde_json::from_slice::<Stored>(&read(payload)?).ok(),
             None if !is_mail(entry) && !crate::mail::looks_like_mail(&mime) => {
@@ -145,7 +153,8 @@ impl Context {
             }
             None => None,
         };
-        Ok(guarded(|| Mail::read(&mime, stored.as_ref()))?)
+        let mail = guarded(|| Mail::read(&mime, stored.as_ref()))?;
+        Ok((content.clone(), mail))
     }
 
     async fn room(&self, entry: &Entry) -> SemaphorePermit<'_> {
@@ -635,3 +644,6 @@ impl fmt::Display for Shown<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,8 +41,8 @@ const IN_USE: &str = "another restore is at work in this mailbox";
 /// Items that are alike wait for each other; others hardly ever do.
 const TURNS: usize = 64;
 
-/// Reads all bytes of an item.
-pub type Bytes = Arc<dyn Fn() -> io::Result<Vec<u8>> + Send + Sync>;
+/// Reads the bytes of an item at a range, fewer where it ends before.
+pub type Bytes = Arc<dyn Fn(Range<usize>) -> io::Result<Vec<u8>> + Send + Sync>;
 
 /// An item that is to be brought.
 pub struct Parcel {
@@ -121,11 +122,11 @@ struct Anywhere {
 }
 
 impl Contents for Anywhere {
-    fn read(&self, content: &Content) -> Result<Vec<u8>, Trouble> {
+    fn read_range(&self, content: &Content, range: Range<usize>) -> Result<Vec<u8>, Trouble> {
         let staged = self.staged.lock().get(content.identity().as_bytes()).map(|(_, bytes)| bytes.clone());
         match staged {
-            Some(bytes) => bytes().map_err(|error| Trouble::Item(chain(&error))),
-            None => Contents::read(&*self.reader, content),
+            Some(bytes) => bytes(range).map_err(|error| Trouble::Item(chain(&error))),
+            None => self.reader.read_range(content, range),
         }
     }
 }

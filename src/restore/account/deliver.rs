@@ -7,21 +7,23 @@
 //! An item that was exported as a stream goes back as that stream where the service takes it ([`super::import`]).
 
 use super::Context;
+use super::file::{File, FileBytes};
 use super::guide::Spot;
 use super::import::Importer;
 use super::journal::{Journal, Key};
-use super::message::{File, Mail};
+use super::message::Mail;
 use super::patience::Patience;
 use super::there::{Found, Mark};
 use super::twins::Doubt;
 use super::verify::{Expected, Print, Told, attached, print};
-use crate::entry::Entry;
+use crate::entry::{Content, Entry};
 use crate::reader::ReadError;
 use crate::restore::{WhenExists, chain};
-use crate::runtime::{Fault, blocking};
+use crate::runtime::{Fault, blocking, guarded};
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::write::{ATTACHMENT_WHOLE_BYTES_MAX, RANGE_BYTES_MAX, job_property, mark_property};
 use crate::source::graph::{ErrorKind, GraphError};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -235,6 +237,8 @@ impl Delivery {
 /// An item on its way.
 struct Item<'a> {
     delivery: &'a Delivery,
+    /// The mail as it is stored, of which large files are read again.
+    content: Content,
     mail: Mail,
     expected: Expected,
     folder: &'a str,
@@ -245,13 +249,13 @@ impl<'a> Item<'a> {
     async fn read(delivery: &'a Delivery, entry: &Entry, folder: &'a str, mark: &'a Mark) -> Result<Self, Trouble> {
         let (context, entry) = (delivery.context.clone(), entry.clone());
         let to = folder.to_owned();
-        let (mail, expected) = blocking(move || {
-            let mail = context.read(&entry)?;
+        let (content, mail, expected) = blocking(move || {
+            let (content, mail) = context.read(&entry)?;
             let expected = Expected::of(&mail, &to);
-            Ok::<_, Trouble>((mail, expected))
+            Ok::<_, Trouble>((content, mail, expected))
         })
         .await?;
-        Ok(Self { delivery, mail, expected, folder, mark })
+        Ok(Self { delivery, content, mail, expected, folder, mark })
     }
 
     fn mailbox(&self) -> &Mailbox {
@@ -370,7 +374,8 @@ impl<'a> Item<'a> {
         loop {
             let mut failed = None;
             for (number, file) in missing.iter().enumerate() {
-                if let Err(error) = self.attach(id, file).await {
+                let bytes = self.bytes_of(file).await?;
+                if let Err(error) = self.attach(id, file, &bytes).await {
                     failed = Some((error, missing.len() - number));
                     break;
                 }
@@ -409,8 +414,7 @@ impl<'a> Item<'a> {
         let mut there: Vec<(String, Print)> = attached(self.mailbox(), id).await?;
         let mut missing = Vec::new();
         for file in &self.mail.files {
-            let wanted = print(file);
-            match there.iter().position(|(_, print)| *print == wanted) {
+            match there.iter().position(|(_, print)| *print == file.print) {
                 Some(at) => drop(there.swap_remove(at)),
                 None => missing.push(file),
             }
@@ -421,14 +425,32 @@ impl<'a> Item<'a> {
         Ok(missing)
     }
 
-    async fn attach(&self, id: &str, file: &File) -> Result<(), GraphError> {
-        if file.bytes.len() <= ATTACHMENT_WHOLE_BYTES_MAX {
-            return self.mailbox().attach(id, &file.json()).await;
+    /// Returns the bytes of a file, read again if they did not stay in memory.
+    async fn bytes_of(&self, file: &File) -> Result<Bytes, Trouble> {
+        let (prefix, range, encoding) = match &file.bytes {
+            FileBytes::Kept(bytes) => return Ok(bytes.clone()),
+            FileBytes::InMail { prefix, range, encoding } => (prefix.clone(), range.clone(), *encoding),
+        };
+        let (context, content, wanted) = (self.delivery.context.clone(), self.content.clone(), file.print);
+        blocking(move || {
+            let stored = context.contents.read_range(&content, range)?;
+            let bytes = guarded(|| FileBytes::decode(&prefix, encoding, &stored))?;
+            match print(&bytes) == wanted {
+                true => Ok(bytes),
+                false => Err(Trouble::Item("what is attached to it changed while it was restored".to_owned())),
+            }
+        })
+        .await
+    }
+
+    async fn attach(&self, id: &str, file: &File, bytes: &Bytes) -> Result<(), GraphError> {
+        if bytes.len() <= ATTACHMENT_WHOLE_BYTES_MAX {
+            return self.mailbox().attach(id, &file.json(bytes)).await;
         }
         let url = self.mailbox().begin_upload(id, &file.announcement()).await?;
-        let len = file.bytes.len();
+        let len = bytes.len();
         for offset in (0..len).step_by(RANGE_BYTES_MAX) {
-            let range = file.bytes.slice(offset..len.min(offset + RANGE_BYTES_MAX));
+            let range = bytes.slice(offset..len.min(offset + RANGE_BYTES_MAX));
             self.mailbox().upload(&url, range, offset as u64, len as u64).await?;
         }
         Ok(())
@@ -444,7 +466,7 @@ impl<'a> Item<'a> {
                 Some(_) if is_unclear && attempt < ATTEMPTS_MAX => {
                     wait(attempt).await;
                     for file in self.missing(id).await? {
-                        self.attach(id, file).await?;
+                        self.attach(id, file, &self.bytes_of(file).await?).await?;
                     }
                 }
                 // What was written a moment ago may be read from a server that does not know of it.

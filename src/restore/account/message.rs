@@ -11,14 +11,17 @@
 //! - What is signed or encrypted (S/MIME) is stored as Outlook stores it: the whole body as one attachment, and a class that
 //!   says so ([MS-OXOSMIME] 2.1.3). So the signature stays good.
 
+use super::file::{File, FileBytes, KEPT_BYTES_MAX};
+use super::verify::print;
 use crate::mail::charset::Charset;
 use crate::mail::structure::{DEPTH_MAX, Kind, PARTS_MAX, Part, Structure};
+use crate::mail::transfer::Encoding;
 use crate::mail::{self, words};
 use crate::source::graph::model::{Message as Stored, parse_date};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// What one request may carry is about 4 MB, base64 included (Graph: "Known issues", request size).
 const REQUEST_BYTES_MAX: usize = 3_500_000;
@@ -61,15 +64,38 @@ pub(super) struct Mail {
 /// A stored mail, taken apart.
 struct Message<'a> {
     structure: Structure<'a>,
+    /// The bytes that can be read again; none if the structure is not that of the mail as it is stored.
+    stored: Option<&'a [u8]>,
     /// That of its text, for what in its header nobody encoded.
     charset: Option<Charset>,
 }
 
 impl<'a> Message<'a> {
-    fn of(mime: &'a [u8]) -> Self {
+    fn of(mime: &'a [u8], is_stored: bool) -> Self {
         let structure = Structure::of(mime, PARTS_MAX);
         let charset = structure.charset(0);
-        Self { structure, charset }
+        Self { structure, stored: is_stored.then_some(mime), charset }
+    }
+
+    /// Returns where `piece` stands in the mail as it is stored, if it does.
+    fn range_of(&self, piece: &[u8]) -> Option<Range<usize>> {
+        let whole = self.stored?.as_ptr_range();
+        let piece = piece.as_ptr_range();
+        let is_inside = whole.start <= piece.start && piece.end <= whole.end;
+        is_inside.then(|| piece.start.addr() - whole.start.addr()..piece.end.addr() - whole.start.addr())
+    }
+
+    /// Returns a file of what `piece` encodes, behind `prefix`. Its bytes are kept if `files` leave room for them.
+    fn file(&self, described: Described, prefix: Bytes, piece: &[u8], encoding: Encoding, files: &[File]) -> File {
+        let bytes = FileBytes::decode(&prefix, encoding, piece);
+        let kept: u64 = files.iter().filter(|file| matches!(file.bytes, FileBytes::Kept(_))).map(File::len).sum();
+        let print = print(&bytes);
+        let bytes = match self.range_of(piece) {
+            Some(range) if kept + print.0 > KEPT_BYTES_MAX => FileBytes::InMail { prefix, range, encoding },
+            _ => FileBytes::Kept(bytes),
+        };
+        let Described { name, content_type, inline, content_id, content_location } = described;
+        File { name, content_type, inline, content_id, content_location, print, bytes }
     }
 
     fn root(&self) -> &Part<'a> {
@@ -104,62 +130,13 @@ fn is_readable(part: &Part<'_>) -> bool {
     part.kind == Kind::Leaf && is_text && part.is_text() && !part.is_attachment()
 }
 
-/// Something that is attached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct File {
-    pub name: String,
-    pub content_type: String,
-    pub inline: bool,
-    pub content_id: Option<String>,
-    pub content_location: Option<String>,
-    pub bytes: Bytes,
-}
-
-impl File {
-    /// Returns it as it is attached in one request (Graph: fileAttachment).
-    pub fn json(&self) -> Value {
-        let mut file = json!({
-            "@odata.type": "#microsoft.graph.fileAttachment",
-            "name": self.name,
-            "contentType": self.content_type,
-            "isInline": self.inline,
-            "contentBytes": STANDARD.encode(&self.bytes),
-        });
-        for (name, value) in [("contentId", &self.content_id), ("contentLocation", &self.content_location)] {
-            if let Some(value) = value {
-                file[name] = json!(value);
-            }
-        }
-        file
-    }
-
-    /// Returns how it is announced when it comes in ranges (Graph: attachmentItem).
-    pub fn announcement(&self) -> Value {
-        let mut item = json!({
-            "attachmentType": "file",
-            "name": self.name,
-            "size": self.bytes.len(),
-            "contentType": self.content_type,
-            "isInline": self.inline,
-        });
-        if let Some(id) = &self.content_id {
-            item["contentId"] = json!(id);
-        }
-        item
-    }
-
-    fn request_len(&self) -> usize {
-        self.bytes.len().div_ceil(3) * 4 + self.name.len() + 512
-    }
-}
-
 impl Mail {
     /// Takes a mail apart. `stored` is what the service said of it.
     pub fn read(mime: &[u8], stored: Option<&Stored>) -> Self {
         #[cfg(test)]
         crate::runtime::trip(mime, "restoring");
         let mime = mail::readable(mime);
-        let message = Message::of(&mime);
+        let message = Message::of(&mime, matches!(mime, Cow::Borrowed(_)));
         let incomplete = message.structure.incomplete;
         let mut mail = Self { properties: Map::new(), files: Vec::new(), html: false, incomplete };
         let times = match stored {
@@ -305,7 +282,8 @@ impl Mail {
         for (number, part) in message.structure.leaves(0) {
             let is_other_form = other_forms.is_some() && part.alternative == other_forms && is_plain_form(part);
             if body != Some(number) && !is_other_form {
-                self.files.push(file(message, number, self.files.len()));
+                let next = file(message, number, &self.files);
+                self.files.push(next);
             }
         }
     }
@@ -323,14 +301,17 @@ impl Mail {
         if len > REQUEST_BYTES_MAX {
             return Err(format!("its text has {len} bytes, and the service takes no more than about 4 MB"));
         }
-        let fits = |file: &&File| {
+        let fitting = |file: &File| {
             len += file.request_len();
-            len <= REQUEST_BYTES_MAX
+            match &file.bytes {
+                FileBytes::Kept(bytes) if len <= REQUEST_BYTES_MAX => Some(file.json(bytes)),
+                _ => None,
+            }
         };
-        let with_it = self.files.iter().take_while(fits).count();
-        let (with_it, after) = self.files.split_at(with_it);
+        let with_it: Vec<Value> = self.files.iter().map_while(fitting).collect();
+        let after = &self.files[with_it.len()..];
         if !with_it.is_empty() {
-            request.insert("attachments".to_owned(), with_it.iter().map(File::json).collect());
+            request.insert("attachments".to_owned(), with_it.into());
         }
         Ok((request, after))
     }
@@ -341,18 +322,29 @@ fn is_plain_form(part: &Part<'_>) -> bool {
     is_readable(part) && part.media_type() == "text/plain" && part.file_name(None).is_none()
 }
 
-fn file(message: &Message<'_>, number: usize, count: usize) -> File {
+/// What is said of a file.
+struct Described {
+    name: String,
+    content_type: String,
+    inline: bool,
+    content_id: Option<String>,
+    content_location: Option<String>,
+}
+
+/// Returns a part as a file that comes behind `files`.
+fn file(message: &Message<'_>, number: usize, files: &[File]) -> File {
+    let count = files.len();
     let part = &message.structure.parts[number];
     let text = |name: &str| part.header.raw(name).map(|value| one_line(&words::decode(value, message.charset)));
     let content_id = text("Content-ID").map(|id| id.trim_matches(['<', '>']).to_owned()).filter(|id| !id.is_empty());
     let is_shown = content_id.is_some() && !part.is_attachment() && !part.is_text() && !part.is_message();
-    let bytes = match part.kind {
-        Kind::Leaf => part.encoded().decoded(usize::MAX),
-        _ => part.body.into(),
-    };
+    let encoding = if part.kind == Kind::Leaf { part.encoding } else { Encoding::Identity };
     let name = part.file_name(message.charset).unwrap_or_else(|| {
         if part.is_message() {
-            format!("{}.eml", mail::facts(&bytes).subject.as_deref().unwrap_or("Untitled"))
+            format!(
+                "{}.eml",
+                mail::facts(&encoding.of(part.body).decoded(usize::MAX)).subject.as_deref().unwrap_or("Untitled")
+            )
         } else if part.is_html() {
             format!("ATT{count:05}.htm")
         } else if part.is_text() {
@@ -361,14 +353,14 @@ fn file(message: &Message<'_>, number: usize, count: usize) -> File {
             format!("ATT{count:05}")
         }
     });
-    File {
+    let described = Described {
         name,
         content_type: media_type(part),
         inline: part.disposition.value == "inline" || is_shown,
         content_id,
         content_location: text("Content-Location"),
-        bytes: Bytes::copy_from_slice(&bytes),
-    }
+    };
+    message.file(described, Bytes::new(), part.body, encoding, files)
 }
 
 /// Returns the type with what is needed to read the bytes by it.
@@ -420,24 +412,66 @@ fn is_signed_openly(message: &Message<'_>) -> bool {
 /// Returns the whole body with the header that says what it is, as one file ([MS-OXOSMIME] 2.1.3.2).
 fn signed_entity(message: &Message<'_>) -> File {
     let root = message.root();
-    let mut bytes = b"Content-Type:".to_vec();
-    bytes.extend_from_slice(root.header.raw("Content-Type").unwrap_or_default().trim_ascii_end());
-    bytes.extend_from_slice(b"\r\n\r\n");
-    bytes.extend_from_slice(root.body);
-    File {
+    let content_type = root.header.raw("Content-Type").unwrap_or_default().trim_ascii_end();
+    let prefix = [b"Content-Type:", content_type, b"\r\n\r\n"].concat();
+    let described = Described {
         name: "smime.p7m".to_owned(),
         content_type: "multipart/signed".to_owned(),
         inline: false,
         content_id: None,
         content_location: None,
-        bytes: bytes.into(),
-    }
+    };
+    message.file(described, prefix.into(), root.body, Encoding::Identity, &[])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
+
+    /// Returns the bytes of a small file.
+    fn kept(file: &File) -> &[u8] {
+        match &file.bytes {
+            FileBytes::Kept(bytes) => bytes,
+            elsewhere => panic!("{elsewhere:?}"),
+        }
+    }
+
+    #[test]
+    fn of_many_large_files_few_bytes_stay_and_the_others_are_read_again() {
+        let contents: Vec<Vec<u8>> = (0..6u8).map(|n| vec![n; (1 << 20) + usize::from(n)]).collect();
+        let mut mime = "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n".to_owned();
+        for (n, content) in contents.iter().enumerate() {
+            let text = STANDARD.encode(content);
+            let lines: String =
+                text.as_bytes().chunks(76).map(|line| format!("{}\r\n", str::from_utf8(line).unwrap())).collect();
+            mime += &format!(
+                "--b\r\nContent-Type: application/x; name=f{n}\r\nContent-Transfer-Encoding: base64\r\n\r\n{lines}"
+            );
+        }
+        mime += "--b--\r\n";
+        let mail = Mail::read(mime.as_bytes(), None);
+        assert_eq!(mail.files.len(), contents.len());
+        let mut kept_bytes = 0;
+        for (file, content) in mail.files.iter().zip(&contents) {
+            assert_eq!(file.print, print(content));
+            let bytes = match &file.bytes {
+                FileBytes::Kept(bytes) => {
+                    kept_bytes += file.len();
+                    bytes.clone()
+                }
+                FileBytes::InMail { prefix, range, encoding } => {
+                    FileBytes::decode(prefix, *encoding, &mime.as_bytes()[range.clone()])
+                }
+            };
+            assert!(bytes == content, "{}", file.name);
+        }
+        assert!((1..=KEPT_BYTES_MAX).contains(&kept_bytes), "{kept_bytes}");
+        let (_, after) = mail.request().unwrap();
+        assert_eq!(after.len(), 4, "two of a megabyte fit into a request");
+    }
 
     fn stored(properties: &Value) -> Stored {
         serde_json::from_str(&properties.to_string()).expect("a message")
@@ -494,7 +528,7 @@ mod tests {
         let mail = Mail::read(mime, None);
         assert_eq!(mail.properties["body"]["content"], "<p>Hi</p>");
         let files: Vec<_> =
-            mail.files.iter().map(|file| (file.name.as_str(), &*file.content_type, &*file.bytes)).collect();
+            mail.files.iter().map(|file| (file.name.as_str(), &*file.content_type, kept(file))).collect();
         assert_eq!(
             files,
             [
@@ -526,14 +560,14 @@ mod tests {
             "Content-Type: multipart/signed;\r\n\tprotocol=\"application/pkcs7-signature\"; boundary=b\r\n\r\n{body}"
         );
         assert_eq!(mail.files.len(), 1);
-        assert_eq!(String::from_utf8_lossy(&mail.files[0].bytes), entity);
+        assert_eq!(String::from_utf8_lossy(kept(&mail.files[0])), entity);
         assert_eq!(extended(&mail, "String 0x001A"), Some("IPM.Note.SMIME.MultipartSigned"));
         assert_eq!(mail.properties["body"]["content"], "Signed  ");
         let sealed = b"Content-Type: application/pkcs7-mime; smime-type=enveloped-data; name=smime.p7m\r\n\
             Content-Transfer-Encoding: base64\r\n\r\nAAEC\r\n";
         let mail = Mail::read(sealed, None);
         assert_eq!(extended(&mail, "String 0x001A"), Some("IPM.Note.SMIME"));
-        assert_eq!(&*mail.files[0].bytes, b"\0\x01\x02");
+        assert_eq!(kept(&mail.files[0]), b"\0\x01\x02");
         assert_eq!(mail.files[0].content_type, "application/pkcs7-mime; smime-type=enveloped-data");
     }
 
@@ -565,7 +599,7 @@ mod tests {
         let mail = Mail::read(mime.as_bytes(), None);
         assert_eq!(mail.properties["body"]["content"], "see", "{mime:?}");
         let [file] = &mail.files[..] else { panic!("{} files of {mime:?}", mail.files.len()) };
-        (file.name.clone(), file.bytes.to_vec())
+        (file.name.clone(), kept(file).to_vec())
     }
 
     #[test]

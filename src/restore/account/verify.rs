@@ -3,7 +3,8 @@
 //! The text is compared by its letters and digits alone: the service writes HTML anew, and ends lines its own way. What is
 //! attached is compared byte for byte, by hash; people's marks (read, flag, categories) only right after the message was made.
 
-use super::message::{File, Mail};
+use super::file::File;
+use super::message::Mail;
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::model::{MessageRow, parse_date};
 use crate::source::graph::write::Standing;
@@ -15,7 +16,7 @@ use serde_json::Value;
 
 /// So much of what is attached comes with the message itself; the list of what is more has been seen to fail as a whole
 /// (Graph: "Get attachments of large messages").
-const WITH_MESSAGE_BYTES_MAX: usize = 2 << 20;
+const WITH_MESSAGE_BYTES_MAX: u64 = 2 << 20;
 
 /// What stays as the service said, and what people change.
 const FACTS_TOLD: [&str; 7] =
@@ -62,7 +63,7 @@ impl Expected {
             text: letters(content, mail.html),
             files: prints(&mail.files),
             html: mail.html,
-            with_message: mail.files.iter().map(|file| file.bytes.len()).sum::<usize>() <= WITH_MESSAGE_BYTES_MAX,
+            with_message: mail.files.iter().map(File::len).sum::<u64>() <= WITH_MESSAGE_BYTES_MAX,
         }
     }
 
@@ -186,13 +187,13 @@ async fn read_print_once(mailbox: &Mailbox, id: &str, attachment: &str) -> Resul
     Ok((len, hasher.finalize()))
 }
 
-/// Returns how `file` is compared.
-pub(super) fn print(file: &File) -> Print {
-    (file.bytes.len() as u64, blake3::hash(&file.bytes))
+/// Returns how a file with these bytes is compared.
+pub(super) fn print(bytes: &[u8]) -> Print {
+    (bytes.len() as u64, blake3::hash(bytes))
 }
 
 fn prints(files: &[File]) -> Vec<Print> {
-    sorted(files.iter().map(print).collect())
+    sorted(files.iter().map(|file| file.print).collect())
 }
 
 fn sorted(mut prints: Vec<Print>) -> Vec<Print> {
@@ -202,7 +203,7 @@ fn sorted(mut prints: Vec<Print>) -> Vec<Print> {
 
 fn print_of_row(row: &Value) -> Option<Print> {
     let bytes = STANDARD.decode(row["contentBytes"].as_str()?).ok()?;
-    Some((bytes.len() as u64, blake3::hash(&bytes)))
+    Some(print(&bytes))
 }
 
 fn letters(text: &str, html: bool) -> blake3::Hash {

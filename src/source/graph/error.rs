@@ -46,6 +46,8 @@ pub enum ErrorKind {
     Cancelled,
     /// The answer cannot be what was asked for, or leads astray.
     Malformed,
+    /// This program failed on the answer.
+    Fault,
 }
 
 impl ErrorKind {
@@ -68,6 +70,7 @@ impl ErrorKind {
             Self::SignIn => "failed",
             Self::Cancelled => "was cancelled",
             Self::Malformed => "got an answer that makes no sense",
+            Self::Fault => "got an answer that cannot be dealt with",
         }
     }
 }
@@ -114,7 +117,7 @@ impl GraphError {
 
     /// Makes the error of an answer on which this program fails.
     pub(crate) fn fault(label: &'static str, fault: crate::runtime::Fault) -> Self {
-        Self::new(ErrorKind::ItemCorrupt, label).explained(fault.to_string())
+        Self::new(ErrorKind::Fault, label).explained(fault.to_string())
     }
 
     /// Makes the error of a mailbox that is not there, or no longer.

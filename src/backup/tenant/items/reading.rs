@@ -101,6 +101,8 @@ pub(super) async fn read(
             Err(second) if second.is_transient() => Err(second),
             Err(_) => Ok(Reading::Failed(error.to_string())),
         }),
+        // The service has it; a later version of this program will read it.
+        ErrorKind::Fault => Ok(Ok(Reading::Failed(error.to_string()))),
         kind if kind == ErrorKind::ItemCorrupt || failed_before => {
             tracing::debug!(%error, "a message is built from its parts");
             match rebuild(context, mailbox, id).await {
