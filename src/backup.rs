@@ -137,8 +137,8 @@ pub struct Report {
 /// Backs `source` up, and returns once the snapshot is durable.
 ///
 /// # Errors
-/// See [`BackupError`]; there is no snapshot then, and everything that was there before is as it was. Items that cannot be
-/// read are no error: they are reported, and carried over from the snapshot before where it has them.
+/// See [`BackupError`]; there is no snapshot then, and everything that was there before is as it was. Items that cannot
+/// be read are no error: they are reported, and carried over from the snapshot before where it has them.
 pub fn backup(
     repository: &Arc<Repository>,
     mut local: LocalState,

@@ -367,7 +367,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Takes out of the bad blobs those that another pack holds as well: a backup after an earlier check stored them anew.
+    /// Takes out of the bad blobs those that another pack holds as well: a backup after an earlier check stored them
+    /// anew.
     fn healed(&mut self, packs: &HashMap<PackId, u64>, without_index: &[(PackId, Footer)]) -> Result<()> {
         if self.bad.is_empty() {
             return Ok(());
@@ -435,8 +436,8 @@ impl Check<'_> {
     }
 }
 
-/// Returns whether an object is damaged. One that the disk cannot read is, too, as long as the disk can read another one: otherwise the
-/// storage is out of reach.
+/// Returns whether an object is damaged. One that the disk cannot read is, too, as long as the disk can read another
+/// one: otherwise the storage is out of reach.
 fn is_damage(repository: &Repository, error: &RepositoryError) -> bool {
     match error {
         RepositoryError::Backend(BackendError::Io { .. }) => repository.backend().load(ObjectName::config()).is_ok(),

@@ -77,8 +77,8 @@ struct Global {
     /// [default: ~/.local/state/strongroom]
     #[arg(long, global = true, env = "STRONGROOM_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Keeps what is read of a repository that is far away (a network share) here, encrypted as it is there; it may be deleted
-    /// at any time [default: ~/.cache/strongroom, where a size is given]
+    /// Keeps what is read of a repository that is far away (a network share) here, encrypted as it is there; it may be
+    /// deleted at any time [default: ~/.cache/strongroom, where a size is given]
     #[arg(long, global = true, env = "STRONGROOM_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
     /// How large that may become: 500M, 20G; 0 keeps nothing [default: 4G, where a folder is given]
@@ -117,8 +117,8 @@ enum Command {
     Man(generate::Man),
 }
 
-/// Comparing and checking go down a tree of folders by recursion; the deepest that a backup takes needs some 8 MiB, unoptimised.
-/// Memory that is not used is only reserved.
+/// Comparing and checking go down a tree of folders by recursion; the deepest that a backup takes needs some 8 MiB,
+/// unoptimised. Memory that is not used is only reserved.
 const STACK_BYTES: usize = 64 << 20;
 
 /// Runs the program and returns its exit code.
@@ -265,7 +265,8 @@ impl Session {
         secret::password(&self.global, self.place()?.password(), "Password of the repository")
     }
 
-    /// Returns the cache that is asked for. A folder has none by itself, as it is usually as near as its cache would be.
+    /// Returns the cache that is asked for. A folder has none by itself, as it is usually as near as its cache would
+    /// be.
     fn cache(&self) -> Result<Option<CacheOptions>> {
         let settings = self.place()?.settings;
         let folder = self.global.cache_dir.clone().or_else(|| settings?.cache_dir.clone());
@@ -336,8 +337,8 @@ impl Session {
         home_folder("XDG_STATE_HOME", ".local/state").ok_or_else(|| UsageError::NoStateDir.into())
     }
 
-    /// Returns the folder of the local state, made if need be: for every command that writes there. It is this user's own, and all
-    /// below it is for this user alone.
+    /// Returns the folder of the local state, made if need be: for every command that writes there. It is this user's
+    /// own, and all below it is for this user alone.
     fn own_state_dir(&self) -> Result<PathBuf> {
         let dir = absolute(&self.state_dir()?)?;
         // A folder that was named may have other uses, so it keeps its mode.
@@ -357,7 +358,8 @@ impl Session {
         Ok(dir)
     }
 
-    /// Says whether something that this machine has seen is gone from the repository, as far as the local state can be read.
+    /// Says whether something that this machine has seen is gone from the repository, as far as the local state can be
+    /// read.
     fn warning_of_missing(&self, repository: &Repository) -> Result<Option<String>> {
         let remembered = LocalState::peek(&self.state_dir()?, repository.id());
         Ok(repository.missing(&remembered)?.warning())

@@ -23,8 +23,8 @@ pub enum Difference {
 /// Items that came or went are paired by content up to this many; beyond, a move shows as both.
 const MOVES_CONSIDERED_MAX: usize = 250_000;
 
-/// Lists how the items under `new` differ from those under `old`: those in both in order of their paths, then what came and
-/// went, then moves.
+/// Lists how the items under `new` differ from those under `old`: those in both in order of their paths, then what came
+/// and went, then moves.
 ///
 /// # Errors
 /// See [`ReadError`].

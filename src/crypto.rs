@@ -94,8 +94,8 @@ impl SivKey {
         Ok(text)
     }
 
-    /// Decrypts `sealed` without proving that it is authentic: only for saying what is wrong with something that is not. Returns
-    /// `None` for what is shorter than a tag.
+    /// Decrypts `sealed` without proving that it is authentic: only for saying what is wrong with something that is
+    /// not. Returns `None` for what is shorter than a tag.
     pub fn decrypt_unproven(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (tag, text) = sealed.split_first_chunk::<TAG_LEN>()?;
         // RFC 5297, 2.5: the tag without two of its bits is the counter, and the second half of the key encrypts.
@@ -384,8 +384,8 @@ mod tests {
         }
     }
 
-    /// RFC 5297, appendices A.1 and A.2. They have 32-byte keys, so they hold the crate's `Aes128Siv`, which is the same
-    /// code over the shorter AES.
+    /// RFC 5297, appendices A.1 and A.2. They have 32-byte keys, so they hold the crate's `Aes128Siv`, which is the
+    /// same code over the shorter AES.
     #[test]
     fn the_examples_of_rfc_5297_come_out() {
         let examples: [Example; 2] = [

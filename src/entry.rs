@@ -189,8 +189,8 @@ impl Content {
         self.len() == 0
     }
 
-    /// Returns the blocks in which its chunks lie, as far as this says so; of long content, whose chunks stand in a list of
-    /// their own, none.
+    /// Returns the blocks in which its chunks lie, as far as this says so; of long content, whose chunks stand in a
+    /// list of their own, none.
     pub fn blocks(&self) -> impl Iterator<Item = BlockLocation> {
         let chunks = self.segments.iter().flat_map(|segment| match segment {
             Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.as_slice(),
@@ -327,8 +327,8 @@ pub struct Entry {
     pub facts: Facts,
     /// The source's own description of the item, which restoring at full fidelity needs.
     pub payload: Option<Content>,
-    /// Further contents, by their keys in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], the stream as which it was exported
-    /// at [`STREAM`], and what a later version wrote.
+    /// Further contents, by their keys in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], the stream as which it was
+    /// exported at [`STREAM`], and what a later version wrote.
     pub contents: Vec<(u64, Content)>,
     /// What a file system knows of it beyond the above, if anything.
     pub system: Option<Box<SystemFacts>>,

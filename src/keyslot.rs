@@ -260,8 +260,8 @@ impl Slot {
 pub enum Tried {
     /// It fits: this is the master key.
     Fits(MasterKey),
-    /// It does not fit in this repository. If `config` is another repository's, or the slot is, this may still be the master key
-    /// of everything else that is stored. It proves nothing before it has opened something.
+    /// It does not fit in this repository. If `config` is another repository's, or the slot is, this may still be the
+    /// master key of everything else that is stored. It proves nothing before it has opened something.
     Unproven(MasterKey),
     /// It is not of the form that this kind of slot takes.
     Unfit,

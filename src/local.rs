@@ -5,8 +5,9 @@
 //! start and starts over when something that is remembered is gone. One process at a time may use it.
 //!
 //! Keys begin with a byte that says what they are: `b` blob -> place, `p` number -> pack, `i` index object read,
-//! `f` facts of a file, `m` what a run read that did not come to its end, `d` damaged pack, `s` snapshot or `k` key slot seen, `t` what a run has put aside, `w` snapshot known to be whole. There is no write-ahead log: after a crash the database is as
-//! it was at some moment before, and the next `sync` catches up.
+//! `f` facts of a file, `m` what a run read that did not come to its end, `d` damaged pack, `s` snapshot or `k` key
+//! slot seen, `t` what a run has put aside, `w` snapshot known to be whole. There is no write-ahead log: after a crash
+//! the database is as it was at some moment before, and the next `sync` catches up.
 
 mod facts;
 
@@ -68,10 +69,11 @@ pub enum LocalError {
 /// What [`LocalState::sync`] met.
 #[derive(Debug, Default)]
 pub struct Synced {
-    /// The packs that no index object speaks of: those of a backup that was interrupted, or of one that runs elsewhere right now.
+    /// The packs that no index object speaks of: those of a backup that was interrupted, or of one that runs elsewhere
+    /// right now.
     pub adopted: Vec<(PackId, Footer)>,
-    /// Index objects and packs that only a later version of this program reads. What they hold is unknown here, so it may be
-    /// stored once more.
+    /// Index objects and packs that only a later version of this program reads. What they hold is unknown here, so it
+    /// may be stored once more.
     pub later: Vec<ObjectName>,
 }
 
@@ -123,8 +125,8 @@ impl LocalState {
         state_dir.join(repository.to_string()).join("index")
     }
 
-    /// Returns the snapshots and key slots that this machine has seen, also while another process uses the state. What cannot be
-    /// read was not seen: this is for warnings alone, and nothing is made where nothing is.
+    /// Returns the snapshots and key slots that this machine has seen, also while another process uses the state. What
+    /// cannot be read was not seen: this is for warnings alone, and nothing is made where nothing is.
     pub fn peek(state_dir: &Path, repository: RepositoryId) -> (Vec<SnapshotId>, Vec<KeyId>) {
         let path = Self::folder(state_dir, repository);
         if !path.is_dir() {
@@ -166,7 +168,8 @@ impl LocalState {
         }
     }
 
-    /// Removes the database and leaves its folder empty: RocksDB removes that as well, and would make it anew for everybody to read.
+    /// Removes the database and leaves its folder empty: RocksDB removes that as well, and would make it anew for
+    /// everybody to read.
     fn destroy(path: &Path) -> Result<(), LocalError> {
         DB::destroy(&options(), path).map_err(|source| LocalError::Database { path: path.to_owned(), source })?;
         Self::make_folder(path)
@@ -224,8 +227,8 @@ impl LocalState {
         Ok((db, packs))
     }
 
-    /// Forgets where anything is and what files were like. The snapshots and key slots that were seen stay known: damage
-    /// must not hide that one of them disappeared.
+    /// Forgets where anything is and what files were like. The snapshots and key slots that were seen stay known:
+    /// damage must not hide that one of them disappeared.
     fn clear(&mut self) -> Result<(), LocalError> {
         // Deleting keys one range after the other keeps the open handle, which an own destroy would not.
         let mut batch = WriteBatch::default();
@@ -354,9 +357,9 @@ impl LocalState {
 
     /// Remembers which packs a check found `damaged`, and forgets it of those that it found `sound`.
     ///
-    /// From then on nothing counts as stored because a damaged pack holds it. What else is remembered of the repository is read again
-    /// by the next [`LocalState::sync`], and files are read again, too: a file that did not change may have lost a piece.
-    /// docs/decisions/0013-damage-is-remembered.md.
+    /// From then on nothing counts as stored because a damaged pack holds it. What else is remembered of the repository
+    /// is read again by the next [`LocalState::sync`], and files are read again, too: a file that did not change may
+    /// have lost a piece. docs/decisions/0013-damage-is-remembered.md.
     ///
     /// # Errors
     /// [`LocalError::Database`].

@@ -1,12 +1,13 @@
 //! Files and folders of this machine: how they are opened, and how those that are only this user's are made.
 //!
-//! [`open`] is for every file that somebody else may have put there: an object of a repository in a folder, a password file, the
-//! configuration. A named pipe in its place would make the program wait for ever, and a device would do worse; both are refused.
+//! [`open`] is for every file that somebody else may have put there: an object of a repository in a folder, a password
+//! file, the configuration. A named pipe in its place would make the program wait for ever, and a device would do
+//! worse; both are refused.
 //!
 //! Why so: docs/decisions/0012-what-lies-on-the-machine.md.
 //!
-//! [`private_folder`] is for what this program keeps of its own: sign-ins, journals, dropped files, indexes. Whoever can write
-//! there could have files made, read and removed elsewhere, through links.
+//! [`private_folder`] is for what this program keeps of its own: sign-ins, journals, dropped files, indexes. Whoever
+//! can write there could have files made, read and removed elsewhere, through links.
 
 use rustix::fs::OFlags;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -47,8 +48,8 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Opens a file in a [private folder](private_folder) for appending, and makes it with mode 0600 if it is not there. A link is
-/// not followed.
+/// Opens a file in a [private folder](private_folder) for appending, and makes it with mode 0600 if it is not there. A
+/// link is not followed.
 ///
 /// # Errors
 /// What the system says, or [`ErrorKind::InvalidInput`] for what is no regular file.
@@ -69,8 +70,8 @@ pub fn append(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a folder that only this user can look into, with its parents, and refuses one that may be somebody else's. One that
-/// others can only read is closed to them.
+/// Makes a folder that only this user can look into, with its parents, and refuses one that may be somebody else's. One
+/// that others can only read is closed to them.
 ///
 /// # Errors
 /// What the system says, or those of [`require_own`].
@@ -87,8 +88,8 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a folder with mode 0700, with its parents, and returns once their names are durable. If it is there it keeps its mode, and
-/// is refused where somebody else could write to it.
+/// Makes a folder with mode 0700, with its parents, and returns once their names are durable. If it is there it keeps
+/// its mode, and is refused where somebody else could write to it.
 ///
 /// # Errors
 /// What the system says, or those of [`require_own`].

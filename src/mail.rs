@@ -1,11 +1,12 @@
 //! Understanding mail: the one reader of it, from bytes to what people see, grep and get back.
 //!
-//! - [`header`] finds the header and its fields; [`words`], [`params`], [`address`] and [`date`] read what stands in them.
+//! - [`header`] finds the header and its fields; [`words`], [`params`], [`address`] and [`date`] read what stands in
+//!   them.
 //! - [`structure`] finds the parts, [`transfer`] undoes how they travelled, [`charset`] makes text of bytes.
 //! - This module says what is a mail at all, and reads the facts that a listing shows.
 //!
-//! Everything is a pure function of the bytes, as lenient as mail programs are, linear in time, and bounded in depth and
-//! memory. Nothing in it refuses a mail: what is broken is read as far as it goes.
+//! Everything is a pure function of the bytes, as lenient as mail programs are, linear in time, and bounded in depth
+//! and memory. Nothing in it refuses a mail: what is broken is read as far as it goes.
 //!
 //! The text of facts is made safe to print: control characters are replaced and lengths bounded.
 
@@ -72,12 +73,13 @@ pub struct MailFacts {
     pub to: Option<String>,
     /// The message id without its angle brackets.
     pub message_id: Option<String>,
-    /// When it was written, in Unix seconds, as the sender's clock had it; if that cannot be read (a year such as 0102), when
-    /// the last server received it.
+    /// When it was written, in Unix seconds, as the sender's clock had it; if that cannot be read (a year such as
+    /// 0102), when the last server received it.
     pub date: Option<i64>,
 }
 
-/// Says whether a file that begins with `start` is a mail (RFC 5322), perhaps after an mbox From_ line, by its content alone.
+/// Says whether a file that begins with `start` is a mail (RFC 5322), perhaps after an mbox From_ line, by its content
+/// alone.
 ///
 /// `start` should hold the header, or as much of it as there is up to [`HEADER_BYTES_MAX`]; more does no harm. Text
 /// with lines such as `To:` and `From:` is no mail unless it has an address or a field that only mails have.
@@ -144,8 +146,8 @@ fn skip_from_line(header: &[u8]) -> &[u8] {
     if is_from_line { &header[line.len()..] } else { header }
 }
 
-/// Returns whether a file of this path is a mail because of where it lies: it is called `.eml`, or stands in `new` or `cur` of a
-/// Maildir.
+/// Returns whether a file of this path is a mail because of where it lies: it is called `.eml`, or stands in `new` or
+/// `cur` of a Maildir.
 pub fn is_named_as_mail(path: &[u8]) -> bool {
     let mut names = path.rsplit(|&byte| byte == b'/');
     let name = names.next().unwrap_or_default();
@@ -163,8 +165,8 @@ pub fn is_named_as_mail(path: &[u8]) -> bool {
     (folder == b"cur" || folder == b"new") && is_delivered
 }
 
-/// Returns the bytes of a message in which the letters of its header are ASCII: they are not where a program saved the whole
-/// message in UTF-16.
+/// Returns the bytes of a message in which the letters of its header are ASCII: they are not where a program saved the
+/// whole message in UTF-16.
 pub fn readable(message: &[u8]) -> Cow<'_, [u8]> {
     /// So much tells.
     const SAMPLE_BYTES: usize = 64;

@@ -44,8 +44,8 @@ pub fn safe_name(stem: &str, suffix: &str) -> String {
     }
 }
 
-/// Returns the name of a mail folder that people see as `display`; never as a message could be called, which lies in the same
-/// folder.
+/// Returns the name of a mail folder that people see as `display`; never as a message could be called, which lies in
+/// the same folder.
 pub fn mail_folder_name(display: &str) -> String {
     let name = safe_name(display, "");
     if name.to_lowercase().ends_with(".eml") { safe_name(&format!("{name} (folder)"), "") } else { name }
@@ -56,8 +56,8 @@ pub fn mail_folder_name(display: &str) -> String {
 /// Two names are the same if they are equal after each character is mapped to upper and then to lower case, which joins
 /// at least what Windows and macOS join.
 ///
-/// Only a hash of each name is kept, so that a folder of a million takes 16 MB: two names whose hashes happen to meet are
-/// taken for the same, which costs one of them a number.
+/// Only a hash of each name is kept, so that a folder of a million takes 16 MB: two names whose hashes happen to meet
+/// are taken for the same, which costs one of them a number.
 #[derive(Clone, Debug, Default)]
 pub struct UniqueNames {
     hasher: RandomState,

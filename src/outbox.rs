@@ -5,14 +5,15 @@
 //!                                                                └─► restore::Courier ─► mailbox
 //! ```
 //!
-//! - A file that was closed or synced is on the disk, encrypted, and in the journal: no crash loses it, and what was under way
-//!   is found again by its mark, so nothing is made twice.
-//! - A file that stands in a snapshot is restored with all that the snapshot knows of it; any other mail is what its bytes
-//!   say. Nothing in an account is overwritten or deleted.
-//! - Nothing but `staging` holds contents, and memory does not grow with their size; of each file, its path and what became of it
-//!   is remembered, and only of so many.
+//! - A file that was closed or synced is on the disk, encrypted, and in the journal: no crash loses it, and what was
+//!   under way is found again by its mark, so nothing is made twice.
+//! - A file that stands in a snapshot is restored with all that the snapshot knows of it; any other mail is what its
+//!   bytes say. Nothing in an account is overwritten or deleted.
+//! - Nothing but `staging` holds contents, and memory does not grow with their size; of each file, its path and what
+//!   became of it is remembered, and only of so many.
 //!
-//! `live` knows the folders of the organisations; `jobs` writes the reports. docs/semantics.md says what all of this promises.
+//! `live` knows the folders of the organisations; `jobs` writes the reports. docs/semantics.md says what all of this
+//! promises.
 
 pub mod contents;
 mod drafts;
@@ -117,11 +118,11 @@ pub struct Options {
     pub waits: bool,
     /// Whether sealing a file waits until it is restored.
     pub synchronous: bool,
-    /// How long a file that nobody has open any more rests before it is restored, unless somebody waits for it or commits: as long
-    /// it can be withdrawn.
+    /// How long a file that nobody has open any more rests before it is restored, unless somebody waits for it or
+    /// commits: as long it can be withdrawn.
     pub rest: Duration,
-    /// How long is believed what Microsoft 365 said: which accounts and folders there are, and that nothing may be written to
-    /// one. Usually [`BELIEVED`].
+    /// How long is believed what Microsoft 365 said: which accounts and folders there are, and that nothing may be
+    /// written to one. Usually [`BELIEVED`].
     pub believed: Duration,
     /// The tenants of the sets of the configuration.
     pub sets: HashMap<String, String>,
@@ -261,8 +262,8 @@ impl RunningOutbox {
         self.shared.clone()
     }
 
-    /// Lets everything that waits be restored, and returns once nothing is left to do, all that is left waits for a sign-in
-    /// ([`RunningOutbox::signed_out`]), or `cancel` is set.
+    /// Lets everything that waits be restored, and returns once nothing is left to do, all that is left waits for a
+    /// sign-in ([`RunningOutbox::signed_out`]), or `cancel` is set.
     ///
     /// # Errors
     /// When the disk fails.

@@ -253,7 +253,8 @@ pub struct Pack {
 const ROOM_BEYOND: usize = 1 << 20;
 
 impl PackBuilder {
-    /// Creates an empty pack, with room for a little more than `size` bytes of blocks: growing would double what it takes.
+    /// Creates an empty pack, with room for a little more than `size` bytes of blocks: growing would double what it
+    /// takes.
     pub fn new(kind: PackKind, size: u32) -> Self {
         Self { bytes: Vec::with_capacity(size as usize + ROOM_BEYOND), footer: Footer { kind, blocks: Vec::new() } }
     }

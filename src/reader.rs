@@ -1,8 +1,8 @@
 //! Reads blobs: from the place that a reference remembers, else from where the index says, and never unproven.
 //!
-//! A block is fetched with one range read, authenticated, decompressed and kept in a cache bounded by bytes; every chunk
-//! is held against its id before its bytes are given out, every node before it is decoded. Where a hint leads nowhere
-//! (the pack was rewritten) or to damage, the index is asked for another place.
+//! A block is fetched with one range read, authenticated, decompressed and kept in a cache bounded by bytes; every
+//! chunk is held against its id before its bytes are given out, every node before it is decoded. Where a hint leads
+//! nowhere (the pack was rewritten) or to damage, the index is asked for another place.
 //!
 //! Methods may be called from any thread. A block that two threads want at once is fetched once.
 
@@ -141,8 +141,8 @@ pub struct Reader {
     delivered: AtomicU64,
 }
 
-/// How much content a reader has decoded, and how much of it was asked for, in bytes. Far apart, they show that too much is
-/// decoded for what is read, or the same again and again.
+/// How much content a reader has decoded, and how much of it was asked for, in bytes. Far apart, they show that too
+/// much is decoded for what is read, or the same again and again.
 #[derive(Debug, Clone, Copy)]
 pub struct Traffic {
     /// The plaintext of blocks that were fetched and decoded.
@@ -172,8 +172,8 @@ impl Reader {
         Traffic { decoded, delivered }
     }
 
-    /// Calls `read` with `at`, and once more if the block there is wrong, or another, and may have been a copy's: it may be well where
-    /// it is stored.
+    /// Calls `read` with `at`, and once more if the block there is wrong, or another, and may have been a copy's: it
+    /// may be well where it is stored.
     fn or_doubt<T>(&self, at: Location, read: impl Fn(Location) -> Result<T, ReadError>) -> Result<T, ReadError> {
         match read(at) {
             Err(ReadError::Block { .. } | ReadError::Mismatch { .. })
@@ -186,8 +186,8 @@ impl Reader {
         }
     }
 
-    /// Calls `read` with the hint, then, until that succeeds, with the places that the index knows: what was damaged in one pack may
-    /// have been stored once more in another.
+    /// Calls `read` with the hint, then, until that succeeds, with the places that the index knows: what was damaged in
+    /// one pack may have been stored once more in another.
     fn at_any_place<T>(
         &self,
         blob: BlobId,
@@ -363,8 +363,8 @@ impl NodeSource for Reader {
     }
 }
 
-/// Returns how long a block of `len` stored bytes may be once it is decoded. Room is made for that much beforehand: a guess that is
-/// too long for what does not compress would drive out the block that is being read.
+/// Returns how long a block of `len` stored bytes may be once it is decoded. Room is made for that much beforehand: a
+/// guess that is too long for what does not compress would drive out the block that is being read.
 fn decoded_len_guess(len: usize) -> usize {
     const BLOCK_LEN_USUAL_MAX: usize = 2 << 20;
     (4 * len).min(BLOCK_LEN_USUAL_MAX).max(len)

@@ -4,12 +4,14 @@
 //! length (4, little-endian) | sealed record
 //! ```
 //!
-//! Each record is encrypted, and bound to the name of the log and its number in it: none can be read, changed, left out or
-//! moved by whoever can write to the disk, but the last ones can be taken away. The file is locked as long as it is open.
+//! Each record is encrypted, and bound to the name of the log and its number in it: none can be read, changed, left out
+//! or moved by whoever can write to the disk, but the last ones can be taken away. The file is locked as long as it is
+//! open.
 //!
-//! A record that was cut by a crash has nothing authentic behind it; it is dropped when the log is opened. Any other record that
-//! is not authentic was damaged on the disk. It is skipped, the log is written anew without it, and the damaged file is kept
-//! beside it as `NAME.damaged-N`. Whoever opens the log asks [`RecordLog::damage`], as what the record said is not known any more.
+//! A record that was cut by a crash has nothing authentic behind it; it is dropped when the log is opened. Any other
+//! record that is not authentic was damaged on the disk. It is skipped, the log is written anew without it, and the
+//! damaged file is kept beside it as `NAME.damaged-N`. Whoever opens the log asks [`RecordLog::damage`], as what the
+//! record said is not known any more.
 
 mod replay;
 
@@ -89,11 +91,12 @@ pub struct RecordLog {
 }
 
 impl RecordLog {
-    /// Opens the log at `path`, or begins it, and hands its records to `each` in order, which says whether it understands them.
-    /// `name` is what the records are bound to.
+    /// Opens the log at `path`, or begins it, and hands its records to `each` in order, which says whether it
+    /// understands them. `name` is what the records are bound to.
     ///
     /// # Errors
-    /// [`RecordLogError::Busy`] while it is open elsewhere, [`RecordLogError::Newer`] for a record that is not understood.
+    /// [`RecordLogError::Busy`] while it is open elsewhere, [`RecordLogError::Newer`] for a record that is not
+    /// understood.
     pub fn open(
         path: &Path,
         name: &[u8],
@@ -157,8 +160,8 @@ impl RecordLog {
         }
     }
 
-    /// Keeps the damaged file, and writes the log anew with the records that are whole. Where that cannot be done, the log goes on
-    /// as it is: they are found the next time as well.
+    /// Keeps the damaged file, and writes the log anew with the records that are whole. Where that cannot be done, the
+    /// log goes on as it is: they are found the next time as well.
     fn put_in_order(&mut self, records: u64) {
         let kept = keep(&self.path).inspect_err(|error| {
             tracing::warn!(%error, file = %self.path.display(), "a damaged file could not be kept");
@@ -247,7 +250,8 @@ impl RecordLog {
     /// Puts a new log in the place of this one, with the records that `write` appends to it.
     ///
     /// # Errors
-    /// When the disk fails. The log is then as it was; or, if only its new name may not be durable, nothing more can be appended.
+    /// When the disk fails. The log is then as it was; or, if only its new name may not be durable, nothing more can be
+    /// appended.
     pub fn replace(&mut self, write: impl FnOnce(&mut RecordLog) -> io::Result<()>) -> Result<(), RecordLogError> {
         let path = self.path.with_extension("new");
         match std::fs::remove_file(&path) {

@@ -1,7 +1,8 @@
 //! The one door to a repository: creating, opening, and its objects by name.
 //!
-//! Opening reads `config` and the key slots and nothing else, so it costs the same however much is stored. What changes the
-//! repository writes in an order that leaves it valid at every instant: packs, then index objects, then the snapshot.
+//! Opening reads `config` and the key slots and nothing else, so it costs the same however much is stored. What changes
+//! the repository writes in an order that leaves it valid at every instant: packs, then index objects, then the
+//! snapshot.
 
 mod error;
 mod loading;
@@ -69,8 +70,8 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Returns what a child process of ours needs to open this repository: the master key, by which slot it was had, and the
-    /// config. As secret as the password.
+    /// Returns what a child process of ours needs to open this repository: the master key, by which slot it was had,
+    /// and the config. As secret as the password.
     pub fn handover(&self) -> Zeroizing<Vec<u8>> {
         let config = self.config.encode(&self.keys);
         Zeroizing::new([&self.master.expose()[..], &self.opened_with.0, &config].concat())
@@ -185,8 +186,8 @@ impl Repository {
         sealed::seal(&self.keys, purpose, plaintext, &mut Compressor::new(META_LEVEL))
     }
 
-    /// Loads an object that is named by the hash of its bytes. Without comparing the two, somebody with no key could put an
-    /// old snapshot in a new one's place.
+    /// Loads an object that is named by the hash of its bytes. Without comparing the two, somebody with no key could
+    /// put an old snapshot in a new one's place.
     fn load_sealed(&self, name: ObjectName, purpose: Purpose) -> Result<Vec<u8>> {
         self.or_doubt(name, || {
             let (object, _turn) = load_limited(&*self.backend, name, SEALED_LEN_MAX, &self.turns)?;

@@ -5,9 +5,10 @@
 //!                                └─► executor   does it
 //! ```
 //!
-//! `plan` knows snapshots and no target: it selects and walks, in memory for one path of folders, however much there is.
-//! An executor knows one kind of target and takes the steps of the walk, once to survey and once to act; `local` is the
-//! one for folders of this machine, `account` the one for mailboxes of an organisation. What others will share (the choice of [`WhenExists`], counting, reports) stands here.
+//! `plan` knows snapshots and no target: it selects and walks, in memory for one path of folders, however much there
+//! is. An executor knows one kind of target and takes the steps of the walk, once to survey and once to act; `local` is
+//! the one for folders of this machine, `account` the one for mailboxes of an organisation. What others will share (the
+//! choice of [`WhenExists`], counting, reports) stands here.
 //!
 //! - Nothing is deleted, and nothing is changed that was not asked for. Restoring twice does not duplicate anything.
 //! - A name shows a whole item or nothing, also when the run is killed; only temporary names may be left behind.
@@ -46,7 +47,8 @@ pub enum WhenExists {
     /// Leave what is there.
     #[default]
     Skip,
-    /// Put the item in its place. A folder never takes the place of something else, nor something else that of a folder.
+    /// Put the item in its place. A folder never takes the place of something else, nor something else that of a
+    /// folder.
     Overwrite,
     /// Give the item another name: `Budget (restored 2026-11-22 10.30).xlsx`.
     KeepBoth,
@@ -260,8 +262,8 @@ impl<'a> RestorePlan<'a> {
     /// # Errors
     /// [`RestoreError::NotInSnapshot`] and [`RestoreError::SameName`] for paths that cannot be meant,
     /// [`RestoreError::Read`] when the way to them or the root cannot be read, [`RestoreError::Target`] when `dir` is
-    /// something else than a folder, [`RestoreError::Interrupted`]. What cannot be restored below stands in the [`Survey`]
-    /// instead.
+    /// something else than a folder, [`RestoreError::Interrupted`]. What cannot be restored below stands in the
+    /// [`Survey`] instead.
     pub fn to_folder(
         reader: &'a Reader,
         root: &Entry,
@@ -281,8 +283,8 @@ impl<'a> RestorePlan<'a> {
         &self.survey
     }
 
-    /// Returns the report that carrying the plan out should give, as far as names, sizes and times tell: nothing is read
-    /// to see whether something of the same size and time is the same.
+    /// Returns the report that carrying the plan out should give, as far as names, sizes and times tell: nothing is
+    /// read to see whether something of the same size and time is the same.
     pub fn expected(&self) -> Report {
         let survey = &self.survey;
         let differing = survey.existing - survey.alike;
@@ -311,8 +313,8 @@ impl<'a> RestorePlan<'a> {
 
     /// Carries the plan out, and returns once what was written is durable.
     ///
-    /// `progress` ends at the survey's items and bytes when everything was tried. Once `cancel` is set the run stops at the
-    /// next item, or within a large one; running the plan again continues.
+    /// `progress` ends at the survey's items and bytes when everything was tried. Once `cancel` is set the run stops at
+    /// the next item, or within a large one; running the plan again continues.
     ///
     /// # Errors
     /// [`RestoreError::Target`] when nothing could be begun. What happens later stands in the [`Report`].

@@ -1,7 +1,7 @@
 //! How work on items is run: on threads where it takes long, and guarded, so that one item ends nothing but itself.
 //!
-//! What stands in an item was written by strangers. If it brings out a fault of this program, the item becomes a failure in the
-//! report, and all others go on. A fault that is not about one item still ends the run.
+//! What stands in an item was written by strangers. If it brings out a fault of this program, the item becomes a
+//! failure in the report, and all others go on. A fault that is not about one item still ends the run.
 
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +14,8 @@ pub struct Fault;
 /// Does `work` on one item.
 ///
 /// # Errors
-/// [`Fault`] if it panics. What `work` was changing stays as it was at that moment, so it must be nothing that others rely on.
+/// [`Fault`] if it panics. What `work` was changing stays as it was at that moment, so it must be nothing that others
+/// rely on.
 pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| Fault)
 }

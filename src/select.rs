@@ -1,5 +1,5 @@
-//! Says which snapshot is meant: an id or the beginning of one, `latest`, `latest:SET`, `latest~N`, `latest:SET~N`, or a time; and which
-//! path in it.
+//! Says which snapshot is meant: an id or the beginning of one, `latest`, `latest:SET`, `latest~N`, `latest:SET~N`, or
+//! a time; and which path in it.
 
 use crate::id::SnapshotId;
 use crate::repository::{Repository, RepositoryError, latest_first};
@@ -90,8 +90,8 @@ fn is_set(snapshots: &[Listed], name: &str) -> bool {
     snapshots.iter().any(|(_, snapshot)| snapshot.set == name)
 }
 
-/// Reads a time in this machine's time zone (`2026-11-21T22:00`, `2026-11-21 22.00.00`, `2026-11-21`) or with an offset,
-/// as the last second that it stands for.
+/// Reads a time in this machine's time zone (`2026-11-21T22:00`, `2026-11-21 22.00.00`, `2026-11-21`) or with an
+/// offset, as the last second that it stands for.
 fn parse_time(text: &str) -> Option<i64> {
     if let Ok(exact) = text.parse::<jiff::Timestamp>() {
         return Some(exact.as_second());

@@ -2,12 +2,14 @@
 //!
 //! A pattern begins at the snapshot's root: `Users/*/Outlook/Junk Email`. `*`, `?` and `[ab]` stay within a name, `**`
 //! stands for any number of names, and `\` takes the next letter as it is, as in .gitignore (gitignore(5), "Pattern
-//! format"). Unlike there, a pattern without a slash begins at the root too, and capital and small letters are the same:
-//! addresses are so, and nobody should miss a mailbox over an `A`.
+//! format"). Unlike there, a pattern without a slash begins at the root too, and capital and small letters are the
+//! same: addresses are so, and nobody should miss a mailbox over an `A`.
 //!
-//! What is included or excluded is so with everything below it, and what is excluded stays so whatever else includes it.
+//! What is included or excluded is so with everything below it, and what is excluded stays so whatever else includes
+//! it.
 //!
-//! The patterns of a list share one tree of names (`patterns`), so that thousands of them cost little to read and to ask.
+//! The patterns of a list share one tree of names (`patterns`), so that thousands of them cost little to read and to
+//! ask.
 
 mod name;
 mod patterns;
@@ -43,8 +45,8 @@ pub struct PatternError {
 }
 
 impl Selection {
-    /// Creates the selection of everything that a pattern of `include` stands for, or of simply everything where there is
-    /// none, without what a pattern of `exclude` stands for.
+    /// Creates the selection of everything that a pattern of `include` stands for, or of simply everything where there
+    /// is none, without what a pattern of `exclude` stands for.
     ///
     /// # Errors
     /// [`PatternError`] for the first pattern that is none, or that is one too many.
@@ -60,8 +62,8 @@ impl Selection {
         included && !self.exclude.at(path).matches
     }
 
-    /// Returns whether what has two paths is part of the backup: a folder called in its owner's language, and as everybody
-    /// else calls it. One of them is enough to include it, and one to exclude it.
+    /// Returns whether what has two paths is part of the backup: a folder called in its owner's language, and as
+    /// everybody else calls it. One of them is enough to include it, and one to exclude it.
     pub fn selects_either(&self, path: &str, other: &str) -> bool {
         let paths = [path.to_lowercase(), other.to_lowercase()];
         let included = |path: &String| self.include.as_ref().is_none_or(|include| include.at(path).matches);

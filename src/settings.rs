@@ -1,9 +1,9 @@
 //! The configuration: `strongroom.toml`, which names repositories, tenants and backup sets (docs/configuration.md).
 //!
-//! A file is read as a whole and proven as a whole: an unknown key, a name that leads nowhere or an address that is none
-//! is an error before anything is done, and says in which line. No secret stands in the file: a [`SecretSource`] says
-//! where it is, and reads it only when it is needed. Whether a service or a folder of a name exists is left to those who
-//! ask for it.
+//! A file is read as a whole and proven as a whole: an unknown key, a name that leads nowhere or an address that is
+//! none is an error before anything is done, and says in which line. No secret stands in the file: a [`SecretSource`]
+//! says where it is, and reads it only when it is needed. Whether a service or a folder of a name exists is left to
+//! those who ask for it.
 
 mod document;
 mod file;
@@ -29,8 +29,8 @@ pub const CONCURRENCY_DEFAULT: usize = 16;
 /// Longer than any configuration.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// How long a dropped file rests where the configuration does not say otherwise: file managers that are cancelled close a file
-/// and remove it then.
+/// How long a dropped file rests where the configuration does not say otherwise: file managers that are cancelled close
+/// a file and remove it then.
 pub const DROP_DELAY_DEFAULT: Duration = Duration::from_secs(2);
 
 /// What a configuration file says.
@@ -271,8 +271,8 @@ impl Settings {
         }
     }
 
-    /// Reads `strongroom.toml` in the folder of the user's configuration; settings without anything in them where there is
-    /// none.
+    /// Reads `strongroom.toml` in the folder of the user's configuration; settings without anything in them where there
+    /// is none.
     ///
     /// # Errors
     /// [`SettingsError`] for a file that is there and cannot be used.

@@ -1,9 +1,9 @@
 //! How text that others wrote (names, subjects, messages of a service) is shown to people.
 //!
 //! A terminal obeys control characters, and some letters that nobody sees change how the others are read: U+202E shows
-//! `gnp.exe` as `exe.png`, U+2028 begins a line, U+200B makes two names look alike. Such letters are shown as `\u{202e}`. All
-//! that this program writes for people goes through here; JSON does not, and the file of a snapshot that `cat` writes only where
-//! it goes to a terminal.
+//! `gnp.exe` as `exe.png`, U+2028 begins a line, U+200B makes two names look alike. Such letters are shown as
+//! `\u{202e}`. All that this program writes for people goes through here; JSON does not, and the file of a snapshot
+//! that `cat` writes only where it goes to a terminal.
 
 use std::borrow::Cow;
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! Snapshots: the objects that commit a backup, written last, after everything they need is durable.
 //!
-//! CBOR with integer keys, sealed, named by the BLAKE3 of the sealed bytes. A snapshot names the snapshots and key slots
-//! that stood when it was written, so that one that disappears without a record of its removal is noticed.
+//! CBOR with integer keys, sealed, named by the BLAKE3 of the sealed bytes. A snapshot names the snapshots and key
+//! slots that stood when it was written, so that one that disappears without a record of its removal is noticed.
 //! docs/repository-format.md, "Snapshots".
 
 use crate::cbor::{self, CborError, MapWriter, Reader};
@@ -73,8 +73,8 @@ pub struct Snapshot {
     pub failures: Vec<Failure>,
     /// What the source says of all of it, in few words, by its own names.
     pub source_state: BTreeMap<String, Vec<u8>>,
-    /// What the source needs to continue from here (delta tokens): a directory that nobody is shown, a file for each part.
-    /// It may be large, and is read only where it is needed.
+    /// What the source needs to continue from here (delta tokens): a directory that nobody is shown, a file for each
+    /// part. It may be large, and is read only where it is needed.
     pub source_parts: Option<Directory>,
     /// What wrote it.
     pub program: String,
@@ -115,8 +115,8 @@ impl Snapshot {
         self.root.directory().expect("a snapshot is only made and decoded with a directory at its root")
     }
 
-    /// Returns whether the backup began later than the clock `now` (in seconds since 1970) says, by more than clocks usually
-    /// differ.
+    /// Returns whether the backup began later than the clock `now` (in seconds since 1970) says, by more than clocks
+    /// usually differ.
     pub fn is_ahead(&self, now: i64) -> bool {
         self.started.secs > now.saturating_add(CLOCK_TOLERANCE_SECS)
     }

@@ -47,13 +47,14 @@ pub trait Content: Send {
         false
     }
 
-    /// Returns what is different whenever the bytes are: as it was when they were opened last, and as it is now. Where the
-    /// two are not the same, what was read may be a mixture. Empty for what cannot change.
+    /// Returns what is different whenever the bytes are: as it was when they were opened last, and as it is now. Where
+    /// the two are not the same, what was read may be a mixture. Empty for what cannot change.
     fn stamps(&self) -> (Vec<u8>, Vec<u8>) {
         Default::default()
     }
 
-    /// Returns what is known of what was opened last, where that may be another item than the walk met, or more than it knew.
+    /// Returns what is known of what was opened last, where that may be another item than the walk met, or more than it
+    /// knew.
     fn meta(&self) -> Option<Meta> {
         None
     }

@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 /// Items up to this length are read whole; longer ones stream through a window.
 const WHOLE_LEN_MAX: u64 = 4 << 20;
-/// Mails up to this length are read whole, so that they can be taken apart. Exchange Online lets organisations allow 150 MB,
-/// but 35 MB is its default; a longer one is cut like any other file.
+/// Mails up to this length are read whole, so that they can be taken apart. Exchange Online lets organisations allow
+/// 150 MB, but 35 MB is its default; a longer one is cut like any other file.
 const MAIL_LEN_MAX: u64 = 40 << 20;
 /// How much of an item tells whether it is a mail, or text.
 const SNIFF_LEN: usize = 8 << 10;

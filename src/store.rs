@@ -5,12 +5,12 @@
 //! put_node ─► queue of nodes ─► flush: waits until all content is stored, then seals and stores the nodes
 //! ```
 //!
-//! Every stage is a thread of its own and every channel between them is short, so that the stages overlap and memory stays
-//! flat: about `2 x pack size + (channel lengths + threads) x block size`.
+//! Every stage is a thread of its own and every channel between them is short, so that the stages overlap and memory
+//! stays flat: about `2 x pack size + (channel lengths + threads) x block size`.
 //!
 //! A node names the place of everything it refers to, so nodes are written after the content: they wait in a queue
-//! that is emptied when it holds [`NODE_QUEUE_BYTES_MAX`]. Nothing that [`Store::finish`] has confirmed is ever lost, and what
-//! an interrupted run stored is found by the next one through the footers of its packs.
+//! that is emptied when it holds [`NODE_QUEUE_BYTES_MAX`]. Nothing that [`Store::finish`] has confirmed is ever lost,
+//! and what an interrupted run stored is found by the next one through the footers of its packs.
 
 mod nodes;
 
@@ -468,8 +468,8 @@ fn seal_blocks(shared: &Shared, input: &Receiver<OpenBlock>, output: &Sender<ToP
     for block in input {
         let purpose = PackKind::Data.purpose();
         let bytes = sealed::seal(shared.repository.keys(), purpose, &block.plaintext, &mut compressor);
-        // A bit that goes bad in memory, at any time since the chunks were named, would be believed for ever: later backups find
-        // the chunks in the index, and nobody stores them again.
+        // A bit that goes bad in memory, at any time since the chunks were named, would be believed for ever: later
+        // backups find the chunks in the index, and nobody stores them again.
         if !holds(shared.repository.keys(), bytes.clone(), &block.blobs) {
             shared.fail(StoreError::Unsound);
             break;

@@ -17,7 +17,8 @@
 //! Invariants, for any input whatever:
 //! - The text is valid UTF-8 with LF for line endings and no other control characters than tabs, and at most
 //!   [`TEXT_BYTES_MAX`] long, some lines more or less. Where something was left out, the text says so.
-//! - Time is linear in the message. Beside the message, memory holds the places of its parts, one decoded part and the text.
+//! - Time is linear in the message. Beside the message, memory holds the places of its parts, one decoded part and the
+//!   text.
 //! - The same message gives the same text: sizes and deduplication rely on it.
 
 mod html;
@@ -38,7 +39,8 @@ const ENCODED_DEPTH_MAX: usize = 8;
 /// The headers that are shown, as people look for them.
 const SHOWN: [&str; 7] = ["From", "To", "Cc", "Bcc", "Reply-To", "Date", "Subject"];
 
-/// Returns the text of a mail. `whole` is whether `message` is all of it; the start of a mail gives the start of its text.
+/// Returns the text of a mail. `whole` is whether `message` is all of it; the start of a mail gives the start of its
+/// text.
 pub fn of_mail(message: &[u8], whole: bool) -> String {
     let mut text = Text { out: String::new(), parts_left: PARTS_MAX, cut: false };
     text.read(message, 0);

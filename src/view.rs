@@ -105,7 +105,8 @@ impl SnapshotView {
         Ok(bytes)
     }
 
-    /// Has the block decoded that will be needed next, if files are being read one after the other, in either direction.
+    /// Has the block decoded that will be needed next, if files are being read one after the other, in either
+    /// direction.
     fn guess_next(&self, file: Rank, found: &Found, which: Which) {
         let blocks = |entry: &'_ Entry| which(entry).into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
         let direction = self.steps.lock().step(file.0);
@@ -252,8 +253,8 @@ pub fn folder_name(snapshot: &Snapshot) -> String {
     safe_name(&format!("{time} {}", snapshot.set), "")
 }
 
-/// Formats a moment in this machine's time zone, whatever the year. One that has not four digits is written as ISO 8601 has it: a sign and
-/// at least six digits.
+/// Formats a moment in this machine's time zone, whatever the year. One that has not four digits is written as ISO 8601
+/// has it: a sign and at least six digits.
 pub fn local_time(secs: i64, format: &str) -> String {
     formatted(secs, format, jiff::tz::TimeZone::system())
 }

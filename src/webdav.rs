@@ -1,15 +1,17 @@
-//! Serves snapshots over WebDAV (RFC 4918), read-only, for machines that have no FUSE: macOS and Windows bring a client.
+//! Serves snapshots over WebDAV (RFC 4918), read-only, for machines that have no FUSE: macOS and Windows bring a
+//! client.
 //!
-//! `tree` shows what the mount shows, by the same code (`strongroom_mount::fs`), to the crate `dav-server`, which speaks the
-//! protocol. This file is what stands in front of it: connections, a limit for everything that a client could ask too much
-//! of, and what that crate would answer otherwise than we promise:
+//! `tree` shows what the mount shows, by the same code (`strongroom_mount::fs`), to the crate `dav-server`, which
+//! speaks the protocol. This file is what stands in front of it: connections, a limit for everything that a client
+//! could ask too much of, and what that crate would answer otherwise than we promise:
 //!
 //! - Only OPTIONS, GET, HEAD and PROPFIND exist here. Any other method is refused before anything looks at it.
 //! - No client keeps others out (`connections`), and the body of a request is short and comes soon.
 //! - A PROPFIND of endless depth is refused (RFC 4918, 9.1); a folder of a tenant has millions of entries below it.
-//! - An answer is complete or visibly broken off. A folder that cannot be read to its end must not look like a short one.
-//! - What is served is hostile: a page in a mailbox must not read the rest of the backup when a browser shows it, and a page
-//!   on the network must not reach us through a name that it lets point here (DNS rebinding).
+//! - An answer is complete or visibly broken off. A folder that cannot be read to its end must not look like a short
+//!   one.
+//! - What is served is hostile: a page in a mailbox must not read the rest of the backup when a browser shows it, and a
+//!   page on the network must not reach us through a name that it lets point here (DNS rebinding).
 //!
 //! The front is async; reading the repository blocks, and happens on a bounded pool of threads.
 
@@ -48,7 +50,8 @@ const READ_SIZE_BYTES: usize = 256 << 10;
 const BLOCKING_THREADS_MAX: usize = 8;
 /// How long a client may take to say what it wants, and how long a connection is kept for its next request.
 const REQUEST_HEAD_S_MAX: u64 = 60;
-/// How long it may take to send the body of a request, and how long that may be. Those of PROPFIND have a few hundred bytes.
+/// How long it may take to send the body of a request, and how long that may be. Those of PROPFIND have a few hundred
+/// bytes.
 const REQUEST_BODY_S_MAX: u64 = 10;
 const REQUEST_BODY_BYTES_MAX: usize = 64 << 10;
 /// How long answers that are under way may go on when the server ends.
@@ -98,7 +101,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `address` (port 0: any that is free). `snapshot` is the one that `target` shows, if it shows only one.
+    /// Listens on `address` (port 0: any that is free). `snapshot` is the one that `target` shows, if it shows only
+    /// one.
     ///
     /// # Errors
     /// See [`WebdavError`].
@@ -293,8 +297,8 @@ fn has_finite_depth(headers: &HeaderMap) -> bool {
     headers.get("depth").is_some_and(|depth| depth == "0" || depth == "1")
 }
 
-/// Returns whether the request was sent to an address, or to `localhost`. A page from elsewhere that lets its own name point
-/// to this machine sends that name.
+/// Returns whether the request was sent to an address, or to `localhost`. A page from elsewhere that lets its own name
+/// point to this machine sends that name.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     host.is_some_and(|host| {
@@ -303,8 +307,8 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Leaves out a request for several ranges at once, which is then answered with the whole file (RFC 9110, 14.2). Nobody needs
-/// it, and the parts would be told from each other by a boundary that the content may hold.
+/// Leaves out a request for several ranges at once, which is then answered with the whole file (RFC 9110, 14.2). Nobody
+/// needs it, and the parts would be told from each other by a boundary that the content may hold.
 fn forget_several_ranges(headers: &mut HeaderMap) {
     if headers.get(header::RANGE).is_some_and(|ranges| ranges.as_bytes().contains(&b',')) {
         headers.remove(header::RANGE);

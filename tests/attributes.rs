@@ -37,7 +37,8 @@ fn attributes(path: &Path) -> Attributes {
     names.map(|name| (name.to_owned(), value(name))).collect()
 }
 
-/// An access control list as the kernel takes it (linux/posix_acl_xattr.h): the owner, one named user, the group, a mask and others.
+/// An access control list as the kernel takes it (linux/posix_acl_xattr.h): the owner, one named user, the group, a
+/// mask and others.
 fn acl(user: u32) -> Vec<u8> {
     let undefined = u32::MAX;
     let mut bytes = 2u32.to_le_bytes().to_vec();

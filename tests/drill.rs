@@ -1,4 +1,5 @@
-//! The disaster drill: an organisation is backed up, a mailbox is lost, and what was restored is held against what there was.
+//! The disaster drill: an organisation is backed up, a mailbox is lost, and what was restored is held against what
+//! there was.
 //!
 //! What a mailbox holds is compared in a canonical form (`dump`): all of it but what docs/coverage.md names as lost.
 //! `make drill` runs it with larger numbers (STRONGROOM_DRILL_MESSAGES, STRONGROOM_SEEDS).
@@ -41,7 +42,8 @@ fn laboratory(seed: u64, users: usize) -> Laboratory {
     Laboratory::new(Shape { seed, users, messages: messages(60), ..Shape::default() })
 }
 
-/// Returns what a mailbox holds, folder by folder, but for ids, versions and the time at which the store was written to.
+/// Returns what a mailbox holds, folder by folder, but for ids, versions and the time at which the store was written
+/// to.
 fn dump(tenant: &Tenant, user: &str) -> BTreeMap<String, Vec<String>> {
     let folders = folders_of(tenant, user);
     let mut dump: BTreeMap<_, _> = folders.values().map(|path| (path.clone(), Vec::new())).collect();
@@ -283,7 +285,8 @@ fn what_is_hard_to_restore_comes_back_whole() {
     let backup = lab.back_up().expect("a backup");
     let before = dump(&tenant, &user);
     wipe(&tenant, &user);
-    // Right after a message was made, not every server knows it; and the list of what is attached fails when it is long.
+    // Right after a message was made, not every server knows it; and the list of what is attached fails when it is
+    // long.
     let switches = Switches {
         new_messages_lag: true,
         attachment_list_bytes_max: Some(3 << 20),
@@ -341,7 +344,8 @@ fn with_full_fidelity_everything_comes_back_to_the_last_bit() {
     assert_whole(&again);
     assert_eq!((again.restored, again.already_there), (0, all));
     assert_eq!(lab.simulator.counters().by_operation.get("ImportItem"), None);
-    // What was restored is backed up, lost and restored like anything else, though its stream bears the mark of the first time.
+    // What was restored is backed up, lost and restored like anything else, though its stream bears the mark of the
+    // first time.
     let second = lab.back_up().expect("a backup");
     users.iter().for_each(|user| wipe(&tenant, user));
     let rule = lost("importItem", Fault::LostAnswer, 2, 9);
@@ -704,7 +708,8 @@ fn what_was_made_although_the_answer_was_lost_is_found_and_not_made_again() {
     assert_same(&before, &dump(&tenant, &user));
 }
 
-/// Gateways answer with an error, and the service does the work two seconds later: of messages, and of what is attached to them.
+/// Gateways answer with an error, and the service does the work two seconds later: of messages, and of what is attached
+/// to them.
 #[test]
 fn regression_work_that_is_done_seconds_after_an_error_answer_makes_no_twin() {
     let lab = laboratory(8, 1);
@@ -725,7 +730,8 @@ fn regression_work_that_is_done_seconds_after_an_error_answer_makes_no_twin() {
     assert_same(&before, &dump(&tenant, &user));
 }
 
-/// The work is done so late that the message was made again: one of the two is taken back, and nothing else that bears the mark.
+/// The work is done so late that the message was made again: one of the two is taken back, and nothing else that bears
+/// the mark.
 #[test]
 fn a_twin_that_comes_after_all_patience_is_taken_back_and_what_others_made_stays() {
     let lab = Laboratory::new(Shape { seed: 3, users: 1, messages: 3, ..Shape::default() });
@@ -776,7 +782,8 @@ fn a_twin_that_comes_after_all_patience_is_taken_back_and_what_others_made_stays
     assert_eq!((of("Canary"), of("Of another machine")), (1, 1), "{subjects:?}");
 }
 
-/// Two snapshots go to one mailbox at the same time, as do two runs of the program. Each waits for the other, and finds what it made.
+/// Two snapshots go to one mailbox at the same time, as do two runs of the program. Each waits for the other, and finds
+/// what it made.
 #[test]
 fn regression_two_restores_into_one_mailbox_at_once_make_nothing_twice() {
     let lab = laboratory(5, 1);
@@ -1169,8 +1176,8 @@ fn memory_for(messages: usize) -> u64 {
     peak
 }
 
-/// What the child of a test needs to know, a line each: the repository, where its journals lie, the snapshot, and how to reach
-/// the organisation.
+/// What the child of a test needs to know, a line each: the repository, where its journals lie, the snapshot, and how
+/// to reach the organisation.
 const CHILD: &str = "STRONGROOM_DRILL_CHILD";
 
 /// Restores for the test below, as a process of its own whose memory is nobody else's.

@@ -508,7 +508,8 @@ fn what_is_left_at_the_end_is_told_and_goes_on_with_the_next_mount() {
     run(&mut office.lab.command(args!["snapshots"]), 0);
 }
 
-/// docs/cli.md: without `--log-content` no log names people, folders or subjects, at any level, whatever library says it.
+/// docs/cli.md: without `--log-content` no log names people, folders or subjects, at any level, whatever library says
+/// it.
 #[test]
 fn nothing_that_a_mount_logs_names_people_or_mail() {
     if no_fuse() {

@@ -1,5 +1,5 @@
-//! What somebody can do to a backup who answers in the service's place: everything ends, nothing swells, and once the service
-//! is itself again the next run is whole.
+//! What somebody can do to a backup who answers in the service's place: everything ends, nothing swells, and once the
+//! service is itself again the next run is whole.
 
 mod common;
 mod laboratory;

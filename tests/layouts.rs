@@ -21,7 +21,8 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// Returns where a file stands by month: `folders` are those of the source, which keep years from being called like them.
+/// Returns where a file stands by month: `folders` are those of the source, which keep years from being called like
+/// them.
 fn by_month(path: &Path, folders: &[&str]) -> PathBuf {
     let mut place = PathBuf::new();
     let mut original = PathBuf::new();

@@ -1,4 +1,5 @@
-//! Mail as it really is: what people see of old and broken mails. Each case is of a kind that other programs were reported to lose.
+//! Mail as it really is: what people see of old and broken mails. Each case is of a kind that other programs were
+//! reported to lose.
 
 use strongroom::mail::{facts, is_named_as_mail};
 use strongroom::text::of_mail;

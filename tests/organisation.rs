@@ -198,8 +198,8 @@ fn with_a_message_of_parts(shape: Shape) -> (Laboratory, String) {
     (lab, format!("/messages/{id}/$value"))
 }
 
-/// Expects that `fault` is asked past where it passes, and that a message of which nothing else comes fails, and is stored
-/// once it comes.
+/// Expects that `fault` is asked past where it passes, and that a message of which nothing else comes fails, and is
+/// stored once it comes.
 fn assert_never_stored(fault: Fault, seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let (lab, value) = with_a_message_of_parts(Shape { users: 1, messages: 6, ..Shape::default() });

@@ -1,4 +1,5 @@
-//! What is dropped into the outbox, without a mount: recognised, brought to a simulated organisation, and what it holds then.
+//! What is dropped into the outbox, without a mount: recognised, brought to a simulated organisation, and what it holds
+//! then.
 
 mod laboratory;
 
@@ -964,7 +965,8 @@ fn what_is_unreachable_is_tried_on_and_what_is_refused_three_times_and_can_be_dr
     assert_eq!((told(outbox, "failed"), told(outbox, "done")), (0, 1), "the later drop counts");
 }
 
-/// A mailbox in which another restore is at work is waited for; and a mount lets others in once it has nothing to do there.
+/// A mailbox in which another restore is at work is waited for; and a mount lets others in once it has nothing to do
+/// there.
 #[test]
 fn while_another_restore_is_at_work_in_a_mailbox_what_is_dropped_waits() {
     let house = House::new(3);

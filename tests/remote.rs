@@ -1,5 +1,5 @@
-//! A repository far away is read fast: little is asked for, much of it at a time, and nothing twice. Far away is 20 ms for every
-//! request.
+//! A repository far away is read fast: little is asked for, much of it at a time, and nothing twice. Far away is 20 ms
+//! for every request.
 
 mod common;
 
@@ -215,7 +215,8 @@ fn from_opening_to_the_first_listing_takes_few_rounds_however_many_snapshots_the
     let (mounted, at) = far.mount(handed_over, "first");
     assert_eq!(names(at.join("snapshots")).len() as i64, SNAPSHOTS);
     assert_eq!(names(at.join("latest/Inbox")).len(), 30);
-    // Which snapshots there are; these, sixteen at a time; the root, the folder, and what the kernel looks up by the way.
+    // Which snapshots there are; these, sixteen at a time; the root, the folder, and what the kernel looks up by the
+    // way.
     let (rounds, requests) = (delayed.rounds(), delayed.requests());
     eprintln!("mount to the first listing, {SNAPSHOTS} snapshots: {rounds} rounds of {requests} requests");
     assert!(rounds <= 1 + 7 + 2 + 3, "{rounds} rounds");

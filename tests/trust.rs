@@ -1,5 +1,5 @@
-//! What a repository may hold that this program did not write, or that is not what it was: objects of later versions, snapshots
-//! of wrong clocks, an earlier state of all of it, objects of other repositories, and junk.
+//! What a repository may hold that this program did not write, or that is not what it was: objects of later versions,
+//! snapshots of wrong clocks, an earlier state of all of it, objects of other repositories, and junk.
 
 mod common;
 mod laboratory;

@@ -3,9 +3,9 @@
 //! Invariants:
 //! - While mounted, a snapshot keeps its folder name, its slot and its place in the listing, whatever comes and goes
 //!   around it. Over remounts the slot stays the same unless two snapshots collide and the older one is gone.
-//! - A snapshot that left the catalog leaves the folder at once, but its view is kept until the kernel has forgotten the
-//!   last of its inodes: an open file stays readable. That is one counter for a snapshot, not a table of inodes. (What was
-//!   open when the snapshot left stays in the kernel's cache after it is closed, until memory is needed.)
+//! - A snapshot that left the catalog leaves the folder at once, but its view is kept until the kernel has forgotten
+//!   the last of its inodes: an open file stays readable. That is one counter for a snapshot, not a table of inodes.
+//!   (What was open when the snapshot left stays in the kernel's cache after it is closed, until memory is needed.)
 
 use crate::error::FsError;
 use crate::inode::Slot;
@@ -25,8 +25,8 @@ pub(crate) struct Snapshot {
     pub(crate) time: Time,
     pub(crate) slot: Slot,
     views: [Mutex<Option<Arc<dyn View>>>; Side::ALL.len()],
-    /// How many references to its inodes the kernel holds. May err upwards (an answer that no longer reached the kernel),
-    /// which only keeps the view longer.
+    /// How many references to its inodes the kernel holds. May err upwards (an answer that no longer reached the
+    /// kernel), which only keeps the view longer.
     references: AtomicI64,
 }
 
@@ -35,8 +35,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct Folder {
     pub(crate) name: String,
     pub(crate) snapshot: Arc<Snapshot>,
-    /// Grows in the order in which folders appeared. Position in the listing, so that a listing which goes on while folders
-    /// come and go neither repeats nor loses one of the others.
+    /// Grows in the order in which folders appeared. Position in the listing, so that a listing which goes on while
+    /// folders come and go neither repeats nor loses one of the others.
     pub(crate) position: u64,
 }
 

@@ -2,14 +2,14 @@
 //!
 //! In the order in which a request travels:
 //!
-//! - `session` mounts, watches the catalog, unmounts; `mountpoint` knows what is mounted where; `guard` takes the mount away when
-//!   the process dies.
+//! - `session` mounts, watches the catalog, unmounts; `mountpoint` knows what is mounted where; `guard` takes the mount
+//!   away when the process dies.
 //! - `fuse` takes the kernel's requests apart and answers them; `requests` counts them.
 //! - [`fs`] is the file system itself, as functions that need no mount; `catalog` keeps the folder `snapshots`.
 //! - `live` is the tree below `restore/`; `workers` are the threads that serve it, since it may wait for a network.
 //! - [`inode`] makes inode numbers, [`error`] holds the only map to errno.
-//! - `view` has the traits [`View`] and [`Catalog`], behind which the snapshots are; `outbox` the trait [`Outbox`], which takes what
-//!   is dropped.
+//! - `view` has the traits [`View`] and [`Catalog`], behind which the snapshots are; `outbox` the trait [`Outbox`],
+//!   which takes what is dropped.
 //!
 //! docs/semantics.md says what each file operation promises.
 //!

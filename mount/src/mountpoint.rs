@@ -92,8 +92,8 @@ pub(crate) fn device_at(path: &Path) -> Option<Device> {
     mounted_at(path).ok().flatten().map(|entry| entry.device)
 }
 
-/// Makes sure that something can be mounted at `at`, clearing away what a killed process of ours left there. Returns the
-/// path without symbolic links.
+/// Makes sure that something can be mounted at `at`, clearing away what a killed process of ours left there. Returns
+/// the path without symbolic links.
 pub(crate) fn prepare(at: &Path) -> Result<PathBuf, MountError> {
     let failed = |source| MountError::Failed { path: at.to_owned(), source };
     // Several dead mounts can lie on top of each other.

@@ -1,8 +1,9 @@
-//! From mounting to unmounting: prepares the place, starts the threads, watches the catalog, takes the mount away again.
+//! From mounting to unmounting: prepares the place, starts the threads, watches the catalog, takes the mount away
+//! again.
 //!
-//! Threads of a mount: [`Options::threads`] that serve requests, one that waits for their end, and with a catalog one that
-//! asks it for news and tells the kernel; with an outbox another one for its news, and those of `workers`. Who tells holds no
-//! lock: the kernel may have to wait for a request that another thread is serving.
+//! Threads of a mount: [`Options::threads`] that serve requests, one that waits for their end, and with a catalog one
+//! that asks it for news and tells the kernel; with an outbox another one for its news, and those of `workers`. Who
+//! tells holds no lock: the kernel may have to wait for a request that another thread is serving.
 
 use crate::catalog::Changes;
 use crate::error::FsError;
@@ -31,7 +32,8 @@ const BUSY_RETRY_MS: u64 = 1000;
 const BUSY_RETRY_DELAY_MS: u64 = 50;
 /// How long unmounting waits for the serving threads to notice.
 const SESSION_END_MS_MAX: u64 = 2000;
-/// The list of snapshots is asked for at most this part of the time: a million junk objects must not keep a processor busy.
+/// The list of snapshots is asked for at most this part of the time: a million junk objects must not keep a processor
+/// busy.
 const PAUSE_PER_LISTING: u32 = 4;
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// 1 MiB, the largest request: more brings nothing, and the default of 128 halves the speed of large files.
@@ -177,7 +179,8 @@ impl MountError {
 pub enum Unmounted {
     /// Nobody was using it, or it was gone already.
     Clean,
-    /// It was in use, so it was only taken out of the tree. Files that are open in it can be read as long as this process lives.
+    /// It was in use, so it was only taken out of the tree. Files that are open in it can be read as long as this
+    /// process lives.
     Detached,
 }
 
@@ -212,8 +215,8 @@ pub struct Unmounter(Arc<Shared>);
 
 /// Mounts `target` at the existing folder `at` and returns when it can be used.
 ///
-/// The mount goes away when [`Mounted`] is dropped, when somebody unmounts it from outside, and when the process dies, however
-/// it dies. It does not survive a `fork` in which the parent exits: fork first, then mount.
+/// The mount goes away when [`Mounted`] is dropped, when somebody unmounts it from outside, and when the process dies,
+/// however it dies. It does not survive a `fork` in which the parent exits: fork first, then mount.
 ///
 /// # Errors
 /// A [`MountError`], whose [`hint`](MountError::hint) tells the user what to do.

@@ -1,20 +1,21 @@
 //! What a mount shows: the traits [`View`] (one immutable tree) and [`Catalog`] (the list of trees, which changes).
 //!
-//! These two traits are the whole of what this crate knows about backups. Their text is the contract; the implementation
-//! behind them may be a repository or, in the tests, a tree in memory. Two invariants carry everything above them:
+//! These two traits are the whole of what this crate knows about backups. Their text is the contract; the
+//! implementation behind them may be a repository or, in the tests, a tree in memory. Two invariants carry everything
+//! above them:
 //!
 //! - A view never changes. The kernel is told to keep what it has read for ever, so an implementation that answered
 //!   the same question differently a second time would show stale data, not an error.
-//! - An entry is known by its [`Rank`]. Ranks are positions in the snapshot, not handles: they are never opened or closed,
-//!   they are the same in every process, and inode numbers are made from them.
+//! - An entry is known by its [`Rank`]. Ranks are positions in the snapshot, not handles: they are never opened or
+//!   closed, they are the same in every process, and inode numbers are made from them.
 
 use std::sync::Arc;
 
 /// Largest `size` with which [`View::read`] is called.
 pub const READ_SIZE_BYTES_MAX: usize = 1 << 20;
 
-/// Position of an entry in its snapshot, in preorder: the root is 0, an entry comes before what lies in it, and siblings
-/// come in name order (bytes compared as unsigned).
+/// Position of an entry in its snapshot, in preorder: the root is 0, an entry comes before what lies in it, and
+/// siblings come in name order (bytes compared as unsigned).
 ///
 /// Ranks fit into 40 bits, which is room for a million million entries.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -44,7 +45,8 @@ pub enum Kind {
     Symlink,
 }
 
-/// A point in time: seconds since 1970-01-01 00:00:00 UTC (negative before it), and nanoseconds that count forward from there.
+/// A point in time: seconds since 1970-01-01 00:00:00 UTC (negative before it), and nanoseconds that count forward from
+/// there.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Time {
     /// Whole seconds, rounded down.
@@ -71,8 +73,8 @@ pub struct Attr {
     pub uid: u32,
     /// Group as stored.
     pub gid: u32,
-    /// For a directory 2 plus its number of subdirectories, as `find` expects it, or 1 if that is not known; else the number
-    /// of names, at least 1.
+    /// For a directory 2 plus its number of subdirectories, as `find` expects it, or 1 if that is not known; else the
+    /// number of names, at least 1.
     pub links: u32,
 }
 
@@ -95,8 +97,8 @@ pub trait View: Send + Sync + 'static {
     /// [`ViewError::NotFound`] if there is no such rank.
     fn attr(&self, rank: Rank) -> Result<Attr, ViewError>;
 
-    /// Returns the attributes of the entry called `name` (any bytes but `/` and NUL, at most 255; compared exactly) in the
-    /// directory `dir`, or `None` if it has no such entry. `.` and `..` are never asked for.
+    /// Returns the attributes of the entry called `name` (any bytes but `/` and NUL, at most 255; compared exactly) in
+    /// the directory `dir`, or `None` if it has no such entry. `.` and `..` are never asked for.
     ///
     /// # Errors
     /// [`ViewError::NotADirectory`] if `dir` is none.
@@ -108,10 +110,10 @@ pub trait View: Send + Sync + 'static {
     /// [`ViewError::NotFound`] if there is no such rank.
     fn parent(&self, rank: Rank) -> Result<Rank, ViewError>;
 
-    /// Calls `emit` with the entries of `dir` in an order that never changes, beginning at the position `start` (0, or one that
-    /// `emit` was given before), until there are no more or `emit` returns false. With an entry goes the position behind it;
-    /// positions grow, and may leave out numbers. `.` and `..` are not among the entries. A `start` at or past the end emits
-    /// nothing.
+    /// Calls `emit` with the entries of `dir` in an order that never changes, beginning at the position `start` (0, or
+    /// one that `emit` was given before), until there are no more or `emit` returns false. With an entry goes the
+    /// position behind it; positions grow, and may leave out numbers. `.` and `..` are not among the entries. A `start`
+    /// at or past the end emits nothing.
     ///
     /// A large directory is listed by many calls, so starting in the middle must not cost a walk from the front.
     ///
@@ -132,8 +134,8 @@ pub trait View: Send + Sync + 'static {
     /// [`ViewError::Invalid`] if the entry is no symbolic link.
     fn read_link(&self, link: Rank) -> Result<Vec<u8>, ViewError>;
 
-    /// Returns the facts about the entry as extended attributes, names beginning with `user.`, in any order. Called only if
-    /// the mount was asked to show them.
+    /// Returns the facts about the entry as extended attributes, names beginning with `user.`, in any order. Called
+    /// only if the mount was asked to show them.
     ///
     /// # Errors
     /// [`ViewError::NotFound`] if there is no such rank.
@@ -148,16 +150,18 @@ pub trait View: Send + Sync + 'static {
 pub struct SnapshotInfo {
     /// Identifies the snapshot for ever; the inode numbers below it are derived from it.
     pub id: [u8; 32],
-    /// The name of its folder, such as `2026-11-21 22.00.00 everyone`. Names should be unique and legal as file names; the
-    /// mount changes those that are not.
+    /// The name of its folder, such as `2026-11-21 22.00.00 everyone`. Names should be unique and legal as file names;
+    /// the mount changes those that are not.
     pub name: String,
     /// When it was taken. The newest is what `latest` leads to.
     pub time: Time,
-    /// Whether that is in the future, so that a clock must have been wrong. Then `latest` passes over it, unless all are.
+    /// Whether that is in the future, so that a clock must have been wrong. Then `latest` passes over it, unless all
+    /// are.
     pub ahead: bool,
 }
 
-/// The trees that a snapshot can be shown as, each in a folder of its own at the root of the mount. They have the same ranks.
+/// The trees that a snapshot can be shown as, each in a folder of its own at the root of the mount. They have the same
+/// ranks.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Side {
     /// The items themselves, in `snapshots`.
@@ -197,8 +201,9 @@ pub trait Catalog: Send + Sync + 'static {
     /// Returns what `README.txt` at the root of the mount says; asked again when the snapshots are others.
     fn readme(&self) -> String;
 
-    /// Returns a side of the snapshot `id` as a tree; called when something below its folder is first used, cheap and in constant time.
-    /// The mount keeps the view as long as the catalog lists it, and after that for files that are still in use.
+    /// Returns a side of the snapshot `id` as a tree; called when something below its folder is first used, cheap and
+    /// in constant time. The mount keeps the view as long as the catalog lists it, and after that for files that are
+    /// still in use.
     ///
     /// # Errors
     /// [`ViewError::NotFound`] if it is no longer there, or the side is not shown.

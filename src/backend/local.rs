@@ -1,14 +1,14 @@
 //! Objects as files in a folder of a local (or locally mounted) file system.
 //!
-//! [`Backend::save`] writes a temporary file beside its target, syncs it, renames it and syncs the folder. So a name only
-//! ever shows a whole object, whenever the process or the power goes. What a crash leaves behind is a file called
+//! [`Backend::save`] writes a temporary file beside its target, syncs it, renames it and syncs the folder. So a name
+//! only ever shows a whole object, whenever the process or the power goes. What a crash leaves behind is a file called
 //! `.tmp-...`, which listings pass over and [`Local::remove_stale_temporaries`] takes away.
 //!
 //! - Names that must not be overwritten are taken by a rename that refuses to (else by a hard link), so that of two
 //!   processes one wins.
 //! - Files have mode 0600 and folders 0700; a umask may only take away.
-//! - [`Backend::load_range`] reads with `pread` through a small cache of open files, and holds no lock meanwhile. An open
-//!   file outlives the removal of its name by others; our own `remove` and replacing `save` close it.
+//! - [`Backend::load_range`] reads with `pread` through a small cache of open files, and holds no lock meanwhile. An
+//!   open file outlives the removal of its name by others; our own `remove` and replacing `save` close it.
 //! - The root is never made by `save`, and held open: a disk that went away is an error, not an empty repository.
 //!
 //! File systems that cannot sync a folder are taken as they are; there a power loss may undo the last saves.

@@ -100,8 +100,8 @@ pub(super) fn is_whole(entry: &Entry, store: &Store, reader: &Reader) -> bool {
         })
 }
 
-/// Returns whether everything that `segments` refer to is stored, what their lists list included: a pack may be gone or damaged
-/// although the one with the list is whole.
+/// Returns whether everything that `segments` refer to is stored, what their lists list included: a pack may be gone or
+/// damaged although the one with the list is whole.
 fn are_stored(segments: &[Segment], store: &Store, reader: &Reader) -> bool {
     segments.iter().all(|segment| {
         let stored = store.has_segment(segment).unwrap_or(false);

@@ -9,8 +9,8 @@
 //! links that tell changes. So any machine can continue, and what did not change costs one request a folder.
 //!
 //! Kept here and in the modules below, whatever the service answers: an item is only taken out of the tree when a
-//! complete round says that it left *and* asking for the item itself says so too; what cannot be read stays as it was, is
-//! listed, and is tried again; every item that was enumerated is stored, carried over or failed ([`state::Ledger`]).
+//! complete round says that it left *and* asking for the item itself says so too; what cannot be read stays as it was,
+//! is listed, and is tried again; every item that was enumerated is stored, carried over or failed ([`state::Ledger`]).
 
 mod content;
 mod edits;
@@ -62,8 +62,8 @@ const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 const PAUSE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Shorter pauses are not worth another mailbox.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// So many times the mailboxes that are worked on at a time may be begun when those before have to wait: each takes memory, up to
-/// 4 MiB with twenty thousand messages.
+/// So many times the mailboxes that are worked on at a time may be begun when those before have to wait: each takes
+/// memory, up to 4 MiB with twenty thousand messages.
 const MAILBOXES_WAITING_MAX: usize = 2;
 /// What [`TenantOptions::listed_anew`] usually is.
 pub const LISTED_ANEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -87,8 +87,8 @@ pub struct TenantOptions {
     pub streams: bool,
     /// How many mailboxes are worked on at a time; more where all of these wait for the service's limits.
     pub mailboxes_at_once: usize,
-    /// After how long a folder is listed in full rather than by changes: a change that the service never told of is found
-    /// then. It costs a request for a thousand messages, and nothing is downloaded twice.
+    /// After how long a folder is listed in full rather than by changes: a change that the service never told of is
+    /// found then. It costs a request for a thousand messages, and nothing is downloaded twice.
     pub listed_anew: Duration,
 }
 
@@ -99,8 +99,8 @@ pub struct TenantReport {
     pub id: SnapshotId,
     /// What stands in it.
     pub snapshot: Snapshot,
-    /// Items, folders and mailboxes that could not be read, by name as far as there are not too many of them; the summary
-    /// has their number.
+    /// Items, folders and mailboxes that could not be read, by name as far as there are not too many of them; the
+    /// summary has their number.
     pub failures: Vec<Failure>,
     /// What somebody should know although nothing failed.
     pub warnings: Vec<String>,
@@ -252,8 +252,8 @@ struct Run {
     users: UsersBefore,
 }
 
-/// Mailboxes at work: as many as are asked for, and more where all of them have to wait for the service's limits, for as long as
-/// `pause` says.
+/// Mailboxes at work: as many as are asked for, and more where all of them have to wait for the service's limits, for
+/// as long as `pause` says.
 struct Working<I, F, P> {
     waiting: I,
     running: FuturesUnordered<F>,

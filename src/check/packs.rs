@@ -19,7 +19,8 @@ pub(super) struct ReadPack {
     pub later: Option<String>,
 }
 
-/// Reads a pack. Whatever is wrong with it, its length too, is damage of this pack, and no reason not to look at the next.
+/// Reads a pack. Whatever is wrong with it, its length too, is damage of this pack, and no reason not to look at the
+/// next.
 pub(super) fn read_pack(repository: &Repository, id: PackId) -> Result<ReadPack> {
     let mut read = ReadPack { id, len: 0, errors: Vec::new(), bad: Vec::new(), later: None };
     let bytes = match repository.load_pack(id) {

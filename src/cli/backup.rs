@@ -39,8 +39,8 @@ pub struct Backup {
     /// Backs up every set of the configuration
     #[arg(long, group = "what")]
     all: bool,
-    /// Backs up everything in this folder: Maildir, .eml trees, and all other files. May be given several times: then each
-    /// becomes a folder of the snapshot, named after the last part of its path
+    /// Backs up everything in this folder: Maildir, .eml trees, and all other files. May be given several times: then
+    /// each becomes a folder of the snapshot, named after the last part of its path
     #[arg(long, value_name = "DIR", group = "what")]
     files: Vec<PathBuf>,
     /// Backs up the messages in this mbox file; may be given several times

@@ -33,8 +33,8 @@ impl Session {
     }
 }
 
-/// Ends all that `client` asks for once `cancel` is set: what is planned before the work begins waits for the service, too. Looks
-/// until the program ends.
+/// Ends all that `client` asks for once `cancel` is set: what is planned before the work begins waits for the service,
+/// too. Looks until the program ends.
 pub fn end_with(cancel: &Arc<AtomicBool>, client: &Client) {
     let (cancel, client) = (cancel.clone(), client.clone());
     thread::spawn(move || {

@@ -214,8 +214,8 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
     Some(hint.to_owned())
 }
 
-/// Returns what the service itself says of `error`: the first line, as ids for its support follow, in letters that do not
-/// talk to a terminal.
+/// Returns what the service itself says of `error`: the first line, as ids for its support follow, in letters that do
+/// not talk to a terminal.
 pub fn words_of_service(error: &GraphError) -> Option<String> {
     let words = error.detail()?.lines().next()?.trim();
     (!words.is_empty()).then(|| output::path(words.as_bytes()))

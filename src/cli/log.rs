@@ -1,7 +1,8 @@
 //! What the program logs, to standard error.
 //!
-//! Only this program's own modules are heard: what its libraries say at `debug` and `trace` (fuser each request with its file
-//! name, dav-server paths, hyper addresses) is not ours to keep free of names. So no option and no variable lets them in.
+//! Only this program's own modules are heard: what its libraries say at `debug` and `trace` (fuser each request with
+//! its file name, dav-server paths, hyper addresses) is not ours to keep free of names. So no option and no variable
+//! lets them in.
 
 use super::Global;
 use crate::{CONTENT_LOG, local_files, shown};
@@ -21,7 +22,8 @@ const OWN: [&str; 2] = ["strongroom", "strongroom_mount"];
 /// Overrides `-q` and `-v`.
 const VARIABLE: &str = "STRONGROOM_LOG";
 
-/// A log file that is this long is put aside for a new one; that of before goes. Several mounts of a repository share one.
+/// A log file that is this long is put aside for a new one; that of before goes. Several mounts of a repository share
+/// one.
 const FILE_LEN_MAX: u64 = 8 << 20;
 
 /// The file that standard error leads to, if it does.
@@ -46,8 +48,8 @@ impl LogFile {
         if u64::try_from(rustix::fs::fstat(&stderr)?.st_size).is_ok_and(|len| len < FILE_LEN_MAX) {
             return Ok(());
         }
-        // Of several mounts that find it too long, the first puts it aside; the others find another one at the path, and go over
-        // to that.
+        // Of several mounts that find it too long, the first puts it aside; the others find another one at the path,
+        // and go over to that.
         rustix::fs::flock(&stderr, FlockOperation::LockExclusive)?;
         let (own, there) = (rustix::fs::fstat(&stderr)?, rustix::fs::lstat(path));
         if there.is_ok_and(|there| (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)) {

@@ -1,7 +1,8 @@
 //! `strongroom mount`
 //!
 //! Without `--foreground` the command starts itself once more, in a session of its own, hands it the key through a pipe
-//! (trying the password costs most of the time that mounting takes), and returns when that one says that the folder is ready. So an error of mounting is an error of the command.
+//! (trying the password costs most of the time that mounting takes), and returns when that one says that the folder is
+//! ready. So an error of mounting is an error of the command.
 
 use super::error::{Exit, UsageError};
 use super::{Session, absolute, canonical, outbox, output, reader};
@@ -151,7 +152,8 @@ impl Mount {
         Ok(Exit::Done)
     }
 
-    /// Refuses to mount where the mount would hide the repository that it reads, or the cache, which it would then ask itself for.
+    /// Refuses to mount where the mount would hide the repository that it reads, or the cache, which it would then ask
+    /// itself for.
     fn keep_off_repository(&self, session: &Session) -> Result<()> {
         // Whoever needs what is not there says what is wrong with it.
         let Ok(at) = self.dir.canonicalize() else { return Ok(()) };

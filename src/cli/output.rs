@@ -1,7 +1,8 @@
 //! Results go to standard output, everything else to standard error.
 //!
-//! Nothing for people is written but through here: names, and the words of services and of errors, must not command a terminal
-//! or mislead its reader (`shown`). [`path`] is for a name within a line; all lines are looked at once more as they go out.
+//! Nothing for people is written but through here: names, and the words of services and of errors, must not command a
+//! terminal or mislead its reader (`shown`). [`path`] is for a name within a line; all lines are looked at once more as
+//! they go out.
 
 use super::error::UsageError;
 use crate::shown;
@@ -50,8 +51,8 @@ pub fn flush() -> Result<()> {
 
 /// Refuses to go on if standard output is closed, so that nobody would see `what`.
 ///
-/// The runtime opens `/dev/null` for it, for reading and writing. A shell that is told to throw output away opens it for
-/// writing alone.
+/// The runtime opens `/dev/null` for it, for reading and writing. A shell that is told to throw output away opens it
+/// for writing alone.
 pub fn refuse_no_reader(what: &str) -> Result<()> {
     let stdout = std::io::stdout();
     let is_null = rustix::fs::fstat(&stdout)

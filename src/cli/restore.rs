@@ -1,7 +1,7 @@
 //! `strongroom restore`
 //!
-//! What is asked of one snapshot becomes one plan. All plans are made before the first is carried out, so that a mistake in
-//! any argument is told while nothing is written yet.
+//! What is asked of one snapshot becomes one plan. All plans are made before the first is carried out, so that a
+//! mistake in any argument is told while nothing is written yet.
 
 pub mod account;
 mod dropped;
@@ -29,10 +29,10 @@ const FAILURES_SHOWN_MAX: usize = 20;
 
 /// Brings a snapshot, or parts of it, back: to a folder, or to mailboxes
 ///
-/// To a folder, each path arrives under its last name: `latest:Users/alice/Inbox` becomes DIR/Inbox. Without a path, what the
-/// snapshot holds goes directly into DIR, which is made if need be. To a mailbox, messages go to the folders they came from,
-/// or to their counterparts in the language of the mailbox; with `--into`, below that folder. Nothing is sent, and nothing
-/// that is there already is deleted.
+/// To a folder, each path arrives under its last name: `latest:Users/alice/Inbox` becomes DIR/Inbox. Without a path,
+/// what the snapshot holds goes directly into DIR, which is made if need be. To a mailbox, messages go to the folders
+/// they came from, or to their counterparts in the language of the mailbox; with `--into`, below that folder. Nothing
+/// is sent, and nothing that is there already is deleted.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Examples:\n  strongroom restore latest --to local:/tmp/back\n  \
@@ -46,8 +46,8 @@ pub struct Restore {
     /// Which snapshot, and which folder or file in it; may be given several times
     #[arg(value_name = "SNAPSHOT[:PATH]", required = true)]
     what: Vec<OsString>,
-    /// Where to: local:DIR, a folder of this machine; original, the mailboxes it came from; TENANT:Users/NAME, somebody's
-    /// mailbox in an organisation of the configuration
+    /// Where to: local:DIR, a folder of this machine; original, the mailboxes it came from; TENANT:Users/NAME,
+    /// somebody's mailbox in an organisation of the configuration
     #[arg(long, value_name = "TARGET", required = true)]
     to: Option<OsString>,
     /// Puts everything below this folder of the mailbox, which is made if need be

@@ -1,8 +1,8 @@
-//! What a file system knows of an entry beyond owner, permissions and time: extended attributes (access control lists and
-//! capabilities among them), what kind of special file it is, and which other names the same file has.
+//! What a file system knows of an entry beyond owner, permissions and time: extended attributes (access control lists
+//! and capabilities among them), what kind of special file it is, and which other names the same file has.
 //!
-//! All of it stands in fields that older programs keep without knowing them. They see a special file as an empty one, and
-//! hard links as files of their own (docs/repository-format.md, "What a file system knows").
+//! All of it stands in fields that older programs keep without knowing them. They see a special file as an empty one,
+//! and hard links as files of their own (docs/repository-format.md, "What a file system knows").
 
 use crate::cbor::{CborError, Reader, Writer};
 

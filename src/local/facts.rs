@@ -1,5 +1,5 @@
-//! What is remembered of items, sealed: by which facts an unchanged file is recognised, what a run read that did not come to its
-//! end, and what a run puts aside for itself.
+//! What is remembered of items, sealed: by which facts an unchanged file is recognised, what a run read that did not
+//! come to its end, and what a run puts aside for itself.
 
 use super::{LocalError, LocalState, prefixed};
 use crate::crypto::Purpose;
@@ -48,7 +48,8 @@ impl LocalState {
         sealed::open_bound(&self.keys, Purpose::LocalState, &key, sealed).ok()
     }
 
-    /// Remembers items of `owner`, until it is in a snapshot: a run that does not come to its end is spared nothing else.
+    /// Remembers items of `owner`, until it is in a snapshot: a run that does not come to its end is spared nothing
+    /// else.
     ///
     /// # Errors
     /// [`LocalError::Database`].

@@ -1,8 +1,8 @@
 //! From bytes to text, in every charset that mails name, and in the right one where they name none or the wrong one.
 //!
-//! What is believed, in this order: a byte order mark; the charset that is named, as long as the bytes can be read in it and
-//! are not plainly UTF-8; UTF-8, if the bytes are; what a detector says; Windows-1252. U+FFFD stands only for bytes that
-//! mean nothing in any of these.
+//! What is believed, in this order: a byte order mark; the charset that is named, as long as the bytes can be read in
+//! it and are not plainly UTF-8; UTF-8, if the bytes are; what a detector says; Windows-1252. U+FFFD stands only for
+//! bytes that mean nothing in any of these.
 //!
 //! Time and memory are linear in the bytes.
 

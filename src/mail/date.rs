@@ -1,7 +1,7 @@
 //! Dates as mails write them: RFC 5322 and its forerunners, asctime, ISO 8601, and what programs made of these.
 //!
-//! A date is read word by word, so that the order of the words, missing blanks, commas, comments and quotes do not matter.
-//! What cannot be a date (30 February, a year before 1900) is none: a wrong date is worse than no date.
+//! A date is read word by word, so that the order of the words, missing blanks, commas, comments and quotes do not
+//! matter. What cannot be a date (30 February, a year before 1900) is none: a wrong date is worse than no date.
 
 use jiff::civil;
 
@@ -26,8 +26,8 @@ const MONTHS: [&[&str]; 12] = [
     &["dec", "dez", "dic", "déc"],
 ];
 
-/// Names of time zones and their distance from UTC in minutes. Letters of the military are no help: RFC 822 had their signs
-/// wrong, so that RFC 5322 (4.3) reads them as UTC.
+/// Names of time zones and their distance from UTC in minutes. Letters of the military are no help: RFC 822 had their
+/// signs wrong, so that RFC 5322 (4.3) reads them as UTC.
 const ZONES: [(&str, i64); 61] = [
     ("ut", 0),
     ("utc", 0),
@@ -244,7 +244,8 @@ impl Found {
                 } else if separator == '.' {
                     self.whole = self.whole.or(Some((century(*three, third.len()), *two, *one)));
                 } else if *one > 12 {
-                    // Who writes slashes or dashes may mean the month or the day first; where both can be, it is no date.
+                    // Who writes slashes or dashes may mean the month or the day first; where both can be, it is no
+                    // date.
                     self.whole = self.whole.or(Some((century(*three, third.len()), *two, *one)));
                 } else if *two > 12 || one == two {
                     self.whole = self.whole.or(Some((century(*three, third.len()), *one, *two)));

@@ -1,7 +1,7 @@
 //! The header of a message or part: where it ends, and its fields.
 //!
-//! A header ends with an empty line. Mails that lost theirs are many, and so are mails with a line in the header that is no
-//! field. Such a line ends the header unless fields follow that only headers have and that were not there yet.
+//! A header ends with an empty line. Mails that lost theirs are many, and so are mails with a line in the header that
+//! is no field. Such a line ends the header unless fields follow that only headers have and that were not there yet.
 //!
 //! Everything is a slice of the message; nothing is copied but the values that somebody asks for. Each step is linear.
 
@@ -200,7 +200,8 @@ pub fn split_inner_message(message: &[u8], cr: bool) -> Halves<'_> {
     halves(message, start, cr)
 }
 
-/// Returns whether a line may stand before the first field: the rest of one that was cut off, or what programs wrote there.
+/// Returns whether a line may stand before the first field: the rest of one that was cut off, or what programs wrote
+/// there.
 fn is_before_field(line: &[u8]) -> bool {
     !line.starts_with(b"--")
 }

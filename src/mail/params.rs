@@ -1,5 +1,5 @@
-//! Values with parameters: `Content-Type` and `Content-Disposition` (RFC 2045, 2183), with names as RFC 2231, RFC 2047 and
-//! programs of all ages write them.
+//! Values with parameters: `Content-Type` and `Content-Disposition` (RFC 2045, 2183), with names as RFC 2231, RFC 2047
+//! and programs of all ages write them.
 
 use super::charset::{self, Charset};
 use super::header::unfolded;

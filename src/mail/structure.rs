@@ -1,15 +1,17 @@
 //! The parts of a message: bodies, attachments and nested messages, as slices of it (RFC 2045, 2046).
 //!
-//! One pass over the lines that begin with `--` finds them all, however deep they lie: each is compared with the boundaries of the
-//! multiparts that are open, the innermost first. So an outer boundary ends all inner parts, a missing one ends with the message,
-//! and a boundary counts only as a whole line. Where no boundary is declared, or another than the one that is used, the first
-//! line that looks like one, with the header of a part behind it, is taken for it.
+//! One pass over the lines that begin with `--` finds them all, however deep they lie: each is compared with the
+//! boundaries of the multiparts that are open, the innermost first. So an outer boundary ends all inner parts, a
+//! missing one ends with the message, and a boundary counts only as a whole line. Where no boundary is declared, or
+//! another than the one that is used, the first line that looks like one, with the header of a part behind it, is taken
+//! for it.
 //!
-//! Nested messages that are not encoded are part of the same pass. Those that are encoded are leaves; who wants to know what is
-//! in them decodes them and reads them as messages of their own.
+//! Nested messages that are not encoded are part of the same pass. Those that are encoded are leaves; who wants to know
+//! what is in them decodes them and reads them as messages of their own.
 //!
-//! Time is linear in the message, with at most [`DEPTH_MAX`] comparisons for each line that begins with `--`. Memory holds
-//! at most [`PARTS_MAX`] parts. What lies beyond these bounds is not told apart, and [`Structure::incomplete`] says so.
+//! Time is linear in the message, with at most [`DEPTH_MAX`] comparisons for each line that begins with `--`. Memory
+//! holds at most [`PARTS_MAX`] parts. What lies beyond these bounds is not told apart, and [`Structure::incomplete`]
+//! says so.
 
 use super::address::one_line;
 use super::charset::{self, Charset};
@@ -117,7 +119,8 @@ impl<'a> Structure<'a> {
         reading.structure
     }
 
-    /// Returns the leaves of the message that begins with part `root`, without those of messages in it, and those messages.
+    /// Returns the leaves of the message that begins with part `root`, without those of messages in it, and those
+    /// messages.
     pub fn leaves(&self, root: usize) -> impl Iterator<Item = (usize, &Part<'a>)> {
         let end = self.parts.get(root).map_or(0, |part| part.end);
         let mut at = root;
@@ -133,8 +136,8 @@ impl<'a> Structure<'a> {
         })
     }
 
-    /// Returns the charset that the message beginning with part `root` names for its text; where it names none, and its header
-    /// holds what nobody encoded, the one that its text seems to be in.
+    /// Returns the charset that the message beginning with part `root` names for its text; where it names none, and its
+    /// header holds what nobody encoded, the one that its text seems to be in.
     pub fn charset(&self, root: usize) -> Option<Charset> {
         /// So much tells.
         const SAMPLE_BYTES: usize = 16 << 10;
@@ -362,7 +365,8 @@ impl<'a> Part<'a> {
         matches!(self.media_type(), "text/html" | "text/x-html" | "application/xhtml+xml")
     }
 
-    /// Returns whether it is text, HTML included. A multipart without parts is, too, and what servers say of deliveries.
+    /// Returns whether it is text, HTML included. A multipart without parts is, too, and what servers say of
+    /// deliveries.
     pub fn is_text(&self) -> bool {
         let kind = self.media_type();
         kind.starts_with("text/")
@@ -409,8 +413,8 @@ impl<'a> Part<'a> {
         self.encoding.of(self.body)
     }
 
-    /// Returns its text, about `len_max` bytes of it at most, and whether that is all. What others put in clear behind an encoded
-    /// text is part of it.
+    /// Returns its text, about `len_max` bytes of it at most, and whether that is all. What others put in clear behind
+    /// an encoded text is part of it.
     pub fn text(&self, len_max: usize) -> (String, bool) {
         let encoded = self.encoded();
         let decoded = encoded.decoded(len_max);

@@ -179,8 +179,8 @@ fn is_text(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(|char: char| char.is_control() && !char.is_whitespace()))
 }
 
-/// Splits base64 text from what others put behind it in clear. It can only begin where base64 ends: behind padding, an empty
-/// line, or a line that is shorter than those before.
+/// Splits base64 text from what others put behind it in clear. It can only begin where base64 ends: behind padding, an
+/// empty line, or a line that is shorter than those before.
 fn split_footer(encoded: &[u8]) -> (&[u8], &[u8]) {
     let cr = ends_lines_with_cr(encoded);
     let (mut at, mut longest, mut may_end) = (0, 0, false);

@@ -1,8 +1,8 @@
 //! Encoded words (RFC 2047, 2231): text beyond ASCII in header fields.
 //!
-//! Programs tear letters, and the state of a charset, over two words. So the bytes of neighbouring words of one charset are
-//! joined before they are decoded. Words are also known where they should not stand: in quotes, in the middle of other text,
-//! without a blank between them, with blanks in them, or cut off at the end.
+//! Programs tear letters, and the state of a charset, over two words. So the bytes of neighbouring words of one charset
+//! are joined before they are decoded. Words are also known where they should not stand: in quotes, in the middle of
+//! other text, without a blank between them, with blanks in them, or cut off at the end.
 
 use super::charset::{self, Charset};
 use super::transfer;
@@ -198,7 +198,8 @@ impl Text {
     }
 }
 
-/// Decodes bytes of a header that nobody encoded: UTF-8 if they are, else in the charset of the message, else the likeliest.
+/// Decodes bytes of a header that nobody encoded: UTF-8 if they are, else in the charset of the message, else the
+/// likeliest.
 pub fn raw(bytes: &[u8], charset: Option<Charset>) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) if !bytes.contains(&0x1b) => text.into(),

@@ -1,12 +1,13 @@
 //! Which entry of which snapshot has a given content: how a dropped file is known again.
 //!
-//! A dropped file is split as a backup would, and its content looked up by the hash that two contents share when they are
-//! stored as the same chunks. The answers stand in a database of this machine, which is filled from the snapshots: from the
-//! newest of each set everything, from every other one what differs from its neighbour, so that a thousand snapshots cost
-//! little more than one. It is a cache: deleting it costs the time to fill it again.
+//! A dropped file is split as a backup would, and its content looked up by the hash that two contents share when they
+//! are stored as the same chunks. The answers stand in a database of this machine, which is filled from the snapshots:
+//! from the newest of each set everything, from every other one what differs from its neighbour, so that a thousand
+//! snapshots cost little more than one. It is a cache: deleting it costs the time to fill it again.
 //!
-//! Keys begin with a byte that says what they are: `c` content (16 bytes of the hash), place (8) -> snapshot and path, sealed; `s`
-//! snapshot that is in it. Only items that came from a mailbox are in it: of others no more is known than their bytes say.
+//! Keys begin with a byte that says what they are: `c` content (16 bytes of the hash), place (8) -> snapshot and path,
+//! sealed; `s` snapshot that is in it. Only items that came from a mailbox are in it: of others no more is known than
+//! their bytes say.
 
 use super::live::USERS;
 use crate::backup::tenant::state::TenantState;
@@ -235,8 +236,8 @@ impl Contents {
         let mut add = |entry: &Entry, path: &[u8]| {
             let Some(content) = entry.content().filter(|_| entry.facts.source_id.is_some()) else { return Ok(()) };
             let key = self.key(&content.identity(), path);
-            // Of those that are told of here the newest counts, in whatever order they are taken in; what is the same in a
-            // snapshot and its neighbour is told of once.
+            // Of those that are told of here the newest counts, in whatever order they are taken in; what is the same
+            // in a snapshot and its neighbour is told of once.
             if self.holder(&key)?.is_some_and(|other| times.get(&other) > times.get(&id)) {
                 return Ok(());
             }
@@ -337,8 +338,8 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Returns how much the path of a place is like that of a dropped file: whether it is in the account that the latter names as the one
-/// it came from, whether the files have the same name, and how many of the folders nearest to them.
+/// Returns how much the path of a place is like that of a dropped file: whether it is in the account that the latter
+/// names as the one it came from, whether the files have the same name, and how many of the folders nearest to them.
 fn alike(place: &[u8], dropped: &[u8]) -> (bool, bool, usize) {
     let parts = |path| <[u8]>::split(path, |byte| *byte == b'/');
     let account: Vec<_> = parts(place).take(2).collect();

@@ -108,8 +108,8 @@ impl DraftFile {
         if file.len() > FILE_BYTES_MAX {
             return Err(OutboxError::TooLarge);
         }
-        // Calendars and contacts cannot be restored yet; the text of a mail, and a file of many, are no mail, though they begin
-        // alike.
+        // Calendars and contacts cannot be restored yet; the text of a mail, and a file of many, are no mail, though
+        // they begin alike.
         let name = name.to_ascii_lowercase();
         let is_other = [&b".ics"[..], b".vcf", b".txt", b".mbox"].iter().any(|end| name.ends_with(end));
         let start = file.read(0, HEADER_BYTES_MAX)?;

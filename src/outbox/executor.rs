@@ -87,8 +87,8 @@ impl Shared {
         }
     }
 
-    /// Removes the bytes of files that were restored, once that is durable: not before, or a power cut could leave a file that is
-    /// to be restored and has none.
+    /// Removes the bytes of files that were restored, once that is durable: not before, or a power cut could leave a
+    /// file that is to be restored and has none.
     pub(super) fn remove_done(&self) -> io::Result<()> {
         let done = std::mem::take(&mut *self.done.lock());
         if done.is_empty() {
@@ -113,8 +113,8 @@ impl Shared {
         }
     }
 
-    /// Returns where a content stands. Snapshots that were made meanwhile are looked through before it is taken for unknown: it would
-    /// come without its marks.
+    /// Returns where a content stands. Snapshots that were made meanwhile are looked through before it is taken for
+    /// unknown: it would come without its marks.
     fn places(&self, content: &blake3::Hash, path: &[u8]) -> Result<Vec<Place>, Refused> {
         let find = || self.contents.find(content, path).map_err(|error| Refused::Doubtful(chain(&error)));
         let places = find()?;
@@ -312,7 +312,8 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
     brought
 }
 
-/// Finds out whether a refused sign-in is the application's: one mailbox may refuse a token that is good for all others.
+/// Finds out whether a refused sign-in is the application's: one mailbox may refuse a token that is good for all
+/// others.
 async fn of_this_application(target: &Target, brought: Result<Brought, Refused>) -> Result<Brought, Refused> {
     match brought {
         Err(Refused::SignIn(reason)) => Err(signed_out(target).await.unwrap_or(Refused::Doubtful(reason))),

@@ -37,8 +37,8 @@ pub fn fate(fate: &Fate, is_underway: bool) -> (&'static str, &str) {
     }
 }
 
-/// Writes the report of a job: what failed first. `more` files were restored and are not listed any more. `signed_out` is why
-/// files wait for a sign-in.
+/// Writes the report of a job: what failed first. `more` files were restored and are not listed any more. `signed_out`
+/// is why files wait for a sign-in.
 pub fn report<'a>(
     job: i64,
     files: impl Iterator<Item = (&'a Dropped, bool)>,

@@ -1,7 +1,8 @@
 //! What was dropped and what became of it, durable: the outbox after a crash is the outbox before it.
 //!
-//! A file is in the journal once `close` or `fsync` has returned, and stays until it was restored. What became of it is noted
-//! behind; when most of the journal is about the past it is written anew, with one record for each file that still counts.
+//! A file is in the journal once `close` or `fsync` has returned, and stays until it was restored. What became of it is
+//! noted behind; when most of the journal is about the past it is written anew, with one record for each file that
+//! still counts.
 
 use super::staging::StagedId;
 use crate::cbor::{CborError, Reader, Writer};

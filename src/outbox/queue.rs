@@ -1,7 +1,7 @@
 //! What was dropped, in memory: by path for those who look, in order for those who restore, by job for the reports.
 //!
-//! Everything that must survive is in the journal before it is here. Drops that come together are a job: one begins with a drop
-//! while none is open, and ends when all of it is settled and nothing has come for a while.
+//! Everything that must survive is in the journal before it is here. Drops that come together are a job: one begins
+//! with a drop while none is open, and ends when all of it is settled and nothing has come for a while.
 
 use super::journal::{Dropped, Fate, Journal, Record};
 use super::staging::{StagedId, Stray};
@@ -231,9 +231,9 @@ impl Queue {
         self.journal.is_doubtful()
     }
 
-    /// Brings the queue and the staging area together again after records of the journal were lost. What is `staged` and in no
-    /// record becomes a file of `original/` that has failed, so that somebody finds it; a record whose bytes are gone is restored by
-    /// nobody. Returns the staged files that are not needed: those that were restored.
+    /// Brings the queue and the staging area together again after records of the journal were lost. What is `staged`
+    /// and in no record becomes a file of `original/` that has failed, so that somebody finds it; a record whose bytes
+    /// are gone is restored by nobody. Returns the staged files that are not needed: those that were restored.
     ///
     /// # Errors
     /// When the disk fails.
@@ -347,7 +347,8 @@ impl Queue {
         }
     }
 
-    /// Takes a file in, and makes that durable. Which job it belongs to is decided here. It is not ready until it is released.
+    /// Takes a file in, and makes that durable. Which job it belongs to is decided here. It is not ready until it is
+    /// released.
     ///
     /// # Errors
     /// [`OutboxError::NotPermitted`] if a different file stands at its path, [`OutboxError::Storage`].
@@ -421,7 +422,8 @@ impl Queue {
     /// Takes a file out that has not gone anywhere.
     ///
     /// # Errors
-    /// [`OutboxError::NotPermitted`] once it is on its way or there, [`OutboxError::NotFound`], [`OutboxError::Storage`].
+    /// [`OutboxError::NotPermitted`] once it is on its way or there, [`OutboxError::NotFound`],
+    /// [`OutboxError::Storage`].
     pub fn withdraw(&mut self, id: StagedId) -> Result<(), OutboxError> {
         let item = self.items.get(&id).ok_or(OutboxError::NotFound)?;
         let is_tried = item.dropped.fate == Fate::Queued && (item.is_underway || item.attempts > 0);
@@ -521,8 +523,8 @@ impl Queue {
         }
     }
 
-    /// Takes a file off its way that was refused before anything of it was sent. That does not count as an attempt, so it can be
-    /// taken back; [`Queue::again`] puts it in line.
+    /// Takes a file off its way that was refused before anything of it was sent. That does not count as an attempt, so
+    /// it can be taken back; [`Queue::again`] puts it in line.
     pub fn put_back(&mut self, id: StagedId) {
         if let Some(item) = self.items.get_mut(&id) {
             item.attempts = item.attempts.saturating_sub(1);

@@ -60,8 +60,8 @@ impl SignIn {
         is_first
     }
 
-    /// Returns the file that is to be tried now, if it is time. `is_there` says whether a file was not taken back meanwhile; when
-    /// all were, nothing waits any more.
+    /// Returns the file that is to be tried now, if it is time. `is_there` says whether a file was not taken back
+    /// meanwhile; when all were, nothing waits any more.
     fn next_trial(&mut self, now: Instant, is_there: impl Fn(StagedId) -> bool) -> Option<StagedId> {
         self.trial = self.trial.filter(|id| is_there(*id));
         if self.trial.is_some() || self.next.is_none_or(|(next, _)| next > now) {

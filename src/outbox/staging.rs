@@ -1,10 +1,10 @@
 //! Where dropped files lie until they are restored: encrypted and authenticated, in pieces.
 //!
-//! A file is cut into pieces of [`PIECE_BYTES`], each sealed by itself and bound to the file and its number in it, so that
-//! random writes, cuts and reads of 150 MB cost the memory of one piece. Its name is random and says nothing. How long the
-//! whole is, and what it hashes to, stands in the journal once it is sealed; before that it is a draft, of which nothing is
-//! left after a crash: what the journal does not name is removed when the outbox is opened ([`Staging::strays`]), unless records of
-//! the journal were lost.
+//! A file is cut into pieces of [`PIECE_BYTES`], each sealed by itself and bound to the file and its number in it, so
+//! that random writes, cuts and reads of 150 MB cost the memory of one piece. Its name is random and says nothing. How
+//! long the whole is, and what it hashes to, stands in the journal once it is sealed; before that it is a draft, of
+//! which nothing is left after a crash: what the journal does not name is removed when the outbox is opened
+//! ([`Staging::strays`]), unless records of the journal were lost.
 
 use crate::crypto::{Keys, Purpose, TAG_LEN, random};
 use crate::{local_files, source};

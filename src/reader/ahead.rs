@@ -1,11 +1,11 @@
 //! Decodes blocks on threads of its own before they are asked for.
 //!
-//! Whoever reads a folder file by file needs the block behind the one it reads in next; decoding it meanwhile hides most of
-//! what that costs. What to decode is a guess of the caller: a wrong one costs a block's time on an otherwise idle core,
-//! so guesses that find the threads busy are dropped.
+//! Whoever reads a folder file by file needs the block behind the one it reads in next; decoding it meanwhile hides
+//! most of what that costs. What to decode is a guess of the caller: a wrong one costs a block's time on an otherwise
+//! idle core, so guesses that find the threads busy are dropped.
 //!
-//! Where loading a block takes no longer than decoding it, one thread is all there is to gain, and all there is. Far away, so many
-//! load at a time as blocks are decoded while one arrives.
+//! Where loading a block takes no longer than decoding it, one thread is all there is to gain, and all there is. Far
+//! away, so many load at a time as blocks are decoded while one arrives.
 
 use super::Reader;
 use crate::pack::{BlockLocation, PackKind};
@@ -103,7 +103,8 @@ impl Reader {
         self.ahead.as_ref().map_or(0, |ahead| ahead.pace.lock().depth())
     }
 
-    /// Says that content in these blocks will probably be read next, in this order. Those that find no room are dropped.
+    /// Says that content in these blocks will probably be read next, in this order. Those that find no room are
+    /// dropped.
     pub fn guess(&self, blocks: impl Iterator<Item = BlockLocation>) {
         let Some(ahead) = &self.ahead else { return };
         let depth = self.guesses_wanted();

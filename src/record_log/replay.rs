@@ -1,7 +1,7 @@
 //! Reads a log from its beginning, past records that are damaged.
 //!
-//! A record is bound to its number, and the numbers do not stand in the file. So behind a damaged record each offset whose four
-//! bytes can be a length is tried with each number that can stand there, until a record is authentic.
+//! A record is bound to its number, and the numbers do not stand in the file. So behind a damaged record each offset
+//! whose four bytes can be a length is tried with each number that can stand there, until a record is authentic.
 
 use super::{RECORD_BYTES_MAX, RecordLogError, bound};
 use crate::crypto::{Keys, Purpose, TAG_LEN};
@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt;
 
 /// Bytes of a log that are in memory at a time.
 const WINDOW_BYTES: usize = 1 << 20;
-/// Maximum number of bytes that the search behind damaged records decrypts, with [`TRIAL_BYTES`] for each trial: seconds at most,
-/// also in a file that somebody has made so that each offset looks like a record.
+/// Maximum number of bytes that the search behind damaged records decrypts, with [`TRIAL_BYTES`] for each trial:
+/// seconds at most, also in a file that somebody has made so that each offset looks like a record.
 const SEARCH_BYTES_MAX: u64 = if cfg!(test) { 4 << 20 } else { 256 << 20 };
 const TRIAL_BYTES: u64 = 512;
 /// Numbers that are tried where what follows cannot be a record.
@@ -108,7 +108,8 @@ impl Scan<'_> {
         Ok(Some(&self.window[from..from + len]))
     }
 
-    /// Returns how long the sealed record at `at` is, if what stands there can be the length of one that the file holds whole.
+    /// Returns how long the sealed record at `at` is, if what stands there can be the length of one that the file holds
+    /// whole.
     fn frame(&mut self, at: u64) -> io::Result<Option<usize>> {
         let Some(len) = self.bytes(at, 4)?.and_then(|bytes| bytes.first_chunk()) else { return Ok(None) };
         let len = u32::from_le_bytes(*len) as usize;

@@ -175,7 +175,8 @@ pub enum RepositoryError {
 }
 
 impl RepositoryError {
-    /// Returns whether the repository is damaged, rather than out of reach for now, wrongly asked for, or of a later version.
+    /// Returns whether the repository is damaged, rather than out of reach for now, wrongly asked for, or of a later
+    /// version.
     pub fn is_damage(&self) -> bool {
         if self.is_of_later_version() {
             return false;
@@ -201,7 +202,8 @@ impl RepositoryError {
 
     /// Returns whether the object is authentic, but in a form that only a later version of this program reads.
     ///
-    /// Such an object is left out and told of. It is no damage, and nothing may be removed because it could not be read.
+    /// Such an object is left out and told of. It is no damage, and nothing may be removed because it could not be
+    /// read.
     pub fn is_of_later_version(&self) -> bool {
         match self {
             RepositoryError::Config(error) => matches!(error, ConfigError::Version(_) | ConfigError::Features),

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 /// More key slots than anybody makes. Whoever can write to the storage can put more there, and reading them takes time.
 pub(super) const SLOTS_MAX: usize = 1024;
-/// What trying a password on all slots may cost, in KiB of memory times passes: 64 slots of the highest cost that is accepted. The
-/// cheapest are tried first. So forged ones cannot take the turn of an honest one, unless that costs more.
+/// What trying a password on all slots may cost, in KiB of memory times passes: 64 slots of the highest cost that is
+/// accepted. The cheapest are tried first. So forged ones cannot take the turn of an honest one, unless that costs
+/// more.
 const WORK_MAX: u64 = 64 * (16 << 20);
 /// Keys that a wrong password gave are kept up to this many, to find out whether it was `config` that was wrong.
 const UNPROVEN_MAX: usize = 64;
@@ -35,8 +36,8 @@ impl Found {
     /// Opens the repository with a password or its recovery key.
     ///
     /// # Errors
-    /// [`RepositoryError::NoKeyFits`], [`RepositoryError::ForeignConfig`] if it is not the secret that is wrong, or what the
-    /// storage gives.
+    /// [`RepositoryError::NoKeyFits`], [`RepositoryError::ForeignConfig`] if it is not the secret that is wrong, or
+    /// what the storage gives.
     pub fn open(self, secret: &[u8]) -> Result<Repository> {
         let (slots, mut untried) = self.slots()?;
         let (mut tried, mut work, mut unproven) = (0, 0, Vec::new());
@@ -81,8 +82,8 @@ impl Found {
         Ok((slots, others))
     }
 
-    /// Returns whether one of `masters` opens something that is stored here. Then the secret was right, and the id in `config`, which
-    /// every key slot is bound to, is another repository's.
+    /// Returns whether one of `masters` opens something that is stored here. Then the secret was right, and the id in
+    /// `config`, which every key slot is bound to, is another repository's.
     fn opens_anything(&self, masters: &[MasterKey]) -> bool {
         if masters.is_empty() {
             return false;
@@ -185,8 +186,8 @@ impl Repository {
     /// Writes the key slots of a new repository. [`Prepared::commit`] makes a repository of them.
     ///
     /// # Errors
-    /// [`RepositoryError::Exists`], [`RepositoryError::NoConfig`] if there is something that only needs its `config` back, or
-    /// what the storage gives.
+    /// [`RepositoryError::Exists`], [`RepositoryError::NoConfig`] if there is something that only needs its `config`
+    /// back, or what the storage gives.
     pub fn prepare(backend: Arc<dyn Backend>, password: &[u8], options: &CreateOptions) -> Result<Prepared> {
         match backend.size(ObjectName::config()) {
             Err(BackendError::NotFound { .. }) => {}
@@ -219,7 +220,8 @@ impl Repository {
     /// Looks for a repository: whether there is one, before anybody is asked for a password.
     ///
     /// # Errors
-    /// [`RepositoryError::NoRepository`], [`RepositoryError::NoConfig`], [`RepositoryError::Config`], or what the storage gives.
+    /// [`RepositoryError::NoRepository`], [`RepositoryError::NoConfig`], [`RepositoryError::Config`], or what the
+    /// storage gives.
     pub fn find(backend: Arc<dyn Backend>) -> Result<Found> {
         let object = match load_short(&*backend, ObjectName::config(), SMALL_LEN_MAX) {
             Err(RepositoryError::Backend(BackendError::NotFound { .. })) => {
@@ -243,8 +245,8 @@ impl Repository {
         Self::find(backend)?.open(secret)
     }
 
-    /// Opens a repository with what [`Repository::handover`] of another process gave: asks the storage for nothing, and tries no
-    /// password again.
+    /// Opens a repository with what [`Repository::handover`] of another process gave: asks the storage for nothing, and
+    /// tries no password again.
     ///
     /// # Errors
     /// [`RepositoryError::NoKeyFits`] for what is no handover, or [`RepositoryError::Config`].

@@ -52,7 +52,8 @@ impl Repository {
         names(&*self.backend, ObjectKind::Gc)
     }
 
-    /// Returns the key slots and snapshots that were removed on purpose. Damaged records say nothing: `check` names them.
+    /// Returns the key slots and snapshots that were removed on purpose. Damaged records say nothing: `check` names
+    /// them.
     ///
     /// # Errors
     /// What the storage gives.

@@ -43,8 +43,8 @@ impl Repository {
         Ok(id)
     }
 
-    /// Adds a slot for a new recovery key and returns the key, which is nowhere else. `show` gets both before the slot is there:
-    /// if it fails, there is no key that nobody saw.
+    /// Adds a slot for a new recovery key and returns the key, which is nowhere else. `show` gets both before the slot
+    /// is there: if it fails, there is no key that nobody saw.
     ///
     /// # Errors
     /// What `show` gives; [`RepositoryError::TooManySlots`], or what the storage gives.
@@ -88,9 +88,9 @@ impl Repository {
 
     /// Removes the slot whose id begins with `asked`, and leaves a record of it.
     ///
-    /// Two who remove the last two slots at once must not both succeed. So each writes the record first, and then looks once more
-    /// for a slot that stays, of which no record says that it is being removed. The later one of the two sees the record of
-    /// the other, and takes its own back.
+    /// Two who remove the last two slots at once must not both succeed. So each writes the record first, and then looks
+    /// once more for a slot that stays, of which no record says that it is being removed. The later one of the two sees
+    /// the record of the other, and takes its own back.
     ///
     /// # Errors
     /// [`RepositoryError::LastSlot`] or [`RepositoryError::SlotsContested`] if nothing else would open the repository,

@@ -76,8 +76,8 @@ impl Repository {
         Ok(snapshots)
     }
 
-    /// Reads these snapshots, several at a time and in no particular order, and calls `each` with every one, or with why it cannot
-    /// be read: one that is damaged or of a later version hides none of the others.
+    /// Reads these snapshots, several at a time and in no particular order, and calls `each` with every one, or with
+    /// why it cannot be read: one that is damaged or of a later version hides none of the others.
     ///
     /// # Errors
     /// What the storage gives, for the first it fails with: those that were under way beside it are read, and no more.
@@ -160,9 +160,9 @@ impl Snapshots {
     }
 }
 
-/// Returns the positions of those of `snapshots` (the oldest first) that `wanted` takes, the latest first. One that is ahead of the
-/// clock `now` was made while a clock was wrong, and would be the latest for as long. So it does not count, unless all
-/// are: then it is this machine's clock that is wrong.
+/// Returns the positions of those of `snapshots` (the oldest first) that `wanted` takes, the latest first. One that is
+/// ahead of the clock `now` was made while a clock was wrong, and would be the latest for as long. So it does not
+/// count, unless all are: then it is this machine's clock that is wrong.
 pub fn latest_first(snapshots: &[(SnapshotId, Snapshot)], now: i64, wanted: impl Fn(&Snapshot) -> bool) -> Vec<usize> {
     let all = (0..snapshots.len()).rev().filter(|number| wanted(&snapshots[*number].1));
     let (ahead, due): (Vec<_>, Vec<_>) = all.partition(|number| snapshots[*number].1.is_ahead(now));

@@ -4,14 +4,14 @@
 //! route (what goes to whom) ─► guide (where in the mailbox, what stands there) ─► deliver (make, complete, compare)
 //! ```
 //!
-//! Several mailboxes at a time, and in each as many items as keep it busy: how many requests may be in flight, and how many
-//! bytes may be sent, the client's gate decides ([`crate::source::graph::throttle`]).
+//! Several mailboxes at a time, and in each as many items as keep it busy: how many requests may be in flight, and how
+//! many bytes may be sent, the client's gate decides ([`crate::source::graph::throttle`]).
 //!
-//! - Nothing is sent to anybody: messages are made, not submitted. Nothing is deleted but what `--when-exists overwrite`
-//!   replaces, and what this restore made itself: half a message, or one that it made twice ([`twins`]).
+//! - Nothing is sent to anybody: messages are made, not submitted. Nothing is deleted but what `--when-exists
+//!   overwrite` replaces, and what this restore made itself: half a message, or one that it made twice ([`twins`]).
 //! - An item counts as restored once it was read back and compared.
-//! - The same restore twice makes nothing twice, also when answers were lost or the program was killed: every message bears
-//!   a mark ([`there::Mark`]), by which it is found again.
+//! - The same restore twice makes nothing twice, also when answers were lost or the program was killed: every message
+//!   bears a mark ([`there::Mark`]), by which it is found again.
 //! - Memory does not grow with the number of items, but for a few hashes for each message of the folder at hand.
 
 mod courier;
@@ -67,8 +67,8 @@ pub use courier::{Brought, Bytes, Courier, Home, Parcel, Refused};
 pub use estimate::Load;
 pub use route::AccountTarget;
 
-/// Items that are worked on in one mailbox: twice as many as it answers at a time, so that none of its places is empty while
-/// an item is read or compared.
+/// Items that are worked on in one mailbox: twice as many as it answers at a time, so that none of its places is empty
+/// while an item is read or compared.
 const ITEMS_AT_ONCE: usize = 8;
 /// Items of all mailboxes together may take so much memory; a larger one goes alone.
 const ROOM_BYTES: u64 = 96 << 20;
@@ -183,15 +183,16 @@ fn is_mail(entry: &Entry) -> bool {
 }
 
 impl AccountPlan {
-    /// Plans to restore `paths` of a snapshot to accounts of the organisation behind `client`. Nothing is written, and of
-    /// the mailboxes only is asked whose they are.
+    /// Plans to restore `paths` of a snapshot to accounts of the organisation behind `client`. Nothing is written, and
+    /// of the mailboxes only is asked whose they are.
     ///
-    /// No path, or an empty one, means all mailboxes of the snapshot. With [`AccountOptions::into`] each path arrives there
-    /// under its last name.
+    /// No path, or an empty one, means all mailboxes of the snapshot. With [`AccountOptions::into`] each path arrives
+    /// there under its last name.
     ///
     /// # Errors
-    /// [`RestoreError::NotInSnapshot`], [`RestoreError::NoMailbox`], [`RestoreError::NoAccount`], [`RestoreError::Account`]
-    /// when the directory cannot be asked, [`RestoreError::Interrupted`] when the client was cancelled, [`RestoreError::Read`].
+    /// [`RestoreError::NotInSnapshot`], [`RestoreError::NoMailbox`], [`RestoreError::NoAccount`],
+    /// [`RestoreError::Account`] when the directory cannot be asked, [`RestoreError::Interrupted`] when the client was
+    /// cancelled, [`RestoreError::Read`].
     pub fn new(
         repository: &Repository,
         reader: Arc<Reader>,

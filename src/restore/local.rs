@@ -1,14 +1,15 @@
 //! The executor for folders of this machine.
 //!
-//! Everything is done relative to open folders, one name at a time, and no name is ever followed through a symbolic link
-//! below the target: what is written lies in the target, whatever the repository says and whatever links lie there.
+//! Everything is done relative to open folders, one name at a time, and no name is ever followed through a symbolic
+//! link below the target: what is written lies in the target, whatever the repository says and whatever links lie
+//! there.
 //!
 //! - A file is written under a temporary name and renamed when it is complete, by a rename that replaces nothing unless
 //!   that was asked for. A killed run leaves at most one `.strongroom-restore-*` a thread.
 //! - The calling thread walks and makes folders; workers write files. A folder gets its times and permissions when the
 //!   walk has left it and the last of its files is written.
-//! - A folder of our own that we may not write to (0555) is made writable while the run is in it, and gets its permissions,
-//!   or those it had, at the end: so a run that was interrupted can be given again.
+//! - A folder of our own that we may not write to (0555) is made writable while the run is in it, and gets its
+//!   permissions, or those it had, at the end: so a run that was interrupted can be given again.
 //! - Open folders are few however deep the tree is: those far above are closed, and opened again name by name (and held
 //!   against their inode numbers) when the walk comes back.
 //! - Runs of zeros become holes.
@@ -390,7 +391,8 @@ impl Walker<'_> {
             }
         }
         let _ = self.to_workers.send(batch);
-        // After a stop half way, the folders on the way get what they would have got, so that the next run finds them so.
+        // After a stop half way, the folders on the way get what they would have got, so that the next run finds them
+        // so.
         while !self.folders.levels.is_empty() {
             let path = self.folders.path();
             let left = self.folders.leave(&path);

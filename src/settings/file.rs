@@ -158,7 +158,8 @@ impl Reading<'_> {
     fn tenant(&self, name: &str, written: Tenant) -> Result<TenantSettings, SettingsError> {
         let table = ["tenants", name];
         let key = |name| [table[0], table[1], name];
-        // `restore --to` takes `local:DIR`, `original` and `TENANT:PATH`; `restore/` of a mount has `original`, `jobs` and TENANT.
+        // `restore --to` takes `local:DIR`, `original` and `TENANT:PATH`; `restore/` of a mount has `original`, `jobs`
+        // and TENANT.
         if name.is_empty() || name.contains([':', '/']) || ["local", "original", "jobs", ".", ".."].contains(&name) {
             let problem = "a tenant must not be called `local`, `original` or `jobs`, or hold `:` or `/`";
             let hint = "`restore --to` and `mount --restore` give these another meaning";

@@ -161,7 +161,8 @@ impl SecretSource {
 /// What opening or reading gives, also where it is no regular file.
 pub fn read_secret_file(path: &Path) -> io::Result<Secret> {
     let mut content = Zeroizing::new(Vec::new());
-    // What the caller has opened itself (`<(pass show NAME)`, `/dev/stdin`) may be a pipe; nothing else may, as it would wait for ever.
+    // What the caller has opened itself (`<(pass show NAME)`, `/dev/stdin`) may be a pipe; nothing else may, as it
+    // would wait for ever.
     let file = if is_handed_over(path) { File::open(path)? } else { local_files::open(path)? };
     let stat = file.metadata()?;
     // A group may be there for exactly this.

@@ -1,12 +1,13 @@
 //! Local folders: Maildir, trees of .eml files, and everything else a file system holds.
 //!
-//! Names are taken as bytes. Symbolic links are kept as links and never followed: everything below a source is reached by
-//! descriptors (`folder`), so nothing that is renamed or replaced while it is read leads out of it. Devices, sockets and named pipes are
-//! kept as what they are and never opened. Extended attributes of a file are read when it is; whoever knows its change time knows them
-//! already. A folder that changes while it is read gives what was there at some moment of the walk.
+//! Names are taken as bytes. Symbolic links are kept as links and never followed: everything below a source is reached
+//! by descriptors (`folder`), so nothing that is renamed or replaced while it is read leads out of it. Devices, sockets
+//! and named pipes are kept as what they are and never opened. Extended attributes of a file are read when it is;
+//! whoever knows its change time knows them already. A folder that changes while it is read gives what was there at
+//! some moment of the walk.
 //!
-//! One source becomes what the snapshot's root holds; each of several becomes a folder there, named after the last part of
-//! its path.
+//! One source becomes what the snapshot's root holds; each of several becomes a folder there, named after the last part
+//! of its path.
 
 mod attributes;
 mod content;
@@ -95,7 +96,8 @@ impl Files {
         Self { roots: opened, excluded, options, now: jiff::Timestamp::now().as_second() }
     }
 
-    /// Returns what each source is called in the snapshot, in the order in which they were given; nothing if there is one.
+    /// Returns what each source is called in the snapshot, in the order in which they were given; nothing if there is
+    /// one.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         self.roots.iter().filter_map(|root| root.name.as_deref())
     }
@@ -368,7 +370,8 @@ impl Walk<'_, '_> {
         (self.sink)(Event::Enter { meta, path: self.path.clone() })
     }
 
-    /// Leaves of the names in a folder only those that say that nothing else is wanted, if there are such, and returns why.
+    /// Leaves of the names in a folder only those that say that nothing else is wanted, if there are such, and returns
+    /// why.
     fn tag(&self, folder: &Arc<Folder>, names: &mut Vec<Name>) -> Option<&'static str> {
         let Options { exclude_caches, exclude_if_present, .. } = &self.files.options;
         let has = |names: &[Name], tag: &[u8]| names.binary_search_by(|name| (*name.bytes).cmp(tag)).is_ok();

@@ -25,8 +25,8 @@
 //! Invariants kept here:
 //! - a token goes to the configured Graph endpoint and nowhere else, and follows no redirect;
 //! - no secret, token, address, subject or body is logged at any level;
-//! - a failure that may pass is tried again within a limit that has a name; what is given up is an error, never an empty
-//!   answer;
+//! - a failure that may pass is tried again within a limit that has a name; what is given up is an error, never an
+//!   empty answer;
 //! - a request that makes something is never sent twice after a failure that may have been a success.
 //!
 //! Left to others: remembering what was read.

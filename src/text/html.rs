@@ -45,8 +45,8 @@ const PARAGRAPHS: [&[u8]; 10] = [b"blockquote", b"h1", b"h2", b"h3", b"h4", b"h5
 /// Elements whose text nobody sees. The tokenizer gives it as one string, up to their own end tag.
 const HIDDEN: [&[u8]; 6] = [b"iframe", b"noembed", b"noframes", b"script", b"style", b"title"];
 
-/// Elements whose content is no markup, and swallows all that follows where its end is missing. What scripts hold is nothing that
-/// anybody wrote to be read.
+/// Elements whose content is no markup, and swallows all that follows where its end is missing. What scripts hold is
+/// nothing that anybody wrote to be read.
 const RAW: [&str; 7] = ["iframe", "noembed", "noframes", "style", "textarea", "title", "xmp"];
 
 /// Returns the text that a page shows.
@@ -64,8 +64,8 @@ pub(super) fn to_text(html: &str) -> String {
     page.out
 }
 
-/// Returns where comments and elements begin that never end, and would hide all that follows. Old mail programs took such
-/// comments for tags.
+/// Returns where comments and elements begin that never end, and would hide all that follows. Old mail programs took
+/// such comments for tags.
 fn unended(html: &str) -> Vec<usize> {
     let comments = html.rfind("-->").unwrap_or(0);
     let mut starts: Vec<usize> = html[comments..].match_indices("<!--").map(|(at, _)| comments + at).collect();

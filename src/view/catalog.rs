@@ -1,8 +1,9 @@
 //! The list of snapshots, as they come and go, asked for about once a second.
 //!
-//! What was read once is not read again, as snapshots do not change. What cannot be read is not read again each second either, nor
-//! told of again: whoever can write to the storage can put a hundred thousand objects there that are no snapshots. One that
-//! was damaged may be mended, though. So it is tried again when its length is another, and from time to time.
+//! What was read once is not read again, as snapshots do not change. What cannot be read is not read again each second
+//! either, nor told of again: whoever can write to the storage can put a hundred thousand objects there that are no
+//! snapshots. One that was damaged may be mended, though. So it is tried again when its length is another, and from
+//! time to time.
 
 use super::{Layout, SnapshotView, folder_name, readme};
 use crate::id::SnapshotId;

@@ -1,8 +1,11 @@
-//! The layout as Maildir, for programs that read mail: each folder has its mails in `cur/`, and empty `new/` and `tmp/`.
+//! The layout as Maildir, for programs that read mail: each folder has its mails in `cur/`, and empty `new/` and
+//! `tmp/`.
 //!
-//! A mail is called `<name>:2,<flags>`, with the marks that it had when it was backed up: `F` flagged, `S` read, `D` draft. What is no
-//! mail is left out. A folder of the snapshot that is called like one of the three gets ` (folder)` behind its name. One that is a Maildir already, as a folder of files may be, is shown as it is. Evolution spreads
-//! the mails of a large one over folders within it (`cur/00`, `cur/3f`), in which no other program looks: they are shown in `cur` itself.
+//! A mail is called `<name>:2,<flags>`, with the marks that it had when it was backed up: `F` flagged, `S` read, `D`
+//! draft. What is no mail is left out. A folder of the snapshot that is called like one of the three gets ` (folder)`
+//! behind its name. One that is a Maildir already, as a folder of files may be, is shown as it is. Evolution spreads
+//! the mails of a large one over folders within it (`cur/00`, `cur/3f`), in which no other program looks: they are
+//! shown in `cur` itself.
 //!
 //! `cur`, `new` and `tmp` are known by the rank of their folder, with bits set that no rank of an entry has.
 
@@ -93,7 +96,8 @@ impl MaildirView {
         Ok(Attr { rank: Rank(SHELF_BIT | number << NUMBER_SHIFT | folder.0), size: 0, links: 2, ..attr })
     }
 
-    /// Lists `cur`, `new` and `tmp`, and then the folders, found by the sums over them: there may be a million mails between.
+    /// Lists `cur`, `new` and `tmp`, and then the folders, found by the sums over them: there may be a million mails
+    /// between.
     fn list_folder(&self, folder: Rank, dir: &Directory, start: u64, emit: Emit<'_>) -> Result<(), ViewError> {
         for (number, name) in (0..).zip(SHELVES).skip(usize::try_from(start).unwrap_or(usize::MAX)) {
             if !emit(name, self.shelf_attr(folder, number)?, number + 1) {
@@ -122,8 +126,8 @@ impl MaildirView {
         Ok(())
     }
 
-    /// Lists a folder of a Maildir with what is in the folders that its mails are spread over. A position is a number in a walk through all
-    /// of it.
+    /// Lists a folder of a Maildir with what is in the folders that its mails are spread over. A position is a number
+    /// in a walk through all of it.
     fn list_spread(&self, folder: Rank, dir: &Directory, start: u64, emit: Emit<'_>) -> Result<(), ViewError> {
         let reader = &*self.items.reader;
         let Some(first) = tree::at_rank(reader, dir, start).map_err(view_error)? else { return Ok(()) };

@@ -1,8 +1,9 @@
 //! Who is connected, and who has to go when there is no room.
 //!
-//! A connection that waits for its client (for a request, for the body of one, or until an answer is taken) costs that client
-//! nothing. So it never keeps others out: where all places are taken, the one that has waited longest is ended. Connections that
-//! work on an answer are left alone; the next client waits for them, and a client that has too many of them is refused.
+//! A connection that waits for its client (for a request, for the body of one, or until an answer is taken) costs that
+//! client nothing. So it never keeps others out: where all places are taken, the one that has waited longest is ended.
+//! Connections that work on an answer are left alone; the next client waits for them, and a client that has too many of
+//! them is refused.
 
 use parking_lot::Mutex;
 use std::cmp::Reverse;

@@ -1,5 +1,5 @@
-//! Makes of a snapshot one that an earlier version would have made: with other bytes for some messages, and without the word
-//! that they were compared with what the service says of them.
+//! Makes of a snapshot one that an earlier version would have made: with other bytes for some messages, and without the
+//! word that they were compared with what the service says of them.
 
 use super::laboratory::Laboratory;
 use serde_json::Value;
@@ -18,7 +18,8 @@ use strongroom::tree::{Entries, TreeBuilder};
 /// Returns other bytes for a path and its bytes, or none.
 type Change<'a> = &'a dyn Fn(&str, &[u8]) -> Option<Vec<u8>>;
 
-/// Stores a snapshot in which the messages have the bytes that `change` returns for their paths and bytes, if it returns any.
+/// Stores a snapshot in which the messages have the bytes that `change` returns for their paths and bytes, if it
+/// returns any.
 pub fn store_as_earlier(lab: &Laboratory, report: &TenantReport, change: Change) {
     let repository = &lab.repository;
     let mut local = LocalState::open(&lab.folder.path().join("state"), repository).expect("local state");

@@ -5,11 +5,12 @@
 //! "SRPIECE1" | BLAKE3 over the object's name, the number and the piece (32) | the piece
 //! ```
 //!
-//! A piece is written beside its place and renamed, without a sync: what a crash leaves is found out by its sum. The time of a
-//! file says when it was last used, roughly. A piece is there or not; whatever else is wrong shows where it is written.
+//! A piece is written beside its place and renamed, without a sync: what a crash leaves is found out by its sum. The
+//! time of a file says when it was last used, roughly. A piece is there or not; whatever else is wrong shows where it
+//! is written.
 //!
-//! Nothing is read, written or removed in a folder that is not this user's alone, or behind a link: who can write there could have
-//! files made and removed elsewhere.
+//! Nothing is read, written or removed in a folder that is not this user's alone, or behind a link: who can write there
+//! could have files made and removed elsewhere.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -105,8 +106,8 @@ impl Disk {
         self.removals.load(Ordering::SeqCst)
     }
 
-    /// Writes a piece by way of a file with this number, unless something was removed since `removals` was seen. Returns the length
-    /// of the file.
+    /// Writes a piece by way of a file with this number, unless something was removed since `removals` was seen.
+    /// Returns the length of the file.
     pub fn store(&self, id: &PieceId, piece: &[u8], removals: u64, temporary: u64) -> io::Result<u64> {
         let folder = match self.own_subfolder(id.name) {
             // Not there yet, or somebody deleted it.

@@ -19,8 +19,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 pub const WHOLE_BYTES_MAX: u64 = 4 << 20;
 /// No message is longer than 250 MB: the service takes 150 MB (Exchange Online limits), and base64 adds a third.
 const MESSAGE_BYTES_MAX: u64 = 250_000_000;
-/// A message may be so many times as long as its listed size. Text as quoted-printable has three times its length, and may
-/// come twice, as text and as HTML.
+/// A message may be so many times as long as its listed size. Text as quoted-printable has three times its length, and
+/// may come twice, as text and as HTML.
 const LISTED_SIZE_FACTOR: u64 = 8;
 /// A message may be so much longer beside that: its size may tell of a compressed body.
 const LISTED_SIZE_SLACK: u64 = 4 << 20;
@@ -61,8 +61,8 @@ impl Splitters {
         }
     }
 
-    /// Waits for room for messages that are downloaded together. It is taken at once and for all of them: whoever has room
-    /// waits for no more of it.
+    /// Waits for room for messages that are downloaded together. It is taken at once and for all of them: whoever has
+    /// room waits for no more of it.
     pub async fn room(&self, pieces: u32) -> SemaphorePermit<'_> {
         self.room.acquire_many(pieces).await.expect("the semaphore is never closed")
     }
@@ -78,8 +78,8 @@ impl Splitters {
     }
 }
 
-/// Runs `work` on a thread with a splitter, and hands on what it has collected. Work on an item in it is [`guarded`], or the
-/// splitter is lost.
+/// Runs `work` on a thread with a splitter, and hands on what it has collected. Work on an item in it is [`guarded`],
+/// or the splitter is lost.
 pub async fn with_splitter<T: Send + 'static>(
     context: &Arc<Context>,
     work: impl FnOnce(&mut Splitter) -> Result<T, StoreError> + Send + 'static,
@@ -104,7 +104,8 @@ pub fn room_of(size: Option<u64>) -> u32 {
     (bytes.min(WHOLE_BYTES_MAX) / ROOM_BYTES + 1) as u32
 }
 
-/// Returns how long a message may be, given the size that the store beneath gives. What is longer has no end, or is another.
+/// Returns how long a message may be, given the size that the store beneath gives. What is longer has no end, or is
+/// another.
 pub fn len_max(size: Option<u64>) -> u64 {
     let told = size.map(|size| size.saturating_mul(LISTED_SIZE_FACTOR).saturating_add(LISTED_SIZE_SLACK));
     told.map_or(MESSAGE_BYTES_MAX, |told| told.min(MESSAGE_BYTES_MAX))
@@ -137,8 +138,8 @@ pub async fn download(mut body: Body) -> Result<Download, GraphError> {
     Ok(Download::Whole(whole, seen))
 }
 
-/// Splits a long message while it arrives, and notes in `seen` what comes. The caller has the turn for long ones, since before the download began: a body
-/// that nobody reads for a while is cut off.
+/// Splits a long message while it arrives, and notes in `seen` what comes. The caller has the turn for long ones, since
+/// before the download began: a body that nobody reads for a while is cut off.
 ///
 /// # Errors
 /// The outer error ends the run; the inner is the message's own, and it may be tried again.

@@ -171,8 +171,8 @@ fn as_listed(folder: &FolderState) -> MailFolder {
     }
 }
 
-/// Lists every folder, level by level, and learns where to ask for changes, if that can be relied on: whether the service
-/// tells of nested folders there is not documented, so it must have told of every one that was listed.
+/// Lists every folder, level by level, and learns where to ask for changes, if that can be relied on: whether the
+/// service tells of nested folders there is not documented, so it must have told of every one that was listed.
 async fn list_all(
     mailbox: &Mailbox,
     tops: Vec<MailFolder>,

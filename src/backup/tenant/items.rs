@@ -332,8 +332,8 @@ impl Mail {
         })
     }
 
-    /// Returns whether what stands for a message cannot be taken for it, whatever its version: it failed, or was stored by an
-    /// earlier version as something else.
+    /// Returns whether what stands for a message cannot be taken for it, whatever its version: it failed, or was stored
+    /// by an earlier version as something else.
     fn is_doubted(
         &self,
         context: &Context,

@@ -50,8 +50,8 @@ pub struct Outcome {
     pub warnings: Vec<String>,
     /// Whether the application may not read it.
     pub denied: bool,
-    /// How many messages stand there without an export stream although the set asks for them, and why the first of those
-    /// that were asked for has none.
+    /// How many messages stand there without an export stream although the set asks for them, and why the first of
+    /// those that were asked for has none.
     pub streamless: (u64, Option<String>),
 }
 

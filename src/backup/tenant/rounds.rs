@@ -21,8 +21,8 @@ const ASKED_AT_ONCE: usize = 4;
 
 /// Ids are longer than this nowhere (immutable ones have 150 letters, those of shared folders 300).
 const ID_LEN_MAX: usize = 1024;
-/// Messages that a round of changes says have left are kept in memory, up to so many. Where more left, the folder is listed
-/// in full.
+/// Messages that a round of changes says have left are kept in memory, up to so many. Where more left, the folder is
+/// listed in full.
 const LEFT_MAX: usize = 100_000;
 
 /// A complete round.
@@ -144,7 +144,8 @@ fn row_key(item: ItemKey, date: i64) -> Vec<u8> {
 /// # Errors
 /// What ends the run. What concerns the folder alone is in the answer.
 pub async fn go_round(context: &Context, mailbox: &Mailbox, folder: &FolderState) -> Result<Round, BackupError> {
-    // A link that leads elsewhere, since the endpoints are others now or since somebody gave out a bad one, tells nothing.
+    // A link that leads elsewhere, since the endpoints are others now or since somebody gave out a bad one, tells
+    // nothing.
     let mut link = folder.link.as_deref().filter(|link| mailbox.may_follow(link));
     let mut by_changes = true;
     for attempt in 1.. {

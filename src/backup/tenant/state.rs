@@ -223,7 +223,8 @@ impl Context {
     /// Returns what the snapshot before knows of the mailbox of the user with this id, if that can be read.
     ///
     /// # Errors
-    /// When the repository cannot be read. Where it is damaged, or written by a later version, the mailbox is listed anew.
+    /// When the repository cannot be read. Where it is damaged, or written by a later version, the mailbox is listed
+    /// anew.
     pub fn state_before(&self, user: &str) -> Result<Option<MailboxState>, ReadError> {
         let Some(parts) = &self.parts_before else { return Ok(None) };
         match MailboxState::read(&self.reader, parts, user) {

@@ -1,9 +1,9 @@
-//! The streams as which the service exports messages whole ([`crate::source::graph::exchange`]), kept beside their bytes where
-//! a set asks for full fidelity.
+//! The streams as which the service exports messages whole ([`crate::source::graph::exchange`]), kept beside their
+//! bytes where a set asks for full fidelity.
 //!
-//! A stream belongs to one version of a message: it is kept only if the version that was exported is the one that was told
-//! of, and never outlives it. It is no part of what makes a message safe: what cannot be exported is stored without its
-//! stream, counted, and asked for again by later runs.
+//! A stream belongs to one version of a message: it is kept only if the version that was exported is the one that was
+//! told of, and never outlives it. It is no part of what makes a message safe: what cannot be exported is stored
+//! without its stream, counted, and asked for again by later runs.
 
 use super::content::{WHOLE_BYTES_MAX, len_max, split_arriving};
 use super::{Context, ends_the_run};
@@ -146,8 +146,8 @@ impl Exports {
         Ok(streams)
     }
 
-    /// Returns by which ids messages are asked for: those that other programs use, which is all that is documented; or where
-    /// nobody translates them, their immutable ones.
+    /// Returns by which ids messages are asked for: those that other programs use, which is all that is documented; or
+    /// where nobody translates them, their immutable ones.
     async fn ids(
         &self,
         exchange: &Exchange,
@@ -257,7 +257,8 @@ impl Exports {
     }
 }
 
-/// Exports one message and stores its stream, of which `seen` takes note: its version and content, or why there is none.
+/// Exports one message and stores its stream, of which `seen` takes note: its version and content, or why there is
+/// none.
 async fn stream_one(
     context: &Arc<Context>,
     exchange: &Exchange,

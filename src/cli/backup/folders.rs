@@ -25,8 +25,8 @@ pub struct Excluded {
     /// With --files: leaves out what lies in folders that a file CACHEDIR.TAG marks as caches
     #[arg(long, requires = "files")]
     exclude_caches: bool,
-    /// With --files: leaves out what lies in folders that hold something of this name, such as .nobackup; may be given several
-    /// times
+    /// With --files: leaves out what lies in folders that hold something of this name, such as .nobackup; may be given
+    /// several times
     #[arg(long, value_name = "NAME", requires = "files")]
     exclude_if_present: Vec<OsString>,
     /// With --files: stays on the file system that the folder is on

@@ -227,7 +227,8 @@ pub(super) fn iso2022(bytes: &[u8], korean: bool) -> Read<'_> {
                     }
                 }
             }
-            // Who mixes in bytes beyond ASCII writes them in the charset of such machines: two of them, or one and any other.
+            // Who mixes in bytes beyond ASCII writes them in the charset of such machines: two of them, or one and any
+            // other.
             0x80.. => match after.first() {
                 Some(&second) if second >= 0x40 && !(0xa1..=0xdf).contains(&byte) => {
                     runs.push(Some(SHIFT_JIS), &[byte, second], 0);

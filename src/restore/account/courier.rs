@@ -1,8 +1,9 @@
 //! Brings single items to the mailboxes of one organisation, as they come: what was dropped into a mount.
 //!
-//! It stands beside the plan, which restores a part of a snapshot as a whole, and delivers the same way: every message bears a
-//! mark, and counts as restored once it was read back. Of the first items that come to a folder each is asked for by itself;
-//! when more come, what stands there is listed once for all of them, and what seems to be there is asked for again. Nothing is overwritten: what is there, though changed since, stays as it is.
+//! It stands beside the plan, which restores a part of a snapshot as a whole, and delivers the same way: every message
+//! bears a mark, and counts as restored once it was read back. Of the first items that come to a folder each is asked
+//! for by itself; when more come, what stands there is listed once for all of them, and what seems to be there is asked
+//! for again. Nothing is overwritten: what is there, though changed since, stays as it is.
 
 use super::deliver::{Delivery, Outcome, Trouble};
 use super::folders::{Folders, Place};
@@ -206,7 +207,8 @@ impl Homes {
 }
 
 impl Courier {
-    /// Makes a courier. `journals` is where this machine remembers what was brought, `locks` where the locks of mailboxes are.
+    /// Makes a courier. `journals` is where this machine remembers what was brought, `locks` where the locks of
+    /// mailboxes are.
     pub fn new(reader: Arc<Reader>, keys: Arc<Keys>, client: Client, journals: PathBuf, locks: PathBuf) -> Self {
         let anywhere = Arc::new(Anywhere { reader: reader.clone(), staged: Mutex::default() });
         let options = AccountOptions {
@@ -235,8 +237,8 @@ impl Courier {
         self.stops.lock().clear();
     }
 
-    /// Lets other restores into the mailboxes to which nothing was brought for a while. What is known of these is forgotten, as it
-    /// may be otherwise afterwards.
+    /// Lets other restores into the mailboxes to which nothing was brought for a while. What is known of these is
+    /// forgotten, as it may be otherwise afterwards.
     pub fn rest(&self) {
         let is_in_use = |stop: &Arc<Stop>| Arc::strong_count(stop) > 1 || stop.used.lock().elapsed() < LINGER;
         self.stops.lock().retain(|_, stop| is_in_use(stop));
@@ -397,7 +399,8 @@ impl Stop {
         if let Some(seen) = self.spots.lock().await.get(folder).filter(|seen| listed(seen)) {
             return Ok(seen.spot.clone());
         }
-        // Before the lock: for as long as a message without its mark is looked for, those who need not look are not held up.
+        // Before the lock: for as long as a message without its mark is looked for, those who need not look are not
+        // held up.
         let _nothing_arrives = self.unmarked.write().await;
         let mut spots = self.spots.lock().await;
         if spots.len() >= SPOTS_MAX && !spots.contains_key(folder) {

@@ -1,8 +1,8 @@
 //! Brings one item into a mailbox: made, completed, compared; or found there, and left.
 //!
-//! The one request that makes a message gives it its mark, and as much of what is attached as fits in. What does not fit
-//! follows, and as long as it does the mark says that the message is not complete. So whatever is interrupted, the next run
-//! sees what there is, and completes it rather than making it again.
+//! The one request that makes a message gives it its mark, and as much of what is attached as fits in. What does not
+//! fit follows, and as long as it does the mark says that the message is not complete. So whatever is interrupted, the
+//! next run sees what there is, and completes it rather than making it again.
 //!
 //! An item that was exported as a stream goes back as that stream where the service takes it ([`super::import`]).
 
@@ -198,7 +198,8 @@ impl Delivery {
         .await
     }
 
-    /// Returns whether a message is what the service said of the item: so it is compared where it may have been imported.
+    /// Returns whether a message is what the service said of the item: so it is compared where it may have been
+    /// imported.
     async fn is_as_told(&self, entry: &Entry, folder: &str, id: &str) -> Result<bool, Trouble> {
         let Some(told) = self.told(entry).await?.filter(|_| entry.stream().is_some()) else { return Ok(false) };
         let found = self.mailbox.message(id).await?;
@@ -292,8 +293,8 @@ impl<'a> Item<'a> {
         Ok(self.delivery.take_back_twins(&doubt).await??)
     }
 
-    /// Makes the message once, however often the answer is lost, and whenever the service does the work. Returns its id, and how
-    /// many others there may come to be all the same.
+    /// Makes the message once, however often the answer is lost, and whenever the service does the work. Returns its
+    /// id, and how many others there may come to be all the same.
     async fn create(&self, request: &Value, mark: &str) -> Result<(String, u32), Trouble> {
         let begun_at = self.delivery.journal.lock().begun_at(&self.key());
         if let Some(begun_at) = begun_at
@@ -341,8 +342,8 @@ impl<'a> Item<'a> {
         Ok(None)
     }
 
-    /// Attaches what is missing, says that the message is complete, and compares it. `missing` is known of a message that was
-    /// just made.
+    /// Attaches what is missing, says that the message is complete, and compares it. `missing` is known of a message
+    /// that was just made.
     async fn finish(&self, id: &str, missing: Option<&[File]>) -> Result<(), Trouble> {
         let is_unclear = match self.complete(id, missing).await {
             Err(trouble @ (Trouble::Item(_) | Trouble::Away(_) | Trouble::Unanswered(_))) => {
@@ -363,7 +364,8 @@ impl<'a> Item<'a> {
         self.compare(id, missing.is_some(), is_unclear).await
     }
 
-    /// Attaches what is missing. Returns whether some of it may be attached twice, as it was not clear what became of a request.
+    /// Attaches what is missing. Returns whether some of it may be attached twice, as it was not clear what became of a
+    /// request.
     async fn complete(&self, id: &str, missing: Option<&[File]>) -> Result<bool, Trouble> {
         let mut missing: Vec<&File> = match missing {
             Some(missing) => missing.iter().collect(),
@@ -398,7 +400,8 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Waits until more is attached than `known`: what a request attaches whose answer was lost. Gives up after a while.
+    /// Waits until more is attached than `known`: what a request attaches whose answer was lost. Gives up after a
+    /// while.
     async fn wait_for_attachment(&self, id: &str, known: usize) -> Result<(), Trouble> {
         let mut patience = Patience::since(Instant::now());
         while patience.has_another_look().await {
@@ -456,8 +459,8 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
-    /// Reads the message back; only then is it restored. If it `is_unclear` what became of requests that attach something, what is
-    /// attached twice is taken away.
+    /// Reads the message back; only then is it restored. If it `is_unclear` what became of requests that attach
+    /// something, what is attached twice is taken away.
     async fn compare(&self, id: &str, fresh: bool, is_unclear: bool) -> Result<(), Trouble> {
         let mut attempt = 1;
         loop {

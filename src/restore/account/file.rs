@@ -1,8 +1,8 @@
 //! Something that is attached to a mail, on its way to the service.
 //!
-//! Of a mail with many large files one file at a time is in memory: while the mail is taken apart each is decoded once, to know its
-//! length and hash, and let go. Only what fits into the request that makes the message stays ([`KEPT_BYTES_MAX`]). The others
-//! are read again from the stored mail when their turn comes.
+//! Of a mail with many large files one file at a time is in memory: while the mail is taken apart each is decoded once,
+//! to know its length and hash, and let go. Only what fits into the request that makes the message stays
+//! ([`KEPT_BYTES_MAX`]). The others are read again from the stored mail when their turn comes.
 
 use super::verify::Print;
 use crate::mail::transfer::Encoding;
@@ -12,7 +12,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use std::ops::Range;
 
-/// Maximum number of bytes that stay in memory of all that is attached to one mail. No less than what one request may carry.
+/// Maximum number of bytes that stay in memory of all that is attached to one mail. No less than what one request may
+/// carry.
 pub(super) const KEPT_BYTES_MAX: u64 = 4 << 20;
 
 /// Something that is attached.

@@ -1,7 +1,7 @@
 //! Leads through what goes to one mailbox: each item with the folder that it goes to, and what stands there already.
 //!
-//! The walk through the snapshot reads nodes, which may wait for a disk, so it has a thread of its own and hands on what it
-//! meets through a short channel. Folders of the target are asked for when something is put there.
+//! The walk through the snapshot reads nodes, which may wait for a disk, so it has a thread of its own and hands on
+//! what it meets through a short channel. Folders of the target are asked for when something is put there.
 
 use super::folders::{Folders, Place};
 use super::route::{Named, Part, Route};
@@ -92,8 +92,8 @@ pub(super) struct Guide<'a> {
     single: Vec<u64>,
     /// The spot of the last of those.
     last: Option<(Place, Arc<Spot>)>,
-    /// Held by whoever imports an item until it is marked: what stands somewhere is only looked at when nobody does, lest an
-    /// item that just arrived be taken for one that was there.
+    /// Held by whoever imports an item until it is marked: what stands somewhere is only looked at when nobody does,
+    /// lest an item that just arrived be taken for one that was there.
     pub unmarked: Arc<RwLock<()>>,
 }
 

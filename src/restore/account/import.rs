@@ -1,12 +1,12 @@
-//! Items that go back as the streams as which they were exported ([`crate::source::graph::exchange`]): with everything that
-//! neither MIME nor the properties of a message carry.
+//! Items that go back as the streams as which they were exported ([`crate::source::graph::exchange`]): with everything
+//! that neither MIME nor the properties of a message carry.
 //!
 //! An import cannot mark what it makes, and makes it again whenever it is asked again. So:
 //!
 //! - that an item is about to be imported is durable in the journal before, and its mark is set right after;
 //! - whenever it is not clear whether an import arrived, what it would have made is looked for: a message with the same
-//!   `Message-ID`, times and subject, which bears the mark that the item had when it was exported (most often none) and was not
-//!   there before. It is taken for the item; only if there is none, the import is tried again;
+//!   `Message-ID`, times and subject, which bears the mark that the item had when it was exported (most often none) and
+//!   was not there before. It is taken for the item; only if there is none, the import is tried again;
 //! - twins, which such a look could mistake for each other, go one after the other.
 //!
 //! What the service does not import goes back as all other items do, and the report says how many did, and why.
@@ -98,8 +98,8 @@ impl Importer {
         }
     }
 
-    /// Notes which folders every mailbox has (their names, and the ids that mail has for them), and what is held as long as
-    /// there is a message without its mark.
+    /// Notes which folders every mailbox has (their names, and the ids that mail has for them), and what is held as
+    /// long as there is a message without its mark.
     pub fn know(&self, well_known: &HashMap<&'static str, String>, unmarked: &Arc<RwLock<()>>) {
         let by_id = || well_known.iter().map(|(name, id)| (id.clone(), *name)).collect();
         self.well_known.get_or_init(by_id);
@@ -140,8 +140,8 @@ impl Importer {
         }
     }
 
-    /// Returns how the import knows a folder. Its ids need not be those of mail, so the folder is found as people would: from
-    /// the nearest one that every mailbox has, by name.
+    /// Returns how the import knows a folder. Its ids need not be those of mail, so the folder is found as people
+    /// would: from the nearest one that every mailbox has, by name.
     async fn folder(&self, exchange: &Exchange, folder: &str) -> Result<Option<String>, GraphError> {
         let mut known = self.folders.lock().await;
         let mut way = Vec::new();
@@ -213,8 +213,8 @@ struct Import<'a> {
 }
 
 impl Delivery {
-    /// Brings an item as the stream as which it was exported. Returns `None` if it is to be brought otherwise. `is_alike` says
-    /// that one of the messages that look like it was taken for it.
+    /// Brings an item as the stream as which it was exported. Returns `None` if it is to be brought otherwise.
+    /// `is_alike` says that one of the messages that look like it was taken for it.
     ///
     /// # Errors
     /// [`Trouble`].
@@ -358,8 +358,8 @@ impl Import<'_> {
         Ok(candidates.into_iter().map(|standing| standing.id).find(|id| !there.knows(id)))
     }
 
-    /// Returns what an earlier attempt has made of the item, which was over at `begun_at` or began then, unless it stands for
-    /// another one.
+    /// Returns what an earlier attempt has made of the item, which was over at `begun_at` or began then, unless it
+    /// stands for another one.
     async fn orphan(&self, begun_at: Instant) -> Result<Option<String>, GraphError> {
         let mut patience = Patience::since(begun_at);
         while patience.has_another_look().await {
@@ -384,7 +384,8 @@ impl Import<'_> {
                 }
                 Err(error) => error,
             };
-            // A message that was just made is not known to every server at once; nor need the import name it as mail does.
+            // A message that was just made is not known to every server at once; nor need the import name it as mail
+            // does.
             let may_pass = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::BadRequest | ErrorKind::Conflict);
             if !may_pass || attempt == ATTEMPTS_MAX {
                 return Err(error.into());

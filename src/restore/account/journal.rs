@@ -1,11 +1,12 @@
 //! What a restore has done so far, on this machine: so that one that was interrupted goes on where it was.
 //!
-//! A file for each snapshot and mailbox, only ever appended to, a record for each change of an item's state. What it says
-//! is never believed without looking at the mailbox: that a message is there, its mark in the mailbox tells. The journal
-//! tells that it was compared, and under which id it was made.
+//! A file for each snapshot and mailbox, only ever appended to, a record for each change of an item's state. What it
+//! says is never believed without looking at the mailbox: that a message is there, its mark in the mailbox tells. The
+//! journal tells that it was compared, and under which id it was made.
 //!
-//! A record is the state (1), the key (16) and the id of the message, if there is one; [`RecordLog`] says how records are kept. Two
-//! restores of the same to the same mailbox would make everything twice, so the file is locked as long as it is open.
+//! A record is the state (1), the key (16) and the id of the message, if there is one; [`RecordLog`] says how records
+//! are kept. Two restores of the same to the same mailbox would make everything twice, so the file is locked as long as
+//! it is open.
 
 use crate::crypto::{Keys, random};
 use crate::record_log::{RecordLog, RecordLogError};
@@ -63,8 +64,8 @@ pub(super) struct Journal {
 struct Known {
     verified: HashSet<Key>,
     made: HashMap<Key, String>,
-    /// When it was last known that something might still be on its way; of earlier runs no more than that they were over when the
-    /// journal was opened.
+    /// When it was last known that something might still be on its way; of earlier runs no more than that they were
+    /// over when the journal was opened.
     begun: HashMap<Key, Instant>,
     doubtful: HashSet<Key>,
     job: Option<String>,
@@ -113,7 +114,8 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Returns the name of the job: this restore and whoever goes on with it. It is random, and says nothing to anybody else.
+    /// Returns the name of the job: this restore and whoever goes on with it. It is random, and says nothing to anybody
+    /// else.
     pub fn job(&self) -> &str {
         self.known.job.as_deref().expect("it is noted when the journal is opened")
     }
@@ -145,14 +147,15 @@ impl Journal {
         self.append(MADE, key, id.as_bytes())
     }
 
-    /// Notes that a message is about to be made for an item, and will have no mark for a moment. It is durable at once: nothing else
-    /// tells of such a message after a crash.
+    /// Notes that a message is about to be made for an item, and will have no mark for a moment. It is durable at once:
+    /// nothing else tells of such a message after a crash.
     pub fn begun(&mut self, key: Key) -> io::Result<()> {
         self.append(BEGUN, key, &[])?;
         self.sync()
     }
 
-    /// Notes that a message is about to be made for an item, with its mark. A power cut may take this, a killed program does not.
+    /// Notes that a message is about to be made for an item, with its mark. A power cut may take this, a killed program
+    /// does not.
     pub fn sending(&mut self, key: Key) -> io::Result<()> {
         self.append(BEGUN, key, &[])
     }
@@ -172,8 +175,8 @@ impl Journal {
         self.known.doubtful.contains(key)
     }
 
-    /// Returns when it was noted that a message is about to be made, or, if an earlier run did, when the journal was opened; unless it is known since
-    /// what became of it.
+    /// Returns when it was noted that a message is about to be made, or, if an earlier run did, when the journal was
+    /// opened; unless it is known since what became of it.
     pub fn begun_at(&self, key: &Key) -> Option<Instant> {
         self.known.begun.get(key).copied()
     }

@@ -1,8 +1,9 @@
 //! One restore at a time in each mailbox, for all that runs on this machine with one state folder.
 //!
-//! Two restores that look into a mailbox at the same time both find that a message is missing, and make it twice: two snapshots, a
-//! command beside a mount, two mounts. So whoever restores to a mailbox holds a lock on a file of the state folder, which the kernel
-//! releases however the process ends. The file stays, and says nothing: its name is a hash of the tenant and the user.
+//! Two restores that look into a mailbox at the same time both find that a message is missing, and make it twice: two
+//! snapshots, a command beside a mount, two mounts. So whoever restores to a mailbox holds a lock on a file of the
+//! state folder, which the kernel releases however the process ends. The file stays, and says nothing: its name is a
+//! hash of the tenant and the user.
 
 use crate::local_files;
 use rustix::fs::{FlockOperation, OFlags};
@@ -23,8 +24,8 @@ pub(super) struct MailboxLock {
 }
 
 impl MailboxLock {
-    /// Waits until nobody else restores to the mailbox of `user`, as [`MailboxLock::try_take`] names it. Returns `None` once `cancel` is
-    /// set.
+    /// Waits until nobody else restores to the mailbox of `user`, as [`MailboxLock::try_take`] names it. Returns `None`
+    /// once `cancel` is set.
     ///
     /// # Errors
     /// When the folder cannot be used.
@@ -42,8 +43,8 @@ impl MailboxLock {
         Ok(None)
     }
 
-    /// Takes the lock of the mailbox of `user`, an id, in the organisation that the configuration calls `tenant`, its id or a domain.
-    /// Returns `None` while somebody else has it. `folder` is where the locks of this machine are.
+    /// Takes the lock of the mailbox of `user`, an id, in the organisation that the configuration calls `tenant`, its
+    /// id or a domain. Returns `None` while somebody else has it. `folder` is where the locks of this machine are.
     ///
     /// # Errors
     /// When the folder cannot be used.

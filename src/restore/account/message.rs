@@ -1,15 +1,16 @@
 //! From a stored mail to what the service is asked to make of it.
 //!
-//! Two things stand in a snapshot for each mail: its bytes (MIME), and what the service said of it beside them (Graph: message,
-//! with the extended properties that matter). The text and what is attached come from the bytes; read state, flag,
-//! categories, times and people from what the service said, or from the headers where it said nothing, as of mail that came
-//! from a folder.
+//! Two things stand in a snapshot for each mail: its bytes (MIME), and what the service said of it beside them (Graph:
+//! message, with the extended properties that matter). The text and what is attached come from the bytes; read state,
+//! flag, categories, times and people from what the service said, or from the headers where it said nothing, as of mail
+//! that came from a folder.
 //!
 //! - It becomes no draft unless it was one: `PidTagMessageFlags` can only be set when a message is made ([MS-OXCMSG]
 //!   2.2.1.6), so everything that makes up a mail goes into the one request that makes it.
-//! - Nested messages are attached as the files they are, byte for byte: as items they would lose what is attached to them.
-//! - What is signed or encrypted (S/MIME) is stored as Outlook stores it: the whole body as one attachment, and a class that
-//!   says so ([MS-OXOSMIME] 2.1.3). So the signature stays good.
+//! - Nested messages are attached as the files they are, byte for byte: as items they would lose what is attached to
+//!   them.
+//! - What is signed or encrypted (S/MIME) is stored as Outlook stores it: the whole body as one attachment, and a class
+//!   that says so ([MS-OXOSMIME] 2.1.3). So the signature stays good.
 
 use super::file::{File, FileBytes, KEPT_BYTES_MAX};
 use super::verify::print;

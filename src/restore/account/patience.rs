@@ -3,8 +3,8 @@
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// What a request may have made is looked for until so long after it broke off. Gateways give up while the service is still at
-/// work (docs: "lateWork" of the simulator), and what was made takes a moment to be found.
+/// What a request may have made is looked for until so long after it broke off. Gateways give up while the service is
+/// still at work (docs: "lateWork" of the simulator), and what was made takes a moment to be found.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two looks there is a moment, which doubles. It stays short, so that Ctrl-C is noticed.
 const FIRST_MOMENT: Duration = Duration::from_millis(100);

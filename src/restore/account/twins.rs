@@ -1,11 +1,13 @@
 //! Takes back what a restore has made twice.
 //!
-//! When the answer to a request that makes a message is lost, the message is looked for ([`Patience`]) before the request is sent
-//! again. If the service does the work of the first request later than that, there are two messages. So after a message was
-//! delivered for which a request was sent more than once, its folder is looked at again for a while.
+//! When the answer to a request that makes a message is lost, the message is looked for ([`Patience`]) before the
+//! request is sent again. If the service does the work of the first request later than that, there are two messages. So
+//! after a message was delivered for which a request was sent more than once, its folder is looked at again for a
+//! while.
 //!
-//! Only what all of these hold for is taken back: it bears the mark of the item, it bears the name of this very job ([`Journal::job`],
-//! which another machine, or a restore of another snapshot, does not have), and the message that was delivered stands beside it.
+//! Only what all of these hold for is taken back: it bears the mark of the item, it bears the name of this very job
+//! ([`Journal::job`], which another machine, or a restore of another snapshot, does not have), and the message that was
+//! delivered stands beside it.
 
 use super::deliver::Delivery;
 use super::journal::Key;

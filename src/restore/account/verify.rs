@@ -1,7 +1,8 @@
 //! Whether what was restored is what was to be restored: it is read back and compared.
 //!
-//! The text is compared by its letters and digits alone: the service writes HTML anew, and ends lines its own way. What is
-//! attached is compared byte for byte, by hash; people's marks (read, flag, categories) only right after the message was made.
+//! The text is compared by its letters and digits alone: the service writes HTML anew, and ends lines its own way. What
+//! is attached is compared byte for byte, by hash; people's marks (read, flag, categories) only right after the message
+//! was made.
 
 use super::file::File;
 use super::message::Mail;
@@ -137,7 +138,8 @@ impl Told {
             && (self.message_id.is_none() || standing.internet_message_id == self.message_id)
     }
 
-    /// Returns in what a message in `folder` differs from what was said, if it does. `fresh` says that it was just made.
+    /// Returns in what a message in `folder` differs from what was said, if it does. `fresh` says that it was just
+    /// made.
     pub fn difference(&self, found: &Value, folder: &str, fresh: bool) -> Option<String> {
         let is_told = |name: &&&str| self.value.get(**name).is_some_and(|told| !told.is_null());
         let differs = |name: &&&str| comparable(name, &found[**name]) != comparable(name, &self.value[**name]);

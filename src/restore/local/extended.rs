@@ -94,7 +94,8 @@ impl Losses {
     }
 }
 
-/// Whether anybody may set an attribute of a file of theirs. Others give powers, or say what the system thinks of a file.
+/// Whether anybody may set an attribute of a file of theirs. Others give powers, or say what the system thinks of a
+/// file.
 fn is_for_everybody(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name == b"system.posix_acl_access" || name == b"system.posix_acl_default"
 }
@@ -111,7 +112,8 @@ impl Run<'_> {
         };
         let mut lost = None;
         for Attribute { name, value } in loaded.as_ref().unwrap_or(&extended.inline) {
-            // Capabilities are as set-user-id bits: a program that has them for its owner must not give them to another's.
+            // Capabilities are as set-user-id bits: a program that has them for its owner must not give them to
+            // another's.
             let may = is_for_everybody(name) || (self.can_give_away && (is_owned || **name != *b"security.capability"));
             let set = if may { bearer.set(name, value) } else { Err(Errno::PERM) };
             if let Err(error) = set

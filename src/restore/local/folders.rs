@@ -55,8 +55,8 @@ impl Access {
     }
 }
 
-/// Opens the folder `name`. With `open_up`, one of our own that keeps even us from working in it is made to let us; what access it gave
-/// before is returned.
+/// Opens the folder `name`. With `open_up`, one of our own that keeps even us from working in it is made to let us;
+/// what access it gave before is returned.
 fn open_folder(above: &OwnedFd, name: &[u8], open_up: bool) -> Result<(OwnedFd, Stat, Option<Access>), Errno> {
     let opened = rustix::fs::openat(above, name, FOLDER_FLAGS, Mode::empty());
     let (fd, before) = match opened {
@@ -217,7 +217,8 @@ impl Folders {
         }
     }
 
-    /// Goes up one folder, and returns the one left if it is open. It knows by then what it gets; `path` is for reports.
+    /// Goes up one folder, and returns the one left if it is open. It knows by then what it gets; `path` is for
+    /// reports.
     pub(super) fn leave(&mut self, path: &[u8]) -> Result<Option<Arc<Folder>>, Errno> {
         let Some(Level { finish: wanted, .. }) = self.levels.last() else { return Ok(None) };
         let opened = if wanted.is_some() { self.current().map(drop) } else { Ok(()) };

@@ -80,7 +80,8 @@ impl Content for FileContent {
     }
 }
 
-/// Opens a file on which another program (a file server) holds a lease, which it gives up when asked; only a wait gets it.
+/// Opens a file on which another program (a file server) holds a lease, which it gives up when asked; only a wait gets
+/// it.
 fn wait_for_lease(held: &OwnedFd) -> Result<OwnedFd, Errno> {
     if FileType::from_raw_mode(rustix::fs::fstat(held)?.st_mode) != FileType::RegularFile {
         return Err(Errno::AGAIN);

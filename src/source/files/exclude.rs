@@ -1,10 +1,10 @@
-//! What a backup of folders leaves out: patterns over paths below a source, as .gitignore has them (gitignore(5), "Pattern
-//! format").
+//! What a backup of folders leaves out: patterns over paths below a source, as .gitignore has them (gitignore(5),
+//! "Pattern format").
 //!
-//! A pattern without a slash, or with one at its end only, stands for a name at any depth; with any other slash it begins
-//! at the source. `*`, `?` and `[ab]` stay within a name, `**` stands for any number of names, `\` takes the next letter as
-//! it is, a slash at the end makes it stand for folders only, and `!` takes back what an earlier pattern excludes. The last
-//! pattern that matches decides. What lies in an excluded folder is never looked at.
+//! A pattern without a slash, or with one at its end only, stands for a name at any depth; with any other slash it
+//! begins at the source. `*`, `?` and `[ab]` stay within a name, `**` stands for any number of names, `\` takes the
+//! next letter as it is, a slash at the end makes it stand for folders only, and `!` takes back what an earlier pattern
+//! excludes. The last pattern that matches decides. What lies in an excluded folder is never looked at.
 //!
 //! Names are bytes; a letter is a character where they are UTF-8, and a byte elsewhere.
 
@@ -68,8 +68,8 @@ enum Letter {
 }
 
 impl Exclusions {
-    /// Creates the exclusions that `patterns` stand for, in the order in which they count. `sources` are the folders that
-    /// are backed up, as absolute paths: a pattern that begins with one of them is of that source alone.
+    /// Creates the exclusions that `patterns` stand for, in the order in which they count. `sources` are the folders
+    /// that are backed up, as absolute paths: a pattern that begins with one of them is of that source alone.
     ///
     /// # Errors
     /// [`PatternError`] for the first pattern that is none.
@@ -329,8 +329,8 @@ fn matches_name(letters: &[Letter], name: &[u8]) -> bool {
     }
 }
 
-/// Returns the patterns of a file, one a line: empty lines and those that begin with `#` are none, and blanks at the end of a
-/// line count only behind a `\`.
+/// Returns the patterns of a file, one a line: empty lines and those that begin with `#` are none, and blanks at the
+/// end of a line count only behind a `\`.
 pub fn patterns_of_file(text: &[u8]) -> Vec<Vec<u8>> {
     let line = |line: &[u8]| {
         let mut line = line.strip_suffix(b"\r").unwrap_or(line);

@@ -1,8 +1,8 @@
-//! Open folders of a source. What is in a folder is reached through its descriptor, one name at a time and never through a
-//! symbolic link, so nothing that is renamed or replaced meanwhile leads out of the source.
+//! Open folders of a source. What is in a folder is reached through its descriptor, one name at a time and never
+//! through a symbolic link, so nothing that is renamed or replaced meanwhile leads out of the source.
 //!
-//! Few folders are open at a time however many there are. One that was closed is opened again from the nearest open folder
-//! above it, and must still have its inode number.
+//! Few folders are open at a time however many there are. One that was closed is opened again from the nearest open
+//! folder above it, and must still have its inode number.
 
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags, RawDir, Stat};

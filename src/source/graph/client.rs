@@ -1,7 +1,8 @@
 //! Sends requests, and sends them again where that helps.
 //!
 //! One attempt: wait at the gate, take a token, send, read. What comes of it is judged (`answer`), and whether there
-//! is another attempt is decided ([`super::retry`]). Each attempt has a `client-request-id` of its own, which the log has too.
+//! is another attempt is decided ([`super::retry`]). Each attempt has a `client-request-id` of its own, which the log
+//! has too.
 
 use super::answer::{Refusal, refusal};
 use super::auth::{Authenticator, Credential, TokenCache};
@@ -159,8 +160,8 @@ impl Client {
         Ok(super::auth::claims_of(token.expose()))
     }
 
-    /// Asks, and reads the answer as JSON. Raw control characters and halves of surrogate pairs, which the service has been
-    /// seen to send, do not spoil it.
+    /// Asks, and reads the answer as JSON. Raw control characters and halves of surrogate pairs, which the service has
+    /// been seen to send, do not spoil it.
     ///
     /// # Errors
     /// What was not answered after all attempts that make sense.
@@ -168,8 +169,8 @@ impl Client {
         self.json_that(request, |_| Ok(())).await
     }
 
-    /// Asks as [`Client::json`] does, until `check` finds nothing wrong with the answer: one may be whole, and about something
-    /// else.
+    /// Asks as [`Client::json`] does, until `check` finds nothing wrong with the answer: one may be whole, and about
+    /// something else.
     ///
     /// # Errors
     /// As [`Client::json`]; [`ErrorKind::Malformed`] with what `check` says.
@@ -187,8 +188,8 @@ impl Client {
         self.json_with(&request, read).await.map(|(answer, _)| answer)
     }
 
-    /// Asks for JSON until `read` understands the whole answer. With what it makes of it comes the room that a large answer
-    /// takes in memory. Whoever has that must not wait for another answer.
+    /// Asks for JSON until `read` understands the whole answer. With what it makes of it comes the room that a large
+    /// answer takes in memory. Whoever has that must not wait for another answer.
     pub(super) async fn json_with<T>(
         &self,
         request: &Request,

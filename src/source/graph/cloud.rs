@@ -52,9 +52,9 @@ impl Cloud {
         Endpoints::parse(login, graph).expect("the hosts of the clouds are constants")
     }
 
-    /// Returns the hosts that the cloud's upload and import URLs lead to, their subdomains included. Exchange gives out the
-    /// first ones (Graph: "Attach large files to Outlook messages or events"; mailbox, createImportSession), SharePoint the
-    /// last (Graph: driveItem, createUploadSession).
+    /// Returns the hosts that the cloud's upload and import URLs lead to, their subdomains included. Exchange gives out
+    /// the first ones (Graph: "Attach large files to Outlook messages or events"; mailbox, createImportSession),
+    /// SharePoint the last (Graph: driveItem, createUploadSession).
     fn upload_hosts(self) -> &'static [&'static str] {
         match self {
             Self::Global => &["outlook.office.com", "outlook.office365.com", "sharepoint.com"],
@@ -121,8 +121,9 @@ impl Endpoints {
         format!("{}{tenant}/oauth2/v2.0/{operation}", self.login.as_str().trim_end_matches('/'))
     }
 
-    /// Returns whether the service itself takes uploads at `url`: at one of the two endpoints, or at a host that belongs to the
-    /// cloud whose Graph endpoint this is. An upload carries somebody's mail, so nobody else is to have it.
+    /// Returns whether the service itself takes uploads at `url`: at one of the two endpoints, or at a host that
+    /// belongs to the cloud whose Graph endpoint this is. An upload carries somebody's mail, so nobody else is to have
+    /// it.
     pub(crate) fn take_uploads_at(&self, url: &Url) -> bool {
         if place(url) == place(&self.graph) || place(url) == place(&self.login) {
             return true;

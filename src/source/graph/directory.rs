@@ -1,8 +1,8 @@
 //! The directory of a tenant: the organisation, its users, and which of them have a mailbox of which kind.
 //!
-//! A user is known by `id`, which stays; names and addresses change. Neither a licence nor an enabled account proves that
-//! there is a mailbox or that there is none: shared mailboxes have no licence and a disabled account. So every user is
-//! listed, and each mailbox is tried.
+//! A user is known by `id`, which stays; names and addresses change. Neither a licence nor an enabled account proves
+//! that there is a mailbox or that there is none: shared mailboxes have no licence and a disabled account. So every
+//! user is listed, and each mailbox is tried.
 
 use super::client::Client;
 use super::error::{ErrorKind, GraphError};
@@ -103,8 +103,8 @@ fn has_exchange<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::E
 }
 
 impl User {
-    /// Returns the name that the user's folder has in a snapshot: the user principal name in small letters; where there is
-    /// none, the address, and at last the id.
+    /// Returns the name that the user's folder has in a snapshot: the user principal name in small letters; where there
+    /// is none, the address, and at last the id.
     pub fn name(&self) -> String {
         let names = [&self.user_principal_name, &self.mail, &self.id];
         names.into_iter().find(|name| !name.is_empty()).unwrap_or(&self.id).to_lowercase()
@@ -254,7 +254,8 @@ pub async fn me(client: &Client) -> Result<User, GraphError> {
     client.json(request.query("$select", USER_PROPERTIES)).await
 }
 
-/// Returns what kind of mailbox `user` has, if any. Needs `Mail.ReadBasic.All`, and `MailboxSettings.Read` for the kind.
+/// Returns what kind of mailbox `user` has, if any. Needs `Mail.ReadBasic.All`, and `MailboxSettings.Read` for the
+/// kind.
 ///
 /// # Errors
 /// [`GraphError`] where the answer says nothing of the mailbox: nothing can be said, which is not the same as none.

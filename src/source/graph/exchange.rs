@@ -1,14 +1,14 @@
-//! Items as whole as the service can give and take them: its mailbox import and export API (Graph: "Overview of the mailbox
-//! import and export APIs in Microsoft Graph").
+//! Items as whole as the service can give and take them: its mailbox import and export API (Graph: "Overview of the
+//! mailbox import and export APIs in Microsoft Graph").
 //!
-//! It names mailboxes, folders and items by ids of its own, and exists in the worldwide cloud alone. What it exports an item
-//! as is a stream that only the service can read, and takes back into any mailbox: with everything that neither MIME nor
-//! the properties of a message carry.
+//! It names mailboxes, folders and items by ids of its own, and exists in the worldwide cloud alone. What it exports an
+//! item as is a stream that only the service can read, and takes back into any mailbox: with everything that neither
+//! MIME nor the properties of a message carry.
 //!
-//! - Nothing is promised of the ids of this API. Items are named as other programs name them, not by immutable ids; folders
-//!   are found by what they are, or by their names.
-//! - An export may be asked for twice. An import makes an item each time it arrives, so it is sent once, and whoever gets
-//!   an ambiguous error looks before it is tried again.
+//! - Nothing is promised of the ids of this API. Items are named as other programs name them, not by immutable ids;
+//!   folders are found by what they are, or by their names.
+//! - An export may be asked for twice. An import makes an item each time it arrives, so it is sent once, and whoever
+//!   gets an ambiguous error looks before it is tried again.
 //! - URLs that take imports carry their own permission: whoever has one can write to that mailbox.
 
 mod extract;
@@ -136,8 +136,8 @@ impl Mailbox {
     }
 }
 
-/// Returns whether an error of this API means that nothing of it can be had: it is not in this cloud, or the application may
-/// not use it.
+/// Returns whether an error of this API means that nothing of it can be had: it is not in this cloud, or the
+/// application may not use it.
 pub fn is_unavailable(error: &GraphError) -> bool {
     matches!(
         error.kind(),
@@ -314,8 +314,8 @@ impl Session {
     }
 }
 
-/// Puts the request together that imports a stream into `folder`: its pieces come from `each`, which is called with what takes
-/// them. Only the request is in memory, not the stream beside it.
+/// Puts the request together that imports a stream into `folder`: its pieces come from `each`, which is called with
+/// what takes them. Only the request is in memory, not the stream beside it.
 ///
 /// # Errors
 /// Those of `each`.

@@ -1,17 +1,18 @@
 //! Holds what was downloaded against what was said of it before.
 //!
-//! A status of 200 proves nothing: the service has answered a message with nothing and with `{}`, proxies answer with pages of
-//! HTML, and a broken cache with what somebody else asked for. So whatever is downloaded passes this one place. [`Expected`]
-//! is what a list told of an item, [`Seen`] notes what matters of the bytes while they come, and [`Expected::accept`] says
-//! whether these can be the item. What is not accepted is asked for again like any broken answer, and fails in the end.
+//! A status of 200 proves nothing: the service has answered a message with nothing and with `{}`, proxies answer with
+//! pages of HTML, and a broken cache with what somebody else asked for. So whatever is downloaded passes this one
+//! place. [`Expected`] is what a list told of an item, [`Seen`] notes what matters of the bytes while they come, and
+//! [`Expected::accept`] says whether these can be the item. What is not accepted is asked for again like any broken
+//! answer, and fails in the end.
 //!
-//! The service writes many facts differently in a list and in a message. So there are three verdicts. [`Verdict::Wrong`] needs
-//! proof: facts that contradict each other and none that outweigh them. [`Verdict::Doubtful`] is asked for once more, and
-//! accepted when the next answer is as long. A service that always answers so means it, and no message is refused for good for
-//! an oddity. docs/decisions/0014-answers-are-compared.md lists what is compared.
+//! The service writes many facts differently in a list and in a message. So there are three verdicts.
+//! [`Verdict::Wrong`] needs proof: facts that contradict each other and none that outweigh them. [`Verdict::Doubtful`]
+//! is asked for once more, and accepted when the next answer is as long. A service that always answers so means it, and
+//! no message is refused for good for an oddity. docs/decisions/0014-answers-are-compared.md lists what is compared.
 //!
-//! Another service's payload gets a constructor of [`Expected`] and a kind with what its list tells: an exact size, a hash, a
-//! media type. [`Expected::id`] is for answers that are JSON.
+//! Another service's payload gets a constructor of [`Expected`] and a kind with what its list tells: an exact size, a
+//! hash, a media type. [`Expected::id`] is for answers that are JSON.
 
 mod mail;
 
@@ -47,13 +48,15 @@ pub struct Expected {
 #[derive(Debug)]
 enum Kind {
     Message(Box<Told>),
-    /// What is attached: its size as the store counts it, and whether it may be text that looks like an answer of a server.
+    /// What is attached: its size as the store counts it, and whether it may be text that looks like an answer of a
+    /// server.
     Attachment {
         size: Option<u64>,
         may_be_markup: bool,
         is_item: bool,
     },
-    /// A message as an export stream, of which nothing is known beforehand: it is compressed, and only the service reads it.
+    /// A message as an export stream, of which nothing is known beforehand: it is compressed, and only the service
+    /// reads it.
     Stream,
 }
 

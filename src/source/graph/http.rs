@@ -9,7 +9,8 @@ use reqwest::{Proxy, RequestBuilder, Response, Version, redirect};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How the service sees us (SharePoint: avoid getting throttled, "decorate your traffic"): undecorated traffic is served last.
+/// How the service sees us (SharePoint: avoid getting throttled, "decorate your traffic"): undecorated traffic is
+/// served last.
 const USER_AGENT: &str = concat!("ISV|Strongroom|Strongroom/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
 const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
@@ -83,11 +84,11 @@ impl Http {
     }
 }
 
-/// Returns whether it can be told where the body ends. One that ends with its connection could have been cut off anywhere:
-/// HTTP allows it (RFC 9112, 6.3), and it would be silent loss.
+/// Returns whether it can be told where the body ends. One that ends with its connection could have been cut off
+/// anywhere: HTTP allows it (RFC 9112, 6.3), and it would be silent loss.
 ///
-/// `is_as_it_came` says that the request asked for no content coding. What may have been unpacked on the way has lost its
-/// length, and has an end of its own: that of the packing.
+/// `is_as_it_came` says that the request asked for no content coding. What may have been unpacked on the way has lost
+/// its length, and has an end of its own: that of the packing.
 pub(crate) fn has_an_end(response: &Response, is_as_it_came: bool) -> bool {
     let headers = response.headers();
     let has_no_body = matches!(response.status().as_u16(), 204 | 304);

@@ -1,18 +1,18 @@
 //! Reads JSON that is almost JSON.
 //!
-//! Stored mail may hold control characters, which the service has been seen to pass on raw inside strings, and halves of
-//! surrogate pairs, where a text was cut in the middle of a character. Neither is JSON (RFC 8259), and neither is a
+//! Stored mail may hold control characters, which the service has been seen to pass on raw inside strings, and halves
+//! of surrogate pairs, where a text was cut in the middle of a character. Neither is JSON (RFC 8259), and neither is a
 //! reason to lose a page of messages.
 
 use serde::de::{DeserializeOwned, Error};
 use std::fmt::Write;
 
-/// An answer with more values than this is none of the service's. Read as what it says, a text of 64 MiB that is made of
-/// empty lists takes gigabytes; a message with 1,500 recipients has ten thousand values.
+/// An answer with more values than this is none of the service's. Read as what it says, a text of 64 MiB that is made
+/// of empty lists takes gigabytes; a message with 1,500 recipients has ten thousand values.
 const VALUES_MAX: usize = 200_000;
 
-/// Reads `body` as JSON, and if it is none, what it becomes with control characters escaped, halves of surrogate pairs and bytes
-/// that are no UTF-8 replaced by U+FFFD.
+/// Reads `body` as JSON, and if it is none, what it becomes with control characters escaped, halves of surrogate pairs
+/// and bytes that are no UTF-8 replaced by U+FFFD.
 ///
 /// # Errors
 /// When it is none, or of another kind, or has more than [`VALUES_MAX`] values.

@@ -1,7 +1,7 @@
 //! What a mailbox holds: folders, what changed in them, messages and their exact bytes.
 //!
-//! Every request asks for immutable ids, which survive moves within the mailbox (Graph: "Obtain immutable identifiers for
-//! Outlook resources"). Links of deltas are stored and followed as they are.
+//! Every request asks for immutable ids, which survive moves within the mailbox (Graph: "Obtain immutable identifiers
+//! for Outlook resources"). Links of deltas are stored and followed as they are.
 
 use super::client::{Body, Client, Patience};
 use super::error::{ErrorKind, GraphError};
@@ -18,12 +18,13 @@ pub(super) const IMMUTABLE_IDS: &str = "IdType=\"ImmutableId\"";
 /// Larger pages are allowed, but provoke time-outs.
 pub(super) const PAGE_SIZE: &str = "odata.maxpagesize=500";
 const FOLDERS_PER_PAGE: &str = "250";
-/// Folders of a mailbox (Exchange Online limits: 250,000 at the most, of them 10,000 in one), and rows that tell of them.
+/// Folders of a mailbox (Exchange Online limits: 250,000 at the most, of them 10,000 in one), and rows that tell of
+/// them.
 const FOLDERS_MAX: usize = 500_000;
 /// A message has some hundred attachments at the most.
 const ATTACHMENTS_MAX: usize = 10_000;
-/// What is asked of every message: all that its MIME form loses, what a list shows, and what tells whether its bytes can
-/// have changed. The body is not: it stands in the MIME form.
+/// What is asked of every message: all that its MIME form loses, what a list shows, and what tells whether its bytes
+/// can have changed. The body is not: it stands in the MIME form.
 const MESSAGE_FIELDS: &str = "id,changeKey,parentFolderId,isRead,isDraft,flag,categories,importance,inferenceClassification,\
     receivedDateTime,sentDateTime,createdDateTime,lastModifiedDateTime,internetMessageId,conversationId,conversationIndex,\
     subject,bodyPreview,sender,from,replyTo,toRecipients,ccRecipients,bccRecipients,hasAttachments,\
@@ -33,7 +34,8 @@ const MESSAGE_PROPERTIES: &str = "singleValueExtendedProperties($filter=id eq 'I
     or id eq 'Integer 0x0E07' or id eq 'Integer 0x1080' or id eq 'Integer 0x1081' or id eq 'SystemTime 0x1082' \
     or id eq 'String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItem')";
 
-/// Folders that every mailbox calls by these names, whatever its language (Graph: mailFolder), and what English ones show.
+/// Folders that every mailbox calls by these names, whatever its language (Graph: mailFolder), and what English ones
+/// show.
 pub const WELL_KNOWN: [(&str, &str); 17] = [
     ("inbox", "Inbox"),
     ("sentitems", "Sent Items"),
@@ -119,7 +121,8 @@ impl Mailbox {
         self.client.collect(request, FOLDERS_MAX).await
     }
 
-    /// Returns whether a link that the service gave out may be followed: it leads there, also after the configuration changed.
+    /// Returns whether a link that the service gave out may be followed: it leads there, also after the configuration
+    /// changed.
     pub fn may_follow(&self, link: &str) -> bool {
         self.client.may_follow(link)
     }
@@ -235,8 +238,8 @@ impl Mailbox {
         self.client.patience()
     }
 
-    /// Begins to read the exact bytes of a message (Graph: "Get MIME content of a message"). Whoever reads them holds them
-    /// against what was told of the message ([`Expected::message`]).
+    /// Begins to read the exact bytes of a message (Graph: "Get MIME content of a message"). Whoever reads them holds
+    /// them against what was told of the message ([`Expected::message`]).
     ///
     /// # Errors
     /// See [`GraphError`]; [`ErrorKind::ItemCorrupt`] where the service will never be able to give them.
@@ -312,8 +315,8 @@ pub struct Round(Pages);
 pub struct MessagePage(Page);
 
 impl Round {
-    /// Returns the next page, or `None` after the last. A page may be empty although others follow, and rows of one message
-    /// may come several times: the last one counts. Take its rows before anything else is asked for.
+    /// Returns the next page, or `None` after the last. A page may be empty although others follow, and rows of one
+    /// message may come several times: the last one counts. Take its rows before anything else is asked for.
     ///
     /// # Errors
     /// See [`GraphError`]. The round is over then, and nothing may be concluded from what it did not tell.

@@ -1,8 +1,8 @@
 //! How slowly an answer may come.
 //!
-//! A connection that brings one byte every two seconds is never silent and never done. So there are two limits: for how long
-//! nothing arrives, and a deadline for the whole answer, which follows from how much has come of it. Only the time counts in
-//! which somebody waits for the network: a body that nobody reads for a while is not late.
+//! A connection that brings one byte every two seconds is never silent and never done. So there are two limits: for how
+//! long nothing arrives, and a deadline for the whole answer, which follows from how much has come of it. Only the time
+//! counts in which somebody waits for the network: a body that nobody reads for a while is not late.
 
 use super::error::{ErrorKind, GraphError};
 use super::http::cut_off;

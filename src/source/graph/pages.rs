@@ -1,8 +1,9 @@
 //! Collections: page by page, and of a page row by row.
 //!
-//! All answers with pages are read here. A service, or somebody between, may give out links that lead in a circle or never
-//! come to an end, and pages of millions of rows; so everything has a limit here, far above what the service does. Rows are
-//! not taken for what they are until somebody wants them: until then a page is the text that came, and where its rows stand.
+//! All answers with pages are read here. A service, or somebody between, may give out links that lead in a circle or
+//! never come to an end, and pages of millions of rows; so everything has a limit here, far above what the service
+//! does. Rows are not taken for what they are until somebody wants them: until then a page is the text that came, and
+//! where its rows stand.
 
 use super::client::{Client, Failure};
 use super::error::{ErrorKind, GraphError};
@@ -27,8 +28,8 @@ const ROW_BYTES_MAX: usize = 4 << 20;
 const PAGES_MAX: u32 = 100_000;
 /// Pages without a row, one after the other. A few occur (Graph: "Paging Microsoft Graph data in your app").
 const EMPTY_PAGES_MAX: u32 = 1_000;
-/// Rows of one collection. A folder of a mailbox holds a million messages (Exchange Online limits), an organisation rarely
-/// more users.
+/// Rows of one collection. A folder of a mailbox holds a million messages (Exchange Online limits), an organisation
+/// rarely more users.
 const ROWS_MAX: u64 = 4_000_000;
 /// A collection that is kept in memory came as so many bytes, at most: half a million folders do.
 const COLLECTED_BYTES_MAX: u64 = 256 << 20;
@@ -198,8 +199,9 @@ impl Pages {
     /// Returns the next page, or `None` after the last. A page may be empty although others follow.
     ///
     /// # Errors
-    /// See [`GraphError`]: of kind [`ErrorKind::Malformed`] when a link leads astray or in a circle, [`ErrorKind::TooLarge`]
-    /// when the collection has no end. It is over then, and nothing may be concluded from what it did not tell.
+    /// See [`GraphError`]: of kind [`ErrorKind::Malformed`] when a link leads astray or in a circle,
+    /// [`ErrorKind::TooLarge`] when the collection has no end. It is over then, and nothing may be concluded from what
+    /// it did not tell.
     pub(super) async fn next(&mut self) -> Result<Option<Page>, GraphError> {
         let request = match std::mem::replace(&mut self.state, State::Failed) {
             State::More(request) => *request,
@@ -284,7 +286,8 @@ impl Pages {
         Err(GraphError::malformed(self.label).explained(why.into()))
     }
 
-    /// Returns a link that tells changes, unless it could not be followed later: what the pages told is true all the same.
+    /// Returns a link that tells changes, unless it could not be followed later: what the pages told is true all the
+    /// same.
     fn worth_keeping(&self, link: String) -> Option<String> {
         if self.client.may_follow(&link) {
             return Some(link);

@@ -1,9 +1,9 @@
-//! Tries what a backup needs, with the least that shows whether it may: what works, what is refused, and for want of which
-//! permission.
+//! Tries what a backup needs, with the least that shows whether it may: what works, what is refused, and for want of
+//! which permission.
 //!
-//! Trying decides, not the token: a role that is missing there may have been assigned in Exchange instead (Exchange: RBAC
-//! for Applications), and one that is there may be limited to other mailboxes (Graph: limiting application permissions to
-//! specific mailboxes). The token's roles only help to tell these apart.
+//! Trying decides, not the token: a role that is missing there may have been assigned in Exchange instead (Exchange:
+//! RBAC for Applications), and one that is there may be limited to other mailboxes (Graph: limiting application
+//! permissions to specific mailboxes). The token's roles only help to tell these apart.
 
 use super::auth::Claims;
 use super::client::Client;

@@ -203,8 +203,8 @@ impl Request {
         self
     }
 
-    /// Asks for the bytes as they are, without content coding. Unpacking drops the length of an answer, and by its length one
-    /// sees that it was cut off.
+    /// Asks for the bytes as they are, without content coding. Unpacking drops the length of an answer, and by its
+    /// length one sees that it was cut off.
     pub fn uncoded(self) -> Self {
         self.header(ACCEPT_ENCODING, IDENTITY)
     }
@@ -231,8 +231,8 @@ impl Request {
         self
     }
 
-    /// Says how many bytes the answer will have, roughly. Of the requests that wait for one mailbox those of unknown size
-    /// go first, then the largest.
+    /// Says how many bytes the answer will have, roughly. Of the requests that wait for one mailbox those of unknown
+    /// size go first, then the largest.
     pub fn size_hint(mut self, bytes: u64) -> Self {
         self.size_hint = Some(bytes);
         self
@@ -243,8 +243,8 @@ impl Request {
     /// Returns the URL it goes to.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] for a link that leads to another host or has an empty segment, as one with an empty user id
-    /// (`/users//messages`) has been seen to; and for a path with an empty segment, which an empty id makes.
+    /// [`ErrorKind::Malformed`] for a link that leads to another host or has an empty segment, as one with an empty
+    /// user id (`/users//messages`) has been seen to; and for a path with an empty segment, which an empty id makes.
     pub(crate) fn resolve(&self, endpoints: &Endpoints) -> Result<Url, GraphError> {
         let malformed = |why: &str| GraphError::new(ErrorKind::Malformed, self.label).explained(why.into());
         let (version, path) = match &self.target {
@@ -287,7 +287,8 @@ impl Request {
     }
 }
 
-/// Returns whether a path has a segment that leads elsewhere than it seems: an empty one, but for the last, or one of dots.
+/// Returns whether a path has a segment that leads elsewhere than it seems: an empty one, but for the last, or one of
+/// dots.
 fn has_strange_segment(path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let path = path.strip_prefix('/').unwrap_or(path);

@@ -63,8 +63,8 @@ pub(crate) struct Attempts {
 impl Attempts {
     /// Returns how long to wait before the next attempt, or `None` if it was the last. `random` is in `0.0..1.0`.
     ///
-    /// `refusals` says how often in a row the service had no capacity, for this request and for those beside it: were each to
-    /// count only its own, a hundred of them would knock at short intervals for long, and every knock counts.
+    /// `refusals` says how often in a row the service had no capacity, for this request and for those beside it: were
+    /// each to count only its own, a hundred of them would knock at short intervals for long, and every knock counts.
     pub(crate) fn next(
         &mut self,
         policy: &RetryPolicy,
@@ -116,8 +116,8 @@ pub(crate) fn random() -> f64 {
     f64::from(u32::from_le_bytes(crate::crypto::random())) / (f64::from(u32::MAX) + 1.0)
 }
 
-/// Returns how long `Retry-After` says to wait: in seconds, or until an HTTP date (RFC 9110, 10.2.3), which is held against
-/// the `Date` of the answer rather than the clock of this machine. Never more than [`RETRY_AFTER_MAX`].
+/// Returns how long `Retry-After` says to wait: in seconds, or until an HTTP date (RFC 9110, 10.2.3), which is held
+/// against the `Date` of the answer rather than the clock of this machine. Never more than [`RETRY_AFTER_MAX`].
 pub(crate) fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -7,8 +7,9 @@
 //!   five, than the service takes; a mailbox that refuses a request gets one place less for a while;
 //! - of the whole tenant no more requests are in flight than a window, which grows by one for each window full of
 //!   successes and is halved when the service refuses a request in the name of the tenant;
-//! - a refusal keeps those waiting that it speaks of, for as long as it says: a mailbox, the directory or the tenant. Where
-//!   the service takes nothing for longer than anybody waits, those who wait give up, and so do those who come meanwhile;
+//! - a refusal keeps those waiting that it speaks of, for as long as it says: a mailbox, the directory or the tenant.
+//!   Where the service takes nothing for longer than anybody waits, those who wait give up, and so do those who come
+//!   meanwhile;
 //! - mailboxes take turns. One that must wait holds up no other.
 //!
 //! Left to others: what a refusal is (`answer`) and how long to wait where it does not say ([`super::retry`]).
@@ -57,7 +58,8 @@ impl Default for Limits {
             mailbox_concurrency: MAILBOX_CONCURRENCY_MAX,
             upload_bytes: 150_000_000,
             upload_window: Duration::from_secs(300),
-            // 3,500 resource units, the allowance of the smallest tenants, at 3 a request, the dearest that are made here.
+            // 3,500 resource units, the allowance of the smallest tenants, at 3 a request, the dearest that are made
+            // here.
             directory_requests: 1_166,
             directory_window: Duration::from_secs(10),
         }

@@ -1,11 +1,12 @@
 //! What is written to a mailbox: folders, messages, and what is attached to them. Nothing here sends anything.
 //!
-//! The service has no key by which it would recognise a request that comes twice, so a message is given a mark when it is
-//! made ([`mark_property`]): a private property by which it is found again when the answer was lost. Every POST here is sent
-//! once; a caller that gets an ambiguous error looks before it tries again.
+//! The service has no key by which it would recognise a request that comes twice, so a message is given a mark when it
+//! is made ([`mark_property`]): a private property by which it is found again when the answer was lost. Every POST here
+//! is sent once; a caller that gets an ambiguous error looks before it tries again.
 //!
-//! Large attachments go to URLs that the service gives out, in ranges (Graph: "Attach large files to Outlook messages or
-//! events"). Those URLs carry their own permission, and what is sent there counts against the mailbox like anything else.
+//! Large attachments go to URLs that the service gives out, in ranges (Graph: "Attach large files to Outlook messages
+//! or events"). Those URLs carry their own permission, and what is sent there counts against the mailbox like anything
+//! else.
 
 use super::client::Body;
 use super::error::{ErrorKind, GraphError};
@@ -101,8 +102,8 @@ impl Mailbox {
         Request { method: method.clone(), ..self.get(label, segments) }.replayable(method != Method::POST).json(body)
     }
 
-    /// Returns the folder of this name directly in `parent`, if there is one. Like the service, it takes names for the same
-    /// that differ in case only; one that is equal goes first.
+    /// Returns the folder of this name directly in `parent`, if there is one. Like the service, it takes names for the
+    /// same that differ in case only; one that is equal goes first.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -118,7 +119,8 @@ impl Mailbox {
         Ok(alike.into_iter().next())
     }
 
-    /// Returns the id of the folder of this name directly in `parent`, which is made if it is missing, and whether it was.
+    /// Returns the id of the folder of this name directly in `parent`, which is made if it is missing, and whether it
+    /// was.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -168,8 +170,8 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Tells `each` of the messages in `folder` that have this `Message-ID` or, where that cannot be asked for, that arrived in
-    /// the same second; where neither is known, of all messages.
+    /// Tells `each` of the messages in `folder` that have this `Message-ID` or, where that cannot be asked for, that
+    /// arrived in the same second; where neither is known, of all messages.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -269,7 +271,8 @@ impl Mailbox {
         found(self.client.bytes(request, SMALL_ANSWER_BYTES_MAX).await).map(drop)
     }
 
-    /// Begins to attach a large file and returns where its ranges go. The URL is a secret: whoever has it can write there.
+    /// Begins to attach a large file and returns where its ranges go. The URL is a secret: whoever has it can write
+    /// there.
     ///
     /// # Errors
     /// See [`GraphError`].

@@ -1,8 +1,8 @@
 //! Connections that can be broken on purpose: what a proxy or a failing server does, and HTTP alone cannot.
 //!
 //! [`Listener`] hands every request a [`Connection`] (as `ConnectInfo`), and [`Connection::reset`] makes the next write
-//! on it fail and the close a TCP reset (RST) instead of an orderly end. [`Connection::say_instead`] sends bytes that no HTTP
-//! server would write.
+//! on it fail and the close a TCP reset (RST) instead of an orderly end. [`Connection::say_instead`] sends bytes that
+//! no HTTP server would write.
 
 use std::io;
 use std::net::SocketAddr;

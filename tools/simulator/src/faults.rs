@@ -1,15 +1,15 @@
 //! Faults: what networks, proxies and a busy service do to requests, by seed.
 //!
-//! [`Faults`] says how likely each kind is, and may script single ones with [`Rule`]s. What happens to a request follows
-//! from the seed and the request's number alone ([`Faults::draw`]), so a run whose requests come in the same order breaks
-//! in the same places. Four kinds of fault must be told apart, because a client has to treat them differently: the
-//! request was refused before anything was done, the answer was damaged on its way, **the work was done and the answer
-//! was lost**, or **the answer was an error and the work is done seconds later**.
+//! [`Faults`] says how likely each kind is, and may script single ones with [`Rule`]s. What happens to a request
+//! follows from the seed and the request's number alone ([`Faults::draw`]), so a run whose requests come in the same
+//! order breaks in the same places. Four kinds of fault must be told apart, because a client has to treat them
+//! differently: the request was refused before anything was done, the answer was damaged on its way, **the work was
+//! done and the answer was lost**, or **the answer was an error and the work is done seconds later**.
 //!
-//! All but two of these can be noticed in the answer itself. [`Fault::OtherBody`] is whole and wrong: only what the client knows
-//! of the item tells. [`Fault::ShortBody`] may tell nobody, so no bad day has it. Two kinds are no faults of the service at
-//! all, but people who change things at an inconvenient moment; and some are what somebody would do who wants to harm the
-//! client, which never happen by chance.
+//! All but two of these can be noticed in the answer itself. [`Fault::OtherBody`] is whole and wrong: only what the
+//! client knows of the item tells. [`Fault::ShortBody`] may tell nobody, so no bad day has it. Two kinds are no faults
+//! of the service at all, but people who change things at an inconvenient moment; and some are what somebody would do
+//! who wants to harm the client, which never happen by chance.
 
 mod hostile;
 mod inject;
@@ -230,11 +230,11 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Returns the faults of a bad day: about one request in `one_in` goes wrong, in every way that a client can cope with
-    /// by trying again.
+    /// Returns the faults of a bad day: about one request in `one_in` goes wrong, in every way that a client can cope
+    /// with by trying again.
     ///
-    /// A 404 is not among them, as what it means depends on what was asked; nor is what changes the tenant, and what nobody
-    /// can notice.
+    /// A 404 is not among them, as what it means depends on what was asked; nor is what changes the tenant, and what
+    /// nobody can notice.
     pub fn bad_day(seed: u64, one_in: u32) -> Self {
         let kinds = Fault::ALL.into_iter().filter(|fault| fault.goes_away() && *fault != Fault::ShortBody);
         let rate = 1.0 / f64::from(one_in.max(1)) / kinds.clone().count() as f64;

@@ -1,4 +1,5 @@
-//! Reads what a message holds: its bytes as the service has them, or put together of its parts where it cannot give them.
+//! Reads what a message holds: its bytes as the service has them, or put together of its parts where it cannot give
+//! them.
 
 use super::Reading;
 use crate::backup::BackupError;
@@ -43,8 +44,8 @@ pub(super) async fn read(
         };
         let downloaded = content::download(body).await;
         if turn.is_none() && matches!(downloaded, Ok(Download::Long(..))) {
-            // Longer than it was said to be: it is asked for again when its turn has come. Meanwhile it must not keep a place
-            // among the requests of the mailbox: whoever has the turn needs one.
+            // Longer than it was said to be: it is asked for again when its turn has come. Meanwhile it must not keep a
+            // place among the requests of the mailbox: whoever has the turn needs one.
             drop(downloaded);
             turn = Some(context.splitters.one_long().await);
             continue;

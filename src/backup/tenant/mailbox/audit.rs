@@ -1,9 +1,9 @@
 //! Messages that an earlier version may have stored although they were cut off, or something else in their place.
 //!
-//! Nothing ever tells of them again: their versions do not change. So what stands in a folder is held against what the service
-//! said of it then ([`Expected`]), once, and what is suspicious is fetched again. It costs no request, only reading: the start
-//! and the end of each message, and all of it where these are not enough. A run looks through [`LOOKED_AT_MAX`] messages of a
-//! mailbox, and the state says how far it came.
+//! Nothing ever tells of them again: their versions do not change. So what stands in a folder is held against what the
+//! service said of it then ([`Expected`]), once, and what is suspicious is fetched again. It costs no request, only
+//! reading: the start and the end of each message, and all of it where these are not enough. A run looks through
+//! [`LOOKED_AT_MAX`] messages of a mailbox, and the state says how far it came.
 
 use super::{Making, Stop};
 use crate::backup::BackupError;
@@ -18,10 +18,11 @@ use crate::source::graph::model::Message;
 use crate::tree::Entries;
 use std::collections::{HashMap, HashSet};
 
-/// The comparison that everything in a folder has passed once it stands in the folder's state. A stricter one gets the next
-/// number, and each folder is looked through once more.
+/// The comparison that everything in a folder has passed once it stands in the folder's state. A stricter one gets the
+/// next number, and each folder is looked through once more.
 pub const COMPARED: u32 = 1;
-/// So many messages of a mailbox are looked at in one run, so that an old mailbox does not keep it from coming to an end.
+/// So many messages of a mailbox are looked at in one run, so that an old mailbox does not keep it from coming to an
+/// end.
 pub const LOOKED_AT_MAX: usize = 10_000;
 /// The start of a message: nearly every header is shorter.
 const START_BYTES: usize = 64 << 10;
@@ -54,7 +55,8 @@ impl Making<'_> {
         owing.map(|index| self.state.folders[index].id.clone()).collect()
     }
 
-    /// Looks through what was stored without being compared, adds what is suspicious to the rows of the rounds, and returns it.
+    /// Looks through what was stored without being compared, adds what is suspicious to the rows of the rounds, and
+    /// returns it.
     pub(super) async fn audit(
         &mut self,
         rounds: &mut HashMap<usize, Listed>,

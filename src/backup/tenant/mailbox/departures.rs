@@ -1,8 +1,8 @@
 //! What really left a folder: nothing is taken out of the tree because one answer said so.
 //!
-//! What is said to have left is asked for by its id. Of more than [`DEPARTURES_PROVEN_MAX`] in one folder so many are asked for,
-//! spread over all: one that is still in the folder discredits the whole round, and one that lies in another folder of the backup
-//! has all of them asked for. README and docs/cli.md say so.
+//! What is said to have left is asked for by its id. Of more than [`DEPARTURES_PROVEN_MAX`] in one folder so many are
+//! asked for, spread over all: one that is still in the folder discredits the whole round, and one that lies in another
+//! folder of the backup has all of them asked for. README and docs/cli.md say so.
 
 use super::{Making, ROUNDS_AT_ONCE, Stop};
 use crate::backup::BackupError;
@@ -86,8 +86,8 @@ impl Making<'_> {
 
     /// Finds out which messages left their folders, and proves it: for each folder their names in the snapshot before.
     ///
-    /// A message that is said to have left, or is not told of by a listing of everything, is asked for by itself. One that
-    /// is still there is taken for what it is, wherever it lies now.
+    /// A message that is said to have left, or is not told of by a listing of everything, is asked for by itself. One
+    /// that is still there is taken for what it is, wherever it lies now.
     pub(super) async fn departures(
         &mut self,
         rounds: &mut HashMap<usize, Listed>,

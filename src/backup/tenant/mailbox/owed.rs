@@ -1,4 +1,5 @@
-//! Streams that messages of the snapshot before lack: since the set did not ask for them then, or they could not be had.
+//! Streams that messages of the snapshot before lack: since the set did not ask for them then, or they could not be
+//! had.
 
 use super::{Making, Stop};
 use crate::backup::BackupError;
@@ -21,8 +22,9 @@ impl Making<'_> {
         self.exports.is_some() && (!folder.streams || folder.ledger.streamless > 0)
     }
 
-    /// Adds messages that lack their streams to the rows of the rounds, and returns for each folder how many more there are:
-    /// a run takes up [`BACKFILLED_MAX`] of a folder, so that those of an old mailbox do not keep it from coming to an end.
+    /// Adds messages that lack their streams to the rows of the rounds, and returns for each folder how many more there
+    /// are: a run takes up [`BACKFILLED_MAX`] of a folder, so that those of an old mailbox do not keep it from coming
+    /// to an end.
     pub(super) async fn owed_streams(
         &self,
         rounds: &mut HashMap<usize, Listed>,

@@ -1,9 +1,9 @@
 //! Refresh tokens at rest: encrypted files in a folder of the local state.
 //!
-//! A refresh token lets whoever has it act for the one who signed in, for months. Each lies in a file of its own, sealed
-//! with AES-256-SIV under a random key that lies beside it, all of them for the owner's eyes only. So a copy of one file, a
-//! backup that leaves out the key, or a glance at the disk tells nothing; whoever can read the whole folder, as
-//! `root` on this machine can, has the tokens.
+//! A refresh token lets whoever has it act for the one who signed in, for months. Each lies in a file of its own,
+//! sealed with AES-256-SIV under a random key that lies beside it, all of them for the owner's eyes only. So a copy of
+//! one file, a backup that leaves out the key, or a glance at the disk tells nothing; whoever can read the whole
+//! folder, as `root` on this machine can, has the tokens.
 //!
 //! Files are replaced in one step: a crash leaves the old token or the new one.
 

@@ -56,11 +56,12 @@ fn interval_default() -> u64 {
     INTERVAL_DEFAULT_S
 }
 
-/// Signs somebody in: calls `show` with what they must do, waits until they did, and keeps their sign-in in the token cache
-/// of `connection`.
+/// Signs somebody in: calls `show` with what they must do, waits until they did, and keeps their sign-in in the token
+/// cache of `connection`.
 ///
 /// # Errors
-/// [`ErrorKind::SignIn`] when they declined, were refused or took too long; [`GraphError::detail`] has the service's words.
+/// [`ErrorKind::SignIn`] when they declined, were refused or took too long; [`GraphError::detail`] has the service's
+/// words.
 pub async fn sign_in(connection: &Connection, show: impl FnOnce(&Prompt)) -> Result<SignedIn, GraphError> {
     super::cache_of(connection)?;
     let (http, policy) = (Http::new(connection)?, &connection.retry);

@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 /// An answer of the token endpoint is a few kilobytes; tokens with many groups are larger.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// A token is taken for one of a day at most, whatever is said of it: the service's live for 28 hours at the longest, and it
-/// says so itself when one has ended.
+/// A token is taken for one of a day at most, whatever is said of it: the service's live for 28 hours at the longest,
+/// and it says so itself when one has ended.
 const LIFETIME_S_MAX: u64 = 24 * 60 * 60;
 
 /// What was granted.

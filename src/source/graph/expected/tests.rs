@@ -66,7 +66,8 @@ fn what_is_the_message_is_right_however_it_is_written() {
     right(&told(|row| row["internetMessageId"] = json!(" a.1@example.com ")), MAIL);
     let long = format!("<{}@example.com>", "x".repeat(300));
     right(&told(|row| row["internetMessageId"] = json!(&long[..255])), &MAIL.replace(ID, &long));
-    // Without any id: subjects encoded, folded, in another charset, with a prefix, cut, damaged; addresses of the organisation.
+    // Without any id: subjects encoded, folded, in another charset, with a prefix, cut, damaged; addresses of the
+    // organisation.
     let drop_id = |row: &mut Value| row["internetMessageId"] = Value::Null;
     let nameless = told(drop_id);
     for subject in

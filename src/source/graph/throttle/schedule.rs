@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Share of a limit that is used, in percent. The service counts when a request arrives, not when it left; the rest is for
-/// those that met on the way.
+/// Share of a limit that is used, in percent. The service counts when a request arrives, not when it left; the rest is
+/// for those that met on the way.
 const USED_PERCENT: u64 = 96;
 /// After so many requests without a refusal a mailbox that refused one gets a place back: were they to end in one more
 /// refusal, that would be half a percent.
@@ -91,7 +91,8 @@ struct Fence {
 }
 
 impl Fence {
-    /// Lets nobody pass before `until`. Whoever has been refused everything for `patience` by then does not wait for it.
+    /// Lets nobody pass before `until`. Whoever has been refused everything for `patience` by then does not wait for
+    /// it.
     fn hold(&mut self, until: Instant, patience: Duration, now: Instant) {
         // A refusal long after the last one has nothing to do with it.
         let is_old = self.until.is_some_and(|until| now.saturating_duration_since(until) > patience);
@@ -349,7 +350,8 @@ impl Schedule {
         }
     }
 
-    /// Notes that a request that left at `sent` was refused. Returns in how many rounds in a row that happened to `whose`.
+    /// Notes that a request that left at `sent` was refused. Returns in how many rounds in a row that happened to
+    /// `whose`.
     pub(super) fn refused(&mut self, scope: &Scope, whose: Whose, sent: Instant, now: Instant) -> u32 {
         match whose {
             Whose::Tenant => self.window.refused(sent, now),
@@ -357,7 +359,8 @@ impl Schedule {
         }
     }
 
-    /// Lets nobody of `whose` go before `until`. Returns the places of those who do not wait for that, since it is too long.
+    /// Lets nobody of `whose` go before `until`. Returns the places of those who do not wait for that, since it is too
+    /// long.
     pub(super) fn hold(&mut self, scope: &Scope, whose: Whose, until: Instant, now: Instant) -> Vec<Place> {
         let fence = match whose {
             Whose::Tenant => &mut self.fence,
@@ -392,8 +395,8 @@ impl Schedule {
         }
     }
 
-    /// Forgets mailboxes that were not asked for a while, now and then, so that a large tenant takes no more memory than
-    /// a small one.
+    /// Forgets mailboxes that were not asked for a while, now and then, so that a large tenant takes no more memory
+    /// than a small one.
     fn sweep(&mut self, now: Instant) {
         self.lanes_added += 1;
         if self.lanes_added >= LANES_PER_SWEEP.max(self.lanes.len() / 2) {

@@ -200,7 +200,8 @@ async fn a_wait_that_is_too_long_is_given_up_by_all() {
     }
 }
 
-/// Each refusal is for less than anybody waits, and after it comes another: twenty requests must not take turns in waiting.
+/// Each refusal is for less than anybody waits, and after it comes another: twenty requests must not take turns in
+/// waiting.
 #[tokio::test(start_paused = true)]
 async fn a_service_that_takes_nothing_is_not_waited_for_again_and_again() {
     let gate = Gate::new(16, Limits::default(), PATIENCE);

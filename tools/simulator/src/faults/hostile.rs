@@ -19,8 +19,8 @@ const REMOVALS: usize = 5_000;
 /// A body without end comes in pieces of so many bytes.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Returns what becomes of `response`, which is not compressed, to a request for `url`. Where a page is spoilt and it is none,
-/// nothing does.
+/// Returns what becomes of `response`, which is not compressed, to a request for `url`. Where a page is spoilt and it
+/// is none, nothing does.
 pub(super) async fn answer(fault: Fault, response: Response, url: &str, pause: Duration, rng: Rng) -> Response {
     let (mut parts, body) = response.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
