@@ -214,7 +214,7 @@ fn what_is_no_file_is_no_object_of_a_repository() {
     let commands =
         [args!["snapshots"], args!["ls", "latest"], args!["cat", "latest:file"], args!["check", "--read-data"]];
     for (prefix, exits) in [
-        ("config", [10, 10, 10, 10]),
+        ("config", [13, 13, 13, 13]),
         ("keys/", [12, 12, 12, 12]),
         ("snapshots/", [0, 2, 2, 13]),
         ("index/", [0, 0, 0, 13]),
