@@ -13,6 +13,7 @@ mod walk;
 use self::packs::{ReadPack, read_pack};
 use self::walk::Walk;
 use crate::backend::{Backend, BackendError, ObjectName};
+use crate::entry::{ATTRIBUTES, STREAM, TEXT};
 use crate::id::{BlobId, IndexId, KeyId, PackId, SnapshotId};
 use crate::keyslot::SlotError;
 use crate::local::{LocalState, Synced};
@@ -41,6 +42,47 @@ pub struct Problem {
     pub error: String,
 }
 
+/// Which part of an item is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostPart {
+    /// The item itself: its content, or everything in a folder.
+    Item,
+    /// The service's own description of the item. Its file still reads.
+    Payload,
+    /// The text of a mail that the text view shows. The mail itself still reads.
+    Text,
+    /// The stream as which the service exported the item. Its file still reads.
+    Stream,
+    /// Extended attributes of a file. Its content still reads.
+    Attributes,
+    /// What a later version stored beside the item. Its file still reads.
+    Other,
+}
+
+impl LostPart {
+    /// The name that JSON and messages use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Item => "item",
+            Self::Payload => "payload",
+            Self::Text => "text",
+            Self::Stream => "stream",
+            Self::Attributes => "attributes",
+            Self::Other => "other",
+        }
+    }
+
+    /// Returns the part that stands under `key` among an entry's further contents.
+    fn of_key(key: u64) -> Self {
+        match key {
+            TEXT => Self::Text,
+            STREAM => Self::Stream,
+            ATTRIBUTES => Self::Attributes,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// An item that cannot be read, or not wholly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostItem {
@@ -48,6 +90,8 @@ pub struct LostItem {
     pub snapshot: SnapshotId,
     /// Its path from the snapshot's root; for a folder, everything under it is lost.
     pub path: Vec<u8>,
+    /// Which part of it.
+    pub part: LostPart,
     /// Why.
     pub error: String,
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Lab, PASSWORD, noise, run, text, write};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -291,15 +291,22 @@ fn regression_a_lost_pack_does_not_hide_a_lost_snapshot() {
     assert!(problems.iter().any(|problem| problem["object"] == format!("snapshots/{newest}")), "{report}");
 }
 
-/// Returns the paths that a check lists as lost, by snapshot.
-fn lost_of(report: &Value) -> BTreeMap<String, BTreeSet<String>> {
+/// Returns the paths of which a check lists `part` as lost, by snapshot.
+fn lost_parts(report: &Value, part: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut lost: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for item in report["lost"].as_array().unwrap() {
         let [snapshot, path] = ["snapshot", "path"].map(|key| item[key].as_str().unwrap().to_owned());
         assert!(!item["error"].as_str().unwrap().is_empty());
-        lost.entry(snapshot).or_default().insert(path);
+        if item["part"] == part {
+            lost.entry(snapshot).or_default().insert(path);
+        }
     }
     lost
+}
+
+/// Returns the paths that a check lists as lost themselves, by snapshot.
+fn lost_of(report: &Value) -> BTreeMap<String, BTreeSet<String>> {
+    lost_parts(report, "item")
 }
 
 fn is_lost(lost: &BTreeSet<String>, path: &str) -> bool {
@@ -351,8 +358,9 @@ fn a_damaged_item_is_an_error_and_a_log_line_and_never_wrong_bytes() {
             let what = format!("{name}, byte {at}");
             let (code, report) = vault.check(PASSWORD, &what);
             assert_eq!(code, 13, "{what}");
-            let lost = lost_of(&report.unwrap());
-            assert!(!lost.is_empty(), "{what}: every block is needed by some snapshot");
+            let report = report.unwrap();
+            assert_ne!(report["lost"], json!([]), "{what}: every block is needed by some snapshot");
+            let lost = lost_of(&report);
             for (id, content) in &vault.snapshots {
                 assert_reads(&vault, id, content, lost.get(id), is_data, &what);
             }
@@ -361,10 +369,47 @@ fn a_damaged_item_is_an_error_and_a_log_line_and_never_wrong_bytes() {
         fs::write(vault.file(name), flip(&bytes, (footer + bytes.len()) / 2, 3).unwrap()).unwrap();
         let (code, report) = vault.check(PASSWORD, "footer");
         assert_eq!(code, 13);
-        assert!(lost_of(&report.unwrap()).is_empty());
+        assert_eq!(report.unwrap()["lost"], json!([]));
         fs::write(vault.file(name), &bytes).unwrap();
     }
     vault.assert_sound("everything as it was");
+}
+
+/// The text of a mail is stored beside the mail. Whoever has lost only the text must not believe that the mail is lost.
+#[test]
+fn a_lost_text_is_told_as_such_and_the_mail_still_reads() {
+    if common::no_fuse() {
+        return;
+    }
+    let lab = Lab::new();
+    let source = lab.dir("source");
+    let mail = "Subject: Lease\r\n\r\nThe lease ends in May.\r\n";
+    write(&source.join("1.eml"), mail);
+    let id = lab.backup(&source, "home")["snapshot"].as_str().unwrap().to_owned();
+    let mut seen = BTreeSet::new();
+    for name in lab.objects().into_keys().filter(|name| name.starts_with("packs/")) {
+        let file = lab.repository().join(name.parse::<ObjectName>().unwrap().path());
+        let bytes = fs::read(&file).unwrap();
+        for at in (0..footer_start(&bytes)).step_by(24) {
+            fs::write(&file, flip(&bytes, at, 0).unwrap()).unwrap();
+            let report = lab.json_with_exit(args!["check", "--read-data"], 13);
+            let [is_mail, is_text] = ["item", "text"].map(|part| !lost_parts(&report, part).is_empty());
+            let output = lab.command(["cat", "latest:1.eml"]).output().unwrap();
+            assert_eq!(output.status.success(), !is_mail, "{name}, byte {at}: {report}");
+            if is_text {
+                assert_eq!(lost_parts(&report, "text"), BTreeMap::from([(id.clone(), ["1.eml".to_owned()].into())]));
+                assert!(output.stdout == mail.as_bytes(), "{name}, byte {at}: wrong bytes");
+                let said = text(&lab.run(["check", "--read-data"], 13).stdout);
+                assert!(said.contains("1.eml (only its text; the mail itself can be read): "), "{said}");
+                let mount = lab.mount(&["--snapshot", "latest", "--layout", "text"]);
+                assert!(fs::read(mount.path("1.eml.txt")).is_err(), "{name}, byte {at}: a damaged text reads");
+                mount.unmount();
+            }
+            seen.insert((is_mail, is_text));
+        }
+        fs::write(&file, &bytes).unwrap();
+    }
+    assert!(seen.contains(&(true, false)) && seen.contains(&(false, true)), "{seen:?}");
 }
 
 fn assert_reads(
@@ -472,8 +517,10 @@ fn the_next_backup_heals_what_the_source_still_has() {
         // The same content in the same order makes the same pack, and then nothing is missing any more.
         let is_back = lost.iter().all(|name| vault.file(*name).exists());
         assert_eq!(code, if is_back { 0 } else { 13 }, "{what}");
-        let lost = lost_of(&report.unwrap());
-        assert!(!lost.contains_key(id), "{what}: {lost:?}");
+        let report = report.unwrap();
+        let of_newest = report["lost"].as_array().unwrap().iter().find(|item| item["snapshot"] == id);
+        assert_eq!(of_newest, None, "{what}");
+        let lost = lost_of(&report);
         // What an older snapshot lost is what it does not share with the source.
         for (old, content) in &vault.snapshots[..2] {
             for path in content.keys().take(3) {

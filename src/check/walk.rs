@@ -1,7 +1,7 @@
 //! Walking the trees of snapshots.
 
-use super::{LostItem, Result, with_cause};
-use crate::entry::{ChunkRef, Directory, Entry, EntryKind, NodeRef, Segment, Sums};
+use super::{LostItem, LostPart, Result, with_cause};
+use crate::entry::{ChunkRef, Content, Directory, Entry, EntryKind, NodeRef, Segment, Sums};
 use crate::id::{BlobId, NodeId, PackId, SnapshotId};
 use crate::local::LocalState;
 use crate::node::{Node, NodeKind};
@@ -35,7 +35,11 @@ pub(super) struct Walked {
 
 impl Walk<'_> {
     fn lose(&mut self, snapshot: SnapshotId, path: &[u8], error: impl ToString) {
-        self.lost.push(LostItem { snapshot, path: path.to_vec(), error: error.to_string() });
+        self.lose_part(snapshot, path, LostPart::Item, error);
+    }
+
+    fn lose_part(&mut self, snapshot: SnapshotId, path: &[u8], part: LostPart, error: impl ToString) {
+        self.lost.push(LostItem { snapshot, path: path.to_vec(), part, error: error.to_string() });
     }
 
     pub fn directory(&mut self, snapshot: SnapshotId, dir: &Directory, path: &mut Vec<u8>) -> Result<()> {
@@ -112,12 +116,12 @@ impl Walk<'_> {
             path.push(b'/');
         }
         path.extend_from_slice(&entry.name);
-        for content in entry.all_contents() {
+        for (part, content) in parts_of(entry) {
             if let Err(error) = self.segments(&content.segments) {
                 if !error.is_damage() {
                     return Err(error.into());
                 }
-                self.lose(snapshot, path, with_cause(&error));
+                self.lose_part(snapshot, path, part, with_cause(&error));
             }
         }
         if let EntryKind::Directory(dir) = &entry.kind {
@@ -164,4 +168,12 @@ impl Walk<'_> {
             Some(_) => Ok(()),
         }
     }
+}
+
+/// Returns all contents of an entry, each with the part of the item that it is.
+fn parts_of(entry: &Entry) -> impl Iterator<Item = (LostPart, &Content)> {
+    let own = entry.content().into_iter().map(|content| (LostPart::Item, content));
+    let payload = entry.payload.iter().map(|content| (LostPart::Payload, content));
+    let further = entry.contents.iter().map(|(key, content)| (LostPart::of_key(*key), content));
+    own.chain(payload).chain(further)
 }

@@ -4,7 +4,7 @@ use super::Session;
 use super::error::{Exit, UsageError};
 use super::output::{self, Output, bytes, line};
 use super::progress;
-use crate::check::{self, CheckOptions, CheckReport};
+use crate::check::{self, CheckOptions, CheckReport, LostPart};
 use crate::repository::{Repository, RepositoryError};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -110,7 +110,8 @@ fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<(
                 .map(|object| json!({ "object": object.object, "error": object.error })).collect::<Vec<_>>(),
             "warnings": report.warnings,
             "lost": report.lost.iter().map(|item| json!({
-                "snapshot": item.snapshot.to_string(), "path": String::from_utf8_lossy(&item.path), "error": item.error,
+                "snapshot": item.snapshot.to_string(), "path": String::from_utf8_lossy(&item.path), "part": item.part.name(),
+                "error": item.error,
             })).collect::<Vec<_>>(),
         }));
     }
@@ -125,7 +126,16 @@ fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<(
     }
     for item in report.lost.iter().take(SHOWN_MAX) {
         let path = if item.path.is_empty() { "(everything)".to_owned() } else { output::path(&item.path) };
-        line(format_args!("lost: {} {path}: {}", item.snapshot.short(), output::path(item.error.as_bytes())))?;
+        let part = match item.part {
+            LostPart::Item => "",
+            LostPart::Payload => " (only what the service says of it)",
+            LostPart::Text => " (only its text; the mail itself can be read)",
+            LostPart::Stream => " (only its exported stream; the mail itself can be read)",
+            LostPart::Attributes => " (only its extended attributes)",
+            LostPart::Other => " (only what a later version stored beside it)",
+        };
+        let error = output::path(item.error.as_bytes());
+        line(format_args!("lost: {} {path}{part}: {error}", item.snapshot.short()))?;
     }
     let lengths = [report.later.len(), report.problems.len(), report.lost.len()];
     let more = lengths.iter().map(|len| len.saturating_sub(SHOWN_MAX)).sum::<usize>();
