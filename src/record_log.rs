@@ -16,7 +16,7 @@
 mod replay;
 
 use self::replay::replay;
-use crate::crypto::{Keys, Purpose, TAG_LEN};
+use crate::format::crypto::{Keys, Purpose, TAG_LEN};
 use crate::local_files::{self, sync_folder_of};
 use rustix::fs::{FlockOperation, OFlags};
 use std::fs::{File, OpenOptions};
@@ -301,7 +301,7 @@ fn keep(path: &Path) -> io::Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{Cipher, MasterKey};
+    use crate::format::crypto::{Cipher, MasterKey};
 
     fn keys() -> Arc<Keys> {
         Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::ALL[0]))

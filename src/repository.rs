@@ -4,6 +4,14 @@
 //! the repository writes in an order that leaves it valid at every instant: packs, then index objects, then the
 //! snapshot.
 
+pub mod check;
+pub mod compare;
+pub mod local_state;
+pub mod reader;
+pub mod select;
+pub mod store;
+pub mod tree;
+
 mod error;
 mod loading;
 mod missing;
@@ -22,15 +30,15 @@ pub use slots::SlotEntry;
 pub use snapshots::{LeftOut, Snapshots, latest_first};
 
 use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
-use crate::compress::{Compressor, META_LEVEL};
-use crate::config::Config;
-use crate::crypto::{Cipher, Keys, MasterKey, Purpose};
-use crate::id::{IndexId, KeyId, PackId, RepositoryId};
-use crate::index::Index;
-use crate::keyslot::PasswordCost;
-use crate::pack::{self, Footer, PackError, TRAILER_LEN};
-use crate::reader::{CacheSizes, Lookup, Reader};
-use crate::sealed;
+use crate::format::compress::{Compressor, META_LEVEL};
+use crate::format::config::Config;
+use crate::format::crypto::{Cipher, Keys, MasterKey, Purpose};
+use crate::format::id::{IndexId, KeyId, PackId, RepositoryId};
+use crate::format::index::Index;
+use crate::format::keyslot::PasswordCost;
+use crate::format::pack::{self, Footer, PackError, TRAILER_LEN};
+use crate::format::sealed;
+use crate::repository::reader::{CacheSizes, Lookup, Reader};
 use loading::{load_limited, load_long, names};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -171,7 +179,7 @@ impl Repository {
     /// # Errors
     /// What the storage gives.
     pub fn save_index(&self, packs: &[(PackId, Footer)]) -> Result<IndexId> {
-        let sealed = self.seal(Purpose::Index, &crate::index::encode(packs));
+        let sealed = self.seal(Purpose::Index, &crate::format::index::encode(packs));
         let id = IndexId(*blake3::hash(&sealed).as_bytes());
         self.backend.save(ObjectName::index(id.0), &sealed)?;
         Ok(id)

@@ -20,9 +20,9 @@ mod local;
 mod plan;
 
 use crate::CONTENT_LOG;
-use crate::entry::Entry;
-use crate::reader::{ReadError, Reader};
-use crate::snapshot::Failure;
+use crate::format::entry::Entry;
+use crate::format::snapshot::Failure;
+use crate::repository::reader::{ReadError, Reader};
 use crate::source::graph::GraphError;
 use plan::{Selection, Walk};
 use std::fmt;

@@ -15,8 +15,8 @@ pub use secret::{SecretSource, first_line, read_secret_file};
 pub use size::ByteSize;
 
 use crate::local_files;
-use crate::selection::Selection;
 use crate::source::graph::{Cloud, Endpoints};
+use crate::source::selection::Selection;
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};

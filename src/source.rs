@@ -6,9 +6,10 @@
 pub mod files;
 pub mod graph;
 pub mod mbox;
+pub mod selection;
 
-use crate::entry::system::{Attribute, Link, Special};
-use crate::entry::{Facts, Timestamp};
+use crate::format::entry::system::{Attribute, Link, Special};
+use crate::format::entry::{Facts, Timestamp};
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 

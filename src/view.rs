@@ -12,12 +12,12 @@ mod steps;
 mod text;
 
 use self::steps::{Direction, Steps};
-use crate::entry::{Content, Directory, Entry, EntryKind};
-use crate::id::SnapshotId;
-use crate::names::safe_name;
-use crate::reader::{ReadError, Reader};
-use crate::snapshot::Snapshot;
-use crate::tree::{self, Entries, Found};
+use crate::content::names::safe_name;
+use crate::format::entry::{Content, Directory, Entry, EntryKind};
+use crate::format::id::SnapshotId;
+use crate::format::snapshot::Snapshot;
+use crate::repository::reader::{ReadError, Reader};
+use crate::repository::tree::{self, Entries, Found};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use strongroom_mount::{Attr, Kind, Rank, Side, Time, Totals, View, ViewError};

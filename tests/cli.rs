@@ -212,7 +212,7 @@ fn exit_codes_say_what_went_wrong() {
 #[test]
 fn a_second_run_with_the_same_state_is_locked_out() {
     use strongroom::backend::local::Local;
-    use strongroom::{local::LocalState, repository::Repository};
+    use strongroom::repository::{Repository, local_state::LocalState};
     let lab = Lab::new();
     write(&lab.path("home/file"), "content\n");
     lab.backup(&lab.path("home"), "home");

@@ -18,15 +18,15 @@ use strongroom::backend::faulty::{Call, Fault, Faulty};
 use strongroom::backend::mem::Mem;
 use strongroom::backend::{ObjectKind, ObjectName, Operation};
 use strongroom::backup::{BackupError, BackupOptions, Progress, Report, backup};
-use strongroom::check::{CheckOptions, CheckReport, check};
-use strongroom::entry::{Directory, EntryKind};
-use strongroom::id::SnapshotId;
-use strongroom::keyslot::PasswordCost;
-use strongroom::local::LocalState;
-use strongroom::reader::{CacheSizes, Reader};
+use strongroom::format::entry::{Directory, EntryKind};
+use strongroom::format::id::SnapshotId;
+use strongroom::format::keyslot::PasswordCost;
+use strongroom::repository::check::{CheckOptions, CheckReport, check};
+use strongroom::repository::local_state::LocalState;
+use strongroom::repository::reader::{CacheSizes, Reader};
+use strongroom::repository::tree::Entries;
 use strongroom::repository::{CreateOptions, IndexSearch, Repository};
 use strongroom::source::files::Files;
-use strongroom::tree::Entries;
 
 /// SplitMix64.
 struct Random(u64);

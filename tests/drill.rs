@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use strongroom::backend::local::Local;
 use strongroom::backup::tenant::TenantReport;
-use strongroom::reader::CacheSizes;
+use strongroom::repository::reader::CacheSizes;
 use strongroom::repository::{IndexSearch, Repository};
 use strongroom::restore::{AccountOptions, AccountPlan, AccountTarget, Report, RestoreError, WhenExists};
 use strongroom::source::graph::{self, Client};

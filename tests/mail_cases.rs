@@ -1,8 +1,8 @@
 //! Mail as it really is: what people see of old and broken mails. Each case is of a kind that other programs were
 //! reported to lose.
 
-use strongroom::mail::{facts, is_named_as_mail};
-use strongroom::text::of_mail;
+use strongroom::content::mail::{facts, is_named_as_mail};
+use strongroom::content::text::of_mail;
 
 const HEAD: &str = "From: Ann <ann@example.org>\nTo: bo@example.org\nSubject: S\nDate: Mon, 2 Mar 2026 10:00:00 +0000\n\
     Message-ID: <x@example.org>\nMIME-Version: 1.0\n";

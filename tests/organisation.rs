@@ -9,7 +9,7 @@ use laboratory::{Laboratory, Shape};
 use proptest::prelude::*;
 use std::time::Duration;
 use strongroom::backup::tenant::state::Ledger;
-use strongroom::snapshot::Snapshot;
+use strongroom::format::snapshot::Snapshot;
 use strongroom_simulator::{Fault, Faults, NewMessage, Switches, Unreadable};
 
 #[test]

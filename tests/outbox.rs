@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use strongroom::backend::faulty::{self, Faulty};
 use strongroom::backend::local::Local;
 use strongroom::backup::tenant::TenantReport;
-use strongroom::entry::Entry;
+use strongroom::format::entry::Entry;
 use strongroom::outbox::{
     BELIEVED, Options, Organisation, RunningOutbox, ask_to_commit, folder, history, locks, signed_out,
 };
-use strongroom::reader::CacheSizes;
+use strongroom::repository::reader::CacheSizes;
+use strongroom::repository::tree::{self, Entries};
 use strongroom::repository::{IndexSearch, Repository};
-use strongroom::tree::{self, Entries};
 use strongroom_mount::{ItemKind, Outbox, OutboxError, State, Time};
 use strongroom_simulator::faults::Rule;
 use strongroom_simulator::tenant::Folder;

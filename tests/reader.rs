@@ -13,13 +13,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, UNIX_EPOCH};
 use strongroom::backend::local::Local;
 use strongroom::backup::{BackupOptions, Progress, Report, backup};
-use strongroom::entry::Segment;
-use strongroom::keyslot::PasswordCost;
-use strongroom::local::LocalState;
-use strongroom::reader::CacheSizes;
+use strongroom::format::entry::Segment;
+use strongroom::format::keyslot::PasswordCost;
+use strongroom::repository::local_state::LocalState;
+use strongroom::repository::reader::CacheSizes;
+use strongroom::repository::tree::find_path;
 use strongroom::repository::{CreateOptions, IndexSearch, Repository};
 use strongroom::source::files::Files;
-use strongroom::tree::find_path;
 
 const PASSWORD: &str = "pässword";
 const PACKAGES: &str = "import blake3, cbor2, zstandard, cryptography.hazmat.primitives.kdf.argon2";

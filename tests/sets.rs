@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use strongroom::names::safe_name;
+use strongroom::content::names::safe_name;
 use strongroom_simulator::{Faults, NewMessage, Options, Organisation, Simulator, Unreadable};
 
 /// An organisation, and a laboratory with a repository whose configuration has the set `everyone`.

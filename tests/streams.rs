@@ -6,7 +6,7 @@ use laboratory::{Laboratory, Shape, cases, change, switches};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use strongroom::backup::tenant::TenantReport;
-use strongroom::entry::Entry;
+use strongroom::format::entry::Entry;
 use strongroom_simulator::exchange::Item;
 use strongroom_simulator::faults::Rule;
 use strongroom_simulator::{Fault, Faults, FlagStatus, NewMessage, Switches, Unreadable, permissions};

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use strongroom::backend::local::Local;
 use strongroom::backend::{Backend, BackendError, ObjectKind, ObjectName, Operation};
-use strongroom::cbor::{MapWriter, Writer};
-use strongroom::check::{CheckOptions, check};
-use strongroom::compress::Compressor;
-use strongroom::crypto::Purpose;
-use strongroom::local::LocalState;
+use strongroom::format::cbor::{MapWriter, Writer};
+use strongroom::format::compress::Compressor;
+use strongroom::format::crypto::Purpose;
+use strongroom::format::sealed;
 use strongroom::repository::Repository;
-use strongroom::sealed;
+use strongroom::repository::check::{CheckOptions, check};
+use strongroom::repository::local_state::LocalState;
 
 const YEAR_S: i64 = 365 * 24 * 60 * 60;
 

@@ -12,26 +12,28 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use strongroom::backend::local::Local;
 use strongroom::backup::{BackupOptions, Progress, backup};
-use strongroom::chunker::{ChunkSizes, Chunker, ChunkerParams};
-use strongroom::compress::Compressor;
-use strongroom::config::Config;
-use strongroom::crypto::{Cipher, Keys, MasterKey, Purpose, TAG_LEN};
-use strongroom::entry::system::{Attribute, Link, Special, SystemFacts};
-use strongroom::entry::{ChunkRef, Content, Directory, Entry, EntryKind, Facts, NodeRef, Segment, Sums, Timestamp};
-use strongroom::id::{BlobId, ChunkId, KeyId, NodeId, PackId, RepositoryId, SnapshotId};
-use strongroom::index::{self, Index};
-use strongroom::keyslot::{PasswordCost, RecoveryKey, Slot, SlotInfo, Tried};
-use strongroom::local::LocalState;
-use strongroom::mime::Base64Form;
-use strongroom::node::{self, BlobRef, NewNode, Node, NodeKind, Place};
-use strongroom::pack::{self, BlobRecord, BlockLocation, Footer, Location, PackBuilder, PackKind, TRAILER_LEN};
-use strongroom::reader::CacheSizes;
+use strongroom::content::mime::Base64Form;
+use strongroom::format::chunker::{ChunkSizes, Chunker, ChunkerParams};
+use strongroom::format::compress::Compressor;
+use strongroom::format::config::Config;
+use strongroom::format::crypto::{Cipher, Keys, MasterKey, Purpose, TAG_LEN};
+use strongroom::format::entry::system::{Attribute, Link, Special, SystemFacts};
+use strongroom::format::entry::{
+    ChunkRef, Content, Directory, Entry, EntryKind, Facts, NodeRef, Segment, Sums, Timestamp,
+};
+use strongroom::format::id::{BlobId, ChunkId, KeyId, NodeId, PackId, RepositoryId, SnapshotId};
+use strongroom::format::index::{self, Index};
+use strongroom::format::keyslot::{PasswordCost, RecoveryKey, Slot, SlotInfo, Tried};
+use strongroom::format::node::{self, BlobRef, NewNode, Node, NodeKind, Place};
+use strongroom::format::pack::{self, BlobRecord, BlockLocation, Footer, Location, PackBuilder, PackKind, TRAILER_LEN};
+use strongroom::format::sealed;
+use strongroom::format::snapshot::{Failure, ROOT_NAME, Snapshot, Summary};
+use strongroom::repository::local_state::LocalState;
+use strongroom::repository::reader::CacheSizes;
+use strongroom::repository::tree::build::Cutter;
+use strongroom::repository::tree::{NodeSink, TreeBuilder, find_path};
 use strongroom::repository::{CreateOptions, IndexSearch, Repository};
-use strongroom::sealed;
-use strongroom::snapshot::{Failure, ROOT_NAME, Snapshot, Summary};
 use strongroom::source::files::Files;
-use strongroom::tree::build::Cutter;
-use strongroom::tree::{NodeSink, TreeBuilder, find_path};
 
 const CHUNKER: ChunkerParams = ChunkerParams {
     small: ChunkSizes { min: 16 << 10, avg: 64 << 10, max: 256 << 10 },
@@ -301,7 +303,7 @@ fn entries_with_what_a_file_system_knows() {
     for (name, entry) in entries_of_a_file_system() {
         let encoded = entry.encode();
         pin(name, &encoded);
-        assert_eq!(Entry::read(&mut strongroom::cbor::Reader::new(&encoded)), Ok(entry), "{name}");
+        assert_eq!(Entry::read(&mut strongroom::format::cbor::Reader::new(&encoded)), Ok(entry), "{name}");
     }
     // What cannot be is refused.
     let refused = |change: &dyn Fn(&mut SystemFacts), mut entry: Entry| {
@@ -309,7 +311,7 @@ fn entries_with_what_a_file_system_knows() {
         change(&mut system);
         entry.system = Some(Box::new(system));
         let encoded = entry.encode();
-        assert!(Entry::read(&mut strongroom::cbor::Reader::new(&encoded)).is_err(), "{entry:?}");
+        assert!(Entry::read(&mut strongroom::format::cbor::Reader::new(&encoded)).is_err(), "{entry:?}");
     };
     let empty = || file("x", Content::default());
     refused(&|system| system.special = Some(Special::Fifo), file("x", Content { segments: segments() }));
@@ -340,7 +342,7 @@ fn entries() {
     ] {
         let encoded = entry.encode();
         pin(name, &encoded);
-        assert_eq!(Entry::read(&mut strongroom::cbor::Reader::new(&encoded)), Ok(entry));
+        assert_eq!(Entry::read(&mut strongroom::format::cbor::Reader::new(&encoded)), Ok(entry));
     }
 }
 

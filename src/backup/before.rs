@@ -1,12 +1,12 @@
 //! What a run finds in the repository before it begins, and what is to be said of it.
 
 use super::BackupError;
-use crate::entry::Timestamp;
-use crate::id::{PackId, SnapshotId};
-use crate::local::LocalState;
-use crate::pack::Footer;
+use crate::format::entry::Timestamp;
+use crate::format::id::{PackId, SnapshotId};
+use crate::format::pack::Footer;
+use crate::format::snapshot::Snapshot;
+use crate::repository::local_state::LocalState;
 use crate::repository::{Repository, latest_first};
-use crate::snapshot::Snapshot;
 
 /// What stood in the repository when the run began.
 pub(super) struct Before {

@@ -2,16 +2,16 @@
 
 use super::before::Before;
 use super::{BackupError, BackupOptions};
-use crate::compare::{Difference, compare};
-use crate::entry::{Directory, Entry, EntryKind, Segment, Timestamp};
-use crate::id::SnapshotId;
-use crate::local::LocalState;
-use crate::node::NodeKind;
-use crate::reader::{ReadError, Reader};
+use crate::format::entry::{Directory, Entry, EntryKind, Segment, Timestamp};
+use crate::format::id::SnapshotId;
+use crate::format::node::NodeKind;
+use crate::format::snapshot::{FAILURES_KEPT_MAX, Failure, Snapshot, Summary};
 use crate::repository::Repository;
-use crate::snapshot::{FAILURES_KEPT_MAX, Failure, Snapshot, Summary};
-use crate::store::{Store, Stored};
-use crate::tree::{self, NodeSource};
+use crate::repository::compare::{Difference, compare};
+use crate::repository::local_state::LocalState;
+use crate::repository::reader::{ReadError, Reader};
+use crate::repository::store::{Store, Stored};
+use crate::repository::tree::{self, NodeSource};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 

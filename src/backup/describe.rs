@@ -1,11 +1,11 @@
 //! What an entry says beside its content: name, times, owner, and what else a file system knows.
 
-use crate::cbor::Writer;
-use crate::entry::system::{INLINE_BYTES_MAX, Link, Special, SystemFacts, attributes_len, write_attributes};
-use crate::entry::{Entry, EntryKind};
+use crate::backup::splitter::Splitter;
+use crate::format::cbor::Writer;
+use crate::format::entry::system::{INLINE_BYTES_MAX, Link, Special, SystemFacts, attributes_len, write_attributes};
+use crate::format::entry::{Entry, EntryKind};
+use crate::repository::store::StoreError;
 use crate::source::Meta;
-use crate::splitter::Splitter;
-use crate::store::StoreError;
 use parking_lot::Mutex;
 
 /// Returns an entry of what everything has.

@@ -2,8 +2,8 @@
 
 use super::error::{Exit, UsageError};
 use super::{Session, ls, output, reader};
-use crate::entry::EntryKind;
-use crate::select::{self, Selected};
+use crate::format::entry::EntryKind;
+use crate::repository::select::{self, Selected};
 use crate::shown;
 use anyhow::Result;
 use clap::Args;

@@ -4,7 +4,7 @@ use super::Session;
 use super::error::{Exit, UsageError};
 use super::output::{self, Output, bytes, line};
 use super::progress;
-use crate::check::{self, CheckOptions, CheckReport, LostPart};
+use crate::repository::check::{self, CheckOptions, CheckReport, LostPart};
 use crate::repository::{Repository, RepositoryError};
 use anyhow::{Context, Result};
 use clap::Args;

@@ -2,8 +2,8 @@
 
 use super::error::{Exit, UsageError};
 use super::{Session, ls, output, reader};
-use crate::compare::{self, Difference};
-use crate::select;
+use crate::repository::compare::{self, Difference};
+use crate::repository::select;
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;

@@ -3,16 +3,16 @@
 use super::output;
 use crate::backend::BackendError;
 use crate::backup::BackupError;
-use crate::config::ConfigError;
-use crate::local::LocalError;
+use crate::format::config::ConfigError;
 use crate::outbox::OpenError;
-use crate::reader::ReadError;
 use crate::repository::RepositoryError;
+use crate::repository::local_state::LocalError;
+use crate::repository::reader::ReadError;
+use crate::repository::store::StoreError;
 use crate::restore::RestoreError;
+use crate::serve::webdav::WebdavError;
 use crate::settings::SettingsError;
 use crate::source::graph::{ErrorKind, GraphError};
-use crate::store::StoreError;
-use crate::webdav::WebdavError;
 use std::path::PathBuf;
 use std::process::ExitCode;
 

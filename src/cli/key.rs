@@ -4,7 +4,7 @@ use super::error::{Exit, UsageError};
 use super::output::{self, line, table};
 use super::{Session, secret};
 use crate::cli::backup::rfc3339;
-use crate::keyslot::{PasswordCost, SlotError};
+use crate::format::keyslot::{PasswordCost, SlotError};
 use crate::view::local_time;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};

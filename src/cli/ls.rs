@@ -3,11 +3,11 @@
 use super::error::{Exit, UsageError};
 use super::{Session, output, reader};
 use crate::cli::backup::rfc3339;
-use crate::entry::system::Special;
-use crate::entry::{Entry, EntryKind};
-use crate::reader::Reader;
-use crate::select::{self, Selected};
-use crate::tree::{self, Entries};
+use crate::format::entry::system::Special;
+use crate::format::entry::{Entry, EntryKind};
+use crate::repository::reader::Reader;
+use crate::repository::select::{self, Selected};
+use crate::repository::tree::{self, Entries};
 use crate::view::local_time;
 use anyhow::Result;
 use clap::Args;

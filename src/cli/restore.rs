@@ -9,12 +9,12 @@ mod dropped;
 use super::error::{Exit, UsageError};
 use super::output;
 use super::{Session, absolute, progress, reader};
-use crate::id::SnapshotId;
-use crate::reader::Reader;
+use crate::format::id::SnapshotId;
+use crate::format::snapshot::Snapshot;
 use crate::repository::Repository;
+use crate::repository::reader::Reader;
+use crate::repository::select;
 use crate::restore::{Report, RestorePlan, WhenExists};
-use crate::select;
-use crate::snapshot::Snapshot;
 use anyhow::{Context, Result};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
@@ -299,7 +299,7 @@ fn list_failures(report: &Report) {
 
 /// The conflicts are given for a dry run.
 fn json_of(report: &Report, conflicts: Option<Vec<&Vec<u8>>>) -> Value {
-    let failure = |failure: &crate::snapshot::Failure| json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error });
+    let failure = |failure: &crate::format::snapshot::Failure| json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error });
     let mut value = json!({
         "restored": report.restored,
         "already_there": report.already_there,

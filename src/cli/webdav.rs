@@ -2,8 +2,8 @@
 
 use super::error::Exit;
 use super::{Session, mount, output, reader};
+use crate::serve::webdav::Server;
 use crate::view::{Layout, RepositoryCatalog, SnapshotView};
-use crate::webdav::Server;
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;

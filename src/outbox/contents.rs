@@ -11,14 +11,14 @@
 
 use super::live::USERS;
 use crate::backup::tenant::state::TenantState;
-use crate::crypto::{Keys, Purpose, TAG_LEN};
-use crate::entry::{Directory, Entry};
-use crate::id::SnapshotId;
+use crate::format::crypto::{Keys, Purpose, TAG_LEN};
+use crate::format::entry::{Directory, Entry};
+use crate::format::id::SnapshotId;
+use crate::format::snapshot::Snapshot;
 use crate::local_files;
-use crate::reader::{ReadError, Reader};
+use crate::repository::reader::{ReadError, Reader};
+use crate::repository::tree::{self, Change, Entries};
 use crate::repository::{Repository, RepositoryError};
-use crate::snapshot::Snapshot;
-use crate::tree::{self, Change, Entries};
 use parking_lot::{Condvar, Mutex};
 use rocksdb::{DB, Direction, IteratorMode, Options, WriteBatch};
 use std::collections::{HashMap, HashSet};

@@ -5,8 +5,8 @@
 //! still counts.
 
 use super::staging::StagedId;
-use crate::cbor::{CborError, Reader, Writer};
-use crate::crypto::Keys;
+use crate::format::cbor::{CborError, Reader, Writer};
+use crate::format::crypto::Keys;
 use crate::record_log::{RecordLog, RecordLogError};
 use std::io;
 use std::path::Path;
@@ -199,7 +199,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{Cipher, MasterKey};
+    use crate::format::crypto::{Cipher, MasterKey};
 
     #[test]
     fn what_was_noted_is_read_again_also_after_it_was_written_anew_and_while_it_is_open() {

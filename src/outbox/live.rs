@@ -5,13 +5,13 @@
 //! TENANT/Users/ACCOUNT/Outlook/FOLDER/...                   into that folder of that mailbox
 //! ```
 //!
-//! Accounts and folders have the names that a snapshot gives them ([`crate::names`]); folders that every mailbox has are called
+//! Accounts and folders have the names that a snapshot gives them ([`crate::content::names`]); folders that every mailbox has are called
 //! as they are called there, and the English name leads to them too. Into folders from which the service sends by itself
 //! nothing can be dropped.
 
 use super::Organisation;
 use crate::backup::tenant::REPORT_NAME;
-use crate::names::{UniqueNames, mail_folder_name, safe_name};
+use crate::content::names::{UniqueNames, mail_folder_name, safe_name};
 use crate::restore::{Courier, chain};
 use crate::source::graph::mail::{Mailbox, WELL_KNOWN};
 use crate::source::graph::model::MailFolder;

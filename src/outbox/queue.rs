@@ -5,7 +5,7 @@
 
 use super::journal::{Dropped, Fate, Journal, Record};
 use super::staging::{StagedId, Stray};
-use crate::crypto::Keys;
+use crate::format::crypto::Keys;
 use crate::record_log::RecordLogError;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
@@ -619,7 +619,7 @@ fn compact<'a>(journal: &mut Journal, dropped: impl Iterator<Item = &'a Dropped>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{Cipher, MasterKey};
+    use crate::format::crypto::{Cipher, MasterKey};
 
     fn open(path: &Path) -> Queue {
         let keys = Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::ALL[0]));

@@ -5,7 +5,7 @@
 
 use super::Shared;
 use super::staging::StagedId;
-use crate::crypto::{Keys, Purpose, TAG_LEN};
+use crate::format::crypto::{Keys, Purpose, TAG_LEN};
 use crate::local_files;
 use std::collections::VecDeque;
 use std::io;
@@ -168,7 +168,7 @@ pub(super) fn forget(folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{Cipher, MasterKey};
+    use crate::format::crypto::{Cipher, MasterKey};
 
     fn id(n: u8) -> StagedId {
         StagedId([n; 16])

@@ -6,7 +6,7 @@
 //! which nothing is left after a crash: what the journal does not name is removed when the outbox is opened
 //! ([`Staging::strays`]), unless records of the journal were lost.
 
-use crate::crypto::{Keys, Purpose, TAG_LEN, random};
+use crate::format::crypto::{Keys, Purpose, TAG_LEN, random};
 use crate::{local_files, source};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -358,7 +358,7 @@ impl Read for Reading<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{Cipher, MasterKey};
+    use crate::format::crypto::{Cipher, MasterKey};
     use proptest::prelude::*;
     use std::path::Path;
 

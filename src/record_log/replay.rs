@@ -4,7 +4,7 @@
 //! whose four bytes can be a length is tried with each number that can stand there, until a record is authentic.
 
 use super::{RECORD_BYTES_MAX, RecordLogError, bound};
-use crate::crypto::{Keys, Purpose, TAG_LEN};
+use crate::format::crypto::{Keys, Purpose, TAG_LEN};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;

@@ -1,15 +1,15 @@
 //! Why something could not be done with a repository.
 
 use crate::backend::{BackendError, ObjectName};
-use crate::config::ConfigError;
-use crate::id::{IndexId, KeyId, PackId, RepositoryId, SnapshotId};
-use crate::index::IndexError;
-use crate::keyslot::SlotError;
-use crate::local::LocalError;
-use crate::pack::PackError;
-use crate::reader::ReadError;
-use crate::sealed::OpenError;
-use crate::snapshot::SnapshotError;
+use crate::format::config::ConfigError;
+use crate::format::id::{IndexId, KeyId, PackId, RepositoryId, SnapshotId};
+use crate::format::index::IndexError;
+use crate::format::keyslot::SlotError;
+use crate::format::pack::PackError;
+use crate::format::sealed::OpenError;
+use crate::format::snapshot::SnapshotError;
+use crate::repository::local_state::LocalError;
+use crate::repository::reader::ReadError;
 
 /// Why something could not be done with a repository.
 #[derive(Debug, thiserror::Error)]

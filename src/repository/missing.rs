@@ -1,7 +1,7 @@
 //! Noticing that the repository was put back to an earlier state: what a machine has seen is there no more.
 
 use super::{Repository, Result};
-use crate::id::{KeyId, SnapshotId};
+use crate::format::id::{KeyId, SnapshotId};
 use std::collections::HashSet;
 
 /// What a machine has seen and what is gone, without a record that somebody removed it.

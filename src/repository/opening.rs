@@ -3,11 +3,11 @@
 use super::loading::{each_beside, load_short, names};
 use super::{CreateOptions, Repository, RepositoryError, Result, SMALL_LEN_MAX};
 use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
-use crate::config::Config;
-use crate::crypto::{Cipher, Keys, MasterKey, Purpose, random};
-use crate::id::{KeyId, RepositoryId};
-use crate::keyslot::{RecoveryKey, Slot, SlotKind, Tried};
-use crate::sealed;
+use crate::format::config::Config;
+use crate::format::crypto::{Cipher, Keys, MasterKey, Purpose, random};
+use crate::format::id::{KeyId, RepositoryId};
+use crate::format::keyslot::{RecoveryKey, Slot, SlotKind, Tried};
+use crate::format::sealed;
 use parking_lot::Mutex;
 use std::sync::Arc;
 

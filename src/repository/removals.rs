@@ -3,11 +3,11 @@
 use super::loading::{each_beside, load_limited, names};
 use super::{Repository, RepositoryError, Result, SEALED_LEN_MAX};
 use crate::backend::{Backend, ObjectKind, ObjectName};
-use crate::cbor::{MapWriter, Writer};
-use crate::compress::{Compressor, META_LEVEL};
-use crate::crypto::{Purpose, random};
-use crate::id::{KeyId, SnapshotId};
-use crate::sealed::{self, OpenError};
+use crate::format::cbor::{MapWriter, Writer};
+use crate::format::compress::{Compressor, META_LEVEL};
+use crate::format::crypto::{Purpose, random};
+use crate::format::id::{KeyId, SnapshotId};
+use crate::format::sealed::{self, OpenError};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 
@@ -84,7 +84,7 @@ impl Repository {
         let (sealed, _turn) = load_limited(&*self.backend, name, SEALED_LEN_MAX, &self.turns)?;
         let record = sealed::open_bound(&self.keys, Purpose::Gc, name.id_bytes(), sealed)
             .map_err(|source| RepositoryError::Sealed { name, source })?;
-        let mut reader = crate::cbor::Reader::new(&record);
+        let mut reader = crate::format::cbor::Reader::new(&record);
         let mut version = None;
         let read = reader.fields(|key, value| {
             match key {
@@ -113,8 +113,8 @@ enum Unread {
     Version(u64),
 }
 
-impl From<crate::cbor::CborError> for Unread {
-    fn from(_: crate::cbor::CborError) -> Self {
+impl From<crate::format::cbor::CborError> for Unread {
+    fn from(_: crate::format::cbor::CborError) -> Self {
         Unread::Malformed
     }
 }

@@ -2,10 +2,10 @@
 
 use super::{Repository, RepositoryError};
 use crate::backend::{Backend, BackendError, ObjectName};
-use crate::id::{BlobId, IndexId, PackId};
-use crate::index::Index;
-use crate::pack::Location;
-use crate::reader::{Lookup, ReadError};
+use crate::format::id::{BlobId, IndexId, PackId};
+use crate::format::index::Index;
+use crate::format::pack::Location;
+use crate::repository::reader::{Lookup, ReadError};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -4,9 +4,9 @@ use super::loading::load_short;
 use super::opening::SLOTS_MAX;
 use super::{Repository, RepositoryError, Result, SMALL_LEN_MAX};
 use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
-use crate::crypto::random;
-use crate::id::KeyId;
-use crate::keyslot::{PasswordCost, RecoveryKey, Slot, SlotError, SlotInfo, SlotKind};
+use crate::format::crypto::random;
+use crate::format::id::KeyId;
+use crate::format::keyslot::{PasswordCost, RecoveryKey, Slot, SlotError, SlotInfo, SlotKind};
 
 /// A key slot in a list.
 #[derive(Debug, Clone)]

@@ -3,9 +3,9 @@
 use super::loading::each_beside;
 use super::{Repository, RepositoryError, Result};
 use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
-use crate::crypto::Purpose;
-use crate::id::SnapshotId;
-use crate::snapshot::Snapshot;
+use crate::format::crypto::Purpose;
+use crate::format::id::SnapshotId;
+use crate::format::snapshot::Snapshot;
 use parking_lot::Mutex;
 use std::fmt;
 

@@ -39,13 +39,13 @@ use self::message::Mail;
 use self::route::{Route, Whose};
 use self::there::{Found, Mark};
 use super::{Progress, Report, RestoreError, Survey, WhenExists, chain, printable, show_some};
-use crate::crypto::Keys;
-use crate::entry::{Content, Entry};
-use crate::id::SnapshotId;
-use crate::reader::Reader;
+use crate::format::crypto::Keys;
+use crate::format::entry::{Content, Entry};
+use crate::format::id::SnapshotId;
+use crate::format::snapshot::Snapshot;
 use crate::repository::Repository;
+use crate::repository::reader::Reader;
 use crate::runtime::{guarded, guarded_async};
-use crate::snapshot::Snapshot;
 use crate::source::graph::directory::{self, User};
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::model::Message as Stored;
@@ -148,7 +148,7 @@ impl Context {
         let mime = read(content)?;
         let stored = match &entry.payload {
             Some(payload) => serde_json::from_slice::<Stored>(&read(payload)?).ok(),
-            None if !is_mail(entry) && !crate::mail::looks_like_mail(&mime) => {
+            None if !is_mail(entry) && !crate::content::mail::looks_like_mail(&mime) => {
                 return Err(Trouble::Item("it is no mail".to_owned()));
             }
             None => None,
@@ -179,7 +179,7 @@ fn is_mail(entry: &Entry) -> bool {
         || entry.text().is_some()
         || has_facts
         || facts.date.is_some()
-        || crate::mail::is_named_as_mail(&entry.name)
+        || crate::content::mail::is_named_as_mail(&entry.name)
 }
 
 impl AccountPlan {
@@ -478,7 +478,7 @@ fn load_of(reader: &Reader, route: &Route) -> Load {
         let sums = part.entry.sums();
         load.items += sums.files;
         load.bytes = load.bytes.saturating_add(sums.bytes);
-        let below = part.entry.directory().and_then(|dir| crate::tree::Entries::new(reader, dir).ok());
+        let below = part.entry.directory().and_then(|dir| crate::repository::tree::Entries::new(reader, dir).ok());
         for found in below.into_iter().flatten().flatten() {
             let sums = found.entry().sums();
             if found.entry().directory().is_some() && sums.files > 0 {

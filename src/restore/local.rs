@@ -24,10 +24,10 @@ mod special;
 
 use super::plan::{Selection, Step, Walk};
 use super::{Progress, Report, RestoreError, SHOWN_MAX, Survey, WhenExists, chain, printable};
-use crate::entry::{Content, Entry, EntryKind, Timestamp, is_legal_name};
-use crate::reader::{ReadError, Reader};
+use crate::format::entry::{Content, Entry, EntryKind, Timestamp, is_legal_name};
+use crate::repository::reader::{ReadError, Reader};
+use crate::repository::tree::Found;
 use crate::runtime::{Fault, guarded};
-use crate::tree::Found;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use extended::Losses;
 use files::{Outcome, Placed};
@@ -178,7 +178,10 @@ impl Target {
             losses: Mutex::default(),
             links: Arc::default(),
             halted: AtomicBool::new(false),
-            temporary_prefix: format!(".strongroom-restore-{:016x}", u64::from_le_bytes(crate::crypto::random())),
+            temporary_prefix: format!(
+                ".strongroom-restore-{:016x}",
+                u64::from_le_bytes(crate::format::crypto::random())
+            ),
             temporary_next: AtomicU64::new(0),
             kept_tag: jiff::Zoned::now().strftime("restored %Y-%m-%d %H.%M").to_string(),
             can_give_away: rustix::process::geteuid().is_root(),

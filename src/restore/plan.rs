@@ -5,9 +5,9 @@
 //! damaged it says so and continues behind it.
 
 use super::{RestoreError, printable};
-use crate::entry::{Directory, Entry};
-use crate::reader::{ReadError, Reader};
-use crate::tree::{self, Entries, Found, NodeSource};
+use crate::format::entry::{Directory, Entry};
+use crate::repository::reader::{ReadError, Reader};
+use crate::repository::tree::{self, Entries, Found, NodeSource};
 use std::collections::BTreeMap;
 
 /// Folders deeper than this are not restored: no honest tree has them, and paths would fill the memory.

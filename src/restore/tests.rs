@@ -4,19 +4,19 @@ use super::*;
 use crate::backend::ObjectName;
 use crate::backend::mem::Mem;
 use crate::backup::{BackupOptions, backup};
-use crate::cbor::Writer;
-use crate::crypto::Cipher;
-use crate::entry::{ChunkRef, Content, Directory, EntryKind, NodeRef, RefMut, Segment, Timestamp};
-use crate::keyslot::PasswordCost;
-use crate::local::LocalState;
-use crate::node::{self, BlobRef, Child, NewNode, Node, NodeError};
-use crate::reader::CacheSizes;
+use crate::format::cbor::Writer;
+use crate::format::crypto::Cipher;
+use crate::format::entry::{ChunkRef, Content, Directory, EntryKind, NodeRef, RefMut, Segment, Timestamp};
+use crate::format::keyslot::PasswordCost;
+use crate::format::node::{self, BlobRef, Child, NewNode, Node, NodeError};
+use crate::format::snapshot::Snapshot;
+use crate::repository::local_state::LocalState;
+use crate::repository::reader::CacheSizes;
+use crate::repository::store::{NewChunk, Store, Texture};
+use crate::repository::tree::TreeBuilder;
+use crate::repository::tree::build::Cutter;
 use crate::repository::{CreateOptions, IndexSearch, Repository};
-use crate::snapshot::Snapshot;
 use crate::source::files::Files;
-use crate::store::{NewChunk, Store, Texture};
-use crate::tree::TreeBuilder;
-use crate::tree::build::Cutter;
 use proptest::prelude::*;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use std::collections::BTreeMap;
@@ -111,7 +111,7 @@ impl Builder<'_> {
         let bytes: Vec<u8> = entries.iter().flat_map(Entry::encode).collect();
         let sums = entries
             .iter()
-            .fold(Default::default(), |sum: crate::entry::Sums, entry| sum.checked_add(entry.sums()).unwrap());
+            .fold(Default::default(), |sum: crate::format::entry::Sums, entry| sum.checked_add(entry.sums()).unwrap());
         let mut refs = Vec::new();
         for entry in &mut entries.to_vec() {
             let collected = entry.for_each_ref(&mut |reference| {
@@ -134,7 +134,7 @@ impl Builder<'_> {
         let root = self.node(node::inner(1, children.len(), &bytes.into_bytes()), refs);
         let sums = children
             .iter()
-            .fold(Default::default(), |sum: crate::entry::Sums, child| sum.checked_add(child.sums).unwrap());
+            .fold(Default::default(), |sum: crate::format::entry::Sums, child| sum.checked_add(child.sums).unwrap());
         Directory { root, sums }
     }
 
@@ -226,7 +226,7 @@ enum Thing {
 }
 
 fn names() -> impl Strategy<Value = Vec<u8>> {
-    let legal = |name: &Vec<u8>| crate::entry::is_legal_name(name);
+    let legal = |name: &Vec<u8>| crate::format::entry::is_legal_name(name);
     let any_bytes = proptest::collection::vec(1u8..=255, 1..40).prop_filter("legal", legal);
     prop_oneof![
         4 => any_bytes,
@@ -514,7 +514,7 @@ fn illegal_names_are_refused_before_anything_is_written() {
     for name in [b"..".as_slice(), b".", b"", b"a/b", b"/etc", b"../x", b"nul\0", &long] {
         let bytes = Entry::new(name, EntryKind::Symlink(b"t".as_slice().into()), Timestamp::default()).encode();
         let refused = Node::decode(&node::leaf(1, &bytes)).unwrap_err();
-        assert!(matches!(refused, NodeError::Entry(crate::entry::EntryError::Name)), "{refused:?}");
+        assert!(matches!(refused, NodeError::Entry(crate::format::entry::EntryError::Name)), "{refused:?}");
 
         let outer = TempDir::new().unwrap();
         let dir = outer.path().join("a/target");
@@ -620,7 +620,7 @@ fn permissions_without_an_owner_give_nobody_more() {
 
 #[test]
 fn what_claims_to_be_another_name_of_a_file_is_one_only_if_it_is_equal() {
-    use crate::entry::system::{Link, SystemFacts};
+    use crate::format::entry::system::{Link, SystemFacts};
     let to = TempDir::new().unwrap();
     let fixture = Fixture::new();
     let linked = |mut entry: Entry| {
@@ -650,7 +650,7 @@ fn what_claims_to_be_another_name_of_a_file_is_one_only_if_it_is_equal() {
 
 #[test]
 fn devices_without_an_owner_and_damaged_attributes_give_nobody_more() {
-    use crate::entry::system::{Attribute, Special, SystemFacts};
+    use crate::format::entry::system::{Attribute, Special, SystemFacts};
     let to = TempDir::new().unwrap();
     let fixture = Fixture::new();
     let root = fixture.build(|builder| {

@@ -6,8 +6,8 @@ use super::{
     CONCURRENCY_DEFAULT, Commit, CredentialSettings, DROP_DELAY_DEFAULT, Fidelity, RepositorySettings, RestoreSettings,
     SecretSource, Service, SetSettings, Settings, SettingsError, TenantSettings, refuse_set_name,
 };
-use crate::selection::{PATTERNS_MAX, Selection};
 use crate::source::graph::{Cloud, Endpoints};
+use crate::source::selection::{PATTERNS_MAX, Selection};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -15,10 +15,10 @@ pub mod exclude;
 mod folder;
 
 use super::{Event, Item, ItemKind, Meta, Sink, Source};
-use crate::entry::system::{Link, Special};
-use crate::entry::{Facts, Timestamp, is_legal_name};
-use crate::mail::is_named_as_mail;
-use crate::snapshot::ROOT_NAME;
+use crate::content::mail::is_named_as_mail;
+use crate::format::entry::system::{Link, Special};
+use crate::format::entry::{Facts, Timestamp, is_legal_name};
+use crate::format::snapshot::ROOT_NAME;
 use content::FileContent;
 use exclude::Exclusions;
 use folder::{Folder, Id, Name, id_of};
@@ -110,7 +110,7 @@ fn name_all(roots: &mut [Root]) {
         let is_taken = |name: &[u8]| roots[..at].iter().any(|root| root.name.as_deref() == Some(name));
         let numbered = |number: usize| {
             let tag = format!(" ({number})").into_bytes();
-            [&name[..name.len().min(crate::entry::NAME_LEN_MAX - tag.len())], &tag].concat()
+            [&name[..name.len().min(crate::format::entry::NAME_LEN_MAX - tag.len())], &tag].concat()
         };
         let mut free = std::iter::once(name.to_vec()).chain((2..).map(numbered)).filter(|name| !is_taken(name));
         let free = free.next().expect("there are more numbers than sources");

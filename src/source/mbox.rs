@@ -5,12 +5,12 @@
 //! facts.
 
 use super::{Content, Event, Item, ItemKind, Meta, Sink, Source};
-use crate::entry::{Facts, Timestamp};
+use crate::content::mail;
+use crate::content::mbox::{Mail, Mails, MboxError, ReadAt};
+use crate::content::names::{UniqueNames, mail_name};
+use crate::format::entry::{Facts, Timestamp};
+use crate::format::snapshot::ROOT_NAME;
 use crate::local_files;
-use crate::mail;
-use crate::mbox::{Mail, Mails, MboxError, ReadAt};
-use crate::names::{UniqueNames, mail_name};
-use crate::snapshot::ROOT_NAME;
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};

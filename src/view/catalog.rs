@@ -6,10 +6,10 @@
 //! time to time.
 
 use super::{Layout, SnapshotView, folder_name, readme};
-use crate::id::SnapshotId;
-use crate::reader::Reader;
+use crate::format::id::SnapshotId;
+use crate::format::snapshot::Snapshot;
+use crate::repository::reader::Reader;
 use crate::repository::{LeftOut, Repository, RepositoryError};
-use crate::snapshot::Snapshot;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -169,12 +169,12 @@ mod tests {
     use crate::backend::delayed::Delayed;
     use crate::backend::mem::Mem;
     use crate::backend::{Backend, ObjectName};
-    use crate::entry::{Directory, Entry, EntryKind, NodeRef, Sums, Timestamp};
-    use crate::id::NodeId;
-    use crate::keyslot::PasswordCost;
-    use crate::reader::CacheSizes;
+    use crate::format::entry::{Directory, Entry, EntryKind, NodeRef, Sums, Timestamp};
+    use crate::format::id::NodeId;
+    use crate::format::keyslot::PasswordCost;
+    use crate::format::snapshot::{ROOT_NAME, Summary};
+    use crate::repository::reader::CacheSizes;
     use crate::repository::{CreateOptions, IndexSearch};
-    use crate::snapshot::{ROOT_NAME, Summary};
 
     fn snapshot(secs: i64) -> Snapshot {
         let root = NodeRef { id: NodeId([0; 32]), hint: None };

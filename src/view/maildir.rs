@@ -10,8 +10,8 @@
 //! `cur`, `new` and `tmp` are known by the rank of their folder, with bits set that no rank of an entry has.
 
 use super::{Located, SnapshotView, attr_of, view_error};
-use crate::entry::{Directory, Entry, NAME_LEN_MAX, marks};
-use crate::tree::{self, Entries, Found};
+use crate::format::entry::{Directory, Entry, NAME_LEN_MAX, marks};
+use crate::repository::tree::{self, Entries, Found};
 use std::borrow::Cow;
 use strongroom_mount::{Attr, Kind, Rank, Totals, View, ViewError};
 

@@ -7,8 +7,8 @@
 //! Where a folder holds something that is called as a year would be, the year is called `2026 by month`.
 
 use super::{Located, SnapshotView, attr_of, view_error};
-use crate::entry::Directory;
-use crate::tree::{self, Entries, Found};
+use crate::format::entry::Directory;
+use crate::repository::tree::{self, Entries, Found};
 use std::ops::Range;
 use strongroom_mount::{Attr, Kind, Rank, Totals, View, ViewError};
 

@@ -1,8 +1,8 @@
 //! `README.txt` at the root of a mount: what it is, how to leave it, and what is missing in the backups.
 
 use super::{Layout, folder_name};
+use crate::format::snapshot::Snapshot;
 use crate::shown;
-use crate::snapshot::Snapshot;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
@@ -64,9 +64,9 @@ fn failures<'a>(snapshots: impl Iterator<Item = &'a Snapshot>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Directory, Entry, EntryKind, NodeRef, Sums, Timestamp};
-    use crate::id::NodeId;
-    use crate::snapshot::{Failure, Summary};
+    use crate::format::entry::{Directory, Entry, EntryKind, NodeRef, Sums, Timestamp};
+    use crate::format::id::NodeId;
+    use crate::format::snapshot::{Failure, Summary};
 
     fn snapshot(set: &str, secs: i64, failed: u64) -> Snapshot {
         let root = NodeRef { id: NodeId([0; 32]), hint: None };

@@ -5,8 +5,8 @@
 //! folder is shown.
 
 use super::{SnapshotView, attr_of, view_error};
-use crate::entry::{Directory, Entry, NAME_LEN_MAX};
-use crate::tree::{self, Entries, Found};
+use crate::format::entry::{Directory, Entry, NAME_LEN_MAX};
+use crate::repository::tree::{self, Entries, Found};
 use std::borrow::Cow;
 use strongroom_mount::{Attr, Kind, Rank, Totals, View, ViewError};
 

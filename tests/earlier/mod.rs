@@ -4,16 +4,16 @@
 use super::laboratory::Laboratory;
 use serde_json::Value;
 use std::sync::Arc;
+use strongroom::backup::splitter::Splitter;
 use strongroom::backup::tenant::TenantReport;
-use strongroom::chunker::Chunker;
-use strongroom::entry::{Directory, EntryKind};
-use strongroom::local::LocalState;
-use strongroom::reader::Reader;
-use strongroom::snapshot::Snapshot;
-use strongroom::splitter::Splitter;
-use strongroom::store::Store;
-use strongroom::tree::build::Cutter;
-use strongroom::tree::{Entries, TreeBuilder};
+use strongroom::format::chunker::Chunker;
+use strongroom::format::entry::{Directory, EntryKind};
+use strongroom::format::snapshot::Snapshot;
+use strongroom::repository::local_state::LocalState;
+use strongroom::repository::reader::Reader;
+use strongroom::repository::store::Store;
+use strongroom::repository::tree::build::Cutter;
+use strongroom::repository::tree::{Entries, TreeBuilder};
 
 /// Returns other bytes for a path and its bytes, or none.
 type Change<'a> = &'a dyn Fn(&str, &[u8]) -> Option<Vec<u8>>;

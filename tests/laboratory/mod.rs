@@ -10,19 +10,19 @@ use std::time::Duration;
 use strongroom::backend::local::Local;
 use strongroom::backup::tenant::{LISTED_ANEW, REPORT_NAME, TenantOptions, TenantReport, backup_tenant};
 use strongroom::backup::{BackupError, BackupOptions, Progress};
-use strongroom::entry::{Directory, Entry, marks};
-use strongroom::id::SnapshotId;
-use strongroom::keyslot::PasswordCost;
-use strongroom::local::LocalState;
-use strongroom::names::safe_name;
-use strongroom::reader::{CacheSizes, Reader};
+use strongroom::content::names::safe_name;
+use strongroom::content::text::of_mail;
+use strongroom::format::entry::{Directory, Entry, marks};
+use strongroom::format::id::SnapshotId;
+use strongroom::format::keyslot::PasswordCost;
+use strongroom::repository::local_state::LocalState;
+use strongroom::repository::reader::{CacheSizes, Reader};
+use strongroom::repository::tree::Entries;
 use strongroom::repository::{CreateOptions, IndexSearch, Repository};
 use strongroom::restore::{AccountOptions, AccountPlan, AccountTarget, Report, RestoreError, WhenExists};
-use strongroom::selection::Selection;
 use strongroom::source::graph::retry::RetryPolicy;
 use strongroom::source::graph::{self, Client, Connection, Credential, Endpoints};
-use strongroom::text::of_mail;
-use strongroom::tree::Entries;
+use strongroom::source::selection::Selection;
 use strongroom_simulator::{
     FlagStatus, Limits, NewMessage, Options, Organisation, Simulator, Switches, TrueMessage, UserSpec,
 };

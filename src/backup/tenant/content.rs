@@ -1,14 +1,14 @@
 //! The bytes of messages on their way from the network, which is async, to the splitters, which are threads.
 
 use super::Context;
-use crate::chunker::Chunker;
+use crate::backup::splitter::{Split, SplitError, Splitter};
+use crate::format::chunker::Chunker;
 use crate::repository::Repository;
+use crate::repository::store::{Store, StoreError};
 use crate::runtime::{blocking, guarded};
 use crate::source;
 use crate::source::graph::expected::Seen;
 use crate::source::graph::{Body, GraphError};
-use crate::splitter::{Split, SplitError, Splitter};
-use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::io::{self, Read};

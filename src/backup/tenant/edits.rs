@@ -4,12 +4,12 @@
 //! grow with the folder. Names stand inside of what is sealed there, never in a key.
 
 use super::Context;
-use crate::cbor;
-use crate::entry::{Directory, Entry};
-use crate::reader::ReadError;
-use crate::store::{Store, StoreError};
-use crate::tree::build::Cutter;
-use crate::tree::{self, Entries, TreeBuilder};
+use crate::format::cbor;
+use crate::format::entry::{Directory, Entry};
+use crate::repository::reader::ReadError;
+use crate::repository::store::{Store, StoreError};
+use crate::repository::tree::build::Cutter;
+use crate::repository::tree::{self, Entries, TreeBuilder};
 use std::collections::{BTreeMap, VecDeque};
 
 /// So many changes are kept in memory and applied to the tree that is there; more are merged with it in one pass.

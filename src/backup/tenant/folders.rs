@@ -2,7 +2,7 @@
 
 use super::state::{FolderState, MailboxState};
 use super::{Context, OUTLOOK, REPORT_NAME, USERS};
-use crate::names::{UniqueNames, mail_folder_name};
+use crate::content::names::{UniqueNames, mail_folder_name};
 use crate::source::graph::mail::{Mailbox, RECOVERABLE_ITEMS, WELL_KNOWN};
 use crate::source::graph::model::MailFolder;
 use crate::source::graph::{ErrorKind, GraphError};

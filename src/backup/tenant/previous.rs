@@ -1,9 +1,9 @@
 //! What the snapshot before has of a mailbox: its folders, and where each message stands in them.
 
 use super::state::MailboxState;
-use crate::entry::{Directory, Entry};
-use crate::reader::{ReadError, Reader};
-use crate::tree::{self, Entries};
+use crate::format::entry::{Directory, Entry};
+use crate::repository::reader::{ReadError, Reader};
+use crate::repository::tree::{self, Entries};
 use std::collections::HashMap;
 
 /// Stands for an item's id, which is long; two ids never meet in it.

@@ -7,10 +7,10 @@ use super::Context;
 use super::previous::ItemKey;
 use super::state::{FailedItem, FolderState};
 use crate::backup::BackupError;
+use crate::repository::store::StoreError;
 use crate::source::graph::mail::Mailbox;
 use crate::source::graph::model::Message;
 use crate::source::graph::{ErrorKind, GraphError};
-use crate::store::StoreError;
 use futures_util::StreamExt;
 use std::collections::HashMap;
 

@@ -5,13 +5,13 @@
 
 use super::Context;
 use super::previous::ItemKey;
-use crate::entry::{Directory, Entry, EntryKind, Timestamp};
-use crate::reader::{ReadError, Reader};
-use crate::snapshot::Snapshot;
-use crate::splitter::Splitter;
-use crate::store::StoreError;
-use crate::tree::build::Cutter;
-use crate::tree::{self, TreeBuilder};
+use crate::backup::splitter::Splitter;
+use crate::format::entry::{Directory, Entry, EntryKind, Timestamp};
+use crate::format::snapshot::Snapshot;
+use crate::repository::reader::{ReadError, Reader};
+use crate::repository::store::StoreError;
+use crate::repository::tree::build::Cutter;
+use crate::repository::tree::{self, TreeBuilder};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::AddAssign;

@@ -8,7 +8,7 @@
 use super::content::{WHOLE_BYTES_MAX, len_max, split_arriving};
 use super::{Context, ends_the_run};
 use crate::backup::BackupError;
-use crate::entry::Content;
+use crate::format::entry::Content;
 use crate::source::graph::exchange::{EXPORT_ITEMS_MAX, Exchange, Exported, is_unavailable};
 use crate::source::graph::expected::{Expected, Seen, Verdict};
 use crate::source::graph::mail::Mailbox;

@@ -70,7 +70,7 @@ pub fn options(dirs: &[PathBuf], excluded: &Excluded) -> Result<(Vec<PathBuf>, O
     let exclude = Exclusions::new(&patterns, &named_dirs).map_err(|error| UsageError::Other(error.to_string()))?;
     let names = excluded.exclude_if_present.iter().map(|name| name.clone().into_vec());
     let exclude_if_present: Vec<_> = names.collect();
-    if let Some(name) = exclude_if_present.iter().find(|name| !crate::entry::is_legal_name(name)) {
+    if let Some(name) = exclude_if_present.iter().find(|name| !crate::format::entry::is_legal_name(name)) {
         let shown = crate::cli::output::path(name);
         return Err(UsageError::Other(format!("--exclude-if-present takes a name, and {shown} is none")).into());
     }

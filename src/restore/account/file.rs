@@ -5,7 +5,7 @@
 //! ([`KEPT_BYTES_MAX`]). The others are read again from the stored mail when their turn comes.
 
 use super::verify::Print;
-use crate::mail::transfer::Encoding;
+use crate::content::mail::transfer::Encoding;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;

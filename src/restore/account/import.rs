@@ -17,7 +17,7 @@ use super::journal::Key;
 use super::patience::Patience;
 use super::there::Mark;
 use super::verify::Told;
-use crate::entry::{Content, Entry};
+use crate::format::entry::{Content, Entry};
 use crate::runtime::blocking;
 use crate::source::graph::exchange::{Exchange, ImportFolder, Session, import_request, is_unavailable};
 use crate::source::graph::mail::Mailbox;
@@ -295,7 +295,7 @@ impl Delivery {
                     context.reader.read(&stream, offset, PIECE_BYTES, &mut piece)?;
                     take(&piece);
                 }
-                Ok::<_, crate::reader::ReadError>(())
+                Ok::<_, crate::repository::reader::ReadError>(())
             })
         });
         Ok(request.await?)

@@ -8,7 +8,7 @@
 //! are kept. Two restores of the same to the same mailbox would make everything twice, so the file is locked as long as
 //! it is open.
 
-use crate::crypto::{Keys, random};
+use crate::format::crypto::{Keys, random};
 use crate::record_log::{RecordLog, RecordLogError};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -200,7 +200,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{Cipher, MasterKey};
+    use crate::format::crypto::{Cipher, MasterKey};
 
     fn keys() -> Arc<Keys> {
         Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::ALL[0]))

@@ -14,10 +14,10 @@
 
 use super::file::{File, FileBytes, KEPT_BYTES_MAX};
 use super::verify::print;
-use crate::mail::charset::Charset;
-use crate::mail::structure::{DEPTH_MAX, Kind, PARTS_MAX, Part, Structure};
-use crate::mail::transfer::Encoding;
-use crate::mail::{self, words};
+use crate::content::mail::charset::Charset;
+use crate::content::mail::structure::{DEPTH_MAX, Kind, PARTS_MAX, Part, Structure};
+use crate::content::mail::transfer::Encoding;
+use crate::content::mail::{self, words};
 use crate::source::graph::model::{Message as Stored, parse_date};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};

@@ -5,11 +5,11 @@
 //! files, goes below the target as it stands.
 
 use crate::backup::tenant::state::{MailboxState, TenantState};
-use crate::entry::{Directory, Entry};
-use crate::reader::Reader;
+use crate::format::entry::{Directory, Entry};
+use crate::format::snapshot::Snapshot;
+use crate::repository::reader::Reader;
+use crate::repository::tree::{self, Entries};
 use crate::restore::{RestoreError, printable};
-use crate::snapshot::Snapshot;
-use crate::tree::{self, Entries};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -245,8 +245,8 @@ impl Finder<'_> {
         let entry = match path.is_empty() {
             true => Entry::new(
                 b"",
-                crate::entry::EntryKind::Directory(*self.root),
-                crate::entry::Timestamp { secs: 0, nanos: 0 },
+                crate::format::entry::EntryKind::Directory(*self.root),
+                crate::format::entry::Timestamp { secs: 0, nanos: 0 },
             ),
             false => tree::find_path(self.reader, self.root, path)?.ok_or_else(not_there)?.entry().clone(),
         };

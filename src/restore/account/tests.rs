@@ -2,9 +2,9 @@ use super::*;
 use crate::backend::mem::Mem;
 use crate::backup::BackupOptions;
 use crate::backup::tenant::{LISTED_ANEW, TenantOptions, backup_tenant};
-use crate::keyslot::PasswordCost;
-use crate::local::LocalState;
-use crate::reader::CacheSizes;
+use crate::format::keyslot::PasswordCost;
+use crate::repository::local_state::LocalState;
+use crate::repository::reader::CacheSizes;
 use crate::repository::{CreateOptions, IndexSearch};
 use crate::source::graph::{Connection, Credential, Endpoints};
 use strongroom_simulator::{NewMessage, Options, Organisation, Simulator};
@@ -38,7 +38,7 @@ fn regression_a_mail_on_which_this_program_fails_is_a_failure_and_all_others_are
     let repository = Arc::new(repository);
     let options = TenantOptions {
         backup: BackupOptions { set: "everyone".to_owned(), host: "test".to_owned() },
-        selection: crate::selection::Selection::new::<&str>(&[], &[]).unwrap(),
+        selection: crate::source::selection::Selection::new::<&str>(&[], &[]).unwrap(),
         licensed_only: false,
         hidden_folders: false,
         recoverable_items: false,

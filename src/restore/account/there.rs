@@ -5,8 +5,8 @@
 //! those are keyed anew in each run: nobody can send two mails that meet in one.
 
 use super::journal::Key;
-use crate::crypto::Keys;
-use crate::entry::Entry;
+use crate::format::crypto::Keys;
+use crate::format::entry::Entry;
 use crate::source::graph::write::Standing;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -184,8 +184,8 @@ impl There {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{Cipher, MasterKey};
-    use crate::entry::{Content, EntryKind, Timestamp};
+    use crate::format::crypto::{Cipher, MasterKey};
+    use crate::format::entry::{Content, EntryKind, Timestamp};
 
     fn keys() -> Keys {
         Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::ALL[0])

@@ -1,9 +1,9 @@
 //! Sets extended attributes, and keeps count of what a target cannot hold or we may not set: that is told once a run.
 
 use super::{Run, printable};
-use crate::cbor;
-use crate::entry::system::{ATTRIBUTES_BYTES_MAX, Attribute, read_attributes};
-use crate::entry::{Content, Entry};
+use crate::format::cbor;
+use crate::format::entry::system::{ATTRIBUTES_BYTES_MAX, Attribute, read_attributes};
+use crate::format::entry::{Content, Entry};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use std::io;

@@ -3,7 +3,7 @@
 use super::extended::{Bearer, Extended};
 use super::folders::{Access, Attributes};
 use super::{Reason, Run, id_of, kind_of, look};
-use crate::entry::{Content, Entry, Timestamp};
+use crate::format::entry::{Content, Entry, Timestamp};
 use crate::restore::WhenExists;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
@@ -352,7 +352,7 @@ fn kept_name(name: &[u8], tag: &str, number: u32) -> Vec<u8> {
     let dot = name.iter().rposition(|byte| *byte == b'.').filter(is_extension).unwrap_or(name.len());
     let (stem, extension) = name.split_at(dot);
     let tag = if number == 1 { format!(" ({tag})") } else { format!(" ({tag} {number})") };
-    let mut end = stem.len().min(crate::entry::NAME_LEN_MAX - tag.len() - extension.len());
+    let mut end = stem.len().min(crate::format::entry::NAME_LEN_MAX - tag.len() - extension.len());
     // Not within a character, should it be UTF-8.
     while end > 0 && end < stem.len() && stem[end] & 0xc0 == 0x80 {
         end -= 1;

@@ -2,7 +2,7 @@
 
 use super::extended::Extended;
 use super::{Reason, id_of, kind_of, look, mtime_of};
-use crate::entry::{Entry, Timestamp, is_legal_name};
+use crate::format::entry::{Entry, Timestamp, is_legal_name};
 use crate::restore::plan::DEPTH_MAX;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;

@@ -8,8 +8,8 @@
 use super::files::{Outcome, Place};
 use super::folders::FOLDER_FLAGS;
 use super::{Reason, Run, id_of, look};
-use crate::entry::system::Link;
-use crate::entry::{Content, Entry};
+use crate::format::entry::system::Link;
+use crate::format::entry::{Content, Entry};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::{AtFlags, Mode, Stat};
 use rustix::io::Errno;

@@ -4,8 +4,8 @@ use super::extended::Bearer;
 use super::files::{Outcome, Place, gid, times_of, tolerate, uid};
 use super::folders::Access;
 use super::{Reason, Run, kind_of};
-use crate::entry::Entry;
-use crate::entry::system::Special;
+use crate::format::entry::Entry;
+use crate::format::entry::system::Special;
 use rustix::fs::{AtFlags, Dev, FileType, Mode, OFlags, Stat, makedev};
 use std::os::fd::{AsRawFd, BorrowedFd};
 

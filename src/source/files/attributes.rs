@@ -1,6 +1,6 @@
 //! Reads the extended attributes of what a source holds.
 
-use crate::entry::system::{ATTRIBUTES_BYTES_MAX, Attribute};
+use crate::format::entry::system::{ATTRIBUTES_BYTES_MAX, Attribute};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd};
 

@@ -449,7 +449,7 @@ impl<'a> Course<'a> {
             Failure::new(GraphError::new(ErrorKind::Throttled, label).explained(why), None)
         })?;
         self.sent += 1;
-        let id = guid(crate::crypto::random());
+        let id = guid(crate::format::crypto::random());
         let span = debug_span!("graph", label, client_request_id = id);
         self.exchange(permit, &id).instrument(span).await
     }

@@ -18,8 +18,8 @@ mod mail;
 
 use self::mail::Told;
 use super::model::MessageRow;
-use crate::mail::HEADER_BYTES_MAX;
-use crate::mail::header::{split_field, split_message};
+use crate::content::mail::HEADER_BYTES_MAX;
+use crate::content::mail::header::{split_field, split_message};
 use memchr::memmem;
 use serde_json::Value;
 
@@ -251,7 +251,7 @@ impl Seen {
 
     /// Returns whether a field of a header comes first (RFC 5322, 2.2).
     fn begins_with_field(&self) -> bool {
-        let start = crate::mail::readable(&self.head);
+        let start = crate::content::mail::readable(&self.head);
         let header = split_message(&start).header.bytes();
         let mut lines = header.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.trim_ascii().is_empty());
         let field = lines.next().and_then(split_field);

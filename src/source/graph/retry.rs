@@ -113,7 +113,7 @@ fn backoff(policy: &RetryPolicy, first: Duration, n: u32, random: f64) -> Durati
 
 /// Returns a random number in `0.0..1.0`.
 pub(crate) fn random() -> f64 {
-    f64::from(u32::from_le_bytes(crate::crypto::random())) / (f64::from(u32::MAX) + 1.0)
+    f64::from(u32::from_le_bytes(crate::format::crypto::random())) / (f64::from(u32::MAX) + 1.0)
 }
 
 /// Returns how long `Retry-After` says to wait: in seconds, or until an HTTP date (RFC 9110, 10.2.3), which is held

@@ -9,12 +9,12 @@ use crate::backup::tenant::previous::{ItemKey, Previous};
 use crate::backup::tenant::rounds::Listed;
 use crate::backup::tenant::state::{FolderState, Ledger};
 use crate::backup::tenant::{Context, OUTLOOK, REPORT_NAME, USERS, carry_ledger};
-use crate::entry::{Content, Directory, Entry, EntryKind, Timestamp};
+use crate::format::entry::{Content, Directory, Entry, EntryKind, Timestamp};
+use crate::format::snapshot::Failure;
+use crate::repository::store::StoreError;
+use crate::repository::tree;
 use crate::runtime::blocking;
 use crate::shown;
-use crate::snapshot::Failure;
-use crate::store::StoreError;
-use crate::tree;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

@@ -10,12 +10,12 @@ use crate::backup::BackupError;
 use crate::backup::tenant::Context;
 use crate::backup::tenant::previous::{ItemKey, Previous, message_id};
 use crate::backup::tenant::rounds::Listed;
-use crate::entry::{Directory, Entry};
-use crate::reader::ReadError;
+use crate::format::entry::{Directory, Entry};
+use crate::repository::reader::ReadError;
+use crate::repository::tree::Entries;
 use crate::runtime::blocking;
 use crate::source::graph::expected::{Expected, Seen, Verdict};
 use crate::source::graph::model::Message;
-use crate::tree::Entries;
 use std::collections::{HashMap, HashSet};
 
 /// The comparison that everything in a folder has passed once it stands in the folder's state. A stricter one gets the

@@ -9,10 +9,10 @@ use crate::backup::BackupError;
 use crate::backup::tenant::previous::{ItemKey, Previous, message_id};
 use crate::backup::tenant::rounds::Listed;
 use crate::backup::tenant::state::{FailedItem, FolderState};
-use crate::entry::Directory;
+use crate::format::entry::Directory;
+use crate::repository::tree::Entries;
 use crate::source::graph::model::Message;
 use crate::source::graph::{ErrorKind, GraphError};
-use crate::tree::Entries;
 use futures_util::StreamExt;
 use std::collections::{HashMap, HashSet};
 

@@ -7,10 +7,10 @@ use crate::backup::tenant::Context;
 use crate::backup::tenant::previous::{Previous, message_id};
 use crate::backup::tenant::rounds::Listed;
 use crate::backup::tenant::streams::BACKFILLED_MAX;
-use crate::entry::{Directory, Entry};
+use crate::format::entry::{Directory, Entry};
+use crate::repository::tree::Entries;
 use crate::runtime::blocking;
 use crate::source::graph::model::Message;
-use crate::tree::Entries;
 use std::collections::{HashMap, HashSet};
 
 type Names = HashSet<Box<[u8]>>;

@@ -2,7 +2,7 @@
 //! loopback with a code, which is worth nothing without the verifier that never left this process (PKCE, RFC 7636).
 
 use super::{SignedIn, delegated_scope, oauth, remember};
-use crate::crypto::random;
+use crate::format::crypto::random;
 use crate::source::graph::client::Connection;
 use crate::source::graph::error::{ErrorKind, GraphError};
 use crate::source::graph::http::Http;

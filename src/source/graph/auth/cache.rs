@@ -7,7 +7,7 @@
 //!
 //! Files are replaced in one step: a crash leaves the old token or the new one.
 
-use crate::crypto::{Cipher, SivKey, TAG_LEN, random};
+use crate::format::crypto::{Cipher, SivKey, TAG_LEN, random};
 use crate::local_files;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};

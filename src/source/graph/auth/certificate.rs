@@ -1,6 +1,6 @@
 //! Proof of a certificate's key, in place of a secret (Entra: certificate credentials).
 
-use crate::crypto::random;
+use crate::format::crypto::random;
 use crate::source::graph::error::{ErrorKind, GraphError};
 use crate::source::graph::http::guid;
 use aws_lc_rs::digest::{SHA256, digest};

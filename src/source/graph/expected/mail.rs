@@ -1,9 +1,9 @@
 //! A message against what its row says: Message-ID, subject, sender and date, and whether all of it came.
 
 use super::{Seen, Verdict};
-use crate::mail::header::{Header, split_message, unfolded};
-use crate::mail::params::Params;
-use crate::mail::{self, date, words};
+use crate::content::mail::header::{Header, split_message, unfolded};
+use crate::content::mail::params::Params;
+use crate::content::mail::{self, date, words};
 use crate::source::graph::model::{MessageRow, Recipient, parse_date};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,0 +1,444 @@
+//! Turns the bytes of an item into content: reads, takes mails apart, cuts, hashes, and hands new chunks to the store.
+//!
+//! A [`Splitter`] belongs to one thread and keeps its buffers. New chunks of small items are collected and appended
+//! together, so that neighbours in a folder become neighbours in a block.
+
+use crate::content::mail;
+use crate::content::mime;
+use crate::content::text;
+use crate::format::chunker::{ChunkSizes, Chunker};
+use crate::format::crypto::Keys;
+use crate::format::entry::{ChunkRef, Content, Facts, NodeRef, RefMut, Segment, for_each_ref};
+use crate::format::id::ChunkId;
+use crate::format::node::{self, BlobRef, NewNode};
+use crate::repository::store::{NewChunk, Store, StoreError, Texture};
+use crate::runtime::guarded;
+use crate::source;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+/// Items up to this length are read whole; longer ones stream through a window.
+const WHOLE_LEN_MAX: u64 = 4 << 20;
+/// Mails up to this length are read whole, so that they can be taken apart. Exchange Online lets organisations allow
+/// 150 MB, but 35 MB is its default; a longer one is cut like any other file.
+const MAIL_LEN_MAX: u64 = 40 << 20;
+/// How much of an item tells whether it is a mail, or text.
+const SNIFF_LEN: usize = 8 << 10;
+/// New chunks are handed on when this many bytes have come together.
+const COLLECTED_BYTES_MAX: usize = 1 << 20;
+/// Content with more references than this gets list nodes.
+const INLINE_REFS_MAX: usize = 128;
+/// A list node ends where the last chunk's id says so, within these bounds: about every 1024 references.
+const LIST_REFS_MIN: usize = 256;
+const LIST_REFS_MAX: usize = 4096;
+const LIST_CUT_MASK: u16 = 0x3ff;
+
+/// Why an item could not be turned into content.
+#[derive(Debug, thiserror::Error)]
+pub enum SplitError {
+    /// The item could not be read; others may be.
+    #[error(transparent)]
+    Item(#[from] io::Error),
+    /// Nothing can be stored any more.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Takes what a splitter finds.
+pub trait Sink: Send + Sync {
+    /// Returns whether the chunk is stored already.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn has_chunk(&self, id: ChunkId) -> Result<bool, StoreError>;
+
+    /// Stores chunks, which will stand next to each other.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn append(&self, chunks: &mut dyn Iterator<Item = NewChunk<'_>>) -> Result<(), StoreError>;
+
+    /// Stores a node.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn put_node(&self, node: NewNode) -> Result<(), StoreError>;
+
+    /// Returns whether the texts of mails are wanted.
+    fn wants_text(&self) -> bool {
+        true
+    }
+}
+
+impl Sink for Store {
+    fn has_chunk(&self, id: ChunkId) -> Result<bool, StoreError> {
+        Store::has_chunk(self, id)
+    }
+
+    fn append(&self, chunks: &mut dyn Iterator<Item = NewChunk<'_>>) -> Result<(), StoreError> {
+        Store::append(self, chunks)
+    }
+
+    fn put_node(&self, node: NewNode) -> Result<(), StoreError> {
+        Store::put_node(self, node)
+    }
+}
+
+/// Keeps nothing: for those who only want to know what an item's content would be called.
+pub struct Nowhere;
+
+impl Sink for Nowhere {
+    fn has_chunk(&self, _: ChunkId) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    fn append(&self, _: &mut dyn Iterator<Item = NewChunk<'_>>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn put_node(&self, _: NewNode) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn wants_text(&self) -> bool {
+        false
+    }
+}
+
+/// Splits items, one at a time.
+pub struct Splitter {
+    sink: Arc<dyn Sink>,
+    keys: Arc<Keys>,
+    chunker: Arc<Chunker>,
+    buffer: Vec<u8>,
+    collected: Vec<u8>,
+    records: Vec<(ChunkId, usize, Texture)>,
+}
+
+/// An item's content and what its bytes say about it.
+pub struct Split {
+    /// The content.
+    pub content: Content,
+    /// For a mail, its main headers.
+    pub facts: Facts,
+    /// For a mail, its text.
+    pub text: Option<Content>,
+}
+
+impl Splitter {
+    /// Creates a splitter that stores into `sink`.
+    pub fn new(sink: Arc<dyn Sink>, keys: Arc<Keys>, chunker: Arc<Chunker>) -> Self {
+        Self { sink, keys, chunker, buffer: Vec::new(), collected: Vec::new(), records: Vec::new() }
+    }
+
+    /// Reads `item` and returns its content, whose chunks are stored or on their way after [`Splitter::flush`].
+    ///
+    /// # Errors
+    /// See [`SplitError`].
+    pub fn split(&mut self, item: &dyn source::Content) -> Result<Split, SplitError> {
+        let mut reader = item.open()?;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        // One byte more than announced, so that the end is seen without another read.
+        buffer.reserve(item.len_hint().min(WHOLE_LEN_MAX) as usize + 1);
+        let split = self.split_from(&mut *reader, item.len_hint(), item.is_mail(), &mut buffer);
+        // A giant's buffer is not kept for the dwarfs that follow.
+        buffer.truncate(0);
+        buffer.shrink_to(WHOLE_LEN_MAX as usize * 2);
+        self.buffer = buffer;
+        split
+    }
+
+    fn split_from(
+        &mut self,
+        reader: &mut dyn Read,
+        len: u64,
+        is_known: bool,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Split, SplitError> {
+        let mut whole = fill(reader, buffer, WHOLE_LEN_MAX)?;
+        let is_mail = is_known || mail::looks_like_mail(&buffer[..buffer.len().min(mail::HEADER_BYTES_MAX)]);
+        // One that is announced as longer than that is not even begun to be read whole.
+        if is_mail && !whole && len <= MAIL_LEN_MAX {
+            whole = fill(reader, buffer, MAIL_LEN_MAX)?;
+        }
+        let facts = if is_mail { facts_of(buffer) } else { Facts::default() };
+        // Before the mail is taken apart: afterwards, one that streams is no longer in memory.
+        let text = if is_mail && self.sink.wants_text() { self.split_text(buffer, whole)? } else { None };
+        let content = match (whole, is_mail) {
+            (true, true) => self.split_mail(buffer)?,
+            (true, false) => {
+                let chunks = self.split_bytes(buffer, texture_of(buffer))?;
+                self.content(segments_of(chunks))?
+            }
+            (false, _) => self.split_stream(reader, len, texture_of(buffer), buffer)?,
+        };
+        Ok(Split { content, facts, text })
+    }
+
+    /// Returns the content of the stream as which a service exports an item: bytes that say nothing to anybody else.
+    ///
+    /// # Errors
+    /// See [`SplitError`].
+    pub fn split_export(&mut self, stream: &dyn source::Content) -> Result<Content, SplitError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let len = stream.len_hint();
+        let content = stream
+            .open()
+            .map_err(SplitError::Item)
+            .and_then(|mut reader| self.split_stream(&mut *reader, len, Texture::Stream, &mut buffer));
+        buffer.truncate(0);
+        buffer.shrink_to(WHOLE_LEN_MAX as usize * 2);
+        self.buffer = buffer;
+        content
+    }
+
+    /// Returns the content of what a service says of an item.
+    ///
+    /// # Errors
+    /// When nothing can be stored any more.
+    pub fn split_payload(&mut self, payload: &[u8]) -> Result<Content, StoreError> {
+        let chunks = self.split_bytes(payload, Texture::Payload);
+        match chunks.and_then(|chunks| self.content(segments_of(chunks))) {
+            Ok(content) => Ok(content),
+            Err(SplitError::Store(error)) => Err(error),
+            Err(SplitError::Item(_)) => unreachable!("bytes in memory can be read"),
+        }
+    }
+
+    /// Returns the text of a mail of which `start` is the start, or, if it is `whole`, all.
+    ///
+    /// The text is a convenience: a fault of this program there must not keep the mail from being stored.
+    fn split_text(&mut self, start: &[u8], whole: bool) -> Result<Option<Content>, SplitError> {
+        let made = guarded(|| text::of_mail(start, whole));
+        let Ok(text) = made else {
+            tracing::error!("this program failed to make the text of a mail; it is stored without");
+            return Ok(None);
+        };
+        let chunks = self.split_bytes(text.as_bytes(), Texture::Reading)?;
+        self.content(segments_of(chunks)).map(Some)
+    }
+
+    fn split_mail(&mut self, message: &[u8]) -> Result<Content, SplitError> {
+        #[cfg(test)]
+        crate::runtime::trip(message, "splitting");
+        let mut segments = Vec::new();
+        for part in mime::split(message) {
+            segments.push(match part {
+                mime::Segment::Raw(bytes) => Segment::Raw(self.split_bytes(bytes, Texture::Text)?),
+                mime::Segment::Base64 { decoded, form } => Segment::Base64 {
+                    form,
+                    decoded_len: decoded.len() as u64,
+                    chunks: self.split_bytes(&decoded, texture_of(&decoded))?,
+                },
+            });
+        }
+        self.content(segments)
+    }
+
+    /// Cuts bytes that are all there.
+    fn split_bytes(&mut self, bytes: &[u8], texture: Texture) -> Result<Vec<ChunkRef>, SplitError> {
+        let chunker = self.chunker.clone();
+        let mut refs = Vec::new();
+        for chunk in chunker.chunks(bytes) {
+            refs.push(self.take(chunk, texture)?);
+        }
+        Ok(refs)
+    }
+
+    /// Cuts what `buffer` holds and the rest of `reader` through a window of some chunks' length.
+    ///
+    /// `len` is what the item announced; it decides how it is cut, as it does for an attachment of the same length.
+    fn split_stream(
+        &mut self,
+        reader: &mut dyn Read,
+        len: u64,
+        texture: Texture,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Content, SplitError> {
+        let sizes = self.chunker.sizes_for(len.max(buffer.len() as u64));
+        let window = buffer.len() as u64 + 2 * u64::from(sizes.max);
+        let mut lists = ListBuilder::default();
+        let mut at_end = false;
+        loop {
+            at_end = at_end || fill(reader, buffer, window)?;
+            let cut = self.cut_window(buffer, sizes, at_end, texture, &mut lists)?;
+            buffer.drain(..cut);
+            if at_end {
+                break;
+            }
+        }
+        let segments = lists.finish(self)?;
+        self.content(segments)
+    }
+
+    /// Cuts as many chunks from the front of `window` as are certain, and returns how long they are together.
+    fn cut_window(
+        &mut self,
+        window: &[u8],
+        sizes: ChunkSizes,
+        at_end: bool,
+        texture: Texture,
+        lists: &mut ListBuilder,
+    ) -> Result<usize, SplitError> {
+        let mut start = 0;
+        while start < window.len() && (at_end || window.len() - start >= sizes.max as usize) {
+            let len = self.chunker.cut(&window[start..], sizes);
+            let chunk = self.take(&window[start..start + len], texture)?;
+            lists.push(chunk, self)?;
+            start += len;
+        }
+        Ok(start)
+    }
+
+    /// Names a chunk, and collects it if the repository does not have it.
+    fn take(&mut self, bytes: &[u8], texture: Texture) -> Result<ChunkRef, SplitError> {
+        let id = self.keys.chunk_id(bytes);
+        if !self.sink.has_chunk(id)? {
+            self.collected.extend_from_slice(bytes);
+            self.records.push((id, bytes.len(), texture));
+            if self.collected.len() >= COLLECTED_BYTES_MAX {
+                self.flush()?;
+            }
+        }
+        Ok(ChunkRef { id, len: bytes.len() as u32, hint: None })
+    }
+
+    /// Hands on what was collected.
+    ///
+    /// # Errors
+    /// When nothing can be stored any more.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        let mut rest = self.collected.as_slice();
+        let mut chunks = self.records.iter().map(|(id, len, texture)| {
+            let (bytes, after) = rest.split_at(*len);
+            rest = after;
+            NewChunk { id: *id, bytes, texture: *texture }
+        });
+        self.sink.append(&mut chunks)?;
+        self.collected.clear();
+        self.records.clear();
+        Ok(())
+    }
+
+    /// Makes content of segments, with list nodes where there are many references.
+    fn content(&mut self, segments: Vec<Segment>) -> Result<Content, SplitError> {
+        let refs = segments.iter().map(refs_in).sum::<usize>();
+        if refs <= INLINE_REFS_MAX {
+            return Ok(Content { segments });
+        }
+        let mut lists = ListBuilder::default();
+        for segment in segments {
+            lists.push_segment(segment, self)?;
+        }
+        let segments = lists.finish(self)?;
+        // One level divides the references by a thousand; the next is made of the lists themselves.
+        self.content(segments)
+    }
+
+    fn put_list(&mut self, mut segments: Vec<Segment>) -> Result<Segment, SplitError> {
+        let mut refs = Vec::new();
+        let collected = for_each_ref(&mut segments, &mut |reference| {
+            refs.push(match reference {
+                RefMut::Chunk(chunk) => BlobRef::Chunk(chunk.id.into()),
+                RefMut::Node(node) => BlobRef::Node(node.id.into()),
+            });
+            Ok::<_, std::convert::Infallible>(())
+        });
+        let Ok(()) = collected;
+        // The list may be written at once, and then names the places of its chunks: they must be on their way.
+        self.flush()?;
+        let len = segments.iter().map(Segment::len).sum();
+        let canonical = node::list(&segments);
+        let id = self.keys.node_id(&canonical);
+        self.sink.put_node(NewNode { id, canonical, refs })?;
+        Ok(Segment::List { len, node: NodeRef { id, hint: None } })
+    }
+}
+
+/// Collects references into list nodes whose ends depend on content, so that an edit of a long file changes few lists.
+#[derive(Default)]
+struct ListBuilder {
+    lists: Vec<Segment>,
+    open: Vec<Segment>,
+    open_refs: usize,
+}
+
+impl ListBuilder {
+    /// Adds a chunk of plain bytes.
+    fn push(&mut self, chunk: ChunkRef, splitter: &mut Splitter) -> Result<(), SplitError> {
+        match self.open.last_mut() {
+            Some(Segment::Raw(chunks)) => chunks.push(chunk),
+            _ => self.open.push(Segment::Raw(vec![chunk])),
+        }
+        self.open_refs += 1;
+        self.close_if(u16::from_le_bytes([chunk.id.0[0], chunk.id.0[1]]), splitter)
+    }
+
+    fn push_segment(&mut self, segment: Segment, splitter: &mut Splitter) -> Result<(), SplitError> {
+        self.open_refs += refs_in(&segment);
+        let mark = match &segment {
+            Segment::Raw(chunks) if chunks.len() > 1 => {
+                self.open_refs -= chunks.len();
+                return chunks.iter().try_for_each(|chunk| self.push(*chunk, splitter));
+            }
+            Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.last().map(|chunk| chunk.id.0),
+            Segment::List { node, .. } => Some(node.id.0),
+        };
+        self.open.push(segment);
+        self.close_if(mark.map_or(1, |id| u16::from_le_bytes([id[0], id[1]])), splitter)
+    }
+
+    fn close_if(&mut self, mark: u16, splitter: &mut Splitter) -> Result<(), SplitError> {
+        let ends = self.open_refs >= LIST_REFS_MIN && mark & LIST_CUT_MASK == 0;
+        if ends || self.open_refs >= LIST_REFS_MAX { self.close(splitter) } else { Ok(()) }
+    }
+
+    fn close(&mut self, splitter: &mut Splitter) -> Result<(), SplitError> {
+        if !self.open.is_empty() {
+            self.open_refs = 0;
+            self.lists.push(splitter.put_list(std::mem::take(&mut self.open))?);
+        }
+        Ok(())
+    }
+
+    /// Returns the lists, or the segments themselves where they are few.
+    fn finish(mut self, splitter: &mut Splitter) -> Result<Vec<Segment>, SplitError> {
+        if self.lists.is_empty() && self.open_refs <= INLINE_REFS_MAX {
+            return Ok(self.open);
+        }
+        self.close(splitter)?;
+        Ok(self.lists)
+    }
+}
+
+fn refs_in(segment: &Segment) -> usize {
+    match segment {
+        Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.len(),
+        Segment::List { .. } => 1,
+    }
+}
+
+fn segments_of(chunks: Vec<ChunkRef>) -> Vec<Segment> {
+    if chunks.is_empty() { Vec::new() } else { vec![Segment::Raw(chunks)] }
+}
+
+/// Reads until `buffer` holds `len_max` bytes or the input ends; returns whether it ended.
+fn fill(reader: &mut dyn Read, buffer: &mut Vec<u8>, len_max: u64) -> io::Result<bool> {
+    let missing = len_max.saturating_sub(buffer.len() as u64);
+    let read = reader.take(missing).read_to_end(buffer)?;
+    Ok((read as u64) < missing)
+}
+
+/// Text has no zero byte and few other control characters near its start.
+fn texture_of(bytes: &[u8]) -> Texture {
+    let start = &bytes[..bytes.len().min(SNIFF_LEN)];
+    let odd = start.iter().filter(|byte| matches!(byte, 1..=8 | 14..=26 | 28..=31)).count();
+    if start.contains(&0) || odd * 50 > start.len() { Texture::Binary } else { Texture::Text }
+}
+
+fn facts_of(message: &[u8]) -> Facts {
+    let mail::MailFacts { subject, from, to, message_id, date } = mail::facts(message);
+    Facts { subject, from, to, message_id, date, ..Facts::default() }
+}

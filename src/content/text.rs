@@ -1,0 +1,276 @@
+//! A mail as the text that people read: what the text view shows, and what `grep` finds.
+//!
+//! ```text
+//! From: Jörg Müller <joerg@example.org>       the main headers, decoded
+//! Subject: Grüße
+//!
+//! the body as UTF-8: plain text as it is, HTML as text without wrapped lines
+//!
+//! Attachments:
+//! - plan.pdf, 48213 bytes                     names and sizes; what is in them stays out
+//!
+//! ======== Attached message ========         nested messages in the same form
+//! ```
+//!
+//! Of alternatives the plain one is shown, and of the HTML one the lines with words that the plain one lacks.
+//!
+//! Invariants, for any input whatever:
+//! - The text is valid UTF-8 with LF for line endings and no other control characters than tabs, and at most
+//!   [`TEXT_BYTES_MAX`] long, some lines more or less. Where something was left out, the text says so.
+//! - Time is linear in the message. Beside the message, memory holds the places of its parts, one decoded part and the
+//!   text.
+//! - The same message gives the same text: sizes and deduplication rely on it.
+
+mod html;
+
+use crate::content::mail;
+use crate::content::mail::address::one_line;
+use crate::content::mail::charset::Charset;
+use crate::content::mail::structure::{Kind, PARTS_MAX, Part, Structure};
+use crate::content::mail::words;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
+/// The text of a mail ends after this many bytes.
+pub const TEXT_BYTES_MAX: usize = 16 << 20;
+/// Encoded messages in encoded messages: each level holds another copy in memory.
+const ENCODED_DEPTH_MAX: usize = 8;
+
+/// The headers that are shown, as people look for them.
+const SHOWN: [&str; 7] = ["From", "To", "Cc", "Bcc", "Reply-To", "Date", "Subject"];
+
+/// Returns the text of a mail. `whole` is whether `message` is all of it; the start of a mail gives the start of its
+/// text.
+pub fn of_mail(message: &[u8], whole: bool) -> String {
+    let mut text = Text { out: String::new(), parts_left: PARTS_MAX, cut: false };
+    text.read(message, 0);
+    if text.cut || !whole {
+        text.line("");
+        text.line("[The message is longer than what is shown here as text.]");
+    }
+    text.out
+}
+
+struct Text {
+    out: String,
+    /// How many more parts are looked at.
+    parts_left: usize,
+    /// Something was left out.
+    cut: bool,
+}
+
+/// A message in a message that is still to be shown.
+enum Waiting {
+    /// The number of its first part.
+    Clear(usize),
+    /// The number of the part that it is encoded in.
+    Encoded(usize),
+}
+
+/// A part that is read, with its text.
+struct Body<'s, 'a> {
+    part: &'s Part<'a>,
+    text: String,
+}
+
+impl Text {
+    /// Writes the text of a message and of all messages in it. `depth` is how many encoded ones it lies in.
+    fn read(&mut self, message: &[u8], depth: usize) {
+        let message = mail::readable(message);
+        let structure = Structure::of(&message, self.parts_left);
+        self.cut |= structure.incomplete;
+        self.parts_left = self.parts_left.saturating_sub(structure.parts.len());
+        // The messages that are still to be shown, the next one last.
+        let mut waiting = vec![Waiting::Clear(0)];
+        while let Some(next) = waiting.pop() {
+            if self.is_full() {
+                self.cut = true;
+                return;
+            }
+            let root = match next {
+                Waiting::Clear(root) => root,
+                Waiting::Encoded(number) => {
+                    self.encoded(&structure.parts[number], depth);
+                    continue;
+                }
+            };
+            if root > 0 {
+                self.rule();
+            }
+            self.message(&structure, root);
+            let first = waiting.len();
+            for (number, part) in structure.leaves(root) {
+                if part.kind == Kind::Message {
+                    waiting.push(Waiting::Clear(number + 1));
+                } else if part.is_message() {
+                    waiting.push(Waiting::Encoded(number));
+                }
+            }
+            waiting[first..].reverse();
+        }
+    }
+
+    /// Writes the text of a message that is a part of one.
+    fn encoded(&mut self, part: &Part<'_>, depth: usize) {
+        if depth == ENCODED_DEPTH_MAX || self.parts_left == 0 {
+            self.cut = true;
+            return;
+        }
+        let encoded = part.encoded();
+        let message = encoded.decoded(TEXT_BYTES_MAX);
+        self.cut |= message.len() >= TEXT_BYTES_MAX && !encoded.is_identity();
+        self.rule();
+        self.read(&message, depth + 1);
+    }
+
+    fn rule(&mut self) {
+        self.line("");
+        self.line("======== Attached message ========");
+    }
+
+    fn message(&mut self, structure: &Structure<'_>, root: usize) {
+        let charset = structure.charset(root);
+        let header = structure.parts[root].header;
+        for name in SHOWN {
+            let value = header.raw(name).map(|value| one_line(&words::decode(value, charset)));
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                self.line(&format!("{name}: {value}"));
+            }
+        }
+        self.line("");
+        self.bodies(structure, root);
+        self.attachments(structure, root, charset);
+    }
+
+    fn bodies(&mut self, structure: &Structure<'_>, root: usize) {
+        let mut bodies: Vec<Body<'_, '_>> = Vec::new();
+        let mut len = 0;
+        for (_, part) in structure.leaves(root).filter(|(_, part)| is_body(part)) {
+            let left = TEXT_BYTES_MAX.saturating_sub(self.out.len() + len);
+            if left == 0 {
+                self.cut = true;
+                break;
+            }
+            let text = self.body(part, left);
+            len += text.len();
+            bodies.push(Body { part, text });
+        }
+        // The words of the plain parts of each group of alternatives that has HTML, too.
+        let with_html: HashSet<usize> =
+            bodies.iter().filter(|body| body.part.is_html()).filter_map(|body| body.part.alternative).collect();
+        let mut plain: HashMap<usize, HashSet<&str>> = HashMap::new();
+        for body in bodies.iter().filter(|body| !body.part.is_html()) {
+            if let Some(group) = body.part.alternative.filter(|group| with_html.contains(group)) {
+                plain.entry(group).or_default().extend(words_in(&body.text));
+            }
+        }
+        for body in &bodies {
+            let words = body.part.alternative.and_then(|group| plain.get(&group));
+            let shown = match words.filter(|words| body.part.is_html() && !words.is_empty()) {
+                Some(words) => what_is_new(&body.text, words),
+                None => Cow::Borrowed(&*body.text),
+            };
+            if !shown.is_empty() {
+                self.out.push_str(&shown);
+                if !shown.ends_with('\n') {
+                    self.out.push('\n');
+                }
+            }
+        }
+    }
+
+    /// Returns the text of a part, about `left` bytes at most.
+    fn body(&mut self, part: &Part<'_>, left: usize) -> String {
+        let (text, whole) = part.text(TEXT_BYTES_MAX);
+        self.cut |= !whole;
+        let mut body = match part.media_type() {
+            _ if part.is_html() => html::to_text(&text),
+            "text/enriched" | "text/richtext" => clean(&html::without_tags(&text)),
+            _ => clean(&text),
+        };
+        if body.len() > left {
+            self.cut = true;
+            body.truncate(body.floor_char_boundary(left));
+        }
+        body
+    }
+
+    fn attachments(&mut self, structure: &Structure<'_>, root: usize, charset: Option<Charset>) {
+        let mut is_first = true;
+        for (_, part) in structure.leaves(root) {
+            let name = part.file_name(charset);
+            if is_body(part) && name.is_none() {
+                continue;
+            }
+            if std::mem::take(&mut is_first) {
+                self.line("");
+                self.line("Attachments:");
+            }
+            if self.is_full() {
+                self.cut = true;
+                return;
+            }
+            let name = name.unwrap_or_else(|| one_line(part.media_type()));
+            let len = match part.kind {
+                Kind::Message => part.body.len(),
+                _ => part.encoded().decoded_len(),
+            };
+            self.line(&format!("- {name}, {len} bytes"));
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.out.push_str(line);
+        self.out.push('\n');
+    }
+
+    fn is_full(&self) -> bool {
+        self.out.len() >= TEXT_BYTES_MAX
+    }
+}
+
+/// Returns whether the text of a part is what people read.
+fn is_body(part: &Part<'_>) -> bool {
+    part.kind == Kind::Leaf && part.is_text() && !part.is_attachment()
+}
+
+fn words_in(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+/// Returns the lines that hold words beyond `known`; all, if most do.
+fn what_is_new<'a>(text: &'a str, known: &HashSet<&str>) -> Cow<'a, str> {
+    let mut new = String::new();
+    let (mut letters, mut new_letters) = (0, 0);
+    for line in text.lines() {
+        let len: usize = words_in(line).map(str::len).sum();
+        letters += len;
+        if words_in(line).any(|word| !known.contains(word)) {
+            new_letters += len;
+            new.push_str(line);
+            new.push('\n');
+        }
+    }
+    if new_letters * 2 > letters { text.into() } else { new.into() }
+}
+
+/// Gives lines LF as their ending, and replaces other control characters but tabs by spaces.
+fn clean(text: &str) -> String {
+    // A line ending that was converted once too often.
+    let text = if text.contains("\r\r\n") { Cow::Owned(text.replace("\r\r\n", "\n")) } else { Cow::Borrowed(text) };
+    let mut clean = String::with_capacity(text.len());
+    let mut chars = text.strip_prefix('\u{feff}').unwrap_or(&text).chars().peekable();
+    while let Some(char) = chars.next() {
+        match char {
+            '\r' if chars.peek() == Some(&'\n') => {}
+            '\r' => clean.push('\n'),
+            '\n' | '\t' => clean.push(char),
+            _ if char.is_control() => clean.push(' '),
+            _ => clean.push(char),
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,413 @@
+//! Keys and ciphers: everything at rest is sealed with AES-256-SIV under a key of its own purpose.
+//!
+//! A random master key is the root. Each [`Purpose`] has a 64-byte SIV key derived from it with BLAKE3's key
+//! derivation mode, so that an object of one kind can never be taken for another, and the purpose is also bound into
+//! the associated data. SIV is deterministic and misuse-resistant: there is no nonce to repeat
+//! (RFC 5297). Which of its two forms a repository uses stands in its `config`.
+
+use aes_siv::KeyInit;
+use aes_siv::siv::{Aes256PmacSiv, Aes256Siv};
+use aws_lc_rs::cipher::{AES_256, DecryptingKey, DecryptionContext, UnboundCipherKey};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+/// Length in bytes of the tag that stands before every ciphertext.
+pub const TAG_LEN: usize = 16;
+
+/// The data failed authentication: it is damaged, was tampered with, or the key is another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("failed authentication")]
+pub struct NotAuthentic;
+
+/// How data at rest is encrypted and authenticated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cipher {
+    /// AES-256-SIV as in RFC 5297, with CMAC.
+    Aes256Siv,
+    /// AES-256-SIV with PMAC (as in Miscreant): several times as fast, but no RFC describes it.
+    Aes256PmacSiv,
+}
+
+impl Cipher {
+    /// Every cipher, the default first.
+    pub const ALL: [Cipher; 2] = [Cipher::Aes256Siv, Cipher::Aes256PmacSiv];
+
+    /// Returns the name that stands in `config` and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cipher::Aes256Siv => "aes-256-siv",
+            Cipher::Aes256PmacSiv => "aes-256-pmac-siv",
+        }
+    }
+
+    /// Returns the cipher called `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cipher| cipher.name() == name)
+    }
+}
+
+/// A key of AES-256-SIV: half for the MAC, half for the encryption.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct SivKey([u8; 64]);
+
+impl SivKey {
+    /// Derives a key from `material` for the one use that `context` names.
+    pub fn derive(context: &str, material: &[u8]) -> Self {
+        let mut key = [0; 64];
+        blake3::Hasher::new_derive_key(context).update(material).finalize_xof().fill(&mut key);
+        Self(key)
+    }
+
+    /// Encrypts `buffer` in place, all but its first [`TAG_LEN`] bytes, which receive the tag.
+    ///
+    /// # Panics
+    /// When `buffer` is shorter than a tag.
+    pub fn encrypt(&self, cipher: Cipher, associated: &[&[u8]], buffer: &mut [u8]) {
+        let (tag, text) = buffer.split_at_mut(TAG_LEN);
+        let sealed = match cipher {
+            Cipher::Aes256Siv => Aes256Siv::new(&self.0.into()).encrypt_inout_detached(associated, text.into()),
+            Cipher::Aes256PmacSiv => Aes256PmacSiv::new(&self.0.into()).encrypt_inout_detached(associated, text.into()),
+        };
+        tag.copy_from_slice(&sealed.expect("SIV refuses only more than 126 associated strings"));
+    }
+
+    /// Decrypts `buffer` in place and returns the plaintext, which starts [`TAG_LEN`] bytes into it.
+    ///
+    /// # Errors
+    /// [`NotAuthentic`], and nothing of the plaintext is revealed.
+    pub fn decrypt<'a>(
+        &self,
+        cipher: Cipher,
+        associated: &[&[u8]],
+        buffer: &'a mut [u8],
+    ) -> Result<&'a mut [u8], NotAuthentic> {
+        let (tag, text) = buffer.split_at_mut_checked(TAG_LEN).ok_or(NotAuthentic)?;
+        let tag = aes_siv::Tag::try_from(&*tag).map_err(|_| NotAuthentic)?;
+        let opened = match cipher {
+            Cipher::Aes256Siv => {
+                Aes256Siv::new(&self.0.into()).decrypt_inout_detached(associated, (&mut *text).into(), &tag)
+            }
+            Cipher::Aes256PmacSiv => {
+                Aes256PmacSiv::new(&self.0.into()).decrypt_inout_detached(associated, (&mut *text).into(), &tag)
+            }
+        };
+        opened.map_err(|_| NotAuthentic)?;
+        Ok(text)
+    }
+
+    /// Decrypts `sealed` without proving that it is authentic: only for saying what is wrong with something that is
+    /// not. Returns `None` for what is shorter than a tag.
+    pub fn decrypt_unproven(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (tag, text) = sealed.split_first_chunk::<TAG_LEN>()?;
+        // RFC 5297, 2.5: the tag without two of its bits is the counter, and the second half of the key encrypts.
+        let mut counter = *tag;
+        counter[8] &= 0x7f;
+        counter[12] &= 0x7f;
+        let key = UnboundCipherKey::new(&AES_256, &self.0[32..]).and_then(DecryptingKey::ctr).ok()?;
+        let mut text = Zeroizing::new(text.to_vec());
+        key.decrypt(&mut text, DecryptionContext::Iv128(counter.into())).ok()?;
+        Some(text)
+    }
+}
+
+/// What a sealed piece of the repository is for; each has its own key and its own associated data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A block of content chunks.
+    DataBlock,
+    /// A block of tree nodes and content lists.
+    MetaBlock,
+    /// The footer of a pack.
+    PackFooter,
+    /// An index object.
+    Index,
+    /// A snapshot object.
+    Snapshot,
+    /// What only key holders may know about a key slot.
+    KeyInfo,
+    /// A record of what was taken away on purpose.
+    Gc,
+    /// What a machine remembers about files, in its local state.
+    LocalState,
+}
+
+impl Purpose {
+    const ALL: [Purpose; 8] = [
+        Purpose::DataBlock,
+        Purpose::MetaBlock,
+        Purpose::PackFooter,
+        Purpose::Index,
+        Purpose::Snapshot,
+        Purpose::KeyInfo,
+        Purpose::Gc,
+        Purpose::LocalState,
+    ];
+
+    /// Returns the context string of the key derivation, which is the associated data too.
+    pub fn context(self) -> &'static str {
+        match self {
+            Purpose::DataBlock => "strongroom format 1: data block",
+            Purpose::MetaBlock => "strongroom format 1: metadata block",
+            Purpose::PackFooter => "strongroom format 1: pack footer",
+            Purpose::Index => "strongroom format 1: index",
+            Purpose::Snapshot => "strongroom format 1: snapshot",
+            Purpose::KeyInfo => "strongroom format 1: key slot information",
+            Purpose::Gc => "strongroom format 1: gc record",
+            Purpose::LocalState => "strongroom: local state",
+        }
+    }
+}
+
+/// The root of all keys of a repository: 32 random bytes that exist only in memory and, wrapped, in the key slots.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct MasterKey([u8; 32]);
+
+impl MasterKey {
+    /// Length in bytes.
+    pub const LEN: usize = 32;
+
+    /// Makes a new key.
+    ///
+    /// # Panics
+    /// When the operating system has no random numbers, in which case nothing secret may be made.
+    pub fn generate() -> Self {
+        Self(random())
+    }
+
+    /// Returns the key that `bytes` hold.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the bytes, for wrapping in a key slot.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// Returns random bytes from the operating system.
+///
+/// # Panics
+/// When it has none.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    bytes
+}
+
+/// The keys derived from a master key, one for each purpose.
+#[derive(ZeroizeOnDrop)]
+pub struct Keys {
+    #[zeroize(skip)]
+    cipher: Cipher,
+    sealing: [SivKey; 8],
+    chunk_id: [u8; 32],
+    node_id: [u8; 32],
+    node_cut: [u8; 32],
+    config_mac: [u8; 32],
+    local_path: [u8; 32],
+    gear: [u8; 32],
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Keys {
+    /// Derives every key from `master`.
+    pub fn derive(master: &MasterKey, cipher: Cipher) -> Self {
+        let hash_key = |context| blake3::derive_key(context, master.expose());
+        Self {
+            cipher,
+            sealing: Purpose::ALL.map(|purpose| SivKey::derive(purpose.context(), master.expose())),
+            chunk_id: hash_key("strongroom format 1: chunk id"),
+            node_id: hash_key("strongroom format 1: node id"),
+            node_cut: hash_key("strongroom format 1: node boundaries"),
+            config_mac: hash_key("strongroom format 1: config"),
+            local_path: hash_key("strongroom: paths in the local state"),
+            gear: hash_key("strongroom format 1: chunk boundaries"),
+        }
+    }
+
+    /// Encrypts `buffer` in place for `purpose`; see [`SivKey::encrypt`]. `bound` is authenticated beside it.
+    pub fn encrypt(&self, purpose: Purpose, bound: &[u8], buffer: &mut [u8]) {
+        self.sealing[purpose as usize].encrypt(self.cipher, &[purpose.context().as_bytes(), bound], buffer);
+    }
+
+    /// Decrypts what [`Keys::encrypt`] made; see [`SivKey::decrypt`].
+    ///
+    /// # Errors
+    /// [`NotAuthentic`].
+    pub fn decrypt<'a>(
+        &self,
+        purpose: Purpose,
+        bound: &[u8],
+        buffer: &'a mut [u8],
+    ) -> Result<&'a mut [u8], NotAuthentic> {
+        self.sealing[purpose as usize].decrypt(self.cipher, &[purpose.context().as_bytes(), bound], buffer)
+    }
+
+    /// Returns the id of a content chunk.
+    pub fn chunk_id(&self, plaintext: &[u8]) -> crate::format::id::ChunkId {
+        crate::format::id::ChunkId(*blake3::keyed_hash(&self.chunk_id, plaintext).as_bytes())
+    }
+
+    /// Returns the id of a metadata node with these canonical bytes.
+    pub fn node_id(&self, canonical: &[u8]) -> crate::format::id::NodeId {
+        crate::format::id::NodeId(*blake3::keyed_hash(&self.node_id, canonical).as_bytes())
+    }
+
+    /// Returns the number that decides whether a tree node ends after `key`, evenly spread over all `u64`.
+    pub fn node_cut(&self, key: &[u8]) -> u64 {
+        let hash = blake3::keyed_hash(&self.node_cut, key);
+        u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
+    }
+
+    /// Returns the name under which the local state keeps what it knows of the file at `path` in `set`.
+    pub fn local_path(&self, set: &str, path: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.local_path);
+        // No set's name holds a zero byte.
+        *hasher.update(set.as_bytes()).update(&[0]).update(path).finalize().as_bytes()
+    }
+
+    /// Returns the authentication code of the `config` object's fields.
+    pub fn config_mac(&self, fields: &[u8]) -> blake3::Hash {
+        blake3::keyed_hash(&self.config_mac, fields)
+    }
+
+    /// Returns the secret table of the rolling hash that cuts chunks.
+    pub fn gear_table(&self) -> [u64; 256] {
+        let mut bytes = [0; 2048];
+        blake3::Hasher::new_keyed(&self.gear).finalize_xof().fill(&mut bytes);
+        let mut words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+        std::array::from_fn(|_| words.next().expect("2048 bytes are 256 words"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
+    }
+
+    fn encrypt(key: &str, associated: &[&str], plaintext: &str, cipher: Cipher) -> Vec<u8> {
+        let key = SivKey(unhex(key).try_into().expect("64 bytes"));
+        let associated: Vec<_> = associated.iter().map(|text| unhex(text)).collect();
+        let associated: Vec<_> = associated.iter().map(Vec::as_slice).collect();
+        let mut buffer = vec![0; TAG_LEN];
+        buffer.extend(unhex(plaintext));
+        key.encrypt(cipher, &associated, &mut buffer);
+        let mut opened = buffer.clone();
+        assert_eq!(key.decrypt(cipher, &associated, &mut opened).expect("authentic"), unhex(plaintext));
+        assert_eq!(*key.decrypt_unproven(&buffer).expect("longer than a tag"), unhex(plaintext));
+        buffer
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_other_purpose_is_refused() {
+        for cipher in Cipher::ALL {
+            let keys = Keys::derive(&MasterKey::from_bytes([7; 32]), cipher);
+            let mut sealed = vec![0; TAG_LEN];
+            sealed.extend(b"a short secret");
+            keys.encrypt(Purpose::DataBlock, b"", &mut sealed);
+            for bit in 0..sealed.len() * 8 {
+                let mut damaged = sealed.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert!(keys.decrypt(Purpose::DataBlock, b"", &mut damaged).is_err());
+            }
+            for purpose in Purpose::ALL.into_iter().filter(|purpose| *purpose != Purpose::DataBlock) {
+                assert!(keys.decrypt(purpose, b"", &mut sealed.clone()).is_err());
+            }
+            assert!(keys.decrypt(Purpose::DataBlock, b"x", &mut sealed.clone()).is_err());
+            assert!(keys.decrypt(Purpose::DataBlock, b"", &mut [0; 15]).is_err());
+            assert_eq!(keys.decrypt(Purpose::DataBlock, b"", &mut sealed), Ok(&mut b"a short secret".to_owned()[..]));
+        }
+    }
+
+    /// Key, associated strings, plaintext and sealed text of a published example, in hexadecimal.
+    type Example = (&'static str, &'static [&'static str], &'static str, &'static str);
+
+    const ONE_STRING: (&[&str], &str) =
+        (&["101112131415161718191a1b1c1d1e1f2021222324252627"], "112233445566778899aabbccddee");
+    const THREE_STRINGS: (&[&str], &str) = (
+        &[
+            "00112233445566778899aabbccddeeffdeaddadadeaddadaffeeddccbbaa99887766554433221100",
+            "102030405060708090a0",
+            "09f911029d74e35bd84156c5635688c0",
+        ],
+        "7468697320697320736f6d6520706c61696e7465787420746f20656e6372797074207573696e67205349562d414553",
+    );
+    const KEY_ONE: &str = "fffefdfcfbfaf9f8f7f6f5f4f3f2f1f06f6e6d6c6b6a69686766656463626160\
+                           f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff000102030405060708090a0b0c0d0e0f";
+    const KEY_TWO: &str = "7f7e7d7c7b7a797877767574737271706f6e6d6c6b6a69686766656463626160\
+                           404142434445464748494a4b4c4d4e4f505152535455565758595a5b5b5d5e5f";
+
+    /// The examples with 64-byte keys that Miscreant publishes for both forms, `aes_siv.tjson` and `aes_pmac_siv.tjson`
+    /// in <https://github.com/miscreant/meta/tree/master/vectors>. RFC 5297 has none of that length.
+    #[test]
+    fn published_examples_come_out() {
+        let examples: [(Cipher, Example); 4] = [
+            (
+                Cipher::Aes256Siv,
+                (KEY_ONE, ONE_STRING.0, ONE_STRING.1, "f125274c598065cfc26b0e71575029088b035217e380cac8919ee800c126"),
+            ),
+            (
+                Cipher::Aes256Siv,
+                (
+                    KEY_TWO,
+                    THREE_STRINGS.0,
+                    THREE_STRINGS.1,
+                    "85b8167310038db7dc4692c0281ca35868181b2762f3c24f2efa5fb80cb14351\
+                     6ce6c434b898a6fd8eb98a418842f51f66fc67de43ac185a66dd72475bbb08",
+                ),
+            ),
+            (
+                Cipher::Aes256PmacSiv,
+                (KEY_ONE, ONE_STRING.0, ONE_STRING.1, "77097bb3e160988e8b262c1942f983885f826d0d7e047e975e2fc4ea6776"),
+            ),
+            (
+                Cipher::Aes256PmacSiv,
+                (
+                    KEY_TWO,
+                    THREE_STRINGS.0,
+                    THREE_STRINGS.1,
+                    "cd07d56dca0fe1569b8ecb3cf2346604290726e12529fc5948546b6be39fed9c\
+                     d8652256c594c8f56208c7496789de8dfb4f161627c91482f9ecf809652a9e",
+                ),
+            ),
+        ];
+        for (cipher, (key, associated, plaintext, sealed)) in examples {
+            assert_eq!(encrypt(key, associated, plaintext, cipher), unhex(sealed), "{}", cipher.name());
+        }
+    }
+
+    /// RFC 5297, appendices A.1 and A.2. They have 32-byte keys, so they hold the crate's `Aes128Siv`, which is the
+    /// same code over the shorter AES.
+    #[test]
+    fn the_examples_of_rfc_5297_come_out() {
+        let examples: [Example; 2] = [
+            (
+                "fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff",
+                ONE_STRING.0,
+                ONE_STRING.1,
+                "85632d07c6e8f37f950acd320a2ecc9340c02b9690c4dc04daef7f6afe5c",
+            ),
+            (
+                "7f7e7d7c7b7a79787776757473727170404142434445464748494a4b4c4d4e4f",
+                THREE_STRINGS.0,
+                THREE_STRINGS.1,
+                "7bdb6e3b432667eb06f4d14bff2fbd0fcb900f2fddbe404326601965c889bf17\
+                 dba77ceb094fa663b7a3f748ba8af829ea64ad544a272e9c485b62a3fd5c0d",
+            ),
+        ];
+        for (key, associated, plaintext, sealed) in examples {
+            let key: [u8; 32] = unhex(key).try_into().expect("32 bytes");
+            let associated: Vec<_> = associated.iter().map(|text| unhex(text)).collect();
+            let mut cipher = aes_siv::siv::Aes128Siv::new(&key.into());
+            assert_eq!(cipher.encrypt(&associated, &unhex(plaintext)).expect("few strings"), unhex(sealed));
+        }
+    }
+}

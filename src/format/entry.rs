@@ -1,0 +1,646 @@
+//! Entries of a directory, and the content they refer to.
+//!
+//! An entry is CBOR with integer keys in ascending order; a reader keeps fields it does not know and writes them again
+//! (docs/repository-format.md, "Entries"). Where a chunk was written is a *hint*: it travels with the reference in
+//! memory and beside the entries in a node, but is no part of an entry's bytes.
+
+mod facts;
+pub mod system;
+
+pub use self::facts::{Facts, marks};
+use self::system::{INLINE_BYTES_MAX, Link, Special, SystemFacts, read_attributes, write_attributes};
+use crate::content::mime::Base64Form;
+use crate::format::cbor::{CborError, Fields, MapWriter, Reader, Writer};
+use crate::format::id::{ChunkId, NodeId};
+use crate::format::pack::{BlockLocation, Location};
+
+/// Longest entry name in bytes, as on Linux.
+pub const NAME_LEN_MAX: usize = 255;
+
+/// A reference to a content chunk.
+#[derive(Debug, Clone, Copy)]
+pub struct ChunkRef {
+    /// The chunk.
+    pub id: ChunkId,
+    /// Its length in bytes.
+    pub len: u32,
+    /// Where it was when the reference was stored.
+    pub hint: Option<Location>,
+}
+
+impl PartialEq for ChunkRef {
+    /// The hint is no part of what a reference means.
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.len == other.len
+    }
+}
+
+/// A reference to a metadata node.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeRef {
+    /// The node.
+    pub id: NodeId,
+    /// Where it was when the reference was stored.
+    pub hint: Option<Location>,
+}
+
+impl PartialEq for NodeRef {
+    /// The hint is no part of what a reference means.
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+/// A piece of content.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Segment {
+    /// The chunks' bytes as they are.
+    Raw(Vec<ChunkRef>),
+    /// The chunks' bytes encoded as base64.
+    Base64 {
+        /// How the text is laid out.
+        form: Base64Form,
+        /// Length in bytes of the chunks together.
+        decoded_len: u64,
+        /// The decoded bytes.
+        chunks: Vec<ChunkRef>,
+    },
+    /// Segments that stand in a node of their own, for content too long for its entry.
+    List {
+        /// Length in bytes of the content they make.
+        len: u64,
+        /// The node that lists them.
+        node: NodeRef,
+    },
+}
+
+fn chunks_len(chunks: &[ChunkRef]) -> u64 {
+    chunks.iter().map(|chunk| u64::from(chunk.len)).sum()
+}
+
+impl Segment {
+    /// Returns the length in bytes of the content it makes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Segment::Raw(chunks) => chunks_len(chunks),
+            Segment::Base64 { form, decoded_len, .. } => form.encoded_len(*decoded_len),
+            Segment::List { len, .. } => *len,
+        }
+    }
+
+    /// Returns whether it makes no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn write(&self, out: &mut Writer) {
+        match self {
+            Segment::Raw(chunks) => {
+                out.array(2).uint(0);
+                write_chunks(chunks, out);
+            }
+            Segment::Base64 { form, chunks, .. } => {
+                let flags = u64::from(form.crlf) | u64::from(form.final_eol) << 1;
+                out.array(4).uint(1).uint(u64::from(form.line_len)).uint(flags);
+                write_chunks(chunks, out);
+            }
+            Segment::List { len, node } => {
+                out.array(3).uint(2).uint(*len).bytes(node.id.as_bytes());
+            }
+        }
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, CborError> {
+        let len = reader.array()?;
+        match (reader.uint()?, len) {
+            (0, 2) => Ok(Segment::Raw(read_chunks(reader)?)),
+            (1, 4) => {
+                let line_len = reader.uint_as()?;
+                let flags = reader.uint()?;
+                let chunks = read_chunks(reader)?;
+                let form = Base64Form { line_len, crlf: flags & 1 != 0, final_eol: flags & 2 != 0 };
+                if flags > 3 {
+                    return Err(CborError::Range);
+                }
+                Ok(Segment::Base64 { form, decoded_len: chunks_len(&chunks), chunks })
+            }
+            (2, 3) => {
+                Ok(Segment::List { len: reader.uint()?, node: NodeRef { id: NodeId(reader.array_of()?), hint: None } })
+            }
+            _ => Err(CborError::Unexpected { expected: "a segment" }),
+        }
+    }
+}
+
+const CHUNK_REF_LEN: usize = 36;
+
+fn write_chunks(chunks: &[ChunkRef], out: &mut Writer) {
+    let mut bytes = Vec::with_capacity(chunks.len() * CHUNK_REF_LEN);
+    for chunk in chunks {
+        bytes.extend_from_slice(chunk.id.as_bytes());
+        bytes.extend(chunk.len.to_le_bytes());
+    }
+    out.bytes(&bytes);
+}
+
+fn read_chunks(reader: &mut Reader<'_>) -> Result<Vec<ChunkRef>, CborError> {
+    let (records, rest) = reader.bytes()?.as_chunks::<CHUNK_REF_LEN>();
+    if !rest.is_empty() {
+        return Err(CborError::Range);
+    }
+    let chunk = |record: &[u8; CHUNK_REF_LEN]| {
+        let (id, len) = record.split_first_chunk().expect("a record is longer than an id");
+        ChunkRef { id: ChunkId(*id), len: u32::from_le_bytes(len.try_into().expect("36 - 32 bytes")), hint: None }
+    };
+    Ok(records.iter().map(chunk).collect())
+}
+
+/// Writes segments as one array.
+pub(crate) fn write_segments(segments: &[Segment], out: &mut Writer) {
+    out.array(segments.len());
+    segments.iter().for_each(|segment| segment.write(out));
+}
+
+/// Reads what [`write_segments`] wrote.
+pub(crate) fn read_segments(reader: &mut Reader<'_>) -> Result<Vec<Segment>, CborError> {
+    let mut segments: Vec<_> = (0..reader.array()?).map(|_| Segment::read(reader)).collect::<Result<_, _>>()?;
+    // Most have one, and many entries wait in caches.
+    segments.shrink_to_fit();
+    // Sizes are added up without checks from here on.
+    segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.len())).ok_or(CborError::Range)?;
+    Ok(segments)
+}
+
+/// The bytes of a file, as pieces in order.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Content {
+    /// The pieces.
+    pub segments: Vec<Segment>,
+}
+
+impl Content {
+    /// Returns the length in bytes.
+    pub fn len(&self) -> u64 {
+        self.segments.iter().map(Segment::len).sum()
+    }
+
+    /// Returns whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the blocks in which its chunks lie, as far as this says so; of long content, whose chunks stand in a
+    /// list of their own, none.
+    pub fn blocks(&self) -> impl Iterator<Item = BlockLocation> {
+        let chunks = self.segments.iter().flat_map(|segment| match segment {
+            Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.as_slice(),
+            Segment::List { .. } => &[],
+        });
+        chunks.filter_map(|chunk| chunk.hint).map(|hint| hint.block)
+    }
+
+    /// Returns a hash that two contents share when they are stored as the same chunks.
+    pub fn identity(&self) -> blake3::Hash {
+        let mut out = Writer::new();
+        write_segments(&self.segments, &mut out);
+        blake3::hash(&out.into_bytes())
+    }
+}
+
+/// A reference that a node holds, in the order in which hints are stored.
+pub(crate) enum RefMut<'a> {
+    Chunk(&'a mut ChunkRef),
+    Node(&'a mut NodeRef),
+}
+
+/// Hands every reference in `segments` to `each`, in order.
+pub(crate) fn for_each_ref<E>(
+    segments: &mut [Segment],
+    each: &mut impl FnMut(RefMut<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    for segment in segments {
+        match segment {
+            Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => {
+                chunks.iter_mut().try_for_each(|chunk| each(RefMut::Chunk(chunk)))?;
+            }
+            Segment::List { node, .. } => each(RefMut::Node(node))?,
+        }
+    }
+    Ok(())
+}
+
+/// A moment, as file systems keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Timestamp {
+    /// Seconds since 1970-01-01 00:00 UTC.
+    pub secs: i64,
+    /// Nanoseconds after that, less than a second.
+    pub nanos: u32,
+}
+
+/// What lies under a directory or a part of it; counted up as trees are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sums {
+    /// Entries of this directory itself.
+    pub entries: u64,
+    /// Those of them that are directories.
+    pub dirs: u64,
+    /// Entries at any depth: how many numbers a walk in preorder gives out.
+    pub items: u64,
+    /// Files and symbolic links at any depth: everything but directories.
+    pub files: u64,
+    /// Bytes of files at any depth, as presented.
+    pub bytes: u64,
+}
+
+impl Sums {
+    /// Adds `other`, or returns `None` when a sum exceeds 64 bits.
+    pub fn checked_add(self, other: Sums) -> Option<Sums> {
+        Some(Sums {
+            entries: self.entries.checked_add(other.entries)?,
+            dirs: self.dirs.checked_add(other.dirs)?,
+            items: self.items.checked_add(other.items)?,
+            files: self.files.checked_add(other.files)?,
+            bytes: self.bytes.checked_add(other.bytes)?,
+        })
+    }
+
+    pub(crate) fn write(self, out: &mut Writer) {
+        out.array(5).uint(self.entries).uint(self.dirs).uint(self.items).uint(self.files).uint(self.bytes);
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, CborError> {
+        if reader.array()? != 5 {
+            return Err(CborError::Unexpected { expected: "five sums" });
+        }
+        Ok(Sums {
+            entries: reader.uint()?,
+            dirs: reader.uint()?,
+            items: reader.uint()?,
+            files: reader.uint()?,
+            bytes: reader.uint()?,
+        })
+    }
+}
+
+/// A directory's tree.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Directory {
+    /// Its root node.
+    pub root: NodeRef,
+    /// What it holds.
+    pub sums: Sums,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EntryKind {
+    /// A file.
+    File(Content),
+    /// A directory.
+    Directory(Directory),
+    /// A symbolic link with its target.
+    Symlink(Box<[u8]>),
+}
+
+/// Unknown fields come from later versions, which only ever add keys above all known ones.
+fn write_unknown(unknown: &[(u64, Box<[u8]>)], map: &mut MapWriter) {
+    for (key, value) in unknown {
+        map.field(*key).raw(value);
+    }
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The name: any bytes that Linux allows.
+    pub name: Box<[u8]>,
+    /// What it is.
+    pub kind: EntryKind,
+    /// When the content last changed.
+    pub mtime: Timestamp,
+    /// Permission bits (07777), where they mean something.
+    pub mode: Option<u16>,
+    /// Owner and group, where they mean something.
+    pub owner: Option<(u32, u32)>,
+    /// What is known of the item.
+    pub facts: Facts,
+    /// The source's own description of the item, which restoring at full fidelity needs.
+    pub payload: Option<Content>,
+    /// Further contents, by their keys in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], the stream as which it was
+    /// exported at [`STREAM`], and what a later version wrote.
+    pub contents: Vec<(u64, Content)>,
+    /// What a file system knows of it beyond the above, if anything.
+    pub system: Option<Box<SystemFacts>>,
+    /// Fields that a later version wrote.
+    pub unknown: Fields,
+}
+
+/// Keys of an entry that hold content in every version: their references have hints, whoever knows what they are for.
+pub const FURTHER_CONTENTS: std::ops::RangeInclusive<u64> = 16..=31;
+
+/// The key of a mail's text ([`crate::content::text`]).
+pub const TEXT: u64 = 16;
+
+/// The key of the stream as which the service exports an item whole.
+pub const STREAM: u64 = 17;
+
+/// The key of extended attributes that are too long to stand in the entry.
+pub const ATTRIBUTES: u64 = 18;
+
+/// The keys of [`SystemFacts`].
+const INLINE_ATTRIBUTES: u64 = 32;
+const SPECIAL: u64 = 33;
+const LINK: u64 = 34;
+
+/// Why an entry could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    /// It is not the CBOR that was expected.
+    #[error("entry is malformed")]
+    Cbor(#[from] CborError),
+    /// The name is empty, too long, `.` or `..`, or holds `/` or a zero byte.
+    #[error("entry has an illegal name")]
+    Name,
+    /// A field is missing or fields contradict each other.
+    #[error("entry is incomplete")]
+    Incomplete,
+}
+
+/// Returns whether `name` can be one name in a directory, and nothing else.
+pub fn is_legal_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.len() <= NAME_LEN_MAX
+        && name != b"."
+        && name != b".."
+        && !name.iter().any(|byte| matches!(byte, b'/' | 0))
+}
+
+impl Entry {
+    /// Creates an entry that says nothing but name, kind and time.
+    pub fn new(name: &[u8], kind: EntryKind, mtime: Timestamp) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            mtime,
+            mode: None,
+            owner: None,
+            facts: Facts::default(),
+            payload: None,
+            contents: Vec::new(),
+            system: None,
+            unknown: Vec::new(),
+        }
+    }
+
+    /// Returns what the entry adds to the sums of its directory.
+    pub fn sums(&self) -> Sums {
+        match &self.kind {
+            EntryKind::File(content) => Sums { entries: 1, dirs: 0, items: 1, files: 1, bytes: content.len() },
+            EntryKind::Symlink(_) => Sums { entries: 1, dirs: 0, items: 1, files: 1, bytes: 0 },
+            EntryKind::Directory(dir) => {
+                let Sums { items, files, bytes, .. } = dir.sums;
+                Sums { entries: 1, dirs: 1, items: items.saturating_add(1), files, bytes }
+            }
+        }
+    }
+
+    /// Returns the size in bytes that a file system shows.
+    pub fn size(&self) -> u64 {
+        match &self.kind {
+            EntryKind::File(content) => content.len(),
+            EntryKind::Symlink(target) => target.len() as u64,
+            EntryKind::Directory(dir) => dir.sums.entries,
+        }
+    }
+
+    /// Returns the directory's tree, if it is one.
+    pub fn directory(&self) -> Option<&Directory> {
+        match &self.kind {
+            EntryKind::Directory(dir) => Some(dir),
+            _ => None,
+        }
+    }
+
+    /// Returns the file's content, if it is one.
+    pub fn content(&self) -> Option<&Content> {
+        match &self.kind {
+            EntryKind::File(content) => Some(content),
+            _ => None,
+        }
+    }
+
+    /// Returns the text of a mail, as people read it, if it was made.
+    pub fn text(&self) -> Option<&Content> {
+        self.further(TEXT)
+    }
+
+    /// Sets the text of a mail.
+    pub fn set_text(&mut self, text: Option<Content>) {
+        self.set_further(TEXT, text);
+    }
+
+    /// Returns the stream as which the service exported this version of the item, if it was asked for.
+    pub fn stream(&self) -> Option<&Content> {
+        self.further(STREAM)
+    }
+
+    /// Sets that stream.
+    pub fn set_stream(&mut self, stream: Option<Content>) {
+        self.set_further(STREAM, stream);
+    }
+
+    /// Returns the content that holds the extended attributes, if they do not stand in the entry.
+    pub fn attributes_content(&self) -> Option<&Content> {
+        self.further(ATTRIBUTES)
+    }
+
+    /// Sets the content that holds the extended attributes.
+    pub fn set_attributes_content(&mut self, attributes: Option<Content>) {
+        self.set_further(ATTRIBUTES, attributes);
+    }
+
+    /// Returns what special file it is, if it is one.
+    pub fn special(&self) -> Option<Special> {
+        self.system.as_ref().and_then(|system| system.special)
+    }
+
+    /// Returns what the other names of the file have too, if it has several.
+    pub fn link(&self) -> Option<Link> {
+        self.system.as_ref().and_then(|system| system.link)
+    }
+
+    /// Sets what a file system knows of it.
+    pub fn set_system(&mut self, system: SystemFacts) {
+        self.system = (!system.is_empty()).then(|| Box::new(system));
+    }
+
+    fn further(&self, wanted: u64) -> Option<&Content> {
+        self.contents.iter().find_map(|(key, content)| (*key == wanted).then_some(content))
+    }
+
+    fn set_further(&mut self, key: u64, content: Option<Content>) {
+        self.contents.retain(|(other, _)| *other != key);
+        // Keys ascend.
+        let at = self.contents.partition_point(|(other, _)| *other < key);
+        self.contents.splice(at..at, content.map(|content| (key, content)));
+    }
+
+    /// Returns all contents: the file's own, the payload, and further ones.
+    pub fn all_contents(&self) -> impl Iterator<Item = &Content> {
+        let further = self.contents.iter().map(|(_, content)| content);
+        self.content().into_iter().chain(&self.payload).chain(further)
+    }
+
+    /// Writes the entry's canonical bytes.
+    pub fn write(&self, out: &mut Writer) {
+        let mut map = MapWriter::default();
+        map.field(1).bytes(&self.name);
+        map.field(2).uint(match self.kind {
+            EntryKind::File(_) => 0,
+            EntryKind::Directory(_) => 1,
+            EntryKind::Symlink(_) => 2,
+        });
+        map.field(3).int(self.mtime.secs);
+        if self.mtime.nanos != 0 {
+            map.field(4).uint(u64::from(self.mtime.nanos));
+        }
+        if let Some(mode) = self.mode {
+            map.field(5).uint(u64::from(mode));
+        }
+        if let Some((uid, gid)) = self.owner {
+            map.field(6).uint(u64::from(uid));
+            map.field(7).uint(u64::from(gid));
+        }
+        match &self.kind {
+            EntryKind::File(content) => write_segments(&content.segments, map.field(8)),
+            EntryKind::Directory(dir) => dir.sums.write(map.field(9).array(2).bytes(dir.root.id.as_bytes())),
+            EntryKind::Symlink(target) => {
+                map.field(10).bytes(target);
+            }
+        }
+        if !self.facts.is_empty() {
+            self.facts.write(map.field(11));
+        }
+        if let Some(payload) = &self.payload {
+            write_segments(&payload.segments, map.field(12));
+        }
+        let (below, above) = self.unknown.split_at(self.unknown.partition_point(|(key, _)| *key < 16));
+        write_unknown(below, &mut map);
+        for (key, content) in &self.contents {
+            write_segments(&content.segments, map.field(*key));
+        }
+        if let Some(system) = &self.system {
+            if !system.attributes.is_empty() {
+                write_attributes(&system.attributes, map.field(INLINE_ATTRIBUTES));
+            }
+            if let Some(special) = system.special {
+                special.write(map.field(SPECIAL));
+            }
+            if let Some(link) = system.link {
+                link.write(map.field(LINK));
+            }
+        }
+        write_unknown(above, &mut map);
+        map.finish(out);
+    }
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// See [`EntryError`].
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, EntryError> {
+        let mut entry = Entry::new(b"", EntryKind::Symlink(Box::default()), Timestamp::default());
+        let (mut kind, mut uid, mut gid) = (None, None, None);
+        let (mut content, mut dir, mut target) = (None, None, None);
+        let mut system = SystemFacts::default();
+        entry.unknown = reader.fields(|key, value| {
+            match key {
+                1 => entry.name = value.bytes()?.into(),
+                2 => kind = Some(value.uint()?),
+                3 => entry.mtime.secs = value.int()?,
+                4 => entry.mtime.nanos = value.uint_as()?,
+                5 => entry.mode = Some(value.uint_as()?),
+                6 => uid = Some(value.uint_as()?),
+                7 => gid = Some(value.uint_as()?),
+                8 => content = Some(Content { segments: read_segments(value)? }),
+                9 => {
+                    if value.array()? != 2 {
+                        return Err(CborError::Unexpected { expected: "a tree" });
+                    }
+                    let root = NodeRef { id: NodeId(value.array_of()?), hint: None };
+                    dir = Some(Directory { root, sums: Sums::read(value)? });
+                }
+                10 => target = Some(value.bytes()?.into()),
+                11 => entry.facts = Facts::read(value)?,
+                12 => entry.payload = Some(Content { segments: read_segments(value)? }),
+                key if FURTHER_CONTENTS.contains(&key) => {
+                    entry.contents.push((key, Content { segments: read_segments(value)? }));
+                }
+                INLINE_ATTRIBUTES => system.attributes = read_attributes(value, INLINE_BYTES_MAX)?,
+                SPECIAL => system.special = Some(Special::read(value)?),
+                LINK => system.link = Some(Link::read(value)?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        entry.kind = match (kind, content, dir, target) {
+            (Some(0), Some(content), None, None) => EntryKind::File(content),
+            (Some(1), None, Some(dir), None) => EntryKind::Directory(dir),
+            (Some(2), None, None, Some(target)) => EntryKind::Symlink(target),
+            _ => return Err(EntryError::Incomplete),
+        };
+        if uid.is_some() != gid.is_some() {
+            return Err(EntryError::Incomplete);
+        }
+        entry.owner = uid.zip(gid);
+        // A special file is an empty one to those who do not know it.
+        if system.special.is_some() && entry.content().is_none_or(|content| !content.is_empty()) {
+            return Err(EntryError::Incomplete);
+        }
+        entry.set_system(system);
+        if entry.mtime.nanos >= 1_000_000_000 || entry.mode.is_some_and(|mode| mode > 0o7777) {
+            return Err(CborError::Range.into());
+        }
+        if is_legal_name(&entry.name) { Ok(entry) } else { Err(EntryError::Name) }
+    }
+
+    /// Returns the entry's canonical bytes: two entries are equal when these are.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        self.write(&mut out);
+        out.into_bytes()
+    }
+
+    /// Hands every reference to a chunk or node to `each`, in the order in which hints are stored.
+    pub(crate) fn for_each_ref<E>(&mut self, each: &mut impl FnMut(RefMut<'_>) -> Result<(), E>) -> Result<(), E> {
+        match &mut self.kind {
+            EntryKind::File(content) => for_each_ref(&mut content.segments, each)?,
+            EntryKind::Directory(dir) => each(RefMut::Node(&mut dir.root))?,
+            EntryKind::Symlink(_) => {}
+        }
+        let contents = self.contents.iter_mut().map(|(_, content)| content);
+        self.payload.iter_mut().chain(contents).try_for_each(|content| for_each_ref(&mut content.segments, each))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_contents_stand_in_the_order_of_their_keys_whichever_was_set_first() {
+        let content =
+            |len| Content { segments: vec![Segment::Raw(vec![ChunkRef { id: ChunkId([7; 32]), len, hint: None }])] };
+        let mut entry = Entry::new(b"a.eml", EntryKind::File(Content::default()), Timestamp::default());
+        entry.contents = vec![(20, content(20))];
+        entry.set_stream(Some(content(17)));
+        entry.set_text(Some(content(16)));
+        assert_eq!(entry.contents.iter().map(|(key, _)| *key).collect::<Vec<_>>(), [16, 17, 20]);
+        assert_eq!((entry.text().map(Content::len), entry.stream().map(Content::len)), (Some(16), Some(17)));
+        assert_eq!(Entry::read(&mut Reader::new(&entry.encode())), Ok(entry.clone()));
+        entry.set_stream(None);
+        assert_eq!((entry.stream(), entry.contents.len()), (None, 2));
+    }
+}

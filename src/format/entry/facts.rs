@@ -1,0 +1,119 @@
+//! What is known of an item beyond its bytes.
+
+use super::write_unknown;
+use crate::format::cbor::{CborError, Fields, MapWriter, Reader, Writer};
+
+/// Marks of a mail, as bits.
+pub mod marks {
+    /// It was read.
+    pub const READ: u64 = 1;
+    /// It is flagged.
+    pub const FLAGGED: u64 = 2;
+    /// It is a draft.
+    pub const DRAFT: u64 = 4;
+}
+
+/// What is known of an item beyond its bytes; empty for plain files.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// Subject of a mail.
+    pub subject: Option<String>,
+    /// Sender of a mail.
+    pub from: Option<String>,
+    /// Recipients of a mail, separated by commas.
+    pub to: Option<String>,
+    /// `Message-ID` of a mail.
+    pub message_id: Option<String>,
+    /// When a mail was sent or received, in seconds since 1970 (UTC).
+    pub date: Option<i64>,
+    /// The id that the service gave the item or folder.
+    pub source_id: Option<String>,
+    /// The service's version of the item: as long as it stays, nothing about the item has changed.
+    pub change_key: Option<String>,
+    /// The service could not give the item's own bytes: they were put together from what else it knows of it.
+    pub reconstructed: bool,
+    /// How a mail was marked, as bits of [`marks`].
+    pub marks: Option<u64>,
+    /// What stands before a mail in the mbox file that it is from: its separator.
+    pub before: Option<Box<[u8]>>,
+    /// What stands behind a mail in the mbox file that it is from.
+    pub behind: Option<Box<[u8]>>,
+    /// Fields that a later version wrote.
+    pub unknown: Fields,
+}
+
+impl Facts {
+    /// Takes from `other` what is not known yet.
+    pub fn or(self, other: Facts) -> Facts {
+        Facts {
+            subject: self.subject.or(other.subject),
+            from: self.from.or(other.from),
+            to: self.to.or(other.to),
+            message_id: self.message_id.or(other.message_id),
+            date: self.date.or(other.date),
+            source_id: self.source_id.or(other.source_id),
+            change_key: self.change_key.or(other.change_key),
+            reconstructed: self.reconstructed || other.reconstructed,
+            marks: self.marks.or(other.marks),
+            before: self.before.or(other.before),
+            behind: self.behind.or(other.behind),
+            unknown: if self.unknown.is_empty() { other.unknown } else { self.unknown },
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Facts::default()
+    }
+
+    pub(super) fn write(&self, out: &mut Writer) {
+        let mut map = MapWriter::default();
+        for (key, text) in [(1, &self.subject), (2, &self.from), (3, &self.to), (4, &self.message_id)] {
+            if let Some(text) = text {
+                map.field(key).text(text);
+            }
+        }
+        if let Some(date) = self.date {
+            map.field(5).int(date);
+        }
+        for (key, text) in [(6, &self.source_id), (7, &self.change_key)] {
+            if let Some(text) = text {
+                map.field(key).text(text);
+            }
+        }
+        if self.reconstructed {
+            map.field(8).uint(1);
+        }
+        if let Some(marks) = self.marks {
+            map.field(9).uint(marks);
+        }
+        for (key, bytes) in [(10, &self.before), (11, &self.behind)] {
+            if let Some(bytes) = bytes {
+                map.field(key).bytes(bytes);
+            }
+        }
+        write_unknown(&self.unknown, &mut map);
+        map.finish(out);
+    }
+
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, CborError> {
+        let mut facts = Facts::default();
+        facts.unknown = reader.fields(|key, value| {
+            match key {
+                1 => facts.subject = Some(value.text()?.to_owned()),
+                2 => facts.from = Some(value.text()?.to_owned()),
+                3 => facts.to = Some(value.text()?.to_owned()),
+                4 => facts.message_id = Some(value.text()?.to_owned()),
+                5 => facts.date = Some(value.int()?),
+                6 => facts.source_id = Some(value.text()?.to_owned()),
+                7 => facts.change_key = Some(value.text()?.to_owned()),
+                8 => facts.reconstructed = value.uint()? != 0,
+                9 => facts.marks = Some(value.uint()?),
+                10 => facts.before = Some(value.bytes()?.into()),
+                11 => facts.behind = Some(value.bytes()?.into()),
+                _ => return Ok::<_, CborError>(false),
+            }
+            Ok(true)
+        })?;
+        Ok(facts)
+    }
+}

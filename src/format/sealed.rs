@@ -1,0 +1,118 @@
+//! The envelope around everything encrypted: compress if it pays, then authenticate and encrypt.
+//!
+//! ```text
+//! tag (16) | ciphertext of: compression (1) | plaintext length (4, little-endian) | body
+//! ```
+//!
+//! The length is checked before anything of that size is allocated.
+
+use crate::format::compress;
+use crate::format::crypto::{Keys, Purpose, TAG_LEN};
+
+/// Bytes before the body inside the ciphertext.
+const HEADER_LEN: usize = 5;
+/// What the envelope adds to a body.
+pub const OVERHEAD: usize = TAG_LEN + HEADER_LEN;
+const STORED: u8 = 0;
+const ZSTD: u8 = 1;
+
+/// The largest plaintext that an envelope may hold: far above every block and index, and small enough to allocate.
+pub const PLAINTEXT_LEN_MAX: usize = 256 << 20;
+
+/// Why a sealed piece could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Damaged, tampered with, or sealed under another key.
+    #[error("failed authentication")]
+    NotAuthentic,
+    /// Authentic, but its header does not fit what follows.
+    #[error("contradicts its own header")]
+    Malformed,
+    /// Authentic, but compressed in a way that only a later version of the program knows.
+    #[error("is compressed in a way that this program does not know (number {0})")]
+    UnknownForm(u8),
+    /// Authentic, but zstd refuses it.
+    #[error("could not be decompressed")]
+    Compression(#[source] std::io::Error),
+}
+
+/// Seals `plaintext` for `purpose`, compressed by `compressor` where that saves something.
+pub fn seal(keys: &Keys, purpose: Purpose, plaintext: &[u8], compressor: &mut compress::Compressor) -> Vec<u8> {
+    seal_bound(keys, purpose, &[], plaintext, compressor)
+}
+
+/// Seals `plaintext` and binds it to `bound`, which must be given again to open it.
+pub fn seal_bound(
+    keys: &Keys,
+    purpose: Purpose,
+    bound: &[u8],
+    plaintext: &[u8],
+    compressor: &mut compress::Compressor,
+) -> Vec<u8> {
+    assert!(plaintext.len() <= PLAINTEXT_LEN_MAX, "callers cut their data long before {PLAINTEXT_LEN_MAX} bytes");
+    let mut sealed = Vec::with_capacity(OVERHEAD + plaintext.len());
+    sealed.resize(OVERHEAD, 0);
+    let compression = if compressor.append(plaintext, &mut sealed) {
+        ZSTD
+    } else {
+        sealed.extend_from_slice(plaintext);
+        STORED
+    };
+    sealed[TAG_LEN] = compression;
+    sealed[TAG_LEN + 1..OVERHEAD].copy_from_slice(&(plaintext.len() as u32).to_le_bytes());
+    keys.encrypt(purpose, bound, &mut sealed);
+    sealed
+}
+
+/// Opens what [`seal`] made and returns the plaintext.
+///
+/// # Errors
+/// See [`OpenError`]; nothing of a piece that is not authentic is returned.
+pub fn open(keys: &Keys, purpose: Purpose, sealed: Vec<u8>) -> Result<Vec<u8>, OpenError> {
+    open_bound(keys, purpose, &[], sealed)
+}
+
+/// Opens what [`seal_bound`] made.
+///
+/// # Errors
+/// See [`open`].
+pub fn open_bound(keys: &Keys, purpose: Purpose, bound: &[u8], mut sealed: Vec<u8>) -> Result<Vec<u8>, OpenError> {
+    let opened = keys.decrypt(purpose, bound, &mut sealed).map_err(|_| OpenError::NotAuthentic)?;
+    let (header, body) = opened.split_first_chunk::<HEADER_LEN>().ok_or(OpenError::Malformed)?;
+    let plaintext_len = u32::from_le_bytes([header[1], header[2], header[3], header[4]]) as usize;
+    if plaintext_len > PLAINTEXT_LEN_MAX {
+        return Err(OpenError::Malformed);
+    }
+    match header[0] {
+        STORED if body.len() == plaintext_len => {
+            sealed.drain(..OVERHEAD);
+            Ok(sealed)
+        }
+        ZSTD => {
+            let plaintext = compress::decompress(body, plaintext_len).map_err(OpenError::Compression)?;
+            if plaintext.len() == plaintext_len { Ok(plaintext) } else { Err(OpenError::Malformed) }
+        }
+        STORED => Err(OpenError::Malformed),
+        other => Err(OpenError::UnknownForm(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::crypto::{Cipher, MasterKey};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens_again(bytes: Vec<u8>, repeat in 1usize..50, pmac: bool) {
+            let keys = Keys::derive(&MasterKey::from_bytes([1; 32]), Cipher::ALL[usize::from(pmac)]);
+            let plaintext = bytes.repeat(repeat);
+            let sealed = seal(&keys, Purpose::Index, &plaintext, &mut compress::Compressor::new(3));
+            prop_assert!(sealed.len() <= plaintext.len() + OVERHEAD);
+            prop_assert_eq!(open(&keys, Purpose::Index, sealed.clone()).unwrap(), plaintext);
+            prop_assert!(open(&keys, Purpose::Snapshot, sealed).is_err());
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What is remembered of items, sealed: by which facts an unchanged file is recognised, what a run read that did not
+//! come to its end, and what a run puts aside for itself.
+
+use super::{LocalError, LocalState, prefixed};
+use crate::format::crypto::Purpose;
+use crate::format::sealed;
+use rocksdb::{Direction, IteratorMode, WriteBatch};
+
+/// A key and what was put aside under it.
+pub type Aside = (Vec<u8>, Vec<u8>);
+
+impl LocalState {
+    /// Returns what was remembered under `key`, a keyed hash of a file's path, if it is whole.
+    pub fn facts(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
+        let sealed = self.db.get(prefixed(b'f', key)).ok()??;
+        sealed::open_bound(&self.keys, Purpose::LocalState, key, sealed).ok()
+    }
+
+    /// Remembers `facts` under their keys. They are sealed: names and subjects are nobody else's business.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn put_facts<'a>(&self, facts: impl Iterator<Item = (&'a [u8; 32], &'a [u8])>) -> Result<(), LocalError> {
+        let mut batch = WriteBatch::default();
+        let mut compressor = self.compressor.lock();
+        for (key, value) in facts {
+            let sealed = sealed::seal_bound(&self.keys, Purpose::LocalState, key, value, &mut compressor);
+            batch.put(prefixed(b'f', key), sealed);
+        }
+        drop(compressor);
+        self.write(batch)
+    }
+
+    /// Forgets what was remembered under these keys.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn drop_facts(&self, keys: impl Iterator<Item = [u8; 32]>) -> Result<(), LocalError> {
+        let mut batch = WriteBatch::default();
+        keys.for_each(|key| batch.delete(prefixed(b'f', &key)));
+        self.write(batch)
+    }
+
+    /// Returns what an earlier run remembered of an item of `owner`, if it is whole.
+    pub fn unfinished(&self, owner: &[u8; 32], item: &[u8]) -> Option<Vec<u8>> {
+        let key = unfinished(owner, item);
+        let sealed = self.db.get(&key).ok()??;
+        sealed::open_bound(&self.keys, Purpose::LocalState, &key, sealed).ok()
+    }
+
+    /// Remembers items of `owner`, until it is in a snapshot: a run that does not come to its end is spared nothing
+    /// else.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn put_unfinished<'a>(
+        &self,
+        owner: &[u8; 32],
+        items: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<(), LocalError> {
+        let mut batch = WriteBatch::default();
+        let mut compressor = self.compressor.lock();
+        for (item, value) in items {
+            let key = unfinished(owner, item);
+            batch.put(&key, sealed::seal_bound(&self.keys, Purpose::LocalState, &key, value, &mut compressor));
+        }
+        drop(compressor);
+        self.write(batch)
+    }
+
+    /// Forgets all items of `owner`.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn drop_unfinished(&self, owner: &[u8; 32]) -> Result<(), LocalError> {
+        let from = unfinished(owner, &[]);
+        let mut batch = WriteBatch::default();
+        // Longer than any item's key.
+        batch.delete_range(from.clone(), [&from[..], &[0xff; UNFINISHED_ITEM_LEN + 1]].concat());
+        self.write(batch)
+    }
+
+    /// Puts `value` aside under `key` in `area`, sealed, for this run alone.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn put_aside(&self, area: u64, key: &[u8], value: &[u8]) -> Result<(), LocalError> {
+        let key = aside(area, key);
+        let mut batch = WriteBatch::default();
+        let sealed = sealed::seal_bound(&self.keys, Purpose::LocalState, &key, value, &mut self.compressor.lock());
+        batch.put(&key, sealed);
+        self.write(batch)
+    }
+
+    /// Takes what was put aside under `key` in `area` away, if there is something.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn drop_aside(&self, area: u64, key: &[u8]) -> Result<(), LocalError> {
+        let mut batch = WriteBatch::default();
+        batch.delete(aside(area, key));
+        self.write(batch)
+    }
+
+    /// Returns up to `max` of what was put aside in `area`, in the order of the keys, from behind `after` on.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`], or [`LocalError::Unsound`].
+    pub fn set_aside(&self, area: u64, after: Option<&[u8]>, max: usize) -> Result<Vec<Aside>, LocalError> {
+        let prefix = aside(area, &[]);
+        let start = match after {
+            // The least key that is greater.
+            Some(after) => [&prefix, after, &[0]].concat(),
+            None => prefix.clone(),
+        };
+        let mut found = Vec::new();
+        for item in self.db.iterator(IteratorMode::From(&start, Direction::Forward)).take(max) {
+            let (key, sealed) = item.map_err(|source| self.failed(source))?;
+            let Some(name) = key.strip_prefix(prefix.as_slice()) else { break };
+            let value = sealed::open_bound(&self.keys, Purpose::LocalState, &key, sealed.into())
+                .map_err(|_| LocalError::Unsound { path: self.path.clone() })?;
+            found.push((name.to_vec(), value));
+        }
+        Ok(found)
+    }
+
+    /// Takes everything away that was put aside in `area`, or in any area.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn clear_aside(&self, area: Option<u64>) -> Result<(), LocalError> {
+        let (from, to) = match area {
+            Some(area) => (aside(area, &[]), aside(area + 1, &[])),
+            None => (vec![b't'], vec![b't' + 1]),
+        };
+        let mut batch = WriteBatch::default();
+        batch.delete_range(from, to);
+        self.write(batch)
+    }
+}
+
+fn aside(area: u64, key: &[u8]) -> Vec<u8> {
+    [b"t", area.to_be_bytes().as_slice(), key].concat()
+}
+
+/// Items are told apart by a hash of this many bytes.
+const UNFINISHED_ITEM_LEN: usize = 32;
+
+fn unfinished(owner: &[u8; 32], item: &[u8]) -> Vec<u8> {
+    let item = if item.is_empty() { Vec::new() } else { blake3::keyed_hash(owner, item).as_bytes().to_vec() };
+    [b"m", owner.as_slice(), &item].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::mem::Mem;
+    use crate::format::keyslot::PasswordCost;
+    use crate::repository::{CreateOptions, Repository};
+    use std::sync::Arc;
+
+    #[test]
+    fn what_was_not_finished_is_forgotten_for_one_owner_at_a_time() {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        let cost = PasswordCost { memory_kib: 8, passes: 1, lanes: 1 };
+        let options = CreateOptions { cost, ..CreateOptions::default() };
+        let repository = Repository::create(Arc::new(Mem::new()), b"password", &options).expect("created").0;
+        let local = LocalState::open(&state.path().join("state"), &repository).expect("local state");
+        // The last owner is the one whose range ends where the others' keys do.
+        let owners = [[0; 32], [7; 32], [0xff; 32]];
+        let items: Vec<_> = (0..100u8).map(|number| (vec![number; 3], vec![number; 50])).collect();
+        for owner in &owners {
+            let items = items.iter().map(|(item, value)| (item.as_slice(), value.as_slice()));
+            local.put_unfinished(owner, items).expect("room");
+        }
+        let known = |owner| items.iter().filter(|(i, v)| local.unfinished(owner, i).as_ref() == Some(v)).count();
+        assert_eq!(owners.each_ref().map(known), [100, 100, 100]);
+        local.drop_unfinished(&owners[1]).expect("room");
+        assert_eq!(owners.each_ref().map(known), [100, 0, 100]);
+        local.drop_unfinished(&owners[2]).expect("room");
+        assert_eq!(owners.each_ref().map(known), [100, 0, 0]);
+    }
+}

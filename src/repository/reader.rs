@@ -1,0 +1,515 @@
+//! Reads blobs: from the place that a reference remembers, else from where the index says, and never unproven.
+//!
+//! A block is fetched with one range read, authenticated, decompressed and kept in a cache bounded by bytes; every
+//! chunk is held against its id before its bytes are given out, every node before it is decoded. Where a hint leads
+//! nowhere (the pack was rewritten) or to damage, the index is asked for another place.
+//!
+//! Methods may be called from any thread. A block that two threads want at once is fetched once.
+
+mod ahead;
+
+use self::ahead::Ahead;
+use crate::backend::{Backend, BackendError, ObjectName};
+use crate::format::crypto::Keys;
+use crate::format::entry::{ChunkRef, Content, NodeRef, Segment};
+use crate::format::id::{BlobId, NodeId, PackId};
+use crate::format::node::{self, Node, NodeError, NodeKind};
+use crate::format::pack::{BlockLocation, Location, PackKind};
+use crate::format::sealed::{self, OpenError};
+use crate::repository::tree::NodeSource;
+use lru::LruCache;
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// No pack holds it.
+    #[error("{blob} is in no pack")]
+    Missing {
+        /// What was looked for.
+        blob: BlobId,
+    },
+    /// The storage failed.
+    #[error("could not read the repository")]
+    Backend(#[from] BackendError),
+    /// A block does not open.
+    #[error("block at byte {offset} of pack {pack} {source}")]
+    Block {
+        /// The pack it lies in.
+        pack: PackId,
+        /// Where it begins.
+        offset: u32,
+        /// What is wrong with it.
+        source: OpenError,
+    },
+    /// A block opens, but holds something else than it should.
+    #[error("the bytes stored for {blob} are not its own")]
+    Mismatch {
+        /// What was looked for.
+        blob: BlobId,
+    },
+    /// A node has the right id, but cannot be understood.
+    #[error("node {node} is not readable")]
+    Node {
+        /// The node.
+        node: NodeId,
+        /// What is wrong with it.
+        #[source]
+        source: NodeError,
+    },
+    /// A node has the right id, but does not belong where it stands.
+    #[error("node {node} {what}")]
+    MalformedNode {
+        /// The node.
+        node: NodeId,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// The local index could not be read.
+    #[error("could not read the local index")]
+    Index(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ReadError {
+    pub(crate) fn malformed_node(node: NodeId, what: &'static str) -> Self {
+        ReadError::MalformedNode { node, what }
+    }
+
+    /// Returns whether the repository is damaged, rather than out of reach for now.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            ReadError::Backend(error) => {
+                matches!(error, BackendError::NotFound { .. } | BackendError::Short { .. })
+            }
+            ReadError::Index(_) => false,
+            _ => true,
+        }
+    }
+}
+
+/// Says where blobs are: an index over the whole repository.
+pub trait Lookup: Send + Sync {
+    /// Returns where `blob` is, or `None` if no pack holds it.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn find(&self, blob: &BlobId) -> Result<Option<Location>, ReadError> {
+        self.find_elsewhere(blob, &[])
+    }
+
+    /// Returns where `blob` is beside the places that were `tried`, or `None` if nothing else is known.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    fn find_elsewhere(&self, blob: &BlobId, tried: &[Location]) -> Result<Option<Location>, ReadError>;
+}
+
+/// Places of one blob that are tried. Honest repositories have one, and one more for each time that it was damaged.
+const PLACES_TRIED_MAX: usize = 8;
+
+/// How much memory a reader may keep, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheSizes {
+    /// Decoded blocks of content.
+    pub blocks: usize,
+    /// Decoded tree nodes.
+    pub nodes: usize,
+}
+
+impl Default for CacheSizes {
+    fn default() -> Self {
+        Self { blocks: 48 << 20, nodes: 32 << 20 }
+    }
+}
+
+/// Reads chunks, contents and nodes of a repository.
+pub struct Reader {
+    backend: Arc<dyn Backend>,
+    keys: Arc<Keys>,
+    lookup: Box<dyn Lookup>,
+    blocks: Cache<BlockLocation, Mutex<Option<Arc<Block>>>>,
+    nodes: Cache<NodeId, Node>,
+    ahead: Option<Ahead>,
+    decoded: AtomicU64,
+    delivered: AtomicU64,
+}
+
+/// How much content a reader has decoded, and how much of it was asked for, in bytes. Far apart, they show that too
+/// much is decoded for what is read, or the same again and again.
+#[derive(Debug, Clone, Copy)]
+pub struct Traffic {
+    /// The plaintext of blocks that were fetched and decoded.
+    pub decoded: u64,
+    /// What was given out.
+    pub delivered: u64,
+}
+
+/// The plaintext of a block.
+struct Block {
+    plaintext: Vec<u8>,
+    /// Where chunks begin that were held against their ids.
+    proven: Mutex<HashSet<u32>>,
+}
+
+impl Reader {
+    /// Creates a reader with empty caches.
+    pub fn new(backend: Arc<dyn Backend>, keys: Arc<Keys>, lookup: Box<dyn Lookup>, sizes: CacheSizes) -> Self {
+        let (blocks, nodes) = (Cache::new(sizes.blocks), Cache::new(sizes.nodes));
+        let (decoded, delivered) = Default::default();
+        Self { backend, keys, lookup, blocks, nodes, ahead: None, decoded, delivered }
+    }
+
+    /// Returns how much content was decoded and delivered so far. Folders (tree nodes) are not counted.
+    pub fn traffic(&self) -> Traffic {
+        let [decoded, delivered] = [&self.decoded, &self.delivered].map(|count| count.load(Ordering::Relaxed));
+        Traffic { decoded, delivered }
+    }
+
+    /// Calls `read` with `at`, and once more if the block there is wrong, or another, and may have been a copy's: it
+    /// may be well where it is stored.
+    fn or_doubt<T>(&self, at: Location, read: impl Fn(Location) -> Result<T, ReadError>) -> Result<T, ReadError> {
+        match read(at) {
+            Err(ReadError::Block { .. } | ReadError::Mismatch { .. })
+                if self.backend.doubt(ObjectName::pack(at.block.pack.0), stored_range(at.block)) =>
+            {
+                self.blocks.remove(&at.block);
+                read(at)
+            }
+            result => result,
+        }
+    }
+
+    /// Calls `read` with the hint, then, until that succeeds, with the places that the index knows: what was damaged in
+    /// one pack may have been stored once more in another.
+    fn at_any_place<T>(
+        &self,
+        blob: BlobId,
+        hint: Option<Location>,
+        read: impl Fn(Location) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let (mut tried, mut next, mut failed) = (Vec::new(), hint, None);
+        while tried.len() < PLACES_TRIED_MAX {
+            let at = match next.take() {
+                Some(at) => at,
+                None => match self.lookup.find_elsewhere(&blob, &tried)? {
+                    Some(at) => at,
+                    None => break,
+                },
+            };
+            match self.or_doubt(at, &read) {
+                Ok(found) => return Ok(found),
+                Err(error) => failed = Some(error),
+            }
+            tried.push(at);
+        }
+        Err(failed.unwrap_or(ReadError::Missing { blob }))
+    }
+
+    fn block(&self, at: BlockLocation, kind: PackKind) -> Result<Arc<Block>, ReadError> {
+        let slot = self.blocks.get_or_insert(at, || (Mutex::new(None), decoded_len_guess(at.len as usize)));
+        let mut slot = slot.lock();
+        if let Some(block) = &*slot {
+            return Ok(block.clone());
+        }
+        let block = Arc::new(Block { plaintext: self.load_block(at, kind)?, proven: Mutex::default() });
+        self.blocks.resize(&at, block.plaintext.len());
+        if kind == PackKind::Data {
+            self.decoded.fetch_add(block.plaintext.len() as u64, Ordering::Relaxed);
+        }
+        *slot = Some(block.clone());
+        Ok(block)
+    }
+
+    fn load_block(&self, at: BlockLocation, kind: PackKind) -> Result<Vec<u8>, ReadError> {
+        let begun = Instant::now();
+        let bytes = self.backend.load_range(ObjectName::pack(at.pack.0), stored_range(at))?;
+        let loading = begun.elapsed();
+        let failed = |source| ReadError::Block { pack: at.pack, offset: at.offset, source };
+        let plaintext = sealed::open(&self.keys, kind.purpose(), bytes).map_err(failed)?;
+        if let Some(ahead) = &self.ahead {
+            ahead.record(loading, begun.elapsed() - loading);
+        }
+        Ok(plaintext)
+    }
+
+    fn chunk(&self, chunk: &ChunkRef) -> Result<(Arc<Block>, Range<usize>), ReadError> {
+        let blob = BlobId::from(chunk.id);
+        self.at_any_place(blob, chunk.hint, |location| {
+            let block = self.block(location.block, PackKind::Data)?;
+            let range = range_of(location);
+            let bytes = block.plaintext.get(range.clone()).ok_or(ReadError::Mismatch { blob })?;
+            if location.len != chunk.len {
+                return Err(ReadError::Mismatch { blob });
+            }
+            if !block.proven.lock().contains(&location.offset) {
+                if self.keys.chunk_id(bytes) != chunk.id {
+                    return Err(ReadError::Mismatch { blob });
+                }
+                block.proven.lock().insert(location.offset);
+            }
+            Ok((block, range))
+        })
+    }
+
+    fn read_node(&self, id: NodeId, at: Location) -> Result<Node, ReadError> {
+        let blob = BlobId::from(id);
+        let block = self.block(at.block, PackKind::Meta)?;
+        let stored = block.plaintext.get(range_of(at)).ok_or(ReadError::Mismatch { blob })?;
+        let (canonical, _) = node::split_stored(stored).ok_or(ReadError::Mismatch { blob })?;
+        if self.keys.node_id(canonical) != id {
+            return Err(ReadError::Mismatch { blob });
+        }
+        Node::decode_stored(stored, at.block).map_err(|source| ReadError::Node { node: id, source })
+    }
+
+    /// Appends the bytes of `content` from `offset` on to `out`: `len` of them, or fewer where the content ends.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; `out` may then hold some of the bytes.
+    pub fn read(&self, content: &Content, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        let end = offset.saturating_add(len as u64).min(content.len());
+        let before = out.len();
+        let result = self.read_segments(&content.segments, offset..end, 0, out);
+        self.delivered.fetch_add((out.len() - before) as u64, Ordering::Relaxed);
+        result
+    }
+
+    /// Appends the bytes `wanted` of what `segments` make.
+    fn read_segments(
+        &self,
+        segments: &[Segment],
+        wanted: Range<u64>,
+        depth: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        let mut start = 0;
+        for segment in segments {
+            let len = segment.len();
+            let part = overlap(&wanted, start, len);
+            if !part.is_empty() {
+                self.read_segment(segment, part, depth, out)?;
+            }
+            start += len;
+            if start >= wanted.end {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_segment(
+        &self,
+        segment: &Segment,
+        part: Range<u64>,
+        depth: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        match segment {
+            Segment::Raw(chunks) => self.read_chunks(chunks, part, out),
+            Segment::Base64 { form, decoded_len, chunks } => {
+                let span = form.decoded_span(part.clone(), *decoded_len);
+                let mut decoded = Vec::with_capacity((span.end - span.start) as usize);
+                self.read_chunks(chunks, span, &mut decoded)?;
+                form.render(part, *decoded_len, &decoded, out);
+                Ok(())
+            }
+            Segment::List { len, node } => {
+                let listed = self.node(node)?;
+                let NodeKind::List(segments) = &listed.kind else {
+                    return Err(ReadError::malformed_node(node.id, "is no content list"));
+                };
+                let sum = segments.iter().map(Segment::len).sum::<u64>();
+                // Each level multiplies the length by hundreds; deeper nesting is no honest repository's.
+                if depth > 8 || sum != *len {
+                    return Err(ReadError::malformed_node(node.id, "does not list the content it should"));
+                }
+                self.read_segments(segments, part, depth + 1, out)
+            }
+        }
+    }
+
+    fn read_chunks(&self, chunks: &[ChunkRef], wanted: Range<u64>, out: &mut Vec<u8>) -> Result<(), ReadError> {
+        let mut start = 0;
+        for chunk in chunks {
+            let part = overlap(&wanted, start, chunk.len.into());
+            if !part.is_empty() {
+                let (block, range) = self.chunk(chunk)?;
+                out.extend_from_slice(&block.plaintext[range][part.start as usize..part.end as usize]);
+            }
+            start += u64::from(chunk.len);
+            if start >= wanted.end {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl NodeSource for Reader {
+    fn node(&self, node: &NodeRef) -> Result<Arc<Node>, ReadError> {
+        if let Some(cached) = self.nodes.get(&node.id) {
+            return Ok(cached);
+        }
+        let read = self.at_any_place(node.id.into(), node.hint, |at| self.read_node(node.id, at))?;
+        let len = read.memory_len();
+        Ok(self.nodes.get_or_insert(node.id, || (read, len)))
+    }
+}
+
+/// Returns how long a block of `len` stored bytes may be once it is decoded. Room is made for that much beforehand: a
+/// guess that is too long for what does not compress would drive out the block that is being read.
+fn decoded_len_guess(len: usize) -> usize {
+    const BLOCK_LEN_USUAL_MAX: usize = 2 << 20;
+    (4 * len).min(BLOCK_LEN_USUAL_MAX).max(len)
+}
+
+/// Returns the part of `wanted` that falls into a piece of `len` bytes at `start`, counted from the piece's start.
+fn overlap(wanted: &Range<u64>, start: u64, len: u64) -> Range<u64> {
+    wanted.start.clamp(start, start + len) - start..wanted.end.clamp(start, start + len) - start
+}
+
+/// Returns the bytes of its pack that a block takes.
+fn stored_range(at: BlockLocation) -> Range<u64> {
+    u64::from(at.offset)..u64::from(at.offset) + u64::from(at.len)
+}
+
+fn range_of(location: Location) -> Range<usize> {
+    let start = location.offset as usize;
+    start..start + location.len as usize
+}
+
+/// Caches are split so that threads seldom meet at a lock.
+const SHARDS: usize = 8;
+
+/// An LRU cache that holds at most so many bytes (and at least one value a shard).
+struct Cache<K, V> {
+    shards: [Mutex<Shard<K, V>>; SHARDS],
+    hasher: std::hash::RandomState,
+    shard_len_max: usize,
+}
+
+struct Shard<K, V> {
+    values: LruCache<K, (Arc<V>, usize)>,
+    len: usize,
+}
+
+impl<K: Hash + Eq + Copy, V> Cache<K, V> {
+    fn new(len_max: usize) -> Self {
+        let shards = std::array::from_fn(|_| Mutex::new(Shard { values: LruCache::unbounded(), len: 0 }));
+        Self { shards, hasher: std::hash::RandomState::new(), shard_len_max: len_max / SHARDS }
+    }
+
+    fn shard(&self, key: &K) -> &Mutex<Shard<K, V>> {
+        use std::hash::BuildHasher;
+        &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
+    }
+
+    /// Returns whether there is a value under `key`, which makes it no newer.
+    fn contains(&self, key: &K) -> bool {
+        self.shard(key).lock().values.contains(key)
+    }
+
+    fn get(&self, key: &K) -> Option<Arc<V>> {
+        self.shard(key).lock().values.get(key).map(|(value, _)| value.clone())
+    }
+
+    /// Returns the value under `key`, made by `make` (with its length in bytes) if there is none.
+    fn get_or_insert(&self, key: K, make: impl FnOnce() -> (V, usize)) -> Arc<V> {
+        let mut shard = self.shard(&key).lock();
+        if let Some((value, _)) = shard.values.get(&key) {
+            return value.clone();
+        }
+        let (value, len) = make();
+        let value = Arc::new(value);
+        shard.values.push(key, (value.clone(), len));
+        shard.len += len;
+        shard.shrink(self.shard_len_max);
+        value
+    }
+
+    /// Drops the value under `key`.
+    fn remove(&self, key: &K) {
+        let mut shard = self.shard(key).lock();
+        if let Some((_, len)) = shard.values.pop(key) {
+            shard.len -= len;
+        }
+    }
+
+    /// Corrects the length of the value under `key`, if it is still there.
+    fn resize(&self, key: &K, len: usize) {
+        let mut shard = self.shard(key).lock();
+        if let Some((_, old)) = shard.values.peek_mut(key) {
+            let old = std::mem::replace(old, len);
+            shard.len = shard.len - old + len;
+            shard.shrink(self.shard_len_max);
+        }
+    }
+}
+
+impl<K: Hash + Eq, V> Shard<K, V> {
+    fn shrink(&mut self, len_max: usize) {
+        while self.len > len_max
+            && self.values.len() > 1
+            && let Some((_, (_, len))) = self.values.pop_lru()
+        {
+            self.len -= len;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cached::{CacheOptions, Cached};
+    use crate::backend::mem::Mem;
+    use crate::format::compress::{Compressor, META_LEVEL};
+    use crate::format::crypto::{Cipher, MasterKey};
+
+    struct Nowhere;
+
+    impl Lookup for Nowhere {
+        fn find_elsewhere(&self, _: &BlobId, _: &[Location]) -> Result<Option<Location>, ReadError> {
+            Ok(None)
+        }
+    }
+
+    /// Who can write the copy but has no key can still put authentic blocks into each other's place.
+    #[test]
+    fn a_copy_that_has_another_block_there_is_read_past() {
+        let keys = Arc::new(Keys::derive(&MasterKey::generate(), Cipher::Aes256Siv));
+        let contents = [[1; 1000], [2; 1000]];
+        let seal = |content: &[u8; 1000]| {
+            sealed::seal(&keys, PackKind::Data.purpose(), content, &mut Compressor::new(META_LEVEL))
+        };
+        let blocks = contents.each_ref().map(seal);
+        let (pack, len) = (PackId([7; 32]), blocks[0].len());
+        let stored = Arc::new(Mem::new());
+        let name = ObjectName::pack(pack.0);
+        stored.save(name, &[&*blocks[1], &*blocks[0]].concat()).expect("room");
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = CacheOptions { folder: folder.path().to_owned(), bytes_max: 1 << 30 };
+        let open = || Arc::new(Cached::new(stored.clone(), &options));
+        open().load_range(name, 0..2 * len as u64).expect("it is there");
+        stored.damage(name, |bytes| bytes.rotate_left(len));
+
+        let reader = Reader::new(open(), keys.clone(), Box::new(Nowhere), CacheSizes::default());
+        for _ in 0..2 {
+            for (number, content) in contents.iter().enumerate() {
+                let block = BlockLocation { pack, offset: (number * len) as u32, len: len as u32 };
+                let hint = Some(Location { block, offset: 0, len: 1000 });
+                let chunk = ChunkRef { id: keys.chunk_id(content), len: 1000, hint };
+                let mut read = Vec::new();
+                let content_of = Content { segments: vec![Segment::Raw(vec![chunk])] };
+                reader.read(&content_of, 0, 1000, &mut read).expect("it is well where it is stored");
+                assert!(read == content);
+            }
+        }
+    }
+}

@@ -1,0 +1,638 @@
+//! Writes chunks and nodes into a repository: the stages between a source and the backend.
+//!
+//! ```text
+//! append ─► open blocks ─► sealers (compress, encrypt) ─► packer ─► storer (hash, fsync) ─► local index ─► index objects
+//! put_node ─► queue of nodes ─► flush: waits until all content is stored, then seals and stores the nodes
+//! ```
+//!
+//! Every stage is a thread of its own and every channel between them is short, so that the stages overlap and memory
+//! stays flat: about `2 x pack size + (channel lengths + threads) x block size`.
+//!
+//! A node names the place of everything it refers to, so nodes are written after the content: they wait in a queue
+//! that is emptied when it holds [`NODE_QUEUE_BYTES_MAX`]. Nothing that [`Store::finish`] has confirmed is ever lost,
+//! and what an interrupted run stored is found by the next one through the footers of its packs.
+
+mod nodes;
+
+use self::nodes::{NodeQueue, NodeWriter};
+use crate::format::compress::{Compressor, DATA_LEVEL, META_LEVEL};
+use crate::format::crypto::Keys;
+use crate::format::entry::Segment;
+use crate::format::id::{BlobId, ChunkId, NodeId, PackId};
+use crate::format::index::BLOBS_PER_OBJECT;
+use crate::format::node::{NewNode, Node, NodeError};
+use crate::format::pack::{BlobRecord, Footer, Location, Pack, PackBuilder, PackKind};
+use crate::format::sealed;
+use crate::repository::local_state::{LocalError, LocalState};
+use crate::repository::tree::NodeSink;
+use crate::repository::{Repository, RepositoryError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The queue of nodes is written when their canonical bytes reach this.
+const NODE_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Blocks waiting to be sealed or packed.
+const BLOCKS_WAITING_MAX: usize = 4;
+
+/// Why something could not be stored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The repository failed.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// Another thread failed before; its error is reported by [`Store::finish`].
+    #[error("storing was given up after an earlier error")]
+    GivenUp,
+    /// A node refers to something that is stored nowhere: a fault of this program, noticed before it does harm.
+    #[error("{blob} was to be referred to, but is not stored")]
+    Lost {
+        /// What is not there.
+        blob: BlobId,
+    },
+    /// A node could not be read right after it was made: a fault of this program, noticed before it does harm.
+    #[error("a node that was made could not be read again")]
+    Node {
+        /// What is wrong with it.
+        source: NodeError,
+    },
+    /// A block did not open right after it was sealed: memory or processor are faulty.
+    #[error("a block did not open after it was sealed; is the machine's memory sound?")]
+    Unsound,
+}
+
+impl From<LocalError> for StoreError {
+    fn from(error: LocalError) -> Self {
+        StoreError::Repository(error.into())
+    }
+}
+
+impl From<crate::repository::reader::ReadError> for StoreError {
+    fn from(error: crate::repository::reader::ReadError) -> Self {
+        StoreError::Repository(error.into())
+    }
+}
+
+/// What kind of bytes a chunk holds: like is put beside like, which compresses better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Texture {
+    /// Text: headers, bodies, markup, source code.
+    Text,
+    /// Everything else.
+    Binary,
+    /// What a service says of its items: alike, and of no interest to those who read the items themselves.
+    Payload,
+    /// Texts made of mails: read by those who search, and not by those who read the mails.
+    Reading,
+    /// What a service exports its items as: read by a restore alone.
+    Stream,
+}
+
+impl Texture {
+    const ALL: [Texture; 5] = [Texture::Text, Texture::Binary, Texture::Payload, Texture::Reading, Texture::Stream];
+}
+
+/// A chunk that the repository may not have.
+pub struct NewChunk<'a> {
+    /// Its id.
+    pub id: ChunkId,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// What it is like.
+    pub texture: Texture,
+}
+
+/// How much was stored so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Bytes of new chunks before compression.
+    pub added_bytes: u64,
+    /// Bytes of packs and index objects.
+    pub stored_bytes: u64,
+}
+
+/// A block before it is sealed.
+struct OpenBlock {
+    number: u64,
+    plaintext: Vec<u8>,
+    blobs: Vec<BlobRecord>,
+}
+
+struct SealedBlock {
+    number: u64,
+    bytes: Vec<u8>,
+    blobs: Vec<BlobRecord>,
+}
+
+enum ToPacker {
+    Block(SealedBlock),
+    /// Store everything up to this block, then answer.
+    Flush {
+        below: u64,
+        done: Sender<()>,
+    },
+}
+
+enum ToStorer {
+    Pack(Box<Pack>),
+    Answer(Sender<()>),
+}
+
+/// Chunks on their way: appended, but not in the local index yet.
+#[derive(Default)]
+struct Blocks {
+    /// The block that is being filled, for each texture.
+    open: [(Vec<u8>, Vec<BlobRecord>); Texture::ALL.len()],
+    underway: HashSet<ChunkId>,
+    next_number: u64,
+}
+
+struct Shared {
+    repository: Arc<Repository>,
+    local: LocalState,
+    blocks: Mutex<Blocks>,
+    /// Packs that no index object speaks of yet.
+    unindexed: Mutex<Vec<(PackId, Footer)>>,
+    error: Mutex<Option<StoreError>>,
+    failed: AtomicBool,
+    added_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
+}
+
+/// Writes into a repository; see the module. Methods may be called from any thread.
+pub struct Store {
+    shared: Arc<Shared>,
+    to_sealers: Option<Sender<OpenBlock>>,
+    to_packer: Option<Sender<ToPacker>>,
+    nodes: Mutex<NodeQueue>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Starts the threads. `adopted` are packs without an index ([`LocalState::sync`]), which this run will index.
+    pub fn new(repository: Arc<Repository>, local: LocalState, adopted: Vec<(PackId, Footer)>) -> Self {
+        let shared = Arc::new(Shared {
+            repository,
+            local,
+            blocks: Mutex::default(),
+            unindexed: Mutex::new(adopted),
+            error: Mutex::default(),
+            failed: AtomicBool::new(false),
+            added_bytes: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
+        });
+        let (to_sealers, sealer_input) = bounded(BLOCKS_WAITING_MAX);
+        let (to_packer, packer_input) = bounded(BLOCKS_WAITING_MAX);
+        // One pack is being filled and one stored; whichever is slower has the other wait.
+        let (to_storer, storer_input) = bounded(0);
+        let sealers = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut threads = Vec::new();
+        for _ in 0..sealers {
+            let (shared, input, output) = (shared.clone(), sealer_input.clone(), to_packer.clone());
+            threads.push(std::thread::spawn(move || seal_blocks(&shared, &input, &output)));
+        }
+        let (packing, storing) = (shared.clone(), shared.clone());
+        threads.push(std::thread::spawn(move || pack_blocks(&packing, &packer_input, &to_storer)));
+        threads.push(std::thread::spawn(move || store_packs(&storing, &storer_input)));
+        Self { shared, to_sealers: Some(to_sealers), to_packer: Some(to_packer), nodes: Mutex::default(), threads }
+    }
+
+    /// Returns the local state.
+    pub fn local(&self) -> &LocalState {
+        &self.shared.local
+    }
+
+    /// Returns how much was stored so far.
+    pub fn stored(&self) -> Stored {
+        Stored {
+            added_bytes: self.shared.added_bytes.load(Ordering::Relaxed),
+            stored_bytes: self.shared.stored_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Returns whether a pack holds the chunk. One that is on its way counts as not there.
+    ///
+    /// # Errors
+    /// When the local index fails.
+    pub fn has_chunk(&self, id: ChunkId) -> Result<bool, StoreError> {
+        Ok(self.shared.local.find_blob(&id.into())?.is_some())
+    }
+
+    /// Returns whether a pack holds everything that `segment` refers to.
+    ///
+    /// A list counts when its node is there: nodes are stored after what they refer to.
+    ///
+    /// # Errors
+    /// When the local index fails.
+    pub fn has_segment(&self, segment: &Segment) -> Result<bool, StoreError> {
+        match segment {
+            Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => {
+                for chunk in chunks {
+                    if !self.has_chunk(chunk.id)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            Segment::List { node, .. } => self.has_node(node.id),
+        }
+    }
+
+    /// Returns whether a pack holds the node.
+    ///
+    /// # Errors
+    /// When the local index fails.
+    pub fn has_node(&self, id: NodeId) -> Result<bool, StoreError> {
+        Ok(self.shared.local.find_blob(&id.into())?.is_some())
+    }
+
+    /// Stores those of `chunks` that are not on their way already; they will stand next to each other.
+    ///
+    /// Callers ask [`Store::has_chunk`] first: this does not look into the index.
+    ///
+    /// # Errors
+    /// [`StoreError::GivenUp`] when a stage behind has failed.
+    pub fn append<'a>(&self, chunks: impl Iterator<Item = NewChunk<'a>>) -> Result<(), StoreError> {
+        let block_size = self.shared.repository.config().block_size as usize;
+        // Blocks that are full leave in the order of their numbers, which the lock gives out.
+        let mut full = Vec::new();
+        {
+            let mut blocks = self.shared.blocks.lock();
+            for chunk in chunks {
+                if !blocks.underway.insert(chunk.id) {
+                    continue;
+                }
+                self.shared.added_bytes.fetch_add(chunk.bytes.len() as u64, Ordering::Relaxed);
+                full.extend(blocks.add(&chunk, block_size));
+            }
+        }
+        full.into_iter().try_for_each(|block| self.send_block(block))?;
+        self.check()
+    }
+
+    fn send_block(&self, block: OpenBlock) -> Result<(), StoreError> {
+        let sender = self.to_sealers.as_ref().ok_or(StoreError::GivenUp)?;
+        sender.send(block).map_err(|_| StoreError::GivenUp)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        if self.shared.failed.load(Ordering::Relaxed) { Err(StoreError::GivenUp) } else { Ok(()) }
+    }
+
+    /// Waits until everything appended so far is durable and in the local index.
+    fn flush_content(&self) -> Result<(), StoreError> {
+        let (rest, below) = {
+            let mut blocks = self.shared.blocks.lock();
+            let rest: Vec<_> = Texture::ALL.into_iter().filter_map(|t| blocks.close(t)).collect();
+            (rest, blocks.next_number)
+        };
+        rest.into_iter().try_for_each(|block| self.send_block(block))?;
+        let (done, wait) = bounded(1);
+        let sender = self.to_packer.as_ref().ok_or(StoreError::GivenUp)?;
+        sender.send(ToPacker::Flush { below, done }).map_err(|_| StoreError::GivenUp)?;
+        loop {
+            match wait.recv_timeout(Duration::from_secs(1)) {
+                Ok(()) => return self.check(),
+                // A stage that ended in a panic answers nothing, but has said that it failed.
+                Err(RecvTimeoutError::Timeout) => self.check()?,
+                Err(RecvTimeoutError::Disconnected) => return Err(StoreError::GivenUp),
+            }
+        }
+    }
+
+    /// Stores a node, unless the repository has it: children before their parents.
+    ///
+    /// # Errors
+    /// When an earlier stage failed or the queue of nodes could not be written.
+    pub fn put_node(&self, node: NewNode) -> Result<(), StoreError> {
+        let mut nodes = self.nodes.lock();
+        if nodes.queued.contains(&node.id) || self.shared.local.find_blob(&node.id.into())?.is_some() {
+            return Ok(());
+        }
+        self.shared.added_bytes.fetch_add(node.canonical.len() as u64, Ordering::Relaxed);
+        nodes.queued.insert(node.id);
+        nodes.bytes += node.canonical.len();
+        nodes.nodes.push(node);
+        if nodes.bytes < NODE_QUEUE_BYTES_MAX {
+            return Ok(());
+        }
+        self.flush_nodes(&mut nodes)
+    }
+
+    fn flush_nodes(&self, queue: &mut NodeQueue) -> Result<(), StoreError> {
+        self.flush_content()?;
+        let mut writer = NodeWriter::new(&self.shared);
+        for node in std::mem::take(queue).nodes {
+            writer.push(&node)?;
+        }
+        writer.finish()
+    }
+
+    /// Writes everything that waits, and the index objects; returns once all of it is durable.
+    ///
+    /// # Errors
+    /// The first error of any stage.
+    pub fn finish(mut self) -> Result<(LocalState, Stored), StoreError> {
+        let written = self.flush_nodes(&mut self.nodes.lock()).and_then(|()| self.flush_content());
+        self.stop();
+        if let Some(error) = self.shared.error.lock().take() {
+            return Err(error);
+        }
+        written?;
+        let packs = std::mem::take(&mut *self.shared.unindexed.lock());
+        self.shared.save_index(&packs)?;
+        let stored = self.stored();
+        let shared = self.shared.clone();
+        drop(self);
+        let shared = Arc::into_inner(shared).expect("all threads have ended");
+        shared.local.flush()?;
+        Ok((shared.local, stored))
+    }
+
+    fn stop(&mut self) {
+        self.to_sealers = None;
+        self.to_packer = None;
+        for thread in self.threads.drain(..) {
+            // A panic in a stage has been printed; the channels it leaves closed tell the others.
+            if thread.join().is_err() {
+                self.shared.fail(StoreError::GivenUp);
+            }
+        }
+    }
+
+    /// Returns where a blob lies that is stored.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] if it is not.
+    pub fn location(local: &LocalState, blob: BlobId) -> Result<Location, StoreError> {
+        local.find_blob(&blob)?.ok_or(StoreError::Lost { blob })
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl NodeSink for &Store {
+    type Error = StoreError;
+
+    fn put(&mut self, node: NewNode) -> Result<(), StoreError> {
+        // A node that readers would refuse must not get into a tree: it would take its neighbours along.
+        Node::decode(&node.canonical).map_err(|source| StoreError::Node { source })?;
+        self.put_node(node)
+    }
+}
+
+impl Blocks {
+    fn add(&mut self, chunk: &NewChunk<'_>, block_size: usize) -> Option<OpenBlock> {
+        let (plaintext, blobs) = &mut self.open[chunk.texture as usize];
+        if plaintext.capacity() == 0 {
+            plaintext.reserve_exact(block_size + chunk.bytes.len());
+        }
+        plaintext.extend_from_slice(chunk.bytes);
+        blobs.push(BlobRecord { id: chunk.id.into(), len: chunk.bytes.len() as u32 });
+        if plaintext.len() >= block_size { self.close(chunk.texture) } else { None }
+    }
+
+    fn close(&mut self, texture: Texture) -> Option<OpenBlock> {
+        let (plaintext, blobs) = &mut self.open[texture as usize];
+        if blobs.is_empty() {
+            return None;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        Some(OpenBlock { number, plaintext: std::mem::take(plaintext), blobs: std::mem::take(blobs) })
+    }
+}
+
+impl Shared {
+    fn fail(&self, error: StoreError) {
+        self.error.lock().get_or_insert(error);
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Stores index objects over `packs`, each of about [`BLOBS_PER_OBJECT`] blobs.
+    fn save_index(&self, mut packs: &[(PackId, Footer)]) -> Result<(), StoreError> {
+        while !packs.is_empty() {
+            let mut blobs = 0;
+            let fits = |(_, footer): &&(PackId, Footer)| {
+                let before = blobs;
+                blobs += footer.blobs();
+                before < BLOBS_PER_OBJECT
+            };
+            let (group, rest) = packs.split_at(packs.iter().take_while(fits).count());
+            let index = self.repository.save_index(group)?;
+            self.local.mark_indexed(index, group.iter().map(|(id, _)| *id))?;
+            packs = rest;
+        }
+        Ok(())
+    }
+
+    /// Stores a pack, then makes its blobs known.
+    fn save_pack(&self, pack: Pack) -> Result<(), StoreError> {
+        let name = crate::backend::ObjectName::pack(pack.id.0);
+        self.repository.backend().save(name, &pack.bytes).map_err(RepositoryError::from)?;
+        self.stored_bytes.fetch_add(pack.bytes.len() as u64, Ordering::Relaxed);
+        self.local.add_pack(pack.id, &pack.footer)?;
+        let full = {
+            let mut unindexed = self.unindexed.lock();
+            unindexed.push((pack.id, pack.footer));
+            let blobs = unindexed.iter().map(|(_, footer)| footer.blobs());
+            (blobs.sum::<usize>() >= BLOBS_PER_OBJECT).then(|| std::mem::take(&mut *unindexed))
+        };
+        full.map_or(Ok(()), |packs| self.save_index(&packs))
+    }
+}
+
+/// Says for a stage that ends in a panic that it failed, so that nobody waits for it.
+struct OnPanic<'a>(&'a Shared);
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(StoreError::GivenUp);
+        }
+    }
+}
+
+fn seal_blocks(shared: &Shared, input: &Receiver<OpenBlock>, output: &Sender<ToPacker>) {
+    let _on_panic = OnPanic(shared);
+    let mut compressor = Compressor::new(DATA_LEVEL);
+    for block in input {
+        let purpose = PackKind::Data.purpose();
+        let bytes = sealed::seal(shared.repository.keys(), purpose, &block.plaintext, &mut compressor);
+        // A bit that goes bad in memory, at any time since the chunks were named, would be believed for ever: later
+        // backups find the chunks in the index, and nobody stores them again.
+        if !holds(shared.repository.keys(), bytes.clone(), &block.blobs) {
+            shared.fail(StoreError::Unsound);
+            break;
+        }
+        let sealed = SealedBlock { number: block.number, bytes, blobs: block.blobs };
+        if output.send(ToPacker::Block(sealed)).is_err() {
+            break;
+        }
+    }
+}
+
+/// Returns whether a sealed block opens, and holds nothing but `blobs`, each with the bytes that it is named by.
+fn holds(keys: &Keys, sealed: Vec<u8>, blobs: &[BlobRecord]) -> bool {
+    let Ok(plaintext) = sealed::open(keys, PackKind::Data.purpose(), sealed) else { return false };
+    let mut rest = plaintext.as_slice();
+    let is_own = |blob: &BlobRecord| {
+        let bytes = rest.split_off(..blob.len as usize);
+        bytes.is_some_and(|bytes| BlobId::from(keys.chunk_id(bytes)) == blob.id)
+    };
+    blobs.iter().all(is_own) && rest.is_empty()
+}
+
+/// Puts blocks into packs, in the order in which they come, and answers flushes when all blocks before have come.
+fn pack_blocks(shared: &Shared, input: &Receiver<ToPacker>, output: &Sender<ToStorer>) {
+    let _on_panic = OnPanic(shared);
+    let mut packer = Packer {
+        shared,
+        output,
+        compressor: Compressor::new(META_LEVEL),
+        builder: PackBuilder::new(PackKind::Data, shared.repository.config().pack_size),
+        complete_below: 0,
+        ahead: BTreeSet::new(),
+        flushes: Vec::new(),
+    };
+    for message in input {
+        let sent = match message {
+            ToPacker::Block(block) => packer.add(block),
+            ToPacker::Flush { below, done } => {
+                packer.flushes.push((below, done));
+                packer.answer()
+            }
+        };
+        if sent.is_none() {
+            break;
+        }
+    }
+}
+
+struct Packer<'a> {
+    shared: &'a Shared,
+    output: &'a Sender<ToStorer>,
+    compressor: Compressor,
+    builder: PackBuilder,
+    /// All blocks with lower numbers have come; some with higher ones, too.
+    complete_below: u64,
+    ahead: BTreeSet<u64>,
+    flushes: Vec<(u64, Sender<()>)>,
+}
+
+impl Packer<'_> {
+    fn add(&mut self, block: SealedBlock) -> Option<()> {
+        self.builder.push(&block.bytes, block.blobs);
+        self.ahead.insert(block.number);
+        while self.ahead.remove(&self.complete_below) {
+            self.complete_below += 1;
+        }
+        if self.builder.len() >= self.shared.repository.config().pack_size as usize {
+            self.close()?;
+        }
+        self.answer()
+    }
+
+    fn close(&mut self) -> Option<()> {
+        if self.builder.is_empty() {
+            return Some(());
+        }
+        let builder = std::mem::replace(
+            &mut self.builder,
+            PackBuilder::new(PackKind::Data, self.shared.repository.config().pack_size),
+        );
+        let pack = builder.finish(self.shared.repository.keys(), &mut self.compressor);
+        self.output.send(ToStorer::Pack(Box::new(pack))).ok()
+    }
+
+    fn answer(&mut self) -> Option<()> {
+        while let Some(position) = self.flushes.iter().position(|(below, _)| *below <= self.complete_below) {
+            let (_, done) = self.flushes.swap_remove(position);
+            self.close()?;
+            self.output.send(ToStorer::Answer(done)).ok()?;
+        }
+        Some(())
+    }
+}
+
+fn store_packs(shared: &Shared, input: &Receiver<ToStorer>) {
+    let _on_panic = OnPanic(shared);
+    for message in input {
+        match message {
+            // After an error the rest is passed over, so that nobody waits for room in a channel.
+            ToStorer::Pack(_) if shared.failed.load(Ordering::Relaxed) => {}
+            ToStorer::Pack(pack) => {
+                let stored: Vec<_> =
+                    pack.footer.blocks.iter().flat_map(|block| &block.blobs).map(|blob| blob.id).collect();
+                match shared.save_pack(*pack) {
+                    Ok(()) => {
+                        let mut blocks = shared.blocks.lock();
+                        stored.iter().for_each(|id| _ = blocks.underway.remove(&ChunkId(id.0)));
+                    }
+                    Err(error) => shared.fail(error),
+                }
+            }
+            ToStorer::Answer(done) => _ = done.send(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::mem::Mem;
+    use crate::format::keyslot::PasswordCost;
+    use crate::repository::CreateOptions;
+
+    fn store(state: &std::path::Path) -> (Arc<Repository>, Store) {
+        let cost = PasswordCost { memory_kib: 8, passes: 1, lanes: 1 };
+        let options = CreateOptions { cost, ..CreateOptions::default() };
+        let repository = Repository::create(Arc::new(Mem::new()), b"password", &options).expect("created").0;
+        let local = LocalState::open(state, &repository).expect("local state");
+        let repository = Arc::new(repository);
+        (repository.clone(), Store::new(repository, local, Vec::new()))
+    }
+
+    #[test]
+    fn a_chunk_that_went_bad_in_memory_is_not_stored() {
+        let state = tempfile::tempdir().expect("a temporary folder");
+        for flipped in [false, true] {
+            let (repository, store) = store(&state.path().join(flipped.to_string()));
+            let mut bytes = b"some content ".repeat(100);
+            let id = repository.keys().chunk_id(&bytes);
+            // Between the hash and the cipher.
+            bytes[700] ^= u8::from(flipped);
+            store.append([NewChunk { id, bytes: &bytes, texture: Texture::Text }].into_iter()).expect("room");
+            let finished = store.finish();
+            assert_eq!(matches!(finished, Err(StoreError::Unsound)), flipped, "{:?}", finished.err());
+            assert_eq!(repository.packs().expect("listed").is_empty(), flipped);
+        }
+    }
+
+    #[test]
+    fn a_block_is_held_against_every_blob_in_it() {
+        let keys = Keys::derive(
+            &crate::format::crypto::MasterKey::from_bytes([1; 32]),
+            crate::format::crypto::Cipher::Aes256Siv,
+        );
+        let chunks: [&[u8]; 3] = [b"one", b"", b"three"];
+        let record = |bytes: &[u8]| BlobRecord { id: keys.chunk_id(bytes).into(), len: bytes.len() as u32 };
+        let blobs: Vec<_> = chunks.iter().map(|bytes| record(bytes)).collect();
+        let seal = |plain: &[u8]| sealed::seal(&keys, PackKind::Data.purpose(), plain, &mut Compressor::new(1));
+        assert!(holds(&keys, seal(b"onethree"), &blobs));
+        assert!(!holds(&keys, seal(b"onethref"), &blobs) && !holds(&keys, seal(b"onethree!"), &blobs));
+        assert!(!holds(&keys, seal(b"onethre"), &blobs) && !holds(&keys, seal(b"onethree"), &blobs[..2]));
+        let mut sealed = seal(b"onethree");
+        sealed[3] ^= 1;
+        assert!(!holds(&keys, sealed, &blobs));
+    }
+}

@@ -1,0 +1,147 @@
+//! Comparing two directories by walking only what differs.
+
+use super::{NodeSource, load};
+use crate::format::entry::{Directory, Entry, NodeRef};
+use crate::format::node::{Node, NodeKind};
+use crate::repository::reader::ReadError;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+/// How a name differs between two directories.
+#[derive(Debug, Clone, Copy)]
+pub enum Change<'a> {
+    /// Only the second has it.
+    Added(&'a Entry),
+    /// Only the first has it.
+    Removed(&'a Entry),
+    /// Both have it, with other facts, content or subtree.
+    Changed(&'a Entry, &'a Entry),
+}
+
+/// Calls `each` for every name that differs between `old` and `new`, in order. Does not look into directories: those
+/// whose trees differ are among the changed entries.
+///
+/// # Errors
+/// What reading nodes or `each` gives.
+pub fn diff<E: From<ReadError>>(
+    source: &dyn NodeSource,
+    old: &Directory,
+    new: &Directory,
+    mut each: impl FnMut(Change<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    if old.root == new.root {
+        return Ok(());
+    }
+    let mut old = Side::new(source, &old.root)?;
+    let mut new = Side::new(source, &new.root)?;
+    loop {
+        match (old.head(), new.head()) {
+            (None, None) => return Ok(()),
+            (Some(Head::Node(node, _)), Some(Head::Node(other, _))) if node == other => {
+                old.skip();
+                new.skip();
+            }
+            // The same names may stand under nodes of other levels, so the higher one is opened first; nodes of one
+            // level that differ are both opened.
+            (Some(Head::Node(_, level)), Some(Head::Node(_, other))) => {
+                if level >= other {
+                    old.open()?;
+                }
+                if other >= level {
+                    new.open()?;
+                }
+            }
+            (Some(Head::Node(..)), _) => old.open()?,
+            (_, Some(Head::Node(..))) => new.open()?,
+            (Some(Head::Entry(gone)), None) => {
+                each(Change::Removed(gone))?;
+                old.skip();
+            }
+            (None, Some(Head::Entry(come))) => {
+                each(Change::Added(come))?;
+                new.skip();
+            }
+            (Some(Head::Entry(before)), Some(Head::Entry(after))) => match before.name.cmp(&after.name) {
+                Ordering::Less => {
+                    each(Change::Removed(before))?;
+                    old.skip();
+                }
+                Ordering::Greater => {
+                    each(Change::Added(after))?;
+                    new.skip();
+                }
+                Ordering::Equal => {
+                    if before != after {
+                        each(Change::Changed(before, after))?;
+                    }
+                    old.skip();
+                    new.skip();
+                }
+            },
+        }
+    }
+}
+
+enum Head<'a> {
+    /// A node and its level.
+    Node(NodeRef, u8),
+    Entry(&'a Entry),
+}
+
+/// One of the two trees, read from front to back, opened only where asked.
+struct Side<'a> {
+    source: &'a dyn NodeSource,
+    stack: Vec<(Arc<Node>, usize)>,
+}
+
+impl<'a> Side<'a> {
+    fn new(source: &'a dyn NodeSource, root: &NodeRef) -> Result<Self, ReadError> {
+        let mut side = Self { source, stack: vec![(load(source, root, None)?, 0)] };
+        side.settle();
+        Ok(side)
+    }
+
+    fn head(&self) -> Option<Head<'_>> {
+        let (node, position) = self.stack.last()?;
+        match &node.kind {
+            NodeKind::Leaf(entries) => Some(Head::Entry(&entries[*position])),
+            NodeKind::Inner { level, children } => Some(Head::Node(children[*position].node, level - 1)),
+            NodeKind::List(_) => None,
+        }
+    }
+
+    fn skip(&mut self) {
+        if let Some((_, position)) = self.stack.last_mut() {
+            *position += 1;
+        }
+        self.settle();
+    }
+
+    /// Replaces the node at the head by what it holds.
+    fn open(&mut self) -> Result<(), ReadError> {
+        if let Some(Head::Node(node, level)) = self.head() {
+            let opened = load(self.source, &node, Some(level))?;
+            if let Some((_, position)) = self.stack.last_mut() {
+                *position += 1;
+            }
+            self.stack.push((opened, 0));
+            self.settle();
+        }
+        Ok(())
+    }
+
+    /// Leaves nodes that are read to their end.
+    fn settle(&mut self) {
+        while let Some((node, position)) = self.stack.last() {
+            let len = match &node.kind {
+                NodeKind::Leaf(entries) => entries.len(),
+                NodeKind::Inner { children, .. } => children.len(),
+                NodeKind::List(_) => 0,
+            };
+            if *position < len {
+                return;
+            }
+            self.stack.pop();
+        }
+    }
+}

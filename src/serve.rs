@@ -1,0 +1,3 @@
+//! Ways to the snapshots over a network.
+
+pub mod webdav;
