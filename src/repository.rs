@@ -1,8 +1,7 @@
-//! The one door to a repository: creating, opening, and its objects by name.
+//! The one way to a repository: create it, open it, and load and store its objects by name.
 //!
-//! Opening reads `config` and the key slots and nothing else, so it costs the same however much is stored. What changes
-//! the repository writes in an order that leaves it valid at every instant: packs, then index objects, then the
-//! snapshot.
+//! Opening reads only `config` and the key slots, so it costs the same however much the repository holds. A backup
+//! writes packs first, then index objects, then the snapshot. So the repository is valid at every instant.
 
 pub mod check;
 pub mod compare;
@@ -45,18 +44,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// `config` and key slots are some hundred bytes long.
+/// Maximum length of `config` and of a key slot, in bytes. Real ones have some hundred bytes.
 const SMALL_LEN_MAX: u64 = 64 << 10;
-/// Everything that is sealed as a whole.
+/// Maximum length of a pack and of every object that is sealed as a whole, in bytes.
 const SEALED_LEN_MAX: u64 = (sealed::PLAINTEXT_LEN_MAX + sealed::OVERHEAD) as u64;
 type Result<T> = std::result::Result<T, RepositoryError>;
 
-/// What a new repository is made with.
+/// The choices for a new repository.
 #[derive(Debug, Clone)]
 pub struct CreateOptions {
-    /// How everything is sealed.
+    /// The cipher that seals all objects.
     pub cipher: Cipher,
-    /// What it costs to try a password.
+    /// The memory and passes that one try of a password costs.
     pub cost: PasswordCost,
 }
 
@@ -73,13 +72,13 @@ pub struct Repository {
     master: MasterKey,
     keys: Arc<Keys>,
     opened_with: KeyId,
-    /// Whose turn it is to load a long object.
+    /// Held by the thread that loads a long object; see [`loading::Turn`].
     turns: Mutex<()>,
 }
 
 impl Repository {
-    /// Returns what a child process of ours needs to open this repository: the master key, by which slot it was had,
-    /// and the config. As secret as the password.
+    /// Returns what our child process needs to open this repository: the master key, the id of the slot that gave it,
+    /// and the config. It is as secret as the password.
     pub fn handover(&self) -> Zeroizing<Vec<u8>> {
         let config = self.config.encode(&self.keys);
         Zeroizing::new([&self.master.expose()[..], &self.opened_with.0, &config].concat())
@@ -90,7 +89,7 @@ impl Repository {
         self.config.id
     }
 
-    /// Returns what it was created with.
+    /// Returns the config, which holds the choices made at creation.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -100,7 +99,7 @@ impl Repository {
         &self.keys
     }
 
-    /// Returns where its objects lie.
+    /// Returns the backend that stores its objects.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
     }
@@ -110,7 +109,7 @@ impl Repository {
     /// Returns all packs with their length in bytes.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn packs(&self) -> Result<HashMap<PackId, u64>> {
         let mut packs = HashMap::new();
         self.backend.list(ObjectKind::Pack, &mut |name, len| {
@@ -122,15 +121,16 @@ impl Repository {
     /// Returns the ids of all index objects.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn index_ids(&self) -> Result<Vec<IndexId>> {
         Ok(self.ids(ObjectKind::Index)?.into_iter().map(IndexId).collect())
     }
 
-    /// Reads a pack whole, holds it against its name, and returns its footer: for packs that no index vouches for.
+    /// Reads a whole pack, compares its hash with its name, and returns its footer. For packs that no index object
+    /// lists.
     ///
     /// # Errors
-    /// [`RepositoryError::Renamed`] or [`RepositoryError::Pack`] when it is damaged, or what the storage gives.
+    /// [`RepositoryError::Renamed`] or [`RepositoryError::Pack`] when it is damaged, or an error of the storage.
     pub fn load_footer_proven(&self, id: PackId) -> Result<Footer> {
         let bytes = self.load_pack(id)?;
         if *blake3::hash(&bytes).as_bytes() != id.0 {
@@ -139,10 +139,10 @@ impl Repository {
         pack::footer_of(&self.keys, &bytes).map_err(|source| RepositoryError::Pack { pack: id, source })
     }
 
-    /// Reads a pack whole, without holding it against its name.
+    /// Reads a whole pack. Does not compare its hash with its name.
     ///
     /// # Errors
-    /// [`RepositoryError::TooLong`] for what is no pack, or what the storage gives.
+    /// [`RepositoryError::TooLong`] if the object is too long for a pack, or an error of the storage.
     pub fn load_pack(&self, id: PackId) -> Result<Vec<u8>> {
         load_long(&*self.backend, ObjectName::pack(id.0), SEALED_LEN_MAX)
     }
@@ -150,7 +150,7 @@ impl Repository {
     /// Reads the footer of a pack of `len` bytes, with two range reads.
     ///
     /// # Errors
-    /// [`RepositoryError::Pack`] when it is damaged, or what the storage gives.
+    /// [`RepositoryError::Pack`] when it is damaged, or an error of the storage.
     pub fn load_footer(&self, id: PackId, len: u64) -> Result<Footer> {
         self.or_doubt(ObjectName::pack(id.0), || self.try_footer(id, len))
     }
@@ -168,16 +168,16 @@ impl Repository {
     /// Reads an index object.
     ///
     /// # Errors
-    /// [`RepositoryError::Sealed`] or [`RepositoryError::Index`] when it is damaged, or what the storage gives.
+    /// [`RepositoryError::Sealed`] or [`RepositoryError::Index`] when it is damaged, or an error of the storage.
     pub fn load_index(&self, id: IndexId) -> Result<Index> {
         let plain = self.load_sealed(ObjectName::index(id.0), Purpose::Index)?;
         Index::decode(plain).map_err(|source| RepositoryError::Index { index: id, source })
     }
 
-    /// Stores an index object over `packs`, which must be durable.
+    /// Stores an index object that lists `packs`. The packs must be durable already.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn save_index(&self, packs: &[(PackId, Footer)]) -> Result<IndexId> {
         let sealed = self.seal(Purpose::Index, &crate::format::index::encode(packs));
         let id = IndexId(*blake3::hash(&sealed).as_bytes());
@@ -185,7 +185,7 @@ impl Repository {
         Ok(id)
     }
 
-    /// Creates a reader that asks `lookup` where a hint leads nowhere.
+    /// Creates a reader. It asks `lookup` for a blob that is not where the hint says.
     pub fn reader(&self, lookup: Box<dyn Lookup>, sizes: CacheSizes) -> Reader {
         Reader::new(self.backend.clone(), self.keys.clone(), lookup, sizes)
     }
@@ -194,8 +194,8 @@ impl Repository {
         sealed::seal(&self.keys, purpose, plaintext, &mut Compressor::new(META_LEVEL))
     }
 
-    /// Loads an object that is named by the hash of its bytes. Without comparing the two, somebody with no key could
-    /// put an old snapshot in a new one's place.
+    /// Loads an object that is named by the hash of its bytes, and compares the two. Otherwise somebody without a key
+    /// could replace a new snapshot with an old one.
     fn load_sealed(&self, name: ObjectName, purpose: Purpose) -> Result<Vec<u8>> {
         self.or_doubt(name, || {
             let (object, _turn) = load_limited(&*self.backend, name, SEALED_LEN_MAX, &self.turns)?;
@@ -206,10 +206,11 @@ impl Repository {
         })
     }
 
-    /// Calls `read`, and once more if the bytes of `name` that it met are wrong and may have been a copy's.
+    /// Calls `read`. If the bytes of `name` are wrong, and the backend may have served them from a local copy, drops
+    /// that copy and calls `read` once more.
     fn or_doubt<T>(&self, name: ObjectName, read: impl Fn() -> Result<T>) -> Result<T> {
         match read() {
-            // A copy never says that there is nothing, or more than there may be.
+            // Not retried: missing and too long objects. A local copy never gives these errors.
             Err(
                 RepositoryError::Renamed { .. }
                 | RepositoryError::Sealed { .. }

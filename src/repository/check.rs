@@ -1,11 +1,12 @@
-//! Proves a repository sound, or says exactly what is damaged and which items that touches.
+//! Proves a repository sound, or says exactly what is damaged and which items are affected.
 //!
-//! The structure: every object opens and is named rightly, index objects agree with the footers of their packs, every
-//! snapshot's tree can be walked, its sums are right, and everything it refers to is in a pack. With `read_data` the
-//! bytes as well: every pack is held against its name, every block opened, every blob held against its id.
+//! The structure is always checked: every object opens and has the right name; index objects agree with the footers of
+//! their packs; every snapshot's tree can be walked and its sums are right; and everything it refers to is in a pack.
+//! With `read_data` the bytes are checked as well: every pack is compared with its name, every block is opened, every
+//! blob is compared with its id.
 //!
-//! Nothing that this machine remembers is believed, except for one question that nothing else answers: whether
-//! a snapshot or key slot that was once there is gone without a record of its removal.
+//! A check does not trust what this machine remembers, with one exception that nothing else can answer: whether a
+//! snapshot or key slot that once existed is gone without a record of its removal.
 
 mod packs;
 mod walk;
@@ -26,41 +27,41 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a check looks at.
+/// The scope of a check.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CheckOptions {
-    /// Which share of the packs to read whole, in percent; none without.
+    /// Percentage of the packs to read whole. `None` reads no pack whole.
     pub read_data: Option<u8>,
 }
 
 /// An object that is damaged or missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The object, as the path of its file.
+    /// The path of the object's file.
     pub object: String,
-    /// What is wrong with it.
+    /// What is wrong with the object.
     pub error: String,
 }
 
-/// Which part of an item is lost.
+/// The part of an item that is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LostPart {
     /// The item itself: its content, or everything in a folder.
     Item,
-    /// The service's own description of the item. Its file still reads.
+    /// The service's own description of the item. The item's file can still be read.
     Payload,
-    /// The text of a mail that the text view shows. The mail itself still reads.
+    /// The text of a mail that the text view shows. The mail itself can still be read.
     Text,
-    /// The stream as which the service exported the item. Its file still reads.
+    /// The service's export of the item. The item's file can still be read.
     Stream,
-    /// Extended attributes of a file. Its content still reads.
+    /// Extended attributes of a file. Its content can still be read.
     Attributes,
-    /// What a later version stored beside the item. Its file still reads.
+    /// Content that a later version stored with the item. The item's file can still be read.
     Other,
 }
 
 impl LostPart {
-    /// The name that JSON and messages use.
+    /// Returns the name of the part in JSON and messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Item => "item",
@@ -72,7 +73,7 @@ impl LostPart {
         }
     }
 
-    /// Returns the part that stands under `key` among an entry's further contents.
+    /// Returns the part that has this `key` among the further contents of an entry.
     fn of_key(key: u64) -> Self {
         match key {
             TEXT => Self::Text,
@@ -83,41 +84,42 @@ impl LostPart {
     }
 }
 
-/// An item that cannot be read, or not wholly.
+/// An item that cannot be read, wholly or in part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostItem {
-    /// The snapshot it is in.
+    /// The snapshot that holds the item.
     pub snapshot: SnapshotId,
-    /// Its path from the snapshot's root; for a folder, everything under it is lost.
+    /// The path from the root of the snapshot. For a folder, everything under it is lost.
     pub path: Vec<u8>,
-    /// Which part of it.
+    /// The part that is lost.
     pub part: LostPart,
-    /// Why.
+    /// Why the part cannot be read.
     pub error: String,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Clone, Default)]
 pub struct CheckReport {
     /// Damaged or missing objects.
     pub problems: Vec<Problem>,
-    /// Items that they touch.
+    /// Items that are lost because of these problems.
     pub lost: Vec<LostItem>,
-    /// Objects that only a later version of this program reads: they were not looked into.
+    /// Objects that only a later version of this program reads. They were not looked into.
     pub later: Vec<Problem>,
-    /// What is no damage, but somebody should know.
+    /// Facts that are no damage, but that somebody should know.
     pub warnings: Vec<String>,
-    /// Snapshots walked.
+    /// The number of snapshots walked.
     pub snapshots: usize,
-    /// Packs looked at.
+    /// The number of packs looked at.
     pub packs: usize,
-    /// Bytes of packs read whole.
+    /// The bytes of all packs that were read whole.
     pub bytes_read: u64,
     /// Packs that are damaged, wholly or in part.
     pub damaged: BTreeSet<PackId>,
-    /// Packs that were read whole, and are as they were written.
+    /// Packs that were read whole and are undamaged.
     pub proven: HashSet<PackId>,
-    /// Packs that an interrupted backup left, or one that runs right now; the next backup takes them in.
+    /// The number of packs that no index object lists. An interrupted backup left them, or one that runs right now
+    /// writes them. The next backup indexes them.
     pub packs_without_index: usize,
 }
 
@@ -128,12 +130,12 @@ impl CheckReport {
     }
 }
 
-/// Checks `repository`, with an index of its own in the folder `scratch`, which the caller removes.
+/// Checks `repository`. Builds its own index in the folder `scratch`, which the caller removes.
 ///
 /// `remembered` are the snapshots and key slots that this machine has seen.
 ///
 /// # Errors
-/// When the storage fails, rather than holding something damaged, or the check was cancelled.
+/// When the storage fails (damaged objects are no error), or the check was cancelled.
 pub fn check(
     repository: &Arc<Repository>,
     options: CheckOptions,
@@ -143,7 +145,8 @@ pub fn check(
 ) -> Result<CheckReport> {
     let report = CheckReport::default();
     let mut check = Check { repository, cancel, report, bad: HashMap::new(), later_index: false };
-    // In the order opposite to writing: all that these snapshots need is there when they are.
+    // A backup stores packs, then index objects, then the snapshot. They are listed here in the opposite order, so
+    // everything that these snapshots need is in the later listings.
     let snapshots = check.snapshots()?;
     check.clocks(&snapshots);
     check.removals(&snapshots, remembered)?;
@@ -168,9 +171,9 @@ struct Check<'a> {
     repository: &'a Arc<Repository>,
     cancel: &'a AtomicBool,
     report: CheckReport,
-    /// Blobs whose bytes are not their own, and in which packs.
+    /// Blobs whose bytes do not match their ids, with the packs that hold these bytes.
     bad: HashMap<BlobId, Vec<PackId>>,
-    /// Whether an index object is of a later version: it may speak of packs that no other does.
+    /// True if an index object is of a later version. It may list packs that no other index object lists.
     later_index: bool,
 }
 
@@ -185,7 +188,7 @@ impl Check<'_> {
         self.report.later.push(Problem { object: object.to_string(), error: error.to_string() });
     }
 
-    /// Records damage, or that a later version is needed, and goes on; any other error ends the check.
+    /// Reports damage, or an object of a later version, and goes on. Any other error ends the check.
     fn note<T>(&mut self, object: ObjectName, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
@@ -224,15 +227,16 @@ impl Check<'_> {
         for (id, snapshot) in snapshots.iter().filter(|(_, snapshot)| snapshot.is_ahead(now)) {
             let time = jiff::Timestamp::from_second(snapshot.started.secs).unwrap_or(jiff::Timestamp::MAX);
             self.report.warnings.push(format!(
-                "{} of the set {} has a time in the future, {time}: a clock was wrong then, or is now; `latest` passes over it \
-                 until then",
+                "{} of the set {} has a time in the future, {time}: a clock was wrong then or is wrong now; `latest` \
+                 passes over it until then",
                 ObjectName::snapshot(id.0),
                 snapshot.set
             ));
         }
     }
 
-    /// Proves the key slots and the records of removals, and misses what is gone without one.
+    /// Verifies the key slots and the records of removals. Reports key slots and snapshots that are gone without a
+    /// record.
     fn removals(
         &mut self,
         snapshots: &[(SnapshotId, Snapshot)],
@@ -255,7 +259,7 @@ impl Check<'_> {
                 removed_snapshots.extend(snapshots);
             }
         }
-        // A record that cannot be read may be the one that says why something is gone.
+        // A record that cannot be read may name what is gone.
         let may_be_recorded = self.report.later.len() > later_before;
         let keys_there: HashSet<_> = slots.iter().map(|slot| slot.id).chain(removed_keys).collect();
         let named_keys = snapshots.iter().flat_map(|(_, snapshot)| snapshot.keys.iter().copied());
@@ -282,7 +286,7 @@ impl Check<'_> {
         }
     }
 
-    /// Proves the index objects, and that they say what the footers of their packs say.
+    /// Verifies the index objects and compares them with the footers of their packs.
     fn indexes(&mut self, indexes: Vec<IndexId>, packs: &HashMap<PackId, u64>) -> Result<()> {
         for id in indexes {
             self.go_on()?;
@@ -306,7 +310,7 @@ impl Check<'_> {
             };
             match self.repository.load_footer(*pack, *len) {
                 Ok(footer) => told.extend(footer.locations(*pack)),
-                // Reported with the footers.
+                // The check of the footers reports this error.
                 Err(error) if is_damage(self.repository, &error) || error.is_of_later_version() => complete = false,
                 Err(error) => return Err(error),
             }
@@ -317,14 +321,14 @@ impl Check<'_> {
             let mut listed: Vec<_> = index.locations().collect();
             listed.sort_by_key(key);
             if told != listed {
-                self.problem(name, "does not say what the footers of its packs say");
+                self.problem(name, "does not agree with the footers of its packs");
             }
         }
         Ok(())
     }
 
-    /// Returns the blobs that no index object speaks of, and their packs. No snapshot may need one: index objects are
-    /// durable before it is, so one of them would be missing.
+    /// Returns the blobs that no index object lists, and their packs. No snapshot may need one of them: index objects
+    /// are durable before the snapshot is. If one does, an index object is missing.
     fn unindexed(&mut self, without_index: &[(PackId, Footer)]) -> Result<HashMap<BlobId, PackId>> {
         let blobs = without_index.iter().flat_map(|(id, footer)| footer.locations(*id).map(|(blob, _)| (blob, *id)));
         let mut unindexed: HashMap<_, _> = blobs.collect();
@@ -335,7 +339,7 @@ impl Check<'_> {
             self.go_on()?;
             match self.repository.load_index(id) {
                 Ok(index) => index.locations().for_each(|(blob, _)| _ = unindexed.remove(&blob)),
-                // Reported with the index objects.
+                // The check of the index objects reports this error.
                 Err(error) if error.is_damage() || error.is_of_later_version() => {}
                 Err(error) => return Err(error),
             }
@@ -343,7 +347,7 @@ impl Check<'_> {
         Ok(unindexed)
     }
 
-    /// Proves the footers; blobs of a pack whose footer is damaged may be whole all the same.
+    /// Verifies the footers. The blobs of a pack whose footer is damaged may still be undamaged.
     fn footers(&mut self, packs: &HashMap<PackId, u64>, local: &LocalState) -> Result<()> {
         for (id, len) in packs {
             self.go_on()?;
@@ -362,7 +366,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Reads `percent` of the packs, chosen by their names, which are as good as random.
+    /// Reads `percent` of the packs. The choice depends on their ids, which are as good as random.
     fn read_packs(&mut self, packs: &HashMap<PackId, u64>, percent: u8) -> Result<()> {
         let chosen: Vec<_> = packs
             .iter()
@@ -390,7 +394,7 @@ impl Check<'_> {
             for read in result? {
                 self.report.bytes_read += read.len;
                 let name = ObjectName::pack(read.id.0);
-                // What is wrong with its footer was told with the footers; here it is what the bytes mean.
+                // If the footer is of a later version, the check of the footers has reported the pack already.
                 if let Some(error) = read.later
                     && !self.report.later.iter().any(|object| object.object == name.to_string())
                 {
@@ -411,8 +415,8 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Takes out of the bad blobs those that another pack holds as well: a backup after an earlier check stored them
-    /// anew.
+    /// Removes from the bad blobs those that another pack holds as well: a backup after an earlier check stored them
+    /// again.
     fn healed(&mut self, packs: &HashMap<PackId, u64>, without_index: &[(PackId, Footer)]) -> Result<()> {
         if self.bad.is_empty() {
             return Ok(());
@@ -430,7 +434,7 @@ impl Check<'_> {
         for id in self.repository.index_ids()? {
             match self.repository.load_index(id) {
                 Ok(index) => index.locations().for_each(|(blob, at)| look_at(blob, at)),
-                // Reported with the index objects.
+                // The check of the index objects reports this error.
                 Err(error) if error.is_damage() || error.is_of_later_version() => {}
                 Err(error) => return Err(error),
             }
@@ -468,7 +472,7 @@ impl Check<'_> {
         let Walk { lost, needed, damaged, .. } = walk;
         self.report.damaged.extend(damaged);
         self.report.lost = lost;
-        // An index object of a later version may list them.
+        // An index object of a later version may list these packs, so they are not reported.
         let told = if self.later_index { BTreeSet::new() } else { needed };
         for pack in told {
             self.problem(
@@ -480,8 +484,8 @@ impl Check<'_> {
     }
 }
 
-/// Returns whether an object is damaged. One that the disk cannot read is, too, as long as the disk can read another
-/// one: otherwise the storage is out of reach.
+/// Returns whether the error means that an object is damaged. An object that the disk cannot read is damaged if the
+/// disk can read another one. Otherwise the storage is out of reach.
 fn is_damage(repository: &Repository, error: &RepositoryError) -> bool {
     match error {
         RepositoryError::Backend(BackendError::Io { .. }) => repository.backend().load(ObjectName::config()).is_ok(),
@@ -502,7 +506,7 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Asks the local state, which knows one place of each blob, and then the index objects for others.
+/// Asks the local state first, which knows one location of each blob, and then the index objects for others.
 struct SharedLookup {
     local: Arc<LocalState>,
     search: IndexSearch,

@@ -1,4 +1,4 @@
-//! Compares two snapshots: what came, went, moved and changed.
+//! Compares two snapshots: which items were added, removed, moved and changed.
 
 use crate::format::entry::{Directory, Entry};
 use crate::repository::reader::ReadError;
@@ -8,23 +8,25 @@ use std::collections::HashMap;
 /// How an item differs between two snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
-    /// It came.
+    /// The item is new.
     Added(Vec<u8>),
-    /// It went.
+    /// The item is gone.
     Removed(Vec<u8>),
-    /// It has other content, or is of another kind.
+    /// The item has other content, or is of another kind.
     Changed(Vec<u8>),
-    /// Only what is known of it is other: its time, permissions or owner.
+    /// Only the item's time, permissions or owner changed.
     Touched(Vec<u8>),
-    /// It stands elsewhere: from, to.
+    /// The item has another path: the old path, the new path.
     Moved(Vec<u8>, Vec<u8>),
 }
 
-/// Items that came or went are paired by content up to this many; beyond, a move shows as both.
+/// Maximum number of added and removed items that are paired by content to find moves. With more, a move shows as a
+/// removal and an addition.
 const MOVES_CONSIDERED_MAX: usize = 250_000;
 
-/// Lists how the items under `new` differ from those under `old`: those in both in order of their paths, then what came
-/// and went, then moves.
+/// Calls `each` for every item that differs between `old` and `new`. Changed items, and added or removed items without
+/// content, come first, in the order of the walk. Then come the other added and removed items by path, then the moved
+/// ones.
 ///
 /// # Errors
 /// See [`ReadError`].
@@ -43,7 +45,7 @@ pub fn compare(
 struct Comparison<'a> {
     source: &'a dyn NodeSource,
     each: &'a mut dyn FnMut(Difference),
-    /// Items with content that came or went are held back until all are known.
+    /// Added items with content. They are held back until all added and removed items are known.
     came: Vec<(blake3::Hash, Vec<u8>)>,
     went: HashMap<blake3::Hash, Vec<Vec<u8>>>,
     held: usize,
@@ -61,7 +63,7 @@ impl Comparison<'_> {
 
     fn both(&mut self, before: &Entry, after: &Entry, path: Vec<u8>) -> Result<(), ReadError> {
         match (before.directory(), after.directory()) {
-            // A folder is not an item: only what is in it counts.
+            // A folder is not an item: only its contents count.
             (Some(before), Some(after)) => self.directories(before, after, &path),
             (None, None) => {
                 let same = before.kind == after.kind && before.special() == after.special();

@@ -1,4 +1,4 @@
-//! Why something could not be done with a repository.
+//! The errors of a repository.
 
 use crate::backend::{BackendError, ObjectName};
 use crate::format::config::ConfigError;
@@ -11,48 +11,46 @@ use crate::format::snapshot::SnapshotError;
 use crate::repository::local_state::LocalError;
 use crate::repository::reader::ReadError;
 
-/// Why something could not be done with a repository.
+/// Why an operation on a repository failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RepositoryError {
-    /// There is none.
+    /// There is no repository.
     #[error("there is no repository at {place}")]
     NoRepository {
-        /// Where it was looked for.
+        /// The place that was looked at.
         place: String,
     },
-    /// There is one already.
+    /// There is a repository already.
     #[error("there is a repository at {place} already")]
     Exists {
-        /// Where it is.
+        /// The place that holds it.
         place: String,
     },
     /// The password or recovery key opens no slot.
     #[error("no key slot opens with this password (tried {tried}{})", others(*untried))]
     NoKeyFits {
-        /// How many slots were tried.
+        /// The number of slots that were tried.
         tried: usize,
-        /// How many others there are: damaged, of a later version, or too many.
+        /// The number of other slots: damaged, of a later version, or too many.
         untried: usize,
     },
     /// The password is right, but `config` is that of another repository.
-    #[error(
-        "the password is right, but the object `config` is not that of this repository: the id in it, {id}, is another's"
-    )]
+    #[error("the password is right, but the object `config` belongs to another repository, with the id {id}")]
     ForeignConfig {
-        /// The id in it.
+        /// The repository id in `config`.
         id: RepositoryId,
     },
     /// Backups are stored, but `config` is missing.
     #[error("{place} holds backups, but the object `config`, without which they cannot be read, is missing")]
     NoConfig {
-        /// Where it was looked for.
+        /// The place that was looked at.
         place: String,
     },
     /// The storage failed.
     #[error("the storage of the repository failed")]
     Backend(#[from] BackendError),
-    /// Something could not be read.
+    /// A chunk or node could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The `config` object cannot be used.
@@ -63,7 +61,7 @@ pub enum RepositoryError {
     Slot {
         /// The slot.
         key: KeyId,
-        /// What is wrong with it.
+        /// What is wrong with the slot.
         source: SlotError,
     },
     /// An object that is sealed as a whole does not open.
@@ -71,10 +69,10 @@ pub enum RepositoryError {
     Sealed {
         /// The object.
         name: ObjectName,
-        /// What is wrong with it.
+        /// What is wrong with the object.
         source: OpenError,
     },
-    /// A later version of this program wrote the record of what was removed.
+    /// A later version of this program wrote the record of a removal.
     #[error("{name} has version {version}, this program reads version {}", super::removals::GC_VERSION)]
     RecordVersion {
         /// The record.
@@ -82,18 +80,18 @@ pub enum RepositoryError {
         /// Its version.
         version: u64,
     },
-    /// An object does not hold the bytes that it is named by.
-    #[error("{name} does not hold the bytes it is named by")]
+    /// The hash of an object's bytes is not its name.
+    #[error("{name} is damaged: the hash of its bytes is not its name")]
     Renamed {
         /// The object.
         name: ObjectName,
     },
-    /// An object is longer than any of its kind.
-    #[error("{name} is {len} bytes long, which no such object is")]
+    /// An object is longer than the maximum for its kind.
+    #[error("{name} is {len} bytes long, more than such an object can have")]
     TooLong {
         /// The object.
         name: ObjectName,
-        /// How long it is.
+        /// Its length in bytes.
         len: u64,
     },
     /// A pack's footer cannot be read.
@@ -101,7 +99,7 @@ pub enum RepositoryError {
     Pack {
         /// The pack.
         pack: PackId,
-        /// What is wrong with it.
+        /// What is wrong with the pack.
         source: PackError,
     },
     /// An index object cannot be read.
@@ -109,7 +107,7 @@ pub enum RepositoryError {
     Index {
         /// The object.
         index: IndexId,
-        /// What is wrong with it.
+        /// What is wrong with the object.
         source: IndexError,
     },
     /// A snapshot cannot be read.
@@ -117,41 +115,41 @@ pub enum RepositoryError {
     Snapshot {
         /// The snapshot.
         snapshot: SnapshotId,
-        /// What is wrong with it.
+        /// What is wrong with the snapshot.
         source: SnapshotError,
     },
-    /// No snapshot is meant by what was asked for.
+    /// No snapshot matches the name that was asked for.
     #[error("no snapshot matches {asked:?}")]
     NoSnapshot {
-        /// What was asked for.
+        /// The name that was asked for.
         asked: String,
     },
-    /// More than one is.
+    /// More than one snapshot matches the name that was asked for.
     #[error("{asked:?} matches {matches} snapshots")]
     Ambiguous {
-        /// What was asked for.
+        /// The name that was asked for.
         asked: String,
-        /// How many match.
+        /// The number of snapshots that match.
         matches: usize,
     },
-    /// Somebody else removes a slot at the same time, and after both nothing would open the repository.
+    /// Somebody else is removing a slot at the same time, and after both removals nothing would open the repository.
     #[error("somebody else is removing a key slot at this moment, and nothing would open the repository after both")]
     SlotsContested,
-    /// There are as many slots as are ever tried.
+    /// The maximum number of slots is reached; more would never be tried.
     #[error("there are {count} key slots already, and more would not be tried")]
     TooManySlots {
-        /// How many there are.
+        /// The number of slots.
         count: usize,
     },
-    /// Records of removals cannot be read, and one of them may speak of the last other slot.
+    /// Records of removals cannot be read, and one of them may name the only other slot.
     #[error(
-        "{unread} records of removals are of a later version of this program, so nothing may be removed by this one"
+        "{unread} records of removals are of a later version of this program, so this version must not remove anything"
     )]
     UnreadRecords {
-        /// How many.
+        /// The number of records that cannot be read.
         unread: usize,
     },
-    /// Taking the slot away would leave nothing that opens the repository.
+    /// Without this slot nothing would open the repository.
     #[error("key slot {key} is the last one")]
     LastSlot {
         /// The slot.
@@ -160,10 +158,10 @@ pub enum RepositoryError {
     /// There is no such slot.
     #[error("there is no key slot {asked:?}")]
     NoSlot {
-        /// What was asked for.
+        /// The id that was asked for.
         asked: String,
     },
-    /// The cost of trying a password is beyond reason.
+    /// The cost of trying a password is too low or too high.
     #[error("the cost of a password must be between 8 KiB and 1 GiB of memory")]
     Cost,
     /// The local state cannot be used.
@@ -175,8 +173,8 @@ pub enum RepositoryError {
 }
 
 impl RepositoryError {
-    /// Returns whether the repository is damaged, rather than out of reach for now, wrongly asked for, or of a later
-    /// version.
+    /// Returns true if the repository is damaged. Returns false if it is only out of reach for now, if the request was
+    /// wrong, or if a later version wrote the object.
     pub fn is_damage(&self) -> bool {
         if self.is_of_later_version() {
             return false;
@@ -200,10 +198,10 @@ impl RepositoryError {
         }
     }
 
-    /// Returns whether the object is authentic, but in a form that only a later version of this program reads.
+    /// Returns true if the object is authentic, but in a form that only a later version of this program reads.
     ///
-    /// Such an object is left out and told of. It is no damage, and nothing may be removed because it could not be
-    /// read.
+    /// Such an object is left out and reported. It is not damage, and nothing may be removed because the object could
+    /// not be read.
     pub fn is_of_later_version(&self) -> bool {
         match self {
             RepositoryError::Config(error) => matches!(error, ConfigError::Version(_) | ConfigError::Features),

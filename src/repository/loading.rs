@@ -1,4 +1,4 @@
-//! Loading objects: with as few requests as can be, one beside the other, and never more of them than an honest one has.
+//! Loads objects: with as few requests as possible, several at a time, and never more bytes than an honest object has.
 
 use super::{RepositoryError, Result};
 use crate::backend::{Backend, ObjectKind, ObjectName};
@@ -7,16 +7,18 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Nearly everything that is loaded whole fits into this, and so takes one request.
+/// Length of the first request, in bytes. Nearly every object that is loaded whole is shorter, so one request is
+/// enough.
 const FIRST_LEN: u64 = 4 << 20;
-/// Requests at a time. Far away, loading a thousand snapshots takes as long as a sixteenth of them would, one after the other.
+/// Maximum number of requests at a time. On far storage, a thousand snapshots then load in a sixteenth of the time.
 const BESIDE_MAX: usize = 16;
 
-/// The turn to load a long object, which one at a time has. It is kept until the object has been proven: what lies in storage must
-/// not decide how much memory is taken, and each of those that are loaded beside it could be forged.
+/// The right to load a long object, which only one thread has at a time. The thread keeps it until the object is
+/// verified. Otherwise several forged long objects could be in memory at once, and the storage would decide how much
+/// memory is taken.
 pub(super) type Turn<'a> = MutexGuard<'a, ()>;
 
-/// Loads a short object, unless it is longer than any honest one.
+/// Loads a short object. Refuses one that is longer than `len_max` bytes.
 pub(super) fn load_short(backend: &dyn Backend, name: ObjectName, len_max: u64) -> Result<Vec<u8>> {
     let object = backend.load_up_to(name, 0..len_max + 1)?;
     if object.len() as u64 > len_max {
@@ -25,7 +27,7 @@ pub(super) fn load_short(backend: &dyn Backend, name: ObjectName, len_max: u64) 
     Ok(object)
 }
 
-/// Loads an object, unless it is longer than any honest one; a long one when its turn has come.
+/// Loads an object. Refuses one that is longer than `len_max` bytes. A long object waits for its [`Turn`].
 pub(super) fn load_limited<'a>(
     backend: &dyn Backend,
     name: ObjectName,
@@ -45,7 +47,7 @@ pub(super) fn load_limited<'a>(
     Ok((object, Some(turn)))
 }
 
-/// Loads an object that is known to be long, with such a limit.
+/// Loads an object that is usually long. Refuses one that is longer than `len_max` bytes.
 pub(super) fn load_long(backend: &dyn Backend, name: ObjectName, len_max: u64) -> Result<Vec<u8>> {
     let len = backend.size(name)?;
     if len > len_max {
@@ -61,7 +63,7 @@ pub(super) fn names(backend: &dyn Backend, kind: ObjectKind) -> Result<Vec<Objec
     Ok(names)
 }
 
-/// Calls `each` for all of `items`, several at a time, until it fails with one.
+/// Calls `each` for all `items`, several at a time, until one call fails.
 pub(super) fn each_beside<T: Sync>(items: &[T], each: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     let (next, failed) = (AtomicUsize::new(0), OnceLock::new());
     let work = || {
@@ -74,7 +76,7 @@ pub(super) fn each_beside<T: Sync>(items: &[T], each: impl Fn(&T) -> Result<()> 
         }
     };
     thread::scope(|scope| {
-        // This thread is one of them: a single item needs no other.
+        // This thread works too, so a single item needs no other thread.
         for _ in 1..items.len().min(BESIDE_MAX) {
             if thread::Builder::new().spawn_scoped(scope, work).is_err() {
                 break;
@@ -127,7 +129,7 @@ mod tests {
         delayed.reset();
         let turns = Mutex::default();
         each_beside(&names, |name| load_limited(&delayed, *name, u64::MAX, &turns).map(drop)).expect("all are there");
-        // Their beginnings beside each other; the length and the rest of each in turn.
+        // The first requests run at the same time. The length and the rest of each object are asked for in turn.
         assert!(delayed.rounds() > 2 * names.len() as u64, "{} rounds", delayed.rounds());
     }
 

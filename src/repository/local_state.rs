@@ -1,13 +1,13 @@
-//! What this machine remembers about a repository, in RocksDB: a cache that may be deleted at any time.
+//! What this machine remembers about a repository, in RocksDB. It is a cache that may be deleted at any time.
 //!
-//! It holds the index over all packs, so that a backup knows in microseconds what is stored already, and the facts by
-//! which an unchanged file is recognised. The repository is the truth: [`LocalState::sync`] compares the two at the
-//! start and starts over when something that is remembered is gone. One process at a time may use it.
+//! It holds the index over all packs, so that a backup knows in microseconds what is stored already. It also holds the
+//! facts that identify an unchanged file. The repository is the truth: at the start [`LocalState::sync`] compares the
+//! two, and starts over if a remembered pack or index object is gone. Only one process at a time may use it.
 //!
-//! Keys begin with a byte that says what they are: `b` blob -> place, `p` number -> pack, `i` index object read,
-//! `f` facts of a file, `m` what a run read that did not come to its end, `d` damaged pack, `s` snapshot or `k` key
-//! slot seen, `t` what a run has put aside, `w` snapshot known to be whole. There is no write-ahead log: after a crash
-//! the database is as it was at some moment before, and the next `sync` catches up.
+//! The first byte of a key says what the key is: `b` blob -> location, `p` number -> pack, `i` index object read, `f`
+//! facts of a file, `m` items read by an unfinished run, `d` damaged pack, `s` snapshot or `k` key slot seen, `t` value
+//! that a run set aside, `w` snapshot known to be complete. There is no write-ahead log. After a crash the database is
+//! in the state of some earlier moment, and the next `sync` catches up.
 
 mod facts;
 
@@ -27,7 +27,7 @@ use rocksdb::{DB, Direction, ErrorKind, IteratorMode, Options, WriteBatch, Write
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// Written into every database; another value means another layout, and starting over.
+/// The layout of the database, stored in every database. A database with an unknown layout is deleted and made anew.
 const LAYOUT: &[u8] = b"2";
 const LAYOUT_1: &[u8] = b"1";
 const LAYOUT_KEY: &[u8] = b"layout";
@@ -42,7 +42,7 @@ pub enum LocalError {
         /// Its folder.
         path: PathBuf,
     },
-    /// The folder could not be made, or somebody else could change what is in it.
+    /// The folder could not be made, or other users could change files in it.
     #[error("could not use the folder {} for the local state", path.display())]
     Folder {
         /// The folder.
@@ -50,8 +50,8 @@ pub enum LocalError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// What this run put there itself cannot be read any more.
-    #[error("what was put into the local state in {} came back damaged; is the machine's memory sound?", path.display())]
+    /// A value that this run stored there cannot be read any more.
+    #[error("a value of the local state in {} came back damaged; is the machine's memory sound?", path.display())]
     Unsound {
         /// Its folder.
         path: PathBuf,
@@ -66,30 +66,30 @@ pub enum LocalError {
     },
 }
 
-/// What [`LocalState::sync`] met.
+/// The result of [`LocalState::sync`].
 #[derive(Debug, Default)]
 pub struct Synced {
-    /// The packs that no index object speaks of: those of a backup that was interrupted, or of one that runs elsewhere
-    /// right now.
+    /// The packs that no index object lists. They belong to an interrupted backup, or to one that runs elsewhere right
+    /// now.
     pub adopted: Vec<(PackId, Footer)>,
-    /// Index objects and packs that only a later version of this program reads. What they hold is unknown here, so it
-    /// may be stored once more.
+    /// Index objects and packs that only a later version of this program reads. Their contents are unknown here, so a
+    /// backup may store the same contents again.
     pub later: Vec<ObjectName>,
 }
 
 impl Synced {
-    /// Says in one line that something is of a later version, if anything is.
+    /// Says in one line how many objects are of a later version, if any are.
     pub fn remark(&self) -> Option<String> {
         let first = self.later.first()?;
         let count = self.later.len();
         Some(format!(
-            "{count} objects are of a later version of this program (the first is {first}); they stay as they are, and what only \
-             they speak of is stored once more"
+            "{count} objects are of a later version of this program (the first is {first}); they stay as they are, and \
+             what only they hold is stored again"
         ))
     }
 }
 
-/// The packs that are known, by number; numbers keep the entries of the index short.
+/// The known packs by number. A number of 4 bytes keeps the entries of the index short.
 #[derive(Default)]
 struct Packs {
     ids: Vec<PackId>,
@@ -103,16 +103,16 @@ pub struct LocalState {
     db: DB,
     keys: std::sync::Arc<Keys>,
     packs: RwLock<Packs>,
-    /// Packs that a check found damaged. What they hold counts as not stored, so that the next backup stores it again.
+    /// Packs that a check found damaged. Their blobs count as not stored, so the next backup stores them again.
     damaged: RwLock<HashSet<PackId>>,
-    /// One for all callers: a context takes more than a megabyte, and what they write is short.
+    /// One compressor for all callers: it takes more than a megabyte of memory, and the values are short.
     compressor: Mutex<Compressor>,
 }
 
 impl LocalState {
     /// Opens the state of the repository in the folder `state_dir`, or creates it.
     ///
-    /// A database that cannot be read is thrown away: it is a cache.
+    /// A database that cannot be read is deleted: it is a cache.
     ///
     /// # Errors
     /// [`LocalError::Locked`] while another process uses it.
@@ -125,14 +125,14 @@ impl LocalState {
         state_dir.join(repository.to_string()).join("index")
     }
 
-    /// Returns the snapshots and key slots that this machine has seen, also while another process uses the state. What
-    /// cannot be read was not seen: this is for warnings alone, and nothing is made where nothing is.
+    /// Returns the snapshots and key slots that this machine has seen. Works also while another process uses the state.
+    /// The result is for warnings only: if the state is missing or unreadable, it is empty, and no folder is made.
     pub fn peek(state_dir: &Path, repository: RepositoryId) -> (Vec<SnapshotId>, Vec<KeyId>) {
         let path = Self::folder(state_dir, repository);
         if !path.is_dir() {
             return Default::default();
         }
-        // Whoever writes may take files away while we read; then there is nothing to compare with.
+        // Another process may delete files of the database while we read. Then there is nothing to compare with.
         let read = DB::open_for_read_only(&options(), &path, false)
             .and_then(|db| Ok((ids::<32>(&db, b's')?, ids::<16>(&db, b'k')?)));
         match read {
@@ -156,7 +156,7 @@ impl LocalState {
             {
                 Err(LocalError::Locked { path })
             }
-            // Only what cannot be read is thrown away; a full disk, say, is no reason to forget.
+            // Only a damaged database is deleted. Another error, such as a full disk, is no reason to forget.
             Err(LocalError::Database { source, .. })
                 if matches!(source.kind(), ErrorKind::Corruption | ErrorKind::InvalidArgument) =>
             {
@@ -168,14 +168,14 @@ impl LocalState {
         }
     }
 
-    /// Removes the database and leaves its folder empty: RocksDB removes that as well, and would make it anew for
-    /// everybody to read.
+    /// Deletes the database and leaves its folder empty. RocksDB deletes the folder too, and would make it again with
+    /// permissions for all users.
     fn destroy(path: &Path) -> Result<(), LocalError> {
         DB::destroy(&options(), path).map_err(|source| LocalError::Database { path: path.to_owned(), source })?;
         Self::make_folder(path)
     }
 
-    /// Makes the folder of the database, for this user alone.
+    /// Makes the folder of the database, for this user only.
     fn make_folder(path: &Path) -> Result<(), LocalError> {
         let repository = path.parent().expect("the folder is called `index`");
         for folder in [repository, path] {
@@ -199,7 +199,7 @@ impl LocalState {
         match layout.as_deref() {
             Some(LAYOUT) => {}
             Some(LAYOUT_1) => {
-                // The facts of mails stood among those of files, and nobody ever took them away.
+                // Layout 1 kept the facts of mails among those of files, and nothing ever removed them.
                 let mut batch = WriteBatch::default();
                 batch.delete_range(*b"f", *b"g");
                 batch.put(LAYOUT_KEY, LAYOUT);
@@ -227,10 +227,10 @@ impl LocalState {
         Ok((db, packs))
     }
 
-    /// Forgets where anything is and what files were like. The snapshots and key slots that were seen stay known:
-    /// damage must not hide that one of them disappeared.
+    /// Forgets where blobs are and the facts of files. Keeps the snapshots and key slots that were seen: damage must
+    /// not hide that one of them disappeared.
     fn clear(&mut self) -> Result<(), LocalError> {
-        // Deleting keys one range after the other keeps the open handle, which an own destroy would not.
+        // Deleting ranges of keys keeps the database open. `destroy` would need to close it.
         let mut batch = WriteBatch::default();
         for prefix in [b'b', b'f', b'i', b'm', b'p', b'w'] {
             batch.delete_range([prefix], [prefix + 1]);
@@ -250,7 +250,7 @@ impl LocalState {
         LocalError::Database { path: self.path.clone(), source }
     }
 
-    /// Makes what was written so far outlive the process.
+    /// Writes everything so far to disk, so that it outlives the process.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -263,7 +263,8 @@ impl LocalState {
     /// # Errors
     /// When the repository cannot be listed, or the database fails.
     pub fn sync(&mut self, repository: &Repository) -> Result<Synced, RepositoryError> {
-        // In the order opposite to writing: the packs of these index objects are there when they are.
+        // A backup stores packs before index objects. So index objects are listed first here: their packs are then in
+        // the later listing.
         let indexes = repository.index_ids()?;
         let mut stored = repository.packs()?;
         self.forget_damage(|id| !stored.contains_key(id))?;
@@ -294,7 +295,7 @@ impl LocalState {
         };
         let mut adopted = Vec::new();
         for (id, len) in unindexed {
-            // The footer alone shows whether reading the whole pack leads to anything.
+            // The footer is read first, because it shows whether the whole pack is worth reading.
             let proven = repository.load_footer(id, len).and_then(|_| repository.load_footer_proven(id));
             match proven {
                 Ok(footer) => {
@@ -315,7 +316,7 @@ impl LocalState {
             self.number_pack(*pack, true, &mut batch);
         }
         for (blob, location) in index.locations() {
-            // Blobs of a pack that is gone are unknown, so that the next backup stores them again.
+            // The blobs of a missing pack are left out, so that the next backup stores them again.
             if let Some(number) = self.packs.read().numbers.get(&location.block.pack) {
                 put_blob(&mut batch, &blob, *number, location);
             }
@@ -327,12 +328,12 @@ impl LocalState {
         self.write(batch)
     }
 
-    /// Remembers a pack that was just stored, or found without an index.
+    /// Adds a pack that was just stored, or that no index object lists.
     ///
     /// # Errors
     /// [`LocalError::Database`].
     pub fn add_pack(&self, id: PackId, footer: &Footer) -> Result<(), LocalError> {
-        // It was stored anew, with the bytes that it is named by.
+        // The pack is stored with the right bytes now, so it is damaged no more.
         self.forget_damage(|damaged| *damaged == id)?;
         let mut batch = WriteBatch::default();
         let number = self.number_pack(id, false, &mut batch);
@@ -342,7 +343,7 @@ impl LocalState {
         self.write(batch)
     }
 
-    /// Remembers that the index object `index` speaks of `packs`.
+    /// Notes that the index object `index` lists `packs`.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -355,11 +356,11 @@ impl LocalState {
         self.write(batch)
     }
 
-    /// Remembers which packs a check found `damaged`, and forgets it of those that it found `sound`.
+    /// Notes the packs that a check found `damaged`, and clears that note for the packs that it found `sound`.
     ///
-    /// From then on nothing counts as stored because a damaged pack holds it. What else is remembered of the repository
-    /// is read again by the next [`LocalState::sync`], and files are read again, too: a file that did not change may
-    /// have lost a piece. docs/decisions/0013-damage-is-remembered.md.
+    /// From then on a blob does not count as stored if only a damaged pack holds it. The rest of the index is forgotten
+    /// and read again by the next [`LocalState::sync`]. The facts of files are forgotten too: a file that did not
+    /// change may have lost a chunk. See docs/decisions/0013-damage-is-remembered.md.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -396,7 +397,7 @@ impl LocalState {
         number
     }
 
-    /// Remembers that everything the snapshot needs is stored. It is forgotten as soon as any pack is gone.
+    /// Notes that everything the snapshot needs is stored. The note is cleared as soon as any pack is gone.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -411,7 +412,8 @@ impl LocalState {
         matches!(self.db.get_pinned(prefixed(b'w', &snapshot.0)), Ok(Some(_)))
     }
 
-    /// Remembers snapshots and key slots, so that one that disappears without a record is noticed.
+    /// Notes that this machine has seen these snapshots and key slots. If one disappears without a record, that is
+    /// noticed.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -440,7 +442,7 @@ impl LocalState {
         ids(&self.db, prefix).map_err(|source| self.failed(source))
     }
 
-    /// Returns where `blob` is, or `None` where no pack holds it.
+    /// Returns the location of `blob`, or `None` if no pack holds it.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -477,7 +479,7 @@ impl Packs {
     }
 }
 
-/// Returns the ids behind `prefix` in the keys.
+/// Returns the ids of all keys with this prefix.
 fn ids<const N: usize>(db: &DB, prefix: u8) -> Result<HashSet<[u8; N]>, rocksdb::Error> {
     let mut ids = HashSet::new();
     for item in db.iterator(IteratorMode::From(&[prefix], Direction::Forward)) {
@@ -507,7 +509,7 @@ fn prefixed(prefix: u8, id: &[u8]) -> Vec<u8> {
 
 fn options() -> Options {
     let mut table = rocksdb::BlockBasedOptions::default();
-    // Most look-ups are for chunks nobody has: ten bits a key answer 99 % of them from memory.
+    // Most look-ups are for chunks that no pack holds: 10 bits for each key answer 99 % of them from memory.
     table.set_bloom_filter(10.0, false);
     table.set_block_cache(&rocksdb::Cache::new_lru_cache(16 << 20).expect("memory for a cache"));
     let mut options = Options::default();

@@ -1,10 +1,10 @@
-//! Noticing that the repository was put back to an earlier state: what a machine has seen is there no more.
+//! Notices that somebody put the repository back to an earlier state: objects that this machine has seen are gone.
 
 use super::{Repository, Result};
 use crate::format::id::{KeyId, SnapshotId};
 use std::collections::HashSet;
 
-/// What a machine has seen and what is gone, without a record that somebody removed it.
+/// Objects that this machine has seen and that are gone, although no record says that somebody removed them.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Missing {
     /// Snapshots.
@@ -14,12 +14,13 @@ pub struct Missing {
 }
 
 impl Repository {
-    /// Returns what of the snapshots and key slots that a machine remembers is gone.
+    /// Returns the snapshots and key slots that are gone, out of those that a machine remembers.
     ///
-    /// Nothing counts as missing while a record of removals cannot be read because a later version wrote it.
+    /// If a later version of this program wrote a record of removals, nothing counts as missing: that record may name
+    /// it.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn missing(&self, (snapshots, keys): &(Vec<SnapshotId>, Vec<KeyId>)) -> Result<Missing> {
         let (snapshots_there, keys_there): (HashSet<_>, HashSet<_>) =
             (self.snapshot_ids()?.into_iter().collect(), self.key_ids()?.into_iter().collect());
@@ -41,14 +42,14 @@ impl Repository {
 }
 
 impl Missing {
-    /// Says in one line what is missing, if anything is.
+    /// Says in one line how many objects are missing, if any are.
     pub fn warning(&self) -> Option<String> {
         let (snapshots, keys) = (self.snapshots.len(), self.keys.len());
         (snapshots + keys > 0).then(|| {
             format!(
-                "{snapshots} snapshots and {keys} key slots that this machine has seen are gone, and there is no record that \
-                 somebody removed them: the repository was put back to an earlier state, or they were taken away; \
-                 `strongroom check` names them"
+                "{snapshots} snapshots and {keys} key slots that this machine has seen are gone, and no record says that \
+                 somebody removed them: the repository was put back to an earlier state, or somebody deleted them \
+                 without a record; `strongroom check` names them"
             )
         })
     }

@@ -1,4 +1,4 @@
-//! Creating and opening: finding `config`, trying a secret on the key slots, and saying why none of them opens.
+//! Creates and opens a repository: finds `config`, tries a secret on the key slots, and says why none of them opens.
 
 use super::loading::{each_beside, load_short, names};
 use super::{CreateOptions, Repository, RepositoryError, Result, SMALL_LEN_MAX};
@@ -11,23 +11,25 @@ use crate::format::sealed;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// More key slots than anybody makes. Whoever can write to the storage can put more there, and reading them takes time.
+/// Maximum number of key slots that are read; nobody makes as many. Whoever can write to the storage can add forged
+/// slots, and each takes time to read.
 pub(super) const SLOTS_MAX: usize = 1024;
-/// What trying a password on all slots may cost, in KiB of memory times passes: 64 slots of the highest cost that is
-/// accepted. The cheapest are tried first. So forged ones cannot take the turn of an honest one, unless that costs
-/// more.
+/// Maximum work for trying one password on all slots, in KiB of memory times passes: 64 slots at the highest cost that
+/// is accepted. The cheapest slots are tried first, so forged slots keep an honest one from being tried only if the
+/// honest one costs more.
 const WORK_MAX: u64 = 64 * (16 << 20);
-/// Keys that a wrong password gave are kept up to this many, to find out whether it was `config` that was wrong.
+/// Maximum number of unproven master keys that are kept. A slot that does not fit gives one. If such a key opens other
+/// objects, then `config` is the wrong part.
 const UNPROVEN_MAX: usize = 64;
-/// Something that is sealed under the repository's keys, and that is read to find that out.
+/// Maximum length in bytes of the object on which unproven master keys are tried.
 const WITNESS_LEN_MAX: u64 = 4 << 20;
-/// How many objects are looked at for one that is whole.
+/// Maximum number of objects that are read to find an undamaged one.
 const WITNESSES_MAX: usize = 16;
 
-/// A repository that was found, and is opened by whoever has a key.
+/// A repository that was found but not opened yet. A password or the recovery key opens it.
 pub struct Found {
     backend: Arc<dyn Backend>,
-    /// `config` as it is stored; its seal can be looked at when a key is there.
+    /// `config` as it is stored. Its seal can be checked only with a key.
     object: Vec<u8>,
     config: Config,
 }
@@ -36,8 +38,8 @@ impl Found {
     /// Opens the repository with a password or its recovery key.
     ///
     /// # Errors
-    /// [`RepositoryError::NoKeyFits`], [`RepositoryError::ForeignConfig`] if it is not the secret that is wrong, or
-    /// what the storage gives.
+    /// [`RepositoryError::NoKeyFits`] if the secret opens no slot, [`RepositoryError::ForeignConfig`] if the secret is
+    /// right and `config` is wrong, or an error of the storage.
     pub fn open(self, secret: &[u8]) -> Result<Repository> {
         let (slots, mut untried) = self.slots()?;
         let (mut tried, mut work, mut unproven) = (0, 0, Vec::new());
@@ -60,7 +62,7 @@ impl Found {
         Err(RepositoryError::NoKeyFits { tried, untried })
     }
 
-    /// Returns the key slots that can be tried, those first that cost least, and how many others there are.
+    /// Returns the key slots that can be tried, the cheapest first, and the number of all other slots.
     fn slots(&self) -> Result<(Vec<(KeyId, Slot)>, usize)> {
         let mut names = names(&*self.backend, ObjectKind::Key)?;
         let count = names.len();
@@ -76,21 +78,22 @@ impl Found {
             Ok(())
         })?;
         let mut slots = slots.into_inner();
-        // A recovery slot costs nothing to try, a password slot some tenths of a second.
+        // Trying a recovery slot takes no noticeable time, a password slot some tenths of a second.
         slots.sort_by_key(|(id, slot)| (slot.kind == SlotKind::Password, slot.work(), *id));
         let others = count - slots.len();
         Ok((slots, others))
     }
 
-    /// Returns whether one of `masters` opens something that is stored here. Then the secret was right, and the id in
-    /// `config`, which every key slot is bound to, is another repository's.
+    /// Returns whether one of `masters` opens an object of this repository. Then the secret was right, and `config` is
+    /// from another repository: every key slot is bound to the id in `config`.
     fn opens_anything(&self, masters: &[MasterKey]) -> bool {
         if masters.is_empty() {
             return false;
         }
         let Some((purpose, witness)) = self.witness() else { return false };
         let keys = masters.iter().flat_map(|master| Cipher::ALL.map(|cipher| Keys::derive(master, cipher)));
-        // If `config` is of these very keys, it is the slot that is wrong: it stands under another name.
+        // If these keys verify `config`, then `config` is right and the slot is wrong: it is stored under another
+        // slot's name.
         let mut foreign = keys.filter(|keys| Config::verify(&self.object, keys).is_err());
         foreign.any(|keys| sealed::open(&keys, purpose, witness.clone()).is_ok())
     }
@@ -99,7 +102,7 @@ impl Found {
     fn witness(&self) -> Option<(Purpose, Vec<u8>)> {
         [(ObjectKind::Snapshot, Purpose::Snapshot), (ObjectKind::Index, Purpose::Index)].into_iter().find_map(
             |(kind, purpose)| {
-                // This is for a better message alone: what the storage fails with is of no interest.
+                // Errors of the storage do not matter here: the object is only needed for a better error message.
                 let names = names(&*self.backend, kind).ok()?;
                 let whole = |name: &ObjectName| {
                     let object = load_short(&*self.backend, *name, WITNESS_LEN_MAX).ok()?;
@@ -124,12 +127,13 @@ impl Found {
     }
 }
 
-/// A repository that is not there yet: its key slots stand, its `config` does not.
+/// A new repository whose key slots are stored and whose `config` is not.
 ///
-/// So whoever shows the recovery key can do it before anything depends on it, and an interruption leaves no repository.
+/// In this state the caller shows the recovery key, before anything depends on it. An interruption leaves no
+/// repository.
 pub struct Prepared {
     repository: Repository,
-    /// The recovery key, which is nowhere else.
+    /// The recovery key. No other copy exists.
     pub recovery: RecoveryKey,
 }
 
@@ -139,19 +143,20 @@ impl Prepared {
         self.repository.id()
     }
 
-    /// Writes `config`: from now on there is a repository.
+    /// Writes `config`. From then on the repository exists.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn commit(self) -> Result<Repository> {
         self.repository.commit_config()?;
         Ok(self.repository)
     }
 
-    /// Takes the key slots away again.
+    /// Removes the key slots again.
     ///
     /// # Errors
-    /// What the storage gives; the next [`Repository::prepare`] takes away what is left.
+    /// [`RepositoryError::Backend`] if the storage fails. The next [`Repository::prepare`] removes the slots that are
+    /// left.
     pub fn withdraw(self) -> Result<()> {
         for name in names(&*self.repository.backend, ObjectKind::Key)? {
             self.repository.backend.remove(name)?;
@@ -160,7 +165,7 @@ impl Prepared {
     }
 }
 
-/// Returns whether something is stored that key slots open.
+/// Returns whether the storage holds packs, index objects or snapshots, which the key slots open.
 fn holds_backups(backend: &dyn Backend) -> Result<bool> {
     for kind in [ObjectKind::Snapshot, ObjectKind::Index, ObjectKind::Pack] {
         let mut holds = false;
@@ -173,7 +178,7 @@ fn holds_backups(backend: &dyn Backend) -> Result<bool> {
 }
 
 impl Repository {
-    /// Creates a repository and returns it with its recovery key, which is nowhere else.
+    /// Creates a repository and returns it with its recovery key. No other copy of that key exists.
     ///
     /// # Errors
     /// See [`Repository::prepare`].
@@ -183,11 +188,11 @@ impl Repository {
         Ok((repository, recovery))
     }
 
-    /// Writes the key slots of a new repository. [`Prepared::commit`] makes a repository of them.
+    /// Writes the key slots of a new repository. [`Prepared::commit`] then completes the repository.
     ///
     /// # Errors
-    /// [`RepositoryError::Exists`], [`RepositoryError::NoConfig`] if there is something that only needs its `config`
-    /// back, or what the storage gives.
+    /// [`RepositoryError::Exists`], [`RepositoryError::NoConfig`] if backups are stored and only `config` is missing,
+    /// or an error of the storage.
     pub fn prepare(backend: Arc<dyn Backend>, password: &[u8], options: &CreateOptions) -> Result<Prepared> {
         match backend.size(ObjectName::config()) {
             Err(BackendError::NotFound { .. }) => {}
@@ -197,7 +202,7 @@ impl Repository {
         if holds_backups(&*backend)? {
             return Err(RepositoryError::NoConfig { place: backend.describe() });
         }
-        // Without a config and without anything that they open these belong to nothing.
+        // There is no config and no backup, so these slots open nothing: an interrupted creation left them.
         for name in names(&*backend, ObjectKind::Key)? {
             backend.remove(name)?;
         }
@@ -217,11 +222,11 @@ impl Repository {
         Ok(self.backend.save(ObjectName::config(), &config)?)
     }
 
-    /// Looks for a repository: whether there is one, before anybody is asked for a password.
+    /// Finds out whether there is a repository, before anybody is asked for a password.
     ///
     /// # Errors
-    /// [`RepositoryError::NoRepository`], [`RepositoryError::NoConfig`], [`RepositoryError::Config`], or what the
-    /// storage gives.
+    /// [`RepositoryError::NoRepository`], [`RepositoryError::NoConfig`], [`RepositoryError::Config`], or an error of
+    /// the storage.
     pub fn find(backend: Arc<dyn Backend>) -> Result<Found> {
         let object = match load_short(&*backend, ObjectName::config(), SMALL_LEN_MAX) {
             Err(RepositoryError::Backend(BackendError::NotFound { .. })) => {
@@ -240,16 +245,16 @@ impl Repository {
     /// Opens a repository with a password or its recovery key.
     ///
     /// # Errors
-    /// [`RepositoryError::NoRepository`], [`RepositoryError::NoKeyFits`], or what the storage gives.
+    /// [`RepositoryError::NoRepository`], [`RepositoryError::NoKeyFits`], or an error of the storage.
     pub fn open(backend: Arc<dyn Backend>, secret: &[u8]) -> Result<Self> {
         Self::find(backend)?.open(secret)
     }
 
-    /// Opens a repository with what [`Repository::handover`] of another process gave: asks the storage for nothing, and
-    /// tries no password again.
+    /// Opens a repository with the result of [`Repository::handover`] in another process. Sends no request to the
+    /// storage and tries no password.
     ///
     /// # Errors
-    /// [`RepositoryError::NoKeyFits`] for what is no handover, or [`RepositoryError::Config`].
+    /// [`RepositoryError::NoKeyFits`] if `handover` is malformed, or [`RepositoryError::Config`].
     pub fn open_handed_over(backend: Arc<dyn Backend>, handover: &[u8]) -> Result<Self> {
         let parts = handover.split_first_chunk().and_then(|(master, rest)| Some((*master, rest.split_first_chunk()?)));
         let (master, (slot, object)) = parts.ok_or(RepositoryError::NoKeyFits { tried: 0, untried: 0 })?;

@@ -1,10 +1,11 @@
-//! Reads blobs: from the place that a reference remembers, else from where the index says, and never unproven.
+//! Reads blobs from the location that a reference holds (its hint), or else from the location that the index gives.
+//! Every byte is verified before it is returned.
 //!
-//! A block is fetched with one range read, authenticated, decompressed and kept in a cache bounded by bytes; every
-//! chunk is held against its id before its bytes are given out, every node before it is decoded. Where a hint leads
-//! nowhere (the pack was rewritten) or to damage, the index is asked for another place.
+//! A block is fetched with one range read, authenticated, decompressed and kept in a cache that is limited in bytes.
+//! Every chunk is compared with its id before its bytes are returned, every node before it is decoded. If the hint
+//! leads to no block (the pack was rewritten) or to a damaged one, the reader asks the index for another location.
 //!
-//! Methods may be called from any thread. A block that two threads want at once is fetched once.
+//! Methods may be called from any thread. If two threads want a block at once, it is fetched once.
 
 mod ahead;
 
@@ -30,10 +31,10 @@ use std::time::Instant;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// No pack holds it.
+    /// No pack holds the blob.
     #[error("{blob} is in no pack")]
     Missing {
-        /// What was looked for.
+        /// The blob.
         blob: BlobId,
     },
     /// The storage failed.
@@ -42,20 +43,20 @@ pub enum ReadError {
     /// A block does not open.
     #[error("block at byte {offset} of pack {pack} {source}")]
     Block {
-        /// The pack it lies in.
+        /// The pack that holds the block.
         pack: PackId,
-        /// Where it begins.
+        /// Where the block begins in the pack, in bytes.
         offset: u32,
-        /// What is wrong with it.
+        /// What is wrong with the block.
         source: OpenError,
     },
-    /// A block opens, but holds something else than it should.
-    #[error("the bytes stored for {blob} are not its own")]
+    /// A block opens, but does not hold the right bytes.
+    #[error("the bytes stored for {blob} do not match its id")]
     Mismatch {
-        /// What was looked for.
+        /// The blob that should be there.
         blob: BlobId,
     },
-    /// A node has the right id, but cannot be understood.
+    /// A node has the right id, but cannot be decoded.
     #[error("node {node} is not readable")]
     Node {
         /// The node.
@@ -64,7 +65,7 @@ pub enum ReadError {
         #[source]
         source: NodeError,
     },
-    /// A node has the right id, but does not belong where it stands.
+    /// A node has the right id, but another place in the tree than it should.
     #[error("node {node} {what}")]
     MalformedNode {
         /// The node.
@@ -82,7 +83,7 @@ impl ReadError {
         ReadError::MalformedNode { node, what }
     }
 
-    /// Returns whether the repository is damaged, rather than out of reach for now.
+    /// Returns true if the repository is damaged, false if it is only out of reach for now.
     pub fn is_damage(&self) -> bool {
         match self {
             ReadError::Backend(error) => {
@@ -94,7 +95,7 @@ impl ReadError {
     }
 }
 
-/// Says where blobs are: an index over the whole repository.
+/// An index over the whole repository: says where blobs are.
 pub trait Lookup: Send + Sync {
     /// Returns where `blob` is, or `None` if no pack holds it.
     ///
@@ -104,22 +105,23 @@ pub trait Lookup: Send + Sync {
         self.find_elsewhere(blob, &[])
     }
 
-    /// Returns where `blob` is beside the places that were `tried`, or `None` if nothing else is known.
+    /// Returns a location of `blob` that is not among `tried`, or `None` if no other is known.
     ///
     /// # Errors
     /// When the index cannot be read.
     fn find_elsewhere(&self, blob: &BlobId, tried: &[Location]) -> Result<Option<Location>, ReadError>;
 }
 
-/// Places of one blob that are tried. Honest repositories have one, and one more for each time that it was damaged.
+/// Maximum number of locations that are tried for one blob. An honest repository has one, and one more for each time
+/// that the blob was damaged and stored again.
 const PLACES_TRIED_MAX: usize = 8;
 
-/// How much memory a reader may keep, in bytes.
+/// The size of a reader's caches, in bytes of memory.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheSizes {
-    /// Decoded blocks of content.
+    /// The cache of decoded content blocks.
     pub blocks: usize,
-    /// Decoded tree nodes.
+    /// The cache of decoded tree nodes.
     pub nodes: usize,
 }
 
@@ -141,20 +143,20 @@ pub struct Reader {
     delivered: AtomicU64,
 }
 
-/// How much content a reader has decoded, and how much of it was asked for, in bytes. Far apart, they show that too
-/// much is decoded for what is read, or the same again and again.
+/// How many bytes of content a reader has decoded, and how many of them callers asked for. If `decoded` is much larger,
+/// the reader decodes blocks of which little is read, or the same blocks again and again.
 #[derive(Debug, Clone, Copy)]
 pub struct Traffic {
-    /// The plaintext of blocks that were fetched and decoded.
+    /// Plaintext bytes of the blocks that were fetched and decoded.
     pub decoded: u64,
-    /// What was given out.
+    /// Bytes that were returned to callers.
     pub delivered: u64,
 }
 
 /// The plaintext of a block.
 struct Block {
     plaintext: Vec<u8>,
-    /// Where chunks begin that were held against their ids.
+    /// The offsets of chunks that were compared with their ids.
     proven: Mutex<HashSet<u32>>,
 }
 
@@ -166,14 +168,14 @@ impl Reader {
         Self { backend, keys, lookup, blocks, nodes, ahead: None, decoded, delivered }
     }
 
-    /// Returns how much content was decoded and delivered so far. Folders (tree nodes) are not counted.
+    /// Returns the traffic so far. Tree nodes are not counted.
     pub fn traffic(&self) -> Traffic {
         let [decoded, delivered] = [&self.decoded, &self.delivered].map(|count| count.load(Ordering::Relaxed));
         Traffic { decoded, delivered }
     }
 
-    /// Calls `read` with `at`, and once more if the block there is wrong, or another, and may have been a copy's: it
-    /// may be well where it is stored.
+    /// Calls `read` with `at`. If the block there is wrong, and the backend may have served it from a local copy, drops
+    /// that copy and calls `read` once more: the stored block may be good.
     fn or_doubt<T>(&self, at: Location, read: impl Fn(Location) -> Result<T, ReadError>) -> Result<T, ReadError> {
         match read(at) {
             Err(ReadError::Block { .. } | ReadError::Mismatch { .. })
@@ -186,8 +188,8 @@ impl Reader {
         }
     }
 
-    /// Calls `read` with the hint, then, until that succeeds, with the places that the index knows: what was damaged in
-    /// one pack may have been stored once more in another.
+    /// Calls `read` with the hint, and then with each location that the index knows, until one succeeds. A blob that is
+    /// damaged in one pack may be stored again in another.
     fn at_any_place<T>(
         &self,
         blob: BlobId,
@@ -269,7 +271,7 @@ impl Reader {
         Node::decode_stored(stored, at.block).map_err(|source| ReadError::Node { node: id, source })
     }
 
-    /// Appends the bytes of `content` from `offset` on to `out`: `len` of them, or fewer where the content ends.
+    /// Appends `len` bytes of `content` from `offset` on to `out`, or fewer if the content ends before.
     ///
     /// # Errors
     /// See [`ReadError`]; `out` may then hold some of the bytes.
@@ -281,7 +283,7 @@ impl Reader {
         result
     }
 
-    /// Appends the bytes `wanted` of what `segments` make.
+    /// Appends the range `wanted` of the bytes that `segments` stand for.
     fn read_segments(
         &self,
         segments: &[Segment],
@@ -326,7 +328,7 @@ impl Reader {
                     return Err(ReadError::malformed_node(node.id, "is no content list"));
                 };
                 let sum = segments.iter().map(Segment::len).sum::<u64>();
-                // Each level multiplies the length by hundreds; deeper nesting is no honest repository's.
+                // Each level multiplies the length by hundreds, so no honest repository nests deeper.
                 if depth > 8 || sum != *len {
                     return Err(ReadError::malformed_node(node.id, "does not list the content it should"));
                 }
@@ -363,19 +365,19 @@ impl NodeSource for Reader {
     }
 }
 
-/// Returns how long a block of `len` stored bytes may be once it is decoded. Room is made for that much beforehand: a
-/// guess that is too long for what does not compress would drive out the block that is being read.
+/// Returns a guess of the decoded length of a block of `len` stored bytes. The cache makes that much room beforehand.
+/// The guess is limited: for incompressible data a long one would push out the very block that is being read.
 fn decoded_len_guess(len: usize) -> usize {
     const BLOCK_LEN_USUAL_MAX: usize = 2 << 20;
     (4 * len).min(BLOCK_LEN_USUAL_MAX).max(len)
 }
 
-/// Returns the part of `wanted` that falls into a piece of `len` bytes at `start`, counted from the piece's start.
+/// Returns the part of `wanted` that lies in a piece of `len` bytes at `start`, relative to the start of the piece.
 fn overlap(wanted: &Range<u64>, start: u64, len: u64) -> Range<u64> {
     wanted.start.clamp(start, start + len) - start..wanted.end.clamp(start, start + len) - start
 }
 
-/// Returns the bytes of its pack that a block takes.
+/// Returns the range of bytes that a block takes in its pack.
 fn stored_range(at: BlockLocation) -> Range<u64> {
     u64::from(at.offset)..u64::from(at.offset) + u64::from(at.len)
 }
@@ -385,10 +387,10 @@ fn range_of(location: Location) -> Range<usize> {
     start..start + location.len as usize
 }
 
-/// Caches are split so that threads seldom meet at a lock.
+/// Number of parts of a cache. Each has its own lock, so that threads seldom wait for each other.
 const SHARDS: usize = 8;
 
-/// An LRU cache that holds at most so many bytes (and at least one value a shard).
+/// An LRU cache that is limited in bytes. Each shard keeps at least one value.
 struct Cache<K, V> {
     shards: [Mutex<Shard<K, V>>; SHARDS],
     hasher: std::hash::RandomState,
@@ -411,7 +413,7 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
     }
 
-    /// Returns whether there is a value under `key`, which makes it no newer.
+    /// Returns whether there is a value under `key`. Does not count as a use of the value.
     fn contains(&self, key: &K) -> bool {
         self.shard(key).lock().values.contains(key)
     }
@@ -420,7 +422,7 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
         self.shard(key).lock().values.get(key).map(|(value, _)| value.clone())
     }
 
-    /// Returns the value under `key`, made by `make` (with its length in bytes) if there is none.
+    /// Returns the value under `key`. If there is none, calls `make`, which returns the value and its length in bytes.
     fn get_or_insert(&self, key: K, make: impl FnOnce() -> (V, usize)) -> Arc<V> {
         let mut shard = self.shard(&key).lock();
         if let Some((value, _)) = shard.values.get(&key) {
@@ -434,7 +436,7 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
         value
     }
 
-    /// Drops the value under `key`.
+    /// Removes the value under `key`.
     fn remove(&self, key: &K) {
         let mut shard = self.shard(key).lock();
         if let Some((_, len)) = shard.values.pop(key) {
@@ -480,7 +482,7 @@ mod tests {
         }
     }
 
-    /// Who can write the copy but has no key can still put authentic blocks into each other's place.
+    /// Somebody who can write to the local copy but has no key can still swap authentic blocks.
     #[test]
     fn a_copy_that_has_another_block_there_is_read_past() {
         let keys = Arc::new(Keys::derive(&MasterKey::generate(), Cipher::Aes256Siv));

@@ -1,4 +1,4 @@
-//! Records of what was removed on purpose.
+//! Records of objects that were removed on purpose.
 
 use super::loading::{each_beside, load_limited, names};
 use super::{Repository, RepositoryError, Result, SEALED_LEN_MAX};
@@ -13,19 +13,20 @@ use std::collections::HashSet;
 
 pub(super) const GC_VERSION: u64 = 1;
 
-/// What was removed on purpose.
+/// The objects that were removed on purpose.
 #[derive(Debug, Clone, Default)]
 pub struct Removals {
-    /// Key slots.
+    /// The key slots that were removed.
     pub keys: HashSet<KeyId>,
-    /// Snapshots.
+    /// The snapshots that were removed.
     pub snapshots: HashSet<SnapshotId>,
-    /// Records of a later version of this program, which may speak of more.
+    /// The number of records that a later version of this program wrote. They may name more objects.
     pub unread: usize,
 }
 
 impl Repository {
-    /// Leaves a record that these were removed on purpose, before they are, and returns its name.
+    /// Stores a record that these objects are being removed on purpose, and returns its name. Call it before the
+    /// removal.
     pub(super) fn record_removal(&self, keys: &[KeyId], snapshots: &[SnapshotId]) -> Result<ObjectName> {
         let mut map = MapWriter::default();
         map.field(1).uint(GC_VERSION);
@@ -44,19 +45,19 @@ impl Repository {
         Ok(name)
     }
 
-    /// Returns the names of the records of what was removed on purpose.
+    /// Returns the names of all records of removals.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn removal_records(&self) -> Result<Vec<ObjectName>> {
         names(&*self.backend, ObjectKind::Gc)
     }
 
-    /// Returns the key slots and snapshots that were removed on purpose. Damaged records say nothing: `check` names
+    /// Returns the key slots and snapshots that were removed on purpose. Damaged records are passed over; `check` names
     /// them.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn removed(&self) -> Result<Removals> {
         let removals = Mutex::new(Removals::default());
         each_beside(&self.removal_records()?, |name| {
@@ -75,10 +76,10 @@ impl Repository {
         Ok(removals.into_inner())
     }
 
-    /// Reads one of those records: the key slots and snapshots that were removed.
+    /// Reads one record of a removal and returns the key slots and snapshots that it names.
     ///
     /// # Errors
-    /// [`RepositoryError::Sealed`] when it is damaged, [`RepositoryError::RecordVersion`], or what the storage gives.
+    /// [`RepositoryError::Sealed`] when it is damaged, [`RepositoryError::RecordVersion`], or an error of the storage.
     pub fn load_removals(&self, name: ObjectName) -> Result<(Vec<KeyId>, Vec<SnapshotId>)> {
         let (mut keys, mut snapshots) = (Vec::new(), Vec::new());
         let (sealed, _turn) = load_limited(&*self.backend, name, SEALED_LEN_MAX, &self.turns)?;
@@ -88,7 +89,7 @@ impl Repository {
         let mut version = None;
         let read = reader.fields(|key, value| {
             match key {
-                // It comes first. What follows may have another meaning in another version.
+                // The version comes first. In another version the rest may have another meaning.
                 1 => match value.uint()? {
                     GC_VERSION => version = Some(GC_VERSION),
                     other => return Err(Unread::Version(other)),

@@ -1,4 +1,4 @@
-//! Finding blobs without local state.
+//! Finds blobs without local state.
 
 use super::{Repository, RepositoryError};
 use crate::backend::{Backend, BackendError, ObjectName};
@@ -12,32 +12,33 @@ use std::sync::Arc;
 
 type Result<T> = std::result::Result<T, RepositoryError>;
 
-/// Blobs of which it is remembered that they lie nowhere else, up to this many.
+/// Maximum number of remembered searches that found nothing.
 const MISSED_MAX: usize = 100_000;
 
-/// Looks blobs up in the index objects, one after the other: for readers without local state, which seldom need it.
+/// Looks blobs up in the index objects, one object after the other. For readers without local state, which seldom need
+/// a look-up.
 pub struct IndexSearch {
     repository: Arc<Repository>,
-    /// The object that answered last, which often answers next.
+    /// The index object that answered the last look-up. It often answers the next one too.
     last: Mutex<Option<(IndexId, Arc<Index>)>>,
     missed: Mutex<Missed>,
 }
 
-/// Blobs that were looked for in vain: all that a damaged pack held is asked for, some of it again and again.
+/// Searches that found nothing. When a pack is damaged, readers ask for its blobs again and again.
 #[derive(Default)]
 struct Missed {
-    /// The index objects that there were.
+    /// The index objects that existed then. If they change, the searches are forgotten.
     indexes: Vec<IndexId>,
     blobs: HashSet<(BlobId, Vec<Location>)>,
 }
 
 impl IndexSearch {
-    /// Creates a search over the index objects that there are when it is asked.
+    /// Creates a search. Each look-up lists the index objects anew.
     pub fn new(repository: Arc<Repository>) -> Self {
         Self { repository, last: Mutex::default(), missed: Mutex::default() }
     }
 
-    /// Returns a place of `blob` that is none of `tried`.
+    /// Returns a location of `blob` that is not among `tried`.
     fn search(&self, blob: &BlobId, tried: &[Location]) -> Result<Option<Location>> {
         let last = self.last.lock().as_ref().and_then(|(_, index)| self.other(index, blob, tried));
         if let Some(location) = last
@@ -75,7 +76,7 @@ impl IndexSearch {
             }
         }
         match unread {
-            // It may stand there, so nobody may say that it is missing.
+            // The unread index object may list the blob, so the blob must not be reported as missing.
             Some(error) if tried.is_empty() => Err(error),
             _ => {
                 let blobs = &mut self.missed.lock().blobs;
@@ -91,7 +92,8 @@ impl IndexSearch {
         index.find_all(blob).find(|location| !tried.contains(location))
     }
 
-    /// Returns whether the pack exists: an index outlives a pack that got lost, and another may know a newer copy.
+    /// Returns whether the pack exists. An index object may list a pack that got lost, and another index object may
+    /// list a newer copy of the blob.
     fn is_there(&self, pack: PackId) -> Result<bool> {
         match self.repository.backend.size(ObjectName::pack(pack.0)) {
             Ok(_) => Ok(true),

@@ -1,5 +1,5 @@
-//! Says which snapshot is meant: an id or the beginning of one, `latest`, `latest:SET`, `latest~N`, `latest:SET~N`, or
-//! a time; and which path in it.
+//! Finds the snapshot and path that a user asked for. A snapshot is named by its id or the beginning of it, by
+//! `latest`, `latest:SET`, `latest~N` or `latest:SET~N`, or by a time.
 
 use crate::format::id::SnapshotId;
 use crate::format::snapshot::Snapshot;
@@ -7,21 +7,21 @@ use crate::repository::{Repository, RepositoryError, latest_first};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// A snapshot and a path in it, as somebody asked for them.
+/// A snapshot and a path in it, as a user asked for them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selected {
     /// The snapshot's id.
     pub id: SnapshotId,
     /// The snapshot.
     pub snapshot: Snapshot,
-    /// The path from its root, without slashes at either end; empty for everything.
+    /// The path from the root of the snapshot, without a slash at the beginning or end. Empty for the whole snapshot.
     pub path: Vec<u8>,
 }
 
 /// Resolves `SNAPSHOT[:PATH]`.
 ///
 /// # Errors
-/// [`RepositoryError::NoSnapshot`], [`RepositoryError::Ambiguous`], or what reading snapshots gives.
+/// [`RepositoryError::NoSnapshot`], [`RepositoryError::Ambiguous`], or an error of reading snapshots.
 pub fn select(repository: &Repository, asked: &[u8]) -> Result<Selected, RepositoryError> {
     let found = repository.snapshots()?;
     found.remarks().for_each(|remark| tracing::warn!("{remark}"));
@@ -49,7 +49,7 @@ fn resolve<'a>(snapshots: &[Listed], asked: &'a [u8], now: i64) -> Result<(usize
     }
 }
 
-/// Returns the positions of the snapshots called `name`; `None` where it is no name at all.
+/// Returns the positions of the snapshots that `name` matches, or `None` if `name` is not the name of a snapshot.
 fn matching(snapshots: &[Listed], name: &str, now: i64) -> Option<Vec<usize>> {
     let newest_of = |set: Option<&str>, back: usize| {
         let of_set = |snapshot: &Snapshot| set.is_none_or(|set| snapshot.set == set);
@@ -78,7 +78,7 @@ fn matching(snapshots: &[Listed], name: &str, now: i64) -> Option<Vec<usize>> {
     Some(snapshots.iter().enumerate().filter_map(matches).collect())
 }
 
-/// Reads `SET` or `SET~N`. Where a set is called `SET~N`, it is meant.
+/// Reads `SET` or `SET~N`. If a set is itself called `SET~N`, that set is meant.
 fn set_and_back<'a>(snapshots: &[Listed], text: &'a str) -> (&'a str, usize) {
     match text.rsplit_once('~').and_then(|(set, back)| Some((set, back.parse().ok()?))) {
         Some((set, back)) if !is_set(snapshots, text) && is_set(snapshots, set) => (set, back),
@@ -91,7 +91,7 @@ fn is_set(snapshots: &[Listed], name: &str) -> bool {
 }
 
 /// Reads a time in this machine's time zone (`2026-11-21T22:00`, `2026-11-21 22.00.00`, `2026-11-21`) or with an
-/// offset, as the last second that it stands for.
+/// offset. Returns the last second that the text covers.
 fn parse_time(text: &str) -> Option<i64> {
     if let Ok(exact) = text.parse::<jiff::Timestamp>() {
         return Some(exact.as_second());
@@ -107,7 +107,7 @@ fn parse_time(text: &str) -> Option<i64> {
     Some(zoned.timestamp().as_second() + precision - 1)
 }
 
-/// Splits `SNAPSHOT:PATH`. The colons of a time, and the one before the name of a set, belong to the snapshot.
+/// Splits `SNAPSHOT:PATH`. Colons inside a time, and the colon before the name of a set, belong to the snapshot.
 fn split_name<'a>(snapshots: &[Listed], asked: &'a [u8]) -> (&'a [u8], &'a [u8]) {
     let colons = asked.iter().enumerate().filter(|(_, byte)| **byte == b':').map(|(at, _)| at);
     let ends: Vec<_> = colons.chain([asked.len()]).collect();
@@ -118,7 +118,7 @@ fn split_name<'a>(snapshots: &[Listed], asked: &'a [u8]) -> (&'a [u8], &'a [u8])
             None => parse_time(name).is_some(),
         }
     };
-    // The longest that is a time or names a set; else all up to the first colon.
+    // The longest beginning that is a time or names a set, else everything before the first colon.
     let end = *ends.iter().rev().find(is_whole_name).unwrap_or(&ends[0]);
     (&asked[..end], asked.get(end + 1..).unwrap_or_default())
 }

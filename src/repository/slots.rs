@@ -1,4 +1,4 @@
-//! Key slots of an open repository: listing, adding and removing what opens it.
+//! Lists, adds and removes the key slots of an open repository.
 
 use super::loading::load_short;
 use super::opening::SLOTS_MAX;
@@ -11,11 +11,11 @@ use crate::format::keyslot::{PasswordCost, RecoveryKey, Slot, SlotError, SlotInf
 /// A key slot in a list.
 #[derive(Debug, Clone)]
 pub struct SlotEntry {
-    /// Its name.
+    /// The id of the slot.
     pub id: KeyId,
-    /// What opens it, and what its maker said of it; or why it cannot be read.
+    /// The kind of secret that opens the slot and what its creator noted, or why the slot cannot be read.
     pub slot: std::result::Result<(SlotKind, SlotInfo), SlotError>,
-    /// The repository was opened with it.
+    /// True if this slot opened the repository.
     pub in_use: bool,
 }
 
@@ -35,7 +35,7 @@ impl Repository {
     /// Adds a slot for another password.
     ///
     /// # Errors
-    /// [`RepositoryError::TooManySlots`], or what the storage gives.
+    /// [`RepositoryError::TooManySlots`], or an error of the storage.
     pub fn add_password(&self, password: &[u8], cost: PasswordCost, label: &str) -> Result<KeyId> {
         self.refuse_too_many()?;
         let id = KeyId(random());
@@ -43,11 +43,12 @@ impl Repository {
         Ok(id)
     }
 
-    /// Adds a slot for a new recovery key and returns the key, which is nowhere else. `show` gets both before the slot
-    /// is there: if it fails, there is no key that nobody saw.
+    /// Adds a slot for a new recovery key and returns the key. No other copy of the key exists. Calls `show` with the
+    /// id and the key before it stores the slot. If `show` fails, no slot is stored, so there is never a key that
+    /// nobody saw.
     ///
     /// # Errors
-    /// What `show` gives; [`RepositoryError::TooManySlots`], or what the storage gives.
+    /// An error of `show`, [`RepositoryError::TooManySlots`], or an error of the storage.
     pub fn add_recovery<E: From<RepositoryError>>(
         &self,
         label: &str,
@@ -65,18 +66,18 @@ impl Repository {
         if count < SLOTS_MAX { Ok(()) } else { Err(RepositoryError::TooManySlots { count }) }
     }
 
-    /// Lists the key slots, those that cannot be read too.
+    /// Lists the key slots, including those that cannot be read.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn slots(&self) -> Result<Vec<SlotEntry>> {
         let mut slots = Vec::new();
         for id in self.key_ids()? {
             let object = match load_short(&*self.backend, ObjectName::key(id.0), SMALL_LEN_MAX) {
                 Ok(object) => object,
-                // Nothing so long is a slot.
+                // An object of that length is no slot.
                 Err(RepositoryError::TooLong { .. }) => Vec::new(),
-                // Removed since it was listed.
+                // The slot was removed after it was listed.
                 Err(RepositoryError::Backend(BackendError::NotFound { .. })) => continue,
                 Err(error) => return Err(error),
             };
@@ -86,15 +87,15 @@ impl Repository {
         Ok(slots)
     }
 
-    /// Removes the slot whose id begins with `asked`, and leaves a record of it.
+    /// Removes the slot whose id begins with `asked`, and leaves a record of the removal.
     ///
-    /// Two who remove the last two slots at once must not both succeed. So each writes the record first, and then looks
-    /// once more for a slot that stays, of which no record says that it is being removed. The later one of the two sees
-    /// the record of the other, and takes its own back.
+    /// Two people who remove the last two slots at the same time must not both succeed. So each first writes the record
+    /// and then looks again for another slot of which no record says that it was removed. The later of the two sees the
+    /// other's record and takes back his own.
     ///
     /// # Errors
     /// [`RepositoryError::LastSlot`] or [`RepositoryError::SlotsContested`] if nothing else would open the repository,
-    /// [`RepositoryError::NoSlot`] if no slot or more than one is meant.
+    /// [`RepositoryError::NoSlot`] if no slot or more than one matches.
     pub fn remove_slot(&self, asked: &str) -> Result<KeyId> {
         let slots = self.slots()?;
         let matching: Vec<_> = slots.iter().filter(|slot| slot.id.to_string().starts_with(asked)).collect();
@@ -117,9 +118,11 @@ impl Repository {
         Ok(id)
     }
 
-    /// Returns whether a slot other than `without` opens the repository, of which no record says that it was removed.
+    /// Returns whether another slot than `without` opens the repository. A slot does not count if a record says that it
+    /// was removed.
     fn another_opens(&self, without: KeyId) -> Result<bool> {
-        // The slots first: one that goes between the two listings is in a record by then.
+        // The slots are listed before the records: a slot that is removed between the two listings is in a record by
+        // then.
         let slots = self.slots()?;
         let removed = self.removed()?;
         if removed.unread > 0 {
@@ -131,7 +134,7 @@ impl Repository {
     /// Returns the ids of the key slots.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn key_ids(&self) -> Result<Vec<KeyId>> {
         Ok(self.ids(ObjectKind::Key)?.into_iter().map(KeyId).collect())
     }
@@ -164,7 +167,7 @@ mod tests {
         for number in 0..100 {
             repository.add_password(format!("password {number}").as_bytes(), CHEAP, "").expect("a slot");
         }
-        // What opens nothing takes nobody's turn.
+        // Objects that are no slots do not use up the limit of work.
         for number in 0..200u8 {
             backend.save(ObjectName::key([number; 16]), b"junk").expect("room");
         }
@@ -175,7 +178,7 @@ mod tests {
         let refused = Repository::open(backend.clone(), b"wrong").err();
         assert!(matches!(refused, Some(RepositoryError::NoKeyFits { tried: 102, untried: 200 })), "{refused:?}");
 
-        // Nothing is added that would not be tried.
+        // A slot beyond the maximum would never be tried, so it is not added.
         for number in 0..1000u64 {
             let id = *blake3::hash(&number.to_le_bytes()).as_bytes().first_chunk().expect("16 of 32 bytes");
             backend.save(ObjectName::key(id), b"junk").expect("room");
@@ -184,7 +187,7 @@ mod tests {
         assert!(matches!(refused, Some(RepositoryError::TooManySlots { .. })), "{refused:?}");
     }
 
-    /// Calls something once, before or after a record of a removal is stored.
+    /// A backend that calls `meddle` once, before or after a record of a removal is stored.
     struct Meddled {
         backend: Arc<Mem>,
         before: bool,
@@ -251,7 +254,7 @@ mod tests {
             assert_eq!(removed.is_ok(), !before, "{removed:?}");
             let left = created.key_ids().expect("listed");
             assert_eq!(left, [if before { one } else { other }]);
-            // The refused one left no record: the slot that stays is not said to be removed.
+            // The refused removal left no record: no record says that the remaining slot was removed.
             let removed = created.removed().expect("readable");
             assert_eq!(removed.keys.len(), 1);
             assert!(!removed.keys.contains(&left[0]));

@@ -1,4 +1,4 @@
-//! Snapshots: storing one, reading them all.
+//! Stores and reads snapshots.
 
 use super::loading::each_beside;
 use super::{Repository, RepositoryError, Result};
@@ -9,19 +9,20 @@ use crate::format::snapshot::Snapshot;
 use parking_lot::Mutex;
 use std::fmt;
 
-/// Snapshots that cannot be read are named up to this many; then they are counted.
+/// Maximum number of unreadable snapshots that are named one by one. The others are counted.
 const LEFT_OUT_NAMED_MAX: usize = 20;
 
 impl Repository {
-    /// Stores a snapshot, which commits the backup: everything it needs must be durable.
+    /// Stores a snapshot, which commits the backup. Everything that the snapshot needs must be durable already.
     ///
     /// # Errors
-    /// What the storage gives; [`RepositoryError::Snapshot`] if it could not be read again, and then it is not stored.
+    /// [`RepositoryError::Snapshot`] if the encoded snapshot cannot be decoded again (it is then not stored), or an
+    /// error of the storage.
     pub fn save_snapshot(&self, snapshot: &Snapshot) -> Result<SnapshotId> {
         let plain = snapshot.encode();
         let sealed = self.seal(Purpose::Snapshot, &plain);
         let id = SnapshotId(*blake3::hash(&sealed).as_bytes());
-        // A fault of this program shows now, not when the backup is needed.
+        // Decoding now shows a fault of this program at once, and not only when somebody needs the backup.
         Snapshot::decode(&plain).map_err(|source| RepositoryError::Snapshot { snapshot: id, source })?;
         self.backend.save(ObjectName::snapshot(id.0), &sealed)?;
         Ok(id)
@@ -30,7 +31,7 @@ impl Repository {
     /// Reads a snapshot.
     ///
     /// # Errors
-    /// [`RepositoryError::Sealed`] or [`RepositoryError::Snapshot`] when it is damaged, or what the storage gives.
+    /// [`RepositoryError::Sealed`] or [`RepositoryError::Snapshot`] when it is damaged, or an error of the storage.
     pub fn load_snapshot(&self, id: SnapshotId) -> Result<Snapshot> {
         let plain = self.load_sealed(ObjectName::snapshot(id.0), Purpose::Snapshot)?;
         Snapshot::decode(&plain).map_err(|source| RepositoryError::Snapshot { snapshot: id, source })
@@ -39,7 +40,7 @@ impl Repository {
     /// Returns the ids of all snapshots.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn snapshot_ids(&self) -> Result<Vec<SnapshotId>> {
         Ok(self.ids(ObjectKind::Snapshot)?.into_iter().map(SnapshotId).collect())
     }
@@ -47,7 +48,7 @@ impl Repository {
     /// Returns the ids of all snapshots, in order, with the lengths of their objects in bytes.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn snapshot_sizes(&self) -> Result<Vec<(SnapshotId, u64)>> {
         let mut sizes = Vec::new();
         self.backend.list(ObjectKind::Snapshot, &mut |name, len| {
@@ -60,7 +61,7 @@ impl Repository {
     /// Reads all snapshots, and says which cannot be read.
     ///
     /// # Errors
-    /// What the storage gives.
+    /// [`RepositoryError::Backend`] if the storage fails.
     pub fn snapshots(&self) -> Result<Snapshots> {
         let snapshots = Mutex::new(Snapshots::default());
         self.load_snapshots(&self.snapshot_ids()?, |id, loaded| {
@@ -76,11 +77,11 @@ impl Repository {
         Ok(snapshots)
     }
 
-    /// Reads these snapshots, several at a time and in no particular order, and calls `each` with every one, or with
-    /// why it cannot be read: one that is damaged or of a later version hides none of the others.
+    /// Reads these snapshots, several at a time and in no particular order. Calls `each` with every snapshot, or with
+    /// the reason why it cannot be read. So a damaged or later snapshot hides none of the others.
     ///
     /// # Errors
-    /// What the storage gives, for the first it fails with: those that were under way beside it are read, and no more.
+    /// The first error of the storage. Snapshots that other threads are reading at that moment still reach `each`.
     pub fn load_snapshots(
         &self,
         ids: &[SnapshotId],
@@ -89,7 +90,7 @@ impl Repository {
         each_beside(ids, |id| {
             match self.load_snapshot(*id) {
                 Ok(snapshot) => each(*id, Ok(snapshot)),
-                // Forgotten since it was listed.
+                // Somebody removed the snapshot after it was listed.
                 Err(RepositoryError::Backend(BackendError::NotFound { .. })) => {}
                 Err(error) if error.is_damage() || error.is_of_later_version() => {
                     let is_of_later_version = error.is_of_later_version();
@@ -109,9 +110,9 @@ impl Repository {
 /// All snapshots of a repository.
 #[derive(Debug, Default)]
 pub struct Snapshots {
-    /// Those that can be read, the oldest first.
+    /// The snapshots that can be read, the oldest first.
     pub readable: Vec<(SnapshotId, Snapshot)>,
-    /// Those that cannot.
+    /// The snapshots that cannot be read.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -120,7 +121,7 @@ pub struct Snapshots {
 pub struct LeftOut {
     /// The snapshot.
     pub id: SnapshotId,
-    /// Whether a later version of this program wrote it. Otherwise it is damaged.
+    /// True if a later version of this program wrote it, false if it is damaged.
     pub is_of_later_version: bool,
     /// Why it cannot be read.
     pub error: String,
@@ -138,38 +139,42 @@ impl fmt::Display for LeftOut {
 }
 
 impl Snapshots {
-    /// Says in at most a few lines which snapshots are left out: there may be thousands, if somebody put them there.
+    /// Returns a few lines that say which snapshots are left out. They are limited, because somebody with access to the
+    /// storage may have put thousands of bad objects there.
     pub fn remarks(&self) -> impl Iterator<Item = String> + '_ {
         let more = self.left_out.len().saturating_sub(LEFT_OUT_NAMED_MAX);
         let more = (more > 0).then(|| format!("{more} more snapshots are left out; `strongroom check` names them"));
         self.left_out.iter().take(LEFT_OUT_NAMED_MAX).map(ToString::to_string).chain(more)
     }
 
-    /// Says how many snapshots begin later than the clock `now` says, if there are any: then a clock was or is wrong.
+    /// Says how many snapshots were begun later than `now`, this machine's clock in seconds. If there are any, a clock
+    /// was or is wrong.
     pub fn warn_of_the_future(&self, now: i64) -> Option<String> {
         let ahead = self.readable.iter().filter(|(_, snapshot)| snapshot.is_ahead(now));
         let count = ahead.clone().count();
         let (id, last) = ahead.max_by_key(|(_, snapshot)| snapshot.started)?;
         let time = jiff::Timestamp::from_second(last.started.secs).unwrap_or(jiff::Timestamp::MAX);
         Some(format!(
-            "{count} snapshots have a time in the future, up to {time} ({} of the set {}): a clock was wrong then, or is now; \
-             `latest` passes over them until then",
+            "{count} snapshots have a time in the future, up to {time} ({} of the set {}): a clock was wrong then or is \
+             wrong now; `latest` passes over them until then",
             id.short(),
             last.set
         ))
     }
 }
 
-/// Returns the positions of those of `snapshots` (the oldest first) that `wanted` takes, the latest first. One that is
-/// ahead of the clock `now` was made while a clock was wrong, and would be the latest for as long. So it does not
-/// count, unless all are: then it is this machine's clock that is wrong.
+/// Returns the positions of the snapshots that `wanted` accepts, the latest first. `snapshots` come with the oldest
+/// first.
+///
+/// A snapshot with a time after `now` was made while a clock was wrong. It would count as the latest until that time,
+/// so it is left out. But if all snapshots are later than `now`, this machine's clock is wrong, and all are returned.
 pub fn latest_first(snapshots: &[(SnapshotId, Snapshot)], now: i64, wanted: impl Fn(&Snapshot) -> bool) -> Vec<usize> {
     let all = (0..snapshots.len()).rev().filter(|number| wanted(&snapshots[*number].1));
     let (ahead, due): (Vec<_>, Vec<_>) = all.partition(|number| snapshots[*number].1.is_ahead(now));
     if due.is_empty() { ahead } else { due }
 }
 
-/// Returns what an error says, with its causes.
+/// Returns the text of an error and of its causes.
 fn text_of(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| match cause.to_string() {

@@ -5,12 +5,12 @@
 //! put_node ─► queue of nodes ─► flush: waits until all content is stored, then seals and stores the nodes
 //! ```
 //!
-//! Every stage is a thread of its own and every channel between them is short, so that the stages overlap and memory
-//! stays flat: about `2 x pack size + (channel lengths + threads) x block size`.
+//! Every stage has its own threads and every channel between stages is short. So the stages work at the same time and
+//! memory stays flat: about `2 x pack size + (channel lengths + threads) x block size`.
 //!
-//! A node names the place of everything it refers to, so nodes are written after the content: they wait in a queue
-//! that is emptied when it holds [`NODE_QUEUE_BYTES_MAX`]. Nothing that [`Store::finish`] has confirmed is ever lost,
-//! and what an interrupted run stored is found by the next one through the footers of its packs.
+//! A node holds the location of everything it refers to, so nodes are written after their content. They wait in a
+//! queue, which is written out when it holds [`NODE_QUEUE_BYTES_MAX`] bytes. Nothing that [`Store::finish`] has
+//! confirmed is ever lost. The next run finds the packs of an interrupted run through their footers.
 
 mod nodes;
 
@@ -34,9 +34,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The queue of nodes is written when their canonical bytes reach this.
+/// Canonical bytes of waiting nodes at which the queue is written out.
 const NODE_QUEUE_BYTES_MAX: usize = 16 << 20;
-/// Blocks waiting to be sealed or packed.
+/// Maximum number of blocks that wait for a sealer, and of those that wait for the packer.
 const BLOCKS_WAITING_MAX: usize = 4;
 
 /// Why something could not be stored.
@@ -46,19 +46,19 @@ pub enum StoreError {
     /// The repository failed.
     #[error(transparent)]
     Repository(#[from] RepositoryError),
-    /// Another thread failed before; its error is reported by [`Store::finish`].
+    /// Another thread failed before. [`Store::finish`] reports its error.
     #[error("storing was given up after an earlier error")]
     GivenUp,
-    /// A node refers to something that is stored nowhere: a fault of this program, noticed before it does harm.
-    #[error("{blob} was to be referred to, but is not stored")]
+    /// A node refers to a blob that is not stored: a fault of this program, noticed before it does harm.
+    #[error("a node refers to {blob}, which is not stored")]
     Lost {
-        /// What is not there.
+        /// The blob that is not stored.
         blob: BlobId,
     },
-    /// A node could not be read right after it was made: a fault of this program, noticed before it does harm.
-    #[error("a node that was made could not be read again")]
+    /// A new node could not be decoded again: a fault of this program, noticed before it does harm.
+    #[error("a new node could not be decoded again")]
     Node {
-        /// What is wrong with it.
+        /// What is wrong with the node.
         source: NodeError,
     },
     /// A block did not open right after it was sealed: memory or processor are faulty.
@@ -78,18 +78,19 @@ impl From<crate::repository::reader::ReadError> for StoreError {
     }
 }
 
-/// What kind of bytes a chunk holds: like is put beside like, which compresses better.
+/// What kind of bytes a chunk holds. Chunks of one kind share blocks, which compress better then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Texture {
     /// Text: headers, bodies, markup, source code.
     Text,
     /// Everything else.
     Binary,
-    /// What a service says of its items: alike, and of no interest to those who read the items themselves.
+    /// The description that a service gives of an item. They resemble each other, and reading an item does not need
+    /// them.
     Payload,
-    /// Texts made of mails: read by those who search, and not by those who read the mails.
+    /// Text extracted from mails. Searching reads it; reading the mails does not.
     Reading,
-    /// What a service exports its items as: read by a restore alone.
+    /// The form in which a service exports an item. Only a restore reads it.
     Stream,
 }
 
@@ -97,17 +98,17 @@ impl Texture {
     const ALL: [Texture; 5] = [Texture::Text, Texture::Binary, Texture::Payload, Texture::Reading, Texture::Stream];
 }
 
-/// A chunk that the repository may not have.
+/// A chunk that may be new to the repository.
 pub struct NewChunk<'a> {
     /// Its id.
     pub id: ChunkId,
     /// Its bytes.
     pub bytes: &'a [u8],
-    /// What it is like.
+    /// The kind of its bytes.
     pub texture: Texture,
 }
 
-/// How much was stored so far.
+/// How many bytes were stored so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Bytes of new chunks before compression.
@@ -131,7 +132,7 @@ struct SealedBlock {
 
 enum ToPacker {
     Block(SealedBlock),
-    /// Store everything up to this block, then answer.
+    /// Asks the packer to store everything up to this block, then answer.
     Flush {
         below: u64,
         done: Sender<()>,
@@ -143,7 +144,7 @@ enum ToStorer {
     Answer(Sender<()>),
 }
 
-/// Chunks on their way: appended, but not in the local index yet.
+/// Chunks that were appended, but are not in the local index yet.
 #[derive(Default)]
 struct Blocks {
     /// The block that is being filled, for each texture.
@@ -156,7 +157,7 @@ struct Shared {
     repository: Arc<Repository>,
     local: LocalState,
     blocks: Mutex<Blocks>,
-    /// Packs that no index object speaks of yet.
+    /// Packs that no index object lists yet.
     unindexed: Mutex<Vec<(PackId, Footer)>>,
     error: Mutex<Option<StoreError>>,
     failed: AtomicBool,
@@ -174,7 +175,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Starts the threads. `adopted` are packs without an index ([`LocalState::sync`]), which this run will index.
+    /// Starts the threads. `adopted` are packs that no index object lists ([`LocalState::sync`]); this run will index
+    /// them.
     pub fn new(repository: Arc<Repository>, local: LocalState, adopted: Vec<(PackId, Footer)>) -> Self {
         let shared = Arc::new(Shared {
             repository,
@@ -188,7 +190,7 @@ impl Store {
         });
         let (to_sealers, sealer_input) = bounded(BLOCKS_WAITING_MAX);
         let (to_packer, packer_input) = bounded(BLOCKS_WAITING_MAX);
-        // One pack is being filled and one stored; whichever is slower has the other wait.
+        // One pack is being filled while another is stored. The faster of the two stages waits for the other.
         let (to_storer, storer_input) = bounded(0);
         let sealers = std::thread::available_parallelism().map_or(1, usize::from);
         let mut threads = Vec::new();
@@ -215,7 +217,7 @@ impl Store {
         }
     }
 
-    /// Returns whether a pack holds the chunk. One that is on its way counts as not there.
+    /// Returns whether a pack holds the chunk. A chunk that was appended and is not stored yet does not count.
     ///
     /// # Errors
     /// When the local index fails.
@@ -225,7 +227,7 @@ impl Store {
 
     /// Returns whether a pack holds everything that `segment` refers to.
     ///
-    /// A list counts when its node is there: nodes are stored after what they refer to.
+    /// For a list only its node is looked up: nodes are stored after everything they refer to.
     ///
     /// # Errors
     /// When the local index fails.
@@ -251,15 +253,15 @@ impl Store {
         Ok(self.shared.local.find_blob(&id.into())?.is_some())
     }
 
-    /// Stores those of `chunks` that are not on their way already; they will stand next to each other.
+    /// Stores the `chunks` next to each other, except for those that were appended before and are not stored yet.
     ///
-    /// Callers ask [`Store::has_chunk`] first: this does not look into the index.
+    /// Callers ask [`Store::has_chunk`] first, because this method does not look into the index.
     ///
     /// # Errors
-    /// [`StoreError::GivenUp`] when a stage behind has failed.
+    /// [`StoreError::GivenUp`] when a later stage has failed.
     pub fn append<'a>(&self, chunks: impl Iterator<Item = NewChunk<'a>>) -> Result<(), StoreError> {
         let block_size = self.shared.repository.config().block_size as usize;
-        // Blocks that are full leave in the order of their numbers, which the lock gives out.
+        // The lock numbers the full blocks, and they are sent in the order of their numbers.
         let mut full = Vec::new();
         {
             let mut blocks = self.shared.blocks.lock();
@@ -298,14 +300,14 @@ impl Store {
         loop {
             match wait.recv_timeout(Duration::from_secs(1)) {
                 Ok(()) => return self.check(),
-                // A stage that ended in a panic answers nothing, but has said that it failed.
+                // A stage that panicked does not answer, but it has set the error.
                 Err(RecvTimeoutError::Timeout) => self.check()?,
                 Err(RecvTimeoutError::Disconnected) => return Err(StoreError::GivenUp),
             }
         }
     }
 
-    /// Stores a node, unless the repository has it: children before their parents.
+    /// Stores a node, unless the repository has it. Children must come before their parents.
     ///
     /// # Errors
     /// When an earlier stage failed or the queue of nodes could not be written.
@@ -333,7 +335,7 @@ impl Store {
         writer.finish()
     }
 
-    /// Writes everything that waits, and the index objects; returns once all of it is durable.
+    /// Writes everything that waits, and the index objects. Returns when all of it is durable.
     ///
     /// # Errors
     /// The first error of any stage.
@@ -358,17 +360,17 @@ impl Store {
         self.to_sealers = None;
         self.to_packer = None;
         for thread in self.threads.drain(..) {
-            // A panic in a stage has been printed; the channels it leaves closed tell the others.
+            // The panic has been printed already. The other stages notice it by the closed channels.
             if thread.join().is_err() {
                 self.shared.fail(StoreError::GivenUp);
             }
         }
     }
 
-    /// Returns where a blob lies that is stored.
+    /// Returns the location of a stored blob.
     ///
     /// # Errors
-    /// [`StoreError::Lost`] if it is not.
+    /// [`StoreError::Lost`] if it is not stored.
     pub fn location(local: &LocalState, blob: BlobId) -> Result<Location, StoreError> {
         local.find_blob(&blob)?.ok_or(StoreError::Lost { blob })
     }
@@ -384,7 +386,7 @@ impl NodeSink for &Store {
     type Error = StoreError;
 
     fn put(&mut self, node: NewNode) -> Result<(), StoreError> {
-        // A node that readers would refuse must not get into a tree: it would take its neighbours along.
+        // A node that readers refuse must not get into a tree: its whole folder would be unreadable.
         Node::decode(&node.canonical).map_err(|source| StoreError::Node { source })?;
         self.put_node(node)
     }
@@ -418,7 +420,7 @@ impl Shared {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    /// Stores index objects over `packs`, each of about [`BLOBS_PER_OBJECT`] blobs.
+    /// Stores index objects that list `packs`, each with about [`BLOBS_PER_OBJECT`] blobs.
     fn save_index(&self, mut packs: &[(PackId, Footer)]) -> Result<(), StoreError> {
         while !packs.is_empty() {
             let mut blobs = 0;
@@ -435,7 +437,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Stores a pack, then makes its blobs known.
+    /// Stores a pack, then adds its blobs to the local index.
     fn save_pack(&self, pack: Pack) -> Result<(), StoreError> {
         let name = crate::backend::ObjectName::pack(pack.id.0);
         self.repository.backend().save(name, &pack.bytes).map_err(RepositoryError::from)?;
@@ -451,7 +453,7 @@ impl Shared {
     }
 }
 
-/// Says for a stage that ends in a panic that it failed, so that nobody waits for it.
+/// Sets the error if a stage panics, so that nobody waits for that stage.
 struct OnPanic<'a>(&'a Shared);
 
 impl Drop for OnPanic<'_> {
@@ -468,8 +470,8 @@ fn seal_blocks(shared: &Shared, input: &Receiver<OpenBlock>, output: &Sender<ToP
     for block in input {
         let purpose = PackKind::Data.purpose();
         let bytes = sealed::seal(shared.repository.keys(), purpose, &block.plaintext, &mut compressor);
-        // A bit that goes bad in memory, at any time since the chunks were named, would be believed for ever: later
-        // backups find the chunks in the index, and nobody stores them again.
+        // A bit may have flipped in memory since the chunks got their ids. Such damage would stay for ever: later
+        // backups find the chunks in the index and do not store them again.
         if !holds(shared.repository.keys(), bytes.clone(), &block.blobs) {
             shared.fail(StoreError::Unsound);
             break;
@@ -481,7 +483,7 @@ fn seal_blocks(shared: &Shared, input: &Receiver<OpenBlock>, output: &Sender<ToP
     }
 }
 
-/// Returns whether a sealed block opens, and holds nothing but `blobs`, each with the bytes that it is named by.
+/// Returns whether a sealed block opens and holds exactly `blobs`, each with the bytes that its id stands for.
 fn holds(keys: &Keys, sealed: Vec<u8>, blobs: &[BlobRecord]) -> bool {
     let Ok(plaintext) = sealed::open(keys, PackKind::Data.purpose(), sealed) else { return false };
     let mut rest = plaintext.as_slice();
@@ -492,7 +494,7 @@ fn holds(keys: &Keys, sealed: Vec<u8>, blobs: &[BlobRecord]) -> bool {
     blobs.iter().all(is_own) && rest.is_empty()
 }
 
-/// Puts blocks into packs, in the order in which they come, and answers flushes when all blocks before have come.
+/// Puts blocks into packs in the order of their arrival. Answers a flush when all earlier blocks have arrived.
 fn pack_blocks(shared: &Shared, input: &Receiver<ToPacker>, output: &Sender<ToStorer>) {
     let _on_panic = OnPanic(shared);
     let mut packer = Packer {
@@ -523,7 +525,7 @@ struct Packer<'a> {
     output: &'a Sender<ToStorer>,
     compressor: Compressor,
     builder: PackBuilder,
-    /// All blocks with lower numbers have come; some with higher ones, too.
+    /// All blocks with a lower number have arrived. `ahead` holds the higher numbers that have arrived.
     complete_below: u64,
     ahead: BTreeSet<u64>,
     flushes: Vec<(u64, Sender<()>)>,
@@ -568,7 +570,7 @@ fn store_packs(shared: &Shared, input: &Receiver<ToStorer>) {
     let _on_panic = OnPanic(shared);
     for message in input {
         match message {
-            // After an error the rest is passed over, so that nobody waits for room in a channel.
+            // After an error the remaining packs are dropped, so that no earlier stage waits for room in a channel.
             ToStorer::Pack(_) if shared.failed.load(Ordering::Relaxed) => {}
             ToStorer::Pack(pack) => {
                 let stored: Vec<_> =
@@ -609,7 +611,7 @@ mod tests {
             let (repository, store) = store(&state.path().join(flipped.to_string()));
             let mut bytes = b"some content ".repeat(100);
             let id = repository.keys().chunk_id(&bytes);
-            // Between the hash and the cipher.
+            // The bit flips after the id was computed and before the block is sealed.
             bytes[700] ^= u8::from(flipped);
             store.append([NewChunk { id, bytes: &bytes, texture: Texture::Text }].into_iter()).expect("room");
             let finished = store.finish();

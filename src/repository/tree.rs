@@ -1,12 +1,12 @@
-//! Directories as prolly trees: sorted maps, name -> entry, in nodes whose boundaries depend on single records alone.
+//! Directories as prolly trees: sorted maps from name to entry, stored in nodes.
 //!
-//! Records are serialised in order and cut into nodes where a keyed hash of the record's name, weighed with its length, says so; the nodes are
-//! listed in nodes of the next level, cut the same way, until one node is left: the root. Whether a node ends after a
-//! record depends on nothing but that record, so a set of entries has exactly one tree, however it came about, and a
-//! change rewrites only the nodes on its path. Every child is listed with sums over what lies under it, so counting,
-//! numbering and seeking cost a walk from root to leaf.
+//! Records are serialised in order. A node ends after a record if a keyed hash of the record's name, weighed with the
+//! record's length, says so. Nodes of the next level list these nodes and are cut in the same way, until one node is
+//! left: the root. Whether a node ends after a record depends on that record alone. So a set of entries has exactly one
+//! tree, whatever the order of its changes, and a change rewrites only the nodes on its path. The record of a child
+//! node holds sums over everything below it, so counting, numbering and seeking cost one walk from root to leaf.
 //!
-//! Reading lives here, [`build`] makes a tree from sorted entries, [`edit`] changes one, [`diff`] compares two.
+//! This module reads trees. [`build`] makes a tree from sorted entries, [`edit`] changes one, [`diff`] compares two.
 
 pub mod build;
 pub mod diff;
@@ -21,28 +21,28 @@ pub use build::TreeBuilder;
 pub use diff::{Change, diff};
 pub use edit::edit;
 
-/// Gives out nodes: the repository, or a map in tests.
+/// Reads nodes: from the repository, or from a map in tests.
 pub trait NodeSource {
-    /// Returns the node, proven against its id.
+    /// Returns the node. Its bytes are compared with its id.
     ///
     /// # Errors
     /// See [`ReadError`].
     fn node(&self, node: &NodeRef) -> Result<Arc<Node>, ReadError>;
 }
 
-/// Takes new nodes, children before their parents.
+/// Takes new nodes. Children come before their parents.
 pub trait NodeSink {
-    /// What can go wrong.
+    /// The error of the sink.
     type Error;
 
-    /// Stores `node`, or nothing when it is there already.
+    /// Stores `node`, unless it is stored already.
     ///
     /// # Errors
     /// When the node could not be taken.
     fn put(&mut self, node: NewNode) -> Result<(), Self::Error>;
 }
 
-/// An entry and where it stands.
+/// An entry and its position.
 #[derive(Debug, Clone)]
 pub struct Found {
     leaf: Arc<Node>,
@@ -57,7 +57,7 @@ impl Found {
         &leaf_entries(&self.leaf)[self.position]
     }
 
-    /// Returns the entries that follow in the same node, nearest first: some of those that come next.
+    /// Returns the entries that follow in the same node, nearest first. The directory may have more in later nodes.
     pub fn following(&self) -> impl Iterator<Item = &Entry> {
         leaf_entries(&self.leaf)[self.position + 1..].iter()
     }
@@ -91,7 +91,7 @@ fn load(source: &dyn NodeSource, node: &NodeRef, level: Option<u8>) -> Result<Ar
 
 /// Walks from the root to the record that `choose` picks in each node.
 ///
-/// `choose` may return a position behind the last record, which ends the walk with `None`.
+/// If `choose` returns a position after the last record, the walk ends with `None`.
 fn descend(
     source: &dyn NodeSource,
     dir: &Directory,
@@ -148,8 +148,8 @@ pub fn nth_directory(source: &dyn NodeSource, dir: &Directory, number: u64) -> R
     descend(source, dir, |node, before| node.position_by(|sums| before.dirs.saturating_add(sums.dirs) > number))
 }
 
-/// Finds the entry that `rank` falls into: the one at that place of a preorder walk of everything under `dir`, counted
-/// from 0, or the directory above it.
+/// Finds an entry by `rank`, its number in a preorder walk of everything under `dir`, counted from 0. Returns that
+/// entry if it is in `dir` itself, otherwise the directory in `dir` that contains it.
 ///
 /// # Errors
 /// See [`ReadError`].
@@ -160,7 +160,7 @@ pub fn at_rank(source: &dyn NodeSource, dir: &Directory, rank: u64) -> Result<Op
 /// Iterates over the entries of one directory in order.
 pub struct Entries<'a> {
     source: &'a dyn NodeSource,
-    /// Inner nodes on the way, each with the position of the next child.
+    /// The inner nodes above the current leaf, each with the position of the next child.
     stack: Vec<(Arc<Node>, usize)>,
     leaf: Option<(Arc<Node>, usize)>,
     before_leaf: Sums,
@@ -267,9 +267,9 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// Finds what lies at `path` (names separated by `/`) under `dir`; `None` when a name on the way is not there.
+/// Finds the entry at `path` (names separated by `/`) under `dir`. Returns `None` if a name on the way does not exist.
 ///
-/// An empty path is `dir` itself and has no entry, so it returns `None` too.
+/// An empty path means `dir` itself, which has no entry, so the result is `None` too.
 ///
 /// # Errors
 /// See [`ReadError`].

@@ -1,4 +1,4 @@
-//! Reading packs whole, and proving every blob in them.
+//! Reads whole packs and verifies every blob in them.
 
 use super::{Result, is_damage, with_cause};
 use crate::format::crypto::Keys;
@@ -8,19 +8,18 @@ use crate::format::pack::{self, Footer, Location, PackKind};
 use crate::format::sealed;
 use crate::repository::Repository;
 
-/// What reading a pack whole came to.
+/// The result of reading a whole pack.
 pub(super) struct ReadPack {
     pub id: PackId,
-    /// How many bytes were read.
+    /// The number of bytes read.
     pub len: u64,
     pub errors: Vec<String>,
     pub bad: Vec<BlobId>,
-    /// A later version of this program wrote it: its bytes are as they were, but what they mean is unknown.
+    /// Set if a later version of this program wrote the pack: its bytes are unchanged, but their meaning is unknown.
     pub later: Option<String>,
 }
 
-/// Reads a pack. Whatever is wrong with it, its length too, is damage of this pack, and no reason not to look at the
-/// next.
+/// Reads a pack. Anything wrong with it, its length too, is reported as damage of this pack, and the check goes on.
 pub(super) fn read_pack(repository: &Repository, id: PackId) -> Result<ReadPack> {
     let mut read = ReadPack { id, len: 0, errors: Vec::new(), bad: Vec::new(), later: None };
     let bytes = match repository.load_pack(id) {
@@ -73,7 +72,7 @@ fn blobs_of(footer: Option<Footer>) -> Vec<BlobId> {
     footer.iter().flat_map(|footer| &footer.blocks).flat_map(|block| &block.blobs).map(|blob| blob.id).collect()
 }
 
-/// Finds out from the index what a pack with a damaged footer holds.
+/// Finds out from the index objects what a pack with a damaged footer holds.
 fn footer_from_indexes(repository: &Repository, id: PackId) -> Result<Option<Footer>> {
     for index in repository.index_ids()? {
         let index = match repository.load_index(index) {

@@ -1,4 +1,4 @@
-//! Walking the trees of snapshots.
+//! Walks the trees of snapshots.
 
 use super::{LostItem, LostPart, Result, with_cause};
 use crate::format::entry::{ChunkRef, Content, Directory, Entry, EntryKind, NodeRef, Segment, Sums};
@@ -12,14 +12,14 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Walks trees; what was once found sound is not walked again.
+/// Walks trees. Subtrees that were found sound once are not walked again.
 pub(super) struct Walk<'a> {
     pub reader: &'a Reader,
     pub local: &'a LocalState,
     pub bad: &'a HashMap<BlobId, Vec<PackId>>,
     pub cancel: &'a AtomicBool,
     pub unindexed: &'a HashMap<BlobId, PackId>,
-    /// Packs without an index that a snapshot refers to.
+    /// Packs that a snapshot refers to and that no index object lists.
     pub needed: BTreeSet<PackId>,
     /// Packs with blocks that do not open.
     pub damaged: BTreeSet<PackId>,
@@ -27,7 +27,7 @@ pub(super) struct Walk<'a> {
     pub lost: Vec<LostItem>,
 }
 
-/// What stands at the end of a walk through one node.
+/// The result of walking one node.
 pub(super) struct Walked {
     sums: Sums,
     last: Option<Box<[u8]>>,
@@ -50,7 +50,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Returns what the node holds, or `None` if it cannot be read.
+    /// Walks the node and returns its sums and its last name, or `None` if the node cannot be read.
     fn node(&mut self, snapshot: SnapshotId, reference: &NodeRef, path: &mut Vec<u8>) -> Result<Option<Walked>> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(RepositoryError::Interrupted);
@@ -99,7 +99,7 @@ impl Walk<'_> {
         if self.bad.contains_key(&blob) {
             return Err(ReadError::Mismatch { blob });
         }
-        // A hint into a pack that is whole is enough to read, but the index must know the node as well.
+        // A good hint is enough to read the node, but the index must know the node as well.
         let read = match self.local.find(&blob)? {
             Some(_) => self.reader.node(reference),
             None => Err(ReadError::Missing { blob }),
@@ -170,7 +170,7 @@ impl Walk<'_> {
     }
 }
 
-/// Returns all contents of an entry, each with the part of the item that it is.
+/// Returns all contents of an entry, each with the part of the item that it holds.
 fn parts_of(entry: &Entry) -> impl Iterator<Item = (LostPart, &Content)> {
     let own = entry.content().into_iter().map(|content| (LostPart::Item, content));
     let payload = entry.payload.iter().map(|content| (LostPart::Payload, content));

@@ -1,22 +1,22 @@
-//! What is remembered of items, sealed: by which facts an unchanged file is recognised, what a run read that did not
-//! come to its end, and what a run puts aside for itself.
+//! Sealed notes about items: the facts that identify an unchanged file, the items that an unfinished run has read, and
+//! values that a run sets aside for itself.
 
 use super::{LocalError, LocalState, prefixed};
 use crate::format::crypto::Purpose;
 use crate::format::sealed;
 use rocksdb::{Direction, IteratorMode, WriteBatch};
 
-/// A key and what was put aside under it.
+/// A key and the value that was set aside under it.
 pub type Aside = (Vec<u8>, Vec<u8>);
 
 impl LocalState {
-    /// Returns what was remembered under `key`, a keyed hash of a file's path, if it is whole.
+    /// Returns the facts under `key`, a keyed hash of a file's path, unless they are missing or damaged.
     pub fn facts(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
         let sealed = self.db.get(prefixed(b'f', key)).ok()??;
         sealed::open_bound(&self.keys, Purpose::LocalState, key, sealed).ok()
     }
 
-    /// Remembers `facts` under their keys. They are sealed: names and subjects are nobody else's business.
+    /// Stores `facts` under their keys. They are sealed, because they hold names and subjects.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -31,7 +31,7 @@ impl LocalState {
         self.write(batch)
     }
 
-    /// Forgets what was remembered under these keys.
+    /// Removes the facts under these keys.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -41,15 +41,15 @@ impl LocalState {
         self.write(batch)
     }
 
-    /// Returns what an earlier run remembered of an item of `owner`, if it is whole.
+    /// Returns what an earlier, unfinished run noted of an item of `owner`, unless it is missing or damaged.
     pub fn unfinished(&self, owner: &[u8; 32], item: &[u8]) -> Option<Vec<u8>> {
         let key = unfinished(owner, item);
         let sealed = self.db.get(&key).ok()??;
         sealed::open_bound(&self.keys, Purpose::LocalState, &key, sealed).ok()
     }
 
-    /// Remembers items of `owner`, until it is in a snapshot: a run that does not come to its end is spared nothing
-    /// else.
+    /// Notes items of `owner` that a run has read, until a snapshot holds them. If the run does not finish, the next
+    /// run need not read these items again.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -68,19 +68,19 @@ impl LocalState {
         self.write(batch)
     }
 
-    /// Forgets all items of `owner`.
+    /// Removes the notes of all items of `owner`.
     ///
     /// # Errors
     /// [`LocalError::Database`].
     pub fn drop_unfinished(&self, owner: &[u8; 32]) -> Result<(), LocalError> {
         let from = unfinished(owner, &[]);
         let mut batch = WriteBatch::default();
-        // Longer than any item's key.
+        // The end of the range is longer than the key of any item.
         batch.delete_range(from.clone(), [&from[..], &[0xff; UNFINISHED_ITEM_LEN + 1]].concat());
         self.write(batch)
     }
 
-    /// Puts `value` aside under `key` in `area`, sealed, for this run alone.
+    /// Sets `value` aside under `key` in `area`, sealed, for this run only.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -92,7 +92,7 @@ impl LocalState {
         self.write(batch)
     }
 
-    /// Takes what was put aside under `key` in `area` away, if there is something.
+    /// Removes the value that was set aside under `key` in `area`, if there is one.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -102,14 +102,15 @@ impl LocalState {
         self.write(batch)
     }
 
-    /// Returns up to `max` of what was put aside in `area`, in the order of the keys, from behind `after` on.
+    /// Returns up to `max` of the values set aside in `area`, in the order of their keys, beginning after the key
+    /// `after`.
     ///
     /// # Errors
     /// [`LocalError::Database`], or [`LocalError::Unsound`].
     pub fn set_aside(&self, area: u64, after: Option<&[u8]>, max: usize) -> Result<Vec<Aside>, LocalError> {
         let prefix = aside(area, &[]);
         let start = match after {
-            // The least key that is greater.
+            // The smallest key that is greater than `after`.
             Some(after) => [&prefix, after, &[0]].concat(),
             None => prefix.clone(),
         };
@@ -124,7 +125,7 @@ impl LocalState {
         Ok(found)
     }
 
-    /// Takes everything away that was put aside in `area`, or in any area.
+    /// Removes all values that were set aside in `area`, or in all areas.
     ///
     /// # Errors
     /// [`LocalError::Database`].
@@ -143,7 +144,7 @@ fn aside(area: u64, key: &[u8]) -> Vec<u8> {
     [b"t", area.to_be_bytes().as_slice(), key].concat()
 }
 
-/// Items are told apart by a hash of this many bytes.
+/// Length of the hash that stands for an item in a key, in bytes.
 const UNFINISHED_ITEM_LEN: usize = 32;
 
 fn unfinished(owner: &[u8; 32], item: &[u8]) -> Vec<u8> {
@@ -166,7 +167,7 @@ mod tests {
         let options = CreateOptions { cost, ..CreateOptions::default() };
         let repository = Repository::create(Arc::new(Mem::new()), b"password", &options).expect("created").0;
         let local = LocalState::open(&state.path().join("state"), &repository).expect("local state");
-        // The last owner is the one whose range ends where the others' keys do.
+        // The range of the last owner is the last one among the keys of this kind.
         let owners = [[0; 32], [7; 32], [0xff; 32]];
         let items: Vec<_> = (0..100u8).map(|number| (vec![number; 3], vec![number; 50])).collect();
         for owner in &owners {

@@ -1,11 +1,11 @@
-//! Decodes blocks on threads of its own before they are asked for.
+//! Decodes blocks on its own threads before they are asked for.
 //!
-//! Whoever reads a folder file by file needs the block behind the one it reads in next; decoding it meanwhile hides
-//! most of what that costs. What to decode is a guess of the caller: a wrong one costs a block's time on an otherwise
-//! idle core, so guesses that find the threads busy are dropped.
+//! Somebody who reads a folder file by file soon needs the block after the current one. Decoding that block in the
+//! background hides most of its cost. The caller guesses which blocks come next. A wrong guess costs the time of one
+//! block on an otherwise idle core, so guesses are dropped when the threads are busy.
 //!
-//! Where loading a block takes no longer than decoding it, one thread is all there is to gain, and all there is. Far
-//! away, so many load at a time as blocks are decoded while one arrives.
+//! If loading a block takes no longer than decoding it, one thread is enough and only one runs. If the storage is far
+//! away, more blocks are loaded at a time: as many as one thread decodes while one block arrives.
 
 use super::Reader;
 use crate::format::pack::{BlockLocation, PackKind};
@@ -14,12 +14,12 @@ use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Guesses that wait for each thread. More would be about what has been read by the time their turn comes.
+/// Maximum number of waiting guesses for each thread. With more, the blocks would have been read before their turn.
 const WAITING_MAX: usize = 2;
-/// The most blocks that are loaded ahead at a time.
+/// Maximum number of blocks that are loaded ahead at a time.
 const THREADS_MAX: usize = 8;
 
-/// The way to the threads that decode ahead; they end with their reader.
+/// The queue of the threads that decode ahead. The threads end with their reader.
 pub(super) struct Ahead {
     reader: Weak<Reader>,
     guesses: Sender<BlockLocation>,
@@ -28,7 +28,7 @@ pub(super) struct Ahead {
     pace: Mutex<Pace>,
 }
 
-/// How long blocks take, in seconds, on the average of the last ones.
+/// How long a block takes, in seconds: a moving average of the last blocks.
 #[derive(Default)]
 struct Pace {
     loading: f64,
@@ -42,16 +42,16 @@ impl Pace {
         follow(&mut self.decoding, decoding);
     }
 
-    /// Returns how many blocks to load at a time, so that there is always one to decode.
+    /// Returns how many blocks to load at a time, so that one is always ready to decode.
     fn depth(&self) -> usize {
-        // What takes less than a millisecond is not far away, however quickly a block that is small is decoded.
+        // At least 1 ms: storage that answers faster is near, even if small blocks decode much faster.
         let blocks = self.loading / self.decoding.max(0.001);
         (1 + blocks as usize).min(THREADS_MAX)
     }
 }
 
 impl Ahead {
-    /// Starts a thread. Without one nothing is decoded ahead, and nothing else is lost.
+    /// Starts a thread, or returns `None` if the system gives none. Reading still works then, without decoding ahead.
     pub fn start(reader: Weak<Reader>) -> Option<Self> {
         let (guesses, wanted) = bounded(WAITING_MAX * THREADS_MAX);
         let ahead = Self { reader, guesses, wanted, threads: Mutex::new(0), pace: Mutex::default() };
@@ -59,7 +59,7 @@ impl Ahead {
         has_one.then_some(ahead)
     }
 
-    /// Starts threads until there are so many, and returns whether there are.
+    /// Starts threads until there are `wanted`. Returns false if the system gives no more.
     fn have_threads(&self, wanted: usize) -> bool {
         let mut threads = self.threads.lock();
         while *threads < wanted {
@@ -73,38 +73,38 @@ impl Ahead {
         true
     }
 
-    /// Notes how long a block took.
+    /// Records how long it took to load and to decode a block.
     pub fn record(&self, loading: Duration, decoding: Duration) {
         self.pace.lock().record(loading, decoding);
     }
 }
 
-/// Decodes a block unless somebody has; none when the reader is gone.
+/// Decodes a block unless the cache has it. Returns `None` when the reader is gone.
 fn decode(reader: &Weak<Reader>, block: BlockLocation) -> Option<()> {
     let reader = reader.upgrade()?;
-    // Guessed twice, and begun by another thread.
+    // A block may be guessed twice, and another thread may have begun it.
     if !reader.blocks.contains(&block)
         && let Err(error) = reader.block(block, PackKind::Data)
     {
-        // Whoever really reads it meets the error, too, and can do something about it.
+        // A caller who really reads this block gets the same error and can act on it.
         tracing::debug!(%error, "decoding ahead failed");
     }
     Some(())
 }
 
 impl Reader {
-    /// Returns the reader, shared, and able to decode blocks before they are asked for.
+    /// Returns the reader in an `Arc`, with threads that decode blocks ahead.
     pub fn reading_ahead(self) -> Arc<Reader> {
         Arc::new_cyclic(|reader| Reader { ahead: Ahead::start(reader.clone()), ..self })
     }
 
-    /// Returns how many blocks are worth guessing.
+    /// Returns how many blocks [`Reader::guess`] takes at the moment.
     pub fn guesses_wanted(&self) -> usize {
         self.ahead.as_ref().map_or(0, |ahead| ahead.pace.lock().depth())
     }
 
-    /// Says that content in these blocks will probably be read next, in this order. Those that find no room are
-    /// dropped.
+    /// Says that content in these blocks will probably be read next, in this order. Blocks that find no room in the
+    /// queue are dropped.
     pub fn guess(&self, blocks: impl Iterator<Item = BlockLocation>) {
         let Some(ahead) = &self.ahead else { return };
         let depth = self.guesses_wanted();

@@ -1,4 +1,4 @@
-//! Writing nodes: into metadata packs, each with the places of what it refers to.
+//! Writes nodes into metadata packs, each node with the locations of everything it refers to.
 
 use super::{Shared, Store, StoreError};
 use crate::format::compress::{Compressor, META_LEVEL};
@@ -10,19 +10,20 @@ use crate::format::sealed;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Blocks of nodes are short, so that looking into a folder decodes little.
+/// Length at which a block of nodes is closed, in bytes. Blocks are short, so that looking into a folder decodes
+/// little.
 const NODE_BLOCK_SIZE: usize = 256 << 10;
 
-/// Nodes that wait until the content they refer to is stored.
+/// Nodes that wait until the content that they refer to is stored.
 #[derive(Default)]
 pub(super) struct NodeQueue {
     pub nodes: Vec<NewNode>,
     pub queued: HashSet<NodeId>,
-    /// Canonical bytes of all together.
+    /// The canonical bytes of all these nodes together.
     pub bytes: usize,
 }
 
-/// Writes nodes into metadata packs, each with the places of what it refers to.
+/// Writes nodes into metadata packs; see the module.
 pub(super) struct NodeWriter<'a> {
     shared: &'a Shared,
     keys: Arc<Keys>,
@@ -85,7 +86,8 @@ impl<'a> NodeWriter<'a> {
         }
         let purpose = PackKind::Meta.purpose();
         let bytes = sealed::seal(&self.keys, purpose, &self.plaintext, &mut self.compressor);
-        // A bad bit in a folder's node would lose the folder: what was sealed is opened once before it is stored.
+        // A flipped bit in a folder's node would lose the folder. So every sealed block is opened once before it is
+        // stored.
         if sealed::open(&self.keys, purpose, bytes.clone()).ok().as_deref() != Some(&self.plaintext) {
             return Err(StoreError::Unsound);
         }

@@ -1,4 +1,4 @@
-//! Building a tree from entries in order.
+//! Builds a tree from sorted entries.
 
 use super::NodeSink;
 use crate::format::cbor::Writer;
@@ -7,8 +7,8 @@ use crate::format::entry::{Directory, Entry, NodeRef, RefMut, Sums};
 use crate::format::id::NodeId;
 use crate::format::node::{self, BlobRef, Child, LEVEL_MAX, NewNode};
 
-/// Decides where nodes end. Two trees can only be equal when they were cut by the same rule, so the size stands in
-/// the repository's `config`.
+/// Decides where nodes end. Two trees can only be equal if the same rule cut them, so `config` holds the node size of
+/// the repository.
 #[derive(Clone, Copy)]
 pub struct Cutter<'a> {
     keys: &'a Keys,
@@ -23,8 +23,8 @@ impl<'a> Cutter<'a> {
 
     /// Returns whether a node of `level` ends after the record called `name` that takes `len` bytes.
     ///
-    /// The chance is the record's share of a node, so that nodes tend to `node_size` whatever the records are; in
-    /// inner nodes it is a quarter at most, so that every level is smaller than the one below.
+    /// The chance is `len / node_size`, so nodes have about `node_size` bytes whatever the size of the records. In
+    /// inner nodes the chance is at most a quarter, so that every level is smaller than the one below.
     pub(crate) fn ends_after(&self, level: u8, name: &[u8], len: usize) -> bool {
         let chance = (len as u64).saturating_mul(u64::MAX / u64::from(self.node_size.max(1)));
         let chance = if level == 0 { chance } else { chance.min(u64::MAX / 4) };
@@ -39,7 +39,7 @@ impl<'a> Cutter<'a> {
     }
 }
 
-/// One record of a level: an entry (level 0) or a child.
+/// One record of a level: an entry (level 0) or a child node (higher levels).
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub name: Box<[u8]>,
@@ -86,7 +86,8 @@ impl OpenNode {
     }
 
     /// # Panics
-    /// When sums exceed 64 bits, which no real directory reaches and [`node::Node::decode`] refuses from elsewhere.
+    /// When sums exceed 64 bits. No real directory is that large, and [`node::Node::decode`] refuses such sums in
+    /// stored nodes.
     pub(crate) fn push(&mut self, record: Record) {
         self.bytes.extend_from_slice(&record.bytes);
         self.count += 1;
@@ -95,7 +96,7 @@ impl OpenNode {
         self.last = record.name;
     }
 
-    /// Makes the node, hands it to `sink`, and returns how its parent lists it.
+    /// Finishes the node, hands it to `sink`, and returns the record of it for its parent.
     pub(crate) fn close<S: NodeSink>(self, level: u8, cutter: Cutter<'_>, sink: &mut S) -> Result<Child, S::Error> {
         let canonical = match level {
             0 => node::leaf(self.count, &self.bytes),
@@ -110,12 +111,13 @@ impl OpenNode {
 #[derive(Default)]
 struct Level {
     open: OpenNode,
-    /// How many nodes were closed, and the first of them.
+    /// The number of closed nodes. `first` is the first of them.
     closed: u64,
     first: Option<Directory>,
 }
 
-/// Builds one directory from entries that arrive in ascending order of their names, in memory for one path of nodes.
+/// Builds one directory from entries that arrive in ascending order of their names. Holds one open node a level in
+/// memory.
 pub struct TreeBuilder<'a> {
     cutter: Cutter<'a>,
     levels: Vec<Level>,
@@ -128,18 +130,18 @@ impl<'a> TreeBuilder<'a> {
         Self::above(cutter, 0)
     }
 
-    /// Starts with records of level `first`, for a tree whose lower levels stand already.
+    /// Starts at level `first`, for a tree whose lower levels exist already.
     pub(crate) fn above(cutter: Cutter<'a>, first: u8) -> Self {
         Self { cutter, levels: vec![Level::default()], first }
     }
 
-    /// Adds an entry, whose name must be greater than all before.
+    /// Adds an entry. Its name must be greater than all names before.
     ///
     /// # Errors
     /// When the sink cannot take a node.
     ///
     /// # Panics
-    /// When names do not ascend: the caller's order is wrong, and the tree would be, too.
+    /// When names do not ascend: the caller's order is wrong, and the tree would be wrong too.
     pub fn push<S: NodeSink>(&mut self, mut entry: Entry, sink: &mut S) -> Result<(), S::Error> {
         let open = &self.levels[0].open;
         let ascends = open.last < entry.name || (open.is_empty() && self.levels[0].closed == 0);
@@ -166,7 +168,7 @@ impl<'a> TreeBuilder<'a> {
         let last = open.last.clone();
         let child = open.close(level, self.cutter, sink)?;
         let below = &mut self.levels[position];
-        // Kept so that the next record is held against it.
+        // Kept so that the next name can be compared with it.
         below.open.last = last;
         below.closed += 1;
         below.first.get_or_insert(Directory { root: child.node, sums: child.sums });
@@ -176,7 +178,7 @@ impl<'a> TreeBuilder<'a> {
         self.push_record(position + 1, Record::of_child(&child), sink)
     }
 
-    /// Closes what is open and returns the directory.
+    /// Closes the open nodes and returns the directory.
     ///
     /// # Errors
     /// When the sink cannot take a node.
@@ -186,7 +188,7 @@ impl<'a> TreeBuilder<'a> {
             if level.closed == 0 || !level.open.is_empty() {
                 self.close(position, sink)?;
             }
-            // The root is the only node of its level. Levels above it may exist: they hold it alone.
+            // The root is the only node of its level. If levels above it exist, they only hold this root.
             if let Level { closed: 1, first: Some(root), .. } = &self.levels[position] {
                 return Ok(*root);
             }

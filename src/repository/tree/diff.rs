@@ -1,4 +1,4 @@
-//! Comparing two directories by walking only what differs.
+//! Compares two directories and reads only the nodes that differ.
 
 use super::{NodeSource, load};
 use crate::format::entry::{Directory, Entry, NodeRef};
@@ -10,19 +10,19 @@ use std::sync::Arc;
 /// How a name differs between two directories.
 #[derive(Debug, Clone, Copy)]
 pub enum Change<'a> {
-    /// Only the second has it.
+    /// Only the second directory has the name.
     Added(&'a Entry),
-    /// Only the first has it.
+    /// Only the first directory has the name.
     Removed(&'a Entry),
-    /// Both have it, with other facts, content or subtree.
+    /// Both directories have the name, with other facts, other content or another subtree.
     Changed(&'a Entry, &'a Entry),
 }
 
-/// Calls `each` for every name that differs between `old` and `new`, in order. Does not look into directories: those
-/// whose trees differ are among the changed entries.
+/// Calls `each` for every name that differs between `old` and `new`, in order. Does not enter subdirectories: a
+/// subdirectory whose tree differs is reported as a changed entry.
 ///
 /// # Errors
-/// What reading nodes or `each` gives.
+/// An error of reading nodes or of `each`.
 pub fn diff<E: From<ReadError>>(
     source: &dyn NodeSource,
     old: &Directory,
@@ -41,8 +41,8 @@ pub fn diff<E: From<ReadError>>(
                 old.skip();
                 new.skip();
             }
-            // The same names may stand under nodes of other levels, so the higher one is opened first; nodes of one
-            // level that differ are both opened.
+            // The same names may lie under nodes of different levels, so the node of the higher level is opened first.
+            // If two nodes of one level differ, both are opened.
             (Some(Head::Node(_, level)), Some(Head::Node(_, other))) => {
                 if level >= other {
                     old.open()?;
@@ -88,7 +88,7 @@ enum Head<'a> {
     Entry(&'a Entry),
 }
 
-/// One of the two trees, read from front to back, opened only where asked.
+/// One of the two trees, read from front to back. Nodes are opened only on request.
 struct Side<'a> {
     source: &'a dyn NodeSource,
     stack: Vec<(Arc<Node>, usize)>,
@@ -117,7 +117,7 @@ impl<'a> Side<'a> {
         self.settle();
     }
 
-    /// Replaces the node at the head by what it holds.
+    /// Replaces the node at the head by its records.
     fn open(&mut self) -> Result<(), ReadError> {
         if let Some(Head::Node(node, level)) = self.head() {
             let opened = load(self.source, &node, Some(level))?;
@@ -130,7 +130,7 @@ impl<'a> Side<'a> {
         Ok(())
     }
 
-    /// Leaves nodes that are read to their end.
+    /// Drops nodes that are read to their end.
     fn settle(&mut self) {
         while let Some((node, position)) = self.stack.last() {
             let len = match &node.kind {

@@ -1,8 +1,8 @@
-//! Changing a tree in time proportional to the change.
+//! Changes a tree in time proportional to the change.
 //!
-//! Whether a node ends after a record depends on that record alone, so an edit touches the nodes that hold the edited
-//! names, and the node behind one whose last record went away. Their replacements are edits of the level above. This
-//! gives exactly the tree that building from scratch would give.
+//! Whether a node ends after a record depends on that record alone. So an edit touches only the nodes that hold the
+//! edited names and, if the last record of a node is removed, the node after it. The replacements are edits of the
+//! level above. The result is exactly the tree that building from scratch gives.
 
 use super::build::{Cutter, OpenNode, Record};
 use super::{NodeSink, NodeSource, TreeBuilder, load};
@@ -13,12 +13,13 @@ use crate::repository::reader::ReadError;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// Edits of one level: what stands under a name afterwards, or nothing.
+/// Edits of one level: the new record for each name, or `None` to remove it.
 type Edits = BTreeMap<Box<[u8]>, Option<Record>>;
 
-/// Applies `changes` (name -> what stands there afterwards) to `dir` and returns the new directory.
+/// Applies `changes` to `dir` and returns the new directory. `changes` holds the new entry for each name, or `None` to
+/// remove it.
 ///
-/// Removing a name that is not there changes nothing.
+/// Removing a name that does not exist changes nothing.
 ///
 /// # Errors
 /// When nodes cannot be read or the sink cannot take one.
@@ -55,7 +56,7 @@ struct Editor<'a, S> {
     root: NodeRef,
     cutter: Cutter<'a>,
     sink: &'a mut S,
-    /// Nodes made by this edit, which the source may not know yet; those with one child tell it.
+    /// Nodes made by this edit, which `source` may not know yet. The value is the child of a node with a single child.
     fresh: HashMap<NodeId, Option<Directory>>,
 }
 
@@ -63,7 +64,7 @@ struct Editor<'a, S> {
 struct OldNode {
     node: Arc<Node>,
     last: Box<[u8]>,
-    /// No node of its level comes after it.
+    /// True if it is the last node of its level.
     is_last: bool,
 }
 
@@ -127,8 +128,8 @@ where
         Ok(())
     }
 
-    /// Finds the old node of `level` that holds `name` or, with `behind`, the first name greater than it; the last node
-    /// where every name is less.
+    /// Finds the old node of `level` that holds `name` or, with `behind`, the first name greater than `name`. If every
+    /// name is less, returns the last node.
     fn old_node(&self, level: u8, name: &[u8], behind: bool) -> Result<Option<OldNode>, ReadError> {
         let mut node = load(self.source, &self.root, None)?;
         let mut is_last = true;
@@ -148,7 +149,7 @@ where
         Ok(last.map(|last| OldNode { node, last, is_last }))
     }
 
-    /// Makes the root from what is left of the top level.
+    /// Makes the root from the records that the edits of the top level give.
     fn finish(mut self, top: u8, edits: Edits) -> Result<Directory, S::Error> {
         let mut records: Vec<_> = edits.into_values().flatten().collect();
         if records.len() > 1 {
@@ -162,7 +163,7 @@ where
             return TreeBuilder::new(self.cutter).finish(self.sink);
         };
         let mut root = single(&record).expect("records above a level are children");
-        // A root with one child is none: the child is.
+        // A root must not have a single child: that child becomes the root.
         while let Some(below) = self.only_child_of(&root)? {
             root = below;
         }
@@ -182,7 +183,7 @@ where
     }
 }
 
-/// Returns the node that a record of an inner node stands for.
+/// Returns the child node of a record, if the record is one of an inner node.
 fn single(record: &Record) -> Option<Directory> {
     match record.refs.as_slice() {
         [crate::format::node::BlobRef::Node(id)] => {

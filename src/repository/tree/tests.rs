@@ -1,4 +1,4 @@
-//! The tree held against a `BTreeMap`.
+//! Compares the tree with a `BTreeMap`.
 
 use super::*;
 use crate::format::crypto::{Cipher, Keys, MasterKey};
@@ -9,11 +9,11 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
 type Model = BTreeMap<Box<[u8]>, Entry>;
-/// An edit: which existing name to pick, or which other name, and the version that stands there afterwards.
+/// An edit: an index that picks an existing name, or a new name, and the version of its entry afterwards.
 type Edit = (prop::sample::Index, Box<[u8]>, Option<u16>);
 type Sides = (Option<Entry>, Option<Entry>);
 
-/// Nodes in memory, which counts how many are read and written.
+/// Stores nodes in memory and counts how many are read and written.
 #[derive(Default)]
 struct Nodes {
     nodes: HashMap<NodeId, Arc<Node>>,
@@ -56,7 +56,7 @@ fn entry(name: &[u8], version: u16, below: u64) -> Entry {
 }
 
 fn names() -> impl Strategy<Value = Box<[u8]>> {
-    // Few letters, so that names collide and sort closely.
+    // Few letters, so that names collide and lie close together.
     "[ab]{1,6}|[a-z]{1,3}[0-9]{0,3}".prop_map(|name| name.into_bytes().into())
 }
 
@@ -78,7 +78,7 @@ fn build(model: &Model, cutter: build::Cutter<'_>, nodes: &mut Nodes) -> Directo
     builder.finish(nodes).unwrap()
 }
 
-/// Half of the edits change or remove a name that is there.
+/// Half of the edits change or remove an existing name.
 fn changes_of(model: &Model, edits: &[Edit]) -> BTreeMap<Box<[u8]>, Option<Entry>> {
     let change = |(number, (pick, name, version)): (usize, &Edit)| {
         let name = match model.is_empty() || number % 2 == 0 {
@@ -127,12 +127,15 @@ proptest! {
         }
         prop_assert!(nth(&nodes, &dir, model.len() as u64).unwrap().is_none());
         prop_assert!(at_rank(&nodes, &dir, before.items).unwrap().is_none());
-        prop_assert_eq!(find(&nodes, &dir, &probe).unwrap().map(|found| found.entry().clone()), model.get(&probe).cloned());
+        let found = find(&nodes, &dir, &probe).unwrap().map(|found| found.entry().clone());
+        prop_assert_eq!(found, model.get(&probe).cloned());
 
-        let from: Vec<_> = Entries::from_name(&nodes, &dir, &probe).unwrap().map(|found| found.unwrap().entry().clone()).collect();
+        let from = Entries::from_name(&nodes, &dir, &probe).unwrap();
+        let from: Vec<_> = from.map(|found| found.unwrap().entry().clone()).collect();
         prop_assert_eq!(from, model.range(probe..).map(|(_, entry)| entry.clone()).collect::<Vec<_>>());
         let middle = model.len() / 2;
-        let from: Vec<_> = Entries::from_number(&nodes, &dir, middle as u64).unwrap().map(|found| found.unwrap().entry().clone()).collect();
+        let from = Entries::from_number(&nodes, &dir, middle as u64).unwrap();
+        let from: Vec<_> = from.map(|found| found.unwrap().entry().clone()).collect();
         prop_assert_eq!(from, model.values().skip(middle).cloned().collect::<Vec<_>>());
     }
 
@@ -175,7 +178,7 @@ proptest! {
     }
 }
 
-/// One change in a hundred thousand entries reads and writes a path, not the directory.
+/// One change in a hundred thousand entries reads and writes only the nodes on one path.
 #[test]
 fn a_small_change_costs_a_path_of_nodes() {
     let (keys, mut nodes) = (keys(), Nodes::default());
