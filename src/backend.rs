@@ -1,16 +1,18 @@
-//! Where the objects of a repository lie: whole, immutable files under a name.
+//! Stores the objects of a repository: whole, immutable files, each under a name.
 //!
-//! [`Backend`] is the contract, [`local::Local`] keeps it in a folder, [`mem::Mem`] in memory for tests. Behaviour is added
-//! by wrapping: [`cached::Cached`] keeps a copy nearby of what lies far away, [`faulty::Faulty`] breaks the contract on
-//! demand, [`delayed::Delayed`] takes its time. `testing::suite` runs against every backend and every wrapper.
+//! [`Backend`] is the contract. [`local::Local`] implements it in a folder, [`mem::Mem`] in memory for tests. Wrappers
+//! add behaviour: [`cached::Cached`] keeps a local copy of a distant backend's objects, [`faulty::Faulty`] breaks the
+//! contract on demand, [`delayed::Delayed`] adds latency. `testing::suite` runs against every backend and every
+//! wrapper.
 //!
 //! Invariants kept here:
 //! - an object is wholly there or not at all, also after a crash, and never changes;
-//! - what [`Backend::save`] confirmed outlives a power loss, and what [`Backend::remove`] confirmed stays gone;
-//! - a name says its kind and its folder, so a listing needs no other source of truth.
+//! - an object that [`Backend::save`] confirmed survives a power loss, and one that [`Backend::remove`] confirmed stays
+//!   gone;
+//! - a name contains the object's kind and folder, so a listing needs no other information.
 //!
-//! Left to others: what the bytes mean, whether they are the ones that were once stored (whoever reads verifies), and
-//! trying again ([`BackendError::is_transient`] says when that may help).
+//! Left to others: what the bytes mean; whether they are the bytes that were once stored (the reader verifies them);
+//! and retrying ([`BackendError::is_transient`] says when a retry may help).
 
 pub mod cached;
 pub mod delayed;
@@ -28,17 +30,18 @@ use thiserror::Error;
 
 /// Stores whole, immutable objects under a name. Methods may be called from any thread.
 ///
-/// An object is either wholly there or not there at all, also after a crash inside [`Backend::save`]. When `save` or
-/// `remove` reports an error, it may have happened all the same; asking again is always safe.
+/// An object is either wholly there or not there at all, also after a crash inside [`Backend::save`]. If `save` or
+/// `remove` reports an error, the change may have happened all the same. It is always safe to call them again.
 pub trait Backend: Send + Sync {
     /// Stores `data` under `name`, and returns once it is durable.
     ///
-    /// When the name is taken and its kind is content-addressed ([`ObjectKind::is_content_addressed`]), the same name
-    /// means the same bytes: an old object with other bytes is damaged, and is replaced in one step.
+    /// For a content-addressed kind ([`ObjectKind::is_content_addressed`]) the same name means the same bytes. So if an
+    /// object with this name holds other bytes, it is damaged, and is replaced in one step.
     ///
     /// # Errors
     /// [`BackendError::Exists`] if the name is taken and its kind is not content-addressed: nothing is overwritten. A
-    /// caller that tries again after another error may meet its own object; comparing the bytes tells.
+    /// caller that retries after another error may get this error because its first attempt succeeded; it can compare
+    /// the bytes to find out.
     fn save(&self, name: ObjectName, data: &[u8]) -> Result<(), BackendError>;
 
     /// Returns all bytes of `name`.
@@ -47,20 +50,21 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::NotFound`] if there is no such object.
     fn load(&self, name: ObjectName) -> Result<Vec<u8>, BackendError>;
 
-    /// Returns exactly the bytes `range` of `name`; a range that ends before it starts counts as empty.
+    /// Returns exactly the bytes `range` of `name`. A range that ends before it starts counts as empty.
     ///
-    /// A reader may go on seeing an object for a while after another process removed it.
+    /// A reader may still see an object for a while after another process removed it.
     ///
     /// # Errors
-    /// [`BackendError::NotFound`] if there is no such object, [`BackendError::Short`] if it ends before the range does
-    /// (an empty range may lie at its end, not behind it).
+    /// [`BackendError::NotFound`] if there is no such object, [`BackendError::Short`] if the object ends before the
+    /// range does. An empty range may start at the end of the object, but not after it.
     fn load_range(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError>;
 
-    /// Returns the bytes `range` of `name`, or those of them that there are: one request for what may be shorter. A range that
-    /// ends before it starts counts as empty.
+    /// Returns the bytes `range` of `name`, or fewer if the object ends earlier. This needs only one request where the
+    /// object's length is unknown. A range that ends before it starts counts as empty.
     ///
     /// # Errors
-    /// [`BackendError::NotFound`] if there is no such object, [`BackendError::Short`] if it ends before the range starts.
+    /// [`BackendError::NotFound`] if there is no such object, [`BackendError::Short`] if it ends before the range
+    /// starts.
     fn load_up_to(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
         match self.load_range(name, range.clone()) {
             Err(BackendError::Short { got, .. }) if range.start <= got => self.load_range(name, range.start..got),
@@ -68,19 +72,19 @@ pub trait Backend: Send + Sync {
         }
     }
 
-    /// Says that the bytes `range` of `name`, as they were loaded, are not what they should be. Returns whether they may have been
-    /// a copy's, which is dropped now: loading them again then gives what is really stored.
+    /// Tells the backend that the bytes it returned for `range` of `name` are wrong. Drops any local copy of them.
+    /// Returns whether there may have been such a copy; if so, loading the range again returns what is really stored.
     fn doubt(&self, _name: ObjectName, _range: Range<u64>) -> bool {
         false
     }
 
     /// Calls `each` with the name and the size in bytes of every object of `kind`, in no particular order.
     ///
-    /// Files that are no objects, left-over temporary ones among them, are passed over. Objects that come or go
-    /// meanwhile may be in the listing or not; all others are in it once. `each` may call the backend.
+    /// Skips files that are not objects, such as left-over temporary files. An object that is added or removed during
+    /// the listing may be reported or not; every other object is reported once. `each` may call the backend.
     ///
     /// # Errors
-    /// [`BackendError::List`]; what `each` saw until then is true but not complete.
+    /// [`BackendError::List`]; the objects that `each` received before are correct but not complete.
     fn list(&self, kind: ObjectKind, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), BackendError>;
 
     /// Returns the size of `name` in bytes.
@@ -89,17 +93,17 @@ pub trait Backend: Send + Sync {
     /// [`BackendError::NotFound`] if there is no such object.
     fn size(&self, name: ObjectName) -> Result<u64, BackendError>;
 
-    /// Removes `name`, and returns once that is durable. Removing what is not there succeeds.
+    /// Removes `name`, and returns once the removal is durable. Removing a missing object succeeds.
     ///
     /// # Errors
-    /// [`BackendError::Io`]; the object is then there or gone.
+    /// [`BackendError::Io`]; the object may then be there or gone.
     fn remove(&self, name: ObjectName) -> Result<(), BackendError>;
 
-    /// Returns where the objects lie, for messages. Holds no secrets.
+    /// Returns where the objects are stored, for messages. Contains no secrets.
     fn describe(&self) -> String;
 }
 
-/// Everything that points at a backend is one: `&B`, `Box<B>`, `Arc<B>`, also with `dyn Backend`.
+/// References and smart pointers to a backend are backends too: `&B`, `Box<B>`, `Arc<B>`, also with `dyn Backend`.
 impl<P> Backend for P
 where
     P: Deref + Send + Sync,
@@ -142,10 +146,10 @@ where
     }
 }
 
-/// What an object is; decides its folder.
+/// The kind of an object. It decides the folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ObjectKind {
-    /// The one object with a fixed name, `config`: what must be known before anything else can be read.
+    /// `config`: the one object with a fixed name. It holds what a program must know before it can read anything else.
     Config,
     /// `keys/<id>`: a key slot, under a random id.
     Key,
@@ -155,9 +159,9 @@ pub enum ObjectKind {
     Index,
     /// `snapshots/<id>`: a root tree, named by the hash of its bytes.
     Snapshot,
-    /// `gc/<id>`: packs condemned by a prune, under a random id.
+    /// `gc/<id>`: the packs that a prune will delete, under a random id.
     Gc,
-    /// `locks/<id>`: who is at work, under a random id.
+    /// `locks/<id>`: which process is at work, under a random id.
     Lock,
 }
 
@@ -171,7 +175,7 @@ impl ObjectKind {
         matches!(self, Self::Pack | Self::Index | Self::Snapshot)
     }
 
-    /// Returns the folder the objects of this kind lie in; for `Config` the name of the one object.
+    /// Returns the folder that holds the objects of this kind; for `Config`, the name of the single object.
     pub fn folder(self) -> &'static str {
         match self {
             Self::Config => "config",
@@ -184,7 +188,7 @@ impl ObjectKind {
         }
     }
 
-    /// Returns how many bytes an id of this kind has.
+    /// Returns the length in bytes of an id of this kind.
     pub fn id_bytes_len(self) -> usize {
         match self {
             Self::Config => 0,
@@ -200,11 +204,11 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-/// Name of an object: its kind and its id. Ordered by kind, then id; `Display` is [`ObjectName::path`].
+/// Name of an object: its kind and its id. Ordered by kind, then id. `Display` prints [`ObjectName::path`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
     kind: ObjectKind,
-    /// Shorter ids stand in front, with zeros behind them.
+    /// The id. An id shorter than 32 bytes is followed by zeros.
     id: [u8; 32],
 }
 
@@ -234,7 +238,7 @@ impl ObjectName {
         Self { kind: ObjectKind::Snapshot, id }
     }
 
-    /// Returns the name of a list of condemned packs.
+    /// Returns the name of a list of packs to delete.
     pub fn gc(id: [u8; 16]) -> Self {
         Self::short(ObjectKind::Gc, id)
     }
@@ -244,7 +248,7 @@ impl ObjectName {
         Self::short(ObjectKind::Lock, id)
     }
 
-    /// Returns the name of `kind` with `id`, or `None` if the id has not [`ObjectKind::id_bytes_len`] bytes.
+    /// Returns the name of `kind` with `id`, or `None` if the id is not [`ObjectKind::id_bytes_len`] bytes long.
     pub fn new(kind: ObjectKind, id: &[u8]) -> Option<Self> {
         if id.len() != kind.id_bytes_len() {
             return None;
@@ -258,7 +262,7 @@ impl ObjectName {
         Self::new(kind, &id).expect("keys, gc and locks have ids of 16 bytes")
     }
 
-    /// Returns what the object is.
+    /// Returns the kind of the object.
     pub fn kind(&self) -> ObjectKind {
         self.kind
     }
@@ -268,8 +272,8 @@ impl ObjectName {
         &self.id[..self.kind.id_bytes_len()]
     }
 
-    /// Returns the path of the object below the root of the repository, with `/` between its parts and the id in
-    /// lower-case hexadecimal.
+    /// Returns the path of the object relative to the root of the repository. Its parts are separated by `/`, and the
+    /// id is in lower-case hexadecimal.
     pub fn path(&self) -> String {
         let mut path = String::with_capacity(80);
         path.push_str(self.kind.folder());
@@ -294,7 +298,7 @@ fn push_hex(out: &mut String, bytes: &[u8]) {
 }
 
 fn parse_hex(hex: &str) -> Option<Vec<u8>> {
-    // Upper case is refused: one object, one path.
+    // Upper case is refused, so that each object has only one path.
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),
         b'a'..=b'f' => Some(byte - b'a' + 10),
@@ -322,7 +326,7 @@ impl fmt::Debug for ObjectName {
 impl FromStr for ObjectName {
     type Err = NotAnObject;
 
-    /// Reads what [`ObjectName::path`] wrote, and nothing else.
+    /// Parses a path exactly as [`ObjectName::path`] writes it.
     fn from_str(path: &str) -> Result<Self, NotAnObject> {
         let mut parts = path.split('/');
         let name = (|| {
@@ -347,7 +351,7 @@ pub struct NotAnObject {
     pub path: String,
 }
 
-/// What a backend is asked to do: one for each method of [`Backend`] that can fail.
+/// The operations of a backend: one for each method of [`Backend`] that can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     /// [`Backend::save`]
@@ -384,30 +388,30 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Why a backend could not do as asked.
+/// Why an operation of a backend failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BackendError {
     /// There is no such object.
     #[error("{name} does not exist")]
     NotFound {
-        /// The object asked for.
+        /// The object that does not exist.
         name: ObjectName,
     },
     /// The name is taken, and objects of its kind are never overwritten.
     #[error("{name} already exists")]
     Exists {
-        /// The object that is there.
+        /// The existing object.
         name: ObjectName,
     },
-    /// The object ends before the range that was asked for.
-    #[error("{name} is {got} bytes long, needed are {wanted}")]
+    /// The object ends before the requested range.
+    #[error("{name} is {got} bytes long, but {wanted} bytes are needed")]
     Short {
         /// The object that was read.
         name: ObjectName,
         /// Where the range ends, in bytes from the start of the object.
         wanted: u64,
-        /// How long the object is, in bytes.
+        /// Actual length of the object, in bytes.
         got: u64,
     },
     /// The disk or the quota is full.
@@ -415,55 +419,56 @@ pub enum BackendError {
     NoSpace {
         /// The object that was to be saved.
         name: ObjectName,
-        /// What the system said.
+        /// The error from the operating system.
         source: io::Error,
     },
     /// An operation on one object failed.
     #[error("could not {operation} {name}")]
     Io {
-        /// What was asked for.
+        /// The operation that failed.
         operation: Operation,
-        /// The object it was asked for.
+        /// The object it was called for.
         name: ObjectName,
-        /// What the system said.
+        /// The error from the operating system.
         source: io::Error,
     },
     /// A listing could not be completed.
     #[error("could not list {kind}")]
     List {
-        /// The kind asked for.
+        /// The kind that was to be listed.
         kind: ObjectKind,
-        /// What the system said.
+        /// The error from the operating system.
         source: io::Error,
     },
-    /// There is no folder to open.
+    /// The folder to open does not exist.
     #[error("there is no folder {}", path.display())]
     NoFolder {
-        /// The folder asked for.
+        /// Path of that folder.
         path: PathBuf,
     },
-    /// A new repository was asked for in a folder that other files lie in.
-    #[error("folder {} holds {found:?}, which is no part of a repository", path.display())]
+    /// A new repository was requested in a folder that holds other files.
+    #[error("folder {} holds {found:?}, which is not part of a repository", path.display())]
     ForeignFolder {
-        /// The folder asked for.
+        /// Path of that folder.
         path: PathBuf,
-        /// One of the files that do not belong there.
+        /// The name of one file in it that is not part of a repository.
         found: String,
     },
-    /// The root folder of the backend could not be made, opened or read.
+    /// The root folder of the backend could not be created, opened or read.
     #[error("could not open folder {}", path.display())]
     Folder {
-        /// The folder asked for.
+        /// Path of that folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error from the operating system.
         source: io::Error,
     },
 }
 
 impl BackendError {
-    /// Returns the error for `operation` on `name` after the system said `source`: [`BackendError::NotFound`] for a
-    /// missing file (but while saving a folder is missing), [`BackendError::NoSpace`] for a disk or quota too full to
-    /// save, [`BackendError::Io`] for the rest.
+    /// Returns the error for `operation` on `name` after the operating system reported `source`:
+    /// [`BackendError::NotFound`] for a missing file (except when saving, where a folder is missing),
+    /// [`BackendError::NoSpace`] if the disk or the quota is too full to save, [`BackendError::Io`] for all other
+    /// errors.
     pub fn from_io(operation: Operation, name: ObjectName, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::NotFound if operation != Operation::Save => Self::NotFound { name },
@@ -474,8 +479,8 @@ impl BackendError {
         }
     }
 
-    /// Returns whether the same call may well succeed a little later with nobody doing anything about it: the network
-    /// or a busy device, never a missing or damaged object, a full disk or a lack of permission.
+    /// Returns whether the same call may succeed a little later without anybody's help. True for network errors and
+    /// busy devices; false for missing or damaged objects, full disks and missing permissions.
     pub fn is_transient(&self) -> bool {
         use io::ErrorKind as Kind;
         let (Self::Io { source, .. } | Self::List { source, .. } | Self::Folder { source, .. }) = self else {
@@ -500,7 +505,7 @@ impl BackendError {
     }
 }
 
-/// The contract of [`Backend`] as tests.
+/// Tests of the contract of [`Backend`].
 #[cfg(test)]
 pub mod testing {
     use std::collections::BTreeMap;
@@ -514,7 +519,7 @@ pub mod testing {
 
     use super::*;
 
-    /// Runs all tests of the contract, each against a backend of its own: `make` returns an empty one.
+    /// Runs all tests of the contract. `make` returns a new, empty backend for each test.
     pub fn suite(make: impl Fn() -> Box<dyn Backend>) {
         for test in [
             saves_and_loads_every_kind,
@@ -599,7 +604,7 @@ pub mod testing {
             let name = name(kind, 1);
             assert!(matches!(backend.load_up_to(name, 0..9), Err(BackendError::NotFound { name: n }) if n == name));
             backend.save(name, &data).unwrap();
-            // Twice, as a copy may have been kept.
+            // The same range twice, because a wrapper may have kept a copy of the first answer.
             for (start, end) in [(0, 256), (0, 1 << 40), (0, 1 << 40), (0, 5), (17, 99), (17, 300), (256, 300), (9, 3)]
             {
                 let expected = data.get(start..end.min(256)).unwrap_or_default();
@@ -608,13 +613,13 @@ pub mod testing {
             }
             let error = backend.load_up_to(name, 257..300).unwrap_err();
             assert!(matches!(error, BackendError::Short { got: 256, .. }), "{error:?}");
-            // Nothing can be wrong with what is stored here, so this may only drop copies.
+            // The stored bytes are correct, so this may only drop copies.
             backend.doubt(name, 0..256);
             assert_eq!(backend.load_range(name, 0..256).unwrap(), data);
         }
     }
 
-    /// A crash of the system can leave a file with its length and without its bytes: saving it again mends it.
+    /// After a system crash a file may have the right length but the wrong bytes. Saving it again repairs it.
     fn replaces_damaged_objects(backend: &dyn Backend) {
         for kind in ObjectKind::ALL.into_iter().filter(|kind| kind.is_content_addressed()) {
             for data in [b"\0\0\0\0\0", b"whole", b"whole"] {
@@ -630,7 +635,7 @@ pub mod testing {
             let name = name(kind, 1);
             for data in [&b"torn"[..], b"", b"the whole of it", b"too short?"] {
                 backend.save(name, data).unwrap();
-                // Both, as the one may keep what the other sees replaced.
+                // Check both methods: one may use a copy that the other does not.
                 assert_eq!(backend.load(name).unwrap(), data);
                 assert_eq!(backend.load_range(name, 0..data.len() as u64).unwrap(), data);
                 assert_eq!(listing(backend, kind), BTreeMap::from([(name, data.len() as u64)]));
@@ -667,7 +672,7 @@ pub mod testing {
     }
 
     fn names_what_is_missing(backend: &dyn Backend) {
-        // Once before its folder was ever made, once after.
+        // First while the folder does not exist, then while it does.
         for seed in [1, 2] {
             for kind in ObjectKind::ALL {
                 let missing = name(kind, 0);
@@ -779,7 +784,7 @@ pub mod testing {
             while !done.load(Ordering::SeqCst) {
                 let found = listing(backend, ObjectKind::Index);
                 assert!((0..20).all(|seed| found.contains_key(&name(ObjectKind::Index, seed))));
-                // Never a part of an object.
+                // A listed object is always complete.
                 assert!(found.values().all(|&bytes| bytes == 100));
             }
         });
@@ -825,7 +830,7 @@ pub mod testing {
         Remove { kind: usize, pick: u64 },
     }
 
-    /// Does the same to `make()` and to a map, and compares everything after each step.
+    /// Applies the same operations to `make()` and to a map, and compares everything after each operation.
     fn agrees_with_model(make: &dyn Fn() -> Box<dyn Backend>) {
         let op = prop_oneof![
             3 => (any::<usize>(), 0_u64..4, vec(any::<u8>(), 0..4))
@@ -986,7 +991,7 @@ mod tests {
         assert_eq!(error.to_string(), "could not load config");
         assert_eq!(error.source().unwrap().to_string(), "permission denied");
         let error = BackendError::Short { name, wanted: 9, got: 4 };
-        assert_eq!(error.to_string(), "config is 4 bytes long, needed are 9");
+        assert_eq!(error.to_string(), "config is 4 bytes long, but 9 bytes are needed");
     }
 
     #[test]

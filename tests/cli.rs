@@ -93,7 +93,7 @@ fn init_makes_one_repository_and_tells_its_recovery_key_once() {
 
     write(&lab.path("foreign/file"), "not ours");
     let said = fails(lab.command(["init", "--repo"]).arg(lab.path("foreign")), 1);
-    assert!(said.contains("which is no part of a repository"), "{said}");
+    assert!(said.contains("which is not part of a repository"), "{said}");
     assert_eq!(fs::read_dir(lab.path("foreign")).unwrap().count(), 1);
     lab.run(["init", "--cipher", "rot13"], 2);
     lab.run(["init", "--password-memory", "0"], 2);

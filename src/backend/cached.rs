@@ -1,20 +1,24 @@
-//! A copy nearby of what lies far away: packs in pieces, in a folder that may be deleted at any time.
+//! Keeps local copies of packs, snapshots and index objects of a distant backend, in a folder that may be deleted at
+//! any time.
 //!
-//! [`Cached`] serves [`Backend::load_range`] of packs from pieces of [`PIECE_LEN`] bytes, each a file (`disk`). Pieces that are
-//! missing are fetched with one request, with several at a time where many are, and by one of those who want them; the
-//! others wait for it. Who reads a pack in order has the pieces behind fetched meanwhile, so many as arrive in the time that a request
-//! takes (`pace`). Snapshots and index objects are kept as well, whole, as each run reads them again.
+//! [`Cached`] answers [`Backend::load_range`] of packs from pieces of [`PIECE_LEN`] bytes, each stored as a file
+//! (`disk`). One reader fetches the missing pieces of a range; other readers who need the same pieces wait for that
+//! fetch. A request fetches up to 4 neighbouring pieces, and up to 4 requests run at the same time. If a reader reads a
+//! pack in order, the cache fetches the next pieces in the background: as many bytes as arrive during about two
+//! requests (`pace`). Snapshots and index objects are also kept, whole, because every run reads them again.
 //!
 //! Invariants kept here:
-//! - what is kept is what the backend stores, encrypted; nothing in clear reaches the disk;
-//! - a piece is given out only if it is the piece it is called by, and whole: what rotted is fetched anew. Bytes that were
-//!   wrong before they came here are dropped when their reader says so ([`Backend::doubt`]);
-//! - the cache never stands between a reader and the backend: whatever goes wrong with it, the backend is asked, and what it
-//!   says is the answer.
+//! - the cache holds the same encrypted bytes as the backend; no plaintext reaches the disk;
+//! - a piece is returned only if its checksum proves that it is complete and the right one; a damaged piece is fetched
+//!   again. If the bytes were already wrong when they arrived, the reader reports it ([`Backend::doubt`]), and the copy
+//!   is dropped;
+//! - the cache never hides the backend: if anything goes wrong with the cache, the backend is asked, and its answer
+//!   counts.
 //!
-//! What is kept is written by a thread of its own (`keeper`), and what finds it busy is not kept.
+//! One thread (`keeper`) writes the pieces to the disk. While its queue is full, further pieces are not kept.
 //!
-//! Several processes may share a folder. What was removed by another one may be seen for a while, as the contract allows.
+//! Several processes may share a folder. A reader may still see an object for a while after another process removed it,
+//! as the contract allows.
 
 mod disk;
 mod keeper;
@@ -38,36 +42,41 @@ use self::keeper::Keeper;
 use self::pace::{Pace, Streams};
 use super::{Backend, BackendError, ObjectKind, ObjectName};
 
-/// The bytes of a piece, but for the last of a pack, which may be shorter: docs/performance.md, "Repositories far away".
+/// Length of a piece in bytes; only the last piece of a pack may be shorter. See docs/performance.md, "Repositories far
+/// away", for why this size.
 pub const PIECE_LEN: usize = 256 << 10;
-/// The most pieces that one request fetches; more are fetched by several at a time.
+/// Maximum number of pieces that one request fetches. More pieces need several requests, which run at the same time.
 const REQUEST_PIECES_MAX: usize = 4;
-/// Requests at a time for one reader who waits, and as many for everything that is fetched ahead.
+/// Maximum number of concurrent requests for one waiting reader. All background fetching together may use the same
+/// number.
 const REQUESTS_MAX: usize = 4;
-/// Requests that wait to be sent for what is fetched ahead. What finds them all taken is not fetched ahead.
+/// Maximum number of background requests that wait to be sent. While the queue is full, nothing more is fetched ahead.
 const AHEAD_WAITING_MAX: usize = 16;
-/// Pieces kept in memory, those that came last: they may be wanted before they are on the disk. 16 MiB.
+/// Number of most recently fetched pieces kept in memory (64 of 256 KiB, 16 MiB in all), as a reader may want a piece
+/// before it is on the disk.
 const RECENT_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("64 is not zero");
-/// Pieces under way from which on no others are fetched ahead: they would drive each other out before they are read.
+/// Number of pieces being fetched at which fetching ahead stops. More would evict each other from memory before they
+/// are read.
 const UNDER_WAY_MAX: usize = RECENT_MAX.get() / 2;
-/// How long the end of a cache waits for what is being written.
+/// Maximum time that dropping the cache waits for pending writes.
 const LAST_WRITES_MAX: Duration = Duration::from_secs(5);
-/// No reader wants more at once; a range that a damaged index gives may be longer.
+/// Maximum length in bytes of a range that is served from pieces. Readers never want more at once, but a damaged index
+/// may ask for more.
 const RANGE_LEN_MAX: u64 = 32 << 20;
 
-/// Where a cache lies, and how large it may become.
+/// The folder of a cache, and its maximum size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheOptions {
-    /// The folder; it is made when it is needed.
+    /// The folder. It is created when it is first needed.
     pub folder: PathBuf,
-    /// The most bytes that lie in it.
+    /// Maximum number of bytes that the folder may hold.
     pub bytes_max: u64,
 }
 
-/// Wraps a backend that is far away, and keeps what was read of it in a folder nearby.
+/// Wraps a distant backend, and keeps what was read from it in a local folder.
 pub struct Cached {
     shared: Arc<Shared>,
-    /// Runs from the first piece that is fetched ahead; its threads end with the cache.
+    /// Queue of the threads that fetch ahead. They start with the first piece to fetch ahead, and end with the cache.
     ahead: OnceLock<Option<Sender<Vec<Claim>>>>,
 }
 
@@ -77,13 +86,13 @@ struct Shared {
     pieces: Mutex<Pieces>,
     pace: Mutex<Pace>,
     streams: Mutex<Streams>,
-    /// The cache is gone, and nobody waits for what would be fetched ahead.
+    /// True once the cache was dropped. Pieces that wait to be fetched ahead are then skipped.
     is_over: AtomicBool,
 }
 
-/// The pieces in memory.
+/// The pieces in memory and those being fetched.
 struct Pieces {
-    /// Those that somebody has the duty to fetch.
+    /// Pieces that some thread is committed to fetch.
     under_way: HashMap<PieceId, Arc<Slot>>,
     recent: LruCache<PieceId, Bytes>,
 }
@@ -96,17 +105,17 @@ impl Pieces {
     }
 }
 
-/// A piece of an object, counted from 0.
+/// Identifies a piece of an object. Pieces are numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct PieceId {
     name: ObjectName,
     number: u32,
 }
 
-/// Where the bytes of a piece appear; none if they could not be had.
+/// Receives the bytes of a piece; `None` if they could not be fetched.
 type Slot = OnceLock<Option<Bytes>>;
 
-/// A piece that somebody wants.
+/// A piece that a reader needs.
 enum Wanted {
     Here(Bytes),
     Coming(Arc<Slot>),
@@ -121,7 +130,7 @@ impl Wanted {
     }
 }
 
-/// The duty to fill a slot. Who drops it has given up.
+/// The duty to fill a slot. Dropping the claim unfilled sets the slot to `None`.
 struct Claim {
     shared: Arc<Shared>,
     id: PieceId,
@@ -135,7 +144,7 @@ impl Claim {
 
     fn settle(&self, piece: Option<Bytes>) {
         let mut pieces = self.shared.pieces.lock();
-        // Unless it was forgotten meanwhile, and perhaps is fetched anew.
+        // Unless the piece was forgotten in the meantime; another claim may be fetching it again.
         if pieces.under_way.get(&self.id).is_some_and(|slot| Arc::ptr_eq(slot, &self.slot)) {
             pieces.under_way.remove(&self.id);
             if let Some(piece) = &piece {
@@ -163,7 +172,8 @@ impl Drop for Cached {
 }
 
 impl Cached {
-    /// Wraps `inner`. The folder is not looked at before something is read: one that cannot be used costs a warning, and time.
+    /// Wraps `inner`. The folder is first touched when something is read. An unusable folder causes one warning, and
+    /// every read goes to the backend.
     pub fn new(inner: Arc<dyn Backend>, options: &CacheOptions) -> Self {
         Self::with_keeper(inner, Keeper::new(options.folder.clone(), options.bytes_max, keeper::PAUSE))
     }
@@ -181,7 +191,7 @@ impl Cached {
         Self { shared: Arc::new(shared), ahead: OnceLock::new() }
     }
 
-    /// Has the pieces behind `range` fetched, if the pack is being read in order.
+    /// Starts to fetch the pieces after `range` in the background, if the pack is being read in order.
     fn fetch_ahead(&self, name: ObjectName, range: &Range<u64>) {
         let has_room = self.shared.pieces.lock().under_way.len() < UNDER_WAY_MAX;
         let window = if has_room { self.shared.pace.lock().window() } else { 0 };
@@ -201,7 +211,8 @@ impl Cached {
     }
 }
 
-/// Starts the threads that fetch ahead. Without them nothing is, and nothing else is lost.
+/// Starts the threads that fetch ahead. If they cannot be started, nothing is fetched ahead, and everything else still
+/// works.
 fn start_fetching(shared: &Arc<Shared>) -> Option<Sender<Vec<Claim>>> {
     let (jobs, wanted) = bounded::<Vec<Claim>>(AHEAD_WAITING_MAX);
     for number in 0..REQUESTS_MAX {
@@ -219,7 +230,7 @@ fn start_fetching(shared: &Arc<Shared>) -> Option<Sender<Vec<Claim>>> {
 }
 
 impl Shared {
-    /// Returns the pieces, and the duty to fetch those that nobody has or fetches.
+    /// Returns the pieces, and a claim for each piece that is neither in memory nor being fetched.
     fn claim(self: &Arc<Self>, name: ObjectName, numbers: Range<u32>) -> (Vec<Wanted>, Vec<Claim>) {
         let mut claims = Vec::new();
         let mut pieces = self.pieces.lock();
@@ -239,7 +250,8 @@ impl Shared {
         (wanted.collect(), claims)
     }
 
-    /// Fills the slots from the disk, and those that are not there from the backend, with so many requests at a time.
+    /// Fills the slots from the disk, and fetches those not on the disk from the backend with up to `requests_max`
+    /// concurrent requests.
     fn obtain(&self, claims: Vec<Claim>, requests_max: usize) {
         let mut requests: Vec<Vec<Claim>> = Vec::new();
         for claim in claims {
@@ -267,7 +279,7 @@ impl Shared {
         };
         thread::scope(|scope| {
             for _ in 1..beside {
-                // Where no thread can be had this one sends them all.
+                // If no further thread can be started, the threads that exist send all requests.
                 if thread::Builder::new().spawn_scoped(scope, work).is_err() {
                     break;
                 }
@@ -276,7 +288,7 @@ impl Shared {
         });
     }
 
-    /// Fetches pieces that lie behind one another with one request.
+    /// Fetches consecutive pieces with one request.
     fn fetch(&self, request: Vec<Claim>) {
         let (Some(first), Some(last)) = (request.first(), request.last()) else { return };
         let (name, first, end) = (first.id.name, first.id.number, last.id.number + 1);
@@ -286,7 +298,7 @@ impl Shared {
         let bytes = match self.inner.load_up_to(name, range.clone()) {
             Ok(bytes) => bytes,
             Err(error) => {
-                // Those who wait for the pieces ask for what they want themselves, and can do something about the error.
+                // The readers that wait for these pieces then ask the backend themselves and handle its error.
                 tracing::debug!(object = %name, ?range, %error, "fetching pieces failed");
                 if let BackendError::Short { .. } = error {
                     self.streams.lock().end(name);
@@ -299,14 +311,14 @@ impl Shared {
             self.streams.lock().end(name);
         }
         for (claim, bytes) in request.into_iter().zip(bytes.chunks(PIECE_LEN)) {
-            // Copied, so that a piece in memory is not as large as the request it came with.
+            // Copy the bytes, so that a piece in memory does not keep the buffer of the whole request alive.
             let (id, piece) = (claim.id, Bytes::copy_from_slice(bytes));
             claim.fill(piece.clone());
             self.keeper.keep(id, piece, removals);
         }
     }
 
-    /// Drops what is kept of an object that was removed or replaced.
+    /// Drops all pieces of an object that was removed or replaced.
     fn removed(&self, name: ObjectName) {
         if name.kind().is_content_addressed() {
             self.forget(name, &(0..u64::MAX));
@@ -315,7 +327,7 @@ impl Shared {
 
     /// Drops the pieces that hold `range`.
     fn forget(&self, name: ObjectName, range: &Range<u64>) {
-        // From the disk first: what was loaded from there a moment ago is in memory then.
+        // Clear the disk first: another thread may just have loaded a piece from there into memory.
         if range.end.saturating_sub(range.start) > RANGE_LEN_MAX || range.end > start_of(u32::MAX) {
             self.keeper.disk().remove_object(name);
             self.pieces.lock().forget(|id| id.name == name);
@@ -326,7 +338,8 @@ impl Shared {
         }
     }
 
-    /// Returns an object that is loaded whole, up to `len_max` bytes of it.
+    /// Returns the first `len_max` bytes of an object, or all of it if it is shorter. Keeps the object if it is
+    /// complete and at most [`RANGE_LEN_MAX`] bytes long.
     fn load_whole(&self, name: ObjectName, len_max: u64) -> Result<Vec<u8>, BackendError> {
         if let Some(bytes) = self.whole_from_disk(name, len_max) {
             return Ok(bytes);
@@ -334,7 +347,8 @@ impl Shared {
         let removals = self.keeper.disk().removals();
         let bytes = self.inner.load_up_to(name, 0..len_max)?;
         if (bytes.len() as u64) < len_max && (bytes.len() as u64) <= RANGE_LEN_MAX {
-            // The last piece is a short one, and be it empty.
+            // The last piece is always shorter than the others, even if it is empty. So a reader knows where the object
+            // ends.
             let starts = (0..=bytes.len()).step_by(PIECE_LEN);
             for (number, start) in (0..).zip(starts) {
                 let piece = &bytes[start..bytes.len().min(start + PIECE_LEN)];
@@ -368,26 +382,26 @@ fn start_of(number: u32) -> u64 {
     u64::from(number) * PIECE_LEN as u64
 }
 
-/// Why pieces do not hold what is wanted.
+/// Why the pieces do not cover the requested range.
 #[derive(Debug, PartialEq)]
-enum Lacking {
-    /// One could not be had.
+enum Incomplete {
+    /// A piece could not be fetched.
     Piece,
-    /// One ends before it should.
+    /// A piece ends before the range does.
     Bytes,
 }
 
-/// Returns the bytes `range` of an object of which `pieces` hold it, once they are there.
-fn assemble(pieces: &[Wanted], range: &Range<u64>) -> Result<Vec<u8>, Lacking> {
+/// Waits for the pieces, and returns the bytes `range` of the object. `pieces` are the pieces that contain the range.
+fn assemble(pieces: &[Wanted], range: &Range<u64>) -> Result<Vec<u8>, Incomplete> {
     let len = (range.end - range.start) as usize;
     let mut bytes = Vec::with_capacity(len);
     let mut skip = (range.start % PIECE_LEN as u64) as usize;
     for piece in pieces {
-        let piece = piece.wait().ok_or(Lacking::Piece)?;
-        let part = piece.get(std::mem::take(&mut skip)..).ok_or(Lacking::Bytes)?;
+        let piece = piece.wait().ok_or(Incomplete::Piece)?;
+        let part = piece.get(std::mem::take(&mut skip)..).ok_or(Incomplete::Bytes)?;
         bytes.extend_from_slice(&part[..part.len().min(len - bytes.len())]);
         if bytes.len() < len && piece.len() < PIECE_LEN {
-            return Err(Lacking::Bytes);
+            return Err(Incomplete::Bytes);
         }
     }
     Ok(bytes)
@@ -406,7 +420,7 @@ impl Backend for Cached {
 
     fn load_range(&self, name: ObjectName, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
         let len = range.end.saturating_sub(range.start);
-        // Whether an empty range lies inside of the pack, the backend knows.
+        // Only the backend can say whether an empty range lies inside the pack.
         let in_pieces =
             name.kind() == ObjectKind::Pack && (1..=RANGE_LEN_MAX).contains(&len) && range.end <= start_of(u32::MAX);
         if !in_pieces {
@@ -415,10 +429,10 @@ impl Backend for Cached {
         let (pieces, claims) = self.shared.claim(name, numbers(&range));
         self.fetch_ahead(name, &range);
         self.shared.obtain(claims, REQUESTS_MAX);
-        assemble(&pieces, &range).or_else(|lacking| {
-            // The backend says what there is. If it has what was asked for, pieces that are too short are wrong.
+        assemble(&pieces, &range).or_else(|incomplete| {
+            // The backend decides. If it has the bytes, then pieces that ended too early are wrong.
             let loaded = self.shared.inner.load_range(name, range.clone())?;
-            if lacking == Lacking::Bytes {
+            if incomplete == Incomplete::Bytes {
                 self.shared.forget(name, &range);
             }
             Ok(loaded)
@@ -430,7 +444,7 @@ impl Backend for Cached {
             ObjectKind::Snapshot | ObjectKind::Index if range.start == 0 && range.end > 0 => {
                 self.shared.load_whole(name, range.end)
             }
-            // Packs that are read whole are read once, and would drive out everything else.
+            // Packs are read whole only once, and would evict everything else.
             _ => self.shared.inner.load_up_to(name, range),
         }
     }

@@ -1,7 +1,7 @@
-//! A backend that takes its time, as one behind a network does: for tests and measurements.
+//! A backend with added latency, like one behind a network: for tests and measurements.
 //!
-//! Every request takes so much longer before it begins, a listing as a whole. What counts far away is how many requests a
-//! thing needs, and how many of them have to wait for others; both are counted.
+//! Every request waits for a fixed delay before it begins; a listing counts as one request. Far from the storage, what
+//! matters is the number of requests, and how many of them wait for others. Both are counted.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::{Backend, BackendError, ObjectKind, ObjectName, Operation};
 
-/// Wraps a backend and lets every request to it take longer.
+/// Wraps a backend and delays every request to it.
 pub struct Delayed<B> {
     inner: B,
     delay: Duration,
@@ -22,9 +22,9 @@ pub struct Delayed<B> {
 #[derive(Default)]
 struct Counts {
     requests: BTreeMap<(Operation, ObjectKind), u64>,
-    /// The length of the longest chain of requests of which each began after the one before had ended.
+    /// Length of the longest chain of requests in which each began after the previous one had ended.
     rounds: u64,
-    /// How often counting began anew: what was under way then is not counted.
+    /// Number of resets so far. A request that began before the last reset is not counted.
     resets: u64,
 }
 
@@ -39,18 +39,18 @@ impl<B: Backend> Delayed<B> {
         self.counts.lock().requests.values().sum()
     }
 
-    /// Returns how often `operation` was asked for with objects of `kind`.
+    /// Returns how many requests did `operation` on objects of `kind`.
     pub fn requests_of(&self, operation: Operation, kind: ObjectKind) -> u64 {
         self.counts.lock().requests.get(&(operation, kind)).copied().unwrap_or_default()
     }
 
-    /// Returns how many requests followed one another, those that others ran beside counted once: so often at least the delay
-    /// was waited for.
+    /// Returns how many requests ran one after the other. Concurrent requests count once. The caller waited for the
+    /// delay at least this many times.
     pub fn rounds(&self) -> u64 {
         self.counts.lock().rounds
     }
 
-    /// Begins to count anew.
+    /// Sets all counts to zero.
     pub fn reset(&self) {
         let mut counts = self.counts.lock();
         *counts = Counts { resets: counts.resets + 1, ..Counts::default() };
@@ -144,7 +144,7 @@ mod tests {
             }
         });
         assert_eq!(delayed.requests_of(Operation::LoadRange, ObjectKind::Pack), 8);
-        // A thread that was held up may have begun after another had ended.
+        // A slow thread may have begun after another had ended, so there may be more than one round.
         assert!((1..=7).contains(&delayed.rounds()), "{}", delayed.rounds());
     }
 }

@@ -1,8 +1,8 @@
 //! A backend that breaks its contract on demand, for tests.
 //!
-//! A plan is a list of rules: which calls, the how many-th of them, what goes wrong. [`Faulty::at_random`] adds faults by
-//! a seed, so that a failing test can be repeated by printing it. Nothing here is random otherwise: the same calls in
-//! the same order meet the same faults, at the same bits.
+//! A rule says which calls fail (by a condition and by their number) and how. [`Faulty::at_random`] adds faults from a
+//! seed, so that a failing test can print the seed and be repeated. Nothing else here is random: the same calls in the
+//! same order meet the same faults, at the same bits.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,44 +15,44 @@ use parking_lot::Mutex;
 
 use super::{Backend, BackendError, ObjectKind, ObjectName, Operation};
 
-/// What goes wrong with a call. A call that a fault cannot befall goes through unharmed.
+/// What goes wrong with a call. A fault does nothing to calls that it does not apply to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Any call fails with this error, and nothing happens. `StorageFull` makes it [`BackendError::NoSpace`], and
     /// `TimedOut` is transient.
     Fail(ErrorKind),
-    /// `save` and `remove` report this error although they did what they were asked.
+    /// `save` and `remove` do what they should, but report this error.
     Unconfirmed(ErrorKind),
-    /// `save` writes a part and fails; nothing appears under the name, as the contract has it.
+    /// `save` fails after a part was written; nothing appears under the name, as the contract demands.
     ShortWrite,
-    /// `save` writes half of the bytes under the name and fails: breaks the contract, as a file system without order
-    /// does in a crash.
+    /// `save` writes half of the bytes under the name and fails. This breaks the contract, like a file system that
+    /// reorders writes before a crash.
     Torn,
-    /// `save` and `remove` report success, and nothing happened.
+    /// `save` and `remove` report success but do nothing.
     Lose,
     /// `load` and `load_range` flip one bit of what they return.
     FlipBit,
     /// `load` and `load_range` return only the first half.
     Truncate,
-    /// `load` and `load_range` return the bytes of another object of the same kind; if none will do, their own with the
-    /// halves exchanged.
+    /// `load` and `load_range` return the bytes of another object of the same kind. If there is no other, they return
+    /// their own bytes with the halves exchanged.
     Swap,
     /// Any call takes this much longer.
     Delay(Duration),
 }
 
-/// A call, as a rule of a plan sees it.
+/// A call, as the condition of a rule sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// What is asked for.
+    /// The operation that was called.
     pub operation: Operation,
     /// The kind of the objects concerned.
     pub kind: ObjectKind,
-    /// The object concerned; none when listing.
+    /// The object concerned; `None` for a listing.
     pub name: Option<ObjectName>,
 }
 
-/// Wraps a backend and makes it fail as planned. Without a plan it only counts.
+/// Wraps a backend and makes it fail as planned. Without rules it only counts calls.
 pub struct Faulty<B> {
     inner: B,
     state: Mutex<State>,
@@ -62,7 +62,7 @@ pub struct Faulty<B> {
 struct State {
     rules: Vec<Rule>,
     random: Option<AtRandom>,
-    /// State of [`State::draw`].
+    /// State of the random generator in [`State::draw`].
     seed: u64,
     calls: BTreeMap<(Operation, ObjectKind), u64>,
     faults: u64,
@@ -126,30 +126,32 @@ impl State {
 }
 
 impl<B: Backend> Faulty<B> {
-    /// Wraps `inner`, without any faults yet.
+    /// Wraps `inner`, without any faults.
     pub fn new(inner: B) -> Self {
         Self { inner, state: Mutex::default() }
     }
 
-    /// Returns the backend within, which has no faults.
+    /// Returns the wrapped backend, which has no faults.
     pub fn inner(&self) -> &B {
         &self.inner
     }
 
-    /// Adds a rule: of the calls from now on that `matches` accepts, those in `at` (the first is 0) meet `fault`. The
-    /// n-th alone is `n..n + 1`, and all from the n-th `n..u64::MAX`. Of several rules that apply, the oldest does.
+    /// Adds a rule. It counts the calls that `matches` accepts, from 0; those whose number is in `at` meet `fault`. Use
+    /// `n..n + 1` for call `n` alone, and `n..u64::MAX` for call `n` and all later ones. If several rules apply, the
+    /// oldest one wins.
     pub fn plan(&self, at: Range<u64>, fault: Fault, matches: impl Fn(&Call) -> bool + Send + 'static) {
         self.state.lock().rules.push(Rule { matches: Box::new(matches), at, seen: 0, fault });
     }
 
-    /// Lets one call in `one_in` meet one of `faults`, as `seed` has it. `seed` also decides which bits are flipped.
+    /// Makes about one call in `one_in` meet one of `faults`, chosen by `seed`. The seed also decides which bits are
+    /// flipped.
     pub fn at_random(&self, seed: u64, one_in: u64, faults: &[Fault]) {
         let mut state = self.state.lock();
         state.seed = seed;
         state.random = Some(AtRandom { one_in: one_in.max(1), faults: faults.to_vec() });
     }
 
-    /// Drops all rules and random faults; the counts stay.
+    /// Removes all rules and random faults; the counts stay.
     pub fn heal(&self) {
         let mut state = self.state.lock();
         state.rules.clear();
@@ -166,12 +168,13 @@ impl<B: Backend> Faulty<B> {
         self.state.lock().calls.get(&(operation, kind)).copied().unwrap_or_default()
     }
 
-    /// Returns how many calls met a fault, so that a test can see that it tested something.
+    /// Returns how many calls met a fault, so that a test can check that faults happened at all.
     pub fn faults(&self) -> u64 {
         self.state.lock().faults
     }
 
-    /// Counts the call, and returns the fault that its operation has to care for itself.
+    /// Counts the call, and handles faults that apply to any operation. Returns the fault that the operation must
+    /// handle itself.
     fn enter(&self, operation: Operation, name: ObjectName) -> Result<Option<Fault>, BackendError> {
         let fault = self.state.lock().fault(&Call { operation, kind: name.kind(), name: Some(name) });
         match fault {
@@ -184,7 +187,7 @@ impl<B: Backend> Faulty<B> {
         }
     }
 
-    /// Returns `data`, which was read by `read`, after `fault`.
+    /// Returns `data` as `fault` changes it. `read` reads the same range of another object.
     fn spoil(
         &self,
         name: ObjectName,
@@ -301,7 +304,7 @@ mod tests {
 
     const PACK: ObjectKind = ObjectKind::Pack;
 
-    /// Returns a backend with the packs 0 to 4 of 64 bytes, and `fault` planned for every call.
+    /// Returns a backend with the packs 0 to 4 of 64 bytes each, and plans `fault` for every call.
     fn faulty(fault: Fault) -> Faulty<Mem> {
         let mem = Mem::new();
         for seed in 0..5 {
@@ -320,7 +323,7 @@ mod tests {
     fn keeps_the_contract_without_faults() {
         testing::suite(|| Box::new(Faulty::new(Mem::new())));
         testing::suite(|| Box::new(Faulty::new(Box::new(Mem::new()) as Box<dyn Backend>)));
-        // Slow is not broken.
+        // A delay is not an error.
         let faulty = faulty(Fault::Delay(Duration::from_millis(2)));
         let start = Instant::now();
         assert_eq!(listing(&faulty, PACK).len(), 5);

@@ -1,17 +1,19 @@
 //! Objects as files in a folder of a local (or locally mounted) file system.
 //!
 //! [`Backend::save`] writes a temporary file beside its target, syncs it, renames it and syncs the folder. So a name
-//! only ever shows a whole object, whenever the process or the power goes. What a crash leaves behind is a file called
-//! `.tmp-...`, which listings pass over and [`Local::remove_stale_temporaries`] takes away.
+//! only ever shows a whole object, even if the process is killed or the power fails. A crash may leave behind a file
+//! called `.tmp-...`, which listings skip and [`Local::remove_stale_temporaries`] removes.
 //!
-//! - Names that must not be overwritten are taken by a rename that refuses to (else by a hard link), so that of two
-//!   processes one wins.
-//! - Files have mode 0600 and folders 0700; a umask may only take away.
-//! - [`Backend::load_range`] reads with `pread` through a small cache of open files, and holds no lock meanwhile. An
-//!   open file outlives the removal of its name by others; our own `remove` and replacing `save` close it.
-//! - The root is never made by `save`, and held open: a disk that went away is an error, not an empty repository.
+//! - If a name must not be overwritten, the file is placed by a rename that fails if the name exists (or by a hard
+//!   link, where the file system has no such rename). So if two processes save the same name, exactly one wins.
+//! - Files have mode 0600 and folders 0700; a umask can only take permissions away.
+//! - [`Backend::load_range`] reads with `pread` through a small cache of open files, and holds no lock while it reads.
+//!   An open file stays readable after another process removes its name; our own `remove` and a replacing `save` close
+//!   it.
+//! - `save` never creates the root, and the root is held open: a disk that was unmounted is an error, not an empty
+//!   repository.
 //!
-//! File systems that cannot sync a folder are taken as they are; there a power loss may undo the last saves.
+//! Some file systems cannot sync a folder. They are accepted, but there a power loss may undo the last saves.
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -41,9 +43,9 @@ const TEMPORARY_NAME_TRIES_MAX: u32 = 16;
 #[derive(Debug)]
 pub struct Local {
     root: PathBuf,
-    /// Keeps the file system from being unmounted while we would write into what lies below.
+    /// Held open so that the file system cannot be unmounted; else we might write to the empty mount point below.
     _root_file: File,
-    /// Folders known to exist and to be durable.
+    /// Folders that are known to exist durably.
     folders: Mutex<HashSet<PathBuf>>,
     open_files: Mutex<OpenFiles>,
     temporary_next: AtomicU64,
@@ -51,7 +53,8 @@ pub struct Local {
 
 #[derive(Debug)]
 struct OpenFiles {
-    /// Grows when a file is replaced or removed, so that who opened it just before does not put it into the cache.
+    /// Increases whenever a file is replaced or removed. A thread that opened a file before that does not put it into
+    /// the cache.
     epoch: u64,
     files: LruCache<ObjectName, Arc<OpenFile>>,
 }
@@ -63,10 +66,10 @@ struct OpenFile {
 }
 
 impl Local {
-    /// Makes the folder `path`, with its parents, and opens it. Nothing else is made, and nothing is removed.
+    /// Creates the folder `path` and its parents, and opens it. Creates and removes nothing else.
     ///
-    /// The folder may exist if it is empty or holds a repository, be it an unfinished one: whether there is one
-    /// already shows when the config is saved.
+    /// The folder may exist if it is empty or holds a repository, even an unfinished one. Whether a repository exists
+    /// already is found out when the config is saved.
     ///
     /// # Errors
     /// [`BackendError::ForeignFolder`] if anything else lies in it.
@@ -82,7 +85,7 @@ impl Local {
                 .into_iter()
                 .any(|kind| kind.folder() == found && is_folder == (kind != ObjectKind::Config))
                 || found.starts_with(TEMPORARY_PREFIX)
-                // The top folder of a fresh ext4 is not empty.
+                // The root folder of a new ext4 file system contains this folder.
                 || found == "lost+found";
             if !is_ours {
                 return Err(BackendError::ForeignFolder { path: path.to_owned(), found });
@@ -91,22 +94,22 @@ impl Local {
         Self::open(path)
     }
 
-    /// Opens the folder `path`. Whether a repository lies in it is not looked at.
+    /// Opens the folder `path`. Does not check whether it holds a repository.
     ///
     /// # Errors
-    /// [`BackendError::NoFolder`] if there is none.
+    /// [`BackendError::NoFolder`] if there is no such folder.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, BackendError> {
         let path = path.as_ref();
         let failed = |source: io::Error| match source.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => BackendError::NoFolder { path: path.to_owned() },
             _ => BackendError::Folder { path: path.to_owned(), source },
         };
-        // Absolute, as the process may change its working folder (a mount in the background does).
+        // Absolute, because the process may change its working directory (a mount in the background does).
         let root = fs::canonicalize(path).map_err(failed)?;
         let mut options = OpenOptions::new();
         let root_file =
             options.read(true).custom_flags(OFlags::DIRECTORY.bits().cast_signed()).open(&root).map_err(failed)?;
-        // Starts at the time of day, as in a container every process may have the same number.
+        // Starts at the time of day, because in different containers processes may have the same process id.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             root,
@@ -117,16 +120,16 @@ impl Local {
         })
     }
 
-    /// Removes temporary files last written at least `age` ago, which a crash left behind, and returns how many.
-    /// `age` must be longer than any save may take: a day is a good choice.
+    /// Removes temporary files that a crash left behind and that were last written at least `age` ago. Returns how many
+    /// it removed. `age` must be longer than any save may take: a day is a good choice.
     ///
     /// # Errors
-    /// [`BackendError::List`]; some may be gone by then.
+    /// [`BackendError::List`]; some files may be removed by then.
     pub fn remove_stale_temporaries(&self, age: Duration) -> Result<u64, BackendError> {
         let mut removed = 0;
         for kind in ObjectKind::ALL {
             self.each_file(kind, &mut |path, file| {
-                // A time in the future has no age.
+                // A file with a time in the future is not stale.
                 let is_stale = |modified: SystemTime| modified.elapsed().is_ok_and(|elapsed| elapsed >= age);
                 if file.starts_with(TEMPORARY_PREFIX) && is_stale(fs::metadata(path)?.modified()?) {
                     fs::remove_file(path)?;
@@ -143,8 +146,8 @@ impl Local {
         self.root.join(name.path())
     }
 
-    /// Calls `each` with the path and the file name of all files where objects of `kind` may lie. Files that vanish
-    /// meanwhile ([`ErrorKind::NotFound`] from `each`) are passed over.
+    /// Calls `each` with the path and the file name of all files where objects of `kind` may lie. Skips files that
+    /// vanish in the meantime ([`ErrorKind::NotFound`] from `each`).
     fn each_file(&self, kind: ObjectKind, each: &mut dyn FnMut(&Path, &str) -> io::Result<()>) -> io::Result<()> {
         let folders = match kind {
             ObjectKind::Config => vec![self.root.clone()],
@@ -165,7 +168,8 @@ impl Local {
 
     fn each_entry(&self, folder: &Path, each: &mut dyn FnMut(&Path, &str) -> io::Result<()>) -> io::Result<()> {
         let entries = match fs::read_dir(folder) {
-            // Folders are made on demand, but without its root the repository is not empty: it is gone.
+            // Folders are created on demand, so a missing folder holds no objects. But if the root is missing, the
+            // repository is gone: that is an error.
             Err(error) if error.kind() == ErrorKind::NotFound => return fs::metadata(&self.root).map(drop),
             entries => entries?,
         };
@@ -181,7 +185,7 @@ impl Local {
         Ok(())
     }
 
-    /// Makes `folder` and the folders between it and the root where they are missing.
+    /// Creates `folder` and its missing parents below the root.
     fn prepare_folder(&self, folder: &Path) -> io::Result<()> {
         if folder == self.root || self.folders.lock().contains(folder) {
             return Ok(());
@@ -220,7 +224,7 @@ impl Local {
         }
     }
 
-    /// Makes what happened in `folder` durable; a folder that is missing, in the root.
+    /// Makes the changes in `folder` durable. If `folder` is missing, makes its removal durable by syncing the root.
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         match sync_folder(folder) {
             Err(error) if error.kind() == ErrorKind::NotFound => sync_folder(&self.root),
@@ -228,10 +232,10 @@ impl Local {
         }
     }
 
-    /// Returns the file, opened anew unless one of `wanted` bytes is open.
+    /// Returns the open file from the cache if it has at least `wanted` bytes; otherwise opens it again.
     fn open_file(&self, name: ObjectName, wanted: u64) -> io::Result<Arc<OpenFile>> {
         let cached = self.open_files.lock().files.get(&name).cloned();
-        // Too short is damaged, and may have been replaced since by another process.
+        // A file that is too short is damaged; another process may have replaced it since.
         if let Some(open) = cached.filter(|open| open.bytes >= wanted) {
             return Ok(open);
         }
@@ -243,16 +247,17 @@ impl Local {
         Ok(open)
     }
 
-    /// Puts `open` into the cache, unless a file was replaced or removed since `epoch`, when it was not open yet.
+    /// Puts `open` into the cache, unless a file was replaced or removed since `epoch`, which was read before `open`
+    /// was opened.
     fn keep_open(&self, name: ObjectName, epoch: u64, open: &Arc<OpenFile>) {
         let mut open_files = self.open_files.lock();
-        // Of the others, each is read once, and whole.
+        // Objects of other kinds are read once, and whole.
         if name.kind() == ObjectKind::Pack && open_files.epoch == epoch {
             open_files.files.put(name, Arc::clone(open));
         }
     }
 
-    /// Reads `range`, which the file had when it was opened.
+    /// Reads `range`, which lay within the file when it was opened.
     fn read(&self, name: ObjectName, open: &OpenFile, range: Range<u64>) -> Result<Vec<u8>, BackendError> {
         let failed = |source| BackendError::from_io(Operation::LoadRange, name, source);
         let bytes = usize::try_from(range.end - range.start).map_err(|_| failed(ErrorKind::OutOfMemory.into()))?;
@@ -263,7 +268,7 @@ impl Local {
                 Ok(0) => return Err(BackendError::Short { name, wanted: range.end, got: at }),
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
-                    // An open file that went stale (NFS) must not stand in the way of another try.
+                    // Close the file, so that a retry opens it again: its handle may be stale (NFS).
                     self.forget_open_file(name);
                     return Err(failed(error.into()));
                 }
@@ -293,15 +298,16 @@ impl Backend for Local {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
-        // A file that a crash of the system left with the right length and without its bytes is written again.
+        // Compare the bytes: after a system crash a file may have the right length but the wrong bytes. Then it is
+        // written again.
         if old_bytes == Some(data.len() as u64) && holds(&path, data).map_err(failed)? {
-            // Another process may have renamed it a moment ago, and not have come to syncing the folder.
+            // Another process may have just renamed the file and not yet synced the folder.
             return sync_folder(folder).map_err(failed);
         }
 
         self.prepare_folder(folder).map_err(failed)?;
         let temporary = match self.write_temporary(folder, data) {
-            // Somebody tidied up a folder that we remembered.
+            // Somebody removed a folder that we had remembered as existing.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.folders.lock().clear();
                 self.prepare_folder(folder).and_then(|()| self.write_temporary(folder, data))
@@ -335,7 +341,7 @@ impl Backend for Local {
         let wanted = range.end.max(range.start);
         let open =
             self.open_file(name, wanted).map_err(|source| BackendError::from_io(Operation::LoadRange, name, source))?;
-        // Before memory is taken: the range may come from a damaged index.
+        // Check before allocating memory: the range may come from a damaged index.
         if open.bytes < wanted {
             return Err(BackendError::Short { name, wanted, got: open.bytes });
         }
@@ -381,7 +387,7 @@ impl Backend for Local {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             removed => removed.map_err(|source| BackendError::from_io(Operation::Remove, name, source))?,
         }
-        // Also when it was gone: whoever removed it may not have come to syncing the folder.
+        // Sync even if the file was already gone: whoever removed it may not have synced the folder yet.
         self.sync_folder(path.parent().expect("objects lie below the root")).map_err(|source| BackendError::Io {
             operation: Operation::Remove,
             name,
@@ -394,7 +400,7 @@ impl Backend for Local {
     }
 }
 
-/// Returns whether there is a regular file with these bytes.
+/// Returns whether `path` is a regular file with exactly these bytes.
 fn holds(path: &Path, data: &[u8]) -> io::Result<bool> {
     let mut held = Vec::with_capacity(data.len());
     match open_object(path) {
@@ -405,7 +411,7 @@ fn holds(path: &Path, data: &[u8]) -> io::Result<bool> {
     Ok(held == data)
 }
 
-/// Opens an object. What is no regular file is no object, as in a listing.
+/// Opens an object. Anything but a regular file counts as not found, as in a listing.
 fn open_object(path: &Path) -> io::Result<File> {
     local_files::open(path).map_err(|error| match error.kind() {
         ErrorKind::InvalidInput => ErrorKind::NotFound.into(),
@@ -413,28 +419,28 @@ fn open_object(path: &Path) -> io::Result<File> {
     })
 }
 
-/// Renames `from` to `to` unless that is taken ([`ErrorKind::AlreadyExists`]).
+/// Renames `from` to `to`; fails with [`ErrorKind::AlreadyExists`] if `to` exists.
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     let error = match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => return Ok(()),
         Err(error) => io::Error::from(error),
     };
     match error.kind() {
-        // NFS and several FUSE file systems know no such rename.
+        // NFS and several FUSE file systems do not support this rename.
         ErrorKind::InvalidInput | ErrorKind::Unsupported => link_new(from, to),
         _ => Err(error),
     }
 }
 
-/// Does what [`rename_new`] does, with a hard link.
+/// Does the same as [`rename_new`], with a hard link.
 fn link_new(from: &Path, to: &Path) -> io::Result<()> {
     match fs::hard_link(from, to) {
         Ok(()) => {}
-        // The answer of an NFS server may get lost, and the second request then finds our own link.
+        // If the answer of an NFS server is lost, the client sends the request again, and then finds our own link.
         Err(error) if error.kind() == ErrorKind::AlreadyExists && fs::metadata(from)?.nlink() == 2 => {}
         Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
-            // Neither is known here, so a moment remains between looking and renaming. Names of these kinds are random
-            // except for the config, which is written once.
+            // The file system supports neither, so another process may create `to` between the check and the rename.
+            // Names of these kinds are random, except for the config, which is written once.
             if fs::exists(to)? {
                 return Err(ErrorKind::AlreadyExists.into());
             }
@@ -442,15 +448,15 @@ fn link_new(from: &Path, to: &Path) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     }
-    // The object is in place: a second name left behind is only one more stale temporary file.
+    // The object is in place. If removing the second name fails, it is only one more stale temporary file.
     let _ = fs::remove_file(from);
     Ok(())
 }
 
-/// Makes `path` unless it is there, durable either way.
+/// Creates the folder `path` if it is missing. Either way the folder is durable when this returns.
 fn make_folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
-        // Made by another thread or process, which may not have come to syncing it.
+        // Another thread or process created the folder, and may not have synced its parent yet.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         made => made?,
     }
@@ -467,7 +473,7 @@ fn make_folder_with_parents(path: &Path) -> io::Result<()> {
 
 fn sync_folder(path: &Path) -> io::Result<()> {
     match File::open(path)?.sync_all() {
-        // Some file systems cannot (SMB, several over FUSE), and there is nothing better to do there.
+        // Some file systems cannot sync a folder (SMB, several FUSE ones), and there is no better way on them.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
         synced => synced,
     }
@@ -482,7 +488,7 @@ mod tests {
     use super::super::testing::{self, listing, name};
     use super::*;
 
-    /// A repository that takes its folder along when it goes.
+    /// A backend in a temporary folder, which is removed when this is dropped.
     struct Scratch {
         local: Local,
         folder: TempDir,
@@ -523,7 +529,7 @@ mod tests {
         for made in [path.clone(), folder.path().join("a")] {
             assert_eq!(fs::metadata(made).unwrap().mode() & 0o777, 0o700);
         }
-        // Once more is fine: that there is a repository shows with its config.
+        // Creating the folder again succeeds: only a config makes it a repository.
         let again = Local::create(&path).unwrap();
         assert!(matches!(again.save(ObjectName::config(), b"y"), Err(BackendError::Exists { .. })));
         assert_eq!(Local::open(&path).unwrap().load(ObjectName::config()).unwrap(), b"x");
@@ -601,7 +607,7 @@ mod tests {
     fn a_crash_while_saving_leaves_nothing_to_see() {
         let local = scratch();
         for kind in ObjectKind::ALL {
-            // As far as a killed process came: the folder is made, and part of the temporary file written.
+            // The state that a killed process leaves: the folder exists, and part of the temporary file is written.
             let path = local.path(name(kind, 1));
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path.with_file_name(".tmp-1-2"), b"who").unwrap();
@@ -659,7 +665,8 @@ mod tests {
         let (torn, gone) = (name(ObjectKind::Pack, 1), name(ObjectKind::Pack, 2));
         for name in [torn, gone] {
             local.save(name, b"torn").unwrap();
-            // One thread has opened the file and not yet put it into the cache, when another replaces or removes it.
+            // One thread has opened the file but not yet put it into the cache when another thread replaces or removes
+            // it.
             let epoch = local.open_files.lock().epoch;
             let open = local.open_file(name, 0).unwrap();
             if name == torn {

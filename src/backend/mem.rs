@@ -1,7 +1,7 @@
 //! Objects in memory, for tests.
 //!
-//! Keeps the contract of [`Backend`] as strictly as it can be kept: listings run backwards, so that nobody comes to rely
-//! on their order. A clone is a copy of everything stored, cheap enough to take after each write of a test.
+//! Follows the contract of [`Backend`] strictly: listings run backwards, so that no code comes to rely on their order.
+//! A clone copies everything stored, and is cheap enough to take after each write of a test.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,7 +23,8 @@ impl Mem {
         Self::default()
     }
 
-    /// Changes the bytes of `name` behind the back of everyone, as a failing disk would. Returns whether it was there.
+    /// Changes the bytes of `name` without the backend's knowledge, as a failing disk would. Returns whether the object
+    /// exists.
     pub fn damage(&self, name: ObjectName, change: impl FnOnce(&mut Vec<u8>)) -> bool {
         match self.objects.lock().get_mut(&name) {
             Some(data) => {
@@ -71,7 +72,7 @@ impl Backend for Mem {
     }
 
     fn list(&self, kind: ObjectKind, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), BackendError> {
-        // Collected first, so that `each` may call us.
+        // Collect the names first, so that `each` may call this backend.
         let found: Vec<_> = {
             let objects = self.objects.lock();
             objects.iter().filter(|(name, _)| name.kind() == kind).map(|(&name, data)| (name, data.len())).collect()

@@ -1,16 +1,16 @@
-//! Pieces as files in a folder.
+//! Stores pieces as files in a folder.
 //!
 //! ```text
 //! FOLDER/<first two digits of the id>/<kind>-<id>.<number>
 //! "SRPIECE1" | BLAKE3 over the object's name, the number and the piece (32) | the piece
 //! ```
 //!
-//! A piece is written beside its place and renamed, without a sync: what a crash leaves is found out by its sum. The
-//! time of a file says when it was last used, roughly. A piece is there or not; whatever else is wrong shows where it
-//! is written.
+//! A piece is written to a temporary file and renamed, without a sync: its checksum reveals what a crash damaged. The
+//! modification time of a file says when it was last used, to about 10 minutes. If a piece cannot be read, it counts as
+//! missing; errors are reported only when writing.
 //!
-//! Nothing is read, written or removed in a folder that is not this user's alone, or behind a link: who can write there
-//! could have files made and removed elsewhere.
+//! A folder that other users can write to, or that is reached through a link, is neither read nor changed: whoever can
+//! write there could make this user create and remove files elsewhere.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -31,31 +31,32 @@ use crate::local_files::{self, require_own};
 const MAGIC: &[u8; 8] = b"SRPIECE1";
 const HEADER_LEN: usize = MAGIC.len() + blake3::OUT_LEN;
 const TEMPORARY_PREFIX: &str = ".piece-";
-/// A piece's time is set anew when it is so old.
+/// Age from which the modification time of a used piece is set again. A smaller value would write to the disk more
+/// often.
 const USED_AGE_MAX: Duration = Duration::from_secs(10 * 60);
-/// Tells programs that make backups to leave the folder out (https://bford.info/cachedir/).
+/// Name and content of a file that tells backup programs to leave the folder out (https://bford.info/cachedir/).
 const TAG: (&str, &[u8]) = ("CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55\n");
 
 /// The folder of a cache.
 pub struct Disk {
     folder: PathBuf,
-    /// How often something was removed. What was fetched before is not kept any more.
+    /// Number of removals so far. A piece whose fetch began before the latest removal is not kept.
     removals: AtomicU64,
-    /// Held while a piece gets its name and while pieces are removed, so that nothing is kept after its removal.
+    /// Held while a piece gets its final name and while pieces are removed, so that no piece appears after its removal.
     changing: Mutex<()>,
 }
 
-/// A file of ours.
-pub struct Found {
+/// A file that belongs to the cache.
+pub struct CacheFile {
     pub path: PathBuf,
     pub stat: Metadata,
-    /// What is to become a piece, or was: a crash leaves it.
+    /// True for a piece that is still being written, or that a crash left unfinished.
     pub is_temporary: bool,
 }
 
 impl Disk {
     pub fn new(folder: PathBuf) -> Self {
-        // Absolute, as the process may change its working folder (a mount in the background does).
+        // Absolute, because the process may change its working directory (a mount in the background does).
         let folder = std::path::absolute(&folder).unwrap_or(folder);
         Self { folder, removals: AtomicU64::default(), changing: Mutex::default() }
     }
@@ -68,7 +69,7 @@ impl Disk {
         self.folder.join(&id_of(name)[..2])
     }
 
-    /// Returns the folder that holds the pieces of an object, if there is one to be trusted.
+    /// Returns the folder that holds the pieces of an object, if it exists and only this user can write to it.
     fn own_subfolder(&self, name: ObjectName) -> io::Result<PathBuf> {
         let subfolder = self.subfolder(name);
         require_own(&self.folder)?;
@@ -76,17 +77,17 @@ impl Disk {
         Ok(subfolder)
     }
 
-    /// Makes that folder, where it is missing.
+    /// Creates the folder for the pieces of an object if it is missing, and returns it.
     fn make_subfolder(&self, name: ObjectName) -> io::Result<PathBuf> {
         local_files::own_folder(&self.folder)?;
         let tag = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.folder.join(TAG.0));
-        // Only useful to others.
+        // Ignore errors: only other programs use the tag.
         let _ = tag.and_then(|mut tag| tag.write_all(TAG.1));
         local_files::own_folder(&self.subfolder(name))?;
         self.own_subfolder(name)
     }
 
-    /// Returns the piece, if it is here and whole.
+    /// Returns the piece, if it is on the disk and undamaged.
     pub fn load(&self, id: &PieceId) -> Option<Bytes> {
         let path = self.own_subfolder(id.name).ok()?.join(file_name(id));
         match read(&path, id) {
@@ -101,16 +102,16 @@ impl Disk {
         }
     }
 
-    /// Returns how often something was removed: [`Disk::store`] wants to know what it was when fetching began.
+    /// Returns the number of removals so far. Read it before a fetch begins, and pass it to [`Disk::store`].
     pub fn removals(&self) -> u64 {
         self.removals.load(Ordering::SeqCst)
     }
 
-    /// Writes a piece by way of a file with this number, unless something was removed since `removals` was seen.
-    /// Returns the length of the file.
+    /// Writes a piece, unless something was removed since `removals` was read. `temporary` is the number of the
+    /// temporary file. Returns the length of the file in bytes.
     pub fn store(&self, id: &PieceId, piece: &[u8], removals: u64, temporary: u64) -> io::Result<u64> {
         let folder = match self.own_subfolder(id.name) {
-            // Not there yet, or somebody deleted it.
+            // The folder does not exist yet, or somebody deleted it.
             Err(error) if error.kind() == ErrorKind::NotFound => self.make_subfolder(id.name)?,
             folder => folder?,
         };
@@ -137,7 +138,7 @@ impl Disk {
         changing
     }
 
-    /// Forgets pieces of an object.
+    /// Removes the pieces `numbers` of an object.
     pub fn remove(&self, name: ObjectName, numbers: Range<u32>) {
         let _changing = self.begin_removal();
         let Ok(folder) = self.own_subfolder(name) else { return };
@@ -146,7 +147,7 @@ impl Disk {
         }
     }
 
-    /// Forgets all pieces of an object.
+    /// Removes all pieces of an object.
     pub fn remove_object(&self, name: ObjectName) {
         let _changing = self.begin_removal();
         let prefix = file_prefix(name);
@@ -158,8 +159,8 @@ impl Disk {
         }
     }
 
-    /// Calls `visit` for every file of ours.
-    pub fn each_file(&self, visit: &mut dyn FnMut(Found)) -> io::Result<()> {
+    /// Calls `visit` for every file that belongs to the cache.
+    pub fn each_file(&self, visit: &mut dyn FnMut(CacheFile)) -> io::Result<()> {
         match require_own(&self.folder) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             own => own?,
@@ -169,11 +170,11 @@ impl Disk {
             for path in if is_ours { entries(&folder)? } else { Vec::new() } {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 let is_temporary = is_temporary(name);
-                // Others remove, too.
+                // Another process may have removed the file.
                 if (is_temporary || is_piece(name))
                     && let Ok(stat) = fs::symlink_metadata(&path)
                 {
-                    visit(Found { path, stat, is_temporary });
+                    visit(CacheFile { path, stat, is_temporary });
                 }
             }
         }
@@ -181,7 +182,7 @@ impl Disk {
     }
 }
 
-/// Returns the paths in a folder; none where there is no folder.
+/// Returns the paths in a folder; an empty list if the folder is missing or is not a folder.
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
@@ -191,7 +192,7 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn read(path: &Path, id: &PieceId) -> io::Result<Bytes> {
-    // Whatever else lies there must not make us wait.
+    // Do not follow links, and do not block on pipes or devices.
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let stat = file.metadata()?;
@@ -209,11 +210,11 @@ fn read(path: &Path, id: &PieceId) -> io::Result<Bytes> {
     Ok(Bytes::from(bytes).slice(HEADER_LEN..))
 }
 
-/// Sets the time of a file that was used, if it says something much earlier.
+/// Sets the modification time of a used file to now, if it is at least [`USED_AGE_MAX`] old.
 fn note_use(file: &File, stat: &Metadata) {
     let now = SystemTime::now();
     if stat.modified().is_ok_and(|used| now.duration_since(used).is_ok_and(|age| age >= USED_AGE_MAX)) {
-        // On a file system that is read-only nothing is removed either.
+        // Ignore errors: on a read-only file system nothing is removed either, so the time does not matter.
         let _ = file.set_modified(now);
     }
 }
@@ -238,7 +239,7 @@ fn file_prefix(name: ObjectName) -> String {
     format!("{}-{}.", name.kind(), id_of(name))
 }
 
-/// Whether a file is called as pieces are: what else lies in the folder is not ours to remove.
+/// Returns whether `name` is the file name of a piece. Other files in the folder are not ours to remove.
 fn is_piece(name: &str) -> bool {
     let Some((kind, rest)) = name.split_once('-') else { return false };
     let Some((id, number)) = rest.split_once('.') else { return false };
@@ -249,7 +250,7 @@ fn is_piece(name: &str) -> bool {
         && is_all(number, |byte| byte.is_ascii_digit())
 }
 
-/// Whether a file is called as pieces are before they get their name.
+/// Returns whether `name` is the name of a temporary file of this cache.
 fn is_temporary(name: &str) -> bool {
     let numbers = name.strip_prefix(TEMPORARY_PREFIX).and_then(|numbers| numbers.split_once('-'));
     numbers.is_some_and(|(process, number)| {

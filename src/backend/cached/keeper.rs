@@ -1,10 +1,12 @@
-//! Keeps pieces on the disk, on a thread of its own: who reads waits neither for writing nor for counting.
+//! Writes pieces to the disk on a thread of its own, so that readers wait neither for writing nor for counting.
 //!
-//! At most so many bytes lie in the folder, those that were used last. It is counted before anything is written, and again after so
-//! much was written that it cannot have grown beyond its size; the oldest pieces go then, to the minute. Others write there too: a
-//! count leaves room for four processes.
+//! The folder holds at most `bytes_max` bytes: the pieces that were used last. The thread counts the folder before it
+//! writes anything, and again after it wrote a 32nd of `bytes_max`. If the folder is then too large, the thread removes
+//! the pieces that were not used for the longest time, to the minute. Other processes may write there too: each count
+//! leaves room for what four processes may write before they count again.
 //!
-//! Nothing here ever fails. What finds the thread busy is not kept, and where the folder cannot be written nothing is for a while.
+//! Nothing here returns an error. A piece that finds the queue full is not kept. After a write fails, nothing is
+//! written for [`PAUSE`].
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -20,31 +22,32 @@ use crossbeam_channel::{Sender, bounded};
 use super::disk::Disk;
 use super::{PIECE_LEN, PieceId};
 
-/// Pieces that wait to be written, 16 MiB of them.
+/// Maximum number of pieces that wait to be written: 16 MiB in all.
 const WAITING_MAX: usize = 64;
-/// How long nothing is written after writing failed.
+/// How long writing pauses after a write failed.
 pub const PAUSE: Duration = Duration::from_secs(30);
-/// What a crash left of a piece that was being written is older than any that still is.
+/// Age at which a temporary file is removed. A piece that old is no longer being written; a crash left it.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(60 * 60);
-/// Who uses a folder may write one of these parts of its size before it counts again.
+/// `bytes_max` is divided into this many steps. A process may write one step before it counts the folder again.
 const STEPS: u64 = 32;
-/// So many of these parts are free after a count.
+/// Number of steps that are free after a count, one for each of four processes.
 const STEPS_FREE: u64 = 4;
 
-/// What the thread is to do.
+/// A task for the writing thread.
 type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 
-/// The way to the thread that writes, which ends with it.
+/// Sends work to the writing thread, which ends when this is dropped.
 pub struct Keeper {
     disk: Arc<Disk>,
     bytes_max: u64,
     pause: Duration,
-    /// Runs from the first piece on. Without it nothing is kept, and nothing else is lost.
+    /// The queue of the thread, which starts with the first piece. `None` inside if it could not start, or if the cache
+    /// is too small for one piece: then nothing is kept.
     jobs: OnceLock<Option<Sender<Job>>>,
 }
 
 impl Keeper {
-    /// Keeps at most `bytes_max` bytes in `folder`, and nothing for a time of `pause` after that failed.
+    /// Keeps at most `bytes_max` bytes in `folder`, and writes nothing for `pause` after a write failed.
     pub fn new(folder: PathBuf, bytes_max: u64, pause: Duration) -> Self {
         Self { disk: Arc::new(Disk::new(folder)), bytes_max, pause, jobs: OnceLock::new() }
     }
@@ -53,10 +56,11 @@ impl Keeper {
         &self.disk
     }
 
-    /// Has the piece written soon, if it can be, unless something is removed that was there when [`Disk::removals`] was `removals`.
+    /// Queues the piece to be written, if the queue has room. It is not written if something was removed since
+    /// [`Disk::removals`] returned `removals`.
     pub fn keep(&self, id: PieceId, piece: Bytes, removals: u64) {
         if let Some(jobs) = self.jobs.get_or_init(|| self.start()) {
-            // What does not fit is fetched again when it is wanted again.
+            // A piece that finds no room is fetched again when it is needed again.
             let _ = jobs.try_send(Box::new(move |writer| writer.store(&id, &piece, removals)));
         }
     }
@@ -72,7 +76,7 @@ impl Keeper {
         Some(jobs)
     }
 
-    /// Waits until all that was to be written is, but no longer than `wait`.
+    /// Waits until all queued pieces are written, at most about twice `wait`.
     pub fn settle(&self, wait: Duration) {
         let Some(Some(jobs)) = self.jobs.get() else { return };
         let (done, is_done) = bounded(1);
@@ -82,16 +86,16 @@ impl Keeper {
     }
 }
 
-/// Writes pieces, and removes the oldest where they become too many.
+/// Writes pieces, and removes the oldest ones when the folder becomes too large.
 struct Writer {
     disk: Arc<Disk>,
     bytes_max: u64,
     pause: Duration,
-    /// Written since the folder was counted; none if that has to be done first.
+    /// Bytes written since the folder was counted; `None` if it must be counted first.
     added: Option<u64>,
-    /// Writing failed; nothing is written before.
+    /// Set after a write failed: nothing is written before this time.
     paused_until: Option<Instant>,
-    /// The file system is full: more has to go than the size asks for.
+    /// True if the file system was full: the next count then removes at least an eighth of the pieces.
     is_full: bool,
     has_warned: bool,
     temporary_next: u64,
@@ -108,7 +112,7 @@ impl Writer {
             paused_until: None,
             is_full: false,
             has_warned: false,
-            // In a container every process may have the same number.
+            // Starts at the time of day, because in different containers processes may have the same process id.
             temporary_next: now.as_nanos() as u64,
         }
     }
@@ -128,7 +132,7 @@ impl Writer {
         }
     }
 
-    /// Counts the folder, if that is due, and returns how much was written since.
+    /// Counts the folder if that is due. Returns the number of bytes written since the last count.
     fn make_room(&mut self) -> io::Result<u64> {
         match self.added {
             Some(added) if added < self.bytes_max / STEPS => Ok(added),
@@ -142,12 +146,12 @@ impl Writer {
         self.is_full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
         if !std::mem::replace(&mut self.has_warned, true) {
             let folder = self.disk.folder().display();
-            tracing::warn!(%folder, %error, "the cache cannot be written; reading goes on without");
+            tracing::warn!(%folder, %error, "could not write to the cache folder, reading goes on without it");
         }
     }
 
-    /// Counts the folder, and removes the pieces that were not used for longest until there is room again for what several processes
-    /// may add before they count.
+    /// Counts the folder. If it is too large, removes the pieces that were not used for the longest time, until there
+    /// is room for what four processes may add before they count again.
     fn count(&mut self) -> io::Result<()> {
         let now = SystemTime::now();
         let mut bytes_by_age = BTreeMap::<u64, u64>::new();
@@ -172,12 +176,13 @@ impl Writer {
         }
         let removed = if total > kept_max { self.remove_oldest(now, bytes_by_age)? } else { 0 };
         if total.saturating_sub(removed) > self.bytes_max - step {
-            return Err(io::Error::other("it is full, and what was not used for longest cannot be removed"));
+            return Err(io::Error::other("the cache folder is full, and its oldest pieces cannot be removed"));
         }
         Ok(())
     }
 
-    /// Removes so many bytes of each age, in minutes before `now`, and returns how many it were.
+    /// Removes files by age. `bytes_by_age` says how many bytes to remove of each age, in minutes before `now`. Returns
+    /// the number of bytes removed.
     fn remove_oldest(&self, now: SystemTime, mut bytes_by_age: BTreeMap<u64, u64>) -> io::Result<u64> {
         let mut removed = 0;
         self.disk.each_file(&mut |file| {
@@ -200,7 +205,7 @@ fn age(now: SystemTime, stat: &Metadata) -> Duration {
     stat.modified().ok().and_then(|used| now.duration_since(used).ok()).unwrap_or_default()
 }
 
-/// Returns what a file of `len` bytes takes of a disk, roughly.
+/// Returns roughly how much disk space a file of `len` bytes takes.
 fn used_len(len: u64) -> u64 {
     len.next_multiple_of(4096)
 }
@@ -244,7 +249,7 @@ mod tests {
         let disk = keeper.disk();
         assert!(disk.load(&piece(0)).is_some());
         disk.remove_object(piece(0).name);
-        // Folders are not removed like files, whatever they are called.
+        // Folders with the name of a piece cannot be removed like files.
         let subfolder = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
         let subfolder = subfolder.into_iter().find(|path| path.is_dir()).unwrap();
         for number in 0..400 {

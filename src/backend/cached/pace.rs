@@ -1,4 +1,4 @@
-//! How far ahead to fetch: what requests cost, and who reads in order.
+//! Decides how far to fetch ahead: measures requests, and detects readers that read in order.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -7,21 +7,22 @@ use std::time::Duration;
 use super::PIECE_LEN;
 use crate::backend::ObjectName;
 
-/// The most that is fetched ahead of one reader.
+/// Maximum number of bytes fetched ahead of one reader.
 const WINDOW_LEN_MAX: u64 = 8 << 20;
-/// Where requests take less, fetching ahead gains nothing.
+/// Minimum time of a request, in seconds. If requests are quicker, fetching ahead gains nothing.
 const LATENCY_MIN: f64 = 0.001;
-/// What requests take is judged by so many, the last ones.
+/// Number of latest requests that the estimate uses.
 const REQUESTS_JUDGED: usize = 16;
-/// How many readers who read in order are told apart.
+/// Maximum number of readers that are tracked.
 const STREAMS_MAX: usize = 16;
-/// Who reads on so far behind, or before, where it last read still reads in order: blocks of another kind may lie between.
+/// Maximum distance in bytes, in either direction, between the end of a reader's last range and the start of its next,
+/// if this still counts as reading in order. Blocks of another kind may lie between.
 const GAP_LEN_MAX: u64 = 2 * PIECE_LEN as u64;
 
-/// What requests take, as they are measured: a time for each, and bytes a second.
+/// Measured cost of requests: the time each took, and the transfer rate.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// In seconds, the last one at the end.
+    /// Times of the last requests in seconds, the latest at the end. `rate` is in bytes per second.
     times: VecDeque<f64>,
     rate: f64,
 }
@@ -34,16 +35,16 @@ impl Pace {
             self.times.pop_front();
         }
         self.times.push_back(elapsed);
-        // What the quickest took passes before the first byte comes.
+        // The time of the quickest request estimates the latency: what passes before the first byte arrives.
         let before = self.times.iter().copied().fold(elapsed, f64::min);
         let rate = len as f64 / (elapsed - before).max(elapsed / 10.0);
         self.rate = if self.rate == 0.0 { rate } else { self.rate * 0.8 + rate * 0.2 };
     }
 
-    /// Returns how many bytes to have under way, so that there is always something to receive: twice what arrives in the time
-    /// that a request takes.
+    /// Returns how many bytes to keep under way, so that data always arrives: twice what arrives in the time of one
+    /// request. Returns 0 if requests are so quick that fetching ahead gains nothing.
     pub fn window(&self) -> u64 {
-        // The middle one: a few that were quick, or held up, say little of the next.
+        // Use the median: a few very quick or very slow requests say little about the next one.
         let mut times: Vec<_> = self.times.iter().copied().collect();
         times.sort_unstable_by(f64::total_cmp);
         let usual = times.get(times.len() / 2).copied().unwrap_or_default();
@@ -54,24 +55,24 @@ impl Pace {
     }
 }
 
-/// Readers who read packs in order, who read last at the end.
+/// The tracked readers. The one that read last is at the end.
 #[derive(Debug, Default)]
 pub struct Streams(VecDeque<Stream>);
 
 #[derive(Debug)]
 struct Stream {
     name: ObjectName,
-    /// Where it goes on.
+    /// Offset where its last range ended.
     next: u64,
-    /// How much it read in order.
+    /// Number of bytes that it read in order.
     run: u64,
-    /// What lies before was read or fetched ahead.
+    /// Offset up to which the pack was read or fetched ahead.
     ahead: u64,
 }
 
 impl Streams {
-    /// Notes that `range` is read, and returns what to fetch ahead: never more than was read in order already, and nothing while
-    /// half of `window` is there.
+    /// Notes that `range` is read, and returns the range to fetch ahead. That range is never longer than what was read
+    /// in order before. It is empty while at least half of `window` is already fetched.
     pub fn step(&mut self, name: ObjectName, range: &Range<u64>, window: u64) -> Range<u64> {
         let goes_on = |stream: &Stream| {
             stream.name == name && stream.next.abs_diff(range.start) <= GAP_LEN_MAX && range.end > stream.next
@@ -95,7 +96,7 @@ impl Streams {
         from..to
     }
 
-    /// Notes that `name` ends before what was last fetched of it.
+    /// Notes that `name` ended before the last fetched range did, so that nothing more of it is fetched ahead.
     pub fn end(&mut self, name: ObjectName) {
         self.0.iter_mut().filter(|stream| stream.name == name).for_each(|stream| stream.ahead = u64::MAX);
     }
@@ -123,12 +124,12 @@ mod tests {
         let window = far.window();
         assert!((1 << 20..4 << 20).contains(&window), "{window}");
 
-        // A few that were quick change little, as do a few that were held up.
+        // A few very quick or very slow requests change little.
         for millis in [0.3, 900.0, 0.3, 0.2, 900.0, 0.2] {
             far.record(PIECE_LEN, Duration::from_secs_f64(millis / 1e3));
             assert!(far.window() >= PIECE_LEN as u64, "{}", far.window());
         }
-        // What became near is near after some, and the other way round.
+        // When a distant backend becomes near, or a near one distant, the window follows after some requests.
         (0..REQUESTS_JUDGED).for_each(|_| far.record(PIECE_LEN, Duration::from_micros(300)));
         assert_eq!(far.window(), 0);
         (0..REQUESTS_JUDGED).for_each(|_| near.record(1 << 20, Duration::from_millis(30)));
@@ -168,7 +169,8 @@ mod tests {
             }
         }
         assert!(fetched > 10 * 45 * 100 * KIB, "{fetched}");
-        // Nor do those who leap: who has not read for longest is forgotten, not who began first.
+        // Random reads do not disturb them either: the reader that was idle longest is forgotten, not the one that
+        // began first.
         for step in 50..80 {
             let ranges = [step * 100, 5_000_000 + step * 9000, 7_000_000 - step * 9000];
             let ahead = ranges.map(|at| streams.step(pack, &(at * KIB..(at + 100) * KIB), 1 << 20));

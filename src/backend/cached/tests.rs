@@ -17,14 +17,14 @@ const PACK: ObjectKind = ObjectKind::Pack;
 const KIB: u64 = 1 << 10;
 const ROOM: u64 = 1 << 30;
 
-/// How long a test waits for what is sure to come.
+/// Maximum time that a test waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     noise_of(seed, &(0..len as u64))
 }
 
-/// Returns a part of it.
+/// Returns a part of the bytes of [`noise`].
 fn noise_of(seed: u64, range: &Range<u64>) -> Vec<u8> {
     let mut bytes = vec![0; (range.end - range.start) as usize];
     let mut noise = blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof();
@@ -33,7 +33,7 @@ fn noise_of(seed: u64, range: &Range<u64>) -> Vec<u8> {
     bytes
 }
 
-/// A backend with the packs 0 to `packs` of `len` bytes each, counting what is asked of it.
+/// A backend with the packs 0 to `packs` (exclusive) of `len` bytes each. It counts the calls.
 fn stored(packs: u64, len: usize) -> Arc<Faulty<Mem>> {
     let mem = Mem::new();
     for seed in 0..packs {
@@ -46,7 +46,7 @@ fn cached(inner: &Arc<Faulty<Mem>>, folder: &Path, bytes_max: u64) -> Cached {
     Cached::new(inner.clone(), &CacheOptions { folder: folder.to_owned(), bytes_max })
 }
 
-/// Reads `range` of a pack that [`stored`] made, and compares.
+/// Reads `range` of a pack that [`stored`] made, and compares the bytes.
 #[track_caller]
 fn assert_reads(backend: &dyn Backend, seed: u64, range: Range<u64>) {
     let read = backend.load_range(name(PACK, seed), range.clone()).unwrap();
@@ -54,7 +54,7 @@ fn assert_reads(backend: &dyn Backend, seed: u64, range: Range<u64>) {
 }
 
 impl Cached {
-    /// Waits until all that was read is written.
+    /// Waits until all pieces that were read are written.
     fn settle(&self) {
         self.shared.keeper.settle(PATIENCE);
     }
@@ -64,7 +64,7 @@ impl Cached {
     }
 }
 
-/// Every file in the folder that is a piece.
+/// Returns all files in the subfolders of the cache.
 fn pieces(folder: &Path) -> Vec<PathBuf> {
     let entries = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
     let subfolders = entries(folder).filter(|path| path.is_dir());
@@ -80,7 +80,7 @@ fn bytes_in(folder: &Path) -> u64 {
 #[test]
 fn keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
-    // Each in a folder of its own, as the names are the same ones.
+    // Each backend needs its own folder, because all use the same names.
     let number = std::sync::atomic::AtomicU64::new(0);
     let make = |bytes_max| {
         let folder = folder.path().join(number.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string());
@@ -123,13 +123,13 @@ fn a_second_run_reads_nothing_again_and_finds_nothing_in_clear() {
     for piece in pieces(&folder) {
         assert_eq!((mode(&piece), mode(piece.parent().unwrap())), (0o600, 0o700));
     }
-    // Deleting it costs a fetch.
+    // Deleting the folder only costs new requests.
     std::fs::remove_dir_all(&folder).unwrap();
     read_all(&cached(&inner, &folder, ROOM));
     assert!(inner.calls(Operation::LoadRange) > before);
 }
 
-/// What is done to a piece, and how; the second path is another piece.
+/// A name for the damage, and a function that does it to a piece. The second path is another piece.
 type Damage<'a> = (&'a str, &'a dyn Fn(&Path, &Path));
 
 #[test]
@@ -180,7 +180,7 @@ fn damaged_pieces_are_fetched_anew() {
     }
 }
 
-/// A piece can have the right sum and be wrong all the same: it was wrong when it came, or somebody made it.
+/// A piece may have the right checksum and still be wrong: it was wrong when it arrived, or somebody forged it.
 #[test]
 fn what_its_reader_doubts_is_fetched_anew() {
     const LEN: usize = 3 * PIECE_LEN;
@@ -193,7 +193,7 @@ fn what_its_reader_doubts_is_fetched_anew() {
         let pack = name(PACK, seed);
         let wrong = cached.load_range(pack, 0..LEN as u64).unwrap();
         assert!(wrong != noise(seed, LEN) && wrong == cached.load_range(pack, 0..LEN as u64).unwrap());
-        // Written already, or not yet.
+        // Half of the pieces are already on the disk, the others are not yet.
         if seed % 2 == 0 {
             cached.settle();
         }
@@ -224,7 +224,7 @@ fn nothing_is_kept_that_was_fetched_before_something_was_removed() {
     assert!(disk.load(&id).is_none() && pieces(folder.path()).is_empty());
 }
 
-/// Whoever may write in the folder could have this user read, write and remove elsewhere.
+/// Whoever can write to the folder could make this user read, write and remove files elsewhere.
 #[test]
 fn a_folder_that_is_not_this_users_alone_is_left_alone() {
     const LEN: usize = 2 * PIECE_LEN;
@@ -232,7 +232,7 @@ fn a_folder_that_is_not_this_users_alone_is_left_alone() {
     let [open, link, victim, own] = ["open", "link", "victim", "own"].map(|path| folder.path().join(path));
     let inner = stored(1, LEN);
     let read_with = |at: &Path| {
-        // The small one would remove what is more.
+        // The small cache would remove the surplus.
         for bytes_max in [ROOM, PIECE_LEN as u64] {
             assert_reads(&cached(&inner, at, bytes_max), 0, 0..LEN as u64);
         }
@@ -251,7 +251,7 @@ fn a_folder_that_is_not_this_users_alone_is_left_alone() {
         let before = inner.calls(Operation::LoadRange);
         assert!(read_with(&open) > before && pieces(&open).is_empty() && !open.join("CACHEDIR.TAG").exists());
     }
-    // What lies there is not even looked at.
+    // Files behind a link are not even read.
     let subfolder = there.first().and_then(|path| path.parent()).unwrap();
     for at in [&link, &own] {
         if at == &own {
@@ -325,7 +325,7 @@ fn a_piece_that_could_not_be_had_says_nothing_against_those_beside_it() {
     assert!(cached.has(0, 0));
 }
 
-/// What was cut short on its way looks like the end of the pack.
+/// An answer that was cut short looks like the end of the pack.
 #[test]
 fn a_pack_that_seemed_to_end_is_read_to_its_end() {
     const LEN: usize = 3 * PIECE_LEN;
@@ -374,7 +374,8 @@ fn several_readers_of_a_piece_wait_for_one_fetch() {
     assert_eq!(inner.calls(Operation::LoadRange), 1);
 }
 
-/// Reads a pack of 24 MiB in blocks of 100 KiB over 20 ms a request: without fetching ahead each piece is a round.
+/// Reads a pack of 24 MiB in blocks of 100 KiB, with 20 ms a request. Without fetching ahead, each piece would cost one
+/// round trip.
 #[test]
 fn reading_in_order_waits_for_few_requests_and_leaping_fetches_no_more_than_it_needs() {
     const LEN: usize = 24 << 20;
@@ -384,7 +385,7 @@ fn reading_in_order_waits_for_few_requests_and_leaping_fetches_no_more_than_it_n
     let cached = Cached::new(delayed.clone(), &options);
     for start in (0..LEN as u64).step_by(100 << 10) {
         assert_reads(&cached, 0, start..(start + (100 << 10)).min(LEN as u64));
-        // All of it shall be there afterwards.
+        // Wait, because the test expects all pieces on the disk afterwards.
         cached.settle();
     }
     let (rounds, requests) = (delayed.rounds(), delayed.requests());
@@ -405,7 +406,7 @@ fn reading_in_order_waits_for_few_requests_and_leaping_fetches_no_more_than_it_n
     assert!(fetched <= 41 * PIECE_LEN as u64, "{fetched}");
 }
 
-/// Has the pieces of a pack last used so many minutes ago.
+/// Sets the last use of all pieces of a pack to `minutes` ago.
 fn age(folder: &Path, seed: u64, minutes: u64) {
     let time = SystemTime::now() - Duration::from_secs(minutes * 60);
     let path = name(PACK, seed).path();
@@ -437,7 +438,7 @@ fn two_users_of_a_folder_keep_to_its_size_and_what_was_used_last_stays() {
         assert!(bytes_in(folder.path()) <= SIZE, "{} of {SIZE}", bytes_in(folder.path()));
         age(folder.path(), seed, 100 - seed);
         if seed == 5 {
-            // Through one that does not have it in memory, but for the folder.
+            // A new cache has nothing in memory, so this reads from the folder.
             let before = inner.calls(Operation::LoadRange);
             assert_reads(&cached(&inner, folder.path(), SIZE), 1, 0..LEN as u64);
             assert_eq!(inner.calls(Operation::LoadRange), before);
@@ -487,7 +488,7 @@ fn a_folder_that_vanishes_is_made_again() {
     }
 }
 
-/// A file system of so many bytes, as only root may make it. Says so otherwise.
+/// A mounted file system of limited size. Only root can mount it; without root the test prints that it is skipped.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -523,7 +524,7 @@ fn a_full_disk_and_one_that_is_read_only_change_nothing_that_is_read() {
     }
     let kept = pieces(disk.0.path()).len();
     assert!((4..=12).contains(&kept), "{kept}");
-    // What lies there is of use, and makes room for what comes.
+    // A new cache uses the pieces on the disk, and removes some of them to make room.
     let trying = room(Duration::ZERO);
     for seed in 0..30 {
         assert_reads(&trying, seed, 0..LEN as u64);
