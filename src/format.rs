@@ -1,5 +1,5 @@
-//! The bytes of a repository (docs/repository-format.md): how each object is written, read, named, compressed and
-//! sealed. Nothing here reads or writes a file.
+//! The byte formats of a repository (docs/repository-format.md): how each object is named, encoded, decoded, compressed
+//! and sealed. Nothing here does file I/O.
 
 pub mod cbor;
 pub mod compress;

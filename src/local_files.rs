@@ -1,13 +1,13 @@
-//! Files and folders of this machine: how they are opened, and how those that are only this user's are made.
+//! Files and folders of this machine: opens files safely, and creates folders that only this user can use.
 //!
 //! [`open`] is for every file that somebody else may have put there: an object of a repository in a folder, a password
-//! file, the configuration. A named pipe in its place would make the program wait for ever, and a device would do
-//! worse; both are refused.
+//! file, the configuration. Opening a named pipe would block forever, and opening a device could do worse; both are
+//! refused.
 //!
-//! Why so: docs/decisions/0012-what-lies-on-the-machine.md.
+//! [`private_folder`] is for what this program stores for itself: sign-ins, journals, dropped files, indexes. Whoever
+//! can write to such a folder could use links to make this program create, read and remove files elsewhere.
 //!
-//! [`private_folder`] is for what this program keeps of its own: sign-ins, journals, dropped files, indexes. Whoever
-//! can write there could have files made, read and removed elsewhere, through links.
+//! Reasons: docs/decisions/0012-what-lies-on-the-machine.md.
 
 use rustix::fs::OFlags;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
@@ -15,19 +15,19 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// What others may do with a folder of ours: nothing.
+/// Mode of a private folder: other users have no access.
 const PRIVATE_MODE: u32 = 0o700;
 
-/// Opens a file for reading, without waiting. A link is followed; what is no regular file is refused.
+/// Opens a file for reading, without blocking. Follows links. Refuses anything but a regular file.
 ///
 /// # Errors
-/// What the system says, or [`ErrorKind::InvalidInput`] for what is no regular file.
+/// Errors of the operating system, and [`ErrorKind::InvalidInput`] for anything but a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     let open = |flags: OFlags| OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     let file = match open(OFlags::NONBLOCK | OFlags::NOCTTY) {
-        // Another program (a file server) holds a lease on the file and gives it up when asked; only a wait gets it.
+        // Another program (a file server) holds a lease on the file. It gives the lease up only to a blocking open.
         Err(error) if error.kind() == ErrorKind::WouldBlock && fs::metadata(path)?.is_file() => open(OFlags::NOCTTY)?,
-        // A socket cannot be opened at all.
+        // Opening a socket always fails; report that it is not a regular file.
         Err(error) => return Err(fs::metadata(path).and_then(|stat| require_file(&stat)).err().unwrap_or(error)),
         Ok(file) => file,
     };
@@ -35,7 +35,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Reads a whole file of at most `bytes_max` bytes, as [`open`] opens it.
+/// Reads a whole file of at most `bytes_max` bytes. Opens it like [`open`].
 ///
 /// # Errors
 /// Those of [`open`], and [`ErrorKind::FileTooLarge`].
@@ -48,11 +48,11 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Opens a file in a [private folder](private_folder) for appending, and makes it with mode 0600 if it is not there. A
-/// link is not followed.
+/// Opens a file in a [private folder](private_folder) for appending, or creates it with mode 0600. Does not follow
+/// links.
 ///
 /// # Errors
-/// What the system says, or [`ErrorKind::InvalidInput`] for what is no regular file.
+/// Errors of the operating system, and [`ErrorKind::InvalidInput`] for anything but a regular file.
 pub fn append(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = OpenOptions::new()
@@ -70,14 +70,14 @@ pub fn append(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a folder that only this user can look into, with its parents, and refuses one that may be somebody else's. One
-/// that others can only read is closed to them.
+/// Creates a folder, with its parents, that only this user can access. If the folder exists, takes away the permissions
+/// of others, but refuses a folder that belongs to another user or that others can write to.
 ///
 /// # Errors
-/// What the system says, or those of [`require_own`].
+/// Errors of the operating system, and those of [`require_own`].
 pub fn private_folder(path: &Path) -> io::Result<()> {
     own_folder(path)?;
-    // The folder that was opened is the one that is changed.
+    // Change the mode through the open folder, so that nobody can replace it after the check.
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let folder = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
     let stat = folder.metadata()?;
@@ -88,29 +88,29 @@ pub fn private_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a folder with mode 0700, with its parents, and returns once their names are durable. If it is there it keeps
-/// its mode, and is refused where somebody else could write to it.
+/// Creates a folder with mode 0700, with its parents, and returns once their names are durable. An existing folder
+/// keeps its mode, but is refused if others can write to it.
 ///
 /// # Errors
-/// What the system says, or those of [`require_own`].
+/// Errors of the operating system, and those of [`require_own`].
 pub fn own_folder(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     DirBuilder::new().recursive(true).mode(PRIVATE_MODE).create(path)?;
     require_own(path)?;
-    // The outermost first: what is durable in a folder that is not is lost with it.
+    // Sync the outermost folder first: an inner folder is lost if the folder that holds it is not durable.
     missing.into_iter().rev().try_for_each(sync_folder_of)
 }
 
-/// Makes durable which files and folders lie in the folder that `path` lies in.
+/// Syncs the folder that holds `path`, so that the names in it are durable.
 ///
 /// # Errors
-/// What the system says.
+/// Errors of the operating system.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
 
-/// Fails unless `path` is a folder, not a link, that belongs to this user and to which nobody else may write.
+/// Checks that `path` is a folder, not a link, that it belongs to this user, and that nobody else can write to it.
 ///
 /// # Errors
 /// [`ErrorKind::PermissionDenied`] with the reason, [`ErrorKind::NotFound`].
@@ -220,7 +220,7 @@ mod tests {
         }
         assert_eq!(mode(&at("open")), 0o777, "what was refused is left as it is");
         private_folder(&at("file")).unwrap_err();
-        // Only root can give a folder away.
+        // Only root can change the owner of a folder.
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(at("foreign"), Some(12345), None).unwrap();
             let error = private_folder(&at("foreign")).unwrap_err();

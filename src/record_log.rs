@@ -1,17 +1,16 @@
-//! A file of sealed records that is only ever appended to: what this machine must not forget.
+//! An append-only file of sealed records, for what this machine must not forget.
 //!
 //! ```text
 //! length (4, little-endian) | sealed record
 //! ```
 //!
-//! Each record is encrypted, and bound to the name of the log and its number in it: none can be read, changed, left out
-//! or moved by whoever can write to the disk, but the last ones can be taken away. The file is locked as long as it is
-//! open.
+//! Each record is encrypted, and bound to the name of the log and to its number in it. Whoever can write to the disk
+//! cannot read, change, omit or move a record, but can cut off the last ones. The file is locked while it is open.
 //!
-//! A record that was cut by a crash has nothing authentic behind it; it is dropped when the log is opened. Any other
-//! record that is not authentic was damaged on the disk. It is skipped, the log is written anew without it, and the
-//! damaged file is kept beside it as `NAME.damaged-N`. Whoever opens the log asks [`RecordLog::damage`], as what the
-//! record said is not known any more.
+//! If a crash cut the last record, nothing authentic follows it, and opening the log drops it. Any other record that is
+//! not authentic was damaged on the disk. Opening the log then skips it, rewrites the log without it, and keeps the
+//! damaged file as `NAME.damaged-N`. Callers must ask [`RecordLog::damage`] after opening a log, as they no longer know
+//! what the lost records said.
 
 mod replay;
 
@@ -25,22 +24,22 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A sealed record is never longer.
+/// Maximum length of a sealed record in bytes.
 const RECORD_BYTES_MAX: usize = 64 << 10;
-/// Damaged files that are kept beside a log. The last one is replaced when there are more.
-const KEPT_MAX: u32 = 8;
+/// Maximum number of damaged files kept beside a log. Any further one replaces the last.
+const DAMAGED_FILES_MAX: u32 = 8;
 
 /// Why a log cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordLogError {
-    /// Another process, or another part of this one, has it open.
+    /// Another process, or another part of this process, has the log open.
     #[error("it is in use")]
     Busy,
-    /// It holds an authentic record that this version does not understand.
+    /// The log holds an authentic record that this version does not understand.
     #[error("a later version of this program has written to it")]
     Newer,
-    /// The disk failed.
+    /// Reading or writing the file failed.
     #[error("could not read or write it")]
     Io(#[from] io::Error),
 }
@@ -54,12 +53,12 @@ impl From<RecordLogError> for io::Error {
     }
 }
 
-/// What was damaged in a log when it was opened.
+/// Damage found when a log was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// Number of records that are lost.
+    /// Number of lost records.
     pub records: u64,
-    /// Where the damaged file is kept, unless it could not be.
+    /// Path of the kept damaged file; `None` if it could not be kept.
     pub kept: Option<PathBuf>,
 }
 
@@ -79,24 +78,24 @@ pub struct RecordLog {
     file: File,
     keys: Arc<Keys>,
     name: Vec<u8>,
-    /// The number of the next record.
+    /// Number of records, which is also the number of the next one.
     records: u64,
-    /// How many bytes they take.
+    /// Length of all records in bytes.
     len: u64,
     damage: Option<Damage>,
-    /// Whether the file ended in something that was no record.
+    /// True if the file ended in bytes that are not a record.
     was_cut: bool,
-    /// What cannot be written or made durable once is not trusted again.
+    /// True after a write or a sync failed. Nothing more is appended then.
     is_broken: bool,
 }
 
 impl RecordLog {
-    /// Opens the log at `path`, or begins it, and hands its records to `each` in order, which says whether it
-    /// understands them. `name` is what the records are bound to.
+    /// Opens or creates the log at `path`, and passes its records to `each` in order. `each` returns whether it
+    /// understands the record. The records are bound to `name`.
     ///
     /// # Errors
-    /// [`RecordLogError::Busy`] while it is open elsewhere, [`RecordLogError::Newer`] for a record that is not
-    /// understood.
+    /// [`RecordLogError::Busy`] if it is open elsewhere, [`RecordLogError::Newer`] if `each` does not understand a
+    /// record.
     pub fn open(
         path: &Path,
         name: &[u8],
@@ -115,7 +114,7 @@ impl RecordLog {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(RecordLogError::Busy),
             Err(error) => return Err(io::Error::from(error).into()),
         }
-        // Whoever had it may just have put another in its place.
+        // The previous holder of the lock may have just replaced the file at this path.
         let (locked, there) = (rustix::fs::fstat(&file), rustix::fs::stat(path));
         if locked.map(|stat| stat.st_ino).ok() != there.map(|stat| stat.st_ino).ok() {
             return Err(RecordLogError::Busy);
@@ -133,20 +132,21 @@ impl RecordLog {
             is_broken: false,
         };
         if found.is_damaged {
-            log.put_in_order(found.lost);
+            log.repair(found.lost);
         }
         log.cut()?;
         if log.len == 0 {
-            // A new file is durable once its name is.
+            // A new file is durable only once its name is.
             sync_folder_of(path)?;
         }
         Ok(log)
     }
 
-    /// Reads the log at `path` without having it, also while somebody writes to it.
+    /// Reads the log at `path` without locking it, even while another process writes to it. A missing log counts as
+    /// empty.
     ///
     /// # Errors
-    /// As [`RecordLog::open`], though nobody else is in the way; that there is none is no error.
+    /// Those of [`RecordLog::open`], except [`RecordLogError::Busy`].
     pub fn peek(
         path: &Path,
         name: &[u8],
@@ -160,14 +160,14 @@ impl RecordLog {
         }
     }
 
-    /// Keeps the damaged file, and writes the log anew with the records that are whole. Where that cannot be done, the
-    /// log goes on as it is: they are found the next time as well.
-    fn put_in_order(&mut self, records: u64) {
+    /// Keeps the damaged file, and rewrites the log with the undamaged records. If that fails, the log stays as it is,
+    /// and the next open finds the damage again. `records` is the number of lost records.
+    fn repair(&mut self, records: u64) {
         let kept = keep(&self.path).inspect_err(|error| {
-            tracing::warn!(%error, file = %self.path.display(), "a damaged file could not be kept");
+            tracing::warn!(%error, file = %self.path.display(), "could not keep the damaged file");
         });
         let damage = Damage { records, kept: kept.ok() };
-        tracing::warn!(file = %self.path.display(), "what this machine remembers is damaged: {damage}");
+        tracing::warn!(file = %self.path.display(), "a record log of this machine is damaged: {damage}");
         if damage.kept.is_some() {
             let rewritten = self.file.try_clone().map_err(RecordLogError::from).and_then(|file| {
                 let (name, keys) = (self.name.clone(), self.keys.clone());
@@ -185,7 +185,7 @@ impl RecordLog {
             });
             if let Err(error) = rewritten {
                 let error = io::Error::from(error);
-                tracing::warn!(%error, file = %self.path.display(), "a damaged file could not be written anew");
+                tracing::warn!(%error, file = %self.path.display(), "could not rewrite the damaged file");
             }
         }
         self.damage = Some(damage);
@@ -196,25 +196,25 @@ impl RecordLog {
         self.file.seek(SeekFrom::Start(self.len)).map(drop)
     }
 
-    /// Returns how many records it has.
+    /// Returns the number of records.
     pub fn records(&self) -> u64 {
         self.records
     }
 
-    /// Returns what was damaged when it was opened.
+    /// Returns the damage that was found when the log was opened.
     pub fn damage(&self) -> Option<&Damage> {
         self.damage.as_ref()
     }
 
-    /// Returns whether records may be missing that were written once: because they were damaged, or cut off at the end.
+    /// Returns whether earlier records may be missing: they were damaged, or cut off at the end.
     pub fn is_doubtful(&self) -> bool {
         self.was_cut || self.damage.is_some()
     }
 
-    /// Appends a record; [`RecordLog::sync`] makes it durable.
+    /// Appends a record. [`RecordLog::sync`] makes it durable.
     ///
     /// # Errors
-    /// When it could not be written. The log is then as it was.
+    /// If the record could not be written. The log is then as it was before.
     pub fn append(&mut self, text: &[u8]) -> io::Result<()> {
         self.check()?;
         let len = TAG_LEN + text.len();
@@ -227,7 +227,7 @@ impl RecordLog {
         framed.extend_from_slice(text);
         self.keys.encrypt(Purpose::LocalState, &bound(&self.name, self.records), &mut framed[4..]);
         if let Err(error) = self.file.write_all(&framed) {
-            // Half a record would hide all that come after it.
+            // Half a record would hide all records after it.
             self.is_broken = self.cut().is_err();
             return Err(error);
         }
@@ -236,10 +236,11 @@ impl RecordLog {
         Ok(())
     }
 
-    /// Makes durable what was appended.
+    /// Makes the appended records durable.
     ///
     /// # Errors
-    /// When it may not be. Nothing more can be appended then: the system may have forgotten what it could not write.
+    /// If they may not be durable. Nothing more can be appended then, because the system may have dropped the data that
+    /// it could not write.
     pub fn sync(&mut self) -> io::Result<()> {
         self.check()?;
         let synced = self.file.sync_data();
@@ -247,11 +248,11 @@ impl RecordLog {
         synced
     }
 
-    /// Puts a new log in the place of this one, with the records that `write` appends to it.
+    /// Replaces this log with a new one that holds the records that `write` appends to it.
     ///
     /// # Errors
-    /// When the disk fails. The log is then as it was; or, if only its new name may not be durable, nothing more can be
-    /// appended.
+    /// If the disk fails. The log is then as it was before; or, if only the new name may not be durable, nothing more
+    /// can be appended.
     pub fn replace(&mut self, write: impl FnOnce(&mut RecordLog) -> io::Result<()>) -> Result<(), RecordLogError> {
         let path = self.path.with_extension("new");
         match std::fs::remove_file(&path) {
@@ -259,10 +260,10 @@ impl RecordLog {
             _ => {}
         }
         let mut new = Self::open(&path, &self.name, self.keys.clone(), |_| true)?;
-        // Whoever opens the path finds a log that is locked, before and after.
+        // Both the old and the new file are locked, so anyone who opens the path finds a locked log at any time.
         let placed = write(&mut new).and_then(|()| new.sync()).and_then(|()| std::fs::rename(&path, &self.path));
         if let Err(error) = placed {
-            // If it stays, the next attempt removes it.
+            // If the removal fails, the next attempt removes the file.
             let _ = std::fs::remove_file(&path);
             return Err(error.into());
         }
@@ -275,7 +276,7 @@ impl RecordLog {
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.is_broken { Err(io::Error::other("it failed before")) } else { Ok(()) }
+        if self.is_broken { Err(io::Error::other("an earlier write to it failed")) } else { Ok(()) }
     }
 }
 
@@ -283,15 +284,15 @@ fn bound(name: &[u8], number: u64) -> Vec<u8> {
     [name, &number.to_le_bytes()].concat()
 }
 
-/// Copies the damaged file at `path` to a name of its own, and returns that.
+/// Copies the damaged file at `path` to an unused name, and returns the path of the copy.
 fn keep(path: &Path) -> io::Result<PathBuf> {
     let name = |number: u32| {
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".damaged-{number}"));
         PathBuf::from(name)
     };
-    let free = (1..=KEPT_MAX).map(name).find(|kept| !kept.exists());
-    let kept = free.unwrap_or_else(|| name(KEPT_MAX));
+    let free = (1..=DAMAGED_FILES_MAX).map(name).find(|kept| !kept.exists());
+    let kept = free.unwrap_or_else(|| name(DAMAGED_FILES_MAX));
     std::fs::copy(path, &kept)?;
     File::open(&kept)?.sync_all()?;
     sync_folder_of(&kept)?;
@@ -376,7 +377,7 @@ mod tests {
         }
     }
 
-    /// Writes a log of records of several lengths; returns its bytes, the records, and where each begins.
+    /// Writes a log with records of various lengths. Returns its bytes, the records, and the offset of each record.
     fn written(path: &Path, count: usize) -> (Vec<u8>, Vec<Vec<u8>>, Vec<usize>) {
         let records: Vec<Vec<u8>> = (0..count).map(|n| vec![n as u8; 10 + n % 7 * 30]).collect();
         let (mut log, _) = open(path, b"a");
@@ -404,7 +405,7 @@ mod tests {
             std::fs::write(&path, &rotten).unwrap();
             let (mut log, read) = open(&path, b"a");
             let lost: Vec<_> = records.iter().filter(|record| !read.contains(record)).collect();
-            // A record of which only the length is damaged is still whole.
+            // If only the length field of a record is damaged, the record itself is recovered.
             let expected: Vec<_> = (!is_length).then_some(&records[number]).into_iter().collect();
             assert_eq!(lost, expected, "byte {at} of record {number}");
             assert_eq!(log.damage(), Some(&Damage { records: expected.len() as u64, kept: Some(kept.clone()) }));
@@ -426,7 +427,7 @@ mod tests {
         let path = folder.path().join("log");
         let (whole, records, starts) = written(&path, 200);
         for fill in [0x00, 0x11, 0xff] {
-            // It ends in the middle of a record.
+            // The damaged part ends in the middle of a record.
             let (from, to) = (starts[3] + 7, starts[150] + 2);
             let mut rotten = whole.clone();
             rotten[from..to].fill(fill);
@@ -452,7 +453,7 @@ mod tests {
         let (mut rotten, records, starts) = written(&path, 6);
         rotten[starts[2] + 30] ^= 1;
         std::fs::write(&path, &rotten).unwrap();
-        // What is in the way cannot be removed as a file.
+        // A folder is in the way, which cannot be removed like a file.
         std::fs::create_dir(path.with_extension("new")).unwrap();
         let (mut log, read) = open(&path, b"a");
         assert_eq!(read, [&records[..2], &records[3..]].concat());
@@ -466,7 +467,7 @@ mod tests {
     fn a_search_for_records_ends_in_time_whatever_stands_there() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        // Each fourth byte looks like the beginning of a record.
+        // Every fourth byte looks like the length of a record.
         let hostile: Vec<u8> = [[0x10, 0x10, 0, 0]; 1 << 18].concat();
         std::fs::write(&path, &hostile).unwrap();
         let since = std::time::Instant::now();

@@ -1,26 +1,25 @@
-//! How work on items is run: on threads where it takes long, and guarded, so that one item ends nothing but itself.
+//! Runs work on items: on threads if it takes long, and guarded, so that a bad item ends nothing but itself.
 //!
-//! What stands in an item was written by strangers. If it brings out a fault of this program, the item becomes a
-//! failure in the report, and all others go on. A fault that is not about one item still ends the run.
+//! Items contain data from strangers. If an item triggers a bug of this program, the item becomes a failure in the
+//! report, and the run continues with the other items. A bug that does not concern a single item still ends the run.
 
 use futures_util::FutureExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// This program failed on an item: a panic, of which the log says where.
+/// This program panicked on an item. The log says where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this program failed on it, which is a fault of the program")]
+#[error("this program panicked on this item, which is a fault of the program")]
 pub struct Fault;
 
-/// Does `work` on one item.
+/// Runs `work` on one item.
 ///
 /// # Errors
-/// [`Fault`] if it panics. What `work` was changing stays as it was at that moment, so it must be nothing that others
-/// rely on.
+/// [`Fault`] if `work` panics. Whatever it was changing then stays half changed, so nothing else may depend on it.
 pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| Fault)
 }
 
-/// Likewise, for work that waits for others.
+/// The same as [`guarded`], for asynchronous work.
 ///
 /// # Errors
 /// [`Fault`] if it panics.
@@ -28,17 +27,17 @@ pub async fn guarded_async<T>(work: impl Future<Output = T>) -> Result<T, Fault>
     AssertUnwindSafe(work).catch_unwind().await.map_err(|_| Fault)
 }
 
-/// Runs what takes long or waits for a disk on a thread of its own. A panic there is one here.
+/// Runs work that takes long or waits for a disk on a thread. If the work panics, this panics too.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // The runtime ends, and so does whoever waits here.
+        // The runtime is shutting down, and drops this future as well.
         Err(_) => std::future::pending().await,
     }
 }
 
-/// Does `work` on one item on a thread of its own.
+/// Runs `work` on one item on a thread.
 ///
 /// # Errors
 /// [`Fault`] if it panics.
@@ -46,7 +45,8 @@ pub async fn guarded_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send
     blocking(|| guarded(work)).await
 }
 
-/// Panics where a test asks for it in a mail: none is known on which this program fails by itself.
+/// Panics if `bytes` start with a mail that asks for it in a header: no real mail is known on which this program
+/// panics.
 #[cfg(test)]
 pub fn trip(bytes: &[u8], doing: &str) {
     let asks = format!("X-Test: this program fails when {doing}");

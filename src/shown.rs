@@ -1,14 +1,14 @@
-//! How text that others wrote (names, subjects, messages of a service) is shown to people.
+//! Makes text from others (names, subjects, messages of a service) safe to show on a terminal.
 //!
-//! A terminal obeys control characters, and some letters that nobody sees change how the others are read: U+202E shows
-//! `gnp.exe` as `exe.png`, U+2028 begins a line, U+200B makes two names look alike. Such letters are shown as
-//! `\u{202e}`. All that this program writes for people goes through here; JSON does not, and the file of a snapshot
-//! that `cat` writes only where it goes to a terminal.
+//! A terminal obeys control characters, and some invisible characters change how others are read: U+202E shows
+//! `gnp.exe` as `exe.png`, U+2028 begins a line, U+200B makes two names look alike. Such characters are shown as
+//! `\u{202e}`. Everything that this program prints for people passes through here. JSON output does not. The file of a
+//! snapshot that `cat` prints does so only if it goes to a terminal.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-/// Returns a name or a path for people, on one line. Bytes that are no UTF-8 become `\xff`.
+/// Returns a name or a path for display, on one line. Bytes that are not UTF-8 become `\xff`.
 pub fn name(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
@@ -18,7 +18,7 @@ pub fn name(name: &[u8]) -> String {
     text
 }
 
-/// Returns text of several lines for people: line feeds and tabs stay.
+/// Returns text of several lines for display. Keeps line feeds and tabs.
 pub fn lines(text: &str) -> Cow<'_, str> {
     let stays = |letter| matches!(letter, '\n' | '\t');
     if !text.chars().any(|letter| is_harmful(letter, None) && !stays(letter)) {
@@ -29,10 +29,10 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Writes a file to a terminal, as text of several lines.
+/// Writes a file to a terminal as text of several lines, made safe to show.
 pub struct Terminal<W: Write> {
     out: W,
-    /// The beginning of a letter or of the end of a line, the rest of which is still to come.
+    /// The start of a character or of a line end, whose remaining bytes have not arrived yet.
     begun: Vec<u8>,
 }
 
@@ -68,7 +68,7 @@ impl<W: Write> Write for Terminal<W> {
         Ok(bytes.len())
     }
 
-    /// Whoever flushes has written everything.
+    /// Shows an incomplete character as well: after a flush no more bytes are expected.
     fn flush(&mut self) -> io::Result<()> {
         let rest = std::mem::take(&mut self.begun);
         self.show(&rest)?;
@@ -76,7 +76,7 @@ impl<W: Write> Write for Terminal<W> {
     }
 }
 
-/// Returns how many bytes at the end may be part of something that the next bytes complete.
+/// Returns the length of the incomplete character or line end at the end of `text`, in bytes.
 fn begun_len(text: &[u8]) -> usize {
     if text.ends_with(b"\r") {
         return 1;
@@ -92,7 +92,7 @@ fn escape(text: &str, stays: impl Fn(char) -> bool, shown: &mut String) {
     let mut before = None;
     for letter in text.chars() {
         match is_harmful(letter, before) && !stays(letter) {
-            // Not `escape_default`, which has escapes for letters of all languages.
+            // `escape_default` is only for these three: it would also escape the letters of many languages.
             true if matches!(letter, '\n' | '\r' | '\t') => shown.extend(letter.escape_default()),
             true => shown.extend(letter.escape_unicode()),
             false => shown.push(letter),
@@ -101,16 +101,16 @@ fn escape(text: &str, stays: impl Fn(char) -> bool, shown: &mut String) {
     }
 }
 
-/// Returns whether a letter, behind the letter `before`, commands a terminal or misleads its reader.
+/// Returns whether `letter` controls a terminal or misleads the reader. `before` is the character before it.
 fn is_harmful(letter: char, before: Option<char>) -> bool {
     match letter {
-        // C0, DEL and C1.
+        // The control characters C0, DEL and C1.
         _ if letter.is_control() => true,
-        // Joiners belong to Persian, to scripts of India, and to emoji. Between ASCII letters they only hide.
+        // Persian, Indic scripts and emoji need joiners. Between ASCII letters they are only invisible.
         '\u{200c}' | '\u{200d}' => before.is_none_or(|before| before.is_ascii()),
-        // Directions of text (Unicode Standard Annex 9), and ends of lines and paragraphs.
+        // Text directions (Unicode Standard Annex 9), and line and paragraph separators.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
-        // Nothing, in many ways: hyphens, joiners, spaces and letters of no width, marks for programs.
+        // Invisible characters: soft hyphens, joiners, spaces and letters without width, marks for programs.
         '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}' | '\u{200b}' => true,
         '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' => true,
         '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' => true,

@@ -1,26 +1,27 @@
 //! The small part of CBOR (RFC 8949) that the repository's formats use, in its deterministic form (section 4.2.1).
 //!
-//! Integers, byte strings, text strings, arrays, maps with integer keys, booleans and null; shortest heads, definite
-//! lengths. Tree nodes hold millions of entries, so reading borrows from the input and allocates nothing. Data from
-//! a repository is hostile: every length is checked against what is left before it is used.
+//! It has integers, byte strings, text strings, arrays, maps with integer keys, booleans and null; heads are as short
+//! as possible, and lengths are definite. Tree nodes hold millions of entries, so reading borrows from the input and
+//! allocates nothing. Data from a repository may be hostile: every length is checked against the rest of the input
+//! before it is used.
 
-/// Fields of a map, encoded, by their keys.
+/// Encoded fields of a map, with their keys.
 pub type Fields = Vec<(u64, Box<[u8]>)>;
 
-/// Why bytes are not the CBOR that was expected.
+/// Why bytes are not the expected CBOR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CborError {
     /// The input ends inside an item.
     #[error("the data ends too early")]
     Truncated,
-    /// Another type stands where `expected` should.
+    /// An item is of another type than `expected`.
     #[error("expected {expected}")]
     Unexpected {
-        /// What should stand there.
+        /// The expected type.
         expected: &'static str,
     },
-    /// A form the format does not use (floats, indefinite lengths) or nesting that is too deep.
+    /// A form that the format does not use (floats, indefinite lengths), or nesting that is too deep.
     #[error("unsupported encoding")]
     Unsupported,
     /// A value outside the range of its field.
@@ -36,7 +37,7 @@ const ARRAY: u8 = 4;
 const MAP: u8 = 5;
 const SIMPLE: u8 = 7;
 
-/// Items nested deeper than this are refused, so that hostile input cannot exhaust the stack.
+/// Maximum nesting depth of items. Deeper items are refused, so that hostile input cannot exhaust the stack.
 const DEPTH_MAX: usize = 16;
 
 /// Appends items to a buffer.
@@ -51,7 +52,7 @@ impl Writer {
         Self::default()
     }
 
-    /// Returns what was written.
+    /// Returns the bytes written so far.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
@@ -123,14 +124,14 @@ impl Writer {
         self
     }
 
-    /// Appends bytes that are an encoded item already.
+    /// Appends the bytes of an item that is already encoded.
     pub fn raw(&mut self, item: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(item);
         self
     }
 }
 
-/// Writes a map whose optional fields are only known while writing: pairs are collected, the head comes last.
+/// Writes a map whose number of pairs is not known in advance: collects the pairs and writes the head last.
 #[derive(Debug, Default)]
 pub struct MapWriter {
     pairs: Writer,
@@ -162,7 +163,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes }
     }
 
-    /// Returns whether everything was read.
+    /// Returns whether all input was read.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
@@ -186,7 +187,7 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(CborError::Unsupported),
         };
-        // One value, one encoding; the simple values that the format uses fit into the first byte.
+        // Each value has only one valid encoding. The simple values that the format uses fit into the first byte.
         let simple = first >> 5 == SIMPLE;
         if value < least || (simple && !(20..=22).contains(&first.wrapping_sub(SIMPLE << 5))) {
             return Err(CborError::Unsupported);
@@ -258,12 +259,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns `len` as a count, refusing one that the rest of the input cannot hold (an item takes a byte at least).
+    /// Converts `len` to a count of items. Refuses a count that the rest of the input cannot hold, as an item takes at
+    /// least one byte.
     fn count(&self, len: u64) -> Result<usize, CborError> {
         usize::try_from(len).ok().filter(|len| *len <= self.rest.len()).ok_or(CborError::Truncated)
     }
 
-    /// Passes over one item of any supported kind and returns its bytes.
+    /// Skips one item of any supported type and returns its bytes.
     pub fn skip(&mut self) -> Result<&'a [u8], CborError> {
         let start = self.rest;
         self.skip_nested(0)?;
@@ -288,11 +290,11 @@ impl<'a> Reader<'a> {
         (0..nested).try_for_each(|_| self.skip_nested(depth + 1))
     }
 
-    /// Reads a map with unsigned keys: hands each known key to `field`, which returns whether it took the value, and
-    /// returns the encoded pairs nobody took, so that they can be written again.
+    /// Reads a map with unsigned keys. Calls `field` with each key and a reader of its value; `field` returns whether
+    /// it read the value. Returns the encoded pairs that it did not read, so that they can be written again.
     ///
     /// # Errors
-    /// Keys that do not ascend are refused: they would make two encodings of the same thing.
+    /// Refuses keys that do not ascend, because they would allow two encodings of the same map.
     pub fn fields<E: From<CborError>>(
         &mut self,
         mut field: impl FnMut(u64, &mut Self) -> Result<bool, E>,
@@ -318,7 +320,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Examples of RFC 8949, appendix A.
+    /// Examples from RFC 8949, appendix A.
     #[test]
     fn integers_are_encoded_as_the_rfc_shows() {
         let cases: [(i64, &[u8]); 8] = [

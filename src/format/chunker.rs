@@ -1,30 +1,31 @@
-//! Cuts bytes into chunks where their content says so (FastCDC 2020), so that an edit changes only the chunks it
-//! touches.
+//! Cuts bytes into chunks at positions that the content decides (FastCDC 2020), so that an edit changes only the chunks
+//! that it touches.
 //!
-//! The rolling hash uses a table derived from the master key: with a public table the lengths of chunks would tell an
-//! outsider which known files a repository holds. Readers need none of this; the boundaries are pinned by a test all
-//! the same, since moving them would store everything again.
+//! The rolling hash uses a table derived from the master key. With a public table, the lengths of chunks would tell an
+//! outsider which known files a repository holds. Readers do not need this module. A test still pins the boundaries: if
+//! they moved, the next backup would store everything again.
 
 use crate::format::crypto::Keys;
 use fastcdc::v2020::{Normalization, cut_gear, select_masks};
 
-/// How long chunks may be, in bytes. All three are even, as FastCDC asks.
+/// The lengths of chunks, in bytes. All three are even, as FastCDC requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkSizes {
-    /// No chunk but the last is shorter.
+    /// Minimum length. Only the last chunk may be shorter.
     pub min: u32,
-    /// What chunks tend to.
+    /// Average length.
     pub avg: u32,
-    /// No chunk is longer.
+    /// Maximum length.
     pub max: u32,
 }
 
-/// The chunk sizes of a repository, which stand in its `config`: all writers must agree, or nothing deduplicates.
+/// The chunk sizes of a repository, stored in its `config`. All writers must use the same sizes, or nothing
+/// deduplicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkerParams {
     /// For files shorter than `large_from`.
     pub small: ChunkSizes,
-    /// For the others: fewer, longer chunks keep lists and indexes short.
+    /// For files of at least `large_from` bytes: fewer, longer chunks keep lists and indexes short.
     pub large: ChunkSizes,
     /// Length in bytes from which a file is large.
     pub large_from: u64,
@@ -40,29 +41,29 @@ impl Default for ChunkerParams {
     }
 }
 
-/// Finds the ends of chunks.
+/// Finds the boundaries of chunks.
 pub struct Chunker {
     params: ChunkerParams,
     gear: [u64; 256],
-    /// The table shifted left by one: FastCDC 2020 advances two bytes a step.
+    /// The table shifted left by one bit: FastCDC 2020 advances two bytes per step.
     gear_shifted: [u64; 256],
 }
 
 impl Chunker {
-    /// Creates a chunker with the table that belongs to `keys`.
+    /// Creates a chunker with the table derived from `keys`.
     pub fn new(params: ChunkerParams, keys: &Keys) -> Self {
         let gear = keys.gear_table();
         Self { params, gear, gear_shifted: gear.map(|word| word << 1) }
     }
 
-    /// Returns the sizes for content of `len` bytes in all.
+    /// Returns the chunk sizes for content of `len` bytes in total.
     pub fn sizes_for(&self, len: u64) -> ChunkSizes {
         if len < self.params.large_from { self.params.small } else { self.params.large }
     }
 
     /// Returns the length of the first chunk of `data`.
     ///
-    /// `data` must hold at least `sizes.max` bytes, or all that is left of the content.
+    /// `data` must hold at least `sizes.max` bytes, or all the rest of the content.
     pub fn cut(&self, data: &[u8], sizes: ChunkSizes) -> usize {
         let (mask_small, mask_large) = select_masks(sizes.avg as usize, Normalization::Level1);
         let (_, len) = cut_gear(
@@ -80,7 +81,7 @@ impl Chunker {
         len
     }
 
-    /// Cuts the whole of `data`, which is content of its own.
+    /// Cuts all of `data`, which is one whole content.
     pub fn chunks<'a>(&self, mut data: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         let sizes = self.sizes_for(data.len() as u64);
         std::iter::from_fn(move || {

@@ -1,15 +1,15 @@
-//! zstd (RFC 8878) for blocks: one context a thread, kept between calls.
+//! zstd (RFC 8878) for blocks, with one context per thread that is reused between calls.
 
 use std::cell::RefCell;
 use std::io;
 
-/// zstd's level for content, where each step costs time on every backup.
-/// Measured on an office tenant: docs/performance.md, "Compression".
+/// zstd level for content. A higher level would cost time on every backup. Measured on an office tenant:
+/// docs/performance.md, "Compression".
 pub const DATA_LEVEL: i32 = 3;
-/// zstd's level for metadata, which is small and read by every walk through a snapshot.
+/// zstd level for metadata. Metadata is small, and every walk through a snapshot reads it, so a higher level pays.
 pub const META_LEVEL: i32 = 6;
 
-/// A compression context; making one allocates megabytes, so a thread keeps its own.
+/// A compression context. Creating one allocates megabytes, so each thread keeps its own.
 pub struct Compressor {
     zstd: zstd::bulk::Compressor<'static>,
 }
@@ -18,19 +18,20 @@ impl Compressor {
     /// Creates a context for `level`.
     ///
     /// # Panics
-    /// When `level` is none of zstd's, or memory is out.
+    /// If zstd has no such `level`, or memory is exhausted.
     pub fn new(level: i32) -> Self {
         let mut zstd = zstd::bulk::Compressor::new(level).expect("a level that zstd knows");
-        // The envelope holds the length and the cipher authenticates: the frame needs neither.
+        // The envelope holds the length, and the cipher authenticates the bytes, so the frame needs neither a length
+        // nor a checksum.
         zstd.include_contentsize(false).expect("a parameter that zstd knows");
         Self { zstd }
     }
 
-    /// Appends the compressed form of `plaintext` to `out`, or leaves `out` as it was and returns `false` when
-    /// compressing does not make it smaller.
+    /// Appends the compressed form of `plaintext` to `out`. If it would not be smaller, leaves `out` as it was and
+    /// returns `false`.
     pub fn append(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> bool {
         let start = out.len();
-        // Room for exactly one byte less than the plaintext: zstd then gives up where nothing is saved.
+        // Leave room for one byte less than the plaintext: zstd then gives up if compression saves nothing.
         out.resize(start + plaintext.len().saturating_sub(1), 0);
         match self.zstd.compress_to_buffer(plaintext, &mut out[start..]) {
             Ok(len) => {
@@ -50,10 +51,10 @@ thread_local! {
         RefCell::new(zstd::bulk::Decompressor::new().expect("memory for a zstd context"));
 }
 
-/// Returns what `body` holds, which must not be longer than `plaintext_len`.
+/// Returns the decompressed `body`, which must not be longer than `plaintext_len` bytes.
 ///
 /// # Errors
-/// When `body` is no zstd frame or holds more.
+/// If `body` is not a zstd frame, or its content is longer.
 pub fn decompress(body: &[u8], plaintext_len: usize) -> io::Result<Vec<u8>> {
     let mut plaintext = Vec::with_capacity(plaintext_len);
     DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress_to_buffer(body, &mut plaintext))?;

@@ -1,30 +1,30 @@
-//! The `config` object: what must be known before any key is, and nothing that is secret.
+//! The `config` object: what a program must know before it has a key. Nothing in it is secret.
 //!
-//! `fields (CBOR map) | authentication code (32)`. The code is keyed, so a repository whose parameters somebody changed
-//! does not open. docs/repository-format.md, "Config".
+//! Layout: `fields (CBOR map) | authentication code (32)`. The code is keyed: if somebody changed the parameters, the
+//! repository does not open. docs/repository-format.md, "Config".
 
 use crate::format::cbor::{CborError, MapWriter, Reader, Writer};
 use crate::format::chunker::{ChunkSizes, ChunkerParams};
 use crate::format::crypto::{Cipher, Keys};
 use crate::format::id::RepositoryId;
 
-/// The version of the repository format that this program writes.
+/// The format version that this program writes.
 pub const FORMAT_VERSION: u64 = 1;
 
-/// What a repository was created with.
+/// The parameters that a repository was created with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Which repository this is.
+    /// The id of the repository.
     pub id: RepositoryId,
-    /// How everything in it is sealed.
+    /// The cipher that seals everything in the repository.
     pub cipher: Cipher,
-    /// How content is cut.
+    /// The lengths of chunks.
     pub chunker: ChunkerParams,
-    /// Blocks are closed when their plaintext reaches this many bytes.
+    /// Plaintext length in bytes at which a block is closed.
     pub block_size: u32,
-    /// Packs are closed when their blocks reach this many bytes.
+    /// Length of all its blocks, in bytes, at which a pack is closed.
     pub pack_size: u32,
-    /// Tree nodes tend to this many bytes.
+    /// Average length of a tree node in bytes.
     pub node_size: u32,
 }
 
@@ -32,16 +32,16 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// It is not the CBOR that was expected.
+    /// The object is not the expected CBOR.
     #[error("the config object is damaged")]
     Malformed,
-    /// It was written by a later version of the program.
+    /// A later version of the program wrote the object.
     #[error("the repository has format version {0}, this program reads version {FORMAT_VERSION}")]
     Version(u64),
-    /// It asks for something that this version does not know.
+    /// The repository needs a feature that this version does not know.
     #[error("the repository needs features of a later version of this program")]
     Features,
-    /// Its authentication code is wrong.
+    /// The authentication code is wrong.
     #[error("the config object was changed: its authentication code is wrong")]
     NotAuthentic,
 }
@@ -67,7 +67,7 @@ impl Config {
         }
     }
 
-    /// Returns the object's bytes.
+    /// Returns the bytes of the object.
     pub fn encode(&self, keys: &Keys) -> Vec<u8> {
         let mut map = MapWriter::default();
         map.field(1).uint(FORMAT_VERSION);
@@ -89,7 +89,7 @@ impl Config {
         bytes
     }
 
-    /// Reads an object, which [`Config::verify`] must prove before anything is believed.
+    /// Decodes an object. Call [`Config::verify`] before trusting anything in it.
     ///
     /// # Errors
     /// See [`ConfigError`].
@@ -113,7 +113,7 @@ impl Config {
                 7 => config.block_size = value.uint_as()?,
                 8 => config.pack_size = value.uint_as()?,
                 9 => config.node_size = value.uint_as()?,
-                // Features that a reader must know: this version has none.
+                // Features that a reader must know. This version knows none.
                 10 => {
                     let features = value.array()?;
                     known_features = features == 0;
@@ -153,13 +153,13 @@ impl Config {
             && (64..=16 << 20).contains(&self.node_size)
     }
 
-    /// Proves that `bytes` are as the holder of `keys` wrote them.
+    /// Proves that a holder of `keys` wrote `bytes`.
     ///
     /// # Errors
     /// [`ConfigError::NotAuthentic`].
     pub fn verify(bytes: &[u8], keys: &Keys) -> Result<(), ConfigError> {
         let (fields, code) = bytes.split_last_chunk::<MAC_LEN>().ok_or(ConfigError::Malformed)?;
-        // Comparing two `blake3::Hash` takes the same time whatever they hold.
+        // Comparing two `blake3::Hash` values takes constant time.
         if keys.config_mac(fields) == blake3::Hash::from_bytes(*code) { Ok(()) } else { Err(ConfigError::NotAuthentic) }
     }
 }

@@ -1,19 +1,19 @@
-//! Keys and ciphers: everything at rest is sealed with AES-256-SIV under a key of its own purpose.
+//! Keys and ciphers. Everything at rest is sealed with AES-256-SIV, under one key for each purpose.
 //!
-//! A random master key is the root. Each [`Purpose`] has a 64-byte SIV key derived from it with BLAKE3's key
-//! derivation mode, so that an object of one kind can never be taken for another, and the purpose is also bound into
-//! the associated data. SIV is deterministic and misuse-resistant: there is no nonce to repeat
-//! (RFC 5297). Which of its two forms a repository uses stands in its `config`.
+//! The root is a random master key. BLAKE3's key derivation mode derives a 64-byte SIV key from it for each
+//! [`Purpose`]. The purpose is also part of the associated data. So an object of one kind can never be taken for an
+//! object of another kind. SIV is deterministic and misuse-resistant: it has no nonce that could be repeated (RFC
+//! 5297). The repository's `config` says which of the two SIV variants it uses.
 
 use aes_siv::KeyInit;
 use aes_siv::siv::{Aes256PmacSiv, Aes256Siv};
 use aws_lc_rs::cipher::{AES_256, DecryptingKey, DecryptionContext, UnboundCipherKey};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-/// Length in bytes of the tag that stands before every ciphertext.
+/// Length in bytes of the tag before every ciphertext.
 pub const TAG_LEN: usize = 16;
 
-/// The data failed authentication: it is damaged, was tampered with, or the key is another's.
+/// The data failed authentication: it is damaged or was tampered with, or the key belongs to another repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("failed authentication")]
 pub struct NotAuthentic;
@@ -21,17 +21,17 @@ pub struct NotAuthentic;
 /// How data at rest is encrypted and authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cipher {
-    /// AES-256-SIV as in RFC 5297, with CMAC.
+    /// AES-256-SIV with CMAC, as in RFC 5297.
     Aes256Siv,
-    /// AES-256-SIV with PMAC (as in Miscreant): several times as fast, but no RFC describes it.
+    /// AES-256-SIV with PMAC, as in Miscreant: several times faster, but not described by an RFC.
     Aes256PmacSiv,
 }
 
 impl Cipher {
-    /// Every cipher, the default first.
+    /// All ciphers, the default first.
     pub const ALL: [Cipher; 2] = [Cipher::Aes256Siv, Cipher::Aes256PmacSiv];
 
-    /// Returns the name that stands in `config` and on the command line.
+    /// Returns the name used in `config` and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Cipher::Aes256Siv => "aes-256-siv",
@@ -45,22 +45,22 @@ impl Cipher {
     }
 }
 
-/// A key of AES-256-SIV: half for the MAC, half for the encryption.
+/// A key of AES-256-SIV: one half for the MAC, the other for encryption.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SivKey([u8; 64]);
 
 impl SivKey {
-    /// Derives a key from `material` for the one use that `context` names.
+    /// Derives a key from `material` for the single use that `context` names.
     pub fn derive(context: &str, material: &[u8]) -> Self {
         let mut key = [0; 64];
         blake3::Hasher::new_derive_key(context).update(material).finalize_xof().fill(&mut key);
         Self(key)
     }
 
-    /// Encrypts `buffer` in place, all but its first [`TAG_LEN`] bytes, which receive the tag.
+    /// Encrypts `buffer` in place, except for its first [`TAG_LEN`] bytes, which receive the tag.
     ///
     /// # Panics
-    /// When `buffer` is shorter than a tag.
+    /// If `buffer` is shorter than a tag.
     pub fn encrypt(&self, cipher: Cipher, associated: &[&[u8]], buffer: &mut [u8]) {
         let (tag, text) = buffer.split_at_mut(TAG_LEN);
         let sealed = match cipher {
@@ -73,7 +73,7 @@ impl SivKey {
     /// Decrypts `buffer` in place and returns the plaintext, which starts [`TAG_LEN`] bytes into it.
     ///
     /// # Errors
-    /// [`NotAuthentic`], and nothing of the plaintext is revealed.
+    /// [`NotAuthentic`]; then no plaintext is revealed.
     pub fn decrypt<'a>(
         &self,
         cipher: Cipher,
@@ -94,11 +94,11 @@ impl SivKey {
         Ok(text)
     }
 
-    /// Decrypts `sealed` without proving that it is authentic: only for saying what is wrong with something that is
-    /// not. Returns `None` for what is shorter than a tag.
+    /// Decrypts `sealed` without authentication. Use it only to find out why a sealed piece is not authentic. Returns
+    /// `None` if `sealed` is shorter than a tag.
     pub fn decrypt_unproven(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (tag, text) = sealed.split_first_chunk::<TAG_LEN>()?;
-        // RFC 5297, 2.5: the tag without two of its bits is the counter, and the second half of the key encrypts.
+        // RFC 5297, 2.5: the counter is the tag with two bits cleared, and the second half of the key encrypts.
         let mut counter = *tag;
         counter[8] &= 0x7f;
         counter[12] &= 0x7f;
@@ -109,7 +109,7 @@ impl SivKey {
     }
 }
 
-/// What a sealed piece of the repository is for; each has its own key and its own associated data.
+/// What a sealed piece of the repository is for. Each purpose has its own key and its own associated data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// A block of content chunks.
@@ -122,9 +122,9 @@ pub enum Purpose {
     Index,
     /// A snapshot object.
     Snapshot,
-    /// What only key holders may know about a key slot.
+    /// The part of a key slot that only key holders may read.
     KeyInfo,
-    /// A record of what was taken away on purpose.
+    /// A record of objects that were removed on purpose.
     Gc,
     /// What a machine remembers about files, in its local state.
     LocalState,
@@ -142,7 +142,7 @@ impl Purpose {
         Purpose::LocalState,
     ];
 
-    /// Returns the context string of the key derivation, which is the associated data too.
+    /// Returns the context string of the key derivation. It is also the associated data.
     pub fn context(self) -> &'static str {
         match self {
             Purpose::DataBlock => "strongroom format 1: data block",
@@ -157,7 +157,7 @@ impl Purpose {
     }
 }
 
-/// The root of all keys of a repository: 32 random bytes that exist only in memory and, wrapped, in the key slots.
+/// The root of all keys of a repository: 32 random bytes. They exist only in memory and, wrapped, in the key slots.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct MasterKey([u8; 32]);
 
@@ -165,15 +165,15 @@ impl MasterKey {
     /// Length in bytes.
     pub const LEN: usize = 32;
 
-    /// Makes a new key.
+    /// Generates a new key.
     ///
     /// # Panics
-    /// When the operating system has no random numbers, in which case nothing secret may be made.
+    /// If the operating system has no random numbers; then no secret can be made.
     pub fn generate() -> Self {
         Self(random())
     }
 
-    /// Returns the key that `bytes` hold.
+    /// Returns the key with these bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -187,7 +187,7 @@ impl MasterKey {
 /// Returns random bytes from the operating system.
 ///
 /// # Panics
-/// When it has none.
+/// If the operating system has none.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
@@ -230,7 +230,7 @@ impl Keys {
         }
     }
 
-    /// Encrypts `buffer` in place for `purpose`; see [`SivKey::encrypt`]. `bound` is authenticated beside it.
+    /// Encrypts `buffer` in place for `purpose`; see [`SivKey::encrypt`]. `bound` is authenticated with it.
     pub fn encrypt(&self, purpose: Purpose, bound: &[u8], buffer: &mut [u8]) {
         self.sealing[purpose as usize].encrypt(self.cipher, &[purpose.context().as_bytes(), bound], buffer);
     }
@@ -253,21 +253,21 @@ impl Keys {
         crate::format::id::ChunkId(*blake3::keyed_hash(&self.chunk_id, plaintext).as_bytes())
     }
 
-    /// Returns the id of a metadata node with these canonical bytes.
+    /// Returns the id of the metadata node with these canonical bytes.
     pub fn node_id(&self, canonical: &[u8]) -> crate::format::id::NodeId {
         crate::format::id::NodeId(*blake3::keyed_hash(&self.node_id, canonical).as_bytes())
     }
 
-    /// Returns the number that decides whether a tree node ends after `key`, evenly spread over all `u64`.
+    /// Returns a number, evenly spread over all `u64`, that decides whether a tree node ends after `key`.
     pub fn node_cut(&self, key: &[u8]) -> u64 {
         let hash = blake3::keyed_hash(&self.node_cut, key);
         u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has 32 bytes"))
     }
 
-    /// Returns the name under which the local state keeps what it knows of the file at `path` in `set`.
+    /// Returns the key under which the local state remembers the file at `path` of the backup set `set`.
     pub fn local_path(&self, set: &str, path: &[u8]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(&self.local_path);
-        // No set's name holds a zero byte.
+        // Names of sets contain no zero byte, so the zero separates `set` from `path`.
         *hasher.update(set.as_bytes()).update(&[0]).update(path).finalize().as_bytes()
     }
 
@@ -327,7 +327,7 @@ mod tests {
         }
     }
 
-    /// Key, associated strings, plaintext and sealed text of a published example, in hexadecimal.
+    /// A published example: key, associated strings, plaintext and sealed text, in hexadecimal.
     type Example = (&'static str, &'static [&'static str], &'static str, &'static str);
 
     const ONE_STRING: (&[&str], &str) =
@@ -345,8 +345,9 @@ mod tests {
     const KEY_TWO: &str = "7f7e7d7c7b7a797877767574737271706f6e6d6c6b6a69686766656463626160\
                            404142434445464748494a4b4c4d4e4f505152535455565758595a5b5b5d5e5f";
 
-    /// The examples with 64-byte keys that Miscreant publishes for both forms, `aes_siv.tjson` and `aes_pmac_siv.tjson`
-    /// in <https://github.com/miscreant/meta/tree/master/vectors>. RFC 5297 has none of that length.
+    /// The examples with 64-byte keys that Miscreant publishes for both variants: `aes_siv.tjson` and
+    /// `aes_pmac_siv.tjson` in <https://github.com/miscreant/meta/tree/master/vectors>. RFC 5297 has no example with
+    /// keys of that length.
     #[test]
     fn published_examples_come_out() {
         let examples: [(Cipher, Example); 4] = [
@@ -384,8 +385,8 @@ mod tests {
         }
     }
 
-    /// RFC 5297, appendices A.1 and A.2. They have 32-byte keys, so they hold the crate's `Aes128Siv`, which is the
-    /// same code over the shorter AES.
+    /// RFC 5297, appendices A.1 and A.2. Their keys have 32 bytes, so this tests the crate's `Aes128Siv`, which is the
+    /// same code with the shorter AES.
     #[test]
     fn the_examples_of_rfc_5297_come_out() {
         let examples: [Example; 2] = [

@@ -1,8 +1,8 @@
 //! Entries of a directory, and the content they refer to.
 //!
-//! An entry is CBOR with integer keys in ascending order; a reader keeps fields it does not know and writes them again
-//! (docs/repository-format.md, "Entries"). Where a chunk was written is a *hint*: it travels with the reference in
-//! memory and beside the entries in a node, but is no part of an entry's bytes.
+//! An entry is CBOR with integer keys in ascending order. A reader keeps fields that it does not know and writes them
+//! again (docs/repository-format.md, "Entries"). A *hint* says where a chunk was written. In memory it is part of the
+//! reference; in a node it is stored beside the entries. It is never part of an entry's bytes.
 
 mod facts;
 pub mod system;
@@ -14,7 +14,7 @@ use crate::format::cbor::{CborError, Fields, MapWriter, Reader, Writer};
 use crate::format::id::{ChunkId, NodeId};
 use crate::format::pack::{BlockLocation, Location};
 
-/// Longest entry name in bytes, as on Linux.
+/// Maximum length of an entry name in bytes, as on Linux.
 pub const NAME_LEN_MAX: usize = 255;
 
 /// A reference to a content chunk.
@@ -24,12 +24,12 @@ pub struct ChunkRef {
     pub id: ChunkId,
     /// Its length in bytes.
     pub len: u32,
-    /// Where it was when the reference was stored.
+    /// Where the chunk was when the reference was stored.
     pub hint: Option<Location>,
 }
 
 impl PartialEq for ChunkRef {
-    /// The hint is no part of what a reference means.
+    /// Ignores the hint: two references to the same chunk are equal.
     fn eq(&self, other: &Self) -> bool {
         self.id == other.id && self.len == other.len
     }
@@ -40,12 +40,12 @@ impl PartialEq for ChunkRef {
 pub struct NodeRef {
     /// The node.
     pub id: NodeId,
-    /// Where it was when the reference was stored.
+    /// Where the node was when the reference was stored.
     pub hint: Option<Location>,
 }
 
 impl PartialEq for NodeRef {
-    /// The hint is no part of what a reference means.
+    /// Ignores the hint: two references to the same node are equal.
     fn eq(&self, other: &Self) -> bool {
         self.id == other.id
     }
@@ -54,22 +54,22 @@ impl PartialEq for NodeRef {
 /// A piece of content.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Segment {
-    /// The chunks' bytes as they are.
+    /// The bytes of the chunks, as they are.
     Raw(Vec<ChunkRef>),
-    /// The chunks' bytes encoded as base64.
+    /// The bytes of the chunks, encoded as base64.
     Base64 {
-        /// How the text is laid out.
+        /// The layout of the base64 text.
         form: Base64Form,
-        /// Length in bytes of the chunks together.
+        /// Length in bytes of all chunks together.
         decoded_len: u64,
-        /// The decoded bytes.
+        /// The chunks of the decoded bytes.
         chunks: Vec<ChunkRef>,
     },
-    /// Segments that stand in a node of their own, for content too long for its entry.
+    /// Segments stored in a node of their own, for content with too many chunks for its entry.
     List {
-        /// Length in bytes of the content they make.
+        /// Length in bytes of the content that these segments produce.
         len: u64,
-        /// The node that lists them.
+        /// The node that lists the segments.
         node: NodeRef,
     },
 }
@@ -79,7 +79,7 @@ fn chunks_len(chunks: &[ChunkRef]) -> u64 {
 }
 
 impl Segment {
-    /// Returns the length in bytes of the content it makes.
+    /// Returns the length in bytes of the content that the segment produces.
     pub fn len(&self) -> u64 {
         match self {
             Segment::Raw(chunks) => chunks_len(chunks),
@@ -88,7 +88,7 @@ impl Segment {
         }
     }
 
-    /// Returns whether it makes no bytes.
+    /// Returns whether the segment produces no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -155,7 +155,7 @@ fn read_chunks(reader: &mut Reader<'_>) -> Result<Vec<ChunkRef>, CborError> {
     Ok(records.iter().map(chunk).collect())
 }
 
-/// Writes segments as one array.
+/// Writes segments as an array.
 pub(crate) fn write_segments(segments: &[Segment], out: &mut Writer) {
     out.array(segments.len());
     segments.iter().for_each(|segment| segment.write(out));
@@ -164,17 +164,17 @@ pub(crate) fn write_segments(segments: &[Segment], out: &mut Writer) {
 /// Reads what [`write_segments`] wrote.
 pub(crate) fn read_segments(reader: &mut Reader<'_>) -> Result<Vec<Segment>, CborError> {
     let mut segments: Vec<_> = (0..reader.array()?).map(|_| Segment::read(reader)).collect::<Result<_, _>>()?;
-    // Most have one, and many entries wait in caches.
+    // Most contents have one segment, and caches hold many entries, so free the spare capacity.
     segments.shrink_to_fit();
-    // Sizes are added up without checks from here on.
+    // Check the sum of all lengths once, so that later sums cannot overflow.
     segments.iter().try_fold(0u64, |sum, segment| sum.checked_add(segment.len())).ok_or(CborError::Range)?;
     Ok(segments)
 }
 
-/// The bytes of a file, as pieces in order.
+/// The bytes of a file, as segments in order.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Content {
-    /// The pieces.
+    /// The segments.
     pub segments: Vec<Segment>,
 }
 
@@ -184,13 +184,13 @@ impl Content {
         self.segments.iter().map(Segment::len).sum()
     }
 
-    /// Returns whether there are no bytes.
+    /// Returns whether the content has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns the blocks in which its chunks lie, as far as this says so; of long content, whose chunks stand in a
-    /// list of their own, none.
+    /// Returns the blocks that hold the chunks, as far as the hints say. For long content, whose chunks are listed in a
+    /// node of their own, returns none.
     pub fn blocks(&self) -> impl Iterator<Item = BlockLocation> {
         let chunks = self.segments.iter().flat_map(|segment| match segment {
             Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.as_slice(),
@@ -199,7 +199,7 @@ impl Content {
         chunks.filter_map(|chunk| chunk.hint).map(|hint| hint.block)
     }
 
-    /// Returns a hash that two contents share when they are stored as the same chunks.
+    /// Returns a hash that is equal for two contents if they consist of the same chunks.
     pub fn identity(&self) -> blake3::Hash {
         let mut out = Writer::new();
         write_segments(&self.segments, &mut out);
@@ -207,13 +207,13 @@ impl Content {
     }
 }
 
-/// A reference that a node holds, in the order in which hints are stored.
+/// A reference held by a node. References are visited in the order in which their hints are stored.
 pub(crate) enum RefMut<'a> {
     Chunk(&'a mut ChunkRef),
     Node(&'a mut NodeRef),
 }
 
-/// Hands every reference in `segments` to `each`, in order.
+/// Calls `each` for every reference in `segments`, in order.
 pub(crate) fn for_each_ref<E>(
     segments: &mut [Segment],
     each: &mut impl FnMut(RefMut<'_>) -> Result<(), E>,
@@ -229,32 +229,32 @@ pub(crate) fn for_each_ref<E>(
     Ok(())
 }
 
-/// A moment, as file systems keep it.
+/// A point in time, with the precision of file systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Timestamp {
     /// Seconds since 1970-01-01 00:00 UTC.
     pub secs: i64,
-    /// Nanoseconds after that, less than a second.
+    /// Additional nanoseconds, less than a second.
     pub nanos: u32,
 }
 
-/// What lies under a directory or a part of it; counted up as trees are built.
+/// Totals over everything below a directory, or below a part of it. They are added up while trees are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sums {
     /// Entries of this directory itself.
     pub entries: u64,
-    /// Those of them that are directories.
+    /// Entries of this directory itself that are directories.
     pub dirs: u64,
-    /// Entries at any depth: how many numbers a walk in preorder gives out.
+    /// Entries at any depth: the number of entries that a preorder walk visits.
     pub items: u64,
-    /// Files and symbolic links at any depth: everything but directories.
+    /// Entries at any depth that are not directories: files and symbolic links.
     pub files: u64,
-    /// Bytes of files at any depth, as presented.
+    /// Total size in bytes, as presented, of files at any depth.
     pub bytes: u64,
 }
 
 impl Sums {
-    /// Adds `other`, or returns `None` when a sum exceeds 64 bits.
+    /// Adds `other`. Returns `None` if a sum exceeds 64 bits.
     pub fn checked_add(self, other: Sums) -> Option<Sums> {
         Some(Sums {
             entries: self.entries.checked_add(other.entries)?,
@@ -283,16 +283,16 @@ impl Sums {
     }
 }
 
-/// A directory's tree.
+/// The tree of a directory.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Directory {
     /// Its root node.
     pub root: NodeRef,
-    /// What it holds.
+    /// Totals over everything in it.
     pub sums: Sums,
 }
 
-/// What an entry is.
+/// The kind of an entry, with its content.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EntryKind {
     /// A file.
@@ -303,49 +303,50 @@ pub enum EntryKind {
     Symlink(Box<[u8]>),
 }
 
-/// Unknown fields come from later versions, which only ever add keys above all known ones.
+/// Writes fields of later versions. Later versions only add keys above all known ones, so these come last.
 fn write_unknown(unknown: &[(u64, Box<[u8]>)], map: &mut MapWriter) {
     for (key, value) in unknown {
         map.field(*key).raw(value);
     }
 }
 
-/// One name in a directory.
+/// A name in a directory, and the item it stands for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// The name: any bytes that Linux allows.
+    /// The name: any bytes that Linux allows in a name.
     pub name: Box<[u8]>,
-    /// What it is.
+    /// The kind of the entry, with its content.
     pub kind: EntryKind,
     /// When the content last changed.
     pub mtime: Timestamp,
-    /// Permission bits (07777), where they mean something.
+    /// Permission bits (07777), if the source has permissions.
     pub mode: Option<u16>,
-    /// Owner and group, where they mean something.
+    /// User id and group id of the owner, if the source has owners.
     pub owner: Option<(u32, u32)>,
-    /// What is known of the item.
+    /// Facts about the item, such as the subject of a mail.
     pub facts: Facts,
-    /// The source's own description of the item, which restoring at full fidelity needs.
+    /// The source's own description of the item. Restoring with full fidelity needs it.
     pub payload: Option<Content>,
-    /// Further contents, by their keys in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], the stream as which it was
-    /// exported at [`STREAM`], and what a later version wrote.
+    /// Further contents with their keys, which are in [`FURTHER_CONTENTS`]: a mail's text at [`TEXT`], the stream that
+    /// the service exported at [`STREAM`], and contents that later versions wrote.
     pub contents: Vec<(u64, Content)>,
-    /// What a file system knows of it beyond the above, if anything.
+    /// Further facts from a file system, if there are any.
     pub system: Option<Box<SystemFacts>>,
     /// Fields that a later version wrote.
     pub unknown: Fields,
 }
 
-/// Keys of an entry that hold content in every version: their references have hints, whoever knows what they are for.
+/// Keys of an entry whose values are contents, in every version. So a reader finds their references and hints even if
+/// it does not know what a content is for.
 pub const FURTHER_CONTENTS: std::ops::RangeInclusive<u64> = 16..=31;
 
 /// The key of a mail's text ([`crate::content::text`]).
 pub const TEXT: u64 = 16;
 
-/// The key of the stream as which the service exports an item whole.
+/// The key of the stream in which the service exports a whole item.
 pub const STREAM: u64 = 17;
 
-/// The key of extended attributes that are too long to stand in the entry.
+/// The key of extended attributes that are too long to be stored in the entry itself.
 pub const ATTRIBUTES: u64 = 18;
 
 /// The keys of [`SystemFacts`].
@@ -357,18 +358,18 @@ const LINK: u64 = 34;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EntryError {
-    /// It is not the CBOR that was expected.
+    /// The entry is not the expected CBOR.
     #[error("entry is malformed")]
     Cbor(#[from] CborError),
-    /// The name is empty, too long, `.` or `..`, or holds `/` or a zero byte.
+    /// The name is empty, too long, `.` or `..`, or contains `/` or a zero byte.
     #[error("entry has an illegal name")]
     Name,
-    /// A field is missing or fields contradict each other.
+    /// A field is missing, or fields contradict each other.
     #[error("entry is incomplete")]
     Incomplete,
 }
 
-/// Returns whether `name` can be one name in a directory, and nothing else.
+/// Returns whether `name` is a legal name of one entry in a directory.
 pub fn is_legal_name(name: &[u8]) -> bool {
     !name.is_empty()
         && name.len() <= NAME_LEN_MAX
@@ -378,7 +379,7 @@ pub fn is_legal_name(name: &[u8]) -> bool {
 }
 
 impl Entry {
-    /// Creates an entry that says nothing but name, kind and time.
+    /// Creates an entry that has only a name, a kind and a time.
     pub fn new(name: &[u8], kind: EntryKind, mtime: Timestamp) -> Self {
         Self {
             name: name.into(),
@@ -394,7 +395,7 @@ impl Entry {
         }
     }
 
-    /// Returns what the entry adds to the sums of its directory.
+    /// Returns what the entry adds to the totals of its directory.
     pub fn sums(&self) -> Sums {
         match &self.kind {
             EntryKind::File(content) => Sums { entries: 1, dirs: 0, items: 1, files: 1, bytes: content.len() },
@@ -406,7 +407,7 @@ impl Entry {
         }
     }
 
-    /// Returns the size in bytes that a file system shows.
+    /// Returns the size in bytes that a file system shows for the entry.
     pub fn size(&self) -> u64 {
         match &self.kind {
             EntryKind::File(content) => content.len(),
@@ -415,7 +416,7 @@ impl Entry {
         }
     }
 
-    /// Returns the directory's tree, if it is one.
+    /// Returns the directory's tree, if the entry is a directory.
     pub fn directory(&self) -> Option<&Directory> {
         match &self.kind {
             EntryKind::Directory(dir) => Some(dir),
@@ -423,7 +424,7 @@ impl Entry {
         }
     }
 
-    /// Returns the file's content, if it is one.
+    /// Returns the file's content, if the entry is a file.
     pub fn content(&self) -> Option<&Content> {
         match &self.kind {
             EntryKind::File(content) => Some(content),
@@ -431,27 +432,27 @@ impl Entry {
         }
     }
 
-    /// Returns the text of a mail, as people read it, if it was made.
+    /// Returns the readable text of a mail, if it was stored.
     pub fn text(&self) -> Option<&Content> {
         self.further(TEXT)
     }
 
-    /// Sets the text of a mail.
+    /// Sets the readable text of a mail.
     pub fn set_text(&mut self, text: Option<Content>) {
         self.set_further(TEXT, text);
     }
 
-    /// Returns the stream as which the service exported this version of the item, if it was asked for.
+    /// Returns the stream in which the service exported this version of the item, if it was stored.
     pub fn stream(&self) -> Option<&Content> {
         self.further(STREAM)
     }
 
-    /// Sets that stream.
+    /// Sets the exported stream.
     pub fn set_stream(&mut self, stream: Option<Content>) {
         self.set_further(STREAM, stream);
     }
 
-    /// Returns the content that holds the extended attributes, if they do not stand in the entry.
+    /// Returns the content that holds the extended attributes, if they are not stored in the entry itself.
     pub fn attributes_content(&self) -> Option<&Content> {
         self.further(ATTRIBUTES)
     }
@@ -461,17 +462,17 @@ impl Entry {
         self.set_further(ATTRIBUTES, attributes);
     }
 
-    /// Returns what special file it is, if it is one.
+    /// Returns the kind of special file, if the entry is one.
     pub fn special(&self) -> Option<Special> {
         self.system.as_ref().and_then(|system| system.special)
     }
 
-    /// Returns what the other names of the file have too, if it has several.
+    /// Returns the identity that all names of a hard-linked file share, if the file has several names.
     pub fn link(&self) -> Option<Link> {
         self.system.as_ref().and_then(|system| system.link)
     }
 
-    /// Sets what a file system knows of it.
+    /// Sets the facts from a file system.
     pub fn set_system(&mut self, system: SystemFacts) {
         self.system = (!system.is_empty()).then(|| Box::new(system));
     }
@@ -482,12 +483,12 @@ impl Entry {
 
     fn set_further(&mut self, key: u64, content: Option<Content>) {
         self.contents.retain(|(other, _)| *other != key);
-        // Keys ascend.
+        // Insert at the place that keeps the keys ascending.
         let at = self.contents.partition_point(|(other, _)| *other < key);
         self.contents.splice(at..at, content.map(|content| (key, content)));
     }
 
-    /// Returns all contents: the file's own, the payload, and further ones.
+    /// Returns all contents: the file's own content, the payload, and the further contents.
     pub fn all_contents(&self) -> impl Iterator<Item = &Content> {
         let further = self.contents.iter().map(|(_, content)| content);
         self.content().into_iter().chain(&self.payload).chain(further)
@@ -595,7 +596,7 @@ impl Entry {
             return Err(EntryError::Incomplete);
         }
         entry.owner = uid.zip(gid);
-        // A special file is an empty one to those who do not know it.
+        // A special file must look like an empty file to programs that do not know special files.
         if system.special.is_some() && entry.content().is_none_or(|content| !content.is_empty()) {
             return Err(EntryError::Incomplete);
         }
@@ -606,14 +607,14 @@ impl Entry {
         if is_legal_name(&entry.name) { Ok(entry) } else { Err(EntryError::Name) }
     }
 
-    /// Returns the entry's canonical bytes: two entries are equal when these are.
+    /// Returns the entry's canonical bytes. Two entries are equal if their canonical bytes are.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
         self.write(&mut out);
         out.into_bytes()
     }
 
-    /// Hands every reference to a chunk or node to `each`, in the order in which hints are stored.
+    /// Calls `each` for every reference to a chunk or node, in the order in which hints are stored.
     pub(crate) fn for_each_ref<E>(&mut self, each: &mut impl FnMut(RefMut<'_>) -> Result<(), E>) -> Result<(), E> {
         match &mut self.kind {
             EntryKind::File(content) => for_each_ref(&mut content.segments, each)?,

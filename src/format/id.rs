@@ -1,8 +1,8 @@
-//! Names of things: typed identifiers, so that a pack's name cannot be passed for a chunk's.
+//! Typed identifiers, so that the id of a pack cannot be passed where the id of a chunk is expected.
 
 use std::fmt;
 
-/// Why a text is no identifier.
+/// Why a text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} hexadecimal characters")]
 pub struct ParseIdError {
@@ -38,7 +38,7 @@ macro_rules! identifier {
             /// Length in bytes.
             pub const LEN: usize = $bytes;
 
-            /// Returns the identifier held by `bytes`, or `None` when the length is wrong.
+            /// Returns the identifier with these bytes, or `None` if their number is wrong.
             pub fn from_slice(bytes: &[u8]) -> Option<Self> {
                 bytes.try_into().ok().map(Self)
             }
@@ -72,51 +72,51 @@ macro_rules! identifier {
 }
 
 identifier!(
-    /// A content chunk: keyed BLAKE3 of its plaintext.
+    /// Id of a content chunk: keyed BLAKE3 of its plaintext.
     ChunkId,
     32
 );
 identifier!(
-    /// A metadata node (of a tree or of a long content list): keyed BLAKE3 of its canonical bytes.
+    /// Id of a metadata node (of a tree or of a long content list): keyed BLAKE3 of its canonical bytes.
     NodeId,
     32
 );
 identifier!(
-    /// A pack: BLAKE3 of the stored bytes.
+    /// Id of a pack: BLAKE3 of the stored bytes.
     PackId,
     32
 );
 identifier!(
-    /// An index object: BLAKE3 of the stored bytes.
+    /// Id of an index object: BLAKE3 of the stored bytes.
     IndexId,
     32
 );
 identifier!(
-    /// A snapshot: BLAKE3 of the stored bytes.
+    /// Id of a snapshot: BLAKE3 of the stored bytes.
     SnapshotId,
     32
 );
 identifier!(
-    /// A repository: random.
+    /// Id of a repository: random.
     RepositoryId,
     16
 );
 identifier!(
-    /// A key slot: random.
+    /// Id of a key slot: random.
     KeyId,
     16
 );
 
 impl SnapshotId {
-    /// Returns the first eight hexadecimal characters, which lists show.
+    /// Returns the first eight hexadecimal characters, as shown in lists.
     pub fn short(&self) -> String {
         self.to_string()[..8].to_owned()
     }
 }
 
-/// Something that is stored in a block and listed in pack footers and indexes: a chunk or a node.
+/// Id of a blob, which is a chunk or a node: what is stored in a block and listed in pack footers and indexes.
 ///
-/// The two are hashed under different keys, so one table can hold both without a clash.
+/// Chunks and nodes are hashed under different keys, so one table can hold both without a clash.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId(pub [u8; 32]);
 

@@ -7,8 +7,8 @@
 //! C x 44:  blob id (32), block (4, counted over the whole object), offset (4), length (4)     sorted by id
 //! ```
 //!
-//! All numbers little-endian, the whole sealed as one piece. An index says nothing that the footers of its packs do not
-//! say too; it spares reading them all. docs/repository-format.md, "Index".
+//! All numbers are little-endian. The whole object is sealed as one piece. An index repeats what the footers of its
+//! packs say, so that a reader need not read all footers. docs/repository-format.md, "Index".
 
 use crate::format::id::{BlobId, PackId};
 use crate::format::pack::{BlockLocation, Footer, Location, PackKind};
@@ -19,26 +19,26 @@ const PACK_RECORD_LEN: usize = 40;
 const BLOCK_RECORD_LEN: usize = 12;
 const BLOB_RECORD_LEN: usize = 44;
 
-/// An index object is written once its packs hold this many blobs: about 2 MB, which one read brings, and of which a
-/// backup holds several forms at a time.
+/// Number of blobs in its packs at which an index object is written. That is about 2 MB: small enough to read at once,
+/// and a backup holds several copies of one in memory.
 pub const BLOBS_PER_OBJECT: usize = 50_000;
 
-/// The bytes are authentic but not an index that this version reads.
+/// Why authentic bytes are not an index that this version can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IndexError {
-    /// Counts, kinds or references are not right.
+    /// Counts, kinds or references are inconsistent.
     #[error("the index is malformed")]
     Malformed,
-    /// A later version of the program wrote it.
+    /// A later version of the program wrote the index.
     #[error("the index has version {0}, this program reads version {VERSION}")]
     Version(u8),
-    /// It lists a pack of a kind that only a later version of the program knows.
+    /// The index lists a pack of a kind that only a later version of the program knows.
     #[error("the index lists a pack of kind {0}, which this program does not know")]
     Kind(u8),
 }
 
-/// Encodes an index object over `packs`.
+/// Encodes an index object for `packs`.
 pub fn encode(packs: &[(PackId, Footer)]) -> Vec<u8> {
     let blocks = packs.iter().map(|(_, footer)| footer.blocks.len()).sum::<usize>();
     let mut blobs = Vec::new();
@@ -84,7 +84,7 @@ pub fn encode(packs: &[(PackId, Footer)]) -> Vec<u8> {
     bytes
 }
 
-/// Returns how many packs and blocks an index lists, and where its records of blocks and of blobs begin.
+/// Returns the number of packs, the number of blocks, and the offsets where the records of blocks and of blobs begin.
 fn layout(bytes: &[u8]) -> Option<(usize, usize, usize, usize)> {
     let header = bytes.first_chunk::<HEADER_LEN>()?;
     if header[1..4] != [0, 0, 0] {
@@ -97,7 +97,7 @@ fn layout(bytes: &[u8]) -> Option<(usize, usize, usize, usize)> {
     (bytes.len() == end).then_some((packs, blocks, blocks_start, blobs_start))
 }
 
-/// A decoded index object, searched in place.
+/// A decoded index object. Lookups search its bytes directly.
 pub struct Index {
     bytes: Vec<u8>,
     packs: Vec<(PackId, PackKind)>,
@@ -149,22 +149,22 @@ impl Index {
         self.bytes[self.blobs_start..].chunks_exact(BLOB_RECORD_LEN)
     }
 
-    /// Lists the packs it speaks of.
+    /// Returns the packs that the index covers.
     pub fn packs(&self) -> &[(PackId, PackKind)] {
         &self.packs
     }
 
-    /// Lists every blob with its place, sorted by id.
+    /// Returns every blob with its location, sorted by id.
     pub fn locations(&self) -> impl ExactSizeIterator<Item = (BlobId, Location)> + '_ {
         self.records().map(|record| self.location(record))
     }
 
-    /// Finds a blob.
+    /// Returns a location of the blob.
     pub fn find(&self, id: &BlobId) -> Option<Location> {
         self.find_all(id).next()
     }
 
-    /// Finds a blob in every place that it has.
+    /// Returns all locations of the blob.
     pub fn find_all(&self, id: &BlobId) -> impl Iterator<Item = Location> + '_ {
         let id = *id;
         let count = self.records().len();

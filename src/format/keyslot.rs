@@ -1,8 +1,8 @@
 //! Key slots: the master key, wrapped for a password or for the recovery key.
 //!
-//! A slot's object is a CBOR array of two byte strings: the *head*, which says how to get at the master key, and the
-//! *information*, sealed under a key derived from the master key and bound to the head, so that whoever can open the
-//! repository can prove every slot whole. docs/repository-format.md, "Key slots".
+//! A slot's object is a CBOR array of two byte strings. The *head* says how to unwrap the master key. The *information*
+//! is sealed under a key derived from the master key and bound to the head. So whoever can open the repository can
+//! verify every byte of every slot. docs/repository-format.md, "Key slots".
 
 use crate::format::cbor::{self, CborError, MapWriter};
 use crate::format::compress::Compressor;
@@ -17,29 +17,30 @@ const VERSION: u64 = 1;
 const SALT_LEN: usize = 16;
 const KIND_PASSWORD: u64 = 1;
 const KIND_RECOVERY: u64 = 2;
-/// The context under which a key that wraps the master key is derived.
+/// Context of the key derivation for keys that wrap the master key.
 const WRAP_CONTEXT: &str = "strongroom format 1: key slot";
 
-/// What it costs to try a password (Argon2id, RFC 9106).
+/// The cost of trying a password (Argon2id, RFC 9106).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PasswordCost {
     /// Memory in KiB.
     pub memory_kib: u32,
-    /// Passes over it.
+    /// Number of passes over the memory.
     pub passes: u32,
-    /// Lanes.
+    /// Number of lanes.
     pub lanes: u32,
 }
 
 impl Default for PasswordCost {
-    /// The second recommendation of RFC 9106, section 4: 64 MiB, three passes, four lanes.
+    /// Returns the second recommendation of RFC 9106, section 4: 64 MiB, three passes, four lanes.
     fn default() -> Self {
         Self { memory_kib: 64 << 10, passes: 3, lanes: 4 }
     }
 }
 
 impl PasswordCost {
-    /// Refuses what would let a forged slot take all memory or time.
+    /// Returns whether the cost is within limits: at most 1 GiB, 16 passes and 16 lanes. A forged slot could otherwise
+    /// exhaust memory or time.
     fn is_sane(self) -> bool {
         (8..=1 << 20).contains(&self.memory_kib) && (1..=16).contains(&self.passes) && (1..=16).contains(&self.lanes)
     }
@@ -57,18 +58,18 @@ impl PasswordCost {
 pub struct RecoveryKey(Zeroizing<[u8; 32]>);
 
 impl RecoveryKey {
-    /// Makes a new one.
+    /// Generates a new recovery key.
     pub fn generate() -> Self {
         Self(Zeroizing::new(random()))
     }
 
-    /// Reads one from what a person typed, or returns `None` where it cannot be one.
+    /// Parses a recovery key that a person typed. Returns `None` if the text cannot be one.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let bytes = Zeroizing::new(BASE64.decode(text.trim_ascii()).ok()?);
         Some(Self(Zeroizing::new(bytes.as_slice().try_into().ok()?)))
     }
 
-    /// Returns the 44 characters that are shown once.
+    /// Returns the 44 characters, which are shown only once.
     pub fn reveal(&self) -> Zeroizing<String> {
         Zeroizing::new(BASE64.encode(*self.0))
     }
@@ -78,7 +79,7 @@ impl RecoveryKey {
     }
 }
 
-/// What a slot can be opened with.
+/// What opens a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SlotKind {
     /// A password.
@@ -88,7 +89,7 @@ pub enum SlotKind {
 }
 
 impl SlotKind {
-    /// Returns the word for it in lists.
+    /// Returns the word shown in lists.
     pub fn name(self) -> &'static str {
         match self {
             SlotKind::Password => "password",
@@ -97,23 +98,23 @@ impl SlotKind {
     }
 }
 
-/// What key holders know about a slot.
+/// The part of a slot that only key holders can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotInfo {
-    /// When it was made, in seconds since 1970.
+    /// When the slot was created, in seconds since 1970.
     pub created: i64,
-    /// What its maker called it.
+    /// The label that the creator of the slot chose.
     pub label: String,
 }
 
-/// The bytes are not a key slot that this version reads.
+/// Why bytes are not a key slot that this version can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SlotError {
-    /// Some of its bytes are not as they were written.
+    /// The object is damaged.
     #[error("the key slot is damaged")]
     Damaged,
-    /// A holder of the repository's keys wrote it, with a later version of the program.
+    /// The slot is authentic, but a later version of the program wrote it.
     #[error("the key slot is of a kind or version that this program does not know")]
     Later,
 }
@@ -127,7 +128,7 @@ impl From<CborError> for SlotError {
 /// A key slot as it is stored.
 #[derive(Debug, Clone)]
 pub struct Slot {
-    /// What opens it.
+    /// What opens the slot.
     pub kind: SlotKind,
     cost: Option<(PasswordCost, Vec<u8>)>,
     wrapped: Vec<u8>,
@@ -184,14 +185,14 @@ impl Slot {
         seal_info(place, keys, &head.into_bytes(), info)
     }
 
-    /// Reads a slot's object and proves every bit of it, for whoever has opened the repository.
+    /// Reads a slot's object and verifies every bit of it. Needs the keys of the opened repository.
     ///
     /// # Errors
-    /// [`SlotError::Damaged`], or [`SlotError::Later`] for one that is whole, but that this version cannot open.
+    /// [`SlotError::Damaged`], or [`SlotError::Later`] for an undamaged slot that this version cannot open.
     pub fn prove(object: &[u8], place: (RepositoryId, KeyId), keys: &Keys) -> Result<(SlotKind, SlotInfo), SlotError> {
         let (head, info) = split(object)?;
         let info = open_info(place, keys, head, info.to_vec())?;
-        // The information vouches for the head. So what cannot be read of it is no damage.
+        // The information authenticates the head. So a head that cannot be decoded is of a later version, not damaged.
         let slot = Self::decode(object).map_err(|_| SlotError::Later)?;
         Ok((slot.kind, info))
     }
@@ -199,7 +200,7 @@ impl Slot {
     /// Reads a slot's object.
     ///
     /// # Errors
-    /// [`SlotError::Damaged`] also for one of a later version: only [`Slot::prove`] can tell the two apart.
+    /// [`SlotError::Damaged`], also for a slot of a later version: only [`Slot::prove`] can tell the two apart.
     pub fn decode(object: &[u8]) -> Result<Self, SlotError> {
         let (head, _) = split(object)?;
         let (mut version, mut kind, mut cost, mut wrapped) = (None, None, None, Vec::new());
@@ -230,12 +231,12 @@ impl Slot {
         if whole { Ok(Slot { kind, cost, wrapped }) } else { Err(SlotError::Damaged) }
     }
 
-    /// Returns what trying a password costs, in KiB of memory times passes; a recovery key costs nothing.
+    /// Returns the cost of trying a password, in KiB of memory times passes. Trying a recovery key costs 0.
     pub fn work(&self) -> u64 {
         self.cost.as_ref().map_or(0, |(cost, _)| u64::from(cost.memory_kib) * u64::from(cost.passes))
     }
 
-    /// Tries `secret`, a password or a recovery key.
+    /// Tries to open the slot with `secret`, a password or a recovery key.
     pub fn open(&self, place: (RepositoryId, KeyId), secret: &[u8]) -> Tried {
         let wrapping = match &self.cost {
             Some((cost, salt)) => cost.derive(secret, salt),
@@ -256,18 +257,19 @@ impl Slot {
     }
 }
 
-/// What came of trying a secret on a slot.
+/// Result of trying a secret on a slot.
 pub enum Tried {
-    /// It fits: this is the master key.
+    /// The secret opened the slot; this is the master key.
     Fits(MasterKey),
-    /// It does not fit in this repository. If `config` is another repository's, or the slot is, this may still be the
-    /// master key of everything else that is stored. It proves nothing before it has opened something.
+    /// The secret does not open the slot in this repository, but this key came out of unwrapping. If `config` or the
+    /// slot belongs to another repository, this may still be the master key of the stored data. It counts for nothing
+    /// until it has opened something.
     Unproven(MasterKey),
-    /// It is not of the form that this kind of slot takes.
+    /// The secret does not have the form that this kind of slot needs.
     Unfit,
 }
 
-/// Returns a slot's object: its head, and the information that vouches for it.
+/// Returns a slot's object: the head, and the information that authenticates it.
 fn seal_info(place: (RepositoryId, KeyId), keys: &Keys, head: &[u8], info: &SlotInfo) -> Vec<u8> {
     let mut map = MapWriter::default();
     map.field(1).uint(VERSION);
@@ -307,7 +309,7 @@ fn open_info(place: (RepositoryId, KeyId), keys: &Keys, head: &[u8], info: Vec<u
     Ok(info)
 }
 
-/// What ties a slot to its repository and its name, so that slots cannot be swapped.
+/// Returns bytes that bind a slot to its repository and its id, so that slots cannot be swapped.
 fn binding((repository, key): (RepositoryId, KeyId)) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..16].copy_from_slice(repository.as_bytes());
@@ -337,7 +339,7 @@ mod tests {
             let slot = Slot::decode(&object).expect("a slot");
             assert!(matches!(slot.open(place(1), &secret), Tried::Fits(found) if found.expose() == master.expose()));
             assert!(!matches!(slot.open(place(1), b"other"), Tried::Fits(_)));
-            // Under another name it does not fit. What it would have given is known all the same.
+            // Under another id the slot does not open, but the unwrapped key is still returned.
             let tried = slot.open(place(2), &secret);
             assert!(matches!(tried, Tried::Unproven(found) if found.expose() == master.expose()));
             assert_eq!(Slot::prove(&object, place(1), &keys), Ok((slot.kind, info.clone())));

@@ -1,9 +1,9 @@
-//! Metadata nodes: the pieces that trees and long content lists are stored in.
+//! Metadata nodes: the pieces in which trees and long content lists are stored.
 //!
-//! A node is stored as `canonical length (4) | canonical bytes | hints`. Its id is the keyed hash of the canonical bytes
-//! alone; the hints say where each reference in them was written, in the same order, and may differ between two
-//! copies of the same node. So equal directories stay equal after their packs were rewritten, and a walk through a snapshot
-//! needs no index. docs/repository-format.md, "Nodes" and "Hints".
+//! A node is stored as `canonical length (4) | canonical bytes | hints`. Its id is the keyed hash of the canonical
+//! bytes alone. The hints say where each reference in the canonical bytes was written, in the same order. Two copies of
+//! a node may have different hints. So equal directories stay equal when their packs are rewritten, and a walk through
+//! a snapshot needs no index. docs/repository-format.md, "Nodes" and "Hints".
 
 use crate::format::cbor::{CborError, Reader, Writer};
 use crate::format::entry::{self, ChunkRef, Entry, EntryError, NodeRef, RefMut, Segment, Sums};
@@ -14,23 +14,23 @@ const LEAF: u64 = 0;
 const INNER: u64 = 1;
 const LIST: u64 = 2;
 
-/// Inner nodes lie at levels 1 to this; a tree of a billion entries needs five.
+/// Maximum level of an inner node. Levels start at 1; a tree of a billion entries needs five.
 pub const LEVEL_MAX: u8 = 30;
 
-/// Why a node could not be read, although its id is right.
+/// Why a node with the right id could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NodeError {
-    /// It is not the CBOR that was expected.
+    /// The node is not the expected CBOR.
     #[error("node is malformed")]
     Cbor(#[from] CborError),
-    /// One of its entries is not right.
+    /// One of its entries is invalid.
     #[error(transparent)]
     Entry(#[from] EntryError),
-    /// Its records are not in ascending order, or there are none where some must be.
+    /// Its records are not in ascending order, or it has no records but needs some.
     #[error("node is out of order")]
     Order,
-    /// Its hints do not fit its references.
+    /// Its hints do not match its references.
     #[error("hints are malformed")]
     Hints,
 }
@@ -38,11 +38,11 @@ pub enum NodeError {
 /// A child as its parent lists it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Child {
-    /// The greatest name under it.
+    /// The greatest name below the child.
     pub last: Box<[u8]>,
-    /// The node.
+    /// The reference to the child.
     pub node: NodeRef,
-    /// What lies under it.
+    /// Totals over everything below the child.
     pub sums: Sums,
 }
 
@@ -62,38 +62,39 @@ impl Child {
     }
 }
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NodeKind {
     /// Entries of a directory, in ascending order of their names.
     Leaf(Vec<Entry>),
-    /// Nodes of the level below, in order.
+    /// Children one level below, in order.
     Inner {
         /// Distance to the leaves.
         level: u8,
-        /// The nodes.
+        /// The children.
         children: Vec<Child>,
     },
-    /// Segments of a long content.
+    /// Segments of a content that is too long for its entry.
     List(Vec<Segment>),
 }
 
 /// A decoded node.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// What it holds.
+    /// The content of the node.
     pub kind: NodeKind,
-    /// Sums over the records before each record, and over all of them at the end; empty for lists.
+    /// For each record the totals over the records before it, and at the end the totals over all records. Empty for
+    /// lists.
     before: Vec<Sums>,
-    /// Length of the canonical bytes, for caches.
+    /// Length in bytes of the canonical bytes, for the caches.
     len: usize,
 }
 
 impl Node {
-    /// Decodes the canonical bytes.
+    /// Decodes canonical bytes.
     ///
     /// # Errors
-    /// See [`NodeError`]: names must ascend, levels must be sane, sums must not overflow.
+    /// See [`NodeError`]: names must ascend, levels must be in range, sums must not overflow.
     pub fn decode(canonical: &[u8]) -> Result<Self, NodeError> {
         let mut reader = Reader::new(canonical);
         let kind = match (reader.array()?, reader.uint()?) {
@@ -132,7 +133,7 @@ impl Node {
         Ok(Node { kind, before, len: canonical.len() })
     }
 
-    /// Decodes a stored node that lies in the block `at`, hints included.
+    /// Decodes a stored node with its hints. `at` is the block that holds the node.
     ///
     /// # Errors
     /// See [`NodeError`].
@@ -141,7 +142,7 @@ impl Node {
         let mut node = Self::decode(canonical)?;
         let filled =
             HintReader::new(hints, at).and_then(|mut hints| node.for_each_ref(&mut |reference| hints.fill(reference)));
-        // A hint is advice: without it the index is asked.
+        // Hints are optional: if they are malformed, readers ask the index.
         if filled.is_err() {
             let Ok(()) = node.for_each_ref(&mut |reference| {
                 match reference {
@@ -154,27 +155,28 @@ impl Node {
         Ok(node)
     }
 
-    /// Returns the sums over everything under the node.
+    /// Returns the totals over everything below the node.
     pub fn sums(&self) -> Sums {
         self.before.last().copied().unwrap_or_default()
     }
 
-    /// Returns the sums over the records before the one at `position`.
+    /// Returns the totals over the records before the one at `position`.
     pub fn sums_before(&self, position: usize) -> Sums {
         self.before[position]
     }
 
-    /// Returns the position of the first record for which `reached` holds of the sums up to and with it.
+    /// Returns the position of the first record for which `reached` is true. `reached` gets the totals up to and
+    /// including that record.
     pub(crate) fn position_by(&self, reached: impl Fn(&Sums) -> bool) -> usize {
         self.before.get(1..).unwrap_or_default().partition_point(|sums| !reached(sums))
     }
 
-    /// Returns roughly how many bytes of memory the node takes.
+    /// Returns roughly how many bytes of memory the node occupies.
     pub fn memory_len(&self) -> usize {
         3 * self.len + self.before.len() * size_of::<Sums>() + size_of::<Self>()
     }
 
-    /// Hands every reference to `each`, in the order in which hints are stored.
+    /// Calls `each` for every reference, in the order in which hints are stored.
     pub(crate) fn for_each_ref<E>(&mut self, each: &mut impl FnMut(RefMut<'_>) -> Result<(), E>) -> Result<(), E> {
         match &mut self.kind {
             NodeKind::Leaf(entries) => entries.iter_mut().try_for_each(|entry| entry.for_each_ref(each)),
@@ -230,7 +232,7 @@ pub fn list(segments: &[Segment]) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// A reference whose place is looked up when the node that holds it is stored.
+/// A reference whose location is looked up when the node that contains it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlobRef {
     /// To a chunk of content.
@@ -240,7 +242,7 @@ pub enum BlobRef {
 }
 
 impl BlobRef {
-    /// Returns what is referred to.
+    /// Returns the id of the chunk or node.
     pub fn id(self) -> BlobId {
         match self {
             BlobRef::Chunk(id) | BlobRef::Node(id) => id,
@@ -248,59 +250,60 @@ impl BlobRef {
     }
 }
 
-/// A node that is to be stored.
+/// A node that waits to be stored.
 #[derive(Debug, Clone)]
 pub struct NewNode {
     /// Its id.
     pub id: NodeId,
     /// Its canonical bytes.
     pub canonical: Vec<u8>,
-    /// What it refers to, in the order in which hints are stored.
+    /// The references in it, in the order in which hints are stored.
     pub refs: Vec<BlobRef>,
 }
 
-/// Where a node's reference lies, as seen by the node that is being stored.
+/// Location of a referenced blob, relative to the node that is being stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Nobody knows; readers ask the index.
+    /// The location is unknown; readers ask the index.
     Unknown,
-    /// In the block that the node itself goes into, at this offset.
+    /// In the same block as the node itself.
     OwnBlock {
-        /// Where it begins in the plaintext.
+        /// Offset in the plaintext of the block, in bytes.
         offset: u32,
-        /// Its length there.
+        /// Length in bytes.
         len: u32,
     },
-    /// In an earlier block of the same pack, whose name is not known yet.
+    /// In an earlier block of the same pack. The id of that pack is not known yet.
     OwnPack {
-        /// Where the block begins.
+        /// Offset of the block in the pack, in bytes.
         block_offset: u32,
-        /// The block's sealed length.
+        /// Sealed length of the block in bytes.
         block_len: u32,
-        /// Where it begins in the plaintext.
+        /// Offset in the plaintext of the block, in bytes.
         offset: u32,
-        /// Its length there.
+        /// Length in bytes.
         len: u32,
     },
-    /// In a pack that is stored already.
+    /// In a pack that is already stored.
     Stored(Location),
 }
 
 mod tag {
     pub const UNKNOWN: u64 = 0;
-    /// Directly behind the previous reference.
+    /// Directly after the previous reference.
     pub const NEXT: u64 = 1;
-    /// In the same block as the previous reference: offset follows.
+    /// In the same block as the previous reference. The offset follows.
     pub const SAME_BLOCK: u64 = 2;
-    /// In the node's own block: offset follows.
+    /// In the node's own block. The offset follows.
     pub const OWN_BLOCK: u64 = 3;
-    /// In the node's own pack: block offset, block length and offset follow.
+    /// In the node's own pack. Block offset, block length and offset follow.
     pub const OWN_PACK: u64 = 4;
-    /// In the pack at this place of the table, plus this: block offset, block length and offset follow.
+    /// In another pack: the tag is this number plus the pack's position in the table. Block offset, block length and
+    /// offset follow.
     pub const PACKS: u64 = 5;
 }
 
-/// Encodes a node as it is stored, given the place of each of its references.
+/// Encodes a node as it is stored. `places` are the locations of its references, in order.
 pub fn encode_stored(node: &NewNode, places: &[Place]) -> Vec<u8> {
     let mut packs: Vec<PackId> = Vec::new();
     let mut tail = Vec::new();
@@ -356,7 +359,7 @@ pub(crate) fn split_stored(stored: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(u32::from_le_bytes(*len) as usize)
 }
 
-/// Gives references their hints, in order.
+/// Reads the hints and sets them in the references, in order.
 struct HintReader<'a> {
     rest: &'a [u8],
     at: BlockLocation,

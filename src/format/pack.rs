@@ -1,12 +1,12 @@
-//! Packs: the files that blocks are stored in.
+//! Packs: the files in which blocks are stored.
 //!
 //! ```text
 //! block | block | ... | footer (sealed) | footer length (4, little-endian) | "SRP1"
 //! ```
 //!
-//! The footer lists the blocks and the blobs in them, so that every index can be rebuilt from packs alone. A pack's
-//! name is the BLAKE3 of all its bytes: anyone can find rot without a key. Data packs hold content, metadata packs
-//! hold tree nodes and content lists; browsing a snapshot reads only the latter.
+//! The footer lists the blocks and the blobs in them, so that all indexes can be rebuilt from packs alone. The id of a
+//! pack is the BLAKE3 of all its bytes, so anyone can detect damage without a key. Data packs hold content; metadata
+//! packs hold tree nodes and content lists. Browsing a snapshot reads only metadata packs.
 //!
 //! docs/repository-format.md, "Packs".
 
@@ -15,16 +15,16 @@ use crate::format::crypto::{Keys, Purpose};
 use crate::format::id::{BlobId, PackId};
 use crate::format::sealed;
 
-/// Ends every pack.
+/// The last bytes of every pack.
 pub const MAGIC: [u8; 4] = *b"SRP1";
-/// Length in bytes of what follows the footer.
+/// Length in bytes of the footer length and the magic, which follow the footer.
 pub const TRAILER_LEN: usize = 8;
 const FOOTER_VERSION: u8 = 1;
 const FOOTER_HEADER_LEN: usize = 12;
 const BLOCK_RECORD_LEN: usize = 12;
 const BLOB_RECORD_LEN: usize = 36;
 
-/// Whether a pack holds content or metadata.
+/// The kind of a pack: content or metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PackKind {
     /// Content chunks.
@@ -34,7 +34,7 @@ pub enum PackKind {
 }
 
 impl PackKind {
-    /// Returns the number that stands for the kind in footers and indexes.
+    /// Returns the number for the kind in footers and indexes.
     pub fn code(self) -> u8 {
         match self {
             PackKind::Data => 1,
@@ -42,7 +42,7 @@ impl PackKind {
         }
     }
 
-    /// Returns the kind that `code` stands for.
+    /// Returns the kind with this number.
     pub fn from_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(PackKind::Data),
@@ -51,7 +51,7 @@ impl PackKind {
         }
     }
 
-    /// Returns the purpose that its blocks are sealed for.
+    /// Returns the purpose for which the blocks of such packs are sealed.
     pub fn purpose(self) -> Purpose {
         match self {
             PackKind::Data => Purpose::DataBlock,
@@ -60,34 +60,34 @@ impl PackKind {
     }
 }
 
-/// Where a block lies, in bytes of the stored pack.
+/// Location of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BlockLocation {
-    /// The pack that holds it.
+    /// The pack that holds the block.
     pub pack: PackId,
-    /// Where it begins.
+    /// Offset in the pack, in bytes.
     pub offset: u32,
-    /// Its sealed length.
+    /// Sealed length in bytes.
     pub len: u32,
 }
 
-/// Where a blob lies: in which block, and where in the block's plaintext.
+/// Location of a blob: its block, and its position in the block's plaintext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Location {
-    /// The block that holds it.
+    /// The block that holds the blob.
     pub block: BlockLocation,
-    /// Where it begins in the plaintext.
+    /// Offset in the block's plaintext, in bytes.
     pub offset: u32,
-    /// Its length there.
+    /// Length in bytes.
     pub len: u32,
 }
 
 /// A blob as a footer lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobRecord {
-    /// What it is called.
+    /// The id.
     pub id: BlobId,
-    /// Its length in bytes of plaintext.
+    /// Plaintext length in bytes.
     pub len: u32,
 }
 
@@ -96,18 +96,18 @@ pub struct BlobRecord {
 pub struct BlockRecord {
     /// Sealed length in bytes.
     pub len: u32,
-    /// Length of the plaintext in bytes.
+    /// Plaintext length in bytes.
     pub plaintext_len: u32,
-    /// The blobs in it, one after the other without gaps.
+    /// The blobs in the block, one after the other without gaps.
     pub blobs: Vec<BlobRecord>,
 }
 
-/// What a pack holds.
+/// The content of a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Footer {
     /// Content or metadata.
     pub kind: PackKind,
-    /// The blocks, one after the other from the pack's first byte.
+    /// The blocks, one after the other from the first byte of the pack.
     pub blocks: Vec<BlockRecord>,
 }
 
@@ -115,25 +115,25 @@ pub struct Footer {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// The last bytes are not those of a pack.
+    /// The last bytes are not the trailer of a pack.
     #[error("does not end like a pack")]
     NoTrailer,
-    /// The footer's envelope does not open.
-    #[error("footer")]
+    /// The envelope of the footer could not be opened.
+    #[error("could not open the footer")]
     Footer(#[source] sealed::OpenError),
-    /// The footer is authentic but contradicts itself or the pack.
+    /// The footer is authentic, but contradicts itself or the pack.
     #[error("the footer is malformed")]
     Malformed,
     /// A later version of the program wrote the footer.
     #[error("the footer has version {0}, this program reads version {FOOTER_VERSION}")]
     Version(u8),
-    /// The pack holds something that only a later version of the program knows.
+    /// The pack is of a kind that only a later version of the program knows.
     #[error("the pack is of kind {0}, which this program does not know")]
     Kind(u8),
 }
 
 impl PackError {
-    /// Returns whether the footer is authentic, but of a later version of the program.
+    /// Returns whether the footer is authentic, but written by a later version of the program.
     pub fn is_of_later_version(&self) -> bool {
         match self {
             PackError::Footer(source) => matches!(source, sealed::OpenError::UnknownForm(_)),
@@ -144,7 +144,7 @@ impl PackError {
 }
 
 impl Footer {
-    /// Lists every blob with its place in the pack called `pack`.
+    /// Returns every blob with its location, given the id of the pack.
     pub fn locations(&self, pack: PackId) -> impl Iterator<Item = (BlobId, Location)> + '_ {
         let mut block_offset = 0;
         self.blocks.iter().flat_map(move |block| {
@@ -159,12 +159,12 @@ impl Footer {
         })
     }
 
-    /// Returns how many blobs the pack holds.
+    /// Returns the number of blobs in the pack.
     pub fn blobs(&self) -> usize {
         self.blocks.iter().map(|block| block.blobs.len()).sum()
     }
 
-    /// Returns the length in bytes of all blocks together.
+    /// Returns the total sealed length of all blocks, in bytes.
     pub fn blocks_len(&self) -> u64 {
         self.blocks.iter().map(|block| u64::from(block.len)).sum()
     }
@@ -231,52 +231,52 @@ fn word(bytes: &[u8]) -> u32 {
     u32::from_le_bytes(bytes[..4].try_into().expect("the caller gives four bytes"))
 }
 
-/// Collects sealed blocks into one pack.
+/// Collects sealed blocks for one pack.
 #[derive(Debug)]
 pub struct PackBuilder {
     bytes: Vec<u8>,
     footer: Footer,
 }
 
-/// A finished pack, ready to be stored.
+/// A finished pack that can be stored.
 #[derive(Debug)]
 pub struct Pack {
-    /// Its name.
+    /// The id.
     pub id: PackId,
     /// All its bytes.
     pub bytes: Vec<u8>,
-    /// What its footer says.
+    /// The footer.
     pub footer: Footer,
 }
 
-/// The last block and the footer reach beyond the size at which a pack is closed.
+/// Space for the last block and the footer, which come on top of the size at which a pack is closed.
 const ROOM_BEYOND: usize = 1 << 20;
 
 impl PackBuilder {
-    /// Creates an empty pack, with room for a little more than `size` bytes of blocks: growing would double what it
-    /// takes.
+    /// Creates an empty pack. Reserves a little more than `size` bytes, because growing the buffer would double its
+    /// memory.
     pub fn new(kind: PackKind, size: u32) -> Self {
         Self { bytes: Vec::with_capacity(size as usize + ROOM_BEYOND), footer: Footer { kind, blocks: Vec::new() } }
     }
 
-    /// Returns whether no block was added.
+    /// Returns whether the pack has no blocks.
     pub fn is_empty(&self) -> bool {
         self.footer.blocks.is_empty()
     }
 
-    /// Returns the length in bytes of the blocks so far, which is where the next one begins.
+    /// Returns the total length of the blocks so far, in bytes. The next block begins at this offset.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Adds a block sealed for this kind of pack.
+    /// Adds a block that was sealed for this kind of pack.
     pub fn push(&mut self, sealed: &[u8], blobs: Vec<BlobRecord>) {
         let plaintext_len = blobs.iter().map(|blob| blob.len).sum();
         self.footer.blocks.push(BlockRecord { len: sealed.len() as u32, plaintext_len, blobs });
         self.bytes.extend_from_slice(sealed);
     }
 
-    /// Adds footer and trailer and names the pack.
+    /// Adds the footer and the trailer, and computes the id.
     pub fn finish(mut self, keys: &Keys, compressor: &mut Compressor) -> Pack {
         let footer = sealed::seal(keys, Purpose::PackFooter, &self.footer.encode(), compressor);
         self.bytes.extend_from_slice(&footer);
@@ -299,7 +299,7 @@ pub fn footer_len(trailer: &[u8], pack_len: u64) -> Result<u64, PackError> {
     if len + TRAILER_LEN as u64 <= pack_len { Ok(len) } else { Err(PackError::NoTrailer) }
 }
 
-/// Opens a sealed footer, and proves that it fits a pack of `pack_len` bytes.
+/// Opens a sealed footer, and checks that it fits a pack of `pack_len` bytes.
 ///
 /// # Errors
 /// See [`PackError`].

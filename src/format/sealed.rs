@@ -1,48 +1,49 @@
-//! The envelope around everything encrypted: compress if it pays, then authenticate and encrypt.
+//! The envelope around everything encrypted. It compresses if that saves space, then encrypts and authenticates.
 //!
 //! ```text
 //! tag (16) | ciphertext of: compression (1) | plaintext length (4, little-endian) | body
 //! ```
 //!
-//! The length is checked before anything of that size is allocated.
+//! The plaintext length is checked before memory of that size is allocated.
 
 use crate::format::compress;
 use crate::format::crypto::{Keys, Purpose, TAG_LEN};
 
-/// Bytes before the body inside the ciphertext.
+/// Length in bytes of the header before the body, inside the ciphertext.
 const HEADER_LEN: usize = 5;
-/// What the envelope adds to a body.
+/// Number of bytes that the envelope adds to a body.
 pub const OVERHEAD: usize = TAG_LEN + HEADER_LEN;
 const STORED: u8 = 0;
 const ZSTD: u8 = 1;
 
-/// The largest plaintext that an envelope may hold: far above every block and index, and small enough to allocate.
+/// Maximum plaintext length of an envelope, in bytes: far more than any block or index needs, but small enough to
+/// allocate.
 pub const PLAINTEXT_LEN_MAX: usize = 256 << 20;
 
 /// Why a sealed piece could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Damaged, tampered with, or sealed under another key.
+    /// It is damaged, was tampered with, or was sealed under another key.
     #[error("failed authentication")]
     NotAuthentic,
-    /// Authentic, but its header does not fit what follows.
+    /// It is authentic, but its header contradicts the body.
     #[error("contradicts its own header")]
     Malformed,
-    /// Authentic, but compressed in a way that only a later version of the program knows.
+    /// It is authentic, but only a later version of the program knows its compression.
     #[error("is compressed in a way that this program does not know (number {0})")]
     UnknownForm(u8),
-    /// Authentic, but zstd refuses it.
+    /// It is authentic, but zstd cannot decompress it.
     #[error("could not be decompressed")]
     Compression(#[source] std::io::Error),
 }
 
-/// Seals `plaintext` for `purpose`, compressed by `compressor` where that saves something.
+/// Seals `plaintext` for `purpose`. `compressor` compresses it if that saves space.
 pub fn seal(keys: &Keys, purpose: Purpose, plaintext: &[u8], compressor: &mut compress::Compressor) -> Vec<u8> {
     seal_bound(keys, purpose, &[], plaintext, compressor)
 }
 
-/// Seals `plaintext` and binds it to `bound`, which must be given again to open it.
+/// Seals `plaintext` and binds it to `bound`. The same `bound` is needed to open it.
 pub fn seal_bound(
     keys: &Keys,
     purpose: Purpose,
@@ -68,7 +69,7 @@ pub fn seal_bound(
 /// Opens what [`seal`] made and returns the plaintext.
 ///
 /// # Errors
-/// See [`OpenError`]; nothing of a piece that is not authentic is returned.
+/// See [`OpenError`]; nothing is returned of a piece that is not authentic.
 pub fn open(keys: &Keys, purpose: Purpose, sealed: Vec<u8>) -> Result<Vec<u8>, OpenError> {
     open_bound(keys, purpose, &[], sealed)
 }

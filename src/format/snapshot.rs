@@ -1,8 +1,8 @@
-//! Snapshots: the objects that commit a backup, written last, after everything they need is durable.
+//! Snapshots: the objects that commit a backup. They are written last, after everything they need is durable.
 //!
-//! CBOR with integer keys, sealed, named by the BLAKE3 of the sealed bytes. A snapshot names the snapshots and key
-//! slots that stood when it was written, so that one that disappears without a record of its removal is noticed.
-//! docs/repository-format.md, "Snapshots".
+//! A snapshot is CBOR with integer keys, sealed, and named by the BLAKE3 of the sealed bytes. It names the earlier
+//! snapshots and the key slots that existed when it was written. So a reader notices if one of them disappears without
+//! a record of its removal. docs/repository-format.md, "Snapshots".
 
 use crate::format::cbor::{self, CborError, MapWriter, Reader};
 use crate::format::entry::{Directory, Entry, EntryError, EntryKind, Timestamp};
@@ -12,41 +12,41 @@ use std::collections::BTreeMap;
 
 const VERSION: u64 = 1;
 
-/// A snapshot keeps at most this many failures by name; their number is always exact.
+/// Maximum number of failures that a snapshot lists. The number of failures it states is always exact.
 pub const FAILURES_KEPT_MAX: usize = 1000;
 
-/// The clocks of two machines may differ by this much before one is said to be wrong.
+/// Maximum normal difference between the clocks of two machines, in seconds. Beyond it, one clock is reported as wrong.
 pub const CLOCK_TOLERANCE_SECS: i64 = 10 * 60;
 
-/// What a backup did, in items and bytes.
+/// Result of a backup, in items and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
-    /// Items that were not there before.
+    /// Items that the previous snapshot did not have.
     pub new: u64,
-    /// Items whose content or facts are others than before.
+    /// Items whose content or facts changed.
     pub changed: u64,
-    /// Items that stand elsewhere than before.
+    /// Items that are in another place than before.
     pub moved: u64,
-    /// Items that are gone.
+    /// Items that no longer exist.
     pub deleted: u64,
-    /// Items that are as before.
+    /// Items that did not change.
     pub unchanged: u64,
     /// Items that could not be read.
     pub failed: u64,
-    /// Bytes of all items, as presented.
+    /// Total size in bytes of all items, as presented.
     pub source_bytes: u64,
-    /// Bytes of chunks that the repository did not have yet, before compression.
+    /// Bytes of new chunks, before compression.
     pub added_bytes: u64,
-    /// Bytes that the backup put into storage.
+    /// Bytes that the backup added to the repository.
     pub stored_bytes: u64,
 }
 
 /// An item that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Its path from the snapshot's root.
+    /// Path of the item from the snapshot's root.
     pub path: Vec<u8>,
-    /// Why.
+    /// Why the item could not be read.
     pub error: String,
 }
 
@@ -55,44 +55,45 @@ pub struct Failure {
 pub struct Snapshot {
     /// When the backup began.
     pub started: Timestamp,
-    /// When everything it needs was stored.
+    /// When everything that the snapshot needs was stored.
     pub finished: Timestamp,
-    /// Which backup set it is of.
+    /// The backup set that the snapshot belongs to.
     pub set: String,
-    /// Where it was made.
+    /// The machine that made the backup.
     pub host: String,
-    /// The directory that holds everything, under a name that means nothing.
+    /// The root directory. Its name has no meaning.
     pub root: Entry,
-    /// Snapshots that no snapshot named yet when this one was written: usually the one before it.
+    /// The newest snapshots when this one was written: those that no other snapshot had as a parent yet. Usually the
+    /// previous one.
     pub parents: Vec<SnapshotId>,
-    /// Key slots that there were.
+    /// The key slots that existed.
     pub keys: Vec<KeyId>,
     /// What the backup did.
     pub summary: Summary,
-    /// The first of the items that could not be read.
+    /// The items that could not be read, at most [`FAILURES_KEPT_MAX`] of them.
     pub failures: Vec<Failure>,
-    /// What the source says of all of it, in few words, by its own names.
+    /// Short values that the source keeps about the whole backup, under keys of its own.
     pub source_state: BTreeMap<String, Vec<u8>>,
-    /// What the source needs to continue from here (delta tokens): a directory that nobody is shown, a file for each
-    /// part. It may be large, and is read only where it is needed.
+    /// What the source needs to continue from this snapshot (delta tokens): a hidden directory with one file for each
+    /// part. It may be large, so it is read only when needed.
     pub source_parts: Option<Directory>,
-    /// What wrote it.
+    /// The program and version that wrote the snapshot.
     pub program: String,
 }
 
-/// The name under which a snapshot's root entry stands.
+/// The name of a snapshot's root entry.
 pub const ROOT_NAME: &[u8] = b"root";
-/// The name under which the entry of what a source continues from stands, and where `check` finds faults in it.
+/// The name of the directory of the source's state. `check` reports faults in it under this name.
 pub const PARTS_NAME: &[u8] = b"(source state)";
 
-/// Why a snapshot could not be read, although it is authentic.
+/// Why an authentic snapshot could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SnapshotError {
-    /// It is not the CBOR that was expected.
+    /// The snapshot is not the expected CBOR.
     #[error("the snapshot is malformed")]
     Malformed,
-    /// A later version of the program wrote it.
+    /// A later version of the program wrote the snapshot.
     #[error("the snapshot has version {0}, this program reads version {VERSION}")]
     Version(u64),
 }
@@ -110,18 +111,17 @@ impl From<EntryError> for SnapshotError {
 }
 
 impl Snapshot {
-    /// Returns the directory that holds everything.
+    /// Returns the root directory.
     pub fn directory(&self) -> &Directory {
         self.root.directory().expect("a snapshot is only made and decoded with a directory at its root")
     }
 
-    /// Returns whether the backup began later than the clock `now` (in seconds since 1970) says, by more than clocks
-    /// usually differ.
+    /// Returns whether the backup began more than [`CLOCK_TOLERANCE_SECS`] later than `now`, in seconds since 1970.
     pub fn is_ahead(&self, now: i64) -> bool {
         self.started.secs > now.saturating_add(CLOCK_TOLERANCE_SECS)
     }
 
-    /// Returns the bytes that are then sealed.
+    /// Returns the bytes to seal.
     pub fn encode(&self) -> Vec<u8> {
         let mut map = MapWriter::default();
         map.field(1).uint(VERSION);
@@ -181,7 +181,7 @@ impl Snapshot {
         let mut reader = Reader::new(bytes);
         reader.fields(|key, value| {
             match key {
-                // It comes first. What follows may have another meaning in another version.
+                // The version comes first, because in another version later fields may have another meaning.
                 1 => version = Some(supported(value.uint()?)?),
                 2 => snapshot.started = read_time(value)?,
                 3 => snapshot.finished = read_time(value)?,

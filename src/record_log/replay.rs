@@ -1,7 +1,7 @@
-//! Reads a log from its beginning, past records that are damaged.
+//! Reads a log from its beginning, and skips damaged records.
 //!
-//! A record is bound to its number, and the numbers do not stand in the file. So behind a damaged record each offset
-//! whose four bytes can be a length is tried with each number that can stand there, until a record is authentic.
+//! A record is bound to its number, but the numbers are not in the file. So after a damaged record, the search tries
+//! each offset whose four bytes can be a length, with each number that is possible there, until a record is authentic.
 
 use super::{RECORD_BYTES_MAX, RecordLogError, bound};
 use crate::format::crypto::{Keys, Purpose, TAG_LEN};
@@ -9,33 +9,34 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Bytes of a log that are in memory at a time.
+/// Number of bytes of a log that are in memory at the same time.
 const WINDOW_BYTES: usize = 1 << 20;
-/// Maximum number of bytes that the search behind damaged records decrypts, with [`TRIAL_BYTES`] for each trial:
-/// seconds at most, also in a file that somebody has made so that each offset looks like a record.
+/// Maximum number of bytes that the search after damaged records decrypts, plus [`TRIAL_BYTES`] for each trial. That
+/// takes seconds at most, even in a file forged so that every offset looks like a record.
 const SEARCH_BYTES_MAX: u64 = if cfg!(test) { 4 << 20 } else { 256 << 20 };
 const TRIAL_BYTES: u64 = 512;
-/// Numbers that are tried where what follows cannot be a record.
+/// Maximum number of record numbers tried at an offset that is unlikely to be a record, because no record or end
+/// follows it.
 const UNLIKELY_NUMBERS_MAX: u64 = 16;
-/// The shortest record: a length and a tag.
+/// Length in bytes of the shortest record: a length and a tag.
 const FRAME_BYTES_MIN: u64 = (4 + TAG_LEN) as u64;
 
-/// What a log holds.
+/// What replaying a log found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Replayed {
     /// The number of the next record.
     pub records: u64,
-    /// Where the next record goes. What the file has behind that is no record.
+    /// Offset of the next record. The bytes of the file after this offset are not a record.
     pub len: u64,
-    /// Number of records that were damaged. More may have been lost at the end, which leaves no trace.
+    /// Number of damaged records. Records cut off at the end leave no trace, so more may be lost.
     pub lost: u64,
-    /// Whether anything is not as it was written, other than a record at the end that was never written whole.
+    /// True if anything but an incomplete last record is not as it was written.
     pub is_damaged: bool,
-    /// Whether the file has bytes behind the last record.
+    /// True if the file has bytes after the last record.
     pub is_cut: bool,
 }
 
-/// Hands the records of a log to `each`, in order, without those that are damaged.
+/// Passes the undamaged records of a log to `each`, in order.
 ///
 /// # Errors
 /// [`RecordLogError::Newer`] if `each` does not understand a record, [`RecordLogError::Io`].
@@ -52,7 +53,8 @@ pub(super) fn replay(
     while found.len < end {
         let (at, number) = (found.len, found.records);
         if let Some(text) = scan.record(at, number)? {
-            // What stands behind it counts as well, so it is not cut off like what a crash has left.
+            // Stop with an error: the record and those after it are valid, and must not be cut off like the rest of a
+            // crash.
             each(&text)?;
             found.len = at + FRAME_BYTES_MIN + text.len() as u64;
             found.records += 1;
@@ -60,7 +62,7 @@ pub(super) fn replay(
         }
         let next = scan.next_authentic(at, number)?;
         let (next_at, next_number) = next.unwrap_or((end, number + 1));
-        // Where only the length was damaged, the record is still whole.
+        // If only the length field was damaged, the record itself is still undamaged.
         let text = scan.sealed(at + 4, next_at, number)?;
         if let Some(text) = &text {
             each(text)?;
@@ -79,22 +81,22 @@ pub(super) fn replay(
     Ok(found)
 }
 
-/// A log that is searched for records.
+/// Searches a log for records.
 struct Scan<'a> {
     file: &'a File,
     name: &'a [u8],
     keys: &'a Keys,
-    /// Where the file ends.
+    /// Length of the file in bytes.
     end: u64,
-    /// Where the window begins.
+    /// Offset of the window in the file.
     start: u64,
     window: Vec<u8>,
-    /// How much more may be decrypted in search of records.
+    /// How many more bytes the search may decrypt.
     left: u64,
 }
 
 impl Scan<'_> {
-    /// Returns `len` bytes at `at`; `None` if the file has fewer.
+    /// Returns `len` bytes at offset `at`, or `None` if the file ends before.
     fn bytes(&mut self, at: u64, len: usize) -> io::Result<Option<&[u8]>> {
         if at.saturating_add(len as u64) > self.end {
             return Ok(None);
@@ -108,8 +110,8 @@ impl Scan<'_> {
         Ok(Some(&self.window[from..from + len]))
     }
 
-    /// Returns how long the sealed record at `at` is, if what stands there can be the length of one that the file holds
-    /// whole.
+    /// Returns the length of the sealed record at `at`; `None` if the bytes there cannot be the length of a record that
+    /// fits into the file.
     fn frame(&mut self, at: u64) -> io::Result<Option<usize>> {
         let Some(len) = self.bytes(at, 4)?.and_then(|bytes| bytes.first_chunk()) else { return Ok(None) };
         let len = u32::from_le_bytes(*len) as usize;
@@ -125,7 +127,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Returns the text of the sealed record from `from` to `to`, likewise.
+    /// Returns the text of the sealed record in `from..to`, if it is authentic and has this number.
     fn sealed(&mut self, from: u64, to: u64, number: u64) -> io::Result<Option<Vec<u8>>> {
         let len = to.saturating_sub(from) as usize;
         if !(TAG_LEN..=RECORD_BYTES_MAX).contains(&len) {
@@ -137,7 +139,8 @@ impl Scan<'_> {
         Ok(text.ok().map(|text| text.to_vec()))
     }
 
-    /// Returns where the first authentic record behind `at` stands, and its number, which is greater than `number`.
+    /// Returns the offset and the number of the first authentic record after `at` whose number is greater than
+    /// `number`.
     fn next_authentic(&mut self, at: u64, number: u64) -> io::Result<Option<(u64, u64)>> {
         for next in at + 1..self.end.saturating_sub(FRAME_BYTES_MIN - 1) {
             let Some(len) = self.frame(next)? else { continue };

@@ -1,19 +1,19 @@
-//! What is known of an item beyond its bytes.
+//! Facts about an item beyond its bytes.
 
 use super::write_unknown;
 use crate::format::cbor::{CborError, Fields, MapWriter, Reader, Writer};
 
-/// Marks of a mail, as bits.
+/// Bits that say how a mail was marked.
 pub mod marks {
-    /// It was read.
+    /// The mail was read.
     pub const READ: u64 = 1;
-    /// It is flagged.
+    /// The mail is flagged.
     pub const FLAGGED: u64 = 2;
-    /// It is a draft.
+    /// The mail is a draft.
     pub const DRAFT: u64 = 4;
 }
 
-/// What is known of an item beyond its bytes; empty for plain files.
+/// Facts about an item beyond its bytes. Empty for plain files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
     /// Subject of a mail.
@@ -28,22 +28,23 @@ pub struct Facts {
     pub date: Option<i64>,
     /// The id that the service gave the item or folder.
     pub source_id: Option<String>,
-    /// The service's version of the item: as long as it stays, nothing about the item has changed.
+    /// The service's version of the item. While it stays the same, nothing about the item has changed.
     pub change_key: Option<String>,
-    /// The service could not give the item's own bytes: they were put together from what else it knows of it.
+    /// True if the service could not give the item's own bytes, so that they were put together from other data about
+    /// it.
     pub reconstructed: bool,
-    /// How a mail was marked, as bits of [`marks`].
+    /// The marks of a mail, as bits of [`marks`].
     pub marks: Option<u64>,
-    /// What stands before a mail in the mbox file that it is from: its separator.
+    /// The bytes before a mail in its mbox file: the separator line.
     pub before: Option<Box<[u8]>>,
-    /// What stands behind a mail in the mbox file that it is from.
+    /// The bytes after a mail in its mbox file.
     pub behind: Option<Box<[u8]>>,
     /// Fields that a later version wrote.
     pub unknown: Fields,
 }
 
 impl Facts {
-    /// Takes from `other` what is not known yet.
+    /// Fills fields that have no value from `other`.
     pub fn or(self, other: Facts) -> Facts {
         Facts {
             subject: self.subject.or(other.subject),

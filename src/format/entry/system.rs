@@ -1,29 +1,31 @@
-//! What a file system knows of an entry beyond owner, permissions and time: extended attributes (access control lists
-//! and capabilities among them), what kind of special file it is, and which other names the same file has.
+//! What a file system knows of an entry besides owner, permissions and time: extended attributes (including access
+//! control lists and capabilities), the kind of special file, and which other names the same file has.
 //!
-//! All of it stands in fields that older programs keep without knowing them. They see a special file as an empty one,
-//! and hard links as files of their own (docs/repository-format.md, "What a file system knows").
+//! All of it is stored in fields that older programs keep without understanding them. Older programs see a special file
+//! as an empty file, and hard links as separate files (docs/repository-format.md, "What a file system knows").
 
 use crate::format::cbor::{CborError, Reader, Writer};
 
-/// The most bytes of names and values that stand in an entry itself; more are content of their own.
+/// Maximum total length of attribute names and values stored in the entry itself, in bytes. Longer ones are stored as a
+/// content of their own.
 pub const INLINE_BYTES_MAX: usize = 2048;
-/// The most bytes of names and values of one entry.
+/// Maximum total length of the attribute names and values of one entry, in bytes.
 pub const ATTRIBUTES_BYTES_MAX: usize = 16 << 20;
-/// The longest name and value of an attribute, as on Linux.
+/// Maximum length of an attribute's name in bytes, as on Linux.
 const ATTRIBUTE_NAME_LEN_MAX: usize = 255;
+/// Maximum length of an attribute's value in bytes, as on Linux.
 const ATTRIBUTE_LEN_MAX: usize = 64 << 10;
 
 /// An extended attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
-    /// Its name, with its namespace: `user.mime_type`.
+    /// Its name with its namespace, such as `user.mime_type`.
     pub name: Box<[u8]>,
     /// Its value.
     pub value: Box<[u8]>,
 }
 
-/// What a special file is.
+/// The kind of a special file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Special {
     /// A named pipe.
@@ -46,39 +48,40 @@ pub enum Special {
     },
 }
 
-/// What all names of one file have in common in a snapshot, and nothing else has.
+/// Identifies a hard-linked file within a snapshot: all names of the file have the same value, and no other file has
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Link {
-    /// The number of the file system, in the order in which a backup met them.
+    /// Number of the file system, in the order in which the backup encountered them.
     pub file_system: u64,
-    /// The file's inode number there.
+    /// Inode number of the file in that file system.
     pub inode: u64,
 }
 
-/// What a file system knows of an entry; most have none of it.
+/// What a file system knows of an entry. Empty for most entries.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SystemFacts {
-    /// Its extended attributes, in ascending order of their names, unless they stand in a content of their own.
+    /// The extended attributes in ascending order of their names, unless they are stored as a content of their own.
     pub attributes: Vec<Attribute>,
-    /// What it is, if it is a special file.
+    /// The kind of special file, if it is one.
     pub special: Option<Special>,
-    /// What other names of the file have too.
+    /// The identity shared by all names of the file, if it has several.
     pub link: Option<Link>,
 }
 
 impl SystemFacts {
-    /// Returns whether there is nothing to say.
+    /// Returns whether nothing is known.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Returns the bytes of names and values together.
+/// Returns the total length of names and values in bytes.
 pub fn attributes_len(attributes: &[Attribute]) -> usize {
     attributes.iter().map(|attribute| attribute.name.len() + attribute.value.len()).sum()
 }
 
-/// Writes attributes as one array.
+/// Writes attributes as an array.
 pub fn write_attributes(attributes: &[Attribute], out: &mut Writer) {
     out.array(attributes.len());
     for Attribute { name, value } in attributes {
@@ -89,7 +92,8 @@ pub fn write_attributes(attributes: &[Attribute], out: &mut Writer) {
 /// Reads what [`write_attributes`] wrote.
 ///
 /// # Errors
-/// [`CborError`] for what is not, for names that do not ascend or no system has, and for more than `len_max` bytes.
+/// [`CborError`] for anything else, for names that do not ascend or that Linux does not allow, and for more than
+/// `len_max` bytes.
 pub fn read_attributes(reader: &mut Reader<'_>, len_max: usize) -> Result<Vec<Attribute>, CborError> {
     let mut attributes = Vec::<Attribute>::new();
     let mut len = 0usize;
