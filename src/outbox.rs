@@ -1,19 +1,19 @@
-//! What is dropped into the mount's `restore/` folders, on its way to Microsoft 365.
+//! Restores the files that users drop into the mount's `restore/` folders to Microsoft 365.
 //!
 //! ```text
 //! mount ─► draft ─► seal: staged and noted ─► queue ─► executor ─┬─► contents: which item of which snapshot is it?
 //!                                                                └─► restore::Courier ─► mailbox
 //! ```
 //!
-//! - A file that was closed or synced is on the disk, encrypted, and in the journal: no crash loses it, and what was
-//!   under way is found again by its mark, so nothing is made twice.
-//! - A file that stands in a snapshot is restored with all that the snapshot knows of it; any other mail is what its
-//!   bytes say. Nothing in an account is overwritten or deleted.
-//! - Nothing but `staging` holds contents, and memory does not grow with their size; of each file, its path and what
-//!   became of it is remembered, and only of so many.
+//! - Once a file is closed or synced, it is on the disk, encrypted, and in the journal, so no crash loses it. A restore
+//!   that was interrupted is found again by the mark on its item, so no item is made twice.
+//! - A file whose content is in a snapshot is restored with everything that the snapshot knows of it. For any other
+//!   mail only its own bytes count. Nothing in an account is overwritten or deleted.
+//! - Only `staging` holds contents, and memory does not grow with their size. In memory each file has its path and its
+//!   state, and the number of files is limited.
 //!
-//! `live` knows the folders of the organisations; `jobs` writes the reports. docs/semantics.md says what all of this
-//! promises.
+//! `live` knows the folders of the organisations, and `jobs` writes the reports. docs/semantics.md says what users can
+//! rely on.
 
 pub mod contents;
 mod drafts;
@@ -55,76 +55,77 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// Nothing larger can be a mail (Exchange Online: message limits).
+/// Maximum length of a dropped file, in bytes. Exchange Online accepts no larger mail (Exchange Online: message
+/// limits).
 pub const FILE_BYTES_MAX: u64 = 150 << 20;
-/// Folders that were made in `original/`.
+/// Maximum number of folders that users make in `original/`.
 const VIRTUAL_MAX: usize = 100_000;
-/// What Microsoft 365 said of folders and permissions is believed for so long.
+/// How long answers of Microsoft 365 about folders and permissions stay valid.
 pub const BELIEVED: Duration = Duration::from_secs(60);
-/// Whoever looks into a folder of an organisation waits no longer: a million users are a thousand pages.
+/// Maximum time for one look into a folder of an organisation. A million users are a thousand pages.
 const ASK_TIME_MAX: Duration = Duration::from_secs(10 * 60);
-/// What is under way may come to its end when the mount does, for so long.
+/// When the mount ends, how long running restores may take to finish.
 const END_WAIT: Duration = Duration::from_secs(10);
-/// Threads that wait for disks.
+/// Maximum number of threads that wait for disks.
 const BLOCKING_THREADS_MAX: usize = 32;
 
-const ENDS: &str = "the mount ends";
+const ENDS: &str = "the mount is ending";
 
 /// Why the outbox cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Another process has it.
+    /// Another process uses the outbox.
     #[error("another mount with `--restore`, or `restore commit`, uses the outbox of this repository")]
     Busy,
-    /// This version must not touch what it holds.
-    #[error("a later version of this program has written to the outbox of this repository; use that one")]
+    /// A later version of this program wrote to the outbox, so this version must not change it.
+    #[error("a later version of this program has written to the outbox of this repository; use that version")]
     Newer,
     /// The disk failed.
     #[error("could not use the outbox in {}", path.display())]
     Disk {
-        /// Where it is.
+        /// The folder of the outbox.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// What is known of contents cannot be kept.
-    #[error("could not keep what is known of the snapshots' contents")]
+    /// The database of the snapshots' contents cannot be used.
+    #[error("could not use the database of the snapshots' contents")]
     Contents(#[from] ContentsError),
-    /// Nothing can be run that waits for the network.
+    /// The runtime for network calls could not be started.
     #[error("could not start the runtime for the network")]
     Runtime(#[source] io::Error),
 }
 
-/// An organisation that can be restored to.
+/// An organisation that users can restore to.
 pub struct Organisation {
     /// Its name in the configuration.
     pub name: String,
-    /// What `tenant_id` says there.
+    /// The `tenant_id` of the configuration.
     pub tenant_id: String,
     /// The connection to it.
     pub client: Client,
-    /// Why nothing may be restored to it.
+    /// Why nothing may be restored to it. `None` if restores are allowed.
     pub closed: Option<String>,
 }
 
-/// How an outbox works.
+/// The settings of an outbox.
 pub struct Options {
     /// Its folder on this machine ([`folder`]).
     pub folder: PathBuf,
-    /// Where the locks of mailboxes are ([`locks`]).
+    /// The folder of the mailbox locks ([`locks`]).
     pub locks: PathBuf,
-    /// Whether files wait for `restore commit`.
+    /// True if files wait for `restore commit`.
     pub waits: bool,
-    /// Whether sealing a file waits until it is restored.
+    /// True if closing a file waits until the file is restored.
     pub synchronous: bool,
-    /// How long a file that nobody has open any more rests before it is restored, unless somebody waits for it or
-    /// commits: as long it can be withdrawn.
+    /// How long a closed file rests before it is restored. Until then it can be withdrawn. A commit, or a caller that
+    /// waits for the file, ends the rest at once.
     pub rest: Duration,
-    /// How long is believed what Microsoft 365 said: which accounts and folders there are, and that nothing may be
-    /// written to one. Usually [`BELIEVED`].
+    /// How long answers of Microsoft 365 stay valid: which accounts and folders exist, and which folders are not
+    /// writable. Usually [`BELIEVED`].
     pub believed: Duration,
-    /// The tenants of the sets of the configuration.
+    /// The tenant of each set of the configuration.
     pub sets: HashMap<String, String>,
 }
 
@@ -133,7 +134,8 @@ pub fn folder(state_dir: &Path, repository: &Repository) -> PathBuf {
     state_dir.join(repository.id().to_string()).join("outbox")
 }
 
-/// Returns where the locks of mailboxes are, below `state_dir`: for all repositories, as they share the mailboxes.
+/// Returns the folder of the mailbox locks, below `state_dir`. All repositories share it, because they share the
+/// mailboxes.
 pub fn locks(state_dir: &Path) -> PathBuf {
     state_dir.join("mailboxes")
 }
@@ -142,37 +144,37 @@ fn journal_path(folder: &Path) -> PathBuf {
     folder.join("journal")
 }
 
-/// An outbox that works.
+/// A running outbox.
 pub struct RunningOutbox {
     shared: Arc<Shared>,
-    /// With what it runs.
+    /// The runtime and the task of the executor.
     runtime: Option<(Runtime, JoinHandle<()>)>,
 }
 
-/// What everything in an outbox shares. It is what the mount drops into.
+/// The state that all parts of an outbox share. The mount calls it through the trait [`Outbox`].
 pub struct Shared {
     options: Options,
     repository: Arc<Repository>,
     reader: Arc<Reader>,
     staging: Staging,
     queue: Mutex<Queue>,
-    /// Files that wait until somebody signs in again. Never locked before `queue`, only behind it or alone.
+    /// Files that wait until somebody signs in again. Lock it alone or after `queue`, never before `queue`.
     sign_in: Mutex<SignIn>,
-    /// Files that were restored, whose bytes are to be removed.
+    /// Restored files whose staged bytes are to be removed.
     done: Mutex<Vec<StagedId>>,
-    /// Told whenever a file was settled.
+    /// Notified whenever a file is settled.
     settled: Condvar,
     /// Wakes the executor.
     wake: Notify,
     contents: Contents,
     targets: Vec<Arc<Target>>,
     identifier: Identifier,
-    /// Folders that were made in `original/`: their names, by what they lie in.
+    /// The folders that users made in `original/`: the names in each parent folder.
     made: Mutex<HashMap<Vec<u8>, BTreeSet<Vec<u8>>>>,
     this: Weak<Shared>,
-    /// Folders into which nothing could be written for want of permission.
+    /// Folders that refused a file for want of permission: when, and the reason.
     denied: Mutex<HashMap<Vec<u8>, (Instant, String)>>,
-    /// Reports as they were written last, with the state of the queue that they show.
+    /// The last text of each report, with the version of the queue that it shows.
     reports: Mutex<BTreeMap<i64, (u64, Arc<str>)>>,
     last_snapshot: Mutex<Option<Arc<(SnapshotId, Snapshot)>>>,
     handle: Handle,
@@ -181,10 +183,10 @@ pub struct Shared {
 }
 
 impl RunningOutbox {
-    /// Opens the outbox of a repository and goes on where it was.
+    /// Opens the outbox of a repository and resumes its work.
     ///
     /// # Errors
-    /// [`OpenError::Busy`] while another process has it.
+    /// [`OpenError::Busy`] while another process uses it.
     pub fn start(
         repository: &Arc<Repository>,
         reader: Arc<Reader>,
@@ -206,7 +208,7 @@ impl RunningOutbox {
         sign_in::forget(&options.folder);
         let journals = options.folder.join("mailboxes");
         if queue.counts().queued + queue.counts().waiting == 0 {
-            // They speak of what was under way.
+            // The journals of the mailboxes describe unfinished restores, and there are none.
             match std::fs::remove_dir_all(&journals) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
                 _ => {}
@@ -257,13 +259,13 @@ impl RunningOutbox {
         Ok(Self { shared, runtime: Some((runtime, executor)) })
     }
 
-    /// Returns what a mount drops into.
+    /// Returns the interface for the mount.
     pub fn outbox(&self) -> Arc<dyn Outbox> {
         self.shared.clone()
     }
 
-    /// Lets everything that waits be restored, and returns once nothing is left to do, all that is left waits for a
-    /// sign-in ([`RunningOutbox::signed_out`]), or `cancel` is set.
+    /// Commits all waiting files. Returns when every file is settled, when all others wait for a sign-in
+    /// ([`RunningOutbox::signed_out`]), or when `cancel` is set.
     ///
     /// # Errors
     /// When the disk fails.
@@ -287,7 +289,7 @@ impl RunningOutbox {
         self.shared.queue.lock().counts()
     }
 
-    /// Ends what is under way; it goes on when the outbox is opened again. Returns what is left.
+    /// Stops the outbox and returns the counts. Unfinished restores resume when the outbox is opened again.
     pub fn stop(mut self) -> Counts {
         self.end()
     }
@@ -295,7 +297,8 @@ impl RunningOutbox {
     fn end(&mut self) -> Counts {
         let Some((runtime, executor)) = self.runtime.take() else { return Counts::default() };
         {
-            // Under the lock: whoever waits for a file has either seen this or hears the call below.
+            // Set under the lock: a thread that waits for a file has either seen it, or the call below wakes the
+            // thread.
             let _queue = self.shared.queue.lock();
             self.shared.cancel.store(true, Ordering::Relaxed);
         }
@@ -306,7 +309,7 @@ impl RunningOutbox {
         runtime.shutdown_timeout(END_WAIT);
         let synced = self.shared.targets.iter().try_for_each(|target| target.courier.sync());
         if let Err(error) = synced.and_then(|()| self.shared.remove_done()) {
-            tracing::warn!(%error, "what was restored last is looked for again next time");
+            tracing::warn!(%error, "the last restores could not be noted; they are looked for again next time");
         }
         self.counts()
     }
@@ -318,7 +321,7 @@ impl Drop for RunningOutbox {
     }
 }
 
-/// Returns what was dropped, job by job, also while a mount is at work.
+/// Returns the dropped files, job by job. Works also while a mount uses the outbox.
 ///
 /// # Errors
 /// When the disk fails.
@@ -333,11 +336,11 @@ pub fn history(folder: &Path, repository: &Repository) -> io::Result<BTreeMap<i6
     Ok(jobs)
 }
 
-/// Removes staged files that are not needed: what a crash left of drafts, and what was restored.
+/// Removes staged files that are not needed: drafts that a crash left, and restored files.
 fn remove_strays(queue: &mut Queue, staging: &Staging) -> io::Result<()> {
     let strays = staging.strays()?;
     let unneeded = match queue.is_doubtful() {
-        // What no record names any more may have been dropped all the same.
+        // The record of a dropped file may be lost, so a file without a record is not removed.
         true => queue.reconcile(strays, now().secs)?,
         false => {
             let needed = queue.staged();
@@ -353,10 +356,10 @@ fn now() -> Time {
     Time { secs: since.as_secs() as i64, nanos: since.subsec_nanos() }
 }
 
-/// What a path below `restore/` means.
+/// The meaning of a path below `restore/`.
 enum Place {
     Root,
-    /// In `original/`, which is empty itself.
+    /// `original/` or a folder in it.
     Original,
     Jobs,
     Job(i64),
@@ -368,7 +371,7 @@ impl Shared {
         self.targets.iter().find(|target| target.name == name)
     }
 
-    /// Asks an organisation, as long as there is anybody to ask.
+    /// Runs a request to an organisation, unless the outbox is stopping.
     fn ask<T>(&self, asked: impl Future<Output = Result<T, OutboxError>>) -> Result<T, OutboxError> {
         match self.cancel.load(Ordering::Relaxed) {
             true => Err(OutboxError::Unreachable { reason: ENDS.to_owned() }),
@@ -379,7 +382,7 @@ impl Shared {
         }
     }
 
-    /// Returns what folder or report stands at `path`.
+    /// Returns which folder or report is at `path`.
     fn place(&self, path: &[u8]) -> Result<Place, OutboxError> {
         let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
         let name = |name: &[u8]| std::str::from_utf8(name).map(str::to_owned).map_err(|_| OutboxError::NotFound);
@@ -403,7 +406,7 @@ impl Shared {
         }
     }
 
-    /// Returns whether a folder of `original/` was made.
+    /// Returns whether a user made this folder in `original/`.
     fn is_made(&self, path: &[u8]) -> bool {
         let (parent, name) = queue::split(path);
         self.made.lock().get(parent).is_some_and(|names| names.contains(name))
@@ -446,7 +449,7 @@ impl Shared {
         let (files, more) = queue.job(job).ok_or(OutboxError::NotFound)?;
         let files = files.iter().map(|item| (&item.dropped, item.is_underway));
         let text: Arc<str> = jobs::report(job, files, more, self.sign_in.lock().reason()).into();
-        // One that people read again and again; not all that there are.
+        // Only one report is kept: the one that somebody reads again and again.
         reports.clear();
         reports.insert(job, (queue.version, text.clone()));
         Ok(text)
@@ -463,14 +466,14 @@ impl Shared {
         queue.in_folder(folder).map(|(name, item)| dropped_item(name, item)).collect()
     }
 
-    /// Waits until a file is settled, and returns what became of it.
+    /// Waits until a file is settled. Returns an error if it failed.
     fn wait_for(&self, id: StagedId) -> Result<(), OutboxError> {
         let mut queue = self.queue.lock();
         loop {
             match queue.item(id).map(|item| &item.dropped.fate) {
                 None => return Err(OutboxError::NotFound),
                 Some(journal::Fate::Failed(reason)) => return Err(OutboxError::Denied { reason: reason.clone() }),
-                // What waits for people is not waited for.
+                // Other states wait for a person, so this call does not wait for them.
                 Some(journal::Fate::Queued) => {}
                 Some(_) => return Ok(()),
             }
@@ -482,7 +485,7 @@ impl Shared {
     }
 }
 
-/// Returns the folders of `original/` that files of an earlier run lie in.
+/// Returns the folders of `original/` that hold files of an earlier run.
 fn made_for(queue: &Queue) -> HashMap<Vec<u8>, BTreeSet<Vec<u8>>> {
     let mut made: HashMap<Vec<u8>, BTreeSet<Vec<u8>>> = HashMap::new();
     for mut folder in queue.folders().filter(|folder| folder.starts_with(b"original/")) {
@@ -537,7 +540,7 @@ impl Outbox for Shared {
             }
             Place::Jobs => {
                 let jobs: Vec<i64> = self.queue.lock().jobs().collect();
-                // One that was forgotten meanwhile is not shown.
+                // A report that was forgotten in the meantime is left out.
                 jobs.into_iter().filter_map(|job| self.report_item(job).ok()).collect()
             }
             Place::Job(_) => return Err(OutboxError::NotAFolder),
@@ -587,7 +590,7 @@ impl Outbox for Shared {
                 match (&target.closed, &spot) {
                     (Some(reason), _) => Err(OutboxError::Denied { reason: reason.clone() }),
                     (None, Spot::Mailbox(_) | Spot::Folder(..)) => self.ask(target.make(&spot, name)),
-                    // What is there is found; nothing else can be made.
+                    // An existing folder is found; no other folder can be made here.
                     _ => self.place(path).map(drop).map_err(|error| match error {
                         OutboxError::NotFound => OutboxError::NotPermitted,
                         error => error,

@@ -1,13 +1,14 @@
-//! Which entry of which snapshot has a given content: how a dropped file is known again.
+//! Finds the entries in snapshots that have a given content. So a dropped file is recognised.
 //!
-//! A dropped file is split as a backup would, and its content looked up by the hash that two contents share when they
-//! are stored as the same chunks. The answers stand in a database of this machine, which is filled from the snapshots:
-//! from the newest of each set everything, from every other one what differs from its neighbour, so that a thousand
-//! snapshots cost little more than one. It is a cache: deleting it costs the time to fill it again.
+//! A dropped file is split in the same way as in a backup. Its content is looked up by a hash that is equal for two
+//! contents if they are stored as the same chunks. The answers are in a database on this machine, which is filled from
+//! the snapshots: everything of the newest snapshot of each set, and of every other one the differences to its
+//! neighbour. So a thousand snapshots cost little more than one. The database is a cache: deleting it costs the time to
+//! fill it again.
 //!
-//! Keys begin with a byte that says what they are: `c` content (16 bytes of the hash), place (8) -> snapshot and path,
-//! sealed; `s` snapshot that is in it. Only items that came from a mailbox are in it: of others no more is known than
-//! their bytes say.
+//! The first byte of a key says what the key is: `c` content (16 bytes of its hash) and path (8 bytes of its hash) ->
+//! snapshot and path, sealed; `s` snapshot that is in the database. Only items from a mailbox are in it: of other files
+//! the snapshots know no more than the bytes.
 
 use super::live::USERS;
 use crate::backup::tenant::state::TenantState;
@@ -26,20 +27,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Another value means another layout, and starting over.
+/// The layout of the database. A database with another value is deleted and made anew.
 const LAYOUT: &[u8] = b"2";
 const LAYOUT_KEY: &[u8] = b"layout";
-/// Places of one content that are looked at: an empty mail may stand in a million.
+/// Maximum number of places of one content that are looked at. A million places may hold an empty mail.
 const PLACES_MAX: usize = 1000;
-/// Records that are written at a time.
+/// Maximum number of records in one write.
 const BATCH_MAX: usize = 4096;
-/// Folders of a snapshot lie no deeper.
+/// Maximum depth of folders in a snapshot that are searched.
 const DEPTH_MAX: usize = 400;
 
 /// Why the contents of the snapshots cannot be looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum ContentsError {
-    /// The folder could not be made, or somebody else could change what is in it.
+    /// The folder could not be made, or other users could change files in it.
     #[error("could not use the folder {}", path.display())]
     Folder {
         /// The folder.
@@ -56,34 +57,34 @@ pub enum ContentsError {
     /// A snapshot could not be read.
     #[error("could not read a snapshot")]
     Read(#[from] ReadError),
-    /// The program ends.
+    /// The program is ending.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// Where a content stands.
+/// A place that holds a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The snapshot.
     pub snapshot: SnapshotId,
-    /// The path in it.
+    /// The path in the snapshot.
     pub path: Vec<u8>,
 }
 
 impl Place {
-    /// Returns the name of the account's folder: `Users/NAME/...`.
+    /// Returns the name of the account's folder: NAME in `Users/NAME/...`.
     pub fn account(&self) -> Option<&[u8]> {
         let mut names = self.path.split(|byte| *byte == b'/');
         names.next().filter(|name| *name == USERS.as_bytes()).and(names.next())
     }
 }
 
-/// How far filling has come.
+/// The state of filling the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Progress {
     Filling,
     Complete,
-    /// It cannot be completed, and why.
+    /// Filling failed, and why.
     Failed(String),
 }
 
@@ -93,16 +94,16 @@ pub struct Contents {
     keys: Arc<Keys>,
     progress: Mutex<Progress>,
     changed: Condvar,
-    /// Held also while snapshots are taken in later on: nobody finds half of what there is.
+    /// Locked also while later snapshots are added, so that no search sees half of a snapshot.
     known: Mutex<Known>,
 }
 
-/// The snapshots that are in it.
+/// The snapshots in the database.
 #[derive(Default)]
 struct Known {
-    /// All that there were, also those that cannot be read.
+    /// All snapshots that existed, including those that cannot be read.
     listed: HashSet<SnapshotId>,
-    /// When each was made, to prefer the newest.
+    /// When each snapshot was made, to prefer the newest.
     times: Times,
 }
 
@@ -110,7 +111,7 @@ struct Known {
 type Times = HashMap<SnapshotId, (i64, u32)>;
 
 impl Contents {
-    /// Opens the database in `folder`, or creates it. One that cannot be read is thrown away.
+    /// Opens the database in `folder`, or creates it. A database that cannot be read is deleted.
     ///
     /// # Errors
     /// [`ContentsError::Folder`], [`ContentsError::Database`].
@@ -130,7 +131,7 @@ impl Contents {
             other => {
                 drop(other);
                 DB::destroy(&options(), folder)?;
-                // RocksDB removed the folder as well, and would make it anew for everybody to read.
+                // RocksDB deleted the folder too, and would make it again with permissions for all users.
                 make_folder()?;
                 let db = DB::open(&options(), folder)?;
                 db.put(LAYOUT_KEY, LAYOUT)?;
@@ -140,13 +141,14 @@ impl Contents {
         Ok(Self { db, keys, progress: Mutex::new(Progress::Filling), changed: Condvar::new(), known: Mutex::default() })
     }
 
-    /// Takes in the snapshots that are not in it yet, the newest of each set first.
+    /// Adds the snapshots that are not in the database yet, the newest of each set first. Wakes waiting threads at the
+    /// end, whether it succeeded or not.
     ///
     /// # Errors
-    /// [`ContentsError`]; what was taken in by then stays. Whoever waits is told in either case.
+    /// [`ContentsError`]; the snapshots added so far stay in the database.
     pub fn fill(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<(), ContentsError> {
-        // Whoever waits is told even if this fails in a way that is a fault of the program.
-        let mut ends = Ends { contents: self, progress: Progress::Failed("this program failed on it".to_owned()) };
+        // Dropping `ends` wakes the waiting threads, even after a panic.
+        let mut ends = Ends { contents: self, progress: Progress::Failed("a fault of this program".to_owned()) };
         let filled = self.fill_all(repository, reader, cancel).map(|known| *self.known.lock() = known);
         ends.progress = match &filled {
             Ok(()) => Progress::Complete,
@@ -155,7 +157,7 @@ impl Contents {
         filled
     }
 
-    /// Takes in snapshots that were made since, and forgets those that are gone.
+    /// Adds snapshots that were made since, and forgets those that are gone.
     ///
     /// # Errors
     /// [`ContentsError`].
@@ -175,7 +177,7 @@ impl Contents {
         let ids: HashSet<SnapshotId> = snapshots.iter().map(|(id, _)| *id).collect();
         let mut known = self.taken_in()?;
         if known.iter().any(|id| !ids.contains(id)) {
-            // What stood only in a snapshot that is gone could not be read any more.
+            // A place in a removed snapshot could not be read any more, so the database is filled again.
             self.clear()?;
             known.clear();
         }
@@ -192,7 +194,8 @@ impl Contents {
                 if known.contains(id) {
                     continue;
                 }
-                // The newer neighbour is in it by now, unless this is the newest: then the next one that is.
+                // The newer neighbour is in the database by now. The newest snapshot has none, so it is compared with
+                // the next older one that is in the database.
                 let newer = number.checked_sub(1).map(|newer| set[newer]);
                 let older = set[number + 1..].iter().copied().find(|(id, _)| known.contains(id));
                 let base = newer.or(older).map(|(_, snapshot)| snapshot.directory());
@@ -203,7 +206,7 @@ impl Contents {
         Ok(Known { listed, times })
     }
 
-    /// Returns the snapshots that were taken in as a whole.
+    /// Returns the snapshots that were added completely.
     fn taken_in(&self) -> Result<HashSet<SnapshotId>, rocksdb::Error> {
         let mut known = HashSet::new();
         for row in self.db.iterator(IteratorMode::From(b"s", Direction::Forward)) {
@@ -236,8 +239,8 @@ impl Contents {
         let mut add = |entry: &Entry, path: &[u8]| {
             let Some(content) = entry.content().filter(|_| entry.facts.source_id.is_some()) else { return Ok(()) };
             let key = self.key(&content.identity(), path);
-            // Of those that are told of here the newest counts, in whatever order they are taken in; what is the same
-            // in a snapshot and its neighbour is told of once.
+            // If several snapshots report the same place, the record of the newest one stays, in whatever order they
+            // are added. An item that is the same in a snapshot and its neighbour is reported only once.
             if self.holder(&key)?.is_some_and(|other| times.get(&other) > times.get(&id)) {
                 return Ok(());
             }
@@ -271,10 +274,10 @@ impl Contents {
         sealed
     }
 
-    /// Waits until all snapshots are in it.
+    /// Waits until all snapshots are in the database.
     ///
     /// # Errors
-    /// Why they will not be.
+    /// The reason why filling failed.
     pub fn wait(&self) -> Result<(), String> {
         let mut progress = self.progress.lock();
         while *progress == Progress::Filling {
@@ -286,12 +289,12 @@ impl Contents {
         }
     }
 
-    /// Returns whether all snapshots are in it.
+    /// Returns whether all snapshots are in the database.
     pub fn is_complete(&self) -> bool {
         *self.progress.lock() == Progress::Complete
     }
 
-    /// Returns where `content` stands: those places that are most like `dropped`, the newest snapshot first.
+    /// Returns the places that hold `content` and whose paths are most like `dropped`, the newest snapshot first.
     ///
     /// # Errors
     /// [`ContentsError::Database`].
@@ -312,7 +315,7 @@ impl Contents {
         Ok(places)
     }
 
-    /// Returns the snapshot that a record is of, if there is one.
+    /// Returns the snapshot in the record of `key`, if there is a record.
     fn holder(&self, key: &[u8]) -> Result<Option<SnapshotId>, rocksdb::Error> {
         let sealed = self.db.get(key)?;
         Ok(sealed.and_then(|sealed| self.open_place(key, sealed)).map(|place| place.snapshot))
@@ -325,7 +328,7 @@ impl Contents {
     }
 }
 
-/// Tells those who wait for the contents how filling them ended, when it is dropped.
+/// When dropped, sets the progress and wakes the threads that wait for it.
 struct Ends<'a> {
     contents: &'a Contents,
     progress: Progress,
@@ -338,8 +341,8 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Returns how much the path of a place is like that of a dropped file: whether it is in the account that the latter
-/// names as the one it came from, whether the files have the same name, and how many of the folders nearest to them.
+/// Returns how much the path of a place resembles that of a dropped file: whether the dropped path names the place's
+/// account as its origin, whether the two files have the same name, and how many of the nearest folders are equal.
 fn alike(place: &[u8], dropped: &[u8]) -> (bool, bool, usize) {
     let parts = |path| <[u8]>::split(path, |byte| *byte == b'/');
     let account: Vec<_> = parts(place).take(2).collect();
@@ -356,7 +359,7 @@ fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
 }
 
-/// Tells of all items of `dir`. A part that is damaged is left out: what stands there could not be restored anyway.
+/// Reports all items of `dir`. A damaged part is left out, because its items could not be restored anyway.
 fn everything(
     reader: &Reader,
     dir: &Directory,
@@ -387,7 +390,7 @@ fn one(reader: &Reader, entry: &Entry, folder: &[u8], depth: usize, each: &mut E
     }
 }
 
-/// Tells of the items of `new` that are not the same in `old`.
+/// Reports the items of `new` that are not the same in `old`.
 fn differing(
     reader: &Reader,
     old: &Directory,
@@ -407,7 +410,7 @@ fn differing(
         },
     });
     match compared {
-        // What is damaged on either side is no reason to know less of this one.
+        // If either side is damaged, all readable items of `new` are reported.
         Err(ContentsError::Read(error)) if error.is_damage() => everything(reader, new, path, depth, each),
         compared => compared,
     }
@@ -453,7 +456,7 @@ mod tests {
             (false, false, 3),
         ];
         assert_eq!(likeness, expected);
-        // Where it is to go says nothing of where it came from.
+        // The folder that a file goes to says nothing about where it came from.
         assert_eq!(alike(b"Users/bob/Outlook/Inbox/x.eml", b"contoso/Users/bob/Outlook/Inbox/x.eml"), (false, true, 4));
     }
 }

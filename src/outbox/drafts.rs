@@ -1,4 +1,4 @@
-//! Files that are being written: what `write`, `fsync` and `close` do.
+//! Files that are being written: what happens on `write`, `fsync` and `close`.
 
 use super::journal::{Dropped, Fate};
 use super::live::ORIGINAL;
@@ -17,12 +17,13 @@ use std::io;
 use std::sync::Arc;
 use strongroom_mount::{Draft, OutboxError, Time};
 
-/// Taking apart what is longer takes several times its length, so it is done one at a time.
+/// Length in bytes above which only one file is split at a time. Splitting takes several times the file's length in
+/// memory.
 const LONG_BYTES: u64 = 4 << 20;
-/// Splitters that are kept for the next file.
+/// Maximum number of idle splitters that are kept for the next files.
 const IDLE_MAX: usize = 4;
 
-/// Says what contents would be called in the repository.
+/// Computes the identity that contents would have in the repository.
 pub struct Identifier {
     keys: Arc<Keys>,
     chunker: Arc<Chunker>,
@@ -31,17 +32,17 @@ pub struct Identifier {
 }
 
 impl Identifier {
-    /// Makes one for the repository.
+    /// Makes an identifier for the repository.
     pub fn new(repository: &Repository) -> Self {
         let keys = repository.keys().clone();
         let chunker = Arc::new(Chunker::new(repository.config().chunker, &keys));
         Self { keys, chunker, idle: Mutex::default(), long: Mutex::default() }
     }
 
-    /// Splits `item` as a backup would, and stores nothing.
+    /// Splits `item` in the same way as a backup, and stores nothing.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When the item cannot be read.
     pub fn split(&self, item: &dyn source::Content) -> io::Result<Split> {
         let _long = (item.len_hint() > LONG_BYTES).then(|| self.long.lock());
         let made = || Splitter::new(Arc::new(Nowhere), self.keys.clone(), self.chunker.clone());
@@ -62,18 +63,18 @@ impl Identifier {
 /// A file that is being written.
 pub struct DraftFile {
     outbox: Arc<Shared>,
-    /// None once it was handed over.
+    /// `None` once it was handed over.
     file: Option<StagedFile>,
     state: DraftState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum DraftState {
-    /// Nobody but the writer knows of it.
+    /// Only the writer knows of the file.
     Written,
-    /// It is in the queue.
+    /// The file is in the queue.
     Sealed(StagedId),
-    /// The same stands in the queue already; this one is not needed.
+    /// The same content is in the queue already, so this file is not needed.
     Same,
 }
 
@@ -84,11 +85,11 @@ impl DraftFile {
         Self { outbox, file, state: DraftState::Written }
     }
 
-    /// Returns the file to be changed: it is a draft again, if it was sealed.
+    /// Returns the file for a change. A sealed file is withdrawn from the queue and becomes a draft again.
     fn open(&mut self) -> Result<&mut StagedFile, OutboxError> {
         if let DraftState::Sealed(id) = self.state {
             match self.outbox.queue.lock().withdraw(id) {
-                // Somebody took it back.
+                // Somebody has taken it back already.
                 Err(OutboxError::NotFound) => {}
                 done => done?,
             }
@@ -108,19 +109,19 @@ impl DraftFile {
         if file.len() > FILE_BYTES_MAX {
             return Err(OutboxError::TooLarge);
         }
-        // Calendars and contacts cannot be restored yet; the text of a mail, and a file of many, are no mail, though
-        // they begin alike.
+        // Calendars and contacts cannot be restored yet. The text of a mail, and a file of many mails, are not a mail,
+        // although they may begin like one.
         let name = name.to_ascii_lowercase();
         let is_other = [&b".ics"[..], b".vcf", b".txt", b".mbox"].iter().any(|end| name.ends_with(end));
         let start = file.read(0, HEADER_BYTES_MAX)?;
-        // What is called like a mail has a header, be it poor.
+        // A file with the name of a mail must at least have a header with one known field.
         let is_poor_mail = || is_named_as_mail(path) && facts(&start) != MailFacts::default();
         if is_other || !(looks_like_mail(&start) || is_poor_mail()) {
             return Err(OutboxError::NotMail);
         }
         let content = *self.outbox.identifier.split(file)?.content.identity().as_bytes();
         let is_original = path.starts_with(ORIGINAL.as_bytes()) && path.get(ORIGINAL.len()) == Some(&b'/');
-        // What cannot be said now, the executor finds out.
+        // If the contents are not complete yet, the executor checks this later.
         if is_original
             && self.outbox.contents.is_complete()
             && let Err(Refused::ForGood(reason)) = self.outbox.origin(&content.into(), path)
@@ -161,10 +162,10 @@ impl Draft for DraftFile {
         if let DraftState::Sealed(id) = self.state {
             let stands = self.outbox.queue.lock().item(id).is_some_and(|item| item.dropped.path == path);
             if stands {
-                // What `fsync` said `close` says again.
+                // `close` gives the same answer as `fsync` before.
                 return if self.outbox.options.synchronous { self.outbox.wait_for(id) } else { Ok(()) };
             }
-            // It is called otherwise now.
+            // The file has another path now.
             self.open()?;
         }
         let content = self.check(path)?;
@@ -215,7 +216,7 @@ impl Drop for DraftFile {
 }
 
 impl Shared {
-    /// Lets a sealed file's turn come. Returns whether it is still there.
+    /// Releases a sealed file. Returns whether it still exists.
     fn release(&self, id: StagedId) -> bool {
         let is_there = self.queue.lock().release(id);
         self.wake.notify_one();

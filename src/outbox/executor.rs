@@ -1,4 +1,4 @@
-//! Brings what is in the queue to where it belongs, in the background.
+//! Restores the files of the queue, in the background.
 
 use super::contents::Place;
 use super::journal::{Dropped, Fate};
@@ -21,23 +21,23 @@ use std::time::{Duration, Instant};
 use strongroom_mount::OutboxError;
 use tokio::task::JoinSet;
 
-/// Files that are worked on at a time; how many of them in one mailbox, the courier decides.
+/// Maximum number of files that are restored at a time. The courier limits how many of them are in one mailbox.
 const AT_ONCE: usize = 32;
-/// How often is looked whether a job has ended, or somebody asked to commit.
+/// Time between two checks whether a job has ended or somebody asked to commit.
 const TICK: Duration = Duration::from_millis(500);
-/// The wait before a file is tried again doubles, up to the longest.
+/// The first wait before a file is tried again. The wait doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
-/// What is doubtful is tried so often.
+/// How many times a file is tried whose error may or may not pass.
 const DOUBTFUL_MAX: u32 = 3;
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// Why it is not known where a file came from.
+/// The reason if no snapshot holds the file.
 const NOWHERE: &str =
-    "no snapshot holds a mail with these bytes; dropped into the folder of an account it is restored as new";
+    "no snapshot holds a mail with these bytes; drop it into the folder of an account to restore it as a new mail";
 const SEVERAL: &str =
-    "it stands in the snapshots of several mailboxes; drop it below its account: original/Users/NAME/Outlook/FOLDER";
+    "snapshots of several mailboxes hold it; drop it below its account: original/Users/NAME/Outlook/FOLDER";
 
-const NO_TENANT: &str = "the configuration has no tenant that its snapshot came from";
+const NO_TENANT: &str = "the configuration has no tenant for the organisation that its snapshot came from";
 
 /// Works until the outbox is stopped.
 pub async fn run(outbox: Arc<Shared>) {
@@ -45,7 +45,8 @@ pub async fn run(outbox: Arc<Shared>) {
     let known = tokio::task::spawn_blocking(move || waiting.contents.wait());
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // What stands in a snapshot is restored from there: until they are known, nothing goes anywhere.
+    // A file whose content is in a snapshot is restored from there. So nothing is restored before the contents of the
+    // snapshots are known.
     tokio::pin!(known);
     loop {
         tokio::select! {
@@ -80,15 +81,15 @@ impl Shared {
         self.targets.iter().for_each(|target| target.courier.rest());
         let ended = self.remove_done().and_then(|()| self.queue.lock().end_job());
         match ended {
-            // Before the next job somebody may have been in the mailboxes.
+            // Users may change the mailboxes before the next job, so the couriers forget what they know of them.
             Ok(true) => self.targets.iter().for_each(|target| target.courier.forget()),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the journal of the outbox could not be written"),
         }
     }
 
-    /// Removes the bytes of files that were restored, once that is durable: not before, or a power cut could leave a
-    /// file that is to be restored and has none.
+    /// Removes the staged bytes of restored files, after their state is durable. Earlier, a power cut could leave a
+    /// file that is to be restored and has no bytes.
     pub(super) fn remove_done(&self) -> io::Result<()> {
         let done = std::mem::take(&mut *self.done.lock());
         if done.is_empty() {
@@ -99,10 +100,10 @@ impl Shared {
         Ok(())
     }
 
-    /// Returns where a content of `original/` came from, if there is no doubt.
+    /// Returns where a file in `original/` came from, if that is certain.
     ///
     /// # Errors
-    /// [`Refused::ForGood`] if no snapshot has it, or several accounts.
+    /// [`Refused::ForGood`] if no snapshot has its content, or several accounts have it.
     pub(super) fn origin(&self, content: &blake3::Hash, path: &[u8]) -> Result<Place, Refused> {
         let places = self.places(content, path)?;
         let several = places.iter().any(|place| place.account() != places[0].account());
@@ -113,8 +114,8 @@ impl Shared {
         }
     }
 
-    /// Returns where a content stands. Snapshots that were made meanwhile are looked through before it is taken for
-    /// unknown: it would come without its marks.
+    /// Returns the places that hold a content. If none is known, snapshots that were made since are searched first:
+    /// otherwise the item would be restored without what its snapshot knows of it, such as its flags.
     fn places(&self, content: &blake3::Hash, path: &[u8]) -> Result<Vec<Place>, Refused> {
         let find = || self.contents.find(content, path).map_err(|error| Refused::Doubtful(chain(&error)));
         let places = find()?;
@@ -127,16 +128,17 @@ impl Shared {
 
     fn catch_up(&self) -> Result<(), Refused> {
         let caught_up = self.contents.catch_up(&self.repository, &self.reader, &self.cancel);
-        // Better later than wrong.
+        // The file waits, because restoring it without the snapshots could be wrong.
         caught_up.map_err(|error| Refused::ForNow(format!("the snapshots cannot be looked through: {}", chain(&error))))
     }
 
-    /// Returns the item of a snapshot that stands where `find` says, if it does.
+    /// Reads the item of a snapshot at the place that `find` returns. Returns `None` if `find` returns none.
     fn item_of(&self, find: impl Fn() -> Result<Option<Place>, Refused>) -> Result<Option<Stored>, Refused> {
         let Some(place) = find()? else { return Ok(None) };
         match self.stored(place) {
             Err(Refused::ForGood(_)) => {
-                // Its snapshot may have been forgotten; what it shares with others stands there as well.
+                // Its snapshot may have been forgotten. After catching up, `find` may return the same item in another
+                // snapshot.
                 self.catch_up()?;
                 find()?.map(|place| self.stored(place)).transpose()
             }
@@ -144,7 +146,7 @@ impl Shared {
         }
     }
 
-    /// Reads the item that stands at `place`.
+    /// Reads the item at `place`.
     fn stored(&self, place: Place) -> Result<Stored, Refused> {
         let snapshot = self.snapshot(place.snapshot)?;
         let found = tree::find_path(&*self.reader, snapshot.1.directory(), &place.path);
@@ -163,7 +165,8 @@ impl Shared {
         Ok(last.insert(Arc::new((id, snapshot))).clone())
     }
 
-    /// Returns the tenants of the configuration that are the organisation that a snapshot is of, that of its set first.
+    /// Returns the targets whose organisation is that of the snapshot. Open targets come before closed ones, and then
+    /// the tenant of the snapshot's set.
     async fn targets_of(&self, snapshot: &Snapshot) -> Result<Vec<Arc<Target>>, Refused> {
         let state = TenantState::of(snapshot);
         let Some(origin) = state.and_then(|state| state.tenant) else { return Ok(Vec::new()) };
@@ -187,19 +190,19 @@ impl Shared {
         Ok(ours)
     }
 
-    /// Makes a parcel of a file that stands in no snapshot.
+    /// Makes a parcel of a file that is in no snapshot.
     fn import(&self, dropped: &Dropped) -> Result<Parcel, Refused> {
         let failed = |error: io::Error| Refused::Doubtful(chain(&error));
         let file = self.staging.reopen(dropped.id, dropped.len).map_err(failed)?;
         let split = self.identifier.split(&file).map_err(failed)?;
         if split.content.identity().as_bytes() != &dropped.content {
-            return Err(Refused::ForGood("what was dropped is damaged on the disk".to_owned()));
+            return Err(Refused::ForGood("the dropped file is damaged on this machine's disk".to_owned()));
         }
         let mtime = Timestamp { secs: dropped.mtime.secs, nanos: dropped.mtime.nanos };
         let (_, name) = queue::split(&dropped.path);
         let mut entry = Entry::new(name, EntryKind::File(split.content), mtime);
         entry.facts = split.facts;
-        // That is what tells whether it stands there already, as of the items of a snapshot.
+        // The date identifies the item: it tells whether the mailbox has it already, as for an item of a snapshot.
         entry.facts.date = arrival(&file.read(0, HEADER_BYTES_MAX).map_err(failed)?);
         let (staging, id, len) = (self.staging.clone(), dropped.id, dropped.len);
         let bytes: Bytes = Arc::new(move |range| staging.reopen(id, len)?.read(range.start as u64, range.len()));
@@ -207,14 +210,14 @@ impl Shared {
     }
 }
 
-/// Tries to restore a file, and notes what became of it.
+/// Tries to restore a file, and notes its new state.
 async fn settle(outbox: Arc<Shared>, item: Item) {
     let id = item.dropped.id;
     let brought = guarded_async(bring(outbox.clone(), item.dropped)).await;
     let brought = brought.unwrap_or_else(|fault| Err(Refused::ForGood(fault.to_string())));
     match (&brought, outbox.trial_reason(id)) {
         (Err(Refused::SignIn(reason)), _) => return outbox.wait_for_sign_in(id, reason.clone()),
-        // That says nothing of the sign-in: the next one is tried.
+        // This error says nothing about the sign-in, so the next file is tried.
         (Err(Refused::ForNow(_)), Some(reason)) => return outbox.wait_for_sign_in(id, reason),
         (Err(Refused::Cancelled), _) => return outbox.queue.lock().pause(id),
         _ => outbox.signed_in(id),
@@ -239,20 +242,20 @@ async fn settle(outbox: Arc<Shared>, item: Item) {
     };
     let is_done = matches!(fate, Fate::Done(_));
     if let Err(error) = outbox.queue.lock().settle(id, fate) {
-        tracing::warn!(%error, "what became of a dropped file could not be noted; it is found out again");
+        tracing::warn!(%error, "the state of a dropped file could not be noted; it is tried again");
     } else if is_done {
         outbox.done.lock().push(id);
     }
     outbox.settled.notify_all();
 }
 
-/// Returns how long a file waits that was tried so many times.
+/// Returns how long a file waits after this number of attempts.
 fn wait_after(attempts: u32) -> Duration {
     let doublings = attempts.saturating_sub(1).min(RETRY_MAX.as_secs().ilog2() + 1);
     RETRY_MAX.min(RETRY_MIN * 2u32.pow(doublings))
 }
 
-/// Returns what an error of the repository means for a file: what is damaged stays so, anything else may pass.
+/// Returns what an error of the repository means for a file: damage stays, any other error may pass.
 fn unless_damaged(is_damage: bool, error: &(dyn std::error::Error + 'static)) -> Refused {
     let reason = chain(error);
     if is_damage { Refused::ForGood(reason) } else { Refused::ForNow(reason) }
@@ -265,11 +268,11 @@ struct Stored {
     entry: Entry,
 }
 
-/// What a dropped file turned out to be.
+/// What a dropped file is.
 enum Found {
     /// An item of a snapshot.
     In(Stored),
-    /// A mail that stands in no snapshot.
+    /// A mail that is in no snapshot.
     Nowhere(Parcel),
 }
 
@@ -281,7 +284,8 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
         let Stored { snapshot, place, entry } = found.await?.expect("without a place there is an error");
         let mut parcel = Parcel { entry, bytes: None, owner: None };
         let mut last = Err(Refused::ForGood(NO_TENANT.to_owned()));
-        // One application may read, and another one of the same organisation write.
+        // An organisation may have two applications, one that may read and one that may write. So every target is tried
+        // until one is not denied.
         for target in outbox.targets_of(&snapshot.1).await? {
             last = of_this_application(&target, bring_home(&target, &snapshot, &place, &mut parcel).await).await;
             if !matches!(last, Err(Refused::Denied(_))) {
@@ -306,14 +310,14 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
     };
     let brought = of_this_application(&target, target.courier.bring(&user, &to, &parcel).await).await;
     if let Err(Refused::Denied(reason)) = &brought {
-        // Whoever drops the next file there is told at once.
+        // The next file that is dropped there is refused at once.
         outbox.denied.lock().insert(folder, (Instant::now(), reason.clone()));
     }
     brought
 }
 
-/// Finds out whether a refused sign-in is the application's: one mailbox may refuse a token that is good for all
-/// others.
+/// Finds out whether a refused sign-in concerns the whole application. One mailbox may refuse a token that all others
+/// accept.
 async fn of_this_application(target: &Target, brought: Result<Brought, Refused>) -> Result<Brought, Refused> {
     match brought {
         Err(Refused::SignIn(reason)) => Err(signed_out(target).await.unwrap_or(Refused::Doubtful(reason))),
@@ -321,7 +325,7 @@ async fn of_this_application(target: &Target, brought: Result<Brought, Refused>)
     }
 }
 
-/// Returns why the service answers nothing that this application asks, if it does not.
+/// Returns the error if the service answers nothing at all to this application.
 async fn signed_out(target: &Target) -> Option<Refused> {
     let error = directory::users_exist(&target.client).await.err()?;
     let is_silent = matches!(
@@ -331,7 +335,7 @@ async fn signed_out(target: &Target) -> Option<Refused> {
     is_silent.then(|| error.into())
 }
 
-/// Brings an item back to where it came from.
+/// Restores an item to where it came from.
 async fn bring_home(
     target: &Target,
     snapshot: &Arc<(SnapshotId, Snapshot)>,
@@ -346,7 +350,7 @@ async fn bring_home(
     target.courier.bring(&home.user, &home.folder, parcel).await
 }
 
-/// Returns the folder of a mailbox at `path`: whose it is, and its id.
+/// Returns the target, the user and the id of the mailbox folder at `path`.
 async fn live(outbox: &Shared, path: &[u8]) -> Result<(Arc<Target>, String, String), Refused> {
     let gone = || Refused::ForGood("its folder is gone".to_owned());
     let path = std::str::from_utf8(path).map_err(|_| gone())?;
@@ -362,7 +366,7 @@ async fn live(outbox: &Shared, path: &[u8]) -> Result<(Arc<Target>, String, Stri
         Ok(Spot::Folder(user, folder)) => Ok((target.clone(), user, folder.id)),
         Ok(_) | Err(OutboxError::NotFound) => Err(gone()),
         Err(OutboxError::Unreachable { reason }) => Err(Refused::ForNow(reason)),
-        // An expired sign-in is told to the mount as a refusal, too.
+        // The mount also gets an expired sign-in as a refusal, so it is told apart here.
         Err(OutboxError::Denied { reason }) => Err(signed_out(target).await.unwrap_or(Refused::ForGood(reason))),
         Err(error) => Err(Refused::ForGood(error.to_string())),
     }

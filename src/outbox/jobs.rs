@@ -1,4 +1,4 @@
-//! Reports of what was dropped, for people: `restore/jobs/2026-11-22 10.30.00.txt`.
+//! Reports of the dropped files, for people: `restore/jobs/2026-11-22 10.30.00.txt`.
 
 use super::journal::{Dropped, Fate};
 use super::queue::Counts;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::fmt::Write;
 
-/// Returns the name of a job's report. `job` is when it began, in seconds since 1970.
+/// Returns the name of a job's report. `job` is the time when the job began, in seconds since 1970.
 pub fn file_name(job: i64) -> String {
     format!("{}.txt", shown(job, "%Y-%m-%d %H.%M.%S"))
 }
@@ -19,13 +19,13 @@ pub fn parse_name(name: &str) -> Option<i64> {
     (file_name(job) == name).then_some(job)
 }
 
-/// Returns when a job began, for people.
+/// Formats the time when a job began, in UTC.
 pub fn shown(job: i64, format: &str) -> String {
     let time = Timestamp::from_second(job).unwrap_or_default();
     time.to_zoned(TimeZone::UTC).strftime(format).to_string()
 }
 
-/// Returns what became of a file, in a word and in words.
+/// Returns the state of a file as one word, and a remark or reason, which may be empty.
 pub fn fate(fate: &Fate, is_underway: bool) -> (&'static str, &str) {
     match fate {
         Fate::Waiting => ("waiting", ""),
@@ -37,8 +37,8 @@ pub fn fate(fate: &Fate, is_underway: bool) -> (&'static str, &str) {
     }
 }
 
-/// Writes the report of a job: what failed first. `more` files were restored and are not listed any more. `signed_out`
-/// is why files wait for a sign-in.
+/// Writes the report of a job, with the failed files first. `more` is the number of restored files that are not listed
+/// any more. `signed_out` is the reason why files wait for a sign-in.
 pub fn report<'a>(
     job: i64,
     files: impl Iterator<Item = (&'a Dropped, bool)>,
@@ -71,7 +71,7 @@ pub fn report<'a>(
 pub fn waits_for_sign_in(reason: &str) -> String {
     let reason = printable(reason.as_bytes());
     format!(
-        "What is to do waits until somebody signs in again; it goes on within a minute after that. The service says: {reason}"
+        "Files wait until somebody signs in again; they go on within a minute after that. The service says: {reason}"
     )
 }
 

@@ -1,7 +1,7 @@
-//! What was dropped and what became of it, durable: the outbox after a crash is the outbox before it.
+//! The durable record of dropped files and their states. After a crash the outbox has the state from before.
 //!
-//! A file is in the journal once `close` or `fsync` has returned, and stays until it was restored. What became of it is
-//! noted behind; when most of the journal is about the past it is written anew, with one record for each file that
+//! A file is in the journal once `close` or `fsync` has returned, and stays there until it is restored. Each change of
+//! its state is appended. When most records are outdated, the journal is rewritten with one record for each file that
 //! still counts.
 
 use super::staging::StagedId;
@@ -15,37 +15,37 @@ use strongroom_mount::Time;
 
 const NAME: &[u8] = b"outbox journal\0";
 
-/// A dropped file, as it was sealed.
+/// A dropped file at the time it was sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
     /// The staged file that holds its bytes.
     pub id: StagedId,
     /// Its path below `restore/`.
     pub path: Vec<u8>,
-    /// Its time of change.
+    /// Its modification time.
     pub mtime: Time,
     /// Its length in bytes.
     pub len: u64,
-    /// The hash of its content, as it is stored in a repository.
+    /// The identity hash of its content, as in a repository.
     pub content: [u8; 32],
-    /// When the job that it belongs to began, in seconds since 1970.
+    /// The job it belongs to: when the job began, in seconds since 1970.
     pub job: i64,
-    /// What became of it.
+    /// Its state.
     pub fate: Fate,
 }
 
-/// What became of a dropped file, as far as it is noted.
+/// The state of a dropped file in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     /// It waits for `restore commit`.
     Waiting,
-    /// It is to be restored.
+    /// It will be restored.
     Queued,
-    /// It was restored, or stood there; with a remark for people.
+    /// It was restored, or the item existed already; with a remark for people.
     Done(String),
     /// It cannot be restored, and why.
     Failed(String),
-    /// It was taken back.
+    /// The user took it back.
     Withdrawn,
 }
 
@@ -79,11 +79,11 @@ impl Fate {
 pub enum Record {
     /// A file was dropped.
     Dropped(Dropped),
-    /// Something became of it.
+    /// The state of a file changed.
     Became(StagedId, Fate),
-    /// Everything that waits is to be restored.
+    /// Somebody committed: all waiting files are to be restored.
     Committed,
-    /// It was given another time.
+    /// The modification time of a file changed.
     Timed(StagedId, Time),
 }
 
@@ -129,30 +129,30 @@ impl Record {
     }
 }
 
-/// The journal of an outbox. Whoever has it open has the outbox.
+/// The journal of an outbox. Opening it also locks the outbox.
 pub struct Journal {
     log: RecordLog,
 }
 
 impl Journal {
-    /// Opens the journal at `path`, or begins it, and hands its records to `each` in order.
+    /// Opens the journal at `path`, or creates it, and hands its records to `each` in order.
     ///
     /// # Errors
-    /// [`RecordLogError::Busy`] while another process has it.
+    /// [`RecordLogError::Busy`] while another process uses it.
     pub fn open(path: &Path, keys: Arc<Keys>, mut each: impl FnMut(Record)) -> Result<Self, RecordLogError> {
         let log = RecordLog::open(path, NAME, keys, |record| Record::decode(record).map(&mut each).is_ok())?;
         Ok(Self { log })
     }
 
-    /// Reads the journal at `path`, also while another process writes to it.
+    /// Reads the journal at `path`. Works also while another process writes to it. A missing journal has no records.
     ///
     /// # Errors
-    /// When the disk fails, or a later version has written to it; that there is none is no error.
+    /// When the disk fails, or a later version has written to it.
     pub fn peek(path: &Path, keys: &Arc<Keys>, mut each: impl FnMut(Record)) -> Result<(), RecordLogError> {
         RecordLog::peek(path, NAME, keys, |record| Record::decode(record).map(&mut each).is_ok())
     }
 
-    /// Notes something, and makes it durable.
+    /// Appends a record and makes it durable.
     ///
     /// # Errors
     /// When the disk fails.
@@ -161,7 +161,7 @@ impl Journal {
         self.log.sync()
     }
 
-    /// Notes something that a crash may take.
+    /// Appends a record that a crash may lose.
     ///
     /// # Errors
     /// When the disk fails.
@@ -169,7 +169,7 @@ impl Journal {
         self.log.append(&record.encode())
     }
 
-    /// Makes durable what was noted.
+    /// Makes all appended records durable.
     ///
     /// # Errors
     /// When the disk fails.
@@ -177,20 +177,20 @@ impl Journal {
         self.log.sync()
     }
 
-    /// Returns how many records it has.
+    /// Returns the number of records.
     pub fn records(&self) -> u64 {
         self.log.records()
     }
 
-    /// Returns whether records may be missing that were written once: the journal was damaged, or cut off at its end.
+    /// Returns true if records may be missing, because the journal was damaged or cut off at its end.
     pub fn is_doubtful(&self) -> bool {
         self.log.is_doubtful()
     }
 
-    /// Writes the journal anew, with `dropped` alone.
+    /// Rewrites the journal, with one record for each of `dropped`.
     ///
     /// # Errors
-    /// When the disk fails. The journal is then as it was; or nothing more can be noted in it.
+    /// When the disk fails. The journal is then unchanged, or accepts no more records.
     pub fn compact<'a>(&mut self, mut dropped: impl Iterator<Item = &'a Dropped>) -> Result<(), RecordLogError> {
         self.log.replace(|new| dropped.try_for_each(|one| new.append(&Record::Dropped(one.clone()).encode())))
     }

@@ -1,13 +1,14 @@
-//! The folders of the targets, as they are in the organisations now: asked for when somebody looks, and kept for a while.
+//! The folders of the restore targets, as they are in the organisations now. They are asked for when somebody looks,
+//! and the answers are kept for a while.
 //!
 //! ```text
 //! original/...                                              back to where a file came from; folders are only names
 //! TENANT/Users/ACCOUNT/Outlook/FOLDER/...                   into that folder of that mailbox
 //! ```
 //!
-//! Accounts and folders have the names that a snapshot gives them ([`crate::content::names`]); folders that every mailbox has are called
-//! as they are called there, and the English name leads to them too. Into folders from which the service sends by itself
-//! nothing can be dropped.
+//! Accounts and folders have the same names as in a snapshot ([`crate::content::names`]). Folders that every mailbox
+//! has are shown with their names in that mailbox, and their English names work too. Nothing can be dropped into
+//! folders from which the service sends mail by itself.
 
 use super::Organisation;
 use crate::backup::tenant::REPORT_NAME;
@@ -22,42 +23,42 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use strongroom_mount::OutboxError;
 
-/// Accounts that were asked for one by one are remembered, so many.
+/// Maximum number of remembered accounts that were looked up one by one.
 const ASKED_MAX: usize = 1000;
 
 const ROOT: &str = "msgfolderroot";
-/// What lies there would be sent, or be removed, by the service.
+/// Well-known folders that accept no files: the service would send or remove items in them.
 const CLOSED: [&str; 2] = ["outbox", "scheduled"];
 
-/// The name of the folder from which everything goes back to where it came from.
+/// The name of the folder whose files go back to where they came from.
 pub const ORIGINAL: &str = "original";
 /// The name of the folder of reports.
 pub const JOBS: &str = "jobs";
 pub(super) const USERS: &str = "Users";
 const OUTLOOK: &str = "Outlook";
 
-/// An organisation that can be restored to.
+/// An organisation that users can restore to.
 pub struct Target {
     /// Its name in the configuration.
     pub name: String,
-    /// What `tenant_id` says there: the id of the organisation, or a domain.
+    /// The `tenant_id` of the configuration: the id of the organisation, or a domain.
     pub tenant_id: String,
     /// The connection to it.
     pub client: Client,
-    /// Why nothing may be restored to it.
+    /// Why nothing may be restored to it. `None` if restores are allowed.
     pub closed: Option<String>,
-    /// What brings items there.
+    /// Puts items into the mailboxes.
     pub courier: Courier,
     users: tokio::sync::Mutex<Kept<BTreeMap<String, String>>>,
-    /// Names that were asked for one by one, and the ids of those who have them.
+    /// Names of accounts that were looked up one by one: when, and the id of the user, if there is one.
     asked: Mutex<HashMap<String, (Instant, Option<String>)>>,
     mailboxes: Mutex<HashMap<String, Arc<Tree>>>,
     organisation: tokio::sync::OnceCell<String>,
-    /// What was asked for is believed so long.
+    /// How long answers stay valid.
     believed: Duration,
 }
 
-/// Something that was asked for, and when.
+/// An answer of the service, and when it came.
 struct Kept<T>(Option<(Instant, Arc<T>)>);
 
 impl<T> Default for Kept<T> {
@@ -71,7 +72,7 @@ impl<T> Kept<T> {
         self.0.as_ref().filter(|(at, _)| at.elapsed() < believed).map(|(_, value)| value.clone())
     }
 
-    /// Keeps what `asked` gave. Where the service did not answer, what it said before counts a while longer.
+    /// Stores the answer. If the service did not answer, the last answer stays valid.
     fn keep(&mut self, asked: Result<T, GraphError>) -> Result<Arc<T>, GraphError> {
         match (asked, &self.0) {
             (Ok(value), _) => {
@@ -85,7 +86,7 @@ impl<T> Kept<T> {
     }
 }
 
-/// The folders of a mailbox, by the folder that they lie in.
+/// The folders of a mailbox, by their parent folder.
 struct Tree {
     mailbox: Mailbox,
     well_known: tokio::sync::OnceCell<HashMap<String, &'static str>>,
@@ -98,29 +99,29 @@ struct Tree {
 pub struct Folder {
     /// Its id.
     pub id: String,
-    /// The name that it has here.
+    /// Its name in the mount.
     pub name: String,
-    /// Whether messages may be put into it.
+    /// True if messages may be put into it.
     pub accepts: bool,
 }
 
-/// What a path below a target means.
+/// The meaning of a path below a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spot {
-    /// The target itself: it holds `Users`.
+    /// The target itself, which holds `Users`.
     Tenant,
-    /// It holds the accounts.
+    /// `Users`, which holds the accounts.
     Users,
-    /// It holds `Outlook`.
+    /// An account, which holds `Outlook`.
     Account,
-    /// The mailbox of the user with this id: it holds folders.
+    /// The mailbox of the user with this id, which holds folders.
     Mailbox(String),
-    /// A folder of the mailbox of that user.
+    /// A folder in the mailbox of the user with this id.
     Folder(String, Folder),
 }
 
 impl Target {
-    /// Makes a target; nothing is asked yet. What is asked for is `believed` so long.
+    /// Makes a target. Sends no request. Answers stay valid for `believed`.
     pub fn new(organisation: Organisation, courier: Courier, believed: Duration) -> Self {
         let Organisation { name, tenant_id, client, closed } = organisation;
         Self {
@@ -146,7 +147,7 @@ impl Target {
         self.organisation.get_or_try_init(ask).await.map(String::as_str)
     }
 
-    /// Returns what stands at `names`, which begin below the target.
+    /// Returns what is at `names`, a path below the target.
     ///
     /// # Errors
     /// [`OutboxError::NotFound`], [`OutboxError::Denied`], [`OutboxError::Unreachable`].
@@ -172,10 +173,10 @@ impl Target {
         Ok(found.map_or(Spot::Mailbox(user.clone()), |folder| Spot::Folder(user, folder)))
     }
 
-    /// Returns the names of what lies in `spot`, with whether files may be dropped there.
+    /// Returns the names in `spot`, each with whether files may be dropped there.
     ///
     /// # Errors
-    /// As [`Target::find`].
+    /// Those of [`Target::find`].
     pub async fn list(&self, spot: &Spot) -> Result<Vec<(String, bool)>, OutboxError> {
         let folders = match spot {
             Spot::Tenant => return Ok(vec![(USERS.to_owned(), false)]),
@@ -192,10 +193,10 @@ impl Target {
         Ok(folders.iter().map(|folder| (folder.name.clone(), accepts(folder))).collect())
     }
 
-    /// Makes the folder `name` in `spot`, or finds it there.
+    /// Makes the folder `name` in `spot`, or finds the existing one.
     ///
     /// # Errors
-    /// [`OutboxError::NotPermitted`] where no folder can be made, and as [`Target::find`].
+    /// [`OutboxError::NotPermitted`] where no folder can be made, and those of [`Target::find`].
     pub async fn make(&self, spot: &Spot, name: &str) -> Result<(), OutboxError> {
         let (user, parent) = match spot {
             Spot::Mailbox(user) => (user, ROOT),
@@ -209,7 +210,8 @@ impl Target {
         let made = tree.mailbox.make_folder(parent, name).await;
         let mut children = tree.children.lock().await;
         match (&made, children.get_mut(parent).and_then(|kept| kept.0.as_mut())) {
-            // A tree of folders is made without listing each of them again.
+            // The new folder is added to the kept list, so that copying a tree of folders does not list each folder
+            // again.
             (Ok((id, true)), Some((_, folders))) if mail_folder_name(name) == name => {
                 let folder = Folder { id: id.clone(), name: name.to_owned(), accepts: true };
                 Arc::make_mut(folders).push(folder);
@@ -229,7 +231,8 @@ impl Target {
         if let Some((_, user)) = asked {
             return Ok(user);
         }
-        // One is looked up without listing a hundred thousand; what is no address is not asked for.
+        // An address is looked up by itself, without listing a hundred thousand users. A name that is no address needs
+        // the list.
         if name.contains('@') {
             let found = match directory::user(&self.client, name).await {
                 Err(error) if error.kind() == ErrorKind::BadRequest => None,
@@ -246,7 +249,7 @@ impl Target {
         Ok(self.users().await.map_err(refused)?.get(name).cloned())
     }
 
-    /// Returns the ids of the users by the names of their folders.
+    /// Returns the ids of the users, by the names of their folders.
     async fn users(&self) -> Result<Arc<BTreeMap<String, String>>, GraphError> {
         let mut kept = self.users.lock().await;
         if let Some(users) = kept.fresh(self.believed) {
@@ -279,7 +282,7 @@ fn folder_of(user: &directory::User) -> String {
 }
 
 impl Tree {
-    /// Returns what lies in the folder `parent`.
+    /// Returns the folders in the folder `parent`.
     async fn children(&self, parent: &str) -> Result<Arc<Vec<Folder>>, GraphError> {
         let mut children = self.children.lock().await;
         let kept = children.entry(parent.to_owned()).or_default();
@@ -294,7 +297,7 @@ impl Tree {
         kept.keep(listed.map(|folders| named(folders, well_known)))
     }
 
-    /// Returns the folder called `name` in `parent`. At the top, English names lead to what every mailbox has.
+    /// Returns the folder called `name` in `parent`. At the top, the English name of a well-known folder works too.
     async fn child(&self, parent: &str, name: &str) -> Result<Option<Folder>, GraphError> {
         let folders = self.children(parent).await?;
         if let Some(folder) = folders.iter().find(|folder| folder.name == name) {
@@ -310,7 +313,7 @@ impl Tree {
     }
 }
 
-/// Gives folders the names that a snapshot would.
+/// Gives folders the same names as in a snapshot.
 fn named(mut folders: Vec<MailFolder>, well_known: &HashMap<String, &'static str>) -> Vec<Folder> {
     folders.retain(|folder| !folder.is_search() && !folder.is_hidden);
     folders.sort_by(|a, b| (&a.display_name, &a.id).cmp(&(&b.display_name, &b.id)));
@@ -324,7 +327,7 @@ fn named(mut folders: Vec<MailFolder>, well_known: &HashMap<String, &'static str
     folders.into_iter().map(folder).collect()
 }
 
-/// Returns what a file system can say of a refusal.
+/// Turns an error of the service into one that a file system can report.
 pub fn refused(error: GraphError) -> OutboxError {
     use ErrorKind::{Denied, MissingPermission, NoMailbox, NotFound, QuotaExceeded, SignIn};
     let reason = chain(&error);

@@ -1,7 +1,7 @@
-//! What was dropped, in memory: by path for those who look, in order for those who restore, by job for the reports.
+//! The dropped files in memory: by path for the mount, in order for the executor, by job for the reports.
 //!
-//! Everything that must survive is in the journal before it is here. Drops that come together are a job: one begins
-//! with a drop while none is open, and ends when all of it is settled and nothing has come for a while.
+//! A change is written to the journal before it is made here. Files that are dropped together form a job. A job begins
+//! with a drop while no job is open. It ends when all files are settled and nothing was dropped for [`QUIET`].
 
 use super::journal::{Dropped, Fate, Journal, Record};
 use super::staging::{StagedId, Stray};
@@ -14,36 +14,36 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use strongroom_mount::{OutboxError, State, Time};
 
-/// A job ends when nothing has come for so long.
+/// A job ends when nothing was dropped for this long.
 const QUIET: Duration = Duration::from_secs(5);
-/// What became of files is remembered for so many.
+/// Number of restored files that are remembered when a job ends. A long job may reach twice as many.
 const SETTLED_MAX: usize = 20_000;
-/// More files than this are not kept that wait or have failed: each takes some memory.
+/// Maximum number of files that wait or have failed. Each takes some memory, so more are refused.
 const KEPT_MAX: usize = 250_000;
-/// The journal is written anew when it has so many records more than there are files.
+/// When the queue is opened, the journal is rewritten if it has this many more records than there are files.
 const STALE_MAX: u64 = 1000;
 const STALE_WHILE_OPEN_MAX: u64 = 100_000;
-/// Why a file whose record is lost is not restored by itself.
-const NAMELESS: &str = "what this machine noted of it is damaged on the disk: it is not known where it was dropped, nor whether \
-    it was complete. It can be read here, dropped again where it belongs, and removed";
-/// Why a file is not restored of which only the record is left.
-const BODILESS: &str = "what this machine noted of it is damaged on the disk, and its bytes are gone: it was taken back, or is \
-    restored already";
-/// Paths that wait to be told of; beyond, those who look find out by themselves.
+/// The reason of a file whose record is lost. It is not restored by itself.
+const NAMELESS: &str = "this machine's record of the file is damaged on the disk: it is unknown where the file was \
+    dropped and whether it is complete. Read it here, drop it again where it belongs, and remove this one";
+/// The reason of a file whose bytes are lost. It cannot be restored.
+const BODILESS: &str = "this machine's record of the file is damaged on the disk, and its bytes are gone: it was \
+    taken back or is restored already";
+/// Maximum number of changed paths that wait for the mount. If there are more, the mount notices the others on its own.
 const NEWS_MAX: usize = 10_000;
 
 /// A dropped file.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// As it stands in the journal.
+    /// The file as in the journal.
     pub dropped: Dropped,
-    /// Whether it is on its way right now.
+    /// True while it is being restored.
     pub is_underway: bool,
-    /// Whether nobody has it open any more.
+    /// True if nobody has it open any more.
     is_released: bool,
-    /// Whether it does not rest once it is released: somebody has committed.
+    /// True if it does not rest after its release, because somebody has committed.
     is_hurried: bool,
-    /// How often it was tried.
+    /// How many times it was tried.
     pub attempts: u32,
 }
 
@@ -52,7 +52,7 @@ impl Item {
         Self { dropped, is_underway: false, is_released: false, is_hurried: false, attempts: 0 }
     }
 
-    /// Returns what people are shown.
+    /// Returns the state that users see.
     pub fn state(&self) -> State {
         match &self.dropped.fate {
             Fate::Waiting => State::Waiting,
@@ -72,30 +72,30 @@ impl Item {
     }
 }
 
-/// What sealing a file came to.
+/// The result of sealing a file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Sealed {
-    /// It is new, and takes the place of one that had failed, or was restored a while ago.
+    /// The file is new. It may replace one at the same path that had failed, or was restored in an earlier job.
     New(Option<StagedId>),
-    /// The same stands at its path already.
+    /// The same content is at this path already.
     Same,
 }
 
-/// How many files there are of a kind.
+/// The number of files in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Those that wait for `restore commit`.
+    /// Files that wait for `restore commit`.
     pub waiting: u64,
-    /// Those that are to be restored, or on their way.
+    /// Files that will be restored or are being restored.
     pub queued: u64,
-    /// Those that were restored.
+    /// Files that were restored.
     pub done: u64,
-    /// Those that cannot be.
+    /// Files that cannot be restored.
     pub failed: u64,
 }
 
 impl Counts {
-    /// Counts a file.
+    /// Counts a file with this state. A withdrawn file does not count.
     pub fn add(&mut self, fate: &Fate) {
         match fate {
             Fate::Waiting => self.waiting += 1,
@@ -107,32 +107,32 @@ impl Counts {
     }
 }
 
-/// What was dropped together.
+/// Files that were dropped together.
 #[derive(Default)]
 struct Job {
     files: Vec<StagedId>,
-    /// Files that were restored and are remembered no more.
+    /// The number of restored files that are not remembered any more.
     forgotten: u64,
 }
 
-/// The queue.
+/// The queue of dropped files.
 pub struct Queue {
     journal: Journal,
     items: HashMap<StagedId, Item>,
-    /// Names by folder; files that were settled in an earlier run are not among them.
+    /// The names in each folder. Files that were restored in an earlier run are not in it.
     folders: HashMap<Vec<u8>, BTreeMap<Vec<u8>, StagedId>>,
     ready: VecDeque<StagedId>,
-    /// Files that were released, and until when each of them rests.
+    /// Released files, each with the end of its rest.
     resting: VecDeque<(Instant, StagedId)>,
     rest: Duration,
     jobs: BTreeMap<i64, Job>,
-    /// How many are not settled.
+    /// The number of files that are not settled.
     open: usize,
-    /// How many were restored.
+    /// The number of files that were restored.
     done: usize,
     open_job: Option<(i64, Instant)>,
     news: HashSet<Vec<u8>>,
-    /// The journal is not written anew before it has so many records: it could not be written a while ago.
+    /// Number of records at which the journal may be rewritten again. Set after a rewrite failed.
     compact_from: u64,
     /// Grows with every change.
     pub version: u64,
@@ -146,7 +146,7 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Takes a record of the journal in.
+/// Applies a record of the journal to `items`. `at` holds the position of each file in `items`.
 pub fn replay(items: &mut Vec<Dropped>, at: &mut HashMap<StagedId, usize>, record: Record) {
     match record {
         Record::Dropped(dropped) => match at.get(&dropped.id) {
@@ -174,10 +174,10 @@ pub fn replay(items: &mut Vec<Dropped>, at: &mut HashMap<StagedId, usize>, recor
 }
 
 impl Queue {
-    /// Opens the queue whose journal is at `path`. A file that is released rests for so long before its turn comes.
+    /// Opens the queue whose journal is at `path`. `rest` is how long a released file rests before it is taken.
     ///
     /// # Errors
-    /// [`RecordLogError::Busy`] while another process has it.
+    /// [`RecordLogError::Busy`] while another process uses it.
     pub fn open(path: &Path, keys: Arc<Keys>, rest: Duration) -> Result<Self, RecordLogError> {
         let (mut dropped, mut at) = (Vec::new(), HashMap::new());
         let mut journal = Journal::open(path, keys, |record| replay(&mut dropped, &mut at, record))?;
@@ -189,7 +189,7 @@ impl Queue {
             too_many -= usize::from(goes);
             !goes
         });
-        // It is longer than it need be, but says the same.
+        // If the rewrite fails, the old journal is longer but says the same.
         let compacted = journal.records() <= dropped.len() as u64 + STALE_MAX || compact(&mut journal, dropped.iter());
         let compact_from = if compacted { 0 } else { journal.records() + STALE_WHILE_OPEN_MAX };
         let mut queue = Self {
@@ -211,7 +211,7 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Takes in a file of an earlier run.
+    /// Adds a file of an earlier run.
     fn insert(&mut self, dropped: Dropped) {
         self.jobs.entry(dropped.job).or_default().files.push(dropped.id);
         let item = Item { is_released: true, ..Item::new(dropped) };
@@ -226,14 +226,14 @@ impl Queue {
         self.items.insert(item.dropped.id, item);
     }
 
-    /// Returns whether files may have been dropped of which nothing is noted any more.
+    /// Returns true if records may be lost, so that dropped files may have no record.
     pub fn is_doubtful(&self) -> bool {
         self.journal.is_doubtful()
     }
 
-    /// Brings the queue and the staging area together again after records of the journal were lost. What is `staged`
-    /// and in no record becomes a file of `original/` that has failed, so that somebody finds it; a record whose bytes
-    /// are gone is restored by nobody. Returns the staged files that are not needed: those that were restored.
+    /// Makes the queue agree with the staging area after records of the journal were lost. A staged file without a
+    /// record becomes a failed file in `original/`, so that somebody finds it. A record without a staged file becomes a
+    /// failed file too. Returns the staged files that are not needed, because they were restored.
     ///
     /// # Errors
     /// When the disk fails.
@@ -303,17 +303,17 @@ impl Queue {
         names.filter_map(|(name, id)| Some((name.as_slice(), self.items.get(id)?)))
     }
 
-    /// Returns the folders that hold files, wherever they are.
+    /// Returns all folders that hold files.
     pub fn folders(&self) -> impl Iterator<Item = &[u8]> {
         self.folders.keys().map(Vec::as_slice)
     }
 
-    /// Returns the jobs there were.
+    /// Returns all jobs.
     pub fn jobs(&self) -> impl Iterator<Item = i64> {
         self.jobs.keys().copied()
     }
 
-    /// Returns the files of a job, and how many more were restored.
+    /// Returns the files of a job, and the number of its restored files that are not remembered any more.
     pub fn job(&self, job: i64) -> Option<(Vec<&Item>, u64)> {
         let Job { files, forgotten } = self.jobs.get(&job)?;
         Some((files.iter().filter_map(|id| self.items.get(id)).collect(), *forgotten))
@@ -335,23 +335,23 @@ impl Queue {
         }
     }
 
-    /// Returns the paths at which something has changed, once.
+    /// Returns the paths that have changed since the last call.
     pub fn news(&mut self) -> Vec<Vec<u8>> {
         self.news.drain().collect()
     }
 
-    /// Notes a path at which something has changed.
+    /// Adds a path that has changed.
     pub fn tell(&mut self, path: Vec<u8>) {
         if self.news.len() < NEWS_MAX {
             self.news.insert(path);
         }
     }
 
-    /// Takes a file in, and makes that durable. Which job it belongs to is decided here. It is not ready until it is
-    /// released.
+    /// Adds a file to a job and makes its record durable. The file is taken only after its release.
     ///
     /// # Errors
-    /// [`OutboxError::NotPermitted`] if a different file stands at its path, [`OutboxError::Storage`].
+    /// [`OutboxError::NotPermitted`] if a different file is at its path, [`OutboxError::Full`],
+    /// [`OutboxError::Storage`].
     pub fn seal(&mut self, mut dropped: Dropped, now: i64) -> Result<Sealed, OutboxError> {
         let before = self.at(&dropped.path).map(|item| item.dropped.clone());
         if let Some(before) = &before
@@ -360,7 +360,7 @@ impl Queue {
             if before.content != dropped.content || before.len != dropped.len {
                 return Err(OutboxError::NotPermitted);
             }
-            // What was restored a while ago may have been deleted since: it is looked for again.
+            // An item that was restored in an earlier job may have been deleted since, so the file is restored again.
             let is_long_ago = self.open_job.is_none_or(|(job, _)| job != before.job);
             if !(is_long_ago && matches!(before.fate, Fate::Done(_))) {
                 return Ok(Sealed::Same);
@@ -371,7 +371,7 @@ impl Queue {
         }
         let job = match self.open_job {
             Some((job, _)) => job,
-            // Two jobs never have one name.
+            // The time is later than that of every job, so no two jobs have the same name.
             None => now.max(self.jobs.last_key_value().map_or(i64::MIN, |(last, _)| last.saturating_add(1))),
         };
         self.open_job = Some((job, Instant::now()));
@@ -391,7 +391,7 @@ impl Queue {
         Ok(Sealed::New(replaced))
     }
 
-    /// Lets a file's turn come, once it has rested. Returns whether it is still there.
+    /// Notes that nobody has the file open any more. It is taken after its rest. Returns whether the file still exists.
     pub fn release(&mut self, id: StagedId) -> bool {
         let Some(item) = self.items.get_mut(&id) else { return false };
         if !std::mem::replace(&mut item.is_released, true) && item.dropped.fate == Fate::Queued {
@@ -403,14 +403,14 @@ impl Queue {
         true
     }
 
-    /// Notes the time that is shown of the file at `path`. A crash may take this.
+    /// Changes the modification time of the file at `path`. A crash may lose this change.
     ///
     /// # Errors
     /// [`OutboxError::NotFound`], [`OutboxError::Storage`].
     pub fn set_mtime(&mut self, path: &[u8], mtime: Time) -> Result<(), OutboxError> {
         let id = self.at(path).ok_or(OutboxError::NotFound)?.dropped.id;
         let dropped = &mut self.items.get_mut(&id).expect("it was found above").dropped;
-        // What was restored is shown in this run only.
+        // A restored file is shown only in this run, so its time need not be stored.
         if dropped.mtime != mtime && !matches!(dropped.fate, Fate::Done(_)) {
             self.journal.note_lazily(&Record::Timed(id, mtime))?;
         }
@@ -419,11 +419,10 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes a file out that has not gone anywhere.
+    /// Removes a file that was not sent yet.
     ///
     /// # Errors
-    /// [`OutboxError::NotPermitted`] once it is on its way or there, [`OutboxError::NotFound`],
-    /// [`OutboxError::Storage`].
+    /// [`OutboxError::NotPermitted`] if it was tried or restored, [`OutboxError::NotFound`], [`OutboxError::Storage`].
     pub fn withdraw(&mut self, id: StagedId) -> Result<(), OutboxError> {
         let item = self.items.get(&id).ok_or(OutboxError::NotFound)?;
         let is_tried = item.dropped.fate == Fate::Queued && (item.is_underway || item.attempts > 0);
@@ -451,10 +450,10 @@ impl Queue {
         self.changed(&path, job);
     }
 
-    /// Lets everything that waits or rests be restored, and what somebody still has open as soon as it is released.
+    /// Starts the restore of all files that wait or rest. Files that are still open follow when they are released.
     ///
     /// # Errors
-    /// When the disk fails; everything waits then as before.
+    /// When the disk fails. Then all files keep waiting.
     pub fn commit(&mut self) -> io::Result<()> {
         let mut open: Vec<_> = self.items.values_mut().filter(|item| !item.is_settled()).collect();
         if open.iter().any(|item| item.dropped.fate == Fate::Waiting) {
@@ -475,14 +474,14 @@ impl Queue {
         Ok(())
     }
 
-    /// Returns the next file to restore, which is on its way from now on.
+    /// Returns the next file to restore and marks it as under way.
     pub fn take(&mut self) -> Option<Item> {
         while let Some((_, id)) = self.resting.pop_front_if(|(until, _)| *until <= Instant::now()) {
             self.ready.push_back(id);
         }
         loop {
             let id = self.ready.pop_front()?;
-            // It may have been taken back, and its writer may have sealed it again since.
+            // The user may have taken the file back, and its writer may have sealed it again since.
             let is_ready =
                 |item: &&mut Item| item.dropped.fate == Fate::Queued && item.is_released && !item.is_underway;
             let Some(item) = self.items.get_mut(&id).filter(is_ready) else { continue };
@@ -494,7 +493,8 @@ impl Queue {
         }
     }
 
-    /// Notes what became of a file. A crash may take this: it is found out again.
+    /// Notes the final state of a file. A crash may lose this record; then the file is tried again, and finds its item
+    /// there.
     ///
     /// # Errors
     /// When the disk fails.
@@ -514,7 +514,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes a file off its way that is to be tried later; [`Queue::again`] puts it back.
+    /// Marks a file as not under way, because it is tried again later; see [`Queue::again`].
     pub fn pause(&mut self, id: StagedId) {
         if let Some(item) = self.items.get_mut(&id) {
             item.is_underway = false;
@@ -523,8 +523,8 @@ impl Queue {
         }
     }
 
-    /// Takes a file off its way that was refused before anything of it was sent. That does not count as an attempt, so
-    /// it can be taken back; [`Queue::again`] puts it in line.
+    /// Like [`Queue::pause`], for a file that was refused before anything was sent. The attempt does not count, so the
+    /// user can still take the file back.
     pub fn put_back(&mut self, id: StagedId) {
         if let Some(item) = self.items.get_mut(&id) {
             item.attempts = item.attempts.saturating_sub(1);
@@ -532,14 +532,14 @@ impl Queue {
         self.pause(id);
     }
 
-    /// Puts a file in line again.
+    /// Puts a paused file back into the queue.
     pub fn again(&mut self, id: StagedId) {
         if self.items.get(&id).is_some_and(|item| item.dropped.fate == Fate::Queued && !item.is_underway) {
             self.ready.push_back(id);
         }
     }
 
-    /// Ends the open job if all of it is settled and nothing came for a while. Returns whether it did.
+    /// Ends the open job if all files are settled and nothing was dropped for [`QUIET`]. Returns whether the job ended.
     ///
     /// # Errors
     /// When the disk fails.
@@ -555,7 +555,7 @@ impl Queue {
         Ok(true)
     }
 
-    /// Writes the journal anew where most of it is about the past.
+    /// Rewrites the journal if most of its records are outdated.
     fn compact(&mut self) {
         let records = self.journal.records();
         if records <= self.items.len() as u64 + STALE_WHILE_OPEN_MAX || records < self.compact_from {
@@ -568,7 +568,7 @@ impl Queue {
         }
     }
 
-    /// Forgets the oldest files that were restored, where there are too many.
+    /// Forgets the oldest restored files if there are more than [`SETTLED_MAX`].
     fn shrink(&mut self) {
         let mut too_many = self.done.saturating_sub(SETTLED_MAX);
         for job in self.jobs.values_mut() {
@@ -598,7 +598,7 @@ impl Queue {
         self.folders.retain(|_, names| !names.is_empty());
     }
 
-    /// Makes durable what became of files.
+    /// Makes all states in the journal durable.
     ///
     /// # Errors
     /// When the disk fails.
@@ -607,7 +607,7 @@ impl Queue {
     }
 }
 
-/// Writes the journal anew. Returns whether it could be; otherwise it goes on as it is.
+/// Rewrites the journal. Returns false if that failed; the old journal is then still used.
 fn compact<'a>(journal: &mut Journal, dropped: impl Iterator<Item = &'a Dropped>) -> bool {
     let compacted = journal.compact(dropped);
     if let Err(error) = &compacted {
@@ -642,7 +642,7 @@ mod tests {
         assert_eq!(queue.take().unwrap().dropped.id, StagedId([1; 16]));
         assert_eq!(queue.at(b"a/x.eml").unwrap().state(), State::Uploading);
         assert!(matches!(queue.withdraw(StagedId([1; 16])), Err(OutboxError::NotPermitted)));
-        // Killed on its way; and one that nobody released is restored all the same.
+        // The process was killed during the restore. A file that was never released is restored too.
         assert_eq!(queue.seal(dropped(2, "a/y.eml", Fate::Queued), 100).unwrap(), Sealed::New(None));
         drop(queue);
         let mut queue = open(&path);
@@ -717,11 +717,11 @@ mod tests {
         assert_eq!(queue.seal(with(1, 7), 100).unwrap(), Sealed::New(None));
         assert_eq!(queue.seal(with(2, 7), 100).unwrap(), Sealed::Same);
         assert!(matches!(queue.seal(with(3, 8), 100), Err(OutboxError::NotPermitted)));
-        // What failed may be dropped again.
+        // A failed file may be dropped again.
         queue.settle(StagedId([1; 16]), Fate::Failed("why".to_owned())).unwrap();
         assert_eq!(queue.seal(with(4, 7), 100).unwrap(), Sealed::New(Some(StagedId([1; 16]))));
         assert!(queue.item(StagedId([1; 16])).is_none());
-        // What was restored in a job before this is looked for again.
+        // A file that was restored in an earlier job is restored again.
         queue.settle(StagedId([4; 16]), Fate::Done(String::new())).unwrap();
         assert_eq!(queue.seal(with(5, 7), 100).unwrap(), Sealed::Same);
         queue.open_job = None;
@@ -738,7 +738,7 @@ mod tests {
         let id = |n: usize| StagedId(*(n as u128).to_le_bytes().first_chunk().unwrap());
         for n in 0..3 * SETTLED_MAX {
             let file = Dropped { id: id(n), ..dropped(1, &format!("a/{n}"), Fate::Queued) };
-            // What is durable is not the point here, and takes time.
+            // Durability does not matter here, and takes time.
             queue.items.insert(file.id, Item::new(file.clone()));
             queue.jobs.entry(0).or_default().files.push(file.id);
             queue.place(&file.path, file.id);
@@ -787,7 +787,7 @@ mod tests {
         queue.commit().unwrap();
         assert_eq!(queue.take().map(|item| item.dropped.id), Some(StagedId([3; 16])));
         assert!(queue.take().is_none() && queue.resting.is_empty());
-        // Whoever commits need not wait until the last descriptor is gone.
+        // A commit need not wait until the last descriptor is closed.
         for n in 4..=5 {
             queue.seal(dropped(n, &format!("a/{n}"), if n == 4 { Fate::Queued } else { Fate::Waiting }), 100).unwrap();
         }
@@ -807,7 +807,7 @@ mod tests {
         queue.seal(dropped(1, "a/1", Fate::Waiting), 100).unwrap();
         queue.release(id);
         queue.commit().unwrap();
-        // Its writer goes on before it is its turn, and closes it.
+        // The writer changes the file before its turn, and closes it.
         queue.withdraw(id).unwrap();
         queue.seal(dropped(1, "a/1", Fate::Waiting), 100).unwrap();
         queue.release(id);
@@ -828,7 +828,7 @@ mod tests {
             queue.open += 1;
             queue.items.insert(file.id, Item::new(file));
         }
-        // In proportion to the square of their number this would take minutes.
+        // If the time grew with the square of the number of files, this would take minutes.
         (0..many).for_each(|n| queue.settle(id(n), Fate::Failed("why".to_owned())).unwrap());
         assert_eq!(queue.counts(), Counts { failed: many as u64, ..Counts::default() });
     }

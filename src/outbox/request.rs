@@ -1,4 +1,4 @@
-//! How another process asks a mount to commit: by a file beside the journal, which the mount takes away.
+//! Lets another process ask a mount to commit: by a file beside the journal, which the mount removes.
 
 use super::Shared;
 use crate::local_files;
@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use strongroom_mount::{Outbox, OutboxError};
 
-/// How long somebody who commits waits for the mount to answer.
+/// How long the asking process waits for the mount.
 const WAIT: Duration = Duration::from_secs(10);
-/// How often they look.
+/// Time between two looks for the file.
 const LOOK: Duration = Duration::from_millis(50);
 
 fn path(folder: &Path) -> PathBuf {
     folder.join("commit")
 }
 
-/// Asks whoever has the outbox in `folder` to restore what waits. Returns whether somebody did.
+/// Asks the process that uses the outbox in `folder` to restore the waiting files. Returns whether a process did.
 ///
 /// # Errors
 /// When the disk fails.
@@ -31,24 +31,24 @@ pub fn ask_to_commit(folder: &Path) -> io::Result<bool> {
         std::thread::sleep(LOOK);
     }
     match std::fs::remove_file(&path) {
-        // Just taken.
+        // The mount has removed it just now.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         removed => removed.map(|()| false),
     }
 }
 
 impl Shared {
-    /// Looks whether somebody asked to commit, from another process.
+    /// Commits if another process has asked for it.
     pub(super) fn take_request(&self) {
         let path = path(&self.options.folder);
         if !path.exists() {
             return;
         }
-        // Taken away first: whoever asks again from now on is answered anew.
+        // The file is removed first, so that a later request is answered by itself.
         let taken = std::fs::remove_file(&path).map_err(OutboxError::from).and_then(|()| self.commit());
         if let Err(error) = taken {
-            tracing::error!(%error, "what waits could not be let go");
-            // Whoever asked is told by its staying there.
+            tracing::error!(%error, "the waiting files could not be committed");
+            // The asking process sees the file again and knows that the commit failed.
             let _ = local_files::append(&path);
         }
     }

@@ -1,7 +1,7 @@
-//! An expired sign-in: the files that it keeps from their mailboxes wait, and go on once somebody has signed in again.
+//! Handles an expired sign-in. The files that it stops wait, and go on once somebody has signed in again.
 //!
-//! One of them is tried from time to time; the others follow when that one is not refused. The reason lies in a file
-//! beside the journal while files wait, so that `restore jobs` can tell it from another process.
+//! One of the files is tried from time to time. If it is not refused, the others follow. While files wait, a file
+//! beside the journal holds the reason, so that `restore jobs` can show it from another process.
 
 use super::Shared;
 use super::staging::StagedId;
@@ -12,13 +12,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Time between two trials of a sign-in at first. It doubles up to [`TRIAL_WAIT_MAX`].
+/// First wait between two trials of a sign-in. It doubles up to [`TRIAL_WAIT_MAX`].
 const TRIAL_WAIT_MIN: Duration = Duration::from_secs(10);
-/// Longest time between two trials: a renewed sign-in is noticed within it.
+/// Longest wait between two trials. A renewed sign-in is noticed within this time.
 const TRIAL_WAIT_MAX: Duration = Duration::from_secs(60);
-/// Maximum length of the file that holds the reason.
+/// Maximum length of the file that holds the reason, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
-/// What the file is bound to.
+/// The associated data of the sealed file.
 const NAME: &[u8] = b"the outbox's sign-in";
 
 /// The files that wait for a sign-in.
@@ -27,9 +27,9 @@ pub(super) struct SignIn {
     files: VecDeque<StagedId>,
     /// The file that is being tried. It is not among `files`.
     trial: Option<StagedId>,
-    /// When the next one may be tried, and how long the wait before it was.
+    /// When the next file may be tried, and how long the last wait was.
     next: Option<(Instant, Duration)>,
-    /// Why they wait, as the service says it.
+    /// Why they wait, in the words of the service.
     reason: Option<String>,
 }
 
@@ -44,7 +44,7 @@ impl SignIn {
         self.files.len() + usize::from(self.trial.is_some())
     }
 
-    /// Takes a file in that was refused for this reason. Returns whether it is the first.
+    /// Adds a file that was refused for this reason. Returns true if it is the first.
     fn park(&mut self, id: StagedId, reason: String, now: Instant) -> bool {
         let is_first = self.reason.is_none();
         let is_trial = self.trial == Some(id);
@@ -60,8 +60,8 @@ impl SignIn {
         is_first
     }
 
-    /// Returns the file that is to be tried now, if it is time. `is_there` says whether a file was not taken back
-    /// meanwhile; when all were, nothing waits any more.
+    /// Returns the file to try now, if it is time. `is_there` says whether a file still exists; the user may have taken
+    /// it back. If none exists any more, nothing waits.
     fn next_trial(&mut self, now: Instant, is_there: impl Fn(StagedId) -> bool) -> Option<StagedId> {
         self.trial = self.trial.filter(|id| is_there(*id));
         if self.trial.is_some() || self.next.is_none_or(|(next, _)| next > now) {
@@ -75,24 +75,24 @@ impl SignIn {
         self.trial
     }
 
-    /// Returns why the others wait, if this file is on trial.
+    /// Returns why the other files wait, if this file is being tried.
     fn trial_reason(&self, id: StagedId) -> Option<String> {
         self.reason.clone().filter(|_| self.trial == Some(id))
     }
 
-    /// Notes that a file was not refused. If it was on trial, returns the files that may go on.
+    /// Notes that a file was not refused. If it was being tried, returns the files that may go on.
     fn passed(&mut self, id: StagedId) -> Option<VecDeque<StagedId>> {
         (self.trial == Some(id)).then(|| std::mem::take(self).files)
     }
 }
 
 impl Shared {
-    /// Lets a file wait until somebody has signed in again.
+    /// Makes a file wait until somebody has signed in again.
     pub(super) fn wait_for_sign_in(&self, id: StagedId, reason: String) {
         let is_first = self.sign_in.lock().park(id, reason.clone(), Instant::now());
         self.queue.lock().put_back(id);
         if is_first {
-            tracing::warn!(reason, "the sign-in has expired; what is dropped waits until somebody signs in again");
+            tracing::warn!(reason, "the sign-in has expired; dropped files wait until somebody signs in again");
             if let Err(error) = write(&self.options.folder, self.repository.keys(), &reason) {
                 tracing::warn!(%error, "`restore jobs` cannot tell that the sign-in has expired");
             }
@@ -115,19 +115,19 @@ impl Shared {
         }
     }
 
-    /// Returns why the others wait for a sign-in, if this file is the one that is being tried.
+    /// Returns why the other files wait for a sign-in, if this file is being tried.
     pub(super) fn trial_reason(&self, id: StagedId) -> Option<String> {
         self.sign_in.lock().trial_reason(id)
     }
 
-    /// Lets the next trial come at once: somebody asked for it, probably as they have signed in.
+    /// Makes the next trial due at once. Somebody asked for it and has probably signed in.
     pub(super) fn hurry_sign_in(&self) {
         if let Some(next) = &mut self.sign_in.lock().next {
             *next = (Instant::now(), TRIAL_WAIT_MIN / 2);
         }
     }
 
-    /// Notes that a file was not refused for its sign-in, and lets the others go on if it was on trial.
+    /// Notes that the sign-in did not refuse a file. If the file was being tried, the others go on.
     pub(super) fn signed_in(&self, id: StagedId) {
         let Some(files) = self.sign_in.lock().passed(id) else { return };
         tracing::info!(files = files.len(), "the sign-in works again");
@@ -143,7 +143,7 @@ fn path(folder: &Path) -> PathBuf {
     folder.join("sign-in")
 }
 
-/// Keeps the reason where other processes find it.
+/// Writes the reason to the file that other processes read.
 fn write(folder: &Path, keys: &Keys, reason: &str) -> io::Result<()> {
     let mut sealed = vec![0; TAG_LEN];
     sealed.extend_from_slice(reason.as_bytes());
@@ -152,16 +152,16 @@ fn write(folder: &Path, keys: &Keys, reason: &str) -> io::Result<()> {
     io::Write::write_all(&mut local_files::append(&path(folder))?, &sealed)
 }
 
-/// Returns why files wait for a sign-in, if a mount says that they do.
+/// Returns why files wait for a sign-in, if a mount has noted a reason.
 pub fn reason(folder: &Path, keys: &Keys) -> Option<String> {
     let mut sealed = local_files::read(&path(folder), FILE_BYTES_MAX).ok()?;
     let text = keys.decrypt(Purpose::LocalState, NAME, &mut sealed).ok()?;
     String::from_utf8(text.to_vec()).ok()
 }
 
-/// Removes the reason: nothing waits for a sign-in, or nobody has tried yet.
+/// Removes the reason, because no file waits for a sign-in or none has been tried yet.
 pub(super) fn forget(folder: &Path) {
-    // Nothing depends on it, and the next one replaces it.
+    // An error does no harm: the next reason replaces the file.
     let _ = std::fs::remove_file(path(folder));
 }
 

@@ -1,10 +1,11 @@
-//! Where dropped files lie until they are restored: encrypted and authenticated, in pieces.
+//! Keeps dropped files until they are restored: encrypted and authenticated, in pieces.
 //!
-//! A file is cut into pieces of [`PIECE_BYTES`], each sealed by itself and bound to the file and its number in it, so
-//! that random writes, cuts and reads of 150 MB cost the memory of one piece. Its name is random and says nothing. How
-//! long the whole is, and what it hashes to, stands in the journal once it is sealed; before that it is a draft, of
-//! which nothing is left after a crash: what the journal does not name is removed when the outbox is opened
-//! ([`Staging::strays`]), unless records of the journal were lost.
+//! A file is cut into pieces of [`PIECE_BYTES`]. Each piece is sealed by itself and bound to its file and its number.
+//! So random writes, truncations and reads of 150 MB take the memory of one piece. The name of the file is random.
+//!
+//! Once a file is sealed, the journal holds its length and its hash. Before that it is a draft, and a crash loses
+//! drafts: when the outbox is opened, files that the journal does not name are removed ([`Staging::strays`]). If
+//! records of the journal were lost, these files are kept.
 
 use crate::format::crypto::{Keys, Purpose, TAG_LEN, random};
 use crate::{local_files, source};
@@ -15,11 +16,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use strongroom_mount::Time;
 
-/// Plaintext bytes of a piece.
+/// Plaintext length of a piece, in bytes.
 const PIECE_BYTES: usize = 128 << 10;
 const SEALED_BYTES: u64 = (PIECE_BYTES + TAG_LEN) as u64;
 
-/// Names a staged file.
+/// The name of a staged file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StagedId(pub [u8; 16]);
 
@@ -38,14 +39,14 @@ impl StagedId {
     }
 }
 
-/// A staged file as the disk knows it.
+/// A staged file as it is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stray {
     /// Its name.
     pub id: StagedId,
-    /// How many bytes of plaintext it holds.
+    /// The length of its plaintext in bytes.
     pub len: u64,
-    /// When it was written last.
+    /// The time of the last write.
     pub mtime: Time,
 }
 
@@ -55,13 +56,13 @@ pub struct Staging(Arc<Folder>);
 
 struct Folder {
     path: PathBuf,
-    /// To make new names in it durable.
+    /// The open folder, to make new names in it durable.
     handle: File,
     keys: Arc<Keys>,
 }
 
 impl Staging {
-    /// Opens the staging area in `path`, or makes it.
+    /// Opens the staging area in `path`, or creates it.
     ///
     /// # Errors
     /// When the disk fails.
@@ -71,7 +72,7 @@ impl Staging {
         Ok(Self(Arc::new(Folder { path, handle, keys })))
     }
 
-    /// Returns the files that are staged.
+    /// Returns all staged files.
     ///
     /// # Errors
     /// When the disk fails.
@@ -90,7 +91,7 @@ impl Staging {
         Ok(strays)
     }
 
-    /// Begins a file. Nothing is on the disk until there is something in it.
+    /// Begins a file. A file on the disk is made only when its first piece is written.
     pub fn begin(&self) -> StagedFile {
         StagedFile {
             staging: self.clone(),
@@ -104,22 +105,22 @@ impl Staging {
         }
     }
 
-    /// Opens a file of `len` bytes that was sealed before.
+    /// Opens a sealed file of `len` bytes.
     ///
     /// # Errors
-    /// When it is not there.
+    /// When the file does not exist.
     pub fn reopen(&self, id: StagedId, len: u64) -> io::Result<StagedFile> {
         let file = OpenOptions::new().read(true).write(true).open(self.0.path_of(id))?;
         let file = StagedFile { id, file: Some(file), len, stored: len, ..self.begin() };
-        // What is kept in memory is the piece that is worked on; there is none yet.
+        // No piece is in memory yet, so `number` is one that no piece has.
         Ok(StagedFile { number: u64::MAX, ..file })
     }
 
-    /// Removes a file. That there is none is no error.
+    /// Removes a file, if it exists.
     pub fn remove(&self, id: StagedId) {
         match std::fs::remove_file(self.0.path_of(id)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                // It goes when the staging area is opened next.
+                // It is removed when the outbox is opened the next time.
                 tracing::warn!(%error, "a file that is needed no more could not be removed");
             }
             _ => {}
@@ -137,12 +138,12 @@ impl Folder {
 pub struct StagedFile {
     staging: Staging,
     id: StagedId,
-    /// None as long as all of it is in memory.
+    /// `None` while the whole file is in memory.
     file: Option<File>,
     len: u64,
-    /// How many bytes of it the pieces in the file hold; what is beyond reads as zeros.
+    /// How many bytes of the file its stored pieces hold. Bytes after them read as zeros.
     stored: u64,
-    /// The piece that is worked on, as far as it reaches.
+    /// The plaintext of the current piece.
     piece: Vec<u8>,
     number: u64,
     is_dirty: bool,
@@ -159,12 +160,12 @@ impl StagedFile {
         self.len
     }
 
-    /// Returns whether there is nothing in it.
+    /// Returns whether the file has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Writes `bytes` at `offset`; a gap before them reads as zeros.
+    /// Writes `bytes` at `offset`. A gap before them reads as zeros.
     ///
     /// # Errors
     /// When the disk fails.
@@ -186,13 +187,13 @@ impl StagedFile {
         Ok(())
     }
 
-    /// Cuts or extends it.
+    /// Truncates or extends the file.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn set_len(&mut self, len: u64) -> io::Result<()> {
         if len < self.len {
-            // The last piece is sealed anew with its new length; those behind it go.
+            // The last piece is sealed again with its new length; later pieces are removed.
             let last = len.saturating_sub(1) / PIECE_BYTES as u64;
             self.load(last)?;
             self.piece.truncate((len - last * PIECE_BYTES as u64) as usize);
@@ -209,7 +210,7 @@ impl StagedFile {
     /// Returns up to `size` bytes at `offset`.
     ///
     /// # Errors
-    /// When the disk fails, or a piece is not what was written.
+    /// When the disk fails, or a piece is not authentic.
     pub fn read(&self, offset: u64, size: usize) -> io::Result<Vec<u8>> {
         let end = self.len.min(offset.saturating_add(size as u64));
         let mut bytes = Vec::with_capacity(end.saturating_sub(offset) as usize);
@@ -233,20 +234,20 @@ impl StagedFile {
         Ok(bytes)
     }
 
-    /// Makes it durable, under its name.
+    /// Makes the file and its name durable.
     ///
     /// # Errors
-    /// When the disk fails; it is then not durable.
+    /// When the disk fails. The file is then not durable.
     pub fn sync(&mut self) -> io::Result<()> {
         self.store()?;
-        // What was extended and never written has pieces too, so that a read finds them authentic.
+        // The extended part needs stored pieces too, so that a later read finds them authentic.
         self.fill(self.len)?;
         let file = self.file.as_ref().expect("stored above");
         file.sync_all()?;
         self.staging.0.handle.sync_all()
     }
 
-    /// Makes the piece `number` the one that is worked on.
+    /// Makes the piece `number` the current one.
     fn load(&mut self, number: u64) -> io::Result<()> {
         if self.number == number {
             return Ok(());
@@ -258,7 +259,7 @@ impl StagedFile {
         Ok(())
     }
 
-    /// Stores zeros up to `len`, where nothing was stored yet.
+    /// Stores zeros up to `len` where nothing is stored yet.
     fn fill(&mut self, len: u64) -> io::Result<()> {
         while self.stored < len {
             let number = self.stored / PIECE_BYTES as u64;
@@ -286,7 +287,7 @@ impl StagedFile {
         let mut sealed = Vec::with_capacity(TAG_LEN + piece.len());
         sealed.resize(TAG_LEN, 0);
         sealed.extend_from_slice(piece);
-        // What was extended meanwhile stays as long as it became.
+        // If the file was extended in the meantime, it keeps its new length.
         let known = self.stored.saturating_sub(number * PIECE_BYTES as u64).min(PIECE_BYTES as u64) as usize;
         sealed.resize(TAG_LEN + piece.len().max(known), 0);
         self.staging.0.keys.encrypt(Purpose::LocalState, &self.bound(number), &mut sealed);
@@ -308,7 +309,8 @@ impl StagedFile {
         let (Some(file), 1..) = (&self.file, len) else { return Ok(Vec::new()) };
         let mut sealed = vec![0; TAG_LEN + len];
         file.read_exact_at(&mut sealed, number * SEALED_BYTES)?;
-        let damaged = |_| io::Error::new(io::ErrorKind::InvalidData, "what was dropped is damaged on the disk");
+        let damaged =
+            |_| io::Error::new(io::ErrorKind::InvalidData, "the dropped file is damaged on this machine's disk");
         self.staging.0.keys.decrypt(Purpose::LocalState, &self.bound(number), &mut sealed).map_err(damaged)?;
         sealed.drain(..TAG_LEN);
         Ok(sealed)
@@ -318,7 +320,7 @@ impl StagedFile {
         [&b"outbox\0"[..], &self.id.0, &number.to_le_bytes()].concat()
     }
 
-    /// Removes it.
+    /// Deletes the file.
     pub fn discard(self) {
         if self.file.is_some() {
             self.staging.remove(self.id);
@@ -331,7 +333,7 @@ impl source::Content for StagedFile {
         self.len
     }
 
-    /// Nothing else is taken.
+    /// Only mails are accepted.
     fn is_mail(&self) -> bool {
         true
     }
@@ -377,7 +379,8 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         let at = 0..3 * PIECE_BYTES as u64;
         prop_oneof![
-            4 => (at.clone(), 1..2 * PIECE_BYTES, any::<u8>()).prop_map(|(at, len, byte)| Step::Write(at, vec![byte; len])),
+            4 => (at.clone(), 1..2 * PIECE_BYTES, any::<u8>())
+                .prop_map(|(at, len, byte)| Step::Write(at, vec![byte; len])),
             2 => at.prop_map(Step::SetLen),
             1 => Just(Step::Sync),
         ]
