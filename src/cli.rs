@@ -21,6 +21,7 @@ mod secret;
 mod snapshots;
 mod stats;
 mod tenant;
+mod version;
 mod webdav;
 
 use crate::backend::cached::{CacheOptions, Cached};
@@ -45,13 +46,25 @@ const CACHE_SIZE_DEFAULT: ByteSize = ByteSize(4 << 30);
 /// The least that is of any use; whoever writes `20` means something else.
 const CACHE_SIZE_MIN: ByteSize = ByteSize(64 << 20);
 
-const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 done except for listed items; 10 no repository there; \
-11 locked; 12 no key fits; 13 the repository is damaged; 130 interrupted (what was done is kept).";
+const AFTER_HELP: &str = "\
+First steps:
+  export STRONGROOM_REPO=/srv/strongroom     where the backups go
+  strongroom init                            asks for a password, prints a recovery key
+  strongroom backup --files ~/Documents      makes a backup (a snapshot) of a folder
+  strongroom backup --set everyone           backs up mailboxes, as the configuration says
+  strongroom mount /mnt/backup               shows all backups as folders
+  strongroom restore latest:report.odt --to local:/tmp/back
 
-/// Backs up mail and files into an encrypted repository, and mounts every snapshot as ordinary folders.
+`strongroom COMMAND --help` explains a command and its options.
+
+Exit codes: 0 success; 1 failure; 2 wrong usage or configuration; 3 finished, but some items failed (they are listed); \
+10 no repository there; 11 locked by another run; 12 the password does not fit; 13 the repository is damaged; \
+130 interrupted (what was done so far is kept).";
+
+/// Backs up Microsoft 365 mailboxes, local mail and files. Every backup is encrypted, and opens as ordinary folders.
 #[derive(Parser)]
-#[command(name = "strongroom", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "strongroom", version = version::SHORT, long_version = version::LONG)]
+#[command(after_help = AFTER_HELP, propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -63,37 +76,37 @@ struct Cli {
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Options of every command")]
 struct Global {
-    /// The repository: its name in the configuration, or a folder; what holds a `/` is always a folder [default: the
-    /// configuration's, if it has exactly one]
-    #[arg(short, long, global = true, env = "STRONGROOM_REPO", value_name = "URL")]
+    /// The repository, where backups are kept: a folder (write it with a `/`), or a name from the configuration
+    /// [default: the only one in the configuration]
+    #[arg(short, long, global = true, env = "STRONGROOM_REPO", value_name = "REPO")]
     repo: Option<String>,
-    /// Reads the password (or the recovery key) from the first line of this file
+    /// Reads the password, or the recovery key, from the first line of FILE
     #[arg(long, global = true, env = "STRONGROOM_PASSWORD_FILE", value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// Reads the configuration from here [default: ~/.config/strongroom/strongroom.toml]
+    /// Reads the configuration from FILE [default: ~/.config/strongroom/strongroom.toml]
     #[arg(long, global = true, env = "STRONGROOM_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Keeps local state here; it may be deleted at any time, which costs time and never data
+    /// Keeps this machine's local state in DIR; deleting it costs time, never data
     /// [default: ~/.local/state/strongroom]
     #[arg(long, global = true, env = "STRONGROOM_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Keeps what is read of a repository that is far away (a network share) here, encrypted as it is there; it may be
-    /// deleted at any time [default: ~/.cache/strongroom, where a size is given]
+    /// For a repository on a slow network share: keeps an encrypted copy of what was read in DIR; may be deleted
+    /// at any time [default: ~/.cache/strongroom, if --cache-size is given]
     #[arg(long, global = true, env = "STRONGROOM_CACHE_DIR", value_name = "DIR")]
     cache_dir: Option<PathBuf>,
-    /// How large that may become: 500M, 20G; 0 keeps nothing [default: 4G, where a folder is given]
+    /// Maximum size of that copy, such as 500M or 20G; 0 for none [default: 4G, if --cache-dir is given]
     #[arg(long, global = true, env = "STRONGROOM_CACHE_SIZE", value_name = "SIZE")]
     cache_size: Option<ByteSize>,
-    /// Writes results as JSON
+    /// Prints results as JSON
     #[arg(long, global = true)]
     json: bool,
-    /// Shows no progress and no remarks, only results and errors
+    /// Prints results and errors only: no progress, no remarks
     #[arg(short, long, global = true)]
     quiet: bool,
-    /// Says more of what is done: once for what a run does, twice for every item
+    /// Prints more: -v what the run does, -vv every item
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Lets messages about single items name them (people, folders, subjects), which they otherwise never do; with -vv
+    /// With -vv: messages may name people, folders and subjects; without it they never do
     #[arg(long, global = true)]
     log_content: bool,
 }

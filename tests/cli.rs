@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Lab, PASSWORD, fails, noise, run, text, write};
+use common::{Lab, PASSWORD, commands_of, fails, noise, run, text, write};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -905,14 +905,6 @@ fn completions_and_manual_pages_are_written() {
     for command in commands_of(&lab, &[]) {
         assert!(pages.contains(&format!("strongroom-{command}.1")), "{command}: {pages:?}");
     }
-}
-
-/// Lists the subcommands that the help of a command shows.
-fn commands_of(lab: &Lab, command: &[&str]) -> Vec<String> {
-    let help = text(&lab.run(command.iter().chain(&["--help"]), 0).stdout);
-    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
 }
 
 /// The text of every `--help` stands in tests/help; STRONGROOM_BLESS=1 writes it anew.

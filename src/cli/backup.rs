@@ -23,7 +23,7 @@ use std::time::Duration;
 /// Temporary files of this age belong to nobody who still writes.
 const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Backs up sets of the configuration (mailboxes of an organisation), a folder, or mbox files
+/// Backs up mailboxes, folders or mbox files: makes a snapshot of them
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(false))]
 #[command(

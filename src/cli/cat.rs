@@ -14,10 +14,11 @@ use std::os::unix::ffi::OsStrExt;
 /// How much is read at a time.
 const PIECE_LEN: usize = 1 << 20;
 
-/// Writes a file of a snapshot to standard output, byte for byte; on a terminal, what could command it is shown escaped
+/// Writes one file of a snapshot to standard output
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  strongroom cat 'latest:Users/alice@contoso.com/Outlook/Inbox/Budget.eml' > Budget.eml"
+    after_help = "Example:\n  strongroom cat 'latest:Users/alice@contoso.com/Outlook/Inbox/Budget.eml' > Budget.eml\n\n\
+    The file is written byte for byte. On a terminal, characters that could control it are shown escaped."
 )]
 pub struct Cat {
     /// Which snapshot, and which file in it

@@ -14,7 +14,7 @@ use std::path::Path;
 /// Problems beyond this many are counted, not listed; `--json` lists them all.
 const SHOWN_MAX: usize = 100;
 
-/// Proves the repository sound, or says what is damaged and which items that touches
+/// Checks the repository, and lists what is damaged and which items that affects
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  strongroom check\n  strongroom check --read-data\n  strongroom check --read-data=10%\n\n\

@@ -11,10 +11,11 @@ use std::ffi::OsString;
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 
-/// Says what came (+), went (-), moved (R), changed (M) and was touched (T: time or permissions only) between two snapshots
+/// Shows what changed between two snapshots
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  strongroom diff latest~1 latest\n  strongroom diff 2026-11-01 latest Users/alice@contoso.com"
+    after_help = "Examples:\n  strongroom diff latest~1 latest\n  strongroom diff 2026-11-01 latest Users/alice@contoso.com\n\n\
+    + added; - removed; R moved; M changed; T touched (only its time, permissions or owner changed)"
 )]
 pub struct Diff {
     /// The older snapshot

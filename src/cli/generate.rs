@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use std::io::Write;
 use std::path::PathBuf;
 
-/// Writes completions for a shell to standard output
+/// Writes a script for your shell that completes commands and options
 #[derive(Args)]
 #[command(after_help = "Example:\n  strongroom completions bash > /etc/bash_completion.d/strongroom")]
 pub struct Completions {
@@ -26,7 +26,7 @@ impl Completions {
     }
 }
 
-/// Writes the manual page to standard output, or one for every command into a folder
+/// Writes the manual page, or one page for each command into a folder
 #[derive(Args)]
 #[command(after_help = "Examples:\n  strongroom man | man -l -\n  strongroom man --dir /usr/local/share/man/man1")]
 pub struct Man {

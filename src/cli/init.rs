@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Creates a repository; prints its id and, once, the recovery key
+/// Creates a repository, and prints its recovery key (only once)
 #[derive(Args)]
 #[command(after_help = "Example:\n  strongroom init --repo /srv/strongroom --password-file /etc/strongroom/password")]
 pub struct Init {

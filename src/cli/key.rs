@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Lists, adds and removes what opens the repository
+/// Lists, adds and removes passwords and recovery keys of the repository
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  strongroom key list\n  strongroom key add --label ops --new-password-file ops.txt\n  \

@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 
-/// Lists what a snapshot holds
+/// Lists the files and folders of a snapshot
 #[derive(Args)]
 #[command(after_help = "Examples:\n  strongroom ls latest\n  strongroom ls -R latest:Users/alice@contoso.com/Outlook")]
 pub struct Ls {

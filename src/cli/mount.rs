@@ -30,7 +30,7 @@ const READY: &str = "ready";
 /// Room for what is handed over, so that no copy of the key is left where it did not fit.
 const HANDOVER_LEN_MAX: usize = 4096;
 
-/// Mounts the repository, or one snapshot, as a folder
+/// Shows all snapshots, or one, as ordinary folders
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  strongroom mount /mnt/backup\n  ls /mnt/backup/latest\n  rg Invoice /mnt/backup/text\n  \

@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicBool;
 /// Failures beyond this many are counted, not listed.
 const FAILURES_SHOWN_MAX: usize = 20;
 
-/// Brings a snapshot, or parts of it, back: to a folder, or to mailboxes
+/// Brings mails, files or whole folders back: to this machine, or to mailboxes
 ///
 /// To a folder, each path arrives under its last name: `latest:Users/alice/Inbox` becomes DIR/Inbox. Without a path,
 /// what the snapshot holds goes directly into DIR, which is made if need be. To a mailbox, messages go to the folders

@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-/// Lists the snapshots, the oldest first
+/// Lists the snapshots, oldest first
 #[derive(Args)]
 #[command(after_help = "Example:\n  strongroom snapshots --json | jq -r '.[-1].id'")]
 pub struct Snapshots {}

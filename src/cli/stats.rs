@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-/// Says how much the repository holds and takes
+/// Shows how much is backed up, and how much space that takes
 #[derive(Args)]
 #[command(after_help = "Example:\n  strongroom stats --json")]
 pub struct Stats {}

@@ -20,7 +20,7 @@ use url::Url;
 /// Somebody waits at the screen for an answer; a backup at night tries more often.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// Tries the connection to an organisation, signs in to it, and lists its users
+/// Tests the connection to a Microsoft 365 organisation, signs in, and lists its users
 #[derive(Args)]
 #[command(after_help = "Examples:\n  strongroom tenant test contoso\n  strongroom tenant login contoso\n  \
     strongroom tenant users contoso\n\nNAME is that of a table [tenants.NAME] in the configuration; \

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use strongroom_mount::Target;
 use tokio::sync::oneshot;
 
-/// Serves the repository, or one snapshot, over WebDAV, for machines without FUSE
+/// Serves all snapshots, or one, over WebDAV: for macOS, Windows and other machines without FUSE
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  strongroom webdav\n  strongroom webdav --snapshot latest:mail --listen 127.0.0.1:8080\n\n\

@@ -439,3 +439,11 @@ pub fn names(dir: impl AsRef<Path>) -> Vec<String> {
     names.sort_unstable();
     names
 }
+
+/// Lists the subcommands that the help of a command shows.
+pub fn commands_of(lab: &Lab, command: &[&str]) -> Vec<String> {
+    let help = text(&lab.run(command.iter().chain(&["--help"]), 0).stdout);
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").map(str::to_owned).collect()
+}
