@@ -1,4 +1,4 @@
-//! The command line: one file a command, the contract in docs/cli.md.
+//! The command line: one file for each command. docs/cli.md says what users can rely on.
 
 mod allocator;
 mod backup;
@@ -41,9 +41,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// How large a cache may become where nobody says how large.
+/// Size of a cache whose size is not given.
 const CACHE_SIZE_DEFAULT: ByteSize = ByteSize(4 << 30);
-/// The least that is of any use; whoever writes `20` means something else.
+/// Smallest useful size of a cache. Somebody who writes `20` means something else, such as 20G.
 const CACHE_SIZE_MIN: ByteSize = ByteSize(64 << 20);
 
 const AFTER_HELP: &str = "\
@@ -130,13 +130,13 @@ enum Command {
     Man(generate::Man),
 }
 
-/// Comparing and checking go down a tree of folders by recursion; the deepest that a backup takes needs some 8 MiB,
-/// unoptimised. Memory that is not used is only reserved.
+/// Stack size of the thread that runs the program. Comparing and checking go down a tree of folders by recursion. The
+/// deepest tree that a backup takes needs about 8 MiB in an unoptimised build. Unused memory is only reserved.
 const STACK_BYTES: usize = 64 << 20;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    // Named as the one it stands for.
+    // The thread has the name of the main thread, whose work it does.
     let large = std::thread::Builder::new().name("main".to_owned()).stack_size(STACK_BYTES).spawn(run_program);
     match large.map(std::thread::JoinHandle::join) {
         Ok(Ok(exit)) => exit,
@@ -150,7 +150,8 @@ fn run_program() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             if error.use_stderr() {
-                // It repeats arguments, which may be names that a shell has put there.
+                // The error repeats arguments. A shell may have put file names there, which may hold control
+                // characters.
                 log::usage(&error);
                 return ExitCode::from(Exit::Usage as u8);
             }
@@ -187,22 +188,22 @@ fn run(session: &Session, command: Command) -> Result<Exit> {
     }
 }
 
-/// A core dump would hold the master key.
+/// Turns core dumps off: a core dump would hold the master key.
 fn no_core_dumps() {
     let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
 }
 
-/// What every command works with.
+/// The options and settings that every command uses.
 struct Session {
     global: Global,
-    /// Read when something needs it: most commands work without.
+    /// Read on the first use: most commands need no configuration.
     settings: OnceCell<Settings>,
-    /// Where messages go once nobody reads standard error.
+    /// The log file that a mount in the background writes to.
     log: log::LogFile,
 }
 
-/// Where a repository is, and what of it the configuration knows.
+/// Where a repository is, and its settings in the configuration.
 struct Place<'a> {
     url: &'a str,
     settings: Option<&'a RepositorySettings>,
@@ -233,7 +234,7 @@ impl Session {
         Output { json: self.global.json, quiet: self.global.quiet }
     }
 
-    /// Returns the configuration; an empty one where there is no file and none is named.
+    /// Returns the configuration. It is empty if no file is named and the default file does not exist.
     fn settings(&self) -> Result<&Settings> {
         if let Some(settings) = self.settings.get() {
             return Ok(settings);
@@ -263,7 +264,7 @@ impl Session {
         Ok(Place { url, settings: named })
     }
 
-    /// Returns where the repository is, as a folder.
+    /// Returns the folder of the repository.
     fn repository_path(&self) -> Result<PathBuf> {
         let url = self.place()?.url;
         match url.split_once("://") {
@@ -273,13 +274,13 @@ impl Session {
         }
     }
 
-    /// Returns the password of the repository, which exists.
+    /// Returns the password of an existing repository.
     fn password(&self) -> Result<secret::Secret> {
         secret::password(&self.global, self.place()?.password(), "Password of the repository")
     }
 
-    /// Returns the cache that is asked for. A folder has none by itself, as it is usually as near as its cache would
-    /// be.
+    /// Returns the options of the cache, if one is wanted. By default there is none, because a repository is usually as
+    /// near as its cache would be.
     fn cache(&self) -> Result<Option<CacheOptions>> {
         let settings = self.place()?.settings;
         let folder = self.global.cache_dir.clone().or_else(|| settings?.cache_dir.clone());
@@ -301,7 +302,7 @@ impl Session {
         Ok(Some(CacheOptions { folder, bytes_max }))
     }
 
-    /// Returns the storage of the repository, with its cache.
+    /// Returns the storage of the repository, with its cache if one is wanted.
     fn backend(&self) -> Result<Arc<dyn Backend>> {
         let stored = self.stored()?;
         Ok(match self.cache()? {
@@ -310,7 +311,7 @@ impl Session {
         })
     }
 
-    /// Returns the storage of the repository itself.
+    /// Returns the storage of the repository, without a cache.
     fn stored(&self) -> Result<Arc<dyn Backend>> {
         let path = self.repository_path()?;
         match Local::open(&path) {
@@ -326,7 +327,7 @@ impl Session {
         self.open_at(self.backend()?)
     }
 
-    /// Opens the repository without a cache: for whoever wants to know what is really stored.
+    /// Opens the repository without a cache, for commands that must see what is really stored.
     fn open_stored(&self) -> Result<Arc<Repository>> {
         self.open_at(self.stored()?)
     }
@@ -334,7 +335,7 @@ impl Session {
     fn open_at(&self, backend: Arc<dyn Backend>) -> Result<Arc<Repository>> {
         let place = backend.describe();
         let opening = || format!("could not open the repository at {place}");
-        // Before anybody is asked for a password: whether there is something to open.
+        // Finds out first whether there is a repository, before anybody is asked for a password.
         let found = match Repository::find(backend) {
             Err(error @ RepositoryError::NoRepository { .. }) => return Err(error.into()),
             found => found.with_context(opening)?,
@@ -350,11 +351,11 @@ impl Session {
         home_folder("XDG_STATE_HOME", ".local/state").ok_or_else(|| UsageError::NoStateDir.into())
     }
 
-    /// Returns the folder of the local state, made if need be: for every command that writes there. It is this user's
-    /// own, and all below it is for this user alone.
+    /// Returns the folder of the local state, and makes it if it does not exist. It belongs to this user, and
+    /// everything in it is private to this user. For all commands that write there.
     fn own_state_dir(&self) -> Result<PathBuf> {
         let dir = absolute(&self.state_dir()?)?;
-        // A folder that was named may have other uses, so it keeps its mode.
+        // A folder that the user has named may have other uses too, so it keeps its permissions.
         let made = match &self.global.state_dir {
             Some(_) => local_files::own_folder(&dir),
             None => local_files::private_folder(&dir),
@@ -363,7 +364,7 @@ impl Session {
         Ok(dir)
     }
 
-    /// Returns the folder of what this machine remembers of `repository`, made if need be.
+    /// Returns the folder of this machine's state of `repository`, and makes it if it does not exist.
     fn repository_state(&self, repository: &Repository) -> Result<PathBuf> {
         let dir = self.own_state_dir()?.join(repository.id().to_string());
         local_files::private_folder(&dir)
@@ -371,8 +372,8 @@ impl Session {
         Ok(dir)
     }
 
-    /// Says whether something that this machine has seen is gone from the repository, as far as the local state can be
-    /// read.
+    /// Returns a warning if something that this machine has seen is gone from the repository. Says nothing if the local
+    /// state cannot be read.
     fn warning_of_missing(&self, repository: &Repository) -> Result<Option<String>> {
         let remembered = LocalState::peek(&self.state_dir()?, repository.id());
         Ok(repository.missing(&remembered)?.warning())
@@ -383,14 +384,14 @@ impl Session {
     }
 }
 
-/// Returns where `path` leads, be it to what is not there yet.
+/// Resolves the links in `path`. The end of the path need not exist.
 fn canonical(path: &Path) -> PathBuf {
     let there =
         path.ancestors().find_map(|there| Some(there.canonicalize().ok()?.join(path.strip_prefix(there).ok()?)));
     there.unwrap_or_else(|| path.to_owned())
 }
 
-/// Returns our folder in the one that the environment names, or else in `below` of the home folder.
+/// Returns our folder in the folder that the environment variable names, or else in `below` of the home folder.
 fn home_folder(variable: &str, below: &str) -> Option<PathBuf> {
     let from_env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = from_env(variable).or_else(|| from_env("HOME").map(|home| home.join(below)));
@@ -402,7 +403,7 @@ fn reader(repository: &Arc<Repository>) -> Arc<Reader> {
     repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default()).reading_ahead()
 }
 
-/// Returns an absolute path without requiring that it exists.
+/// Returns the absolute path. The path need not exist.
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("could not find the folder {}", path.display()))
 }

@@ -348,7 +348,7 @@ fn the_program_reads_from_its_cache_and_proves_what_is_stored() {
     // What cannot be meant.
     for size in ["20", "1K", "63M"] {
         let said = fails(&mut lab.command(["snapshots", "--cache-size", size]), 2);
-        assert!(said.contains("holds next to nothing") && said.contains("20G"), "{said}");
+        assert!(said.contains("is too small") && said.contains("20G"), "{said}");
     }
     for below in ["", "packs", "packs/not/there"] {
         let mut command = lab.command(["snapshots", "--cache-dir"]);

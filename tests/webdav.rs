@@ -519,7 +519,7 @@ fn it_says_where_it_is_and_ends_when_asked() {
     assert_eq!(quiet.end(Signal::TERM), (Some(0), String::new()));
 
     let open = Dav::listen(&lab, "0.0.0.0:0", &[]);
-    assert!(open.end(Signal::TERM).1.contains("Warning: everybody who can reach"));
+    assert!(open.end(Signal::TERM).1.contains("warning: everybody who can reach"));
     lab.run(args!["webdav", "--snapshot", "latest:nobody"], 2);
     lab.run(args!["webdav", "--listen", "nonsense"], 2);
     run(lab.command(args!["webdav"]).env("STRONGROOM_PASSWORD", "wrong"), 12);

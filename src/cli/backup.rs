@@ -20,7 +20,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Temporary files of this age belong to nobody who still writes.
+/// Age at which a temporary file is removed. No running process still writes to a file of this age.
 const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Backs up mailboxes, folders or mbox files: makes a snapshot of them
@@ -63,7 +63,7 @@ impl Backup {
         let set = match self.named {
             Some(set) => set,
             None if self.files.len() > 1 => {
-                let text = "several folders have no name in common; name the set with `--as NAME`";
+                let text = "several folders have no common name; name the set with `--as NAME`";
                 return Err(UsageError::Other(text.to_owned()).into());
             }
             None => default_set(&folders::named(&source_paths[0])?)?,
@@ -71,11 +71,11 @@ impl Backup {
         if let Some(problem) = refuse_set_name(&set) {
             return Err(UsageError::Other(problem.to_owned()).into());
         }
-        // Before the password is asked for: mistakes in what was typed.
+        // Mistakes on the command line are reported before the password is asked for.
         let folders = if self.files.is_empty() { None } else { Some(folders::options(&self.files, &self.excluded)?) };
         let repository = session.open()?;
         let local = session.local_state(&repository)?;
-        // What killed runs left behind.
+        // Killed runs may have left temporary files.
         let cleared =
             Local::open(session.repository_path()?).and_then(|folder| folder.remove_stale_temporaries(TEMPORARY_AGE));
         if let Err(error) = cleared {
@@ -95,14 +95,14 @@ impl Backup {
         let report =
             shown::Shown::from(report.with_context(|| format!("could not back up {}", source_paths[0].display()))?);
         let said = report.show(session.output());
-        // Failures are told by the exit code even to somebody who has stopped reading.
+        // The exit code reports failures even if nobody reads the output any more.
         if report.is_whole() { said.map(|()| Exit::Done) } else { Ok(Exit::Partial) }
     }
 }
 
 fn default_set(path: &Path) -> Result<String> {
     let name = path.file_name().map(|name| name.to_string_lossy().replace(':', "-"));
-    name.ok_or_else(|| UsageError::Other("name the set with `--as NAME`".to_owned()).into())
+    name.ok_or_else(|| UsageError::Other("the folder has no name; name the set with `--as NAME`".to_owned()).into())
 }
 
 fn host_name() -> String {

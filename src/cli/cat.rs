@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 
-/// How much is read at a time.
+/// Number of bytes that are read at a time.
 const PIECE_LEN: usize = 1 << 20;
 
 /// Writes one file of a snapshot to standard output

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::json;
 use std::path::Path;
 
-/// Problems beyond this many are counted, not listed; `--json` lists them all.
+/// Maximum number of problems that are listed. The others are counted; `--json` lists them all.
 const SHOWN_MAX: usize = 100;
 
 /// Checks the repository, and lists what is damaged and which items that affects
@@ -32,11 +32,12 @@ impl Check {
         let repository = session.open_stored()?;
         session.repository_state(&repository)?;
         let state_dir = session.state_dir()?;
-        // What this machine remembers is asked for nothing but what is gone; another run may be using it.
+        // The local state is only asked which snapshots and key slots it has seen. If another run uses it, the check
+        // works without.
         let remembered = match session.local_state(&repository) {
             Ok(local) => local.remembered().map_err(RepositoryError::from)?,
             Err(error) => {
-                session.output().remark(format_args!("without what this machine remembers: {error}"));
+                session.output().remark(format_args!("the check does not use this machine's local state: {error}"));
                 Default::default()
             }
         };
@@ -50,7 +51,7 @@ impl Check {
         let report = checked.context("could not finish the check")?;
         remember_damage(session, &repository, &report);
         let shown = show(session.output(), &report, read_data);
-        // Damage is told by the exit code even to somebody who has stopped reading.
+        // The exit code reports damage even if nobody reads the output any more.
         match (report.is_sound(), report.later.is_empty()) {
             (false, _) => Ok(Exit::Damaged),
             (true, false) => Ok(Exit::Partial),
@@ -59,7 +60,7 @@ impl Check {
     }
 }
 
-/// Has the next backup of this machine store anew what damaged packs hold.
+/// Notes the damaged packs, so that the next backup of this machine stores their contents again.
 fn remember_damage(session: &Session, repository: &Repository, report: &CheckReport) {
     let noted = session.local_state(repository).and_then(|mut local| {
         local.note_damage(&report.damaged, &report.proven).map_err(RepositoryError::from)?;
@@ -68,12 +69,13 @@ fn remember_damage(session: &Session, repository: &Repository, report: &CheckRep
     let count = report.damaged.len();
     match noted {
         Ok(()) if count > 0 => session.output().remark(format_args!(
-            "{count} packs are damaged: the next backup here reads everything again, and stores anew what it finds of them"
+            "{count} packs are damaged; the next backup on this machine reads everything again, and stores again what \
+             it finds of their contents"
         )),
         Ok(()) => {}
         Err(error) if count > 0 => output::message(format_args!(
-            "warning: {count} packs are damaged, and this could not be remembered ({error:#}): check again before the next \
-             backup, which otherwise trusts them"
+            "warning: {count} packs are damaged, and this machine could not note it ({error:#}); check again before \
+             the next backup, which otherwise trusts them"
         )),
         Err(_) => {}
     }
@@ -85,7 +87,7 @@ fn remove_leftovers(state_dir: &Path) {
         let name = entry.file_name();
         let process = name.to_str().and_then(|name| name.strip_prefix("check-")?.parse::<u32>().ok());
         if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
-            // Best effort: what cannot be removed is in nobody's way.
+            // A folder that cannot be removed does no harm.
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
@@ -110,8 +112,8 @@ fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<(
                 .map(|object| json!({ "object": object.object, "error": object.error })).collect::<Vec<_>>(),
             "warnings": report.warnings,
             "lost": report.lost.iter().map(|item| json!({
-                "snapshot": item.snapshot.to_string(), "path": String::from_utf8_lossy(&item.path), "part": item.part.name(),
-                "error": item.error,
+                "snapshot": item.snapshot.to_string(), "path": String::from_utf8_lossy(&item.path),
+                "part": item.part.name(), "error": item.error,
             })).collect::<Vec<_>>(),
         }));
     }
@@ -128,11 +130,11 @@ fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<(
         let path = if item.path.is_empty() { "(everything)".to_owned() } else { output::path(&item.path) };
         let part = match item.part {
             LostPart::Item => "",
-            LostPart::Payload => " (only what the service says of it)",
+            LostPart::Payload => " (only the service's description of it)",
             LostPart::Text => " (only its text; the mail itself can be read)",
             LostPart::Stream => " (only its exported stream; the mail itself can be read)",
             LostPart::Attributes => " (only its extended attributes)",
-            LostPart::Other => " (only what a later version stored beside it)",
+            LostPart::Other => " (only data that a later version stored with it)",
         };
         let error = output::path(item.error.as_bytes());
         line(format_args!("lost: {} {path}{part}: {error}", item.snapshot.short()))?;
@@ -153,7 +155,7 @@ fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<(
     };
     line(format_args!("{verdict}: {} snapshots, {} packs, {read}", report.snapshots, report.packs))?;
     if report.packs_without_index > 0 {
-        line(format_args!("{} packs have no index yet; the next backup takes them in", report.packs_without_index))?;
+        line(format_args!("{} packs have no index yet; the next backup indexes them", report.packs_without_index))?;
     }
     Ok(())
 }

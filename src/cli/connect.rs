@@ -1,4 +1,4 @@
-//! Turns what the configuration says of a tenant into a connection to it.
+//! Makes a connection from the settings of a tenant.
 
 use super::Session;
 use crate::settings::{CredentialSettings, TenantSettings};
@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// How often is looked whether somebody has asked to stop.
+/// Time between two checks whether the user has asked to stop.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 impl Session {
-    /// Returns how to reach `tenant`; reads its secret.
+    /// Returns the connection to `tenant`. Reads the tenant's secret.
     pub(super) fn connection(&self, tenant: &TenantSettings) -> Result<Connection> {
         let client_id = tenant.client_id.clone();
         let credential = match &tenant.credential {
@@ -33,8 +33,8 @@ impl Session {
     }
 }
 
-/// Ends all that `client` asks for once `cancel` is set: what is planned before the work begins waits for the service,
-/// too. Looks until the program ends.
+/// Cancels all requests of `client` once `cancel` is set. Planning before the actual work also waits for the service.
+/// The thread runs until the program ends.
 pub fn end_with(cancel: &Arc<AtomicBool>, client: &Client) {
     let (cancel, client) = (cancel.clone(), client.clone());
     thread::spawn(move || {
@@ -45,7 +45,7 @@ pub fn end_with(cancel: &Arc<AtomicBool>, client: &Client) {
     });
 }
 
-/// Runs what waits for the network to its end, on this thread.
+/// Runs a future that needs the network to its end, on this thread.
 pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.context("could not start the runtime for the network")?.block_on(future))

@@ -1,4 +1,5 @@
-//! Turns errors into what a person reads and a script sees: `Error:`, the chain of causes, a hint, and an exit code.
+//! Turns errors into messages for people and exit codes for scripts: `Error:`, the chain of causes, a hint, and the
+//! exit code.
 
 use super::output;
 use crate::backend::BackendError;
@@ -31,7 +32,7 @@ pub enum Exit {
     Interrupted = 130,
 }
 
-/// What was asked for cannot be meant.
+/// A mistake in the arguments, the environment or the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
     #[error("no repository is named")]
@@ -44,7 +45,7 @@ pub enum UsageError {
     NoStateDir,
     #[error("there is no place for the cache: HOME is not set")]
     NoCacheDir,
-    #[error("a cache of {0} bytes holds next to nothing")]
+    #[error("a cache of {0} bytes is too small")]
     CacheSize(u64),
     #[error("the cache at {} would lie in the repository", .0.display())]
     CacheInRepository(PathBuf),
@@ -61,7 +62,7 @@ pub enum UsageError {
 /// Prints `error` and returns its exit code.
 pub fn report(error: &anyhow::Error) -> ExitCode {
     if is_broken_pipe(error) {
-        // Whoever read our output has seen enough.
+        // The reader of our output has seen enough and closed the pipe.
         return ExitCode::SUCCESS;
     }
     let exit = exit_of(error);
@@ -80,7 +81,8 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    // What is not our own output (a pipe to another process, a connection) says in a context of its own what failed.
+    // Only the outermost error counts. A broken pipe to another process, or a broken connection, comes with a context
+    // of its own and is a real failure.
     let Some(outermost) = error.chain().next() else { return false };
     let io = outermost.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     let json = outermost.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
@@ -168,7 +170,7 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
             "`strongroom snapshots` lists them; an id may be shortened as long as it stays unambiguous"
         }
         (Some(RepositoryError::ForeignConfig { .. }), ..) => {
-            "put the `config` of this repository back from a copy of it; nothing else has to be changed"
+            "put the `config` of this repository back from a copy of it; nothing else needs a change"
         }
         (
             Some(
@@ -176,7 +178,7 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
                 | RepositoryError::Config(ConfigError::Malformed | ConfigError::NotAuthentic),
             ),
             ..,
-        ) => "put `config` back from a copy of the repository: everything else may be whole",
+        ) => "put `config` back from a copy of the repository; everything else may be undamaged",
         (Some(RepositoryError::Config(ConfigError::Version(_) | ConfigError::Features)), ..) => {
             "use the version of this program that writes to the repository"
         }
@@ -195,9 +197,7 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
             "write 500M or 20G, with the letter; 64M is the least, and 0 for no cache"
         }
         (_, Some(UsageError::CacheInRepository(_)), _) => "name a folder elsewhere with `--cache-dir`",
-        (.., Some(BackendError::NoSpace { .. })) => {
-            "free some space; what was stored is kept and spares the next run the work"
-        }
+        (.., Some(BackendError::NoSpace { .. })) => "free some space and try again; what was stored so far is kept",
         _ if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(WebdavError::Listen { .. }))) => {
             "name another address of this machine with `--listen`; port 0 takes any that is free"
         }
@@ -205,7 +205,9 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
             "one at a time: unmount the other, or mount without `--restore`"
         }
         _ if error.is::<super::mount::Unsuitable>() => "name an empty folder elsewhere",
-        _ if exit == Exit::Damaged => "`strongroom check --read-data` says what is damaged and which items it touches",
+        _ if exit == Exit::Damaged => {
+            "`strongroom check --read-data` says what is damaged and which items that affects"
+        }
         _ => match error.chain().find_map(|cause| cause.downcast_ref::<RestoreError>()) {
             Some(error) => hint_of_restore(error)?,
             None => return mount.and_then(strongroom_mount::MountError::hint),
@@ -214,8 +216,8 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
     Some(hint.to_owned())
 }
 
-/// Returns what the service itself says of `error`: the first line, as ids for its support follow, in letters that do
-/// not talk to a terminal.
+/// Returns the service's own words about `error`: only the first line, because ids for its support follow. Control
+/// characters are escaped.
 pub fn words_of_service(error: &GraphError) -> Option<String> {
     let words = error.detail()?.lines().next()?.trim();
     (!words.is_empty()).then(|| output::path(words.as_bytes()))
@@ -225,9 +227,9 @@ fn hint_of_restore(error: &RestoreError) -> Option<&'static str> {
     match error {
         RestoreError::NotInSnapshot { .. } => Some("`strongroom ls -R SNAPSHOT` shows every path of a snapshot"),
         RestoreError::NoMailbox { .. } => {
-            Some("a mailbox stands at `Users/NAME/Outlook`; what came from files needs `--to TENANT:Users/NAME`")
+            Some("in a snapshot a mailbox is at `Users/NAME/Outlook`; mail from files needs `--to TENANT:Users/NAME`")
         }
-        RestoreError::NoAccount { .. } => Some("`strongroom tenant users TENANT` lists who there is"),
+        RestoreError::NoAccount { .. } => Some("`strongroom tenant users TENANT` lists the users"),
         RestoreError::SameName { .. } => Some("give each its own `--to local:DIR`"),
         RestoreError::Target { .. } => Some("name a folder that you may write to, or one that can be made"),
         RestoreError::TargetFull { .. } => Some(

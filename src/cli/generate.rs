@@ -1,4 +1,4 @@
-//! `strongroom completions` and `strongroom man`: both come from the definitions of the commands themselves.
+//! `strongroom completions` and `strongroom man`: both are generated from the definitions of the commands.
 
 use super::Cli;
 use super::error::Exit;
@@ -18,7 +18,7 @@ pub struct Completions {
 
 impl Completions {
     pub fn run(self) -> Result<Exit> {
-        // Into memory first: the generator panics where it cannot write.
+        // Generated into memory first, because the generator panics if it cannot write.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "strongroom", &mut script);
         std::io::stdout().lock().write_all(&script)?;

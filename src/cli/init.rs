@@ -40,7 +40,8 @@ impl Init {
         let options = CreateOptions { cipher, cost };
         output::refuse_no_reader("the recovery key")?;
         let prepared = Repository::prepare(backend, &password, &options).with_context(creating)?;
-        // Shown before there is a repository: one whose recovery key nobody saw would have to be made once more.
+        // The key is shown before the repository exists. A repository whose recovery key nobody saw would have to be
+        // made again.
         if let Err(error) = show(session, &path, &prepared).and_then(|()| output::flush()) {
             prepared.withdraw().with_context(creating)?;
             return Err(error.context("the recovery key could not be shown, so no repository was created"));

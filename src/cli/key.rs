@@ -112,7 +112,8 @@ impl Add {
         let output = session.output();
         if self.recovery {
             output::refuse_no_reader("the recovery key")?;
-            // Shown before it is there: a key that nobody saw would only be one more that opens the repository.
+            // The key is shown before its slot is stored. Otherwise a failure could leave a key that opens the
+            // repository and that nobody saw.
             let (id, _) = repository.add_recovery(&label, |id, recovery| {
                 let shown = match output.json {
                     true => output.json(&json!({ "id": id.to_string(), "recovery_key": *recovery.reveal() })),

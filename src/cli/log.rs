@@ -1,8 +1,8 @@
-//! What the program logs, to standard error.
+//! Logs events to standard error.
 //!
-//! Only this program's own modules are heard: what its libraries say at `debug` and `trace` (fuser each request with
-//! its file name, dav-server paths, hyper addresses) is not ours to keep free of names. So no option and no variable
-//! lets them in.
+//! Only the events of this program's own modules are logged. Its libraries log names at `debug` and `trace` (fuser logs
+//! each request with its file name, dav-server logs paths, hyper logs addresses), and we cannot keep them from it. So
+//! no option and no variable turns them on.
 
 use super::Global;
 use crate::{CONTENT_LOG, local_files, shown};
@@ -22,45 +22,45 @@ const OWN: [&str; 2] = ["strongroom", "strongroom_mount"];
 /// Overrides `-q` and `-v`.
 const VARIABLE: &str = "STRONGROOM_LOG";
 
-/// A log file that is this long is put aside for a new one; that of before goes. Several mounts of a repository share
-/// one.
+/// Length in bytes at which a log file is renamed and a new one begun. The log that was renamed before is replaced.
+/// Several mounts of a repository share one file.
 const FILE_LEN_MAX: u64 = 8 << 20;
 
-/// The file that standard error leads to, if it does.
+/// The file that standard error is redirected to, if any.
 #[derive(Clone, Default)]
 pub struct LogFile(Arc<Mutex<Option<PathBuf>>>);
 
 impl LogFile {
-    /// Has standard error lead to the file at `path` from now on, which must lie in a private folder.
+    /// Redirects standard error to the file at `path`, which must be in a private folder.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub fn lead_to(&self, path: PathBuf) -> io::Result<()> {
         rustix::stdio::dup2_stderr(local_files::append(&path)?)?;
         *self.0.lock() = Some(path);
         Ok(())
     }
 
-    /// Begins a new file if this one has become too long.
+    /// Begins a new file if the current one is too long.
     fn keep_short(&self) -> io::Result<()> {
         let path = self.0.lock();
         let (Some(path), stderr) = (&*path, io::stderr()) else { return Ok(()) };
         if u64::try_from(rustix::fs::fstat(&stderr)?.st_size).is_ok_and(|len| len < FILE_LEN_MAX) {
             return Ok(());
         }
-        // Of several mounts that find it too long, the first puts it aside; the others find another one at the path,
-        // and go over to that.
+        // Several mounts may find the file too long. The first one renames it. The others then find another file at the
+        // path, and change over to it.
         rustix::fs::flock(&stderr, FlockOperation::LockExclusive)?;
         let (own, there) = (rustix::fs::fstat(&stderr)?, rustix::fs::lstat(path));
         if there.is_ok_and(|there| (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)) {
             fs::rename(path, path.with_extension("log.1"))?;
         }
-        // The lock goes with the file that it was taken on.
+        // Replacing standard error closes the old file and so releases the lock.
         Ok(rustix::stdio::dup2_stderr(local_files::append(path)?)?)
     }
 }
 
-/// Starts logging, as the options say.
+/// Starts logging with the given options.
 pub fn start(global: &Global) -> LogFile {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
@@ -85,7 +85,7 @@ pub fn start(global: &Global) -> LogFile {
     file
 }
 
-/// Writes what is wrong with the command line to standard error.
+/// Prints an error of the command line to standard error.
 pub fn usage(error: &clap::Error) {
     let text = error.render();
     let is_coloured = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -93,12 +93,12 @@ pub fn usage(error: &clap::Error) {
     let _ = io::stderr().write_all(harmless(&text).as_bytes());
 }
 
-/// Writes each event to standard error, without what could command a terminal.
+/// Writes each event to standard error, and escapes characters that could control a terminal.
 struct Lines(LogFile);
 
 impl Write for Lines {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        // A file that cannot be put aside is written on.
+        // If a new file cannot be begun, the old one is used further.
         let _ = self.0.keep_short();
         io::stderr().write_all(harmless(&String::from_utf8_lossy(event)).as_bytes())?;
         Ok(event.len())
@@ -109,7 +109,7 @@ impl Write for Lines {
     }
 }
 
-/// Returns `event` with only those control sequences that set colours: the formatter's own.
+/// Returns `event` without control sequences, except for those that set colours: the formatter writes these itself.
 fn harmless(event: &str) -> String {
     let mut pieces = event.split("\u{1b}[");
     let mut text = shown::lines(pieces.next().unwrap_or_default()).into_owned();

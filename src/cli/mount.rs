@@ -1,8 +1,8 @@
 //! `strongroom mount`
 //!
-//! Without `--foreground` the command starts itself once more, in a session of its own, hands it the key through a pipe
-//! (trying the password costs most of the time that mounting takes), and returns when that one says that the folder is
-//! ready. So an error of mounting is an error of the command.
+//! Without `--foreground` the command starts a second process of itself in a new session. It hands the key to that
+//! process through a pipe, because trying the password again would take most of the time of mounting. It returns when
+//! the second process says that the folder is ready. So an error of mounting is an error of the command.
 
 use super::error::{Exit, UsageError};
 use super::{Session, absolute, canonical, outbox, output, reader};
@@ -25,9 +25,10 @@ use std::sync::Arc;
 use strongroom_mount::{Mounted, Options, Side, Target, Unmounted};
 use zeroize::Zeroizing;
 
-/// What the process in the background says when the folder is ready.
+/// The line that the process in the background prints when the folder is ready.
 const READY: &str = "ready";
-/// Room for what is handed over, so that no copy of the key is left where it did not fit.
+/// Capacity of the buffer for the handed-over key. The buffer never grows, because growing would leave a copy of the
+/// key in freed memory.
 const HANDOVER_LEN_MAX: usize = 4096;
 
 /// Shows all snapshots, or one, as ordinary folders
@@ -71,7 +72,7 @@ pub struct Mount {
     background: bool,
 }
 
-/// The mount would hide what it reads.
+/// The mount would hide the repository or the cache that it reads.
 #[derive(Debug, thiserror::Error)]
 #[error("{} holds the {what}, or is a part of it", at.display())]
 pub struct Unsuitable {
@@ -126,7 +127,7 @@ impl Mount {
         };
         let target = self.target(&repository, reader.clone(), outbox.as_ref())?;
         let options = Options { allow_other: self.allow_other, xattr: self.xattr, ..Options::default() };
-        // Before mounting: a signal in between must not end the process and leave the mount.
+        // Before mounting, because a signal in between would end the process and leave the mount.
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         let mounted = strongroom_mount::mount(target, &absolute(&self.dir)?, &options)
             .with_context(|| format!("could not mount at {}", self.dir.display()))?;
@@ -152,10 +153,9 @@ impl Mount {
         Ok(Exit::Done)
     }
 
-    /// Refuses to mount where the mount would hide the repository that it reads, or the cache, which it would then ask
-    /// itself for.
+    /// Refuses a mount point that would hide the repository or the cache: the mount would then read from itself.
     fn keep_off_repository(&self, session: &Session) -> Result<()> {
-        // Whoever needs what is not there says what is wrong with it.
+        // If the folder does not exist, mounting it gives the error.
         let Ok(at) = self.dir.canonicalize() else { return Ok(()) };
         let cache = session.cache()?.map(|cache| cache.folder);
         let places = [(Some(session.repository_path()?), "repository"), (cache, "cache")];
@@ -185,7 +185,7 @@ impl Mount {
         };
         let (layout, side) = match self.layout.unwrap_or(Layout::Eml) {
             Layout::Both => {
-                let text = "--layout both shows all snapshots; with --snapshot it has to be another one";
+                let text = "`--layout both` shows all snapshots; choose another layout with `--snapshot`";
                 return Err(UsageError::Other(text.to_owned()).into());
             }
             Layout::Text => (Layout::Text, Side::Text),
@@ -205,7 +205,7 @@ impl Mount {
             session.output().remark(format_args!("Mounted at {dir}; Ctrl-C or `fusermount3 -u {dir}` unmounts"));
             return Ok(());
         }
-        // From here on nobody reads our output: errors go to a log.
+        // From here on nobody reads our output, so errors go to a log.
         let log = log_path(session, repository)?;
         let writing = || format!("could not write the log {}", log.display());
         session.log.lead_to(log.clone()).with_context(writing)?;
@@ -220,7 +220,7 @@ impl Mount {
         let repository = session.open()?;
         warn_of_missing(session, &repository)?;
         if self.restore {
-            // What is wrong with the configuration is told before anything is started.
+            // Errors in the configuration are reported before the second process starts.
             outbox::organisations(session)?;
         }
         let program = std::env::current_exe().context("could not find the program itself")?;
@@ -228,7 +228,8 @@ impl Mount {
         command.arg("mount").arg(absolute(&self.dir)?).arg("--background");
         command.arg("--repo").arg(absolute(&session.repository_path()?)?);
         command.arg("--state-dir").arg(session.own_state_dir()?);
-        // The repository goes by its path, and so without what the configuration says of it.
+        // The second process gets the repository as a path, so it does not find the cache settings in the
+        // configuration.
         match session.cache()? {
             Some(cache) => {
                 command.arg("--cache-dir").arg(cache.folder).arg("--cache-size").arg(cache.bytes_max.to_string());
@@ -251,7 +252,8 @@ impl Mount {
         ];
         command.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| *flag));
         command.args((0..session.global.verbose).map(|_| "-v"));
-        // The key goes through the pipe alone, and the process must not keep the caller's folder busy.
+        // The key goes only through the pipe. The working folder changes, so that the process does not keep the
+        // caller's folder busy.
         command.env_remove("STRONGROOM_PASSWORD").env_remove("STRONGROOM_PASSWORD_FILE").current_dir("/");
         let handover = repository.handover();
         let mut child = command
@@ -264,7 +266,7 @@ impl Mount {
         BufReader::new(child.stdout.take().expect("piped above")).read_line(&mut line)?;
         if line.trim_end() != READY {
             let status = child.wait()?;
-            // It has said why.
+            // The second process has printed the reason.
             return match status.code() {
                 Some(2) => Ok(Exit::Usage),
                 Some(11) => Ok(Exit::Locked),
@@ -287,7 +289,7 @@ impl Mount {
     }
 }
 
-/// Warns if the repository was put back to an earlier state, as far as this machine knows.
+/// Warns if the repository was put back to an earlier state, as far as this machine can tell.
 pub fn warn_of_missing(session: &Session, repository: &Repository) -> Result<()> {
     if let Some(warning) = session.warning_of_missing(repository)? {
         output::message(format_args!("warning: {warning}"));
@@ -295,13 +297,14 @@ pub fn warn_of_missing(session: &Session, repository: &Repository) -> Result<()>
     Ok(())
 }
 
-/// Says how much an earlier mount left, which goes on now.
+/// Says how many files an earlier mount left; they go on now.
 fn tell_what_goes_on(session: &Session, repository: &Repository) -> Result<()> {
-    let jobs = history(&outbox::folder(session, repository)?, repository).context("could not read what was dropped")?;
+    let jobs = history(&outbox::folder(session, repository)?, repository)
+        .context("could not read the list of dropped files")?;
     let mut counts = Counts::default();
     jobs.values().flatten().for_each(|file| counts.add(&file.fate));
     if counts.queued > 0 {
-        session.output().remark(format_args!("{} files that were dropped before are restored now", counts.queued));
+        session.output().remark(format_args!("restoring {} files that were dropped before", counts.queued));
     }
     if counts.waiting > 0 {
         session.output().remark(format_args!("{} files wait for `strongroom restore commit`", counts.waiting));
@@ -309,7 +312,7 @@ fn tell_what_goes_on(session: &Session, repository: &Repository) -> Result<()> {
     Ok(())
 }
 
-/// Says how much of what was dropped is still to be restored.
+/// Says how many dropped files are not restored yet.
 fn tell_what_is_left(session: &Session, counts: &Counts) {
     if counts.queued > 0 {
         let text = "files are not restored yet; the next `mount --restore`, or `strongroom restore commit`, goes on";
@@ -321,11 +324,11 @@ fn tell_what_is_left(session: &Session, counts: &Counts) {
     }
 }
 
-/// Returns the snapshot that `--snapshot` means.
+/// Returns the snapshot that `--snapshot` names.
 pub fn one_snapshot(repository: &Repository, asked: &OsStr) -> Result<Selected> {
     let selected = select::select(repository, asked.as_bytes())?;
     if !selected.path.is_empty() {
-        // `latest:NAME` is a path where there is no set of that name.
+        // If there is no set NAME, `latest:NAME` is the snapshot `latest` with the path NAME.
         let path = output::path(&selected.path);
         let text = format!("--snapshot takes a snapshot without a path, and there is no set called {path:?}");
         return Err(UsageError::Other(text).into());

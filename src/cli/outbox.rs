@@ -1,4 +1,4 @@
-//! The outbox of a mount, as the configuration wants it.
+//! Opens the outbox of a mount with the settings of the configuration.
 
 use super::Session;
 use super::error::UsageError;
@@ -12,9 +12,10 @@ use anyhow::Result;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-const READ_ONLY: &str = "the configuration says `read_only = true` of this tenant";
+const READ_ONLY: &str = "the configuration says `read_only = true` for this tenant";
 
-/// Returns the organisations that can be restored to: those of the configuration whose secret can be had.
+/// Returns the organisations of the configuration that users can restore to. Leaves out those whose secret cannot be
+/// read.
 pub fn organisations(session: &Session) -> Result<Vec<Organisation>> {
     let mut organisations = Vec::new();
     let mut wrong = None;
@@ -31,7 +32,8 @@ pub fn organisations(session: &Session) -> Result<Vec<Organisation>> {
         _ if !organisations.is_empty() => Ok(organisations),
         Some(error) => Err(error.context("there is no organisation to restore to")),
         None => {
-            let text = "the configuration names no tenant, so that there is nothing to restore to; docs/configuration.md shows how it does";
+            let text = "the configuration names no tenant, so there is nowhere to restore to; docs/configuration.md \
+                        shows how to add one";
             Err(UsageError::Other(text.to_owned()).into())
         }
     }
@@ -53,7 +55,7 @@ pub fn folder(session: &Session, repository: &Repository) -> Result<PathBuf> {
     Ok(outbox::folder(&session.state_dir()?, repository))
 }
 
-/// Opens the outbox of the repository. With `synchronous`, sealing a file waits until it is restored.
+/// Opens the outbox of the repository. With `synchronous`, closing a file waits until the file is restored.
 pub fn start(
     session: &Session,
     repository: &Arc<Repository>,

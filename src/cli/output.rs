@@ -1,8 +1,8 @@
-//! Results go to standard output, everything else to standard error.
+//! Writes results to standard output and everything else to standard error.
 //!
-//! Nothing for people is written but through here: names, and the words of services and of errors, must not command a
-//! terminal or mislead its reader (`shown`). [`path`] is for a name within a line; all lines are looked at once more as
-//! they go out.
+//! All text for people goes through this module: names, and the words of services and of errors, must not control the
+//! terminal or mislead the reader (`shown`). [`path`] escapes a name inside a line. Every line is escaped once more
+//! before it is written.
 
 use super::error::UsageError;
 use crate::shown;
@@ -13,7 +13,7 @@ use std::io::Write;
 
 pub use crate::shown::name as path;
 
-/// How results are shown.
+/// How results are printed.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     pub json: bool,
@@ -26,7 +26,7 @@ impl Output {
         write_json(&mut std::io::stdout().lock(), value)
     }
 
-    /// Writes a remark for people, unless they want none.
+    /// Prints a remark, unless `--quiet` is given.
     pub fn remark(self, text: impl std::fmt::Display) {
         if !self.quiet {
             message(text);
@@ -34,25 +34,25 @@ impl Output {
     }
 }
 
-/// Writes a line for people to standard error; that nobody reads it is no reason to stop.
+/// Prints a line to standard error. Errors are ignored: it does not matter if nobody reads it.
 pub fn message(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "{}", shown::lines(&text.to_string()));
 }
 
-/// Writes a line of a result to standard output.
+/// Prints a line of a result to standard output.
 pub fn line(text: impl std::fmt::Display) -> Result<()> {
     Ok(writeln!(std::io::stdout().lock(), "{}", shown::lines(&text.to_string()))?)
 }
 
-/// Makes sure that what was written so far has left this process.
+/// Flushes standard output.
 pub fn flush() -> Result<()> {
     Ok(std::io::stdout().flush()?)
 }
 
-/// Refuses to go on if standard output is closed, so that nobody would see `what`.
+/// Fails if standard output is closed, because then nobody would see `what`.
 ///
-/// The runtime opens `/dev/null` for it, for reading and writing. A shell that is told to throw output away opens it
-/// for writing alone.
+/// If standard output is closed, the runtime opens `/dev/null` in its place, for reading and writing. A shell that
+/// throws output away opens `/dev/null` only for writing, so the two cases differ.
 pub fn refuse_no_reader(what: &str) -> Result<()> {
     let stdout = std::io::stdout();
     let is_null = rustix::fs::fstat(&stdout)
@@ -69,12 +69,12 @@ pub fn refuse_no_reader(what: &str) -> Result<()> {
 
 /// Writes one JSON document or one object of a stream to `out`.
 pub fn write_json(out: &mut impl Write, value: &impl Serialize) -> Result<()> {
-    // As an I/O error, a closed pipe is recognised for what it is.
+    // Kept as an I/O error, so that a closed pipe is recognised.
     serde_json::to_writer(&mut *out, value).map_err(std::io::Error::from)?;
     Ok(out.write_all(b"\n")?)
 }
 
-/// Writes a number of bytes for people: `3.2 GiB`.
+/// Formats a number of bytes for people: `3.2 GiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut value = count as f64;
@@ -90,7 +90,7 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// Prints rows with their columns in line; the columns named in `right` are set flush right.
+/// Prints rows in aligned columns. The columns in `right` are aligned to the right.
 pub fn table(rows: &[Vec<String>], right: &[usize]) -> Result<()> {
     let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| path(cell.as_bytes())).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Shows how far a long command is, and ends it when somebody asks to.
+//! Shows the progress of a long command, and stops the command on a signal.
 
 use super::output::{self, Output};
 use crate::backup::Progress;
@@ -10,28 +10,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// On a terminal a line is drawn this often; elsewhere one is printed every [`PLAIN_INTERVAL`].
+/// Time between two updates of the line on a terminal. Without a terminal, a line is printed every [`PLAIN_INTERVAL`].
 const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 const PLAIN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Shorter pauses are not worth a word.
+/// Shortest pause that is shown.
 const PAUSE_SHOWN_MIN: Duration = Duration::from_secs(3);
 
-/// Progress on its way to the screen.
+/// Progress that is being shown.
 pub struct Shown {
-    /// What the work reports to.
+    /// The work reports its progress here.
     pub progress: Arc<Progress>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Shown {
-    /// Starts showing, unless nobody wants to see it.
+    /// Starts to show progress, unless `--quiet` is given.
     pub fn start(output: Output, what: &'static str) -> Self {
         Self::with_pauses(output, what, || None)
     }
 
-    /// Starts showing work that has to wait now and then: `pause` returns for how long.
+    /// Like [`Shown::start`], for work that has to wait now and then. `pause` returns how long the current pause takes.
     pub fn with_pauses(
         output: Output,
         what: &'static str,
@@ -46,7 +46,7 @@ impl Shown {
         Self { progress, ended, thread }
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub fn finish(self) {}
 }
 
@@ -94,11 +94,12 @@ fn show(what: &str, progress: &Progress, pause: &dyn Fn() -> Option<Duration>, e
     }
 }
 
-/// Returns a flag that Ctrl-C or SIGTERM sets; a second one ends the process at once.
+/// Returns a flag that Ctrl-C or SIGTERM sets. A second signal ends the process at once.
 pub fn cancel_on_signals() -> Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // In this order: the first signal finds the flag unset and only sets it.
+        // The order matters: at the first signal the flag is still unset, so the process does not end and only the flag
+        // is set.
         signal_hook::flag::register_conditional_shutdown(signal, 130, cancel.clone())
             .and_then(|_| signal_hook::flag::register(signal, cancel.clone()))
             .context("could not listen to signals")?;

@@ -1,7 +1,7 @@
 //! `strongroom restore`
 //!
-//! What is asked of one snapshot becomes one plan. All plans are made before the first is carried out, so that a
-//! mistake in any argument is told while nothing is written yet.
+//! All paths of one snapshot become one plan. All plans are made before the first one is carried out, so that a mistake
+//! in any argument is reported before anything is written.
 
 pub mod account;
 mod dropped;
@@ -10,7 +10,7 @@ use super::error::{Exit, UsageError};
 use super::output;
 use super::{Session, absolute, progress, reader};
 use crate::format::id::SnapshotId;
-use crate::format::snapshot::Snapshot;
+use crate::format::snapshot::{Failure, Snapshot};
 use crate::repository::Repository;
 use crate::repository::reader::Reader;
 use crate::repository::select;
@@ -24,7 +24,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-/// Failures beyond this many are counted, not listed.
+/// Maximum number of failures that are listed. The others are counted.
 const FAILURES_SHOWN_MAX: usize = 20;
 
 /// Brings mails, files or whole folders back: to this machine, or to mailboxes
@@ -63,7 +63,7 @@ pub struct Restore {
     dropped: Option<Dropped>,
 }
 
-/// What was dropped into a mount.
+/// Commands for files that were dropped into a mount.
 #[derive(Subcommand)]
 enum Dropped {
     Commit(dropped::Commit),
@@ -118,25 +118,26 @@ impl Restore {
         if !self.dry_run {
             list_failures(&outcome.report);
             if outcome.report.skipped > 0 {
-                output
-                    .remark("what is there was left as it is; `--when-exists overwrite` or `keep-both` restores more");
+                output.remark(
+                    "existing items were left as they are; `--when-exists overwrite` or `keep-both` restores more",
+                );
             }
         }
         if let Some(stopped) = outcome.stopped {
             return Err(stopped).with_context(|| format!("could not restore everything to {}", shown_dir(&dir)));
         }
-        // Failures are told by the exit code even to somebody who has stopped reading.
+        // The exit code reports failures even if nobody reads the output any more.
         if outcome.report.failed == 0 { shown.map(|()| Exit::Done) } else { Ok(Exit::Partial) }
     }
 }
 
-/// Where a restore goes.
+/// The target of a restore.
 enum Target {
     Folder(PathBuf),
     Account(account::Account),
 }
 
-/// Returns what `to` and `--into` name.
+/// Returns the target that `--to` and `--into` name.
 fn target(to: &OsStr, into: Option<&str>) -> Result<Target> {
     let usage = |text: String| Err(UsageError::Other(text).into());
     let shown = output::path(to.as_bytes());
@@ -159,17 +160,15 @@ fn target(to: &OsStr, into: Option<&str>) -> Result<Target> {
         return usage("`--to local:` lacks the folder: `--to local:DIR`".to_owned());
     }
     if dir == b"~" || dir.starts_with(b"~/") {
-        // A shell replaces it only at the beginning of a word.
+        // A shell replaces `~` only at the beginning of a word.
         let rest = output::path(&dir[1..]);
-        return usage(format!(
-            "`~` stands for no folder here: write `--to \"local:$HOME{rest}\"`, or `local:./~{rest}`"
-        ));
+        return usage(format!("`~` is not expanded here: write `--to \"local:$HOME{rest}\"`, or `local:./~{rest}`"));
     }
     absolute(Path::new(OsStr::from_bytes(dir))).map(Target::Folder)
 }
 
 impl Session {
-    /// Refuses a target in the repository or the local state: restored files would mix with theirs.
+    /// Refuses a target inside the repository or the local state, where restored files would mix with internal ones.
     fn refuse_own_folders(&self, dir: &Path) -> Result<()> {
         let resolve = |path: &Path| {
             let (above, existing) = path.ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)))?;
@@ -180,7 +179,7 @@ impl Session {
         for (own, what) in own {
             let own = own.and_then(|own| resolve(&absolute(&own).ok()?));
             if target.as_ref().zip(own).is_some_and(|(target, own)| target.starts_with(own)) {
-                let text = format!("{} lies in the {what}, where nothing else may be", shown_dir(dir));
+                let text = format!("{} lies in the {what}, where no other files may be", shown_dir(dir));
                 return Err(UsageError::Other(text).into());
             }
         }
@@ -192,7 +191,7 @@ fn shown_dir(dir: &Path) -> String {
     output::path(dir.as_os_str().as_bytes())
 }
 
-/// What is asked of one snapshot.
+/// A snapshot and the paths to restore from it.
 struct Wanted {
     id: SnapshotId,
     name: String,
@@ -200,7 +199,7 @@ struct Wanted {
     paths: Vec<Vec<u8>>,
 }
 
-/// Puts what is asked of the same snapshot together, in the order in which the snapshots are named first.
+/// Groups the arguments by snapshot, in the order in which the snapshots are first named.
 fn group(repository: &Repository, what: &[OsString]) -> Result<Vec<Wanted>> {
     let mut ids = Vec::new();
     let mut wanted = Vec::<Wanted>::new();
@@ -229,11 +228,11 @@ fn plan<'a>(
         .with_context(|| format!("could not restore from snapshot {}", wanted.name))
 }
 
-/// What all plans together came to.
+/// The result of all plans together.
 #[derive(Default)]
 struct Outcome {
     report: Report,
-    /// Why not everything was tried.
+    /// Why the restore stopped early, if it did.
     stopped: Option<crate::restore::RestoreError>,
 }
 
@@ -291,15 +290,15 @@ fn list_failures(report: &Report) {
         .remarks
         .iter()
         .for_each(|remark| output::message(format_args!("warning: {}", output::path(remark.as_bytes()))));
-    // A failure may stand for many items, so these are failures.
+    // One failure may stand for many items, so failures are counted here, not items.
     if report.failures.len() > shown {
         output::message(format_args!("failed: {} more", report.failures.len() - shown));
     }
 }
 
-/// The conflicts are given for a dry run.
+/// Only a dry run gives `conflicts`.
 fn json_of(report: &Report, conflicts: Option<Vec<&Vec<u8>>>) -> Value {
-    let failure = |failure: &crate::format::snapshot::Failure| json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error });
+    let failure = |failure: &Failure| json!({ "path": String::from_utf8_lossy(&failure.path), "error": failure.error });
     let mut value = json!({
         "restored": report.restored,
         "already_there": report.already_there,

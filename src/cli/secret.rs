@@ -1,4 +1,4 @@
-//! Where passwords come from: a file, the environment, or the terminal; never the command line.
+//! Reads passwords from a file, the environment or the terminal; never from the command line.
 
 use super::Global;
 use super::error::UsageError;
@@ -14,7 +14,7 @@ pub type Secret = Zeroizing<Vec<u8>>;
 /// The variable that may hold the repository's password.
 pub const PASSWORD: &str = "STRONGROOM_PASSWORD";
 
-/// Returns the password of an existing repository; `configured` is where the configuration says it is.
+/// Returns the password of an existing repository. `configured` is the source in the configuration.
 pub fn password(global: &Global, configured: Option<&SecretSource>, prompt: &str) -> Result<Secret> {
     match (given(global.password_file.as_deref(), PASSWORD)?, configured) {
         (Some(secret), _) => Ok(secret),
@@ -23,7 +23,7 @@ pub fn password(global: &Global, configured: Option<&SecretSource>, prompt: &str
     }
 }
 
-/// Returns a password that is to be set: the one that was given, the configured one, or one asked for twice.
+/// Returns a new password: the given one, the configured one, or one that the user types twice.
 pub fn new_password(given: Option<Secret>, configured: Option<&SecretSource>, prompt: &str) -> Result<Secret> {
     match (given, configured) {
         (Some(secret), _) => Ok(secret),
@@ -38,7 +38,7 @@ pub fn new_password(given: Option<Secret>, configured: Option<&SecretSource>, pr
     }
 }
 
-/// Returns the password in `file`, or in the environment's `variable`, if either is given.
+/// Returns the password in `file` or in the environment variable `variable`, if there is one.
 pub fn given(file: Option<&Path>, variable: &str) -> Result<Option<Secret>> {
     let secret = match file {
         Some(file) => {

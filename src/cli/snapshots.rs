@@ -25,7 +25,7 @@ impl Snapshots {
         warnings.for_each(|warning| message(format_args!("warning: {}", path(warning.as_bytes()))));
         let snapshots = &found.readable;
         if session.output().json {
-            // First, so that the last one is the newest.
+            // The unreadable ones come first, so that the last element is the newest snapshot.
             let left_out = found.left_out.iter().map(|left_out| {
                 json!({ "id": left_out.id.to_string(), "error": left_out.error, "later": left_out.is_of_later_version })
             });
@@ -53,7 +53,7 @@ impl Snapshots {
         let head = ["id", "time", "set", "items", "size", "added", "enumerated", "carried", "failed"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(snapshots.iter().map(|(id, snapshot)| {
-            // Only a service is asked what there is before it is read.
+            // Only a backup of a service lists the items before it reads them.
             let ledger = TenantState::of(snapshot).map(|state| state.ledger);
             let counted = |count: fn(&Ledger) -> u64| ledger.as_ref().map_or("-".to_owned(), |l| count(l).to_string());
             vec![

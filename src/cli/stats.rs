@@ -35,13 +35,14 @@ impl Stats {
         let snapshots = repository.snapshots()?;
         snapshots.remarks().for_each(message);
         if later > 0 {
-            message(format_args!("{later} index objects are of a later version of this program, and are not counted"));
+            message(format_args!("{later} index objects are of a later version of this program and are not counted"));
         }
         let snapshots = snapshots.readable;
         let source: u64 = snapshots.iter().map(|(_, snapshot)| snapshot.directory().sums.bytes).sum();
         if session.output().json {
             let object = json!({
-                "bytes_stored": stored, "bytes_source": source, "snapshots": snapshots.len(), "chunks": chunks, "packs": packs,
+                "bytes_stored": stored, "bytes_source": source, "snapshots": snapshots.len(), "chunks": chunks,
+                "packs": packs,
             });
             session.output().json(&object)?;
         } else {

@@ -17,7 +17,7 @@ use serde_json::json;
 use std::process::{Command, Stdio};
 use url::Url;
 
-/// Somebody waits at the screen for an answer; a backup at night tries more often.
+/// Maximum number of attempts for a request. Somebody waits for the answer; a backup at night tries more often.
 const ATTEMPTS_MAX: u32 = 3;
 
 /// Tests the connection to a Microsoft 365 organisation, signs in, and lists its users
@@ -83,7 +83,7 @@ fn login(session: &Session, name: &str, in_browser: bool) -> Result<Exit> {
     let signed_in = block_on(async {
         match in_browser {
             true => browser::sign_in(&connection, open).await,
-            // The service's own sentence names the page and the code, in its language.
+            // The message of the service names the page and the code, in the user's language.
             false => device::sign_in(&connection, |prompt| output::message(&prompt.message)).await,
         }
     })?;
@@ -95,14 +95,14 @@ fn login(session: &Session, name: &str, in_browser: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Leads a browser to `page`, or asks a person to.
+/// Opens `page` in a browser, and prints it for the case that this fails.
 fn open(page: &Url) {
     output::message(format_args!("Sign in here, in a browser on this machine: {page}"));
     let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let quiet = |command: &mut Command| {
         command.arg(page.as_str()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
     };
-    // Where there is none, the page was named.
+    // If there is no browser, the user has the address of the page.
     if let Err(error) = quiet(&mut Command::new(opener)) {
         tracing::debug!(%error, opener, "no browser was opened");
     }
@@ -118,7 +118,7 @@ fn sets_of<'a>(settings: &'a Settings, name: &str) -> Vec<(&'a str, &'a SetSetti
     sets.filter(|(_, settings)| settings.tenant == name).collect()
 }
 
-/// Whether a set takes anything of `user`, as far as names and licences say.
+/// Returns whether a set takes any data of `user`, judged by names and licences.
 fn takes(set: &SetSettings, user: &User) -> bool {
     (user.is_licensed() || !set.licensed_only) && set.selection.may_contain(&format!("Users/{}", user.name()))
 }

@@ -57,7 +57,8 @@ impl Webdav {
     fn announce(&self, session: &Session, url: &str) -> Result<()> {
         if !self.listen.ip().is_loopback() {
             output::message(format_args!(
-                "Warning: everybody who can reach {} can read everything in this backup, unencrypted and without a password",
+                "warning: everybody who can reach {} can read everything in this backup, unencrypted and without a \
+                 password",
                 self.listen
             ));
         }
@@ -66,12 +67,12 @@ impl Webdav {
             true => output.json(&json!({ "url": url }))?,
             false => output::line(url)?,
         }
-        output.remark("Every user of this machine can read what is served; Ctrl-C ends it");
+        output.remark("Every user of this machine can read what is served; Ctrl-C stops the server");
         Ok(())
     }
 }
 
-/// Returns a future that ends with Ctrl-C, SIGTERM or SIGHUP; from now on these no longer end the process.
+/// Returns a future that ends on Ctrl-C, SIGTERM or SIGHUP. From now on these signals no longer end the process.
 fn interruption() -> Result<impl Future<Output = ()>> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     let (sender, receiver) = oneshot::channel();

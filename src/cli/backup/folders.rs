@@ -1,4 +1,4 @@
-//! What of folders is backed up.
+//! Finds out which parts of folders to back up.
 
 use crate::cli::error::UsageError;
 use crate::local_files;
@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// The longest file of patterns.
+/// Maximum length of a file of patterns, in bytes.
 const EXCLUDE_FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// What is left out of folders
@@ -34,17 +34,17 @@ pub struct Excluded {
     one_file_system: bool,
 }
 
-/// Returns the path that names what is at `path`: absolute, and where it is a link that link.
+/// Returns the absolute path of `path`. If `path` is a link, returns the path of the link itself.
 pub fn named(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).with_context(|| format!("could not read {}", path.display()))?;
     match absolute.file_name() {
         Some(_) => Ok(absolute),
-        // Only the system knows what `..` is called.
+        // Only the system knows the name that `..` stands for.
         None => std::fs::canonicalize(path).with_context(|| format!("could not read {}", path.display())),
     }
 }
 
-/// Returns the folders by their absolute paths, and what of them is left out.
+/// Returns the absolute paths of the folders, and what to leave out of them.
 pub fn options(dirs: &[PathBuf], excluded: &Excluded) -> Result<(Vec<PathBuf>, Options)> {
     let mut named_dirs = Vec::new();
     let mut found = Vec::new();
@@ -56,7 +56,7 @@ pub fn options(dirs: &[PathBuf], excluded: &Excluded) -> Result<(Vec<PathBuf>, O
                 return Err(UsageError::Other(text).into());
             }
             Ok(resolved) => found.push(resolved),
-            // One of several that is away is a failure of its own.
+            // If several folders are given, a missing one is a failure in the report.
             Err(_) if dirs.len() > 1 => {}
             Err(error) => return Err(error).with_context(|| format!("could not read {}", dir.display())),
         }
@@ -72,7 +72,7 @@ pub fn options(dirs: &[PathBuf], excluded: &Excluded) -> Result<(Vec<PathBuf>, O
     let exclude_if_present: Vec<_> = names.collect();
     if let Some(name) = exclude_if_present.iter().find(|name| !crate::format::entry::is_legal_name(name)) {
         let shown = crate::cli::output::path(name);
-        return Err(UsageError::Other(format!("--exclude-if-present takes a name, and {shown} is none")).into());
+        return Err(UsageError::Other(format!("--exclude-if-present takes a file name, and {shown} is not one")).into());
     }
     let Excluded { exclude_caches, one_file_system, .. } = *excluded;
     Ok((named_dirs, Options { exclude, one_file_system, exclude_caches, exclude_if_present }))

@@ -1,4 +1,4 @@
-//! Backing up the sets of the configuration.
+//! Backs up the sets of the configuration.
 
 use super::{host_name, shown};
 use crate::backup::BackupOptions;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Backs the sets up, one after the other. One that fails does not keep the others from being backed up.
+/// Backs up the sets, one after the other. If one fails, the others are still backed up.
 pub fn run(session: &Session, named: &[String], all: bool) -> Result<Exit> {
     let settings = session.settings()?;
     let names: Vec<String> = match all {
@@ -32,7 +32,7 @@ pub fn run(session: &Session, named: &[String], all: bool) -> Result<Exit> {
             [] => vec![None],
             names => names.iter().map(|name| Some(name.clone())).collect(),
         };
-        // What the command line says goes before the configuration.
+        // A repository on the command line overrides those of the configuration.
         let repositories = if session.asks_for_a_repository() { vec![None] } else { repositories };
         jobs.extend(repositories.into_iter().map(|repository| (name, set, repository)));
     }
@@ -85,6 +85,6 @@ fn back_up(session: &Session, name: &str, set: &SetSettings, cancel: &Arc<Atomic
     let report = shown::Shown::from(report.with_context(doing)?);
     let whole = report.is_whole();
     let said = report.show(session.output());
-    // Failures are told by the exit code even to somebody who has stopped reading.
+    // The exit code reports failures even if nobody reads the output any more.
     if whole { said.map(|()| Exit::Done) } else { Ok(Exit::Partial) }
 }

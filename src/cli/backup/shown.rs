@@ -1,4 +1,4 @@
-//! What a backup says when it is done.
+//! Prints the result of a backup.
 
 use crate::backup::tenant::TenantReport;
 use crate::backup::tenant::state::Ledger;
@@ -11,21 +11,21 @@ use crate::view::local_time;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-/// Failures and remarks beyond this many are counted, not listed.
+/// Maximum number of failures and of remarks that are listed. The others are counted.
 const LISTED_MAX: usize = 20;
 
-/// What there is to say of a run, whatever it backed up.
+/// The result of a backup of any kind.
 pub struct Shown {
     id: SnapshotId,
     snapshot: Snapshot,
     failures: Vec<Failure>,
-    /// Remarks that everybody should read.
+    /// Remarks that are always printed.
     warnings: Vec<String>,
-    /// Remarks for those who look closely.
+    /// Remarks that `--quiet` leaves out.
     remarks: Vec<String>,
-    /// What was passed over, with the reason.
+    /// Items that were not backed up on purpose, with the reason.
     skipped: Vec<Value>,
-    /// Files that changed whenever they were read.
+    /// Files that changed each time they were read.
     changed: Vec<Vec<u8>>,
     ledger: Option<Ledger>,
     counters: Counters,
@@ -87,7 +87,7 @@ impl Shown {
         self.failures.is_empty()
     }
 
-    /// Says it.
+    /// Prints the result.
     pub fn show(&self, output: Output) -> Result<()> {
         for failure in self.failures.iter().take(LISTED_MAX) {
             let (path, error) = (output::path(&failure.path), output::path(failure.error.as_bytes()));
@@ -116,7 +116,8 @@ impl Shown {
         if let Some(ledger) = &self.ledger {
             let Ledger { counted, enumerated, stored, carried, failed, .. } = ledger;
             output::line(format_args!(
-                "  ledger: {enumerated} enumerated = {stored} stored + {carried} carried over + {failed} failed ({counted} counted by the service)"
+                "  ledger: {enumerated} enumerated = {stored} stored + {carried} carried over + {failed} failed \
+                 ({counted} counted by the service)"
             ))?;
         }
         output::line(format_args!(
@@ -166,7 +167,7 @@ impl Shown {
     }
 }
 
-/// Writes a moment as JSON consumers expect it.
+/// Formats a time for JSON, as RFC 3339.
 pub fn rfc3339(secs: i64) -> String {
     local_time(secs, "%Y-%m-%dT%H:%M:%S%:z")
 }

@@ -1,4 +1,4 @@
-//! Restoring to mailboxes of an organisation.
+//! Restores to mailboxes of an organisation.
 
 use super::{Restore, Wanted, group, json_of, list_failures, show};
 use crate::backup::tenant::state::TenantState;
@@ -11,21 +11,21 @@ use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// How many mailboxes are restored to at a time.
+/// Maximum number of mailboxes that are restored at a time.
 const MAILBOXES_AT_ONCE: usize = 8;
-/// Requests in flight: four for each of them.
+/// Maximum number of requests at a time: four for each mailbox.
 pub const CONCURRENCY: usize = 4 * MAILBOXES_AT_ONCE;
 
-/// What `--to` says of an account.
+/// The account that `--to` names.
 pub struct Account {
-    /// The tenant of the configuration; none for the one that a snapshot came from.
+    /// The tenant in the configuration. `None` means the tenant that the snapshot came from.
     tenant: Option<String>,
     target: AccountTarget,
     into: Vec<String>,
 }
 
 impl Account {
-    /// Returns what `to` names, if it is an account: `original`, or `TENANT:Users/NAME[/Outlook[/FOLDER...]]`.
+    /// Parses `to` if it names an account: `original`, or `TENANT:Users/NAME[/Outlook[/FOLDER...]]`.
     pub fn named(to: &str, into: Option<&str>) -> Option<Self> {
         let folders =
             |path: &str| path.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>();
@@ -51,7 +51,7 @@ impl Account {
     }
 }
 
-/// Restores what `command` asks for to `account`.
+/// Carries out the restore `command` to `account`.
 pub fn run(session: &Session, command: &Restore, account: Account) -> Result<Exit> {
     let repository = session.open()?;
     let wanted = group(&repository, &command.what)?;
@@ -81,7 +81,7 @@ pub fn run(session: &Session, command: &Restore, account: Account) -> Result<Exi
     }
 }
 
-/// Connects to the organisation that is restored to.
+/// Connects to the organisation of the target.
 fn connected(session: &Session, account: &Account, wanted: &Wanted, cancel: &Arc<AtomicBool>) -> Result<Client> {
     let settings = session.settings()?;
     let state = TenantState::of(&wanted.snapshot);
@@ -91,24 +91,24 @@ fn connected(session: &Session, account: &Account, wanted: &Wanted, cancel: &Arc
         None => tenant_of(settings, wanted, origin)?,
     };
     if tenant.read_only {
-        let text = "the configuration says `read_only = true` of this tenant: nothing is restored to it";
+        let text = "the configuration says `read_only = true` for this tenant, so nothing may be restored to it";
         return Err(UsageError::Other(text.to_owned()).into());
     }
     let connection = Connection { concurrency: CONCURRENCY, ..session.connection(tenant)? };
     let client = Client::new(connection)?;
     connect::end_with(cancel, &client);
-    // The ids of one organisation mean nothing in another, but `original` must not even try.
+    // An id of one organisation means nothing in another. But `original` must not even try another organisation.
     if let Some(origin) = origin.filter(|origin| account.tenant.is_none() && tenant.tenant_id != *origin) {
         let organisation = connect::block_on(directory::organization(&client))??;
         if organisation.id != origin {
-            let text = "the snapshot is one of another organisation: name the mailbox, `--to TENANT:Users/NAME`";
+            let text = "the snapshot is from another organisation; name a mailbox with `--to TENANT:Users/NAME`";
             return Err(UsageError::Other(text.to_owned()).into());
         }
     }
     Ok(client)
 }
 
-/// Returns the tenant that the snapshot came from: that of its set, or else the one with its id.
+/// Returns the tenant that the snapshot came from: the tenant of its set, or else the one with its id.
 fn tenant_of<'a>(settings: &'a Settings, wanted: &Wanted, origin: Option<&str>) -> Result<&'a TenantSettings> {
     if let Some(set) = settings.sets.get(&wanted.snapshot.set) {
         return Ok(settings.tenant(&set.tenant)?);
@@ -116,15 +116,15 @@ fn tenant_of<'a>(settings: &'a Settings, wanted: &Wanted, origin: Option<&str>) 
     let mut tenants = settings.tenants.values();
     let found = tenants.find(|tenant| origin.is_some_and(|origin| tenant.tenant_id == origin));
     let text = || match origin {
-        Some(_) => "the configuration has no tenant that this snapshot came from",
-        None => "this snapshot is none of an organisation: name the mailbox, `--to TENANT:Users/NAME`",
+        Some(_) => "the configuration has no tenant for the organisation of this snapshot",
+        None => "this snapshot is not from an organisation; name a mailbox with `--to TENANT:Users/NAME`",
     };
     found.ok_or_else(|| UsageError::Other(text().to_owned()).into())
 }
 
 fn survey(session: &Session, wanted: &[Wanted], plans: &[AccountPlan], cancel: &Arc<AtomicBool>) -> Result<Exit> {
     let surveys = plans.iter().map(|plan| plan.survey(cancel)).collect::<Result<Vec<_>, RestoreError>>();
-    let surveys = surveys.context("could not look at what is there")?;
+    let surveys = surveys.context("could not look for existing items")?;
     let mut report = Report::default();
     surveys.iter().for_each(|survey| report.add(survey.expected()));
     let shown = match session.output().json {
@@ -167,7 +167,9 @@ fn execute(session: &Session, account: &Account, plans: &[AccountPlan], cancel: 
     let shown = if output.json { output.json(&json_of(&report, None)) } else { show(&report, &account.shown()) };
     list_failures(&report);
     if report.skipped > 0 {
-        output.remark("what is there and was changed since was left as it is; `--when-exists overwrite` or `keep-both` restores it");
+        let text = "items that were changed since were left as they are; `--when-exists overwrite` or `keep-both` \
+                    restores them";
+        output.remark(text);
     }
     if let Some(stopped) = report.stopped {
         return Err(stopped).with_context(|| format!("could not restore everything to {}", account.shown()));

@@ -1,4 +1,4 @@
-//! `strongroom restore commit` and `restore jobs`: what was dropped into a mount.
+//! `strongroom restore commit` and `restore jobs`: files that were dropped into a mount.
 
 use crate::cli::error::Exit;
 use crate::cli::{Session, outbox, output, progress, reader};
@@ -12,9 +12,9 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 
-/// Jobs that are shown without `--all`.
+/// Maximum number of jobs that are shown without `--all`.
 const JOBS_SHOWN_MAX: usize = 20;
-/// Failures of a job that are shown.
+/// Maximum number of failures that are shown for a job.
 const FAILURES_SHOWN_MAX: usize = 20;
 
 /// Restores what was dropped into a mount and waits, or was not restored yet
@@ -37,7 +37,7 @@ impl Commit {
             },
         };
         let before = running.counts();
-        running.finish(&cancel).context("could not note that everything may be restored")?;
+        running.finish(&cancel).context("could not commit the waiting files")?;
         let signed_out = running.signed_out();
         let after = running.stop();
         let now = Counts {
@@ -73,13 +73,11 @@ fn summary(counts: &Counts) -> String {
 
 fn tell_the_mount(session: &Session, folder: &std::path::Path) -> Result<Exit> {
     if !dropped::ask_to_commit(folder).context("could not tell the mount")? {
-        bail!("the mount that has the outbox does not answer");
+        bail!("the mount that uses the outbox does not answer");
     }
     match session.output().json {
         true => session.output().json(&json!({ "told_mount": true }))?,
-        false => {
-            output::line(format_args!("The mount restores what was dropped; `restore/jobs` says what becomes of it"))?
-        }
+        false => output::line(format_args!("The mount restores the dropped files; `restore/jobs` shows the result"))?,
     }
     Ok(Exit::Done)
 }
@@ -97,7 +95,7 @@ impl Jobs {
     pub fn run(&self, session: &Session) -> Result<Exit> {
         let repository = session.open()?;
         let folder = outbox::folder(session, &repository)?;
-        let jobs = dropped::history(&folder, &repository).context("could not read what was dropped")?;
+        let jobs = dropped::history(&folder, &repository).context("could not read the list of dropped files")?;
         let signed_out = dropped::signed_out(&folder, repository.keys());
         if let Some(reason) = &signed_out {
             session.output().remark(jobs::waits_for_sign_in(reason));
@@ -110,7 +108,7 @@ impl Jobs {
             return Ok(Exit::Done);
         }
         if jobs.is_empty() {
-            session.output().remark("nothing was dropped into a mount of this repository");
+            session.output().remark("no files were dropped into a mount of this repository");
         }
         for (job, files) in shown {
             show(*job, files)?;

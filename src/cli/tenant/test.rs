@@ -14,7 +14,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
-/// Everything that is said of a tenant.
+/// The result of testing a tenant.
 struct Report<'a> {
     name: &'a str,
     tenant: &'a TenantSettings,
@@ -24,7 +24,7 @@ struct Report<'a> {
 
 /// A line of the report.
 struct Row {
-    /// What it is needed for: `directory`, or a service.
+    /// What needs it: `directory`, or a service.
     service: &'static str,
     what: &'static str,
     permission: Option<&'static str>,
@@ -95,7 +95,7 @@ impl Report<'_> {
         };
         for service in services {
             match service {
-                // Without users there is no mailbox to try it on.
+                // A mailbox can only be tested if the users are known.
                 Service::Outlook if users_known => self.outlook(client, &users, sets, claims.as_ref()).await,
                 Service::Outlook => {}
                 other => self.rows.push(Row {
@@ -116,7 +116,7 @@ impl Report<'_> {
             sets.is_empty() || sets.iter().filter(outlook).any(|set| takes(set, user))
         };
         let mut candidates: Vec<_> = users.iter().filter(of_sets).collect();
-        // Whoever has a licence most likely has a mailbox.
+        // A user with a licence most likely has a mailbox.
         candidates.sort_by_key(|user| !user.is_licensed());
         if candidates.is_empty() {
             let detail = format!("the sets select none of {} users; look at `include` and `exclude`", users.len());
@@ -160,7 +160,7 @@ impl Report<'_> {
         self.rows.iter().all(Row::is_fine)
     }
 
-    /// Returns what to do, one thing after the other; nothing where all that a backup needs is there.
+    /// Returns the steps that the user has to take, in order. Empty if a backup has everything that it needs.
     fn steps(&self) -> Vec<String> {
         let with = |status| self.rows.iter().filter(move |row| row.status == status && row.is_required);
         let missing: BTreeSet<_> = with(Status::Missing).filter_map(|row| row.permission).collect();
@@ -181,15 +181,15 @@ impl Report<'_> {
             steps.push(format!("on the same page: Grant admin consent for {organization} (as an administrator)"));
             steps.push(match self.is_delegated() {
                 true => {
-                    format!("`strongroom tenant login {}`, as what was consented to stands in the sign-in", self.name)
+                    format!("`strongroom tenant login {}`: a new consent needs a new sign-in", self.name)
                 }
-                false => "wait a few minutes: a new permission is in new tokens only".to_owned(),
+                false => "wait a few minutes: only new tokens have a new permission".to_owned(),
             });
         }
         if with(Status::Closed).next().is_some() {
             steps.push(format!(
-                "in Exchange Online PowerShell, `Get-ApplicationAccessPolicy | where AppId -eq {}` shows the policy: add \
-                 the mailboxes to its group (it may take more than an hour), or take the policy away",
+                "in Exchange Online PowerShell, `Get-ApplicationAccessPolicy | where AppId -eq {}` shows the policy: \
+                 add the mailboxes to its group (it may take more than an hour), or remove the policy",
                 self.tenant.client_id
             ));
         }
@@ -250,7 +250,7 @@ impl Report<'_> {
     }
 }
 
-/// Writes an error with its causes and the service's own words, for the one who asked.
+/// Returns the text of an error, its causes, and the service's own words.
 fn text_of(error: &GraphError) -> String {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     let mut text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
@@ -260,7 +260,7 @@ fn text_of(error: &GraphError) -> String {
     text
 }
 
-/// Returns where an application is registered (Graph: national cloud deployments).
+/// Returns the portal where applications are registered (Graph: national cloud deployments).
 fn portal(cloud: Cloud) -> &'static str {
     match cloud {
         Cloud::Global => "https://portal.azure.com",
