@@ -1,10 +1,10 @@
-//! Mounts a generated tree: for trying the mount out, for measuring it, and for tests that kill a process.
+//! Mounts a generated tree: to try the mount out, to measure it, and for tests that kill a process.
 //!
 //! ```text
 //! cargo run --release --example model -- DIR [--catalog] [--xattr] [--allow-other] [--threads N] [--folders N] [--files N]
 //! ```
 //!
-//! Prints `ready` when DIR can be used. SIGUSR1 prints the requests since the last time; SIGINT and SIGTERM unmount.
+//! Prints `ready` when DIR is usable. SIGUSR1 prints the requests since the last SIGUSR1; SIGINT and SIGTERM unmount.
 
 #[path = "../tests/common/model.rs"]
 mod model;
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     } else {
         Target::View(model)
     };
-    // Before mounting: a signal in between must not end the process without unmounting.
+    // Block the signals before mounting: a signal in between must not end the process without unmounting.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1])?;
     let mounted = Arc::new(mount(target, &directory, &options)?);
     println!("ready");

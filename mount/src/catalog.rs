@@ -1,11 +1,13 @@
-//! The folders `snapshots` and `text`: what the catalog lists now, under which folder names, in which inode slots.
+//! The folders `snapshots` and `text`: which snapshots the catalog lists now, the names of their folders, and their
+//! inode slots.
 //!
 //! Invariants:
-//! - While mounted, a snapshot keeps its folder name, its slot and its place in the listing, whatever comes and goes
-//!   around it. Over remounts the slot stays the same unless two snapshots collide and the older one is gone.
-//! - A snapshot that left the catalog leaves the folder at once, but its view is kept until the kernel has forgotten
-//!   the last of its inodes: an open file stays readable. That is one counter for a snapshot, not a table of inodes.
-//!   (What was open when the snapshot left stays in the kernel's cache after it is closed, until memory is needed.)
+//! - While mounted, a snapshot keeps its folder name, its slot and its position in the listing, even if other snapshots
+//!   come and go. After a remount it has the same slot again, unless two snapshots collide and the older one is gone.
+//! - When a snapshot leaves the catalog, its folder disappears at once. Its view is kept until the kernel has forgotten
+//!   the last of its inodes, so that open files stay readable. This takes one counter per snapshot, not a table of
+//!   inodes. (A file that was open when the snapshot left stays in the kernel's cache after it is closed, until the
+//!   kernel needs the memory.)
 
 use crate::error::FsError;
 use crate::inode::Slot;
@@ -16,7 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-/// The longest file name Linux has.
+/// Maximum length of a file name in bytes, as on Linux.
 pub(crate) const NAME_LENGTH_BYTES_MAX: usize = 255;
 
 /// A snapshot that the mount has seen.
@@ -25,18 +27,18 @@ pub(crate) struct Snapshot {
     pub(crate) time: Time,
     pub(crate) slot: Slot,
     views: [Mutex<Option<Arc<dyn View>>>; Side::ALL.len()],
-    /// How many references to its inodes the kernel holds. May err upwards (an answer that no longer reached the
-    /// kernel), which only keeps the view longer.
+    /// Number of references that the kernel holds to inodes of this snapshot. It may be too high, if an answer no
+    /// longer reached the kernel; then the view is only kept longer.
     references: AtomicI64,
 }
 
-/// A snapshot's folder.
+/// The folder of a snapshot.
 #[derive(Clone)]
 pub(crate) struct Folder {
     pub(crate) name: String,
     pub(crate) snapshot: Arc<Snapshot>,
-    /// Grows in the order in which folders appeared. Position in the listing, so that a listing which goes on while
-    /// folders come and go neither repeats nor loses one of the others.
+    /// Position in the listing. Later folders have higher positions. So if folders come and go during a listing, it
+    /// neither repeats nor misses any other folder.
     pub(crate) position: u64,
 }
 
@@ -47,17 +49,17 @@ struct State {
     position_by_name: HashMap<String, u64>,
     newest: Option<u64>,
     readme: Arc<str>,
-    /// Also those that have left the catalog and are still in use.
+    /// All snapshots by slot, including those that left the catalog but are still in use.
     by_slot: HashMap<Slot, Arc<Snapshot>>,
     position_next: u64,
 }
 
-/// What became different in the folder `snapshots`.
+/// Changes in the folder `snapshots`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Changes {
-    /// Folders that appeared or went away.
+    /// Names of folders that appeared or disappeared.
     pub names: Vec<String>,
-    /// Whether `latest` leads elsewhere, appeared or went away.
+    /// Whether `latest` appeared, disappeared or points to another snapshot.
     pub latest: bool,
 }
 
@@ -70,7 +72,7 @@ impl Changes {
 
 pub(crate) struct Listing {
     catalog: Arc<dyn Catalog>,
-    /// Whether the catalog could not be asked the last time.
+    /// True if the last request to the catalog failed.
     failing: AtomicBool,
     state: RwLock<State>,
 }
@@ -83,7 +85,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Asks the catalog again. To be called from one thread at a time.
+    /// Reads the list of snapshots again. Must be called from one thread at a time.
     pub(crate) fn refresh(&self) -> Result<Changes, FsError> {
         let mut infos = self.ask()?;
         infos.sort_by_key(|info| (info.time, info.id));
@@ -101,7 +103,8 @@ impl Listing {
         Ok(state.replace(infos))
     }
 
-    /// Asks for the snapshots. A failure is told once, until it is over: this is called every second.
+    /// Reads the list of snapshots. Logs only the first of several failures in a row, because this is called every
+    /// second.
     fn ask(&self) -> Result<Vec<SnapshotInfo>, FsError> {
         let asked = catch_unwind(AssertUnwindSafe(|| self.catalog.snapshots()));
         let failed = !matches!(asked, Ok(Ok(_)));
@@ -116,7 +119,7 @@ impl Listing {
             Ok(Err(error)) => {
                 if !failed_before {
                     let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, "the list of snapshots cannot be read and stays as it was; trying again");
+                    tracing::error!(error, "could not read the list of snapshots; it stays as it was, trying again");
                 }
                 Err(error.into())
             }
@@ -133,7 +136,7 @@ impl Listing {
         guarded("readme", || Ok(self.catalog.readme())).unwrap_or_default().into()
     }
 
-    /// Returns what `README.txt` says now.
+    /// Returns the current content of `README.txt`.
     pub(crate) fn readme(&self) -> Arc<str> {
         self.state.read().readme.clone()
     }
@@ -162,12 +165,12 @@ impl Listing {
         self.state.read().folders.range(position..).map(|(_, folder)| folder.clone()).collect()
     }
 
-    /// Returns whether there is a folder for this side of the snapshots.
+    /// Returns whether the catalog shows this side of the snapshots.
     pub(crate) fn shows(&self, side: Side) -> bool {
         self.catalog.shows(side)
     }
 
-    /// Returns the snapshot's view, opening it at first use.
+    /// Returns the snapshot's view. Opens it on first use.
     pub(crate) fn view(&self, snapshot: &Snapshot, side: Side) -> Result<Arc<dyn View>, FsError> {
         let mut view = snapshot.views[side as usize].lock();
         if let Some(view) = &*view {
@@ -179,29 +182,29 @@ impl Listing {
 }
 
 impl Snapshot {
-    /// Returns the beginning of the id in hexadecimal, for the log.
+    /// Returns the first 8 bytes of the id in hexadecimal, for the log.
     pub(crate) fn short_id(&self) -> String {
         hex(&self.id[..8])
     }
 
-    /// Returns the view if it is open already.
+    /// Returns the view if it is already open.
     pub(crate) fn view_if_open(&self, side: Side) -> Option<Arc<dyn View>> {
         self.views[side as usize].try_lock().and_then(|view| view.clone())
     }
 
-    /// The kernel has been given one more reference to an inode of this snapshot.
+    /// Counts one more reference that the kernel holds to an inode of this snapshot.
     pub(crate) fn referenced(&self) {
         self.references.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The kernel has dropped `count` of them.
+    /// Subtracts `count` references that the kernel dropped.
     pub(crate) fn forgotten(&self, count: u64) {
         self.references.fetch_sub(i64::try_from(count).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 }
 
 impl State {
-    /// Lets go of snapshots that have left the catalog and that nobody uses any more.
+    /// Removes snapshots that left the catalog and that the kernel no longer refers to.
     fn drop_unused(&mut self, in_catalog: &HashSet<[u8; 32]>) {
         let listed: HashSet<Slot> = self.folders.values().map(|folder| folder.snapshot.slot).collect();
         self.by_slot.retain(|slot, snapshot| {
@@ -216,7 +219,7 @@ impl State {
         let latest_before = self.newest.take();
         let mut kept: HashMap<[u8; 32], Folder> =
             before.into_values().map(|folder| (folder.snapshot.id, folder)).collect();
-        // Whoever has a name keeps it, so these are taken before any newcomer is named.
+        // Existing folders keep their names, so these names are taken before new folders are named.
         let mut taken: HashSet<String> =
             infos.iter().filter_map(|info| kept.get(&info.id)).map(|folder| folder.name.clone()).collect();
 
@@ -244,10 +247,10 @@ impl State {
         changes
     }
 
-    /// Returns the snapshot's record, giving it a slot if it is new here.
+    /// Returns the record of the snapshot. A new snapshot gets a slot.
     fn snapshot(&mut self, info: &SnapshotInfo) -> Arc<Snapshot> {
         let mut slot = Slot::preferred(&info.id);
-        // Eight million slots: this ends long before a catalog fills them.
+        // There are eight million slots, so a free one is found long before a catalog fills them.
         while let Some(other) = self.by_slot.get(&slot) {
             if other.id == info.id {
                 return other.clone();
@@ -266,14 +269,14 @@ impl State {
     }
 }
 
-/// Returns a legal file name for the snapshot that is not in `taken`: its own name where possible.
+/// Returns a legal folder name for the snapshot that is not in `taken`: the snapshot's own name if possible.
 fn folder_name(info: &SnapshotInfo, taken: &HashSet<String>) -> String {
     let mut name: String = info.name.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).collect();
     if matches!(name.as_str(), "" | "." | "..") {
         name = "snapshot".to_owned();
     }
     let hex = hex(&info.id);
-    // The name alone, then with more and more of the id behind it; ids differ, so the whole of it ends the search.
+    // Try the name alone, then with more and more of the id appended. Ids are unique, so the whole id ends the search.
     let suffixes = std::iter::once(String::new()).chain((8..=hex.len()).step_by(8).map(|n| format!(" {}", &hex[..n])));
     for suffix in suffixes {
         let mut end = name.len().min(NAME_LENGTH_BYTES_MAX - suffix.len());
@@ -292,7 +295,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Calls into the catalog; a panic there becomes an error here. Logs what somebody must look at.
+/// Calls the catalog and logs a failure. Turns a panic into an error.
 fn guarded<T>(call: &'static str, f: impl FnOnce() -> Result<T, ViewError>) -> Result<T, FsError> {
     match catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(value)) => Ok(value),
@@ -395,11 +398,11 @@ mod tests {
         let (catalog, listing) = listing(&[info(1, "one"), future(90, "ninety"), info(2, "two")]);
         assert_eq!(listing.newest().unwrap().name, "two");
         assert_eq!(listing.count(), 3, "it is listed all the same");
-        // Its time comes.
+        // Now the time of the snapshot has come.
         catalog.0.lock()[1].ahead = false;
         assert_eq!(listing.refresh().unwrap(), Changes { names: vec![], latest: true });
         assert_eq!(listing.newest().unwrap().name, "ninety");
-        // The clock of this machine goes back to 1970.
+        // The clock of this machine was set back to 1970.
         catalog.0.lock().iter_mut().for_each(|info| info.ahead = true);
         listing.refresh().unwrap();
         assert_eq!(listing.newest().unwrap().name, "ninety");

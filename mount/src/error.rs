@@ -1,6 +1,6 @@
-//! What can go wrong in a file operation, and the only map from it to errno.
+//! The errors of file operations, and the only mapping from them to errno.
 //!
-//! docs/semantics.md shows the same map as a table; a test below holds the two together.
+//! docs/semantics.md shows the same mapping as a table; a test below compares the two.
 
 use crate::outbox::OutboxError;
 use crate::view::ViewError;
@@ -10,17 +10,17 @@ use rustix::io::Errno;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FsError {
-    /// The view or the catalog said so.
+    /// The view or the catalog reported an error.
     #[error(transparent)]
     View(#[from] ViewError),
-    /// The view or the catalog panicked. The mount lives on.
+    /// The view or the catalog panicked. The mount keeps running.
     #[error("a view panicked")]
     Panicked,
     /// The operation would change something.
     #[error("the mount is read-only")]
     ReadOnly,
-    /// The inode number belongs to no snapshot that is still there.
-    #[error("the snapshot is no longer there")]
+    /// The inode number belongs to a snapshot that no longer exists.
+    #[error("the snapshot no longer exists")]
     Stale,
     /// No extended attribute has this name.
     #[error("no such extended attribute")]
@@ -28,39 +28,39 @@ pub enum FsError {
     /// The caller's buffer is too small for the answer.
     #[error("the buffer is too small")]
     BufferTooSmall,
-    /// A name is longer than any entry's can be.
+    /// The name is longer than any entry's name can be.
     #[error("the name is longer than 255 bytes")]
     NameTooLong,
-    /// The mount does not offer the operation; the kernel stops asking, or does without.
-    #[error("not offered")]
+    /// The mount does not have this operation. The kernel stops asking for it, or does without.
+    #[error("the mount does not support this operation")]
     NotOffered,
-    /// There are no device commands here.
+    /// The mount has no device commands.
     #[error("no such device command")]
     NoCommand,
     /// A rank does not fit into an inode number.
     #[error("the snapshot has more entries than inode numbers")]
     TooManyEntries,
-    /// The outbox said so.
+    /// The outbox reported an error.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
-    /// Not offered here, but the kernel must go on asking elsewhere.
-    #[error("not supported here")]
+    /// Not supported for this file, but the kernel must keep asking for other files.
+    #[error("not supported for this file")]
     Unsupported,
     /// A rename between `restore/` and the rest of the mount.
-    #[error("the two are in different trees")]
+    #[error("the two paths are in different trees")]
     OtherFileSystem,
-    /// A rename that would exchange two files.
-    #[error("files cannot be exchanged")]
+    /// A rename that exchanges two files.
+    #[error("two files cannot be exchanged")]
     Exchange,
-    /// The name is taken.
-    #[error("the name is taken")]
+    /// The name already exists.
+    #[error("the name already exists")]
     Exists,
-    /// Too many requests wait for the outbox.
-    #[error("too many requests wait")]
+    /// Too many requests are waiting for the outbox.
+    #[error("too many requests are waiting, try again")]
     Busy,
 }
 
-/// Returns the errno with which the kernel is answered.
+/// Returns the errno that the kernel gets for the error.
 pub fn errno(error: &FsError) -> Errno {
     match error {
         FsError::View(error) => match error {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// Every error with the name it has in docs/semantics.md.
+    /// Returns one of every error, with its name in docs/semantics.md.
     fn every() -> Vec<(&'static str, FsError)> {
         let source = || std::io::Error::other("disk on fire").into();
         let why = || "it is Sunday".to_owned();
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    /// The rows `| error | errno | when |` of the table under "Errors".
+    /// Returns the rows `| error | errno | when |` of the table under "Errors".
     fn documented() -> BTreeMap<String, String> {
         let page = include_str!("../../docs/semantics.md");
         let section = page.split("\n## ").find(|section| section.starts_with("Errors\n")).expect("a section Errors");

@@ -1,18 +1,20 @@
-//! The file system as plain functions: inode numbers in, attributes, names and bytes out. No kernel, no mount needed.
+//! The file system as plain functions: they take inode numbers and return attributes, names and bytes. They need no
+//! kernel and no mount.
 //!
-//! Everything that the mount promises is decided here, except for what only FUSE can say (cache switches: `fuse.rs`). Two
-//! layouts are served by the same code:
+//! Everything that the mount promises is decided here, except for what only FUSE can say (cache switches: `fuse.rs`).
+//! The same code serves two layouts:
 //!
 //! ```text
 //! one snapshot      inode 1 is the root of the view
 //! a catalog         README.txt   latest -> snapshots/<newest>   snapshots/<name>/...   text/<name>/...   (restore/)
 //! ```
 //!
-//! What is below `restore/` is alive, may wait for a network, and is served by `live`.
+//! The tree below `restore/` can change and may wait for a network. `live` serves it.
 //!
-//! Invariants: an answer about a snapshot's inside depends on nothing but the snapshot and the options, so the kernel may
-//! keep it for ever ([`TTL_FOREVER`]); what changes is answered with [`TTL_CHANGING`] and announced by [`Changes`]. A view that
-//! fails or panics costs the one operation, with a line in the log that names the entry and never its content.
+//! Invariants: an answer about the inside of a snapshot depends only on the snapshot and the options, so the kernel may
+//! keep it forever ([`TTL_FOREVER`]). An answer that can change has the lifetime [`TTL_CHANGING`], and [`Changes`]
+//! announces the change. If a view fails or panics, only the one operation fails. The log then names the entry, but
+//! never its content.
 
 use crate::catalog::{Changes, Listing, NAME_LENGTH_BYTES_MAX, Snapshot};
 use crate::error::FsError;
@@ -23,11 +25,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the kernel may keep what it learnt about the inside of a snapshot: ten years, in effect for ever.
+/// How long the kernel may keep answers about the inside of a snapshot: ten years, in effect forever.
 pub const TTL_FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-/// How long the kernel may keep what it learnt about the folders that change, if a notification should get lost.
+/// How long the kernel may keep answers about folders that can change. This limits the effect of a lost notification.
 pub const TTL_CHANGING: Duration = Duration::from_secs(1);
-/// Unit of `statfs`, and what `st_blksize` recommends for reading.
+/// Unit of `statfs` in bytes, and the read size that `st_blksize` recommends.
 pub const BLOCK_SIZE_BYTES: u32 = 4096;
 
 /// What a file system shows.
@@ -37,42 +39,42 @@ pub enum Target {
     View(Arc<dyn View>),
     /// All snapshots of a catalog, one folder each.
     Catalog(Arc<dyn Catalog>),
-    /// The same, and a folder `restore` into which files can be dropped.
+    /// All snapshots of a catalog, and a folder `restore` into which files can be dropped.
     Restoring(Arc<dyn Catalog>, Arc<dyn Outbox>),
 }
 
 /// How entries are presented.
 #[derive(Clone, Copy, Debug)]
 pub struct Presentation {
-    /// Owner of everything, instead of the stored owners. Their permission to read (and to enter directories) is then added
-    /// to what is stored: whoever mounts a backup may read it.
+    /// User and group that own everything, in place of the stored owners. The owner's permission to read (and to enter
+    /// directories) is then added to the stored permissions, because whoever mounts a backup may read it.
     pub owner: Option<(u32, u32)>,
-    /// Owner of the folders that the mount itself adds.
+    /// User and group that own the folders that the mount itself adds.
     pub mounted_by: (u32, u32),
     /// Whether extended attributes are shown.
     pub xattr: bool,
 }
 
-/// What `stat` shows of an entry. Access and change time are the modification time.
+/// What `stat` shows of an entry. The access and change times are equal to the modification time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Stat {
     /// Inode number.
     pub ino: Ino,
-    /// What the entry is.
+    /// Kind of the entry.
     pub kind: Kind,
     /// Size in bytes.
     pub size: u64,
-    /// Last change.
+    /// Modification time.
     pub mtime: Time,
     /// Permission bits, `07777`.
     pub mode: u16,
-    /// Owner as presented.
+    /// User id of the owner, as presented.
     pub uid: u32,
-    /// Group as presented.
+    /// Group id, as presented.
     pub gid: u32,
     /// Link count.
     pub links: u32,
-    /// How long the kernel may keep this.
+    /// How long the kernel may keep this answer.
     pub ttl: Duration,
 }
 
@@ -86,9 +88,9 @@ impl Stat {
 /// The answer to a lookup.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Found {
-    /// There is such an entry.
+    /// The entry exists.
     Entry(Stat),
-    /// There is none, and the kernel may remember that for so long.
+    /// The entry does not exist. The kernel may keep this answer for the given time.
     Nothing(Duration),
 }
 
@@ -99,11 +101,11 @@ pub struct Listed<'a> {
     pub name: &'a [u8],
     /// Attributes. For `.` and `..` only `ino` and `kind` are meaningful.
     pub stat: Stat,
-    /// The offset at which a listing goes on after this entry.
+    /// The offset from which a listing continues after this entry.
     pub next: u64,
 }
 
-/// The numbers of `statfs`; nothing is ever free.
+/// The numbers of `statfs`. Free space is always 0.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Space {
     /// Size in blocks of [`BLOCK_SIZE_BYTES`].
@@ -115,7 +117,7 @@ pub struct Space {
 /// The file system. Methods may be called from any thread.
 pub struct Fs {
     shows: Shows,
-    /// Whether there is a folder `restore`.
+    /// Whether the root has a folder `restore`.
     restores: bool,
     presentation: Presentation,
 }
@@ -129,8 +131,8 @@ enum Shows {
 enum Node {
     Root,
     Latest,
-    /// The folder of this side of the snapshots.
-    Shelf(Side),
+    /// The top folder of this side of the snapshots, such as `snapshots`.
+    SideFolder(Side),
     Readme,
     Restore,
     Entry(Entry),
@@ -149,7 +151,7 @@ impl Fs {
     /// Returns a file system that shows `target`.
     ///
     /// # Errors
-    /// What the catalog answered when asked for its snapshots.
+    /// The catalog's error if its snapshots could not be listed.
     pub fn new(target: Target, presentation: Presentation) -> Result<Fs, FsError> {
         let restores = matches!(target, Target::Restoring(..));
         let shows = match target {
@@ -159,10 +161,10 @@ impl Fs {
         Ok(Fs { shows, restores, presentation })
     }
 
-    /// Asks the catalog for its snapshots again and returns what is different. To be called from one thread at a time.
+    /// Reads the list of snapshots again and returns the changes. Must be called from one thread at a time.
     ///
     /// # Errors
-    /// What the catalog answered. What is shown stays as it was.
+    /// The catalog's error. The file system then shows what it showed before.
     pub fn refresh(&self) -> Result<Changes, FsError> {
         match &self.shows {
             Shows::View(_) => Ok(Changes::default()),
@@ -170,11 +172,11 @@ impl Fs {
         }
     }
 
-    /// Returns the entry called `name` in the directory `parent`. `.` and `..` are understood, for file handles (NFS).
-    /// A found entry counts as one reference, to be undone by [`Fs::forget`].
+    /// Returns the entry called `name` in the directory `parent`. Also resolves `.` and `..`, which file handles (NFS)
+    /// need. A found entry counts as one reference, until [`Fs::forget`] removes it.
     ///
     /// # Errors
-    /// [`ViewError::NotADirectory`] if `parent` is no directory. That there is no such entry is an answer, not an error.
+    /// [`ViewError::NotADirectory`] if `parent` is not a directory. A missing entry is an answer, not an error.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Found, FsError> {
         if name.len() > NAME_LENGTH_BYTES_MAX {
             return Err(FsError::NameTooLong);
@@ -190,7 +192,7 @@ impl Fs {
         Ok(found)
     }
 
-    /// Takes note that the kernel dropped `count` references to `ino`.
+    /// Records that the kernel dropped `count` references to `ino`.
     pub fn forget(&self, ino: Ino, count: u64) {
         if let Shows::Catalog(listing) = &self.shows
             && let Some(snapshot) = listing.by_slot(ino.slot())
@@ -216,7 +218,7 @@ impl Fs {
     /// Returns the target of the symbolic link `ino`.
     ///
     /// # Errors
-    /// [`ViewError::Invalid`] if it is no symbolic link.
+    /// [`ViewError::Invalid`] if it is not a symbolic link.
     pub fn read_link(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
         match self.node(ino)? {
             Node::Entry(entry) => entry.call("read_link", |view, rank| view.read_link(rank)),
@@ -225,17 +227,17 @@ impl Fs {
         }
     }
 
-    /// Returns up to `size` bytes at `offset` of the file `ino`: fewer only at its end, and never more than
-    /// [`READ_SIZE_BYTES_MAX`].
+    /// Returns up to `size` bytes at `offset` of the file `ino`, but at most [`READ_SIZE_BYTES_MAX`]. Returns fewer
+    /// only at the end of the file.
     ///
     /// # Errors
-    /// [`ViewError::IsADirectory`] or [`ViewError::Invalid`] if it is no file.
+    /// [`ViewError::IsADirectory`] or [`ViewError::Invalid`] if it is not a file.
     pub fn read(&self, ino: Ino, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
         let size = size.min(READ_SIZE_BYTES_MAX);
         match self.node(ino)? {
             Node::Entry(entry) => {
                 let mut bytes = entry.call("read", |view, rank| view.read(rank, offset, size))?;
-                // More than was asked for would break the answer to the kernel.
+                // Never return more than was asked for: the kernel would not accept the answer.
                 bytes.truncate(size);
                 Ok(bytes)
             }
@@ -245,15 +247,16 @@ impl Fs {
                 Ok(text.as_bytes()[start..].iter().take(size).copied().collect())
             }
             Node::Latest => Err(ViewError::Invalid.into()),
-            Node::Root | Node::Shelf(_) | Node::Restore => Err(ViewError::IsADirectory.into()),
+            Node::Root | Node::SideFolder(_) | Node::Restore => Err(ViewError::IsADirectory.into()),
         }
     }
 
-    /// Calls `emit` with the entries of the directory `dir` from `offset` on (0, or a former [`Listed::next`]), `.` and `..`
-    /// first, until it returns false. An entry that `emit` took counts as one reference (`.` and `..` do not).
+    /// Calls `emit` with the entries of the directory `dir`, until `emit` returns false. Starts at `offset`, which is 0
+    /// or an earlier [`Listed::next`]; `.` and `..` come first. Each entry that `emit` accepted counts as one
+    /// reference, except for `.` and `..`.
     ///
     /// # Errors
-    /// [`ViewError::NotADirectory`] if it is no directory.
+    /// [`ViewError::NotADirectory`] if it is not a directory.
     pub fn list(&self, dir: Ino, offset: u64, emit: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<(), FsError> {
         let node = self.node(dir)?;
         if matches!(node, Node::Latest | Node::Readme) {
@@ -271,7 +274,8 @@ impl Fs {
         }
         let start = offset.saturating_sub(2);
         let emit = &mut |name: &[u8], stat: Stat, next: u64| {
-            // Counted before it is sent: the kernel may forget it before this thread goes on.
+            // Count the reference before the entry is sent: the kernel may forget the entry before this thread
+            // continues.
             self.referenced(stat.ino);
             let taken = emit(Listed { name, stat, next: next + 2 });
             if !taken {
@@ -281,7 +285,7 @@ impl Fs {
         };
         match node {
             Node::Root => self.list_root(start, emit),
-            Node::Shelf(side) => self.list_snapshots(side, start, emit),
+            Node::SideFolder(side) => self.list_snapshots(side, start, emit),
             Node::Entry(entry) => self.list_entry(&entry, start, emit),
             Node::Restore => Ok(()),
             Node::Latest | Node::Readme => Err(ViewError::NotADirectory.into()),
@@ -291,12 +295,13 @@ impl Fs {
     /// Returns the value of the extended attribute `name` of `ino`.
     ///
     /// # Errors
-    /// [`FsError::NotOffered`] if the mount shows none, [`FsError::NoAttribute`] if there is none of this name.
+    /// [`FsError::NotOffered`] if the mount shows no extended attributes, [`FsError::NoAttribute`] if this one does not
+    /// exist.
     pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, FsError> {
         if !self.presentation.xattr {
             return Err(FsError::NotOffered);
         }
-        // `ls -l` asks for security.* and system.* of every file; those questions need not reach the view.
+        // `ls -l` asks for security.* and system.* of every file. The view need not be asked for these.
         if !name.starts_with(b"user.") {
             return Err(FsError::NoAttribute);
         }
@@ -307,10 +312,10 @@ impl Fs {
             .ok_or(FsError::NoAttribute)
     }
 
-    /// Returns the names of the extended attributes of `ino`, each followed by a NUL.
+    /// Returns the names of the extended attributes of `ino`, each followed by a NUL byte.
     ///
     /// # Errors
-    /// [`FsError::NotOffered`] if the mount shows none.
+    /// [`FsError::NotOffered`] if the mount shows no extended attributes.
     pub fn xattr_names(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
         if !self.presentation.xattr {
             return Err(FsError::NotOffered);
@@ -319,8 +324,8 @@ impl Fs {
         Ok(names.flat_map(|name| name.into_bytes().into_iter().chain([0])).collect())
     }
 
-    /// Returns the size of what is shown: the one snapshot's, or the newest one's. (The sum over all snapshots would count
-    /// the same mail again for each of them.)
+    /// Returns the size of the shown snapshot, or of the newest one in a catalog. (The sum over all snapshots would
+    /// count the same mail once per snapshot.)
     pub fn space(&self) -> Space {
         let totals = match &self.shows {
             Shows::View(view) => totals(view.as_ref()),
@@ -333,7 +338,8 @@ impl Fs {
         Space { blocks: totals.bytes.div_ceil(BLOCK_SIZE_BYTES.into()), files: totals.entries }
     }
 
-    /// Returns the id of the snapshot that `ino` lies in; `None` for what the mount itself adds, and where one snapshot is all.
+    /// Returns the id of the snapshot that contains `ino`. `None` for files and folders that the mount itself adds, and
+    /// for a mount of a single snapshot.
     pub fn snapshot_id(&self, ino: Ino) -> Option<[u8; 32]> {
         Some(self.listing()?.by_slot(ino.slot())?.id)
     }
@@ -354,8 +360,8 @@ impl Fs {
             Shows::Catalog(listing) => match ino {
                 fixed::ROOT => Ok(Node::Root),
                 fixed::LATEST => Ok(Node::Latest),
-                fixed::SNAPSHOTS => Ok(Node::Shelf(Side::Items)),
-                fixed::TEXT => Ok(Node::Shelf(Side::Text)),
+                fixed::SNAPSHOTS => Ok(Node::SideFolder(Side::Items)),
+                fixed::TEXT => Ok(Node::SideFolder(Side::Text)),
                 fixed::README => Ok(Node::Readme),
                 fixed::RESTORE if self.restores => Ok(Node::Restore),
                 _ => {
@@ -370,7 +376,9 @@ impl Fs {
 
     fn parent(&self, ino: Ino) -> Result<Ino, FsError> {
         match self.node(ino)? {
-            Node::Entry(entry) if entry.rank == Rank::ROOT && entry.snapshot.is_some() => Ok(fixed::shelf(entry.side)),
+            Node::Entry(entry) if entry.rank == Rank::ROOT && entry.snapshot.is_some() => {
+                Ok(fixed::side_folder(entry.side))
+            }
             Node::Entry(entry) => {
                 let parent = entry.call("parent", |view, rank| view.parent(rank))?;
                 Ino::of(entry.side, entry.slot, parent).ok_or(FsError::TooManyEntries)
@@ -390,7 +398,7 @@ impl Fs {
             (Node::Root, b"README.txt") => Node::Readme,
             (Node::Root, b"restore") if self.restores => Node::Restore,
             (Node::Root, b"latest") if self.latest_target().is_some() => Node::Latest,
-            (Node::Shelf(side), _) => {
+            (Node::SideFolder(side), _) => {
                 let Some(folder) = self.listing().and_then(|listing| listing.by_name(name)) else {
                     return Ok(Found::Nothing(TTL_CHANGING));
                 };
@@ -398,9 +406,10 @@ impl Fs {
                 return Ok(Found::Entry(self.stat(ino)?));
             }
             (Node::Root, _) => match self.sides().find(|side| side.folder().as_bytes() == name) {
-                Some(side) => Node::Shelf(side),
+                Some(side) => Node::SideFolder(side),
                 None if name == b"latest" => return Ok(Found::Nothing(TTL_CHANGING)),
-                // Nothing else ever appears here, though file managers go on looking for `.hidden` and the like.
+                // Nothing else ever appears in the root, but file managers keep looking for `.hidden` and similar
+                // names.
                 None => return Ok(Found::Nothing(TTL_FOREVER)),
             },
             (Node::Restore, _) => return Ok(Found::Nothing(Duration::ZERO)),
@@ -411,13 +420,13 @@ impl Fs {
 
     fn list_root(&self, start: u64, emit: &mut dyn FnMut(&[u8], Stat, u64) -> bool) -> Result<(), FsError> {
         let latest = self.latest_target().map(|_| Node::Latest);
-        let shelf = |side| self.sides().find(|shown| *shown == side).map(Node::Shelf);
-        // The place of an entry is fixed, also while `latest` is missing.
+        let side_folder = |side| self.sides().find(|shown| *shown == side).map(Node::SideFolder);
+        // Each entry has a fixed position, even while `latest` is missing.
         let entries: [(&[u8], Option<Node>); 5] = [
             (b"README.txt", Some(Node::Readme)),
             (b"latest", latest),
-            (Side::Items.folder().as_bytes(), shelf(Side::Items)),
-            (Side::Text.folder().as_bytes(), shelf(Side::Text)),
+            (Side::Items.folder().as_bytes(), side_folder(Side::Items)),
+            (Side::Text.folder().as_bytes(), side_folder(Side::Text)),
             (b"restore", self.restores.then_some(Node::Restore)),
         ];
         for ((name, node), next) in entries.into_iter().zip(1..) {
@@ -439,8 +448,8 @@ impl Fs {
     ) -> Result<(), FsError> {
         for folder in self.listing().map(|listing| listing.from(start)).unwrap_or_default() {
             let ino = Ino::of(side, folder.snapshot.slot, Rank::ROOT).ok_or(FsError::TooManyEntries)?;
-            // Listing a thousand names must not open a thousand snapshots. A snapshot that is not open yet is listed with
-            // attributes that expire at once, so that whoever looks closer asks again.
+            // Listing a thousand names must not open a thousand snapshots. So a snapshot that is not open yet is listed
+            // with attributes that expire at once. A program that needs the attributes then asks again.
             let stat = match folder.snapshot.view_if_open(side) {
                 Some(_) => self.stat(ino),
                 None => Ok(Stat { mtime: folder.snapshot.time, ttl: Duration::ZERO, ..self.own_stat(ino, 0o555) }),
@@ -510,7 +519,7 @@ impl Fs {
         }
     }
 
-    /// Returns what is shown of an entry of a view.
+    /// Returns the attributes to show for an entry of a view.
     fn present(&self, entry: &Entry, attr: Attr) -> Result<Stat, FsError> {
         let ino = Ino::of(entry.side, entry.slot, attr.rank).ok_or(FsError::TooManyEntries)?;
         let mut mode = attr.mode & 0o7777;
@@ -521,14 +530,14 @@ impl Fs {
             }
             None => (attr.uid, attr.gid),
         };
-        // The root of a snapshot hangs in a folder that changes.
+        // The root of a snapshot lies in a folder that can change.
         let hangs = entry.snapshot.is_some() && attr.rank == Rank::ROOT;
         let ttl = if hangs { TTL_CHANGING } else { TTL_FOREVER };
         let links = attr.links.max(1);
         Ok(Stat { ino, kind: attr.kind, size: attr.size, mtime: attr.mtime, mode, uid, gid, links, ttl })
     }
 
-    /// Returns what is shown of a folder or file that the mount itself adds.
+    /// Returns the attributes of a folder or file that the mount itself adds.
     fn own(&self, node: &Node) -> Stat {
         let file = |ino, kind, mode, size| Stat { kind, size, links: 1, ..self.own_stat(ino, mode) };
         match node {
@@ -537,23 +546,23 @@ impl Fs {
                 let links = u32::try_from(folders).expect("three at most") + 2;
                 Stat { links, ..self.own_stat(fixed::ROOT, 0o555) }
             }
-            // One link means that nobody counted the folders in it.
+            // A link count of 1 means that the number of subfolders is not known.
             Node::Restore => Stat { links: 1, ..self.own_stat(fixed::RESTORE, 0o700) },
             Node::Latest => {
                 let length = self.latest_target().map_or(0, |target| target.len());
                 file(fixed::LATEST, Kind::Symlink, 0o777, length as u64)
             }
             Node::Readme => file(fixed::README, Kind::File, 0o444, self.readme().len() as u64),
-            Node::Shelf(_) | Node::Entry(_) => {
-                let side = if let Node::Shelf(side) = node { *side } else { Side::Items };
+            Node::SideFolder(_) | Node::Entry(_) => {
+                let side = if let Node::SideFolder(side) = node { *side } else { Side::Items };
                 let count = self.listing().map_or(0, Listing::count);
                 let links = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(2);
-                Stat { links, ..self.own_stat(fixed::shelf(side), 0o555) }
+                Stat { links, ..self.own_stat(fixed::side_folder(side), 0o555) }
             }
         }
     }
 
-    /// Returns a directory of the mount's own, dated as the newest snapshot.
+    /// Returns the attributes of a directory that the mount itself adds. It has the time of the newest snapshot.
     fn own_stat(&self, ino: Ino, mode: u16) -> Stat {
         let (uid, gid) = self.presentation.mounted_by;
         let mtime = self.listing().and_then(Listing::newest).map_or_else(Time::default, |newest| newest.snapshot.time);
@@ -562,7 +571,7 @@ impl Fs {
 }
 
 impl Entry {
-    /// Asks the view about this entry. A panic becomes an error, and what somebody must look at goes into the log.
+    /// Asks the view about this entry. Turns a panic into an error. Logs damage, storage failures and panics.
     fn call<T>(
         &self,
         call: &'static str,

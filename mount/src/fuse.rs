@@ -1,14 +1,17 @@
-//! The thin adapter between fuser and [`Fs`]: takes requests apart, calls, answers. Decides nothing but how the kernel caches.
+//! The thin adapter between fuser and [`Fs`]: decodes requests, calls `Fs`, and replies. It decides nothing but how the
+//! kernel caches.
 //!
-//! What makes the mount quick (each was measured with 100,000 files; docs/semantics.md, "Caching"):
-//! - `open` and `opendir` are answered ENOSYS where the kernel offers that, so it opens by itself from then on and keeps
-//!   pages and listings. Without that, a warm walk that reads every file sends three requests a file.
-//! - readdirplus always: "auto" stops delivering attributes as soon as a program did not look at them, and then pays a
-//!   lookup for each file it opens.
-//! - No extended attributes unless asked for: `ls -l` asks for two a file, and only ENOSYS ends the questions.
+//! What makes the mount quick (each measured with 100,000 files; docs/semantics.md, "Caching"):
+//! - `open` and `opendir` are answered with ENOSYS if the kernel supports that. From then on the kernel opens files by
+//!   itself, and keeps pages and listings. Without that, a warm walk that reads every file sends three requests per
+//!   file.
+//! - Always readdirplus: the mode "auto" stops delivering attributes as soon as a program did not look at them, and
+//!   then costs a lookup for each file that a program opens.
+//! - No extended attributes, unless they were requested: `ls -l` asks for two per file, and only ENOSYS ends these
+//!   requests.
 //!
-//! ENOSYS speaks for the whole mount, so a mount with `restore/` must not say it where `restore/` needs the request: its files are
-//! opened and closed. Requests below `restore/` go to `fuse::live`.
+//! ENOSYS counts for the whole mount. So a mount with `restore/` must not answer it if `restore/` needs the request:
+//! there, files are opened and closed. `fuse::live` handles the requests below `restore/`.
 
 mod live;
 
@@ -33,13 +36,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// How many requests the kernel may have in the air for read-ahead.
+/// Maximum number of read-ahead requests that the kernel may send at the same time.
 const BACKGROUND_REQUESTS_MAX: u16 = 64;
 
 pub(crate) struct Adapter {
     fs: Arc<Fs>,
     requests: Arc<Requests>,
-    /// Whether the kernel does without `open` when told so.
+    /// Whether the kernel stops sending `open` after an ENOSYS. `no_opendir` says the same for `opendir`.
     no_open: bool,
     no_opendir: bool,
     /// Serves `restore/`, if the mount has it.
@@ -50,23 +53,23 @@ impl Adapter {
     /// Returns an adapter for `fs`, and for `live` below `restore/`.
     ///
     /// # Errors
-    /// Threads could not be started.
+    /// If threads could not be started.
     pub(crate) fn new(fs: Arc<Fs>, live: Option<Arc<Live>>, requests: Arc<Requests>) -> io::Result<Adapter> {
         let live = live.map(LiveAdapter::start).transpose()?;
         Ok(Adapter { fs, requests, no_open: false, no_opendir: false, live })
     }
 
-    /// Returns who serves `ino` if it is `restore/` or something in it.
+    /// Returns the adapter that serves `ino`, if `ino` is `restore/` or below it.
     fn live(&self, ino: INodeNo) -> Option<&LiveAdapter> {
         self.live.as_ref().filter(|_| Ino(ino.0).is_live())
     }
 
-    /// As [`Adapter::live`], for what `fs` knows of `restore/` itself.
+    /// The same as [`Adapter::live`], but not for `restore/` itself, which `fs` serves.
     fn below_live(&self, ino: INodeNo) -> Option<&LiveAdapter> {
         self.live(ino).filter(|_| Ino(ino.0) != fixed::RESTORE)
     }
 
-    /// Returns an error of `fs` about extended attributes: the kernel must go on asking where `restore/` answers.
+    /// Changes an error about extended attributes for mounts with `restore/`: the kernel must then keep asking.
     fn about_xattr<T>(&self, result: Result<T, FsError>) -> Result<T, FsError> {
         match result {
             Err(FsError::NotOffered) if self.live.is_some() => Err(FsError::Unsupported),
@@ -74,7 +77,7 @@ impl Adapter {
         }
     }
 
-    /// Counts a request and opens the span in which it is served.
+    /// Counts a request and enters the tracing span for it.
     fn request(&self, operation: Operation, request: &Request, ino: INodeNo) -> tracing::span::EnteredSpan {
         self.requests.count(operation);
         tracing::debug_span!("fuse", op = operation.name(), req = request.unique().0, ino = ino.0).entered()
@@ -127,7 +130,7 @@ fn attributes(stat: &Stat) -> FileAttr {
     }
 }
 
-/// The attributes in the answer "there is no such entry, and you may remember that": inode 0.
+/// Returns the attributes for the answer "this entry does not exist, and you may remember that": inode 0.
 fn absent() -> FileAttr {
     let nothing = Stat {
         ino: Ino(0),
@@ -144,14 +147,14 @@ fn absent() -> FileAttr {
 }
 
 const WITHOUT_RESTORE: [InitFlags; 2] = [InitFlags::FUSE_NO_OPEN_SUPPORT, InitFlags::FUSE_NO_OPENDIR_SUPPORT];
-/// Opening with O_TRUNC comes as one request, which begins a new draft; and a write is not preceded by the question whether there
-/// is a `security.capability` to be taken away.
+/// The first lets the kernel send an open with O_TRUNC as one request, which begins a new draft. With the second, the
+/// kernel does not ask before each write whether it must remove a `security.capability`.
 const WITH_RESTORE: [InitFlags; 2] = [InitFlags::FUSE_ATOMIC_O_TRUNC, InitFlags::FUSE_HANDLE_KILLPRIV_V2];
 
-/// Inode numbers are never used a second time for something else.
+/// Always 0, because an inode number is never reused for another file.
 const GENERATION: Generation = Generation(0);
 
-/// Operations that only `restore/` has: elsewhere they would change a backup.
+/// Operations that only `restore/` supports. Elsewhere they would change a backup.
 macro_rules! live_only {
     ($($operation:ident[$kind:ident]($ino:ident: INodeNo $(, $name:ident: $type:ty)*) -> $reply:ident: $answer:ty,
         $live:ident => $call:expr;)*) => {$(
@@ -167,7 +170,7 @@ macro_rules! live_only {
     )*};
 }
 
-/// Operations that are not offered. The kernel does without, and for most of these does not ask again.
+/// Operations that the mount does not support. The kernel does without them, and for most of them does not ask again.
 macro_rules! not_offered {
     ($($operation:ident($($name:ident: $type:ty),*) -> $reply:ty, $error:expr;)*) => {$(
         #[allow(clippy::too_many_arguments)]
@@ -197,7 +200,7 @@ impl Filesystem for Adapter {
         }
         self.no_open = self.live.is_none() && offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
         self.no_opendir = self.live.is_none() && offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
-        // Sets the largest request for reading, too. The kernel lowers it to fs.fuse.max_pages_limit.
+        // This also sets the maximum size of read requests. The kernel lowers it to fs.fuse.max_pages_limit.
         let size = u32::try_from(READ_SIZE_BYTES_MAX).expect("1 MiB fits");
         config.set_max_write(size).map_err(|_| io::Error::other("1 MiB requests are refused"))?;
         config.set_max_background(BACKGROUND_REQUESTS_MAX).map_err(|_| io::Error::other("64 requests are refused"))?;
@@ -217,7 +220,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, count: u64) {
-        // No span and no counting: dropping caches sends these by the hundred thousand.
+        // No span and no counting: when the kernel drops its caches, it sends hundreds of thousands of these.
         match self.live(ino) {
             Some(live) => live.forget(ino, count),
             None => self.fs.forget(Ino(ino.0), count),
@@ -298,7 +301,7 @@ impl Filesystem for Adapter {
         let mut emit = |listed: Listed<'_>| {
             let kind = file_type(listed.stat.kind);
             let taken = !reply.add(INodeNo(listed.stat.ino.0), listed.next, kind, OsStr::from_bytes(listed.name));
-            // Plain readdir hands out names, not inodes: there is no reference to count.
+            // Plain readdir returns names, not inodes, so there is no reference to count.
             if taken && !matches!(listed.name, b"." | b"..") {
                 self.fs.forget(listed.stat.ino, 1);
             }
@@ -377,7 +380,7 @@ impl Filesystem for Adapter {
         let _span = self.request(Operation::Change, request, ino);
         match (self.below_live(ino), self.live(ino)) {
             (Some(live), _) => live.setattr(ino, size, mtime, fh, reply),
-            // `restore/` itself stays as it is, and `cp -a` goes on.
+            // `restore/` itself does not change. Report success, so that `cp -a` continues.
             (None, Some(_)) => match self.fs.stat(Ino(ino.0)) {
                 Ok(stat) => reply.attr(&stat.ttl, &attributes(&stat)),
                 Err(error) => reply.error(code(&error)),
@@ -492,7 +495,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let _span = self.request(Operation::Change, request, ino_out);
-        // The kernel copies by reading and writing then.
+        // After this answer the kernel copies by reading and writing.
         let error = if self.live(ino_out).is_some() { FsError::NotOffered } else { FsError::ReadOnly };
         reply.error(code(&error));
     }
@@ -512,7 +515,7 @@ impl Filesystem for Adapter {
     }
 }
 
-/// Answers with the value, or with its length if the caller only asked how large its buffer has to be.
+/// Replies with the value, or with its length if the caller only asked for the buffer size.
 fn answer_xattr(value: Result<Vec<u8>, FsError>, size: u32, reply: ReplyXattr) {
     match value {
         Ok(value) if size == 0 => reply.size(u32::try_from(value.len()).unwrap_or(u32::MAX)),

@@ -1,4 +1,4 @@
-//! Inode numbers, made from what an entry is instead of handed out.
+//! Inode numbers. They are computed from what an entry is, not handed out.
 //!
 //! ```text
 //! bit 63       which side of the snapshot: 0 items, 1 text
@@ -6,9 +6,9 @@
 //! bits 39..0   rank of the entry + 1; in slot 0 of a catalog one of the numbers in `fixed`, or from 2^39 on what is below `restore/`
 //! ```
 //!
-//! There is no table of inodes (but for `restore/`, which is alive), so nothing grows with what has been looked at, the kernel's `forget` needs no bookkeeping for
-//! single entries, and a number means the same file after a remount. The root of the file system is 1 either way, which is
-//! what FUSE asks for.
+//! There is no table of inodes, except for `restore/`. So no memory grows with the number of entries that were looked
+//! at, the kernel's `forget` needs no bookkeeping for single entries, and a number means the same file after a remount.
+//! The root of the file system is always 1, as FUSE requires.
 
 use crate::view::{Rank, Side};
 
@@ -16,7 +16,7 @@ const RANK_BITS: u32 = 40;
 const SLOT_BITS: u32 = 23;
 const TEXT_BIT: u64 = 1 << 63;
 
-/// Inode numbers of what the mount itself adds in the catalog layout.
+/// Inode numbers of the files and folders that the mount itself adds in the catalog layout.
 pub mod fixed {
     use super::Ino;
 
@@ -26,17 +26,17 @@ pub mod fixed {
     pub const LATEST: Ino = Ino(2);
     /// The folder of snapshots.
     pub const SNAPSHOTS: Ino = Ino(3);
-    /// The explanation for people.
+    /// The file `README.txt`.
     pub const README: Ino = Ino(4);
-    /// The folder of snapshots as text.
+    /// The folder of snapshots shown as text.
     pub const TEXT: Ino = Ino(5);
     /// The folder into which files are dropped.
     pub const RESTORE: Ino = Ino(6);
-    /// The first of the numbers that are handed out below it, and never a second time.
+    /// The first of the numbers that are handed out below `restore/`. No number is handed out twice.
     pub const LIVE_FIRST: Ino = Ino(1 << 39);
 
-    /// Returns the folder of this side of the snapshots.
-    pub fn shelf(side: super::Side) -> Ino {
+    /// Returns the top folder of this side of the snapshots.
+    pub fn side_folder(side: super::Side) -> Ino {
         match side {
             super::Side::Items => SNAPSHOTS,
             super::Side::Text => TEXT,
@@ -48,34 +48,34 @@ pub mod fixed {
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Ino(pub u64);
 
-/// Which snapshot an inode number belongs to.
+/// The part of an inode number that identifies the snapshot.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Slot(u32);
 
 impl Slot {
-    /// The mount's own folders, or the snapshot of a mount that shows only one.
+    /// The slot of the mount's own folders, or of the snapshot in a mount of a single snapshot.
     pub const ZERO: Slot = Slot(0);
 
-    /// Returns the slot that a snapshot would like to have, never [`Slot::ZERO`]. It depends on nothing but the id.
+    /// Returns the preferred slot of a snapshot, never [`Slot::ZERO`]. It depends only on the id.
     pub fn preferred(id: &[u8; 32]) -> Slot {
-        // FNV-1a, 64 bits: ids are hashes already, but a catalog may number its snapshots 1, 2, 3.
+        // FNV-1a, 64 bits. Ids usually are hashes already, but a catalog may number its snapshots 1, 2, 3.
         let hash =
             id.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, byte| (h ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
         let folded = (hash ^ (hash >> 32)) % u64::from(Self::COUNT);
         Slot(u32::try_from(folded).expect("reduced modulo a u32") + 1)
     }
 
-    /// Returns the slot to try when this one is taken.
+    /// Returns the slot to try if this one is taken.
     pub fn next(self) -> Slot {
         Slot(self.0 % Self::COUNT + 1)
     }
 
-    /// How many snapshots can have a slot at the same time.
+    /// Number of slots for snapshots.
     pub const COUNT: u32 = (1 << SLOT_BITS) - 1;
 }
 
 impl Ino {
-    /// Returns the number of the entry at `rank`, or `None` if the rank is larger than [`Rank::MAX`].
+    /// Returns the inode number of the entry at `rank`, or `None` if the rank is greater than [`Rank::MAX`].
     pub fn of(side: Side, slot: Slot, rank: Rank) -> Option<Ino> {
         let side = if side == Side::Text { TEXT_BIT } else { 0 };
         (rank <= Rank::MAX).then(|| Ino(side | u64::from(slot.0) << RANK_BITS | (rank.0 + 1)))
@@ -91,12 +91,12 @@ impl Ino {
         Slot(u32::try_from((self.0 & !TEXT_BIT) >> RANK_BITS).expect("23 bits are left"))
     }
 
-    /// Returns whether this is `restore/` or something in it, on a mount that has it.
+    /// Returns whether this is `restore/` or below it. Only meaningful for a mount that has `restore/`.
     pub(crate) fn is_live(self) -> bool {
         self == fixed::RESTORE || (self.side() == Side::Items && self.slot() == Slot::ZERO && self >= fixed::LIVE_FIRST)
     }
 
-    /// Returns the rank within the snapshot, or `None` for a number that [`Ino::of`] never makes.
+    /// Returns the rank within the snapshot, or `None` for a number that [`Ino::of`] never returns.
     pub fn rank(self) -> Option<Rank> {
         (self.0 & ((1 << RANK_BITS) - 1)).checked_sub(1).map(Rank)
     }

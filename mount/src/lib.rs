@@ -1,15 +1,15 @@
-//! Serves immutable trees as a FUSE file system; knows nothing of repositories.
+//! Serves immutable trees as a FUSE file system. Knows nothing of repositories.
 //!
-//! In the order in which a request travels:
+//! The modules, in the order in which a request passes them:
 //!
-//! - `session` mounts, watches the catalog, unmounts; `mountpoint` knows what is mounted where; `guard` takes the mount
-//!   away when the process dies.
-//! - `fuse` takes the kernel's requests apart and answers them; `requests` counts them.
-//! - [`fs`] is the file system itself, as functions that need no mount; `catalog` keeps the folder `snapshots`.
-//! - `live` is the tree below `restore/`; `workers` are the threads that serve it, since it may wait for a network.
-//! - [`inode`] makes inode numbers, [`error`] holds the only map to errno.
-//! - `view` has the traits [`View`] and [`Catalog`], behind which the snapshots are; `outbox` the trait [`Outbox`],
-//!   which takes what is dropped.
+//! - `session` mounts, watches the catalog and unmounts; `mountpoint` finds out what is mounted where; `guard` removes
+//!   the mount if the process dies.
+//! - `fuse` decodes the kernel's requests and replies; `requests` counts them.
+//! - [`fs`] is the file system itself, as functions that need no mount; `catalog` manages the folder `snapshots`.
+//! - `live` is the tree below `restore/`; `workers` are the threads that serve it, because it may wait for a network.
+//! - [`inode`] computes inode numbers; [`error`] holds the only mapping to errno.
+//! - `view` has the traits [`View`] and [`Catalog`], which provide the snapshots; `outbox` has the trait [`Outbox`],
+//!   which takes dropped files.
 //!
 //! docs/semantics.md says what each file operation promises.
 //!

@@ -1,11 +1,12 @@
 //! The tree below `restore/`: what the outbox shows, and the files that are being written into it.
 //!
-//! As `fs`, it is functions that need no mount; unlike there, every answer may take as long as the network does, so the adapter
-//! calls from threads of its own (`workers`). When a file is complete is decided in `files`, what may be named how in `names` and
-//! `scratch`; docs/semantics.md, "Restoring", is the contract.
+//! Like `fs`, it consists of functions that need no mount. Unlike in `fs`, every answer may take as long as the network
+//! takes, so the adapter calls these functions on separate threads (`workers`). `files` decides when a file is
+//! complete; `names` and `scratch` decide which names are allowed. docs/semantics.md, "Restoring", is the contract.
 //!
-//! Invariants: nothing reaches the outbox as an item but by [`Draft::seal`](crate::outbox::Draft::seal), with an ordinary name; what was sealed is never
-//! changed by anybody else than who has it open already. Locks are taken in this order: a file that is being written, then the table.
+//! Invariants: a file reaches the outbox as an item only through [`Draft::seal`](crate::outbox::Draft::seal), and only
+//! with an ordinary name. A sealed file can be changed only through handles that already had it open. Lock order: first
+//! a file that is being written, then the table.
 
 mod files;
 mod names;
@@ -26,9 +27,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use table::{Content, Handle, Table};
 use writing::{Count, Writing};
 
-/// The extended attribute that says what has become of a dropped file.
+/// The extended attribute that shows the state of a dropped file.
 pub(crate) const STATE_ATTRIBUTE: &str = "user.strongroom.state";
-/// In `restore/` itself: creating it lets what waits be restored.
+/// Creating a file with this name in `restore/` starts the restore of all waiting files.
 const COMMIT: &[u8] = b"COMMIT";
 
 pub(crate) struct Live {
@@ -38,35 +39,37 @@ pub(crate) struct Live {
     count: Count,
 }
 
-/// How a file was opened.
+/// Result of opening a file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Opened {
     pub(crate) handle: u64,
-    /// Whether reads must not be answered from the kernel's cache, since the file grows without it.
+    /// True if the kernel must not answer reads from its cache, because the file grows without the kernel's knowledge.
     pub(crate) uncached: bool,
 }
 
-/// Something that the kernel must look at again.
+/// A file or folder whose cached data the kernel must drop.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Changed {
     pub(crate) ino: Ino,
-    /// Folder and name of a file, which may be there no more.
+    /// Folder and name of a file, which may no longer exist.
     pub(crate) name: Option<(Ino, Vec<u8>)>,
 }
 
 impl Live {
-    /// Returns the tree of `outbox`; everything in it belongs to `owner`.
+    /// Returns the tree of `outbox`. All its files belong to `owner`, a user id and a group id.
     pub(crate) fn new(outbox: Arc<dyn Outbox>, owner: (u32, u32)) -> Live {
         Live { outbox, owner, table: Mutex::default(), count: Count::default() }
     }
 
-    /// Returns the entry called `name` in `folder`. A found entry counts as one reference, to be undone by [`Live::forget`].
+    /// Returns the entry called `name` in `folder`. A found entry counts as one reference, until [`Live::forget`]
+    /// removes it.
     pub(crate) fn lookup(&self, folder: Ino, name: &[u8]) -> Result<Found, FsError> {
         if name.len() > NAME_LENGTH_BYTES_MAX {
             return Err(FsError::NameTooLong);
         }
         if matches!(name, b"." | b"..") {
-            // Asked for with handles of an NFS server only, and these do not last here.
+            // Only an NFS server looks up these names, to resolve its handles. Such handles do not last below
+            // `restore/`.
             return Err(FsError::Stale);
         }
         let path = {
@@ -88,7 +91,7 @@ impl Live {
         self.table.lock().forget(ino, count);
     }
 
-    /// Returns the attributes of something below `restore/`.
+    /// Returns the attributes of a file or folder below `restore/`.
     pub(crate) fn stat(&self, ino: Ino) -> Result<Stat, FsError> {
         let (path, given) = {
             let table = self.table.lock();
@@ -100,7 +103,7 @@ impl Live {
             }
             match &node.content {
                 Content::Writing(writing) => return Ok(self.writing_stat(ino, writing)),
-                Content::Nowhere => return Ok(self.file_stat(ino, 0, 0o600, now(), Duration::ZERO)),
+                Content::Commit => return Ok(self.file_stat(ino, 0, 0o600, now(), Duration::ZERO)),
                 Content::Outbox => (table.path(ino).ok_or(OutboxError::NotFound)?, node.mtime),
             }
         };
@@ -109,7 +112,7 @@ impl Live {
         Ok(Stat { mtime: given.unwrap_or(stat.mtime), ..stat })
     }
 
-    /// Opens a folder to be listed.
+    /// Opens a folder for listing.
     pub(crate) fn open_folder(&self) -> u64 {
         self.table.lock().open(Handle::Folder(None))
     }
@@ -118,9 +121,9 @@ impl Live {
         self.table.lock().close(handle);
     }
 
-    /// Calls `emit` with the entries of `folder` from `offset` on, `.` and `..` first, until it returns false. At offset 0 the outbox
-    /// is asked; what follows is the same listing, so that nothing is shown twice or left out. Entries that `emit` took count as one
-    /// reference.
+    /// Calls `emit` with the entries of `folder` from `offset` on, until `emit` returns false; `.` and `..` come first.
+    /// At offset 0 it asks the outbox. Later offsets continue the same listing, so that no entry is repeated or missed.
+    /// Each entry that `emit` accepted counts as one reference.
     pub(crate) fn list(
         &self,
         folder: Ino,
@@ -162,20 +165,20 @@ impl Live {
                 Content::Writing(writing) if !writing.is_sealed() => return Ok("draft".to_owned()),
                 Content::Writing(_) => true,
                 Content::Outbox => false,
-                Content::Nowhere => return Err(FsError::NoAttribute),
+                Content::Commit => return Err(FsError::NoAttribute),
             };
             (table.path(ino).ok_or(FsError::NoAttribute)?, sealed)
         };
         match self.outbox.item(&path) {
             Ok(Item { kind: ItemKind::Dropped { state, .. }, .. }) => Ok(state.to_string()),
-            // The outbox need not show what was not released yet.
+            // The outbox need not show a file before it is released.
             _ if sealed => Ok(State::Queued.to_string()),
             Ok(_) => Err(FsError::NoAttribute),
             Err(error) => Err(failed("item", error)),
         }
     }
 
-    /// Asks the outbox what became different, and returns what the kernel knows of that.
+    /// Asks the outbox for changes, and returns those that concern files and folders that the kernel knows.
     pub(crate) fn news(&self) -> Vec<Changed> {
         let news = self.outbox.news();
         let mut table = self.table.lock();
@@ -188,7 +191,7 @@ impl Live {
         known
             .into_iter()
             .map(|ino| {
-                // A folder's name is left alone: taking it from the kernel would pull it from under who works in there.
+                // Do not invalidate the name of a folder: programs that work inside the folder would lose it.
                 let place = table.place(ino).filter(|_| table.node(ino).is_some_and(|node| node.file));
                 Changed { ino, name: place.map(|(folder, name)| (folder, name.to_vec())) }
             })
@@ -230,7 +233,7 @@ impl Live {
         Ok(path)
     }
 
-    /// Takes note that the kernel is told of `item`.
+    /// Counts one more reference to `item` by the kernel, and returns its attributes.
     fn refer(&self, folder: Ino, name: &[u8], item: &Item) -> Stat {
         let mut table = self.table.lock();
         let (ino, node) = table.refer(folder, name);
@@ -250,14 +253,15 @@ impl Live {
         }
     }
 
-    /// What is being written may be gone as soon as it is closed, so the kernel asks each time.
+    /// Returns attributes with a lifetime of 0, because a file that is being written may be gone as soon as it is
+    /// closed.
     fn writing_stat(&self, ino: Ino, writing: &Writing) -> Stat {
         self.file_stat(ino, writing.len(), 0o600, writing.mtime(), Duration::ZERO)
     }
 
     fn folder_stat(&self, ino: Ino, accepts: bool, mtime: Time) -> Stat {
         let mode = if accepts { 0o700 } else { 0o500 };
-        // One link means that nobody counted the folders in it.
+        // A link count of 1 means that the number of subfolders is not known.
         Stat { kind: Kind::Directory, links: 1, ..self.file_stat(ino, 0, mode, mtime, TTL_CHANGING) }
     }
 
@@ -267,19 +271,20 @@ impl Live {
     }
 }
 
-/// Returns whether the kernel takes this as a name: otherwise it would refuse the whole listing.
+/// Returns whether the kernel accepts `name` as a file name. The kernel would refuse a whole listing that has an
+/// illegal name.
 fn is_legal(name: &[u8]) -> bool {
     let legal = !name.is_empty()
         && name.len() <= NAME_LENGTH_BYTES_MAX
         && !matches!(name, b"." | b"..")
         && !name.iter().any(|byte| matches!(byte, b'/' | 0));
     if !legal {
-        tracing::debug!(len = name.len(), "a name of the outbox is no file name and is left out");
+        tracing::debug!(len = name.len(), "a name of the outbox is not a legal file name and is left out");
     }
     legal
 }
 
-/// Logs what somebody may want to look at.
+/// Logs failures that somebody may need to look at, and converts the error.
 fn failed(call: &'static str, error: OutboxError) -> FsError {
     match &error {
         OutboxError::Storage(_) => {

@@ -1,7 +1,7 @@
-//! The place in the file system: what is mounted where, clearing away a dead mount, undoing one.
+//! Mount points: finds out what is mounted where, removes dead mounts, and unmounts.
 //!
-//! Which mount is ours is told by its device number, read from `/proc/self/mountinfo`. Asking the folder itself
-//! would send a request to the file system, and fails once its process is dead.
+//! The device number in `/proc/self/mountinfo` identifies our mount. Asking the folder itself would send a request to
+//! the file system, and would fail if the serving process is dead.
 
 use crate::session::MountError;
 use rustix::io::Errno;
@@ -12,9 +12,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Source and subtype of our mounts, as `mount` and `findmnt` show them.
+/// Source and subtype of our mounts, as shown by `mount` and `findmnt`.
 pub(crate) const FS_NAME: &str = "strongroom";
-/// How many dead mounts on top of each other are cleared away.
+/// Maximum number of dead mounts, one on top of the other, that are removed.
 const DEAD_MOUNTS_MAX: usize = 8;
 
 /// A device number, `major:minor`.
@@ -40,24 +40,24 @@ fn table() -> io::Result<Vec<MountEntry>> {
     Ok(table.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
-/// Returns the uppermost mount at `path` (the last in the table), if something is mounted there.
+/// Returns the uppermost mount at `path` (the last one in the table), if there is one.
 fn mounted_at(path: &Path) -> io::Result<Option<MountEntry>> {
     Ok(table()?.into_iter().rfind(|entry| entry.path == path))
 }
 
-/// Returns whether the device `major:minor` is a mount of this program, be it served by this process or another.
+/// Returns whether the device `major:minor` is a mount of this program, served by this process or another.
 pub fn is_own_device(major: u32, minor: u32) -> bool {
     let device = Device(format!("{major}:{minor}"));
     table().is_ok_and(|table| table.iter().any(|entry| entry.device == device && entry.is_ours()))
 }
 
-/// Returns whether a mount of this program is at `path`, which must be free of symbolic links. Nothing is asked of the
-/// mount itself, which may be somebody else's, or dead.
+/// Returns whether a mount of this program is at `path`, which must be free of symbolic links. Sends no request to the
+/// mount, which may belong to another program or be dead.
 pub fn is_own_mount(path: &Path) -> bool {
     mounted_at(path).is_ok_and(|entry| entry.is_some_and(|entry| entry.is_ours()))
 }
 
-/// Reads a line `id parent major:minor root path options [tags] - type source options` (proc(5)).
+/// Parses a line `id parent major:minor root path options [tags] - type source options` (proc(5)).
 fn parse(line: &[u8]) -> Option<MountEntry> {
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
     let mut fields = line.split(|byte| *byte == b' ');
@@ -67,7 +67,7 @@ fn parse(line: &[u8]) -> Option<MountEntry> {
     Some(MountEntry { device, path, fs_type: text(fields.next()?), source: text(fields.next()?) })
 }
 
-/// Undoes the `\040` with which the table writes spaces, tabs, newlines and backslashes.
+/// Decodes the octal escapes such as `\040` with which the table writes spaces, tabs, newlines and backslashes.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -87,22 +87,22 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the device number of what is mounted at `path`.
+/// Returns the device number of the mount at `path`.
 pub(crate) fn device_at(path: &Path) -> Option<Device> {
     mounted_at(path).ok().flatten().map(|entry| entry.device)
 }
 
-/// Makes sure that something can be mounted at `at`, clearing away what a killed process of ours left there. Returns
-/// the path without symbolic links.
+/// Prepares the folder `at` for mounting, and removes dead mounts that a killed process of ours left there. Returns the
+/// path without symbolic links.
 pub(crate) fn prepare(at: &Path) -> Result<PathBuf, MountError> {
     let failed = |source| MountError::Failed { path: at.to_owned(), source };
-    // Several dead mounts can lie on top of each other.
+    // There may be several dead mounts, one on top of the other.
     for _ in 0..DEAD_MOUNTS_MAX {
         let Some(path) = dead_mount(at).map_err(failed)? else { break };
         if !mounted_at(&path).map_err(failed)?.is_some_and(|entry| entry.is_ours()) {
             return Err(MountError::DeadMount { path });
         }
-        tracing::warn!(path = %path.display(), "clearing away the mount of a process that was killed");
+        tracing::warn!(path = %path.display(), "removing the dead mount of a process that was killed");
         detach(&path).map_err(failed)?;
     }
     match std::fs::metadata(at) {
@@ -117,7 +117,7 @@ pub(crate) fn prepare(at: &Path) -> Result<PathBuf, MountError> {
     if mounted_at(&path).map_err(failed)?.is_some_and(|entry| entry.is_ours()) {
         return Err(MountError::AlreadyMounted { path });
     }
-    // A folder that cannot be listed is left for the system to refuse.
+    // If the folder cannot be listed, leave it to the system to refuse the mount.
     if std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(MountError::NotEmpty { path });
     }
@@ -126,14 +126,14 @@ pub(crate) fn prepare(at: &Path) -> Result<PathBuf, MountError> {
 
 /// Returns the path of the mount at `at` if the process that served it is dead.
 fn dead_mount(at: &Path) -> io::Result<Option<PathBuf>> {
-    // Not stat: the kernel answers that from its cache for as long as it was told to, dead or not.
+    // Do not use stat: the kernel may still answer that from its cache after the process died.
     match rustix::fs::statfs(at) {
         Err(Errno::NOTCONN) => Ok(Some(resolve_dead(at)?)),
         _ => Ok(None),
     }
 }
 
-/// Resolves all of a path but its last component, which cannot be looked at because its mount is dead.
+/// Resolves the path except for its last component, which cannot be accessed because its mount is dead.
 fn resolve_dead(path: &Path) -> io::Result<PathBuf> {
     let absolute = std::path::absolute(path)?;
     match (absolute.parent(), absolute.file_name()) {
@@ -142,7 +142,7 @@ fn resolve_dead(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Unmounts `path`, failing with EBUSY if it is in use. Who is not root does so through `fusermount3`.
+/// Unmounts `path`. Fails with EBUSY if the mount is in use. Users other than root need `fusermount3` for this.
 pub(crate) fn unmount(path: &Path) -> io::Result<()> {
     match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
         Err(Errno::PERM) => fusermount(path, "-u"),
@@ -150,7 +150,7 @@ pub(crate) fn unmount(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes the mount at `path` out of the tree, now; files that are open in it stay open.
+/// Detaches the mount at `path` from the tree at once. Files that are open in it stay open.
 pub(crate) fn detach(path: &Path) -> io::Result<()> {
     match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH) {
         Err(Errno::PERM) => fusermount(path, "-uz"),
@@ -166,7 +166,7 @@ fn fusermount(path: &Path, option: &str) -> io::Result<()> {
         return Ok(());
     }
     let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    // It has no exit code for this.
+    // `fusermount3` has no exit code for EBUSY, so look for it in its message.
     let busy = message.contains("busy");
     Err(if busy { Errno::BUSY.into() } else { io::Error::other(message) })
 }

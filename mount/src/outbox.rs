@@ -1,61 +1,62 @@
-//! What a mount hands dropped files to: the trait [`Outbox`], the tree below `restore/`.
+//! The trait [`Outbox`]: what a mount hands dropped files to. It provides the tree below `restore/`.
 //!
-//! The mount decides when a file counts as complete (docs/semantics.md, "Restoring"): temporary names and files that are still
-//! being written never reach the outbox as items. The outbox decides where things go and what becomes of them, and keeps the
-//! bytes: durable, encrypted.
+//! The mount decides when a file is complete (docs/semantics.md, "Restoring"). Files with temporary names and files
+//! that are still being written never reach the outbox as items. The outbox stores the bytes, encrypted and durable,
+//! decides where files go, and restores them.
 //!
-//! Paths are relative to `restore/`, names joined by `/`; the empty path is `restore/` itself. Methods are called from several
-//! threads at once and may take as long as the network does: the mount calls them from threads of their own.
+//! Paths are relative to `restore/`, and names are joined by `/`; the empty path is `restore/` itself. Several threads
+//! call the methods at once. Methods may take as long as the network takes, because the mount calls them on separate
+//! threads.
 
 use crate::view::Time;
 
 /// A folder or file that the outbox shows.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Item {
-    /// Its name in its folder: any bytes but `/` and NUL, at most 255.
+    /// Its name in its folder: at most 255 bytes, any except `/` and NUL.
     pub name: Vec<u8>,
-    /// What it is.
+    /// Its kind, with its length and state.
     pub kind: ItemKind,
-    /// When it was last changed.
+    /// Modification time.
     pub mtime: Time,
 }
 
-/// What an item of the outbox is.
+/// Kind of an item of the outbox.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ItemKind {
-    /// A folder. `accepts` tells whether files may be dropped into it; folders can be made where they may.
+    /// A folder. New folders can be created wherever files may be dropped.
     Folder {
-        /// Whether files may be dropped here.
+        /// Whether files may be dropped into this folder.
         accepts: bool,
     },
-    /// Text that the outbox wrote, such as a report; nobody can change it.
+    /// A text that the outbox wrote, such as a report. Nobody can change it.
     Text {
-        /// Its length in bytes.
+        /// Length in bytes.
         len: u64,
     },
     /// A file that was dropped.
     Dropped {
-        /// Its length in bytes.
+        /// Length in bytes.
         len: u64,
-        /// What has become of it.
+        /// How far its restore is.
         state: State,
     },
 }
 
-/// What has become of a dropped file. `user.strongroom.state` shows it in these words.
+/// State of a dropped file. `user.strongroom.state` shows it as one of these words.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum State {
     /// It waits for `restore commit`.
     Waiting,
-    /// Its turn will come.
+    /// It is in the queue and will be restored.
     Queued,
     /// It is being restored.
     Uploading,
-    /// It was restored, read back and compared; or stood there already.
+    /// It was restored, read back and compared; or the target already had it.
     Done,
     /// It could not be restored.
     Failed {
-        /// Why, for people.
+        /// The reason, for people.
         reason: String,
     },
 }
@@ -72,83 +73,84 @@ impl std::fmt::Display for State {
     }
 }
 
-/// The tree below `restore/`, and what becomes of what is dropped there.
+/// Provides the tree below `restore/`, and restores the files that are dropped there.
 pub trait Outbox: Send + Sync + 'static {
-    /// Returns what is at `path`.
+    /// Returns the item at `path`.
     ///
     /// # Errors
-    /// [`OutboxError::NotFound`] if there is nothing.
+    /// [`OutboxError::NotFound`] if there is none.
     fn item(&self, path: &[u8]) -> Result<Item, OutboxError>;
 
-    /// Returns what is in the folder at `path`, in any order: folders of the target, and what was dropped there.
+    /// Returns the items in the folder at `path`, in any order: folders of the target, and dropped files.
     ///
     /// # Errors
     /// [`OutboxError::NotFound`], [`OutboxError::Denied`], [`OutboxError::Unreachable`].
     fn list(&self, path: &[u8]) -> Result<Vec<Item>, OutboxError>;
 
-    /// Returns up to `size` bytes at `offset` of a text, or of a dropped file that is still kept.
+    /// Returns up to `size` bytes at `offset` of a text, or of a dropped file whose bytes are still stored.
     ///
     /// # Errors
-    /// [`OutboxError::NotFound`] also when a dropped file was restored and its bytes are kept no longer.
+    /// [`OutboxError::NotFound`], also if a dropped file was restored and its bytes are no longer stored.
     fn read(&self, path: &[u8], offset: u64, size: usize) -> Result<Vec<u8>, OutboxError>;
 
-    /// Makes a folder, or finds it there: a copy of a tree merges with what stands there.
+    /// Creates a folder. Succeeds if it already exists, so that a copied tree merges with the existing one.
     ///
     /// # Errors
-    /// [`OutboxError::NotPermitted`] where no folder can be made.
+    /// [`OutboxError::NotPermitted`] if no folder can be created there.
     fn make_folder(&self, path: &[u8]) -> Result<(), OutboxError>;
 
-    /// Begins a file. The mount calls this also for files with temporary names, which it never seals, and where a file of the name it
-    /// will have was dropped before: [`Draft::seal`] decides about names.
+    /// Begins a new file in `folder`. The mount calls this even for files with temporary names, which it never seals,
+    /// and for files whose name was dropped before. [`Draft::seal`] checks the name.
     ///
     /// # Errors
-    /// [`OutboxError::NotPermitted`] where nothing may be dropped, [`OutboxError::Full`].
+    /// [`OutboxError::NotPermitted`] if nothing may be dropped there, [`OutboxError::Full`].
     fn begin(&self, folder: &[u8]) -> Result<Box<dyn Draft>, OutboxError>;
 
-    /// Withdraws a dropped file that has not gone to the target. It may be one whose draft was sealed and not released yet; the mount
-    /// drops that draft then.
+    /// Withdraws a dropped file that has not been sent to the target. Its draft may be sealed but not yet released; the
+    /// mount then drops that draft.
     ///
     /// # Errors
-    /// [`OutboxError::NotPermitted`] once it is on its way or there.
+    /// [`OutboxError::NotPermitted`] if the file is being sent or was sent.
     fn withdraw(&self, path: &[u8]) -> Result<(), OutboxError>;
 
-    /// Takes note of the time that somebody gave a dropped file after it was sealed: it is shown from now on. Nothing of what is
-    /// restored depends on it, and a crash may take it.
+    /// Sets the modification time to show for a dropped file. Called if a program sets the time after the file was
+    /// sealed. The restore does not depend on it, and a crash may lose it.
     ///
     /// # Errors
-    /// [`OutboxError::NotFound`] if there is no dropped file.
+    /// [`OutboxError::NotFound`] if there is no such dropped file.
     fn set_mtime(&self, path: &[u8], mtime: Time) -> Result<(), OutboxError>;
 
-    /// Lets what waits be restored.
+    /// Starts the restore of all waiting files.
     ///
     /// # Errors
-    /// [`OutboxError::Storage`]; it waits on then.
+    /// [`OutboxError::Storage`]; the files then keep waiting.
     fn commit(&self) -> Result<(), OutboxError>;
 
-    /// Returns paths whose items are others than before, once: the kernel is told. Called about once a second.
+    /// Returns the paths of items that changed since the last call. The mount calls this about once a second and tells
+    /// the kernel.
     fn news(&self) -> Vec<Vec<u8>>;
 }
 
-/// A file that is being written. Dropping one that was not released discards it, unless it was sealed.
+/// A file that is being written. Dropping a draft discards it, unless it was sealed.
 pub trait Draft: Send {
     /// Returns the length in bytes.
     fn len(&self) -> u64;
 
-    /// Returns whether there is nothing in it.
+    /// Returns whether the file is empty.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Writes `bytes` at `offset`; a gap before them reads as zeros.
+    /// Writes `bytes` at `offset`. A gap before them is filled with zeros.
     ///
     /// # Errors
     /// [`OutboxError::Full`], [`OutboxError::TooLarge`], [`OutboxError::Storage`].
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), OutboxError>;
 
-    /// Cuts or extends it.
+    /// Truncates or extends the file to `len` bytes.
     ///
     /// # Errors
-    /// As [`Draft::write`].
+    /// Those of [`Draft::write`].
     fn set_len(&mut self, len: u64) -> Result<(), OutboxError>;
 
     /// Returns up to `size` bytes at `offset`.
@@ -157,53 +159,54 @@ pub trait Draft: Send {
     /// [`OutboxError::Storage`].
     fn read(&self, offset: u64, size: usize) -> Result<Vec<u8>, OutboxError>;
 
-    /// Checks what was written as the file at `path`, and makes it durable: from now on it survives a crash, and is restored even
-    /// if nobody releases it. What is written afterwards makes it a draft again, to be sealed anew. `path` may be in another folder than
-    /// the one it was begun in. If the same content was dropped at `path` before, that is success, and nothing is restored twice; the
-    /// former draft may not have been released yet.
+    /// Checks the written bytes as the file at `path`, and makes them durable. From then on the file survives a crash,
+    /// and is restored even if nobody releases it. A write after sealing makes it a draft again, which must be sealed
+    /// again. `path` may be in another folder than the one in which the draft was begun. If the same content was
+    /// dropped at `path` before, this succeeds, and the file is restored only once; the earlier draft may not be
+    /// released yet.
     ///
     /// # Errors
-    /// What is wrong with it: [`OutboxError::NotMail`], [`OutboxError::TooLarge`], [`OutboxError::Unknown`],
+    /// What is wrong with the file: [`OutboxError::NotMail`], [`OutboxError::TooLarge`], [`OutboxError::Unknown`], or
     /// [`OutboxError::NotPermitted`] if a different file was dropped there before.
     fn seal(&mut self, path: &[u8], mtime: Option<Time>) -> Result<(), OutboxError>;
 
-    /// Hands over a sealed file: nobody has it open any more, and its turn may come.
+    /// Hands over a sealed file. No program has it open any more, so it may be restored.
     fn release(self: Box<Self>);
 }
 
-/// Why the outbox refused. The errno for each stands in `error.rs`.
+/// Why the outbox refused. `error.rs` maps each variant to an errno.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutboxError {
     /// There is no such folder or file.
     #[error("no such entry")]
     NotFound,
-    /// A folder was needed.
+    /// The operation needs a folder.
     #[error("the entry is not a folder")]
     NotAFolder,
-    /// Nothing can be changed so here: what stands in an account is neither deleted nor overwritten.
+    /// This change is not permitted: items in an account are neither deleted nor overwritten.
     #[error("not permitted here")]
     NotPermitted,
-    /// The account or the organisation does not let us.
+    /// The account or the organisation refuses access.
     #[error("no permission: {reason}")]
     Denied {
-        /// What it said.
+        /// The reason that it gave.
         reason: String,
     },
-    /// The file is no mail.
-    #[error("the file is no mail")]
+    /// The file is not a mail.
+    #[error("the file is not a mail")]
     NotMail,
-    /// In `original/`: nothing in the snapshots has this content, or it could be several.
-    #[error("it is not known where the file came from: {reason}")]
+    /// In `original/`: no item in the snapshots has this content, or several have it.
+    #[error("the origin of the file is unknown: {reason}")]
     Unknown {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Larger than the service takes.
-    #[error("the file is larger than the service takes")]
+    /// The file is larger than the service accepts.
+    #[error("the file is larger than the service accepts")]
     TooLarge,
-    /// No room is left for dropped files.
-    #[error("no room is left for what is dropped")]
+    /// There is no space left for dropped files.
+    #[error("no space is left for dropped files")]
     Full,
     /// The target does not answer.
     #[error("the target does not answer: {reason}")]
@@ -212,6 +215,6 @@ pub enum OutboxError {
         reason: String,
     },
     /// The local disk failed.
-    #[error("could not keep what was dropped")]
+    #[error("could not store the dropped file")]
     Storage(#[from] std::io::Error),
 }

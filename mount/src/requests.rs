@@ -1,9 +1,9 @@
-//! Counts what the kernel asks. A warm mount should be asked nothing, and only counting shows whether that is so.
+//! Counts the requests from the kernel. A warm mount should get none, and only counting proves that.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Kinds of requests that are told apart.
+/// Kinds of requests that are counted separately.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(usize)]
 pub enum Operation {
@@ -13,34 +13,34 @@ pub enum Operation {
     Getattr,
     /// A symbolic link was read.
     Readlink,
-    /// A file was opened; seen once at most, where the kernel can do without.
+    /// A file was opened. Counted at most once, if the kernel can do without the request.
     Open,
     /// Bytes of a file were read.
     Read,
-    /// A directory was opened; seen once at most, where the kernel can do without.
+    /// A directory was opened. Counted at most once, if the kernel can do without the request.
     Opendir,
-    /// A directory was listed, names only.
+    /// A directory was listed: names only.
     Readdir,
-    /// A directory was listed with attributes.
+    /// A directory was listed, with attributes.
     Readdirplus,
     /// The size of the file system was asked for.
     Statfs,
-    /// An extended attribute or the list of them was asked for.
+    /// An extended attribute, or the list of them, was requested.
     Xattr,
-    /// A permission was asked for.
+    /// A permission was checked.
     Access,
-    /// Something tried to change names or attributes, or to write where nothing can be written.
+    /// A program tried to change names or attributes, or to write to a read-only file.
     Change,
-    /// Bytes were written, below `restore/`.
+    /// Bytes were written below `restore/`.
     Write,
-    /// A file was closed or made durable, below `restore/`.
+    /// A file below `restore/` was closed or synced.
     Close,
     /// Anything else.
     Other,
 }
 
 impl Operation {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Operation; 15] = [
         Operation::Lookup,
         Operation::Getattr,
@@ -81,7 +81,7 @@ impl Operation {
     }
 }
 
-/// How many requests of each kind a mount has been sent. Forgets are not counted.
+/// Number of requests of each kind that a mount has received. Forgets are not counted.
 #[derive(Debug, Default)]
 pub struct Requests([AtomicU64; Operation::ALL.len()]);
 
@@ -90,18 +90,18 @@ impl Requests {
         self.0[operation as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns how many requests of this kind there were.
+    /// Returns the number of requests of this kind.
     pub fn of(&self, operation: Operation) -> u64 {
         self.0[operation as usize].load(Ordering::Relaxed)
     }
 
-    /// Returns how many requests there were in all.
+    /// Returns the number of all requests.
     pub fn total(&self) -> u64 {
         self.0.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 }
 
-/// Shows the kinds that occurred: `lookup 505, read 100000`.
+/// Prints the kinds that occurred: `lookup 505, read 100000`.
 impl fmt::Display for Requests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";

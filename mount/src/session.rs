@@ -1,9 +1,9 @@
-//! From mounting to unmounting: prepares the place, starts the threads, watches the catalog, takes the mount away
-//! again.
+//! From mounting to unmounting: prepares the mount point, starts the threads, watches the catalog, and unmounts.
 //!
-//! Threads of a mount: [`Options::threads`] that serve requests, one that waits for their end, and with a catalog one
-//! that asks it for news and tells the kernel; with an outbox another one for its news, and those of `workers`. Who
-//! tells holds no lock: the kernel may have to wait for a request that another thread is serving.
+//! The threads of a mount are: [`Options::threads`] threads that serve requests; one that waits for their end; with a
+//! catalog, one that asks it for changes and tells the kernel; with an outbox, one that does the same for it, and the
+//! threads of `workers`. A thread that notifies the kernel must hold no lock: the kernel may have to wait for a request
+//! that another thread is serving.
 
 use crate::catalog::Changes;
 use crate::error::FsError;
@@ -27,42 +27,43 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How long unmounting waits for a busy mount to become free before it is detached.
+/// How long unmounting waits for a busy mount before it detaches the mount.
 const BUSY_RETRY_MS: u64 = 1000;
 const BUSY_RETRY_DELAY_MS: u64 = 50;
-/// How long unmounting waits for the serving threads to notice.
+/// How long unmounting waits for the serving threads to end.
 const SESSION_END_MS_MAX: u64 = 2000;
-/// The list of snapshots is asked for at most this part of the time: a million junk objects must not keep a processor
-/// busy.
+/// The pause after listing the snapshots is this many times as long as the listing took, up to [`PAUSE_MAX`]. So a
+/// listing with a million junk objects does not keep a processor busy.
 const PAUSE_PER_LISTING: u32 = 4;
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// 1 MiB, the largest request: more brings nothing, and the default of 128 halves the speed of large files.
+/// Read-ahead in KiB: the size of the largest request. More gains nothing; the default of 128 halves the speed of large
+/// files.
 const READ_AHEAD_KIB: u32 = 1024;
 
-/// Whose names stand on the files.
+/// Which owner the files show.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Owner {
-    /// As stored if root mounts, else the mounting user.
+    /// The stored owner if root mounts, otherwise the mounting user.
     #[default]
     Automatic,
-    /// Owner and group as stored in the snapshot.
+    /// The owner and group stored in the snapshot.
     Stored,
-    /// The user who mounts; what is stored for the owner is made readable.
+    /// The mounting user. Adds the owner's permission to read to the stored permissions.
     MountingUser,
 }
 
-/// How to mount.
+/// Options of a mount.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whether other users may look inside, as far as permissions allow. Otherwise only the mounting user may.
+    /// Whether other users may access the mount, as far as the permissions allow. Otherwise only the mounting user may.
     pub allow_other: bool,
-    /// Whether extended attributes are shown. They cost every `ls -l` two requests a file.
+    /// Whether extended attributes are shown. They cost `ls -l` two more requests per file.
     pub xattr: bool,
-    /// Whose names stand on the files.
+    /// Which owner the files show.
     pub owner: Owner,
-    /// How many threads serve requests.
+    /// Number of threads that serve requests.
     pub threads: usize,
-    /// How often the catalog is asked for news.
+    /// How often the catalog and the outbox are asked for changes.
     pub poll_interval: Duration,
 }
 
@@ -82,86 +83,86 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MountError {
-    /// The folder to mount at is missing.
+    /// The mount point does not exist.
     #[error("the folder {path} does not exist", path = path.display())]
     NotFound {
-        /// The folder.
+        /// The mount point.
         path: PathBuf,
     },
-    /// It is no folder.
+    /// The mount point is not a folder.
     #[error("{path} is not a folder", path = path.display())]
     NotADirectory {
-        /// The path.
+        /// The mount point.
         path: PathBuf,
     },
-    /// There is a mount of ours, alive.
+    /// A living mount of this program is there.
     #[error("a backup is already mounted at {path}", path = path.display())]
     AlreadyMounted {
-        /// The folder.
+        /// The mount point.
         path: PathBuf,
     },
-    /// The folder holds something, which nobody would see any more.
+    /// The folder is not empty, and the mount would hide its content.
     #[error("{path} is not empty", path = path.display())]
     NotEmpty {
-        /// The folder.
+        /// The mount point.
         path: PathBuf,
     },
-    /// There is a mount of another program, dead.
+    /// A dead mount of another program is there.
     #[error("{path} is a mount of another program that has ended", path = path.display())]
     DeadMount {
-        /// The folder.
+        /// The mount point.
         path: PathBuf,
     },
     /// The machine or container has no FUSE.
     #[error("there is no /dev/fuse")]
     NoFuse,
-    /// FUSE is there, but not for us.
+    /// FUSE is available, but this user may not mount there.
     #[error("mounting at {path} is not permitted", path = path.display())]
     NotPermitted {
-        /// The folder.
+        /// The mount point.
         path: PathBuf,
-        /// What the system said.
+        /// The error from the operating system.
         #[source]
         source: io::Error,
     },
-    /// The list of snapshots could not be had.
+    /// The snapshots could not be listed.
     #[error("could not list the snapshots")]
     Catalog {
-        /// Why.
+        /// The reason.
         #[source]
         source: FsError,
     },
-    /// Mounting failed in another way.
+    /// Mounting failed for another reason.
     #[error("could not mount at {path}", path = path.display())]
     Failed {
-        /// The folder.
+        /// The mount point.
         path: PathBuf,
-        /// What the system said.
+        /// The error from the operating system.
         #[source]
         source: io::Error,
     },
     /// Unmounting failed.
     #[error("could not unmount {path}", path = path.display())]
     Unmount {
-        /// The folder.
+        /// The mount point.
         path: PathBuf,
-        /// What the system said.
+        /// The error from the operating system.
         #[source]
         source: io::Error,
     },
 }
 
 impl MountError {
-    /// Returns what the user can do about it, as a sentence.
+    /// Returns a sentence that says what the user can do.
     pub fn hint(&self) -> Option<String> {
         match self {
             MountError::NotFound { path } => Some(format!("Create it with `mkdir -p {}`.", path.display())),
             MountError::NotEmpty { .. } => {
-                Some("Name an empty folder: what is in this one could not be reached.".to_owned())
+                Some("Name an empty folder: the mount would hide what is in this one.".to_owned())
             }
-            MountError::NotADirectory { .. } => Some("Name a folder, best an empty one.".to_owned()),
+            MountError::NotADirectory { .. } => Some("Name an empty folder.".to_owned()),
             MountError::AlreadyMounted { path } | MountError::DeadMount { path } => {
-                Some(format!("Take it away with `fusermount3 -u {}`, or name another folder.", path.display()))
+                Some(format!("Unmount it with `fusermount3 -u {}`, or name another folder.", path.display()))
             }
             MountError::NoFuse => {
                 Some("Load it with `modprobe fuse`; a container needs `--device /dev/fuse`.".to_owned())
@@ -174,12 +175,12 @@ impl MountError {
     }
 }
 
-/// How an unmount went.
+/// Result of unmounting.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Unmounted {
-    /// Nobody was using it, or it was gone already.
+    /// The mount was not in use, or was already gone.
     Clean,
-    /// It was in use, so it was only taken out of the tree. Files that are open in it can be read as long as this
+    /// The mount was in use, so it was only detached from the tree. Files that are open in it can be read while this
     /// process lives.
     Detached,
 }
@@ -193,15 +194,15 @@ enum State {
 
 struct Shared {
     path: PathBuf,
-    /// Tells this mount from another at the same place.
+    /// Distinguishes this mount from another mount at the same path.
     device: Option<Device>,
     state: Mutex<State>,
     changed: Condvar,
-    /// Held while unmounting, so that two do not get in each other's way.
+    /// Held while unmounting, so that only one thread unmounts at a time.
     unmounting: Mutex<Option<Guard>>,
 }
 
-/// A mount. Dropping it unmounts.
+/// A mount. Dropping it unmounts it.
 pub struct Mounted {
     shared: Arc<Shared>,
     session: Option<JoinHandle<()>>,
@@ -213,10 +214,10 @@ pub struct Mounted {
 #[derive(Clone)]
 pub struct Unmounter(Arc<Shared>);
 
-/// Mounts `target` at the existing folder `at` and returns when it can be used.
+/// Mounts `target` at the existing folder `at`, and returns when the mount is usable.
 ///
-/// The mount goes away when [`Mounted`] is dropped, when somebody unmounts it from outside, and when the process dies,
-/// however it dies. It does not survive a `fork` in which the parent exits: fork first, then mount.
+/// The mount ends when [`Mounted`] is dropped, when somebody unmounts it from outside, and when the process dies in any
+/// way. It does not survive a `fork` after which the parent exits: fork first, then mount.
 ///
 /// # Errors
 /// A [`MountError`], whose [`hint`](MountError::hint) tells the user what to do.
@@ -234,7 +235,7 @@ pub fn mount(target: Target, at: &Path, options: &Options) -> Result<Mounted, Mo
     let adapter = Adapter::new(fs.clone(), live.clone(), requests.clone())
         .map_err(|source| MountError::Failed { path: path.clone(), source })?;
 
-    // Before mounting, so that there is no moment at which death would leave the mount behind.
+    // Start the guard before mounting, so that the mount is never without one.
     let guard = Guard::start(&path)
         .inspect_err(
             |error| tracing::warn!(%error, "no mount guard: if this process is killed, the mount stays behind"),
@@ -272,7 +273,7 @@ pub fn mount(target: Target, at: &Path, options: &Options) -> Result<Mounted, Mo
         if let Some(live) = live {
             let (shared, notifier) = (shared.clone(), notifier.clone());
             let watch = move || shared.watch_outbox(&live, &notifier, interval);
-            // Nobody waits for its end: it may be waiting for the network.
+            // No thread waits for its end, because it may be waiting for the network.
             thread::Builder::new().name("mount-news".to_owned()).spawn(watch).map_err(failed)?;
         }
         let watch = {
@@ -305,16 +306,17 @@ fn config(options: &Options, read_only: bool) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(FS_NAME.to_owned()),
-        // Not MountOption::Subtype: fuser drops that when it mounts without fusermount3.
+        // Not MountOption::Subtype, because fuser drops that if it mounts without fusermount3.
         MountOption::CUSTOM(format!("subtype={FS_NAME}")),
         MountOption::NoSuid,
         MountOption::NoDev,
         MountOption::NoAtime,
     ];
-    // The rest of a mount with `restore/` refuses what would write by itself.
+    // A mount with `restore/` must be writable. It refuses writes elsewhere by itself.
     config.mount_options.push(if read_only { MountOption::RO } else { MountOption::RW });
-    // The kernel's own check costs no request and answers `test -x` rightly. Without it everybody who gets in may read
-    // everything, which only the case of a user who asked for foreign owners on a private mount needs.
+    // The kernel's own permission check costs no request and answers `test -x` correctly. Without it, everybody who can
+    // access the mount can read everything. It is off only if a user other than root asked for the stored owners on a
+    // private mount.
     let own_check = options.allow_other || !shows_stored_owner(options) || rustix::process::geteuid().is_root();
     if own_check {
         config.mount_options.push(MountOption::DefaultPermissions);
@@ -332,7 +334,8 @@ fn not_mounted(path: PathBuf, source: io::Error) -> MountError {
     }
 }
 
-/// Lets the kernel read ahead in whole requests. Only root may; without it large files are half as fast.
+/// Sets the kernel's read-ahead to the size of the largest request. Only root may do that; without it, large files are
+/// read at half the speed.
 fn raise_read_ahead(device: Option<&Device>) {
     let Some(device) = device else { return };
     let file = format!("/sys/class/bdi/{}/read_ahead_kb", device.0);
@@ -347,11 +350,12 @@ impl Shared {
         if let Err(error) = session.run() {
             tracing::error!(%error, "serving the mount ended");
         }
-        // If it ended although it is still mounted (somebody aborted the connection), a dead mount would stay.
+        // If serving ended while still mounted (somebody aborted the connection), detach, or a dead mount would stay
+        // behind.
         if self.is_mounted()
             && let Err(error) = mountpoint::detach(&self.path)
         {
-            tracing::error!(%error, path = %self.path.display(), "a dead mount stays behind");
+            tracing::error!(%error, path = %self.path.display(), "could not detach the dead mount");
         }
         self.become_state(State::Ended);
     }
@@ -362,14 +366,14 @@ impl Shared {
 
     fn become_state(&self, state: State) {
         let mut current = self.state.lock();
-        // Ended is the end.
+        // `Ended` is final.
         if *current != State::Ended {
             *current = state;
         }
         self.changed.notify_all();
     }
 
-    /// Waits until the mount is no longer in the tree, at most until `deadline`; returns the state then.
+    /// Waits until the mount is no longer in the tree, or until `deadline`. Returns the state at that time.
     fn wait(&self, deadline: Option<Instant>) -> State {
         let mut state = self.state.lock();
         while *state == State::Serving {
@@ -410,7 +414,7 @@ impl Shared {
                 }
             }
         }
-        // Already out of the tree, perhaps detached by somebody else while files are open: then the session goes on.
+        // The mount is no longer in the tree. If somebody else detached it while files are open, the session continues.
         let deadline = Instant::now() + Duration::from_millis(SESSION_END_MS_MAX);
         if self.wait(Some(deadline)) == State::Ended {
             return Ok(Unmounted::Clean);
@@ -419,7 +423,7 @@ impl Shared {
         Ok(Unmounted::Detached)
     }
 
-    /// Asks the outbox for news until the mount ends, and tells the kernel.
+    /// Asks the outbox for changes until the mount ends, and tells the kernel about them.
     fn watch_outbox(&self, live: &Live, notifier: &Notifier, interval: Duration) {
         while self.wait(Some(Instant::now() + interval)) == State::Serving {
             let news = catch_unwind(AssertUnwindSafe(|| live.news())).unwrap_or_else(|_| {
@@ -427,27 +431,27 @@ impl Shared {
                 Vec::new()
             });
             for changed in news {
-                if let Err(error) = tell_live(notifier, &changed) {
+                if let Err(error) = invalidate_live(notifier, &changed) {
                     tracing::debug!(%error, "the kernel was not told of a change");
                 }
             }
         }
     }
 
-    /// Asks the catalog for news until the mount ends, and tells the kernel.
+    /// Asks the catalog for changes until the mount ends, and tells the kernel about them.
     fn watch(&self, fs: &Fs, notifier: &Notifier, interval: Duration) {
         let mut told = Changes::default();
         let mut pause = interval;
         while self.wait(Some(Instant::now() + pause)) == State::Serving {
             let begun = Instant::now();
-            // The listing has told of a failure.
+            // A failure was already logged by the listing.
             let changes = fs.refresh().unwrap_or_default();
             pause = interval.max(PAUSE_MAX.min(begun.elapsed() * PAUSE_PER_LISTING));
-            // Everything is told a second time one interval later: an answer from before the change may have been on
-            // its way into the kernel's cache while the first notification passed it.
+            // Tell the kernel each change a second time, one interval later: an answer from before the change may have
+            // reached the kernel's cache only after the first notification.
             let again = std::mem::replace(&mut told, changes.clone());
             for changes in [again, changes].iter().filter(|changes| !changes.is_empty()) {
-                if let Err(error) = tell(notifier, changes) {
+                if let Err(error) = invalidate(notifier, changes) {
                     tracing::debug!(%error, "the kernel was not told of a change");
                 }
             }
@@ -455,8 +459,8 @@ impl Shared {
     }
 }
 
-/// Makes the kernel drop what it knows of something below `restore/`.
-fn tell_live(notifier: &Notifier, changed: &Changed) -> io::Result<()> {
+/// Makes the kernel drop its cached data about a file or folder below `restore/`.
+fn invalidate_live(notifier: &Notifier, changed: &Changed) -> io::Result<()> {
     notifier.inval_inode(INodeNo(changed.ino.0), 0, 0)?;
     match &changed.name {
         Some((folder, name)) => notifier.inval_entry(INodeNo(folder.0), OsStr::from_bytes(name)),
@@ -464,16 +468,18 @@ fn tell_live(notifier: &Notifier, changed: &Changed) -> io::Result<()> {
     }
 }
 
-/// Makes the kernel drop what it knows of the changed names and of the folders that they are in.
-fn tell(notifier: &Notifier, changes: &Changes) -> io::Result<()> {
+/// Makes the kernel drop its cached data about the changed names and about the folders that contain them.
+fn invalidate(notifier: &Notifier, changes: &Changes) -> io::Result<()> {
     let [root, latest, readme] = [fixed::ROOT, fixed::LATEST, fixed::README].map(|ino| INodeNo(ino.0));
-    let shelves = Side::ALL.map(|side| INodeNo(fixed::shelf(side).0));
-    // Listing and attributes of the folders first, so that no new lookup can lean on them.
-    for folder in shelves.into_iter().chain([root, readme]) {
+    let side_folders = Side::ALL.map(|side| INodeNo(fixed::side_folder(side).0));
+    // First the listings and attributes of the folders, so that no new lookup relies on them.
+    for folder in side_folders.into_iter().chain([root, readme]) {
         notifier.inval_inode(folder, 0, 0)?;
     }
-    for (shelf, name) in shelves.into_iter().flat_map(|shelf| changes.names.iter().map(move |name| (shelf, name))) {
-        notifier.inval_entry(shelf, OsStr::new(name))?;
+    for folder in side_folders {
+        for name in &changes.names {
+            notifier.inval_entry(folder, OsStr::new(name))?;
+        }
     }
     if changes.latest {
         notifier.inval_inode(latest, 0, 0)?;
@@ -488,7 +494,7 @@ impl Mounted {
         self.shared.wait(None);
     }
 
-    /// Unmounts. A mount that is in use is given a second to become free, then it is taken out of the tree.
+    /// Unmounts. If the mount is in use, waits up to a second for it to become free, and then detaches it.
     ///
     /// # Errors
     /// [`MountError::Unmount`] if the system refuses both.
@@ -501,19 +507,19 @@ impl Mounted {
         Unmounter(self.shared.clone())
     }
 
-    /// Returns where it is mounted, without symbolic links.
+    /// Returns the mount point, without symbolic links.
     pub fn path(&self) -> &Path {
         &self.shared.path
     }
 
-    /// Returns how many requests the kernel has sent so far.
+    /// Returns the counts of requests that the kernel has sent so far.
     pub fn requests(&self) -> &Requests {
         &self.requests
     }
 }
 
 impl Unmounter {
-    /// As [`Mounted::unmount`]. May be called again; that changes nothing.
+    /// The same as [`Mounted::unmount`]. Calling it again has no effect.
     ///
     /// # Errors
     /// [`MountError::Unmount`] if the system refuses.
@@ -530,9 +536,9 @@ impl Drop for Mounted {
         }
         let detached = *self.shared.state.lock() == State::Detached;
         for thread in [self.watcher.take(), self.session.take()].into_iter().flatten() {
-            // A detached mount is served until the last open file is closed; this thread does not wait for that.
+            // A detached mount is served until the last open file is closed. This thread does not wait for that.
             if !detached {
-                // The threads do not panic, and nothing is left to do if one did.
+                // Ignore errors: the threads do not panic, and if one did, nothing is left to do.
                 let _ = thread.join();
             }
         }

@@ -1,30 +1,29 @@
 //! What a mount shows: the traits [`View`] (one immutable tree) and [`Catalog`] (the list of trees, which changes).
 //!
-//! These two traits are the whole of what this crate knows about backups. Their text is the contract; the
-//! implementation behind them may be a repository or, in the tests, a tree in memory. Two invariants carry everything
-//! above them:
+//! These two traits are all that this crate knows of backups. Their text is the contract. The implementation may be a
+//! repository or, in tests, a tree in memory. Everything else relies on two invariants:
 //!
-//! - A view never changes. The kernel is told to keep what it has read for ever, so an implementation that answered
-//!   the same question differently a second time would show stale data, not an error.
-//! - An entry is known by its [`Rank`]. Ranks are positions in the snapshot, not handles: they are never opened or
-//!   closed, they are the same in every process, and inode numbers are made from them.
+//! - A view never changes. The kernel is told to keep everything that it has read forever. If a view gave a different
+//!   answer the second time, programs would see stale data instead of an error.
+//! - A [`Rank`] identifies an entry. Ranks are positions in the snapshot, not handles: they are never opened or closed,
+//!   they are the same in every process, and inode numbers are computed from them.
 
 use std::sync::Arc;
 
-/// Largest `size` with which [`View::read`] is called.
+/// Maximum `size`, in bytes, with which [`View::read`] is called.
 pub const READ_SIZE_BYTES_MAX: usize = 1 << 20;
 
-/// Position of an entry in its snapshot, in preorder: the root is 0, an entry comes before what lies in it, and
-/// siblings come in name order (bytes compared as unsigned).
+/// Position of an entry in its snapshot, in preorder: the root has rank 0, a directory comes before its content, and
+/// siblings are in name order (bytes compared as unsigned).
 ///
-/// Ranks fit into 40 bits, which is room for a million million entries.
+/// A rank has 40 bits, enough for a million million entries.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Rank(pub u64);
 
 impl Rank {
     /// The root directory of a snapshot.
     pub const ROOT: Rank = Rank(0);
-    /// The largest rank that an inode number has room for.
+    /// The largest rank that fits into an inode number.
     pub const MAX: Rank = Rank((1 << 40) - 2);
 }
 
@@ -34,7 +33,7 @@ impl std::fmt::Display for Rank {
     }
 }
 
-/// What an entry is.
+/// Kind of an entry.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Kind {
     /// A regular file.
@@ -45,8 +44,7 @@ pub enum Kind {
     Symlink,
 }
 
-/// A point in time: seconds since 1970-01-01 00:00:00 UTC (negative before it), and nanoseconds that count forward from
-/// there.
+/// A point in time: seconds since 1970-01-01 00:00:00 UTC (negative before that), and nanoseconds to add to them.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Time {
     /// Whole seconds, rounded down.
@@ -58,38 +56,38 @@ pub struct Time {
 /// The attributes of an entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Attr {
-    /// Where the entry stands in its snapshot.
+    /// Rank of the entry in its snapshot.
     pub rank: Rank,
-    /// What it is.
+    /// Kind of the entry.
     pub kind: Kind,
-    /// For a file exactly the bytes that [`View::read`] delivers; for a symbolic link the length of its target; for a
-    /// directory any number that stays the same.
+    /// For a file, exactly the number of bytes that [`View::read`] delivers; for a symbolic link, the length of its
+    /// target; for a directory, any number that stays the same.
     pub size: u64,
-    /// When the content was last changed. The mount shows it as the time of access and of change, too.
+    /// When the content was last changed. The mount also shows it as the access time and the change time.
     pub mtime: Time,
     /// Permission bits including set-user-id, set-group-id and sticky: `mode & 0o7777`.
     pub mode: u16,
-    /// Owner as stored.
+    /// User id of the stored owner.
     pub uid: u32,
-    /// Group as stored.
+    /// Stored group id.
     pub gid: u32,
-    /// For a directory 2 plus its number of subdirectories, as `find` expects it, or 1 if that is not known; else the
-    /// number of names, at least 1.
+    /// For a directory, 2 plus the number of its subdirectories, as `find` expects, or 1 if that number is not known.
+    /// For other entries, the number of names, at least 1.
     pub links: u32,
 }
 
-/// How much a snapshot holds, for `statfs`.
+/// Size of a snapshot, for `statfs`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
-    /// Entries of every kind, the root included.
+    /// Number of entries of every kind, including the root.
     pub entries: u64,
-    /// The sum of the sizes of all files.
+    /// Total size of all files in bytes.
     pub bytes: u64,
 }
 
-/// One immutable snapshot, as a tree of entries. Methods are called from several threads at once.
+/// One immutable snapshot, as a tree of entries. Several threads call the methods at once.
 ///
-/// A method that panics costs its caller an input/output error and nothing else, but is a bug.
+/// A panic in a method is a bug, but costs only its caller an input/output error.
 pub trait View: Send + Sync + 'static {
     /// Returns the attributes of the entry at `rank`.
     ///
@@ -97,84 +95,85 @@ pub trait View: Send + Sync + 'static {
     /// [`ViewError::NotFound`] if there is no such rank.
     fn attr(&self, rank: Rank) -> Result<Attr, ViewError>;
 
-    /// Returns the attributes of the entry called `name` (any bytes but `/` and NUL, at most 255; compared exactly) in
-    /// the directory `dir`, or `None` if it has no such entry. `.` and `..` are never asked for.
+    /// Returns the attributes of the entry called `name` in the directory `dir`, or `None` if there is no such entry.
+    /// `name` has at most 255 bytes, any except `/` and NUL; it is compared exactly, and is never `.` or `..`.
     ///
     /// # Errors
-    /// [`ViewError::NotADirectory`] if `dir` is none.
+    /// [`ViewError::NotADirectory`] if `dir` is not a directory.
     fn lookup(&self, dir: Rank, name: &[u8]) -> Result<Option<Attr>, ViewError>;
 
-    /// Returns the directory that holds the entry at `rank`; the root's parent is the root.
+    /// Returns the directory that contains the entry at `rank`. The root's parent is the root.
     ///
     /// # Errors
     /// [`ViewError::NotFound`] if there is no such rank.
     fn parent(&self, rank: Rank) -> Result<Rank, ViewError>;
 
-    /// Calls `emit` with the entries of `dir` in an order that never changes, beginning at the position `start` (0, or
-    /// one that `emit` was given before), until there are no more or `emit` returns false. With an entry goes the
-    /// position behind it; positions grow, and may leave out numbers. `.` and `..` are not among the entries. A `start`
-    /// at or past the end emits nothing.
+    /// Calls `emit` with the entries of `dir`, in an order that never changes, until there are no more or `emit`
+    /// returns false. Begins at the position `start`, which is 0 or a position that `emit` received before. With each
+    /// entry, `emit` receives the position of the next one; positions increase, but may skip numbers. `.` and `..` are
+    /// not listed. A `start` at or past the end emits nothing.
     ///
-    /// A large directory is listed by many calls, so starting in the middle must not cost a walk from the front.
+    /// A large directory is listed in many calls, so starting in the middle must not walk from the front.
     ///
     /// # Errors
-    /// [`ViewError::NotADirectory`] if `dir` is none.
+    /// [`ViewError::NotADirectory`] if `dir` is not a directory.
     fn list(&self, dir: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr, u64) -> bool) -> Result<(), ViewError>;
 
-    /// Returns the `size` bytes at `offset` of `file`; fewer only where the file ends, and none at or past its end.
-    /// `size` is at most [`READ_SIZE_BYTES_MAX`]. Bytes that could not be verified are an error, never delivered.
+    /// Returns the `size` bytes at `offset` of `file`. Returns fewer only at the end of the file, and none at or past
+    /// it. `size` is at most [`READ_SIZE_BYTES_MAX`]. Bytes that could not be verified cause an error and are never
+    /// returned.
     ///
     /// # Errors
-    /// [`ViewError::IsADirectory`] or [`ViewError::Invalid`] if the entry is no file.
+    /// [`ViewError::IsADirectory`] or [`ViewError::Invalid`] if the entry is not a file.
     fn read(&self, file: Rank, offset: u64, size: usize) -> Result<Vec<u8>, ViewError>;
 
     /// Returns the target of the symbolic link at `link`, exactly as stored.
     ///
     /// # Errors
-    /// [`ViewError::Invalid`] if the entry is no symbolic link.
+    /// [`ViewError::Invalid`] if the entry is not a symbolic link.
     fn read_link(&self, link: Rank) -> Result<Vec<u8>, ViewError>;
 
-    /// Returns the facts about the entry as extended attributes, names beginning with `user.`, in any order. Called
-    /// only if the mount was asked to show them.
+    /// Returns facts about the entry as extended attributes, in any order. Their names begin with `user.`. Called only
+    /// if the mount shows extended attributes.
     ///
     /// # Errors
     /// [`ViewError::NotFound`] if there is no such rank.
     fn xattrs(&self, rank: Rank) -> Result<Vec<(String, Vec<u8>)>, ViewError>;
 
-    /// Returns how much the snapshot holds, in constant time.
+    /// Returns the size of the snapshot, in constant time.
     fn totals(&self) -> Totals;
 }
 
 /// A snapshot as the catalog lists it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SnapshotInfo {
-    /// Identifies the snapshot for ever; the inode numbers below it are derived from it.
+    /// Identifies the snapshot forever. The inode numbers below it are derived from it.
     pub id: [u8; 32],
-    /// The name of its folder, such as `2026-11-21 22.00.00 everyone`. Names should be unique and legal as file names;
-    /// the mount changes those that are not.
+    /// Name of its folder, such as `2026-11-21 22.00.00 everyone`. Names should be unique and legal file names; the
+    /// mount changes names that are not.
     pub name: String,
-    /// When it was taken. The newest is what `latest` leads to.
+    /// When the snapshot was taken. `latest` points to the newest one.
     pub time: Time,
-    /// Whether that is in the future, so that a clock must have been wrong. Then `latest` passes over it, unless all
-    /// are.
+    /// True if that time is in the future, so that a clock must have been wrong. `latest` skips such snapshots, unless
+    /// all are like that.
     pub ahead: bool,
 }
 
-/// The trees that a snapshot can be shown as, each in a folder of its own at the root of the mount. They have the same
+/// The trees in which a snapshot can be shown, each in a folder of its own at the root of the mount. Both have the same
 /// ranks.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Side {
     /// The items themselves, in `snapshots`.
     Items,
-    /// What people read in them, in `text`.
+    /// The readable text of the items, in `text`.
     Text,
 }
 
 impl Side {
-    /// All sides, the one first that `latest` leads to if there is a choice.
+    /// All sides. `latest` points to the first one that the catalog shows.
     pub const ALL: [Side; 2] = [Side::Items, Side::Text];
 
-    /// Returns the name of the folder at the mount's root.
+    /// Returns the name of the side's folder at the root of the mount.
     pub fn folder(self) -> &'static str {
         match self {
             Side::Items => "snapshots",
@@ -183,59 +182,59 @@ impl Side {
     }
 }
 
-/// The snapshots a mount shows. It may grow and shrink while mounted; the mount asks again about once a second.
+/// The snapshots that a mount shows. The list may change while mounted; the mount asks again about once a second.
 ///
-/// Methods are called from several threads at once.
+/// Several threads call the methods at once.
 pub trait Catalog: Send + Sync + 'static {
-    /// Returns the snapshots there are now, in any order. An error leaves the mount showing what it showed.
+    /// Returns the current snapshots, in any order. After an error the mount keeps showing the previous list.
     ///
     /// # Errors
     /// [`ViewError::Backend`] if the list could not be read.
     fn snapshots(&self) -> Result<Vec<SnapshotInfo>, ViewError>;
 
-    /// Returns whether there is this side of the snapshots: the same answer for ever.
+    /// Returns whether this side of the snapshots is shown. The answer never changes.
     fn shows(&self, side: Side) -> bool {
         side == Side::Items
     }
 
-    /// Returns what `README.txt` at the root of the mount says; asked again when the snapshots are others.
+    /// Returns the content of `README.txt` at the root of the mount. Called again when the list of snapshots changes.
     fn readme(&self) -> String;
 
-    /// Returns a side of the snapshot `id` as a tree; called when something below its folder is first used, cheap and
-    /// in constant time. The mount keeps the view as long as the catalog lists it, and after that for files that are
-    /// still in use.
+    /// Returns one side of the snapshot `id` as a tree. Called when something below its folder is first used. Must be
+    /// cheap and take constant time. The mount keeps the view while the catalog lists the snapshot, and after that for
+    /// files that are still in use.
     ///
     /// # Errors
-    /// [`ViewError::NotFound`] if it is no longer there, or the side is not shown.
+    /// [`ViewError::NotFound`] if the snapshot no longer exists, or the side is not shown.
     fn open(&self, id: &[u8; 32], side: Side) -> Result<Arc<dyn View>, ViewError>;
 }
 
-/// Why a view could not answer. The errno for each stands in `error.rs`.
+/// Why a view could not answer. `error.rs` maps each variant to an errno.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ViewError {
     /// There is no such entry or snapshot.
     #[error("no such entry")]
     NotFound,
-    /// A directory was needed.
+    /// The operation needs a directory.
     #[error("the entry is not a directory")]
     NotADirectory,
-    /// A directory cannot be used so.
+    /// The operation does not work on a directory.
     #[error("the entry is a directory")]
     IsADirectory,
-    /// The entry is of another kind than the call needs, such as the target of a file.
+    /// The entry is of another kind than the operation needs, such as a file when reading a link target.
     #[error("the entry is of the wrong kind for this")]
     Invalid,
-    /// Stored data failed verification. Trying again will not help.
+    /// Stored data failed verification. A retry will not help.
     #[error("stored data is damaged: {what}")]
     Damaged {
-        /// Which object, without any content of it.
+        /// Which object is damaged. Contains nothing of its content.
         what: String,
     },
     /// The storage below could not be reached or read.
     #[error("storage failed")]
     Backend {
-        /// What it said.
+        /// The error of the storage.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -1,4 +1,4 @@
-//! A few threads with a bounded queue, for requests that may take as long as a network.
+//! A few threads with a bounded queue, for requests that may take as long as the network takes.
 
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
@@ -7,9 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
-/// How many requests are worked on at a time.
+/// Number of requests that are processed at the same time.
 const THREADS: usize = 8;
-/// How many more may wait. A request to write holds up to 1 MiB.
+/// Maximum number of requests that wait in the queue. Each write request holds up to 1 MiB, so the queue holds at most
+/// about 128 MiB.
 const WAITING_MAX: usize = 128;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -26,7 +27,8 @@ struct State {
     ended: bool,
 }
 
-/// Dropping it lets the threads end after what is in the queue, without waiting for them.
+/// The threads and their queue. After this is dropped, the threads finish the queue and end; the drop does not wait for
+/// them.
 pub(crate) struct Workers(Arc<Queue>);
 
 impl Workers {
@@ -39,12 +41,12 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Returns whether another job may be added.
+    /// Returns whether the queue has room for another job.
     pub(crate) fn has_room(&self) -> bool {
         self.0.state.lock().jobs.len() < WAITING_MAX
     }
 
-    /// Adds a job, also beyond the bound: that something was closed must not get lost.
+    /// Adds a job, even if the queue is full, because the closing of a file must not get lost.
     pub(crate) fn add(&self, job: impl FnOnce() + Send + 'static) {
         self.0.state.lock().jobs.push_back(Box::new(job));
         self.0.changed.notify_one();
@@ -61,7 +63,7 @@ impl Drop for Workers {
 impl Queue {
     fn work(&self) {
         while let Some(job) = self.next() {
-            // What the job had to answer is answered with an error when it is dropped.
+            // A job that panics drops its reply, and dropping the reply answers the request with an error.
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
                 tracing::error!("a request below restore/ panicked");
             }

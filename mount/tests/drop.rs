@@ -1,4 +1,4 @@
-//! Dropping files into `restore/` of real mounts: docs/semantics.md, "Restoring", sentence by sentence.
+//! Drops files into `restore/` of real mounts, and tests docs/semantics.md, "Restoring", sentence by sentence.
 
 mod common;
 
@@ -59,14 +59,14 @@ fn the_tree_of_the_outbox_is_shown() {
     assert_eq!((fs::read(&text).unwrap(), fs::metadata(&text).unwrap().len()), (b"nothing yet\n".to_vec(), 12));
     assert_eq!(code(fs::write(&text, "x")), Errno::PERM);
     assert_eq!(code(fs::read(drop.path(""))), Errno::ISDIR);
-    // A report that grows is read as it is now, also by who has it open.
+    // A growing report is always read in its current state, even through an open file.
     let mut open = File::open(&text).unwrap();
     drop.basket.set_text("jobs/first.txt", "nothing yet\nand now something\n");
     let mut read = String::new();
     open.read_to_string(&mut read).unwrap();
     assert_eq!(read, "nothing yet\nand now something\n");
     eventually(PATIENCE, "the kernel is told", || fs::metadata(&text).unwrap().len() == 30);
-    // A listing goes on as it began, whatever comes meanwhile, and begins anew when asked.
+    // An open listing continues as it began, even if entries are added; a new listing shows them.
     for number in 0..300 {
         drop.basket.add_folder(at(&format!("folder {number:03} {}", "x".repeat(100))).as_bytes());
     }
@@ -109,7 +109,7 @@ fn its_turn_comes_once_nobody_has_it_open_for_writing() {
     let path = drop.inbox("one.eml");
     let (mut file, also) = (File::create(&path).unwrap(), File::options().append(true).open(&path).unwrap());
     file.write_all(MAIL).unwrap();
-    // Who only looks, as a preview does, holds up nothing and can go on.
+    // A reader, such as a preview, delays nothing and can continue to read.
     let mut reader = File::open(&path).unwrap();
     std::mem::drop(file);
     assert_eq!(drop.basket.sealed(), [at("one.eml")]);
@@ -122,7 +122,7 @@ fn its_turn_comes_once_nobody_has_it_open_for_writing() {
     let mut read = Vec::new();
     reader.read_to_end(&mut read).unwrap();
     assert_eq!(read, MAIL);
-    // Nor does who opens it for writing to see whether that is allowed.
+    // Opening the file for writing, to check whether that is allowed, delays nothing either.
     let asked = File::options().write(true).open(&path).unwrap();
     std::mem::drop((reader, asked));
     assert_eq!(drop.basket.restored(), [(at("one.eml"), MAIL.to_vec())]);
@@ -160,16 +160,16 @@ fn close_says_what_is_wrong() {
     assert_eq!(code(File::create(drop.path("read only/one.eml"))), Errno::PERM);
     assert_eq!(code(File::create(drop.path("one.eml"))), Errno::PERM);
     drop.nothing_restored();
-    // And after all that it works.
+    // After all these failures, a good file still works.
     assert_eq!(close("one.eml", MAIL), Ok(()));
     drop.restored(&[&at("one.eml")]);
 }
 
-/// Closes the file and returns what `close` says, which `File` keeps to itself.
+/// Closes the file and returns the error of `close`, which `File` hides.
 fn close(file: File) -> Result<(), Errno> {
     let other = rustix::io::dup(&file).unwrap();
     std::mem::drop(file);
-    // A duplicate that is closed says the same; rustix hides it as well, so a process is asked.
+    // Closing a duplicate returns the same error. rustix hides that error too, so a process closes the duplicate.
     let status = Command::new("python3")
         .args(["-c", "import os,sys\ntry: os.close(1)\nexcept OSError as e: sys.exit(e.errno)"])
         .stdout(Stdio::from(other))
@@ -203,12 +203,12 @@ fn a_shell_redirection_is_complete_at_its_end() {
     let restored = drop.basket.restored();
     assert_eq!(restored[1], (at("two.eml"), b"Subject: two\r\n\r\nrest".to_vec()));
     assert_eq!(restored[2], (at("three.eml"), b"Subject: three\r\n\r\nrest".to_vec()));
-    // The beginning is no mail, the whole is: what counts is the last close.
+    // The first part alone is not a mail, but the whole is. The last close decides.
     drop.sh("{ printf 'Sub' | cat || true; printf 'ject: four\\r\\n' | cat; } > four.eml");
     drop.restored_last("four.eml", b"Subject: four\r\n");
 }
 
-/// Starts a process that has written the first half of `half.eml`.
+/// Starts a process that writes the first half of `half.eml` and then waits.
 fn half_written(drop: &Dropping) -> Child {
     let program = "import signal,time\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\nf=open('half.eml','wb',0)\nf.write(b'Subject: half')\nprint('written',flush=True)\ntime.sleep(100)";
     let mut python = Command::new("python3");
@@ -229,12 +229,12 @@ fn what_a_killed_process_wrote_is_not_restored() {
         drop.gone("half.eml");
         assert!(drop.basket.sealed().is_empty(), "{signal}");
     }
-    // One that ends without closing has closed.
+    // A process that exits without closing its file closes it by exiting.
     let program =
         "import os\nfd=os.open('whole.eml',os.O_CREAT|os.O_WRONLY)\nos.write(fd,b'Subject: whole')\nos._exit(3)";
     Command::new("python3").args(["-c", program]).current_dir(drop.inbox("")).status().unwrap();
     drop.restored(&[&at("whole.eml")]);
-    // And what it had closed before it was killed is restored.
+    // A file that a process closed before it was killed is restored.
     let program =
         "import os,signal\nopen('closed.eml','wb').write(b'Subject: closed')\nos.kill(os.getpid(),signal.SIGKILL)";
     Command::new("python3").args(["-c", program]).current_dir(drop.inbox("")).status().unwrap();
@@ -265,7 +265,7 @@ fn fsync_makes_durable() {
     file.sync_all().unwrap();
     assert_eq!(drop.basket.sealed(), [at("one.eml")]);
     drop.nothing_restored();
-    // What is written after that makes it a draft again.
+    // A write after the sync makes the file a draft again.
     file.write_all(b"More.\r\n").unwrap();
     assert!(drop.basket.sealed().is_empty());
     std::mem::drop(file);
@@ -281,7 +281,7 @@ fn dropping_the_same_again_restores_nothing_twice() {
     skip_without_fuse!();
     let drop = Dropping::new();
     fs::write(drop.inbox("one.eml"), MAIL).unwrap();
-    // At once, while the first may not be handed over yet.
+    // At once, because the first file may not have been handed over yet.
     fs::write(drop.inbox("one.eml"), MAIL).unwrap();
     drop.restored(&[&at("one.eml")]);
     fs::write(drop.inbox("one.eml"), MAIL).unwrap();
@@ -405,14 +405,14 @@ fn a_rename_to_an_ordinary_name_completes() {
     drop.restored(&[&at("one.eml")]);
     assert_eq!(names(&drop.inbox("")), ["one.eml"]);
     assert_eq!(fs::read(one).unwrap(), MAIL);
-    // The same again, and something else.
+    // The same content again succeeds; other content is refused.
     fs::write(part, MAIL).unwrap();
     fs::rename(part, one).unwrap();
     fs::write(part, OTHER).unwrap();
     assert_eq!(code(fs::rename(part, one)), Errno::PERM);
     assert_eq!(fs::read(one).unwrap(), MAIL);
     fs::remove_file(part).unwrap();
-    // Renamed while it is written: complete when it is closed, and only under the last name.
+    // A file that is renamed while it is written is complete when it is closed, and only under its last name.
     let mut file = File::create(drop.inbox("a.eml")).unwrap();
     file.write_all(&MAIL[..9]).unwrap();
     fs::rename(drop.inbox("a.eml"), drop.inbox("b.eml")).unwrap();
@@ -421,13 +421,13 @@ fn a_rename_to_an_ordinary_name_completes() {
     fs::rename(drop.inbox("b.eml"), drop.inbox("folder/c.eml")).unwrap();
     std::mem::drop(file);
     drop.restored(&[&at("folder/c.eml"), &at("one.eml")]);
-    // Never closed, but renamed with all that was written: it is complete at the close that follows.
+    // A file that is renamed after all bytes were written is complete at the close that follows.
     let mut file = File::create(drop.inbox(".new")).unwrap();
     file.write_all(OTHER).unwrap();
     fs::rename(drop.inbox(".new"), drop.inbox("new.eml")).unwrap();
     std::mem::drop(file);
     drop.restored_last("new.eml", OTHER);
-    // And back behind a temporary name before it was ever closed.
+    // A file that gets a temporary name before it is closed stays a draft.
     let mut file = File::create(drop.inbox("d.eml")).unwrap();
     file.write_all(MAIL).unwrap();
     fs::rename(drop.inbox("d.eml"), drop.inbox("d.eml~")).unwrap();
@@ -466,11 +466,11 @@ fn folders_are_made_and_merged_with() {
     assert_eq!(code(fs::create_dir(drop.inbox("a"))), Errno::EXIST);
     fs::write(drop.inbox("a/b/c/one.eml"), MAIL).unwrap();
     drop.restored(&[&at("a/b/c/one.eml")]);
-    // What comes without being told of is seen all the same: the kernel believes what it knows for a second.
+    // A new folder appears even if the kernel is not notified: the kernel keeps its answers for only a second.
     assert!(!drop.inbox("late").exists());
     drop.basket.add_folder(at("late").as_bytes());
     eventually(PATIENCE, "it is seen", || drop.inbox("late").exists());
-    // One that looks temporary but is in the account is used like any other.
+    // A folder of the account whose name looks temporary works like any other.
     drop.basket.add_folder(at("old.tmp").as_bytes());
     fs::write(drop.inbox("old.tmp/two.eml"), MAIL).unwrap();
     drop.restored_last("old.tmp/two.eml", MAIL);
@@ -490,7 +490,7 @@ fn times_and_permissions() {
     assert_eq!((given.secs, given.nanos), (1_234_567_890, 123_456_789), "the outbox gets it");
     drop.restored(&[&at("one.eml")]);
     assert_eq!(fs::metadata(one).unwrap().modified().unwrap(), time);
-    // And afterwards, whoever has it then.
+    // Times can also be set after the files were handed over.
     let old = Timespec { tv_sec: -5, tv_nsec: 7 };
     let times = Timestamps { last_access: old, last_modification: old };
     fs::write(drop.inbox("two.eml"), MAIL).unwrap();
@@ -570,7 +570,7 @@ fn other_attributes_are_not_supported() {
     assert_eq!(rustix::fs::statvfs(drop.mount.path("")).unwrap().f_bavail, 0);
 }
 
-/// Returns the state of `one.eml` in a mount with `--xattr`.
+/// Returns the state of `one.eml`, as shown by a mount with extended attributes.
 fn shown_with_xattr(drop: &Dropping) -> String {
     let shelf = Shelf::new(&[(1, "one", &Model::new(Tree::empty()))]);
     let target = Target::Restoring(shelf, Arc::new(common::outbox::Handle(drop.basket.clone())));
@@ -616,7 +616,7 @@ fn outside_nothing_can_be_written() {
     File::open(file).unwrap().sync_all().unwrap();
     File::open(file).unwrap();
     assert_eq!(opens() - before, 2, "the kernel asks each time");
-    // `mv` copies then, and says that it could not remove.
+    // `mv` then copies the file, and reports that it could not remove the original.
     drop.tool("mv", &[&file.to_string_lossy(), "moved.eml"]).unwrap_err();
     drop.restored(&[&at("moved.eml")]);
     drop.tool("cp", &[&file.to_string_lossy(), "copied.eml"]).unwrap();
@@ -627,13 +627,13 @@ fn outside_nothing_can_be_written() {
 #[test]
 fn outside_others_than_root_are_refused_by_the_permission_bits_first() {
     skip_without_fuse!();
-    // Of the model, the first may be written by its owner, the last by nobody.
+    // The modes of the files in the model differ: the owner may write the first, nobody may write the last.
     let files = ["a", "b", "c", "d"];
     let tree = files.iter().fold(Tree::empty(), |tree, name| tree.with(&[name.as_bytes()], Tree::File(MAIL.to_vec())));
     let model = Model::new(tree);
     let owner = model.entries[1].attr.uid;
     let basket = Arc::new(common::outbox::Handle(common::outbox::Basket::new()));
-    // Whoever is not root sees all as their own.
+    // Users other than root see all files as their own.
     let is_root = rustix::process::geteuid().is_root();
     let options = Options { allow_other: is_root, ..Options::default() };
     let mount = Fixture::new(Target::Restoring(Shelf::new(&[(1, "one", &model)]), basket), &options);
@@ -681,7 +681,7 @@ fn hostile_names() {
     let long = drop.inbox(&"x".repeat(256));
     assert_eq!(code(File::create(&long)), Errno::NAMETOOLONG);
     assert_eq!(code(fs::create_dir(&long)), Errno::NAMETOOLONG);
-    // What the outbox shows may be no file name either; the rest of the folder is listed.
+    // Names from the outbox that are not legal file names are left out; the rest of the folder is listed.
     drop.basket.add_folder(&[at("").as_bytes(), &[b'y'; 300]].concat());
     drop.basket.add_folder(at("nul\0nul").as_bytes());
     drop.basket.add_folder(at("ordinary").as_bytes());
@@ -695,7 +695,7 @@ fn an_outbox_that_waits_does_not_hold_up_the_snapshots() {
     let drop = Dropping::over(&Shelf::new(&[(1, "one", &model)]));
     fs::metadata(drop.inbox("")).unwrap();
     drop.basket.go_away(true);
-    // More that wait than there are threads of any kind.
+    // More waiting requests than the mount has threads of any kind.
     let waiting: Vec<_> = (0..20)
         .map(|number| {
             let path = drop.inbox(&format!("nobody {number}"));
@@ -728,12 +728,13 @@ fn too_many_that_wait_are_sent_away() {
         std::thread::spawn(move || code(fs::metadata(path)))
     };
     let mut asking: Vec<_> = (0..128).map(ask).collect();
-    // Those that threads work on do not wait any more, so a few more than 128 find room.
+    // Requests that a thread already works on no longer wait, so a few more than 128 fit.
     eventually(PATIENCE, "one is sent away", || {
         asking.push(ask(asking.len()));
         asking.iter().any(std::thread::JoinHandle::is_finished)
     });
-    // But nobody closes a file twice: that waits like those who came before, and it is seen who was killed.
+    // The kernel does not send the closing of a file twice. So it is queued like the earlier requests, and the killed
+    // process is recognised.
     writer.kill().unwrap();
     eventually(PATIENCE, "its file is closed", || drop.mount.mounted.requests().of(Operation::Close) > 0);
     drop.basket.go_away(false);
@@ -767,7 +768,7 @@ fn whoever_is_put_aside_while_writing_is_told_by_close() {
     let mut first = File::create(&path).unwrap();
     first.write_all(MAIL).unwrap();
     first.sync_all().unwrap();
-    // Somebody else begins anew under the same name, and the first writes on.
+    // Another program truncates the file and writes it, while the first keeps writing.
     let mut second = File::create(&path).unwrap();
     first.write_all(MAIL).unwrap();
     second.write_all(OTHER).unwrap();
@@ -802,7 +803,7 @@ fn unmounting_while_files_are_open() {
     sealed.sync_all().unwrap();
     let Dropping { mount, basket, .. } = drop;
     assert_eq!(mount.mounted.unmount().unwrap(), Unmounted::Detached);
-    // It goes on for who has it open.
+    // Programs that have a file open can still write to it.
     draft.write_all(&MAIL[5..]).unwrap();
     std::mem::drop(draft);
     std::mem::drop(sealed);

@@ -1,4 +1,4 @@
-//! What people drop files with: each program's files end restored once, and nothing else is.
+//! Drops files with the programs that people use. Each program's files must be restored exactly once, and nothing else.
 
 mod common;
 
@@ -29,7 +29,8 @@ fn mail(number: usize) -> Vec<u8> {
     format!("Subject: mail {number}\r\n\r\n{}", "Hello. ".repeat(number % 50)).into_bytes()
 }
 
-/// Three folders of mails beside what desktops leave lying about. Returns where, and what is to be restored.
+/// Creates three folders of mails, with files between them that desktops leave behind. Returns the folder and what must
+/// be restored.
 fn tree(drop: &Dropping) -> (String, BTreeMap<String, Vec<u8>>) {
     let mut expected = BTreeMap::new();
     for number in 0..30 {
@@ -45,7 +46,7 @@ fn tree(drop: &Dropping) -> (String, BTreeMap<String, Vec<u8>>) {
     (Path::new(&root).ancestors().nth(2).unwrap().to_str().unwrap().to_owned(), expected)
 }
 
-/// Waits until each of these was restored once, and holds that nothing else was.
+/// Waits until all of `expected` were restored once, and checks that nothing else was.
 #[track_caller]
 fn once(drop: &Dropping, expected: &BTreeMap<String, Vec<u8>>) {
     let what = || format!("{} files restored once, not {:?}", expected.len(), drop.basket.restored_paths());
@@ -87,7 +88,7 @@ fn cp_with_everything_kept() {
 #[test]
 fn cp_by_force() {
     skip_without!();
-    // What cannot be opened is removed and made anew; here it can be opened.
+    // With `-f`, `cp` removes a file that it cannot open and creates it again. Here it can open the file.
     twice("cp", &["-rf", "--no-preserve=all", "TREE", "."]);
 }
 
@@ -134,11 +135,11 @@ fn gio_copy() {
     let expected = BTreeMap::from([(format!("{INBOX}/one.eml"), mail(7))]);
     let touched = Command::new("touch").args(["-d", "2001-01-01 00:00:00.000007 UTC", &source]).status();
     assert!(touched.unwrap().success());
-    // The second time it writes beside the file and renames.
+    // The second time, `gio` writes to a temporary file and renames it.
     for _ in 0..2 {
         drop.tool("gio", &["copy", "--preserve", &source, "one.eml"]).unwrap();
         once(&drop, &expected);
-        // It sets the time when it has closed the file.
+        // `gio` sets the time after it closed the file.
         let given = drop.basket.mtime(&format!("{INBOX}/one.eml")).unwrap();
         assert_eq!((given.secs, given.nanos), (978_307_200, 7_000));
         eventually(PATIENCE, "no draft is left", || drop.basket.drafts() == 0);
@@ -157,7 +158,7 @@ fn thunar() {
     skip_without!("Thunar", "xvfb-run", "dbus-run-session", "gdbus");
     let drop = Dropping::new();
     let (tree, expected) = tree(&drop);
-    // What a drag does, without the mouse; it ends when its input does.
+    // Calls Thunar as a drag with the mouse would. The script ends when its input ends.
     let script = format!(
         "Thunar --daemon & gdbus wait --session --timeout 20 org.xfce.FileManager
          gdbus call --session --dest org.xfce.FileManager --object-path /org/xfce/FileManager \\
@@ -207,7 +208,7 @@ fn editors_that_save_by_rename() {
     let vim = ["-es", "-u", "NONE", "-c", "set backup swapfile", "-c", "normal iSubject: vim", "-c", "wq!", "vim.eml"];
     drop.tool("vim", &vim).unwrap();
     drop.restored_last("vim.eml", b"Subject: vim\n");
-    // Changing it is refused, and it stays as it is.
+    // Changing a dropped file is refused, and the file stays as it is.
     let vim = ["-es", "-u", "NONE", "-c", "normal ASubject: more", "-c", "wq!", "-c", "cq", "vim.eml"];
     drop.tool("vim", &vim).unwrap_err();
     drop.tool("sed", &["-i", "s/vim/sed/", "vim.eml"]).unwrap_err();
@@ -219,7 +220,7 @@ fn editors_that_save_by_rename() {
 fn many_at_once() {
     skip_without!();
     let drop = Dropping::new();
-    // Six that copy the same folder to the same place, over each other's files.
+    // Six programs copy the same folder to the same place at once, over each other's files.
     for number in 0..200 {
         drop.outside(&format!("many/{number}.eml"), &mail(number));
     }
@@ -237,14 +238,15 @@ fn many_at_once() {
             let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
             scope.spawn(move || {
                 let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-                // Two that write to one open file get in each other's way as they would anywhere; what counts is below.
+                // Programs that write to the same file at once may fail, as on any file system. Only the final state
+                // counts.
                 if let Err(said) = drop.tool(program, &arguments) {
                     eprintln!("{program}: {}", said.lines().next().unwrap_or_default());
                 }
             });
         }
     });
-    // Whoever comes last finds everything there, or brings it.
+    // A last copy finds all files there, or adds those that are missing.
     drop.tool("cp", &["-r", &source, "."]).unwrap();
     once(&drop, &expected);
     eventually(PATIENCE, "no draft is left", || drop.basket.drafts() == 0);
@@ -304,7 +306,8 @@ fn twenty_thousand_small_files() {
     eprintln!("ls -l of them asked for {probes} attributes");
 }
 
-/// The table in docs/performance.md, "A mount that restores": `cargo test --release -p strongroom-mount --test drop_tools -- --ignored --nocapture`.
+/// Measures the table in docs/performance.md, "A mount that restores": `cargo test --release -p strongroom-mount --test
+/// drop_tools -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn what_a_mount_that_restores_costs() {

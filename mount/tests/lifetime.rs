@@ -1,4 +1,4 @@
-//! What changes while mounted: snapshots come and go, the mount itself ends.
+//! Changes while mounted: snapshots come and go, and the mount itself ends.
 
 mod common;
 
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use strongroom_mount::{MountError, Options, Target, Unmounted, mount};
 
-/// How soon a change of the catalog must be seen.
+/// Maximum time until a change of the catalog must be visible.
 const SOON: Duration = Duration::from_secs(3);
 
 macro_rules! skip_without_fuse {
@@ -52,7 +52,7 @@ fn a_new_snapshot_appears() {
     assert_eq!(names(snapshots), set(&[]));
     for round in 1..=3_u8 {
         let name = format!("snapshot {round}");
-        // Everything that the kernel could remember, it has been asked: the listing, that there is no such name, `latest`.
+        // Ask for everything that the kernel could cache: the listing, a name that does not exist, and `latest`.
         let before = names(snapshots);
         assert!(!snapshots.join(&name).exists());
         let _ = fs::read_link(mount.path("latest"));
@@ -123,7 +123,7 @@ fn walking_while_snapshots_come_and_go() {
     let model = Model::new(office(3, 20));
     let stays = Model::new(hostile());
     let shelf = Shelf::new(&[(1, "stays", &stays)]);
-    // News all the time, on as many threads as there are: the kernel and the mount must never wait for each other.
+    // Constant changes while all threads are busy: the kernel and the mount must never wait for each other.
     let options = Options { poll_interval: Duration::from_millis(5), ..Options::default() };
     let mount = Fixture::new(Target::Catalog(shelf.clone()), &options);
     let end = Instant::now() + Duration::from_secs(3);
@@ -141,7 +141,7 @@ fn walking_while_snapshots_come_and_go() {
                 while Instant::now() < end {
                     walk(&mount, "snapshots/stays", &stays);
                     let find = Command::new("find").arg(mount.path("")).args(["-type", "f"]).output().unwrap();
-                    // What went away while find was there: these two and nothing else may go wrong.
+                    // Snapshots may disappear while `find` reads them. Only these two errors may occur.
                     for complaint in String::from_utf8_lossy(&find.stderr).lines() {
                         let expected = complaint.ends_with("No such file or directory")
                             || complaint.ends_with("Stale file handle");
@@ -234,7 +234,7 @@ fn places_that_cannot_be_mounted_on() {
     assert!(matches!(refused(&fixture.path("")), MountError::AlreadyMounted { .. }));
     let error = refused(&link);
     assert!(error.hint().unwrap().contains(fixture.folder.path().to_str().unwrap()), "names the real place: {error}");
-    // And a strange name is no obstacle.
+    // A folder with an unusual name works as well.
     let strange = scratch.path().join(std::ffi::OsString::from_vec(b"a b\\\n\xff,o=x".to_vec()));
     fs::create_dir(&strange).unwrap();
     let mounted = mount(view(&model), &strange, &Options::default()).unwrap();

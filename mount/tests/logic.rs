@@ -1,4 +1,4 @@
-//! The file system's logic against the model, without a mount.
+//! Compares the file system's logic with the model, without a mount.
 
 mod common;
 
@@ -18,7 +18,7 @@ fn alone(model: &Arc<Model>) -> Fs {
     Fs::new(Target::View(model.clone()), AS_STORED).unwrap()
 }
 
-/// Lists `dir` in pieces of `page` entries, as the kernel does.
+/// Lists `dir` in pages of `page` entries, as the kernel does.
 fn list(fs: &Fs, dir: Ino, page: usize) -> Vec<(Vec<u8>, Stat)> {
     let mut entries = Vec::new();
     let mut offset = 0;
@@ -59,7 +59,7 @@ fn read(fs: &Fs, file: Ino, piece: usize) -> Vec<u8> {
     }
 }
 
-/// Compares everything below `ino` with the model's entry at `rank`; returns how many entries there were.
+/// Compares everything below `ino` with the model's entry at `rank`. Returns the number of entries.
 fn agrees(fs: &Fs, ino: Ino, model: &Model, rank: usize, parent: Ino, page: usize) -> usize {
     let entry = &model.entries[rank];
     let stat = fs.stat(ino).unwrap();
@@ -320,7 +320,7 @@ fn references_are_counted() {
     let fs = Fs::new(Target::Catalog(shelf.clone()), AS_STORED).unwrap();
     let root = lookup(&fs, fixed::SNAPSHOTS, b"one").unwrap().ino;
     let file = lookup(&fs, root, b"file").unwrap().ino;
-    // Two of the seven entries fit; the third was offered and not taken.
+    // Two of the seven entries fit. The third is offered but not accepted.
     let mut room = 2;
     fs.list(root, 2, &mut |_| {
         room -= 1;

@@ -1,4 +1,4 @@
-//! Real mounts: what programs see through the kernel, held against the model.
+//! Real mounts: compares what programs see through the kernel with the model.
 
 mod common;
 
@@ -46,7 +46,7 @@ fn walk_is_the_same_as_the_model() {
     assert_eq!(fs::metadata(mount.path("")).unwrap().ino(), 1);
     assert_eq!(fs::read(mount.path("link").join(OsStr::from_bytes(b"\xff\xfe\x80"))).unwrap(), b"\xff\xfe\x80");
 
-    // Another process, which asks in other ways.
+    // `find` in another process uses other requests.
     let output = Command::new("find").arg(".").arg("-print0").current_dir(mount.path("")).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(output.stdout.iter().filter(|byte| **byte == 0).count(), model.entries.len());
@@ -84,7 +84,7 @@ fn twenty_thousand_files_in_one_folder() {
             entries.push((entry.file_name().to_owned(), entry.ino(), entry.next_entry_cookie()));
         }
         assert_eq!(entries.len(), 20_002);
-        // Going back to where an entry ended gives the one after it.
+        // Seeking to the position after an entry returns the next entry.
         for index in [20_000, 19_999, 1, 2, 3, 777, 10_000, 12_345, 0] {
             rustix::fs::seek(&folder, SeekFrom::Start(entries[index].2)).unwrap();
             let mut raw = RawDir::new(&folder, &mut buffer);
@@ -108,7 +108,7 @@ fn sixty_levels_deep() {
     let mut deepest = mount.path("");
     deepest.extend(names.iter().map(Path::new));
     assert_eq!(fs::read(deepest.join("bottom")).unwrap(), b"here");
-    // And all the way up again, by "..".
+    // All the way up again, by "..".
     let up = deepest.join(["..", "/"].concat().repeat(60));
     assert_eq!(fs::metadata(up).unwrap().ino(), 1);
 }
@@ -173,7 +173,7 @@ fn everything_that_writes_gets_erofs() {
         for (operation, outcome) in outcomes {
             assert_eq!(outcome, Err(Errno::ROFS), "{operation}");
         }
-        // Opened for reading, so the descriptor refuses it before the file system can.
+        // The handle is open for reading only, so the kernel refuses the write before the file system could.
         assert_eq!(rustix::io::write(&handle, b"x"), Err(Errno::BADF));
         assert_eq!(fs::read(file).unwrap(), b"x");
     }
@@ -208,7 +208,7 @@ fn a_warm_mount_is_asked_nothing() {
     let mount = Fixture::new(view(&model), &Options::default());
     let requests = mount.mounted.requests();
     let walk = |what: &str| {
-        // What ls -lR, find and rg do: attributes, listings, names that are not there, content.
+        // Do what ls -lR, find and rg do: read attributes, list folders, look up names that do not exist, read content.
         let before = requests.total();
         let mut folders = vec![mount.path("")];
         while let Some(folder) = folders.pop() {

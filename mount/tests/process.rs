@@ -1,4 +1,4 @@
-//! The end of a serving process: signals, kill -9, and what is left behind. Uses examples/model.rs as the process.
+//! The end of a serving process: signals, kill -9, and what stays behind. The process is examples/model.rs.
 
 mod common;
 
@@ -11,7 +11,8 @@ use std::sync::Once;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Beside this test program, in `examples/`. `cargo test` builds it unless it was told to build one test only.
+/// Returns the path of the example, in `examples/` beside this test program. Builds it if it is missing: `cargo test`
+/// builds it, but not if it was told to build only one test.
 fn example() -> PathBuf {
     static BUILD: Once = Once::new();
     let directory = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
@@ -50,7 +51,7 @@ impl Server {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// The shell that watches over the mount.
+    /// Returns the process id of the shell that guards the mount.
     fn guard(&self) -> Pid {
         let id = self.child.id();
         let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
@@ -60,13 +61,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Gone already unless a test failed.
+        // Ignore errors: the process has ended, unless a test failed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Whether a process lives; one that only waits for its parent to look does not.
+/// Returns whether a process is running. A zombie is not.
 fn is_running(pid: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
@@ -99,7 +100,7 @@ fn kill_9_leaves_no_mount() {
         let folder = TempDir::new().unwrap();
         let server = Server::start(folder.path(), layout);
         let guard = server.guard();
-        // Attributes in the kernel's cache, a listing, and an open file must not hide that the process is dead.
+        // The guard must notice the death despite attributes in the kernel's cache, a listing and an open file.
         let listed = Command::new("ls").arg("-lR").arg(folder.path()).output().unwrap();
         assert!(listed.status.success());
         let open = std::fs::File::open(folder.path()).unwrap();
@@ -122,7 +123,7 @@ fn a_dead_mount_is_cleared_away() {
         let folder = TempDir::new().unwrap();
         let mut server = Server::start(folder.path(), layout);
         assert!(Command::new("ls").arg("-lR").arg(folder.path()).output().unwrap().status.success());
-        // As when a whole container is killed: the guard, too.
+        // Kill the guard too, as when a whole container is killed.
         kill_process(server.guard(), Signal::KILL).unwrap();
         server.signal(Signal::KILL);
         server.child.wait().unwrap();

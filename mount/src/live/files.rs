@@ -1,8 +1,8 @@
-//! Opening, writing and closing files: when a file is complete.
+//! Opens, writes and closes files, and decides when a file is complete.
 //!
-//! `close` reaches us twice: as a flush for each descriptor that is closed, whose answer is what `close` returns, and as a release
-//! once the last descriptor of an open file is gone, which nobody waits for. So a file is sealed at the flush, and handed over at
-//! the release of its last handle.
+//! `close` arrives as two requests. A flush arrives for each descriptor that is closed; its answer is what `close`
+//! returns. A release arrives when the last descriptor of an open file is gone; nobody waits for its answer. So a file
+//! is sealed at the flush, and handed over at the release of its last handle.
 
 use super::scratch::is_scratch;
 use super::table::{Content, Handle};
@@ -16,7 +16,8 @@ use crate::outbox::{ItemKind, OutboxError};
 use crate::view::{READ_SIZE_BYTES_MAX, Time};
 use std::sync::Arc;
 
-/// `/proc/<pid>/stat`: the process is on its way out, because a signal ended it (PF_EXITING and PF_SIGNALED, linux/sched.h).
+/// Flags in `/proc/<pid>/stat` of a process that is exiting because of a signal (PF_EXITING and PF_SIGNALED,
+/// linux/sched.h).
 const KILLED: u64 = 0x4 | 0x400;
 
 impl Live {
@@ -51,19 +52,19 @@ impl Live {
         Ok((stat, Opened { handle, uncached: false }))
     }
 
-    /// Makes no file, but the kernel needs something to call one until it is closed.
+    /// Starts the restore. No file is created, but the kernel needs an inode and a handle until the file is closed.
     fn commit(&self) -> Result<(Stat, Opened), FsError> {
         self.outbox.commit().map_err(|error| failed("commit", error))?;
         let mut table = self.table.lock();
         let (ino, node) = table.refer_nameless();
-        node.content = Content::Nowhere;
-        let handle = table.open(Handle::Nowhere);
+        node.content = Content::Commit;
+        let handle = table.open(Handle::Commit);
         drop(table);
         let stat = self.file_stat(ino, 0, 0o600, now(), std::time::Duration::ZERO);
         Ok((stat, Opened { handle, uncached: true }))
     }
 
-    /// Opens a file, for writing if `writes`, and with nothing in it if `empty`.
+    /// Opens a file: for writing if `writes`, and truncated if `empty`.
     pub(crate) fn open(&self, ino: Ino, writes: bool, empty: bool) -> Result<Opened, FsError> {
         let changes = writes || empty;
         let folder = {
@@ -71,12 +72,13 @@ impl Live {
             let node = table.node(ino).ok_or(FsError::Stale)?;
             let uncached = node.text;
             match &node.content {
-                Content::Nowhere => {
-                    return Ok(Opened { handle: table.open(Handle::Nowhere), uncached: true });
+                Content::Commit => {
+                    return Ok(Opened { handle: table.open(Handle::Commit), uncached: true });
                 }
                 Content::Writing(writing) if !empty || !writing.is_sealed() => {
                     let writing = writing.clone();
-                    // What was dropped can be opened for writing, as GLib does to see whether it may, but not be written.
+                    // A sealed file can be opened for writing, as GLib does to check for permission, but writes to it
+                    // fail.
                     let writes = changes && !writing.is_sealed();
                     writing.opened(writes);
                     let handle = table.open(Handle::Writing { ino, writing: writing.clone(), writes });
@@ -91,7 +93,7 @@ impl Live {
                 Content::Outbox if !empty => {
                     return Ok(Opened { handle: table.open(Handle::Outbox(ino)), uncached });
                 }
-                // What was dropped can be dropped again.
+                // A file that was dropped can be dropped again: begin a new draft.
                 _ => {
                     let (folder, _) = table.place(ino).ok_or(FsError::Stale)?;
                     table.path(folder).ok_or(FsError::Stale)?
@@ -111,14 +113,14 @@ impl Live {
         let mut bytes = match self.handle(handle)? {
             Handle::Writing { ino, writing, .. } => {
                 let mut locked = writing.lock();
-                // Handed over since it was opened.
+                // The file was handed over after it was opened.
                 if locked.has_ended() { self.read_dropped(ino, offset, size)? } else { locked.read(offset, size)? }
             }
             Handle::Outbox(ino) => self.read_dropped(ino, offset, size)?,
-            Handle::Nowhere => Vec::new(),
+            Handle::Commit => Vec::new(),
             Handle::Folder(_) => return Err(FsError::Stale),
         };
-        // More than was asked for would break the answer to the kernel.
+        // Never return more than was asked for: the kernel would not accept the answer.
         bytes.truncate(size);
         Ok(bytes)
     }
@@ -131,19 +133,19 @@ impl Live {
     pub(crate) fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<(), FsError> {
         match self.handle(handle)? {
             Handle::Writing { writing, writes: true, .. } => writing.lock().write(offset, bytes),
-            Handle::Nowhere => Ok(()),
+            Handle::Commit => Ok(()),
             _ => Err(OutboxError::NotPermitted.into()),
         }
     }
 
-    /// A descriptor is closed by the process `pid`; the answer is what `close` returns.
+    /// Handles the closing of a descriptor by the process `pid`. The result is what `close` returns.
     pub(crate) fn flush(&self, handle: u64, pid: u32) -> Result<(), FsError> {
         let Handle::Writing { ino, writing, writes: true } = self.handle(handle)? else { return Ok(()) };
         let mut locked = writing.lock();
         if writing.is_sealed() {
             return Ok(());
         }
-        // Whoever was killed closes all the same.
+        // A killed process closes its files too. Then the file may be incomplete.
         if locked.unflushed && was_killed(pid) {
             locked.abandoned = true;
             return Ok(());
@@ -152,13 +154,13 @@ impl Live {
         self.seal(ino, &writing, &mut locked)
     }
 
-    /// Makes what was written so far durable.
+    /// Makes the bytes written so far durable.
     pub(crate) fn sync(&self, handle: u64) -> Result<(), FsError> {
         let Handle::Writing { ino, writing, writes: true } = self.handle(handle)? else { return Ok(()) };
         self.seal(ino, &writing, &mut writing.lock())
     }
 
-    /// The last descriptor of an open file is gone.
+    /// Handles the end of the last descriptor of an open file.
     pub(crate) fn release(&self, handle: u64) {
         let (ino, writing) = {
             let mut table = self.table.lock();
@@ -169,7 +171,7 @@ impl Live {
         self.finish_unless_held(ino, &writing);
     }
 
-    /// Changes length and time.
+    /// Changes the length and the modification time.
     pub(crate) fn change(
         &self,
         ino: Ino,
@@ -190,7 +192,7 @@ impl Live {
                 Some(writing) if open.is_some() || !writing.is_sealed() => writing.lock().set_len(size)?,
                 Some(writing) if writing.len() == size => {}
                 Some(_) => return Err(OutboxError::NotPermitted.into()),
-                None => self.keep_len(ino, size)?,
+                None => self.require_same_len(ino, size)?,
             }
         }
         if let Some(mtime) = mtime {
@@ -200,7 +202,7 @@ impl Live {
         Ok(Stat { mtime: mtime.unwrap_or(stat.mtime), ..stat })
     }
 
-    /// Makes room for `len` bytes, which is only a way of saying that the file is at least so long.
+    /// Reserves space for `len` bytes. This only extends the file to that length if it is shorter.
     pub(crate) fn extend(&self, handle: u64, len: u64) -> Result<(), FsError> {
         match self.handle(handle)? {
             Handle::Writing { writing, writes: true, .. } => {
@@ -211,7 +213,7 @@ impl Live {
         }
     }
 
-    /// Hands over what was sealed and drops the rest: nobody will close it any more.
+    /// Hands over all sealed files and discards the others, because no program can close them any more.
     pub(crate) fn end(&self) {
         let written = self.table.lock().all_written();
         for (_, writing) in written {
@@ -223,7 +225,7 @@ impl Live {
         Writing::begin(&self.count, || self.outbox.begin(folder))
     }
 
-    /// Seals the file under the name it has, if that is an ordinary one.
+    /// Seals the file under its current name, unless that is a temporary one.
     fn seal(&self, ino: Ino, writing: &Arc<Writing>, locked: &mut Locked<'_>) -> Result<(), FsError> {
         match self.ordinary_path(ino, writing)? {
             Some(path) => locked.seal(&path),
@@ -231,10 +233,10 @@ impl Live {
         }
     }
 
-    /// Returns the path under which the outbox may have it: none if it has a temporary name, or was removed.
+    /// Returns the path under which the outbox may have the file; `None` if it has a temporary name or was removed.
     ///
     /// # Errors
-    /// [`OutboxError::NotPermitted`] if somebody else writes another file in its place.
+    /// [`OutboxError::NotPermitted`] if another program is writing another file at this path.
     fn ordinary_path(&self, ino: Ino, writing: &Arc<Writing>) -> Result<Option<Vec<u8>>, OutboxError> {
         let table = self.table.lock();
         let Some((_, name)) = table.place(ino) else { return Ok(None) };
@@ -251,14 +253,15 @@ impl Live {
         }
     }
 
-    /// Nobody needs it as it is any more: hands it over, keeps it (a temporary name), or drops it.
+    /// Called when no program has the file open any more. Hands it over if it is sealed, keeps it if it has a temporary
+    /// name, and discards it otherwise.
     fn finish(&self, ino: Ino, writing: &Arc<Writing>) {
         let mut locked = writing.lock();
-        // Written through a mapping after the last close.
+        // A memory mapping can write after the last close.
         if locked.unflushed && !locked.abandoned {
             locked.unflushed = false;
             if let Err(error) = self.seal(ino, writing, &mut locked) {
-                tracing::warn!(%error, "a file that was written after it was closed is not restored");
+                tracing::warn!(%error, "could not seal a file written after its close; it is not restored");
             }
         }
         {
@@ -293,12 +296,13 @@ impl Live {
         self.table.lock().handle(handle).cloned().ok_or(FsError::Stale)
     }
 
-    /// What was dropped keeps its length; saying so again is no change.
-    fn keep_len(&self, ino: Ino, len: u64) -> Result<(), FsError> {
+    /// Checks that `len` is the current length. The length of a dropped file cannot change, but setting it to the same
+    /// value succeeds.
+    fn require_same_len(&self, ino: Ino, len: u64) -> Result<(), FsError> {
         let path = {
             let table = self.table.lock();
             match table.node(ino).ok_or(FsError::Stale)?.content {
-                Content::Nowhere => return Ok(()),
+                Content::Commit => return Ok(()),
                 _ => table.path(ino).ok_or(FsError::Stale)?,
             }
         };
@@ -308,8 +312,8 @@ impl Live {
         }
     }
 
-    /// Gives a file another time: a draft takes it with it when it is sealed, and what was dropped is known by it from now on. Of
-    /// all else it is only shown, as long as the kernel knows it.
+    /// Sets the modification time of a file. A draft passes it on when it is sealed, and the outbox shows it for a
+    /// dropped file. For folders and texts it is only shown, as long as the kernel knows the inode.
     fn set_mtime(&self, ino: Ino, writing: Option<&Writing>, mtime: Time) -> Result<(), FsError> {
         if let Some(writing) = writing {
             let mut locked = writing.lock();
@@ -328,23 +332,24 @@ impl Live {
             table.path(ino)
         };
         match path.map(|path| self.outbox.set_mtime(&path, mtime)) {
-            // It has no name any more, or was withdrawn.
+            // The file no longer has a name, or was withdrawn.
             None | Some(Err(OutboxError::NotFound)) => Ok(()),
             Some(set) => set.map_err(|error| failed("set_mtime", error)),
         }
     }
 }
 
-/// Returns whether this process ends because of a signal. It waits for our answer, so it is still there to be looked at.
+/// Returns whether the process is exiting because of a signal. It waits for our answer, so it still exists.
 fn was_killed(pid: u32) -> bool {
-    // `stat` of a process that is in `execve` (which closes descriptors, too) waits for the end of that, which waits for us. So it is
-    // only read of a process that has no memory any more, as `statm` says without waiting: it is on its way out.
+    // Reading `stat` of a process in `execve` waits for the end of that call. But `execve` closes descriptors, and so
+    // waits for us. So read `stat` only if the process has no memory any more, which means that it is exiting. `statm`
+    // tells that without waiting.
     let memory = std::fs::read(format!("/proc/{pid}/statm"));
     if !memory.is_ok_and(|memory| memory.starts_with(b"0 0 ")) {
         return false;
     }
     let Ok(stat) = std::fs::read(format!("/proc/{pid}/stat")) else { return false };
-    // "pid (name) state ppid pgrp session tty tpgid flags ...", and a name may hold anything (proc_pid_stat(5)).
+    // "pid (name) state ppid pgrp session tty tpgid flags ...", where the name may contain anything (proc_pid_stat(5)).
     let Some(end) = stat.iter().rposition(|byte| *byte == b')') else { return false };
     let fields = String::from_utf8_lossy(&stat[end + 1..]);
     let flags = fields.split_ascii_whitespace().nth(6).and_then(|flags| flags.parse::<u64>().ok());

@@ -1,4 +1,4 @@
-//! Folders made, files renamed and removed.
+//! Creates folders, and renames and removes files.
 
 use super::scratch::is_scratch;
 use super::table::Content;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl Live {
-    /// Makes a folder. The entry counts as one reference.
+    /// Creates a folder. The entry counts as one reference.
     pub(crate) fn make_folder(&self, folder: Ino, name: &[u8]) -> Result<Stat, FsError> {
         if name.len() > NAME_LENGTH_BYTES_MAX {
             return Err(FsError::NameTooLong);
@@ -30,7 +30,7 @@ impl Live {
         Ok(stat)
     }
 
-    /// Removes a file: a draft, or one that was dropped and still waits.
+    /// Removes a file: a draft, or a dropped file that still waits.
     pub(crate) fn remove(&self, folder: Ino, name: &[u8]) -> Result<(), FsError> {
         let (path, written) = {
             let table = self.table.lock();
@@ -53,8 +53,8 @@ impl Live {
         Ok(())
     }
 
-    /// Renames a file that is being written or has a temporary name. If it is closed and the new name is an ordinary one, that
-    /// completes it.
+    /// Renames a file that is being written or has a temporary name. If the file is closed and the new name is an
+    /// ordinary one, this completes the file.
     pub(crate) fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8])) -> Result<(), FsError> {
         if to.1.len() > NAME_LENGTH_BYTES_MAX {
             return Err(FsError::NameTooLong);
@@ -90,12 +90,13 @@ impl Live {
     fn renamable(&self, (folder, name): (Ino, &[u8])) -> Result<(Ino, Arc<Writing>), FsError> {
         let table = self.table.lock();
         let ino = table.child(folder, name).ok_or(OutboxError::NotFound)?;
-        // A folder of the target, or what was dropped: both stay where they are.
+        // Folders of the target and dropped files cannot be renamed.
         let writing = table.writing(ino).ok_or(OutboxError::NotPermitted)?;
         Ok((ino, writing.clone()))
     }
 
-    /// Nothing of the target may be hidden behind a temporary file. The kernel has looked the name up before it asks.
+    /// Checks that no item of the target is at this path, because a temporary file would hide it. The kernel has looked
+    /// the name up before, so the table knows the item.
     fn expect_no_item(&self, (folder, name): (Ino, &[u8])) -> Result<(), FsError> {
         let table = self.table.lock();
         match table.child(folder, name).and_then(|ino| table.node(ino)) {

@@ -1,7 +1,9 @@
-//! Which names are temporary: what programs write beside a file or before it has its name, and what desktops leave lying about.
+//! Recognises temporary names: those of files that programs write beside a file or before it gets its name, and those
+//! that desktops leave behind.
 //!
-//! The list is that of docs/semantics.md, "Restoring". It errs on the side of what is not restored: a mail that is really called so
-//! can be given another name, while a lock file in somebody's inbox cannot be taken back.
+//! The list is that of docs/semantics.md, "Restoring". In doubt a name counts as temporary and the file is not
+//! restored: a real mail with such a name can be renamed, but a lock file that was restored into an inbox cannot be
+//! taken back.
 
 /// Endings, in lower case.
 const ENDINGS: [&[u8]; 13] = [
@@ -20,13 +22,13 @@ const ENDINGS: [&[u8]; 13] = [
     b".lock",
 ];
 
-/// Whole names, in lower case. `4913` is how vim tries whether it may write.
+/// Whole names, in lower case. vim creates `4913` to test whether it can write.
 const NAMES: [&[u8]; 4] = [b"desktop.ini", b"thumbs.db", b"ehthumbs.db", b"4913"];
 
-/// What may stand before the six characters that `QSaveFile` appends.
+/// Endings to which `QSaveFile` appends a dot and six characters.
 const SAVED: [&[u8]; 4] = [b".eml", b".ics", b".vcf", b".msg"];
 
-/// Returns whether files of this name live in the mount only.
+/// Returns whether a file of this name stays in the mount and never reaches the outbox.
 pub(super) fn is_scratch(name: &[u8]) -> bool {
     let lower = name.to_ascii_lowercase();
     name.starts_with(b".")
@@ -37,7 +39,8 @@ pub(super) fn is_scratch(name: &[u8]) -> bool {
         || is_unique_name(name)
 }
 
-/// `tmp` and eight characters is Python's `tempfile`, `sed` and six is `sed -i`; neither has an ending.
+/// Returns whether a program made up the name: `tmp` and eight characters (Python's `tempfile`), `sed` and six (`sed
+/// -i`), or an ending of [`SAVED`], a dot and six (`QSaveFile`).
 fn is_unique_name(name: &[u8]) -> bool {
     let alphanumeric =
         |rest: &[u8], len| rest.len() == len && rest.iter().all(|c| c.is_ascii_alphanumeric() || *c == b'_');

@@ -1,9 +1,9 @@
 //! The inode numbers and open files below `restore/`.
 //!
-//! A number is handed out for a path when the kernel first hears of it, and kept while the kernel refers to it, something below
-//! it is known, or it is being written. So the table is as large as the kernel's own cache, and no larger.
+//! A path gets a number when the kernel first hears of it. It keeps the number while the kernel refers to it, while an
+//! entry below it is known, or while it is being written. So the table is as large as the kernel's own cache.
 //!
-//! Its lock is held for a moment only: never while the outbox is asked, nor while somebody waits for a [`Writing`].
+//! Its lock is held only briefly: never while the outbox is asked, and never while waiting for a [`Writing`].
 
 use super::writing::Writing;
 use crate::fs::Stat;
@@ -17,36 +17,37 @@ use std::time::Instant;
 /// Where the bytes of a node are.
 #[derive(Clone)]
 pub(super) enum Content {
-    /// With the outbox, which is asked about everything.
+    /// In the outbox, which answers everything about the node.
     Outbox,
-    /// In a file that is being written, or has a temporary name.
+    /// In a file that is being written, or that has a temporary name.
     Writing(Arc<Writing>),
-    /// Nowhere: `COMMIT`, which is no file.
-    Nowhere,
+    /// Nowhere: the node is `COMMIT`, which is not a real file.
+    Commit,
 }
 
 pub(super) struct Node {
-    /// Folder and name; `None` once it was removed while open.
+    /// Folder and name; `None` if the file was removed while open.
     place: Option<(Ino, Vec<u8>)>,
     references: u64,
     pub(super) content: Content,
-    /// A time that was given to a folder or a text.
+    /// The modification time that a program set on a folder or a text.
     pub(super) mtime: Option<Time>,
-    /// Whether it is a text of the outbox, which grows while it is read.
+    /// True for a text of the outbox, which grows while it is read.
     pub(super) text: bool,
-    /// Whether it is a file, as far as is known.
+    /// True if the node is a file, as far as known.
     pub(super) file: bool,
-    /// What the kernel was told of a folder, and when: it asks again after each file that is made in it.
+    /// The attributes of a folder that the kernel last got, and when: the kernel asks again after each file that is
+    /// created in the folder.
     pub(super) folder: Option<(Instant, Stat)>,
 }
 
-/// What an open file or folder leads to.
+/// What an open file or folder refers to.
 #[derive(Clone)]
 pub(super) enum Handle {
     Writing { ino: Ino, writing: Arc<Writing>, writes: bool },
     Outbox(Ino),
     Folder(Option<Arc<[Item]>>),
-    Nowhere,
+    Commit,
 }
 
 #[derive(Default)]
@@ -71,7 +72,7 @@ impl Table {
         self.names.get(&folder)?.get(name).copied()
     }
 
-    /// Returns the file that is being written at this place.
+    /// Returns the file that is being written at this node.
     pub(super) fn writing(&self, ino: Ino) -> Option<&Arc<Writing>> {
         match &self.nodes.get(&ino)?.content {
             Content::Writing(writing) => Some(writing),
@@ -79,13 +80,13 @@ impl Table {
         }
     }
 
-    /// Returns the names in `folder` at which a file is being written.
+    /// Returns the files that are being written in `folder`, with their names.
     pub(super) fn written_in(&self, folder: Ino) -> Vec<(Vec<u8>, Arc<Writing>)> {
         let names = self.names.get(&folder).into_iter().flatten();
         names.filter_map(|(name, ino)| Some((name.clone(), self.writing(*ino)?.clone()))).collect()
     }
 
-    /// Returns everything that is being written.
+    /// Returns all files that are being written.
     pub(super) fn all_written(&self) -> Vec<(Ino, Arc<Writing>)> {
         self.nodes.keys().filter_map(|ino| Some((*ino, self.writing(*ino)?.clone()))).collect()
     }
@@ -94,7 +95,7 @@ impl Table {
         self.nodes.get(&ino)?.place.as_ref().map(|(folder, name)| (*folder, name.as_slice()))
     }
 
-    /// Returns the path below `restore/`; `None` if it has none any more.
+    /// Returns the path below `restore/`; `None` if the node or a folder above it has no name any more.
     pub(super) fn path(&self, ino: Ino) -> Option<Vec<u8>> {
         let (mut names, mut at) = (Vec::new(), ino);
         while at != fixed::RESTORE {
@@ -106,7 +107,7 @@ impl Table {
         Some(names.join(&b'/'))
     }
 
-    /// Returns the number of what lies at this path, if the kernel knows of it.
+    /// Returns the number of the node at this path, if the kernel knows it.
     pub(super) fn at(&self, path: &[u8]) -> Option<Ino> {
         if path.is_empty() {
             return Some(fixed::RESTORE);
@@ -114,7 +115,8 @@ impl Table {
         path.split(|byte| *byte == b'/').try_fold(fixed::RESTORE, |folder, name| self.child(folder, name))
     }
 
-    /// Returns the node of this name, a new one where needed, and counts one more reference of the kernel to it.
+    /// Returns the node with this name, and counts one more reference of the kernel to it. Adds the node if it is
+    /// missing.
     pub(super) fn refer(&mut self, folder: Ino, name: &[u8]) -> (Ino, &mut Node) {
         let ino = match self.child(folder, name) {
             Some(ino) => ino,
@@ -129,7 +131,7 @@ impl Table {
         (ino, node)
     }
 
-    /// As [`Table::refer`], for a node that has no name.
+    /// The same as [`Table::refer`], for a node without a name.
     pub(super) fn refer_nameless(&mut self) -> (Ino, &mut Node) {
         let ino = self.add(None);
         let node = self.nodes.get_mut(&ino).expect("just added");
@@ -160,7 +162,7 @@ impl Table {
         }
     }
 
-    /// Lets go of the node if nothing needs it any more, and of folders that were kept for its sake.
+    /// Removes the node if nothing needs it any more, and then the folders that were kept only because of it.
     pub(super) fn settle(&mut self, mut ino: Ino) {
         while let Some(node) = self.nodes.get(&ino)
             && node.references == 0
@@ -175,7 +177,7 @@ impl Table {
         }
     }
 
-    /// Takes the name away. Who has it open goes on.
+    /// Removes the name of the node. Programs that have the file open can go on.
     pub(super) fn take_name(&mut self, ino: Ino) {
         let Some((folder, name)) = self.nodes.get_mut(&ino).and_then(|node| node.place.take()) else { return };
         if let Some(names) = self.names.get_mut(&folder) {
@@ -186,7 +188,7 @@ impl Table {
         }
     }
 
-    /// Gives the node another name; what had it loses it.
+    /// Gives the node another name. A node that had this name loses it.
     pub(super) fn rename(&mut self, ino: Ino, folder: Ino, name: &[u8]) {
         if let Some(before) = self.child(folder, name)
             && before != ino

@@ -1,6 +1,6 @@
-//! A file that is being written: the outbox's draft, and how far it is from being complete.
+//! A file that is being written: the draft of the outbox, and how far the file is from being complete.
 //!
-//! What others ask about it (length, whether it is sealed) is answered without waiting for a write or a seal that is on its way.
+//! Its length, its time and whether it is sealed can be read without waiting for a running write or seal.
 
 use super::now;
 use crate::error::FsError;
@@ -10,18 +10,19 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-/// How many files may be open for writing or have temporary names.
+/// Maximum number of files that are open for writing or have temporary names.
 const WRITINGS_MAX: usize = 4096;
 
-/// Counts the files that are being written.
+/// Number of files that are being written.
 #[derive(Clone, Default)]
 pub(super) struct Count(Arc<AtomicUsize>);
 
 pub(super) struct Writing {
     len: AtomicU64,
     sealed: AtomicBool,
-    /// How many open files lead here, and how many of them can be written to. Changed under the table's lock only.
+    /// Number of open handles. Changed only while the table is locked.
     handles: AtomicU32,
+    /// Number of open handles that can write. Changed only while the table is locked.
     writers: AtomicU32,
     shown_mtime: Mutex<Time>,
     inner: Mutex<Inner>,
@@ -29,17 +30,17 @@ pub(super) struct Writing {
 }
 
 pub(super) struct Inner {
-    /// `None` once it was handed over or withdrawn.
+    /// `None` after the draft was handed over or withdrawn.
     draft: Option<Box<dyn Draft>>,
-    /// Whether something was written after the last flush.
+    /// True if something was written after the last flush.
     pub(super) unflushed: bool,
-    /// Whether a process that was killed had it open last: what it wrote may be half of what it meant to.
+    /// True if a process that was killed closed the file last. The file may then be incomplete.
     pub(super) abandoned: bool,
-    /// The time that somebody gave it after writing.
+    /// The modification time that a program set after the last write.
     mtime: Option<Time>,
 }
 
-/// A [`Writing`] that nobody else writes or seals now.
+/// Exclusive access to a [`Writing`], for writing or sealing.
 pub(super) struct Locked<'a> {
     writing: &'a Writing,
     inner: MutexGuard<'a, Inner>,
@@ -65,7 +66,7 @@ impl Writing {
             inner: Mutex::new(Inner { draft: None, unflushed: false, abandoned: false, mtime: None }),
             count,
         };
-        // After the count is in something that gives it back, whatever the outbox does.
+        // Only call `draft` now, when dropping `writing` gives the count back, even if `draft` fails or panics.
         writing.inner.get_mut().draft = Some(draft()?);
         Ok(Arc::new(writing))
     }
@@ -74,7 +75,7 @@ impl Writing {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Returns whether what it holds was checked and is durable: it was dropped, and is on its way.
+    /// Returns whether the bytes were checked and are durable, so that the file counts as dropped.
     pub(super) fn is_sealed(&self) -> bool {
         self.sealed.load(Ordering::Relaxed)
     }
@@ -93,13 +94,14 @@ impl Writing {
         self.writers.fetch_sub(u32::from(writes), Ordering::Relaxed);
     }
 
-    /// Returns whether it has to stay as it is for somebody who has it open: what was sealed can be read elsewhere.
+    /// Returns whether an open handle still needs the draft. A sealed file needs it only for writers, because readers
+    /// can get its bytes from the outbox.
     pub(super) fn is_held(&self) -> bool {
         let holders = if self.is_sealed() { &self.writers } else { &self.handles };
         holders.load(Ordering::Relaxed) > 0
     }
 
-    /// Waits for whoever is writing or sealing. Never to be called with the table locked.
+    /// Waits for other threads that write or seal. Must not be called while the table is locked.
     pub(super) fn lock(&self) -> Locked<'_> {
         Locked { writing: self, inner: self.inner.lock() }
     }
@@ -130,7 +132,7 @@ impl Locked<'_> {
         self.inner.draft.as_deref_mut().ok_or(FsError::Stale).map(|draft| draft as &mut dyn Draft)
     }
 
-    /// Returns whether it was handed over, or withdrawn.
+    /// Returns whether the draft was handed over or withdrawn.
     pub(super) fn has_ended(&self) -> bool {
         self.inner.draft.is_none()
     }
@@ -156,13 +158,13 @@ impl Locked<'_> {
         Ok(cut?)
     }
 
-    /// Takes note of a time that somebody gave it; the last write before that does not count any more.
+    /// Sets the modification time, in place of the time of the last write.
     pub(super) fn set_mtime(&mut self, mtime: Time) {
         self.inner.mtime = Some(mtime);
         *self.writing.shown_mtime.lock() = mtime;
     }
 
-    /// Completes it as the file at `path`. What was sealed before, or holds nothing, stays as it is.
+    /// Completes the draft as the file at `path`. Does nothing if it is already sealed or is empty.
     pub(super) fn seal(&mut self, path: &[u8]) -> Result<(), FsError> {
         if self.writing.is_sealed() || self.writing.len() == 0 {
             return Ok(());
@@ -173,7 +175,7 @@ impl Locked<'_> {
         Ok(())
     }
 
-    /// Hands it over if it was sealed; otherwise it is discarded.
+    /// Hands the draft over if it is sealed, and discards it otherwise.
     pub(super) fn end(&mut self) {
         match self.inner.draft.take() {
             Some(draft) if self.writing.is_sealed() => draft.release(),
@@ -181,7 +183,7 @@ impl Locked<'_> {
         }
     }
 
-    /// Discards it, also if it was sealed: it was withdrawn.
+    /// Discards the draft even if it is sealed, because it was withdrawn.
     pub(super) fn discard(&mut self) {
         self.inner.draft = None;
     }

@@ -1,4 +1,4 @@
-//! What the test programs share.
+//! Helpers for all test programs.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 pub mod model;
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use strongroom_mount::{Mounted, Options, Target, mount};
 use tempfile::TempDir;
 
-/// Long enough for a machine that does other things, too.
+/// Maximum waiting time. Long enough for a machine that is busy with other work.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A folder with something mounted on it.
+/// A mounted folder.
 pub struct Fixture {
-    // Dropped first: unmounts before the folder is removed.
+    // This field is dropped first, so that the mount ends before its folder is removed.
     pub mounted: Mounted,
     pub folder: TempDir,
 }
@@ -37,7 +37,7 @@ impl Fixture {
     }
 }
 
-/// Whether to skip a test that needs to mount. Says so.
+/// Returns true, and prints that the test is skipped, if nothing can be mounted here.
 pub fn no_fuse() -> bool {
     let missing = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_err();
     if missing {
@@ -46,7 +46,7 @@ pub fn no_fuse() -> bool {
     missing
 }
 
-/// Waits until `condition` holds, and fails if it does not within `within`.
+/// Waits until `condition` is true. Fails if that takes longer than `within`.
 #[track_caller]
 pub fn eventually(within: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + within;
@@ -56,14 +56,14 @@ pub fn eventually(within: Duration, what: &str, mut condition: impl FnMut() -> b
     }
 }
 
-/// Whether something is mounted at `path`, from the mount table.
+/// Returns whether the mount table has a mount at `path`.
 pub fn is_mounted(path: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let path = path.to_str().unwrap();
     table.lines().any(|line| line.split(' ').nth(4) == Some(path))
 }
 
-/// What the system said.
+/// Returns the errno of a failed operation.
 #[track_caller]
 pub fn code<T>(result: std::io::Result<T>) -> Errno {
     match result {
@@ -72,7 +72,8 @@ pub fn code<T>(result: std::io::Result<T>) -> Errno {
     }
 }
 
-/// A child process closes all files of its parent on its way to another program, those of other tests, too: one at a time.
+/// Held during each test, so that tests run one at a time: a child process that starts closes its copies of all files
+/// that are open in this process, including those of other tests.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// A mount with an outbox in memory.
@@ -98,17 +99,17 @@ impl Dropping {
         Dropping { mount, basket, outside, _alone: alone }
     }
 
-    /// A path below `restore/`.
+    /// Returns a path below `restore/`.
     pub fn path(&self, below: &str) -> PathBuf {
         self.mount.path("restore").join(below)
     }
 
-    /// A path in a folder that takes files.
+    /// Returns a path in a folder into which files can be dropped.
     pub fn inbox(&self, below: &str) -> PathBuf {
         self.path(INBOX).join(below)
     }
 
-    /// A file on another file system.
+    /// Creates a file on another file system and returns its path.
     pub fn outside(&self, name: &str, bytes: &[u8]) -> String {
         let path = self.outside.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -116,7 +117,7 @@ impl Dropping {
         path.into_os_string().into_string().unwrap()
     }
 
-    /// Runs a program in the inbox; what it printed is an error if it failed.
+    /// Runs a program in the inbox. Returns its output, as an error if it failed.
     pub fn tool(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new(program)
             .args(arguments)
@@ -133,7 +134,7 @@ impl Dropping {
         self.tool("bash", &["-ec", script]).unwrap();
     }
 
-    /// Waits until exactly these were restored.
+    /// Waits until exactly these paths were restored.
     #[track_caller]
     pub fn restored(&self, paths: &[&str]) {
         eventually(PATIENCE, &format!("restored: {paths:?}, not {:?}", self.basket.restored_paths()), || {
@@ -141,7 +142,7 @@ impl Dropping {
         });
     }
 
-    /// Waits until the last that was restored is this.
+    /// Waits until this file was the last one restored.
     #[track_caller]
     pub fn restored_last(&self, name: &str, bytes: &[u8]) {
         eventually(PATIENCE, &format!("{name} is restored"), || {
@@ -149,7 +150,7 @@ impl Dropping {
         });
     }
 
-    /// Waits until nothing is there any more, neither name nor draft.
+    /// Waits until neither the name nor any draft exists.
     #[track_caller]
     pub fn gone(&self, name: &str) {
         eventually(PATIENCE, &format!("{name} is gone"), || !self.inbox(name).exists() && self.basket.drafts() == 0);

@@ -1,6 +1,6 @@
-//! The reference model: snapshots as trees in memory, against which the mount is held.
+//! The reference model: snapshots as trees in memory, with which mounts are compared.
 //!
-//! Files can also be made to fail in the ways that a repository can, see [`Tree::Damaged`] and [`Tree::Panics`].
+//! Files can also fail in the ways that a repository can fail, see [`Tree::Damaged`] and [`Tree::Panics`].
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use strongroom_mount::{Attr, Catalog, Kind, Rank, Side, SnapshotInfo, Time, Tota
 pub enum Tree {
     Directory(BTreeMap<Vec<u8>, Tree>),
     File(Vec<u8>),
-    /// So many zero bytes, held nowhere.
+    /// A file of this many zero bytes, which are not stored.
     Zeros(u64),
     Link(Vec<u8>),
     /// A file of 10 bytes that cannot be read, or a directory that cannot be listed.
@@ -25,7 +25,7 @@ impl Tree {
         Tree::Directory(BTreeMap::new())
     }
 
-    /// Adds `tree` under a path of names, making the directories on the way.
+    /// Adds `tree` at the path `path`, and the directories on the way.
     pub fn with(mut self, path: &[&[u8]], tree: Tree) -> Tree {
         self.insert(path, tree);
         self
@@ -58,7 +58,7 @@ pub struct Entry {
     pub tree: Tree,
 }
 
-/// A tree with its entries in rank order.
+/// A tree whose entries are in rank order.
 pub struct Model {
     pub entries: Vec<Entry>,
 }
@@ -74,7 +74,7 @@ impl Model {
         let rank = self.entries.len();
         let kind = tree.kind();
         let number = rank as u64;
-        // Attributes that are all different, and some that are rare: set-user-id, before 1970, nanoseconds.
+        // All attributes differ, and some are rare: set-user-id, times before 1970, nanoseconds.
         let mode = match kind {
             Kind::Directory => 0o755,
             Kind::Symlink => 0o777,
@@ -196,13 +196,13 @@ impl View for Model {
     }
 }
 
-/// A catalog that tests change while it is mounted.
+/// A catalog that tests can change while it is mounted.
 #[derive(Default)]
 pub struct Shelf {
     snapshots: Mutex<Vec<(SnapshotInfo, Arc<Model>)>>,
     pub opened: AtomicU64,
     pub fails: std::sync::atomic::AtomicBool,
-    /// Whether there is a text side, with the same trees.
+    /// Whether the catalog also shows a text side, with the same trees.
     pub text: std::sync::atomic::AtomicBool,
 }
 
@@ -250,7 +250,7 @@ impl Catalog for Shelf {
     }
 }
 
-/// `directories` folders of `files` files each, about 4 KiB a file, and a file of 64 MiB.
+/// Returns a tree of `directories` folders with `files` files of about 4 KiB each, and one file of 64 MiB.
 pub fn office(directories: usize, files: usize) -> Tree {
     let mut root = Tree::empty().with(&[b"big.bin"], Tree::Zeros(64 << 20));
     for d in 0..directories {

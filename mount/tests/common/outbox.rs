@@ -1,17 +1,17 @@
-//! An outbox in memory: what was dropped, and what would have been restored.
+//! An outbox in memory. It records what was dropped and what would have been restored.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use strongroom_mount::{Draft, Item, ItemKind, Outbox, OutboxError, State, Time};
 
-/// Files larger than this are too large.
+/// Maximum file length in bytes that the outbox accepts.
 pub const LEN_MAX: u64 = 100 << 20;
 
 #[derive(Default)]
 pub struct Basket {
     state: Mutex<Inner>,
-    /// While the target is away, who asks it waits.
+    /// While the target is away, requests wait for this.
     back: Condvar,
 }
 
@@ -25,7 +25,7 @@ struct Inner {
     news: Vec<Vec<u8>>,
     drafts: usize,
     commits: usize,
-    /// What is released waits.
+    /// True if released files wait for a commit.
     waits: bool,
     away: bool,
     asked_while_away: usize,
@@ -40,7 +40,7 @@ struct Dropped {
     released: bool,
 }
 
-/// A folder that takes files.
+/// A folder into which files can be dropped.
 pub const INBOX: &str = "contoso/Users/bob@contoso.com/Outlook/Inbox";
 
 impl Basket {
@@ -65,7 +65,7 @@ impl Basket {
         self.state.lock().unwrap()
     }
 
-    /// As [`Basket::lock`], once the target is there.
+    /// The same as [`Basket::lock`], but waits until the target is available.
     fn reach(&self) -> Result<MutexGuard<'_, Inner>, OutboxError> {
         let mut inner = self.lock();
         if inner.away {
@@ -81,12 +81,12 @@ impl Basket {
         Ok(inner)
     }
 
-    /// What would be in the accounts, in order.
+    /// Returns the files that would be in the accounts, in the order of their restore.
     pub fn restored(&self) -> Vec<(String, Vec<u8>)> {
         self.lock().restored.clone()
     }
 
-    /// The paths of what would be in the accounts, sorted.
+    /// Returns the paths of the files that would be in the accounts, sorted.
     pub fn restored_paths(&self) -> Vec<String> {
         let mut paths: Vec<_> = self.lock().restored.iter().map(|(path, _)| path.clone()).collect();
         paths.sort();
@@ -97,7 +97,7 @@ impl Basket {
         self.lock().withdrawn.clone()
     }
 
-    /// What was sealed, whether released or not.
+    /// Returns the paths of all sealed files, released or not.
     pub fn sealed(&self) -> Vec<String> {
         self.lock().dropped.keys().map(|path| String::from_utf8_lossy(path).into_owned()).collect()
     }
@@ -110,7 +110,7 @@ impl Basket {
         self.lock().folders.contains(path.as_bytes())
     }
 
-    /// How many drafts there are.
+    /// Returns the number of existing drafts.
     pub fn drafts(&self) -> usize {
         self.lock().drafts
     }
@@ -127,7 +127,7 @@ impl Basket {
         self.lock().asked_while_away
     }
 
-    /// From now on what is dropped waits for a commit.
+    /// From now on, dropped files wait for a commit.
     pub fn wait_for_commit(&self) {
         self.lock().waits = true;
     }
@@ -177,7 +177,7 @@ impl Inner {
         } else if let Some(text) = self.texts.get(path) {
             (ItemKind::Text { len: text.len() as u64 }, Time { secs: 1_600_000_000, nanos: 0 })
         } else {
-            // What was not released is not shown: the contract allows it.
+            // Files that are not released yet are not shown. The contract allows that.
             let dropped = self.dropped.get(path).filter(|dropped| dropped.released)?;
             let kind = ItemKind::Dropped { len: dropped.bytes.len() as u64, state: dropped.state.clone() };
             (kind, dropped.mtime)
@@ -192,7 +192,7 @@ impl Inner {
     }
 }
 
-/// A handle, since drafts lead back to the basket.
+/// A handle to a basket, which drafts refer to.
 pub struct Handle(pub Arc<Basket>);
 
 impl Outbox for Handle {
@@ -276,7 +276,7 @@ impl Outbox for Handle {
 struct Paper {
     basket: Arc<Basket>,
     bytes: Vec<u8>,
-    /// The path, and whether there was the same before.
+    /// The path, and whether the same content was dropped there before.
     sealed: Option<(Vec<u8>, bool)>,
 }
 

@@ -1,4 +1,4 @@
-//! Holds a mounted tree against the model, through the kernel.
+//! Compares a mounted tree with the model, through the kernel.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use super::Fixture;
@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use strongroom_mount::Kind;
 
-/// Names that Linux allows and programs stumble over.
+/// Names that Linux allows but that break careless programs.
 pub fn hostile() -> Tree {
     let mut tree = Tree::empty();
     let names: [&[u8]; 14] = [
@@ -36,7 +36,7 @@ pub fn hostile() -> Tree {
     tree.with(&[b"link"], Tree::Link(b"below/\xff\xfe\x80".to_vec())).with(&[b"empty dir"], Tree::empty())
 }
 
-/// Compares what the kernel shows at `path` with the model; returns the inode numbers of everything.
+/// Compares what the kernel shows at `path` with the model. Returns the inode numbers of all entries.
 pub fn same_as_model(path: &Path, model: &Model, rank: usize, device: u64) -> BTreeMap<PathBuf, u64> {
     let entry: &Entry = &model.entries[rank];
     let (stat, attr) = (fs::symlink_metadata(path).unwrap(), &entry.attr);
