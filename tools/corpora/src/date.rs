@@ -1,4 +1,5 @@
-//! Dates as mail needs them: seconds since 1970 to the forms of RFC 5322, file names and mbox lines, always in UTC.
+//! Dates as mail needs them. Converts seconds since 1970 to the forms of RFC 5322, file names and mbox lines, always in
+//! UTC.
 
 const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const LONG_DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -7,7 +8,7 @@ const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Au
 /// Seconds in a day.
 pub const DAY: i64 = 86_400;
 
-/// A point in time, split into the parts of the calendar.
+/// A point in time, split into calendar fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Date {
     /// Year, such as 2026.
@@ -29,7 +30,7 @@ pub struct Date {
 impl Date {
     /// Returns the date `unix` seconds after the beginning of 1970.
     pub fn from_unix(unix: i64) -> Self {
-        // Days to civil date in eras of 400 years that begin in March (Howard Hinnant, "chrono-compatible
+        // Converts days to a calendar date in eras of 400 years that begin in March (Howard Hinnant, "chrono-compatible
         // low-level date algorithms").
         let (days, seconds) = (unix.div_euclid(DAY), unix.rem_euclid(DAY));
         let shifted = days + 719_468;
@@ -50,7 +51,7 @@ impl Date {
         }
     }
 
-    /// Returns the date as a mail header has it: `Mon, 2 Nov 2026 09:30:00 +0000`.
+    /// Returns the date in the form of mail headers: `Mon, 2 Nov 2026 09:30:00 +0000`.
     pub fn mail(&self) -> String {
         let Self { year, month, day, hour, minute, second, weekday } = *self;
         let (weekday, month) = (DAYS[weekday], MONTHS[month as usize - 1]);
@@ -63,12 +64,12 @@ impl Date {
         format!("{}, {day} {} {year} {hour:02}:{minute:02}", LONG_DAYS[weekday], MONTHS[month as usize - 1])
     }
 
-    /// Returns the date as file names begin with it: `2026-11-02 09.30`.
+    /// Returns the date in the form with which file names begin: `2026-11-02 09.30`.
     pub fn file_name(&self) -> String {
         format!("{:04}-{:02}-{:02} {:02}.{:02}", self.year, self.month, self.day, self.hour, self.minute)
     }
 
-    /// Returns the date as the `From ` lines of mbox have it: `Mon Nov  2 09:30:00 2026`.
+    /// Returns the date in the form of the `From ` lines of mbox: `Mon Nov  2 09:30:00 2026`.
     pub fn mbox(&self) -> String {
         let Self { year, month, day, hour, minute, second, weekday } = *self;
         let (weekday, month) = (DAYS[weekday], MONTHS[month as usize - 1]);

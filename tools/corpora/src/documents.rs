@@ -1,8 +1,8 @@
-//! Office documents, pictures and small text files as people attach and store them.
+//! Office documents, pictures and small text files, as people attach and store them.
 //!
-//! Office documents are zip files of deflated XML with pictures inside, PDFs hold deflated streams, pictures are
-//! compressed already: that is why attachments hardly shrink, and why storing each of them once matters. The files are
-//! well formed enough to be unpacked, but no word processor was asked.
+//! Office documents are zip files of deflated XML with pictures inside. PDFs hold deflated streams. Pictures are
+//! already compressed. So attachments hardly shrink, and it matters to store each of them only once. The files are well
+//! formed enough to be unpacked, but were never opened in a word processor.
 
 use std::io::{Read, Write};
 
@@ -55,7 +55,7 @@ impl Kind {
 
     /// Returns a new file of about `size` bytes (at least a few kilobytes).
     pub fn generate(self, vocabulary: &Vocabulary, rng: &mut Rng, language: Language, size: usize) -> Vec<u8> {
-        // Deflated XML, then pictures up to the size.
+        // First deflated XML, then pictures until the file has the requested size.
         match self {
             Self::Docx => {
                 let xml = docx_xml(vocabulary, rng, language, size * 5 / 2);
@@ -75,10 +75,11 @@ impl Kind {
     }
 }
 
-/// Returns the size of the `nth` document: 20 KB to 2 MB, where each doubling is half as frequent.
+/// Returns the size of the `nth` document: 20 KB to 2 MB; each doubling of the size is half as frequent.
 ///
-/// The doublings come in a fixed order (every second document is small, every fourth twice as large, and so on): a few
-/// large files decide how large a tenant is, and drawn freely, it would vary by a third from seed to seed.
+/// The doublings come in a fixed order (every second document is small, every fourth twice as large, and so on). A few
+/// large files decide the size of a tenant; if sizes were drawn freely, tenants of different seeds would differ in size
+/// by a third.
 pub fn heavy_tailed_size(rng: &mut Rng, nth: u64) -> usize {
     let octave = 20_000_u64 << nth.trailing_ones().min(6);
     rng.between(octave, octave * 2).min(2_000_000) as usize
@@ -179,7 +180,7 @@ fn pdf(vocabulary: &Vocabulary, rng: &mut Rng, language: Language, size: usize) 
     out
 }
 
-/// Returns something with a JPEG's markers and entropy: a header, quantisation tables, then coded data.
+/// Returns bytes with the markers and the entropy of a JPEG: a header, quantisation tables, then coded data.
 fn jpeg(rng: &mut Rng, size: usize) -> Vec<u8> {
     let mut out = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x01\x00\x60\x00\x60\x00\x00\xff\xdb\x00\x43\x00".to_vec();
     out.extend((0..64).map(|position: u8| 8 + position / 2));
@@ -220,7 +221,7 @@ pub fn logo(rng: &mut Rng) -> Vec<u8> {
     out
 }
 
-/// Returns a small text file and its extension: notes, tables, settings.
+/// Returns a small text file and its extension: notes, tables or settings.
 pub fn small_text(vocabulary: &Vocabulary, rng: &mut Rng, language: Language) -> (Vec<u8>, &'static str) {
     let size = 400_usize << rng.geometric(6);
     let mut text = String::new();
@@ -252,11 +253,11 @@ pub fn small_text(vocabulary: &Vocabulary, rng: &mut Rng, language: Language) ->
     (text.into_bytes(), extension)
 }
 
-/// Returns a docx with one paragraph more near its middle, as if somebody had worked on it: the text is deflated anew,
-/// pictures stay as they are.
+/// Returns the docx with one more paragraph near its middle, as if somebody had edited it. The text is deflated again;
+/// the pictures stay as they are.
 ///
 /// # Errors
-/// Fails if `docx` is not a zip file with a `word/document.xml` as this module writes them.
+/// Fails if `docx` is not a zip file with a `word/document.xml` as this module writes it.
 pub fn edit_docx(docx: &[u8], vocabulary: &Vocabulary, rng: &mut Rng, language: Language) -> Result<Vec<u8>> {
     let mut entries = unzip(docx)?;
     let document = entries.iter_mut().find(|entry| entry.name == "word/document.xml");
@@ -293,7 +294,7 @@ impl ZipEntry {
         Self { name: name.to_owned(), method: 0, crc: crc32(&data), size: data.len() as u32, data }
     }
 
-    /// The 26 bytes that the local header and the central directory have in common.
+    /// Returns the 26 bytes that are the same in the local header and in the central directory.
     fn common(&self) -> Vec<u8> {
         const DOS_TIME: u32 = 0x5c21_0000; // 2026-01-01 00:00, as office programs write a fixed date too
         let mut out = Vec::new();
@@ -330,7 +331,7 @@ fn zip(entries: &[ZipEntry]) -> Vec<u8> {
     out
 }
 
-/// Reads the zips that [`zip`] writes, by their local headers.
+/// Reads a zip file that [`zip`] wrote, through its local headers.
 fn unzip(zip: &[u8]) -> Result<Vec<ZipEntry>> {
     let mut entries = Vec::new();
     let mut rest = zip;

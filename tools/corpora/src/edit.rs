@@ -1,4 +1,4 @@
-//! Changes a tenant as a working day would: mail comes, moves and goes, documents are edited.
+//! Changes a tenant as a working day would: mail arrives, moves and is deleted, and documents are edited.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -16,15 +16,15 @@ use crate::words::{Language, Vocabulary};
 /// How much to change.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Which changes; another seed is another day.
+    /// Seed of the changes. Another seed gives another day.
     pub seed: u64,
-    /// New messages.
+    /// Number of new messages.
     pub new: usize,
-    /// Messages that move to another folder.
+    /// Number of messages that move to another folder.
     pub moved: usize,
-    /// Messages that are deleted.
+    /// Number of messages that are deleted.
     pub deleted: usize,
-    /// Documents that are edited.
+    /// Number of documents that are edited.
     pub edited: usize,
 }
 
@@ -47,10 +47,10 @@ pub enum Change {
     Edited(PathBuf),
 }
 
-/// Changes the tenant in `dir`, the same for the same tenant and seed.
+/// Changes the tenant in `dir`. The same tenant and seed always get the same changes.
 ///
 /// # Errors
-/// Fails if `dir` holds no tenant, too few files for the changes, or cannot be written to.
+/// Fails if `dir` holds no tenant, has too few files for the changes, or cannot be written to.
 pub fn edit(options: &Options, dir: &Path) -> Result<Vec<Change>> {
     let mut rng = Rng::for_purpose(options.seed, "edit");
     let unix = END + rng.below(20) as i64 * DAY + rng.between(8 * 3_600, 17 * 3_600) as i64;

@@ -1,4 +1,4 @@
-//! Writing and walking folders in a fixed order, with fixed times.
+//! Writes and walks folders in a fixed order, with fixed times.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
-/// Creates `dir` and refuses one that already holds something, so that a corpus never mixes with other data.
+/// Creates `dir`. Refuses a folder that is not empty, so that a corpus never mixes with other data.
 ///
 /// # Errors
 /// Fails if `dir` is not empty or cannot be created.
@@ -27,7 +27,7 @@ pub fn time(seconds: i64, nanoseconds: u32) -> SystemTime {
     base + Duration::from_nanos(u64::from(nanoseconds))
 }
 
-/// Writes a file and its folders, and dates it `unix` seconds after 1970.
+/// Writes a file and its folders. Sets its time to `unix` seconds after 1970.
 ///
 /// # Errors
 /// Fails if the file exists or cannot be written.
@@ -41,7 +41,7 @@ pub fn write(path: &Path, content: &[u8], unix: i64) -> Result<()> {
     file.set_modified(time(unix, 0)).with_context(context)
 }
 
-/// Replaces a file's content and date.
+/// Replaces the content and the time of a file.
 ///
 /// # Errors
 /// Fails if the file cannot be written.
@@ -77,10 +77,10 @@ pub fn list(dir: &Path, suffix: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Dates every folder under `dir`, and `dir` itself: writing into a folder has set its time to now.
+/// Sets the time of `dir` and of every folder below it, because writing into a folder changed its time to now.
 ///
 /// # Errors
-/// Fails if a folder cannot be read or dated.
+/// Fails if a folder cannot be read or its time cannot be set.
 pub fn date_folders(dir: &Path, unix: i64) -> Result<()> {
     walk(dir, &mut |path, is_dir| {
         if is_dir {
@@ -91,10 +91,10 @@ pub fn date_folders(dir: &Path, unix: i64) -> Result<()> {
     })
 }
 
-/// Calls `visit` with each entry under `dir` in order of its name, and with each folder after its entries.
+/// Calls `visit` with each entry below `dir` in name order, and with each folder after its entries.
 ///
 /// # Errors
-/// Fails if a folder cannot be read, and with what `visit` returns.
+/// Fails if a folder cannot be read or `visit` fails.
 pub fn walk(dir: &Path, visit: &mut dyn FnMut(&Path, bool) -> Result<()>) -> Result<()> {
     let context = || format!("could not read the folder {}", dir.display());
     let mut entries = fs::read_dir(dir).and_then(Iterator::collect::<Result<Vec<_>, _>>).with_context(context)?;

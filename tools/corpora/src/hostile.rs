@@ -1,7 +1,7 @@
-//! A tree of names, files and messages that hurt: everything a Linux folder may hold and careless programs trip over.
+//! A tree of names, files and messages that a Linux folder may hold but that break careless programs.
 //!
-//! Whatever backs it up must give it back byte for byte. It holds no devices, sockets or pipes, and no path is longer
-//! than `PATH_MAX`, so that ordinary tools can compare the result. Symbolic links have the time of their making.
+//! A backup must give it back byte for byte. It holds no devices, sockets or pipes, and no path is longer than
+//! `PATH_MAX`, so that ordinary tools can compare the result. Symbolic links have the time of their creation.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -14,14 +14,14 @@ use anyhow::{Context, Result};
 use crate::files;
 use crate::rng::Rng;
 
-/// How much of each.
+/// Sizes of the tree.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Files in one folder.
+    /// Number of files in one folder.
     pub many: usize,
-    /// Size of the sparse file; 0 leaves it out.
+    /// Size of the sparse file in GiB; 0 omits it.
     pub sparse_gib: u64,
-    /// Levels of folders within folders.
+    /// Number of nested folders.
     pub depth: usize,
 }
 
@@ -77,7 +77,7 @@ fn write_names(dir: &Path) -> Result<()> {
     write_named(&dir.join("odd"), b"surrogate \xed\xa0\x80", 0xed)
 }
 
-/// Returns names of files and folders that programs stumble over; each is allowed on Linux, and UTF-8.
+/// Returns names of files and folders that break careless programs. Linux allows each of them, and each is UTF-8.
 pub fn names() -> Vec<String> {
     let long_ascii = "l".repeat(255);
     let long_emoji = format!("{}end", "🦀".repeat(63));
@@ -181,7 +181,8 @@ fn write_sizes(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A file of holes with a few islands of data: at its start, across a boundary of 1 MiB, far inside, and at its end.
+/// Writes a sparse file with a few pieces of data: at its start, across a boundary of 1 MiB, far inside, and at its
+/// end.
 fn write_sparse(path: &Path, size: u64) -> Result<()> {
     let context = || format!("could not write {}", path.display());
     let mut rng = Rng::for_purpose(1, "hostile sparse");
@@ -275,7 +276,8 @@ fn write_mails(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns messages that break parsers, or that a splitter by structure could fail to put together again, by name.
+/// Returns messages with their names. They break parsers, or cannot be put together again by a splitter that relies on
+/// their structure.
 pub fn mails() -> Vec<(&'static str, Vec<u8>)> {
     let head = "From: Alice <alice@contoso.com>\r\nTo: bob@contoso.com\r\nSubject: Test\r\nMIME-Version: 1.0\r\n";
     let multipart = format!("{head}Content-Type: multipart/mixed; boundary=\"b\"\r\n\r\n");
@@ -311,7 +313,7 @@ pub fn mails() -> Vec<(&'static str, Vec<u8>)> {
         ("base64 cut within a group", one(&regular[..regular.len() - 3]).into()),
         ("base64 without padding", one(regular.trim_end_matches('=')).into()),
         ("base64 with text behind the padding", one(&format!("{}=\r\nand more", &regular[..80])).into()),
-        // The last group's unused bits are not zero: decoding and encoding again gives other bytes.
+        // The unused bits of the last group are not zero, so decoding and encoding again gives other bytes.
         ("base64 with odd unused bits", one("QUJDRB==").into()),
         ("base64 with a trailer", one(&format!("{regular}\r\n\r\n-- \r\nmailing list footer\r\n")).into()),
         ("base64 attachment that is empty", one("").into()),

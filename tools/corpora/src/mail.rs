@@ -1,7 +1,7 @@
-//! Messages as Exchange hands them out: long headers, text and HTML, inline pictures, base64 attachments, CRLF.
+//! Messages as Exchange delivers them: long headers, text and HTML, inline pictures, base64 attachments, CRLF.
 //!
-//! The copies of one message in several mailboxes share its body to the byte and differ in what was added at delivery
-//! (`Received`, spam verdicts, network ids): exactly what defeats deduplication by whole files.
+//! The copies of a message in several mailboxes have exactly the same body, but differ in what was added at delivery
+//! (`Received`, spam verdicts, network ids). So deduplication of whole files does not work on them.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -12,21 +12,21 @@ use crate::date::Date;
 use crate::rng::Rng;
 use crate::words::Language;
 
-/// Somebody who writes and receives mail.
+/// A person who writes and receives mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
-    /// Name for display; may hold any character.
+    /// Name for display; may contain any character.
     pub name: String,
-    /// Address; ASCII.
+    /// Address, in ASCII.
     pub address: String,
-    /// Title in the signature.
+    /// Job title in the signature.
     pub title: String,
 }
 
-/// A file that a message carries.
+/// A file attached to a message.
 #[derive(Clone, Debug)]
 pub struct Attachment {
-    /// File name; may hold any character.
+    /// File name; may contain any character.
     pub name: String,
     /// Media type.
     pub media_type: &'static str,
@@ -39,15 +39,15 @@ pub struct Attachment {
 pub struct Message {
     /// The author.
     pub from: Person,
-    /// Who receives it.
+    /// Recipients.
     pub to: Vec<Person>,
-    /// Who receives a copy.
+    /// Recipients of a copy.
     pub cc: Vec<Person>,
     /// Subject with its `RE:`.
     pub subject: String,
     /// Subject of the first message of the conversation.
     pub topic: String,
-    /// Seconds since 1970.
+    /// When it was sent, in seconds since 1970.
     pub sent: i64,
     /// Message-ID with its angle brackets.
     pub id: String,
@@ -55,21 +55,22 @@ pub struct Message {
     pub references: Vec<String>,
     /// Language of the text.
     pub language: Language,
-    /// Whole plain text, quoted messages included; lines end in LF.
+    /// The plain text, including quoted messages. Lines end in LF.
     pub text: String,
-    /// What stands between `<body>` and `</body>`, quoted messages included; lines end in LF.
+    /// The HTML between `<body>` and `</body>`, including quoted messages. Lines end in LF.
     pub html: String,
     /// The logo of the signature, shown inside the HTML.
     pub logo: Option<Arc<Vec<u8>>>,
     /// The attachments.
     pub attachments: Vec<Attachment>,
-    /// Whether it came from outside, and so through more servers.
+    /// True if the message came from outside, and so passed more servers.
     pub external: bool,
 }
 
 const STYLE: &str = include_str!("outlook.css");
 
-/// Writes a message's new paragraphs with a signature, above the message it answers.
+/// Returns the text and the HTML of a message: the new paragraphs, a signature, and below them the message that it
+/// answers.
 pub fn compose(paragraphs: &[String], author: &Person, logo: bool, answered: Option<&Message>) -> (String, String) {
     let (mut text, mut html) = (String::new(), String::from("<div class=\"WordSection1\">\n"));
     for paragraph in paragraphs {
@@ -103,7 +104,7 @@ pub fn compose(paragraphs: &[String], author: &Person, logo: bool, answered: Opt
 }
 
 impl Message {
-    /// Returns the content headers and the body: the part that is the same in every mailbox.
+    /// Returns the content headers and the body, which are the same in every mailbox.
     pub fn body(&self) -> Vec<u8> {
         let mut rng = Rng::for_purpose(0, &self.id);
         let boundary = |rng: &mut Rng, level: u32| format!("_00{level}_{}{}contoso_", rng.token(20), rng.hex(14));
@@ -139,7 +140,7 @@ impl Message {
         part
     }
 
-    /// Returns the message with `body` as it lies in the mailbox of `owner`, with what that delivery added.
+    /// Returns the message as delivered to the mailbox of `owner`: the headers added at delivery, then `body`.
     pub fn delivered(&self, owner: &Person, body: &[u8]) -> Vec<u8> {
         let mut shared = Rng::for_purpose(1, &self.id);
         let mut own = Rng::for_purpose(2, &format!("{} {}", self.id, owner.address));
@@ -178,7 +179,8 @@ impl Message {
         out
     }
 
-    /// The servers that the message passed; the first lines are of its own delivery.
+    /// Writes the `Received` headers of the servers that the message passed. The first of them differ with each
+    /// delivery.
     fn write_transport(&self, out: &mut String, owner: &Person, shared: &mut Rng, own: &mut Rng) {
         let hub = |rng: &mut Rng| format!("{}PR{:02}MB{:04}", rng.hex(3), rng.below(24), rng.below(9_999));
         let address =
@@ -221,7 +223,7 @@ impl Message {
         let _ = write!(out, "Delivered-To: {}\r\nX-Originating-Server: {origin}\r\n", owner.address);
     }
 
-    /// What the service thought of the message.
+    /// Writes the headers with the service's spam verdicts.
     fn write_verdicts(&self, out: &mut String, shared: &mut Rng, own: &mut Rng) {
         let (correlation, network, tenant) = (shared.uuid(), own.uuid(), "6b1c2d3e-4f50-4617-9829-3a4b5c6d7e8f");
         let verdict = wrapped(&STANDARD.encode(own.bytes(330)), 72, "\r\n ");
@@ -329,7 +331,7 @@ fn quoted_printable(text: &str) -> String {
     out
 }
 
-/// Returns `text`, as encoded words (RFC 2047) of whole characters if it is not ASCII.
+/// Returns `text`. If it is not ASCII, returns it as encoded words (RFC 2047), each of whole characters.
 fn encoded_word(text: &str) -> String {
     if text.is_ascii() {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! Turns a folder of `.eml` files into mailboxes of the older kinds: mbox and Maildir.
+//! Turns a folder of `.eml` files into mailboxes in older formats: mbox and Maildir.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -10,16 +10,16 @@ use anyhow::{Context, Result};
 use crate::date::Date;
 use crate::files;
 
-/// How an mbox protects lines that look like its separator.
+/// How an mbox file escapes lines that look like its separator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quoting {
-    /// Lines that begin with `From ` get a `>`; not reversible.
+    /// A line that begins with `From ` gets a `>` in front; not reversible.
     Mboxo,
-    /// Lines that begin with any number of `>` and `From ` get a further `>`; reversible.
+    /// A line that begins with any number of `>` and then `From ` gets one more `>`; reversible.
     Mboxrd,
 }
 
-/// How lines end in an mbox.
+/// How lines end in an mbox file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LineEnds {
     /// CRLF becomes LF, as mail programs on Unix keep it.
@@ -28,10 +28,10 @@ pub enum LineEnds {
     Keep,
 }
 
-/// Writes every `.eml` under `from`, in order of its path, into one mbox; returns how many there were.
+/// Writes every `.eml` file below `from`, in path order, into one mbox file. Returns the number of messages.
 ///
 /// # Errors
-/// Fails if `out` exists already, or if something cannot be read or written.
+/// Fails if `out` already exists, or if something cannot be read or written.
 pub fn write_mbox(from: &Path, out: &Path, quoting: Quoting, line_ends: LineEnds) -> Result<u64> {
     let context = || format!("could not write {}", out.display());
     let mut mbox = BufWriter::new(File::create_new(out).with_context(context)?);
@@ -45,7 +45,7 @@ pub fn write_mbox(from: &Path, out: &Path, quoting: Quoting, line_ends: LineEnds
     Ok(count)
 }
 
-/// Writes every `.eml` under `from` into a Maildir; returns how many there were.
+/// Writes every `.eml` file below `from` into a Maildir. Returns the number of messages.
 ///
 /// # Errors
 /// Fails if `out` is not empty, or if something cannot be read or written.
@@ -58,7 +58,7 @@ pub fn write_maildir(from: &Path, out: &Path) -> Result<u64> {
     for path in files::list(from, ".eml")? {
         let mail = fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
         let unix = modified(&path)?;
-        // One in ten is new; the others carry the flag S (seen).
+        // One message in ten is new; the others have the flag S (seen).
         let place = if count % 10 == 0 { "new" } else { "cur" };
         let flags = if count % 10 == 0 { "" } else { ":2,S" };
         let name = format!("{unix}.M{count:06}P1.corpora,S={}{flags}", mail.len());
@@ -93,7 +93,7 @@ fn entry(mail: &[u8], sender: &str, unix: i64, quoting: Quoting, line_ends: Line
     out
 }
 
-/// The address in the first `From:` header, for the separator line.
+/// Returns the address in the first `From:` header, for the separator line.
 fn sender(mail: &[u8]) -> String {
     let head = String::from_utf8_lossy(&mail[..mail.len().min(64 * 1024)]);
     let from = head.lines().take_while(|line| !line.is_empty()).find_map(|line| line.strip_prefix("From: "));

@@ -1,4 +1,4 @@
-//! The command line of the corpora: `strongroom-corpora office DIR` and the others.
+//! The command line: `strongroom-corpora office DIR` and the other commands.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -26,53 +26,53 @@ struct Arguments {
 enum Command {
     /// Writes an office tenant: mailboxes, drives and team sites (by default 15,000 files, 285 MB).
     Office {
-        /// Everything follows from it and the sizes.
+        /// Seed; the same seed and sizes give the same tenant.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// Mailboxes with a drive each.
+        /// Number of mailboxes, each with a drive.
         #[arg(long, default_value_t = 24)]
         users: usize,
-        /// Messages in each mailbox, on average.
+        /// Number of messages in each mailbox, on average.
         #[arg(long, default_value_t = 500)]
         mails_per_user: usize,
-        /// Files in each OneDrive.
+        /// Number of files in each OneDrive.
         #[arg(long, default_value_t = 120)]
         files_per_user: usize,
-        /// A folder that is empty or does not exist.
+        /// Folder to write into; must be empty or missing.
         dir: PathBuf,
     },
-    /// Changes an office tenant as a working day would, and prints what was changed.
+    /// Changes an office tenant as a working day would, and prints the changes.
     Edit {
-        /// Which changes.
+        /// Seed of the changes.
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// New messages.
+        /// Number of new messages.
         #[arg(long, default_value_t = 5)]
         new: usize,
-        /// Messages that move to another folder.
+        /// Number of messages that move to another folder.
         #[arg(long, default_value_t = 2)]
         moved: usize,
-        /// Messages that are deleted.
+        /// Number of messages that are deleted.
         #[arg(long, default_value_t = 2)]
         deleted: usize,
-        /// Documents that are edited.
+        /// Number of documents that are edited.
         #[arg(long, default_value_t = 2)]
         edited: usize,
-        /// The tenant.
+        /// Folder of the tenant.
         dir: PathBuf,
     },
     /// Writes names, files and messages that break careless programs.
     Hostile {
-        /// Files in one folder.
+        /// Number of files in one folder.
         #[arg(long, default_value_t = 20_000)]
         many: usize,
-        /// Size of the sparse file; 0 leaves it out.
+        /// Size of the sparse file in GiB; 0 omits it.
         #[arg(long, default_value_t = 3)]
         sparse_gib: u64,
-        /// Levels of folders within folders.
+        /// Number of nested folders.
         #[arg(long, default_value_t = 60)]
         depth: usize,
-        /// A folder that is empty or does not exist.
+        /// Folder to write into; must be empty or missing.
         dir: PathBuf,
     },
     /// Writes all .eml files of a folder into one mbox file.
@@ -80,7 +80,7 @@ enum Command {
         /// The folder with the .eml files.
         #[arg(long)]
         from: PathBuf,
-        /// How lines that look like a separator are protected.
+        /// How lines that look like a separator are escaped.
         #[arg(long, value_enum, default_value_t = Format::Mboxrd)]
         format: Format,
         /// Keeps CRLF instead of writing LF.
@@ -94,7 +94,7 @@ enum Command {
         /// The folder with the .eml files.
         #[arg(long)]
         from: PathBuf,
-        /// A folder that is empty or does not exist.
+        /// Folder to write into; must be empty or missing.
         out: PathBuf,
     },
 }

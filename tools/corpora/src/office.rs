@@ -1,4 +1,4 @@
-//! A synthetic office tenant as plain files, laid out as a snapshot shows it.
+//! A synthetic office tenant as plain files, in the layout of a snapshot.
 //!
 //! ```text
 //! Users/<address>/Outlook/{Inbox,Sent Items,Archive/<year>,Projects/<name>,Deleted Items}/*.eml
@@ -6,10 +6,10 @@
 //! Site Collections/<team>/Documents/...
 //! ```
 //!
-//! What makes it like a real tenant: conversations whose replies quote everything before, each message in several
-//! mailboxes with different delivery headers, signatures with a logo, attachments that come back in other mails, in
-//! their author's OneDrive and in a team's site, and documents that exist in several versions. The default sizes give
-//! about 15,000 files and 285 MB; docs/performance.md says how far other programs shrink it.
+//! It resembles a real tenant: replies quote the whole conversation; each message is in several mailboxes, with
+//! different delivery headers; signatures have a logo; an attachment also appears in other mails, in its author's
+//! OneDrive and in a team's site; documents exist in several versions. The default sizes give about 15,000 files and
+//! 285 MB. docs/performance.md says how far other programs shrink it.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -27,10 +27,10 @@ use crate::words::{Language, NEEDLE, NEEDLE_ONE_IN, Vocabulary};
 /// The tenant's domain.
 pub const DOMAIN: &str = "contoso.com";
 
-/// 2024-01-08 00:00, when the first message was sent.
+/// 2024-01-08 00:00: the first message is sent.
 pub const BEGIN: i64 = 1_704_672_000;
 
-/// 2026-11-01 00:00; nothing in a new tenant is later.
+/// 2026-11-01 00:00: nothing in a new tenant is later.
 pub const END: i64 = 1_793_491_200;
 
 const FIRST_NAMES: [(&str, &str); 24] = [
@@ -87,16 +87,16 @@ const OUTSIDE: [&str; 6] =
     ["fabrikam.com", "northwind.example", "adatum.example", "litware.example", "tailspin.example", "wingtip.example"];
 const TEAMS: [&str; 4] = ["Sales", "Engineering", "Finance", "Project Falcon"];
 
-/// How large a tenant to make.
+/// Size of the tenant.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Everything follows from it and the sizes.
+    /// Seed; the same seed and sizes give the same tenant.
     pub seed: u64,
-    /// Mailboxes with a drive each.
+    /// Number of mailboxes, each with a drive.
     pub users: usize,
-    /// Messages in each mailbox, on average.
+    /// Number of messages in each mailbox, on average.
     pub mails_per_user: usize,
-    /// Files in each OneDrive.
+    /// Number of files in each OneDrive.
     pub files_per_user: usize,
 }
 
@@ -109,18 +109,18 @@ impl Default for Options {
 /// What [`generate`] wrote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Messages, each copy counted.
+    /// Number of messages, counting each copy.
     pub mails: u64,
-    /// Other files.
+    /// Number of other files.
     pub files: u64,
-    /// Bytes in all of them.
+    /// Total size in bytes.
     pub bytes: u64,
 }
 
 /// Writes the tenant into `dir`, which must be empty or missing.
 ///
 /// # Errors
-/// Fails if `dir` holds something already or cannot be written to.
+/// Fails if `dir` is not empty or cannot be written to.
 pub fn generate(options: &Options, dir: &Path) -> Result<Summary> {
     files::create_empty(dir)?;
     let mut tenant = Tenant::new(options, dir);
@@ -137,7 +137,8 @@ pub fn generate(options: &Options, dir: &Path) -> Result<Summary> {
     Ok(tenant.summary)
 }
 
-/// Returns the `number`th employee; names stay unique by a number after twenty times twenty-four of them.
+/// Returns employee `number`. There are twenty times twenty-four names; further employees get a number, so that names
+/// stay unique.
 pub fn employee(seed: u64, number: usize) -> Person {
     let mut rng = Rng::for_purpose(seed, &format!("employee {number}"));
     let (first, first_ascii) = FIRST_NAMES[number % FIRST_NAMES.len()];
@@ -151,8 +152,8 @@ pub fn employee(seed: u64, number: usize) -> Person {
     }
 }
 
-/// Returns the name of the file that holds a message: `2026-11-01 09.30 Alice Smith - Budget`, without what file
-/// systems forbid and cut to 120 bytes.
+/// Returns the file name of a message without extension: `2026-11-01 09.30 Alice Smith - Budget`. Leaves out characters
+/// that file systems forbid, and cuts it to 120 bytes.
 pub fn mail_file_stem(message: &Message) -> String {
     let stem = format!("{} {} - {}", Date::from_unix(message.sent).file_name(), message.from.name, message.subject);
     let mut stem: String = stem.chars().filter(|character| !r#"<>:"/\|?*"#.contains(*character)).collect();
@@ -162,7 +163,7 @@ pub fn mail_file_stem(message: &Message) -> String {
     stem.trim_end().to_owned()
 }
 
-/// Returns the paragraphs of a new message; about one in [`NEEDLE_ONE_IN`] speaks of the [`NEEDLE`].
+/// Returns the paragraphs of a new message. About one message in [`NEEDLE_ONE_IN`] mentions the [`NEEDLE`].
 pub fn paragraphs(vocabulary: &Vocabulary, rng: &mut Rng, language: Language) -> Vec<String> {
     let greeting = match language {
         Language::English => *rng.pick(&["Hi,", "Hello,", "Dear all,", "Good morning,"]),
@@ -203,9 +204,9 @@ struct Tenant<'a> {
     vocabulary: Vocabulary,
     people: Vec<Person>,
     logo: Arc<Vec<u8>>,
-    /// Office documents in each user's OneDrive that mails may carry.
+    /// Office documents in each user's OneDrive, which mails may carry.
     documents: Vec<Vec<Attachment>>,
-    /// How many documents have got a size.
+    /// Number of documents that have a size so far.
     sizes: Cell<u64>,
     summary: Summary,
 }
@@ -277,7 +278,7 @@ impl<'a> Tenant<'a> {
         Ok(())
     }
 
-    /// Writes a document and `edits` later versions of it; returns how many files that were.
+    /// Writes a document and `edits` later versions of it. Returns the number of files.
     fn write_document(
         &mut self,
         rng: &mut Rng,
@@ -306,7 +307,7 @@ impl<'a> Tenant<'a> {
         Ok(edits + 1)
     }
 
-    /// Copies some documents into the sites of the teams, where somebody filed them.
+    /// Copies some documents into the sites of the teams.
     fn write_sites(&mut self, options: &Options) -> Result<()> {
         let mut rng = Rng::for_purpose(options.seed, "sites");
         for number in 0..options.users * 2 {
@@ -323,7 +324,7 @@ impl<'a> Tenant<'a> {
         Ok(())
     }
 
-    /// Writes a conversation into the mailboxes of all who took part, until `copies` messages have been written.
+    /// Writes a conversation into the mailboxes of all its members, until `copies` messages are written.
     fn write_conversation(&mut self, rng: &mut Rng, copies: u64) -> Result<()> {
         let conversation = self.conversation(rng);
         let mut sent = random_working_time(rng);
@@ -354,7 +355,7 @@ impl<'a> Tenant<'a> {
         let mut members: Vec<usize> = (0..=rng.geometric(5)).map(|_| rng.index(self.people.len())).collect();
         members.sort_unstable();
         members.dedup();
-        // Half of all conversations are with somebody outside, most of those with one employee.
+        // Half of all conversations include an outsider, most of those with only one employee.
         let outsider = (rng.chance(50) || members.len() == 1).then(|| outside_person(rng));
         if outsider.is_some() && rng.chance(60) {
             members.truncate(1);
@@ -394,7 +395,7 @@ impl<'a> Tenant<'a> {
             references.push(former.id.clone());
         }
         let host = if author.is_some() { "eurprd04.prod.outlook.com" } else { "mail.fabrikam.com" };
-        // A quoted message brings the picture of its signature along.
+        // If the quoted message has a logo in its signature, the reply carries it too.
         let logo = (logo || former.is_some_and(|former| former.logo.is_some())).then(|| self.logo.clone());
         Message {
             from,
@@ -414,8 +415,8 @@ impl<'a> Tenant<'a> {
         }
     }
 
-    /// About a sixth of the first messages carry a document, and some replies send the same one again. What is large
-    /// goes to few people.
+    /// Returns the attachments of a message. About a sixth of the first messages of a conversation carry a document,
+    /// and some replies send the same document again. Large documents go to few people.
     fn attachments(
         &self,
         rng: &mut Rng,
@@ -445,16 +446,16 @@ impl<'a> Tenant<'a> {
     }
 }
 
-/// Who writes to whom about what.
+/// A conversation: its topic and the people in it.
 struct Conversation {
     topic: String,
     language: Language,
-    /// Employees who take part; at least one.
+    /// The employees in the conversation; at least one.
     members: Vec<usize>,
     outsider: Option<Person>,
-    /// The folder into which the members file it.
+    /// The project folder in which the members file it.
     project: Option<String>,
-    /// Whether employees sign with the company's logo.
+    /// True if employees sign with the company's logo.
     logo: bool,
 }
 
@@ -467,7 +468,7 @@ fn outside_person(rng: &mut Rng) -> Person {
     }
 }
 
-/// Where the owner of a mailbox keeps a message.
+/// Returns the folder in which the owner of a mailbox keeps a message.
 fn folder(rng: &mut Rng, message: &Message, owner: &Person, project: Option<&str>) -> PathBuf {
     let year = Date::from_unix(message.sent).year;
     match project {
@@ -479,7 +480,7 @@ fn folder(rng: &mut Rng, message: &Message, owner: &Person, project: Option<&str
     }
 }
 
-/// A time between [`BEGIN`] and [`END`], from Monday to Friday, seven to nineteen o'clock.
+/// Returns a time between [`BEGIN`] and [`END`], from Monday to Friday, 7:00 to 19:00.
 fn random_working_time(rng: &mut Rng) -> i64 {
     loop {
         let day = BEGIN + rng.below(((END - BEGIN) / DAY) as u64) as i64 * DAY;

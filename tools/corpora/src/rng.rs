@@ -1,9 +1,9 @@
 //! A small random number generator whose numbers never change: xoshiro256** seeded by splitmix64.
 //!
-//! Published crates may change their algorithms between versions, and with them every corpus; this one does not.
-//! It is no source of secrets.
+//! Published crates may change their algorithms between versions, which would change every corpus; this one never
+//! changes. Do not use it for secrets.
 
-/// Numbers that depend on the seed alone.
+/// A generator whose numbers depend only on its seed.
 #[derive(Clone, Debug)]
 pub struct Rng([u64; 4]);
 
@@ -24,7 +24,7 @@ impl Rng {
         }))
     }
 
-    /// Returns a generator for one purpose, independent of how many numbers others have taken.
+    /// Returns a generator for one purpose. It does not depend on how many numbers other generators have produced.
     pub fn for_purpose(seed: u64, purpose: &str) -> Self {
         let hash = purpose.bytes().fold(FNV_OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME));
         Self::new(seed.rotate_left(32) ^ hash)
@@ -50,7 +50,7 @@ impl Rng {
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// Returns a number from `low` to `high`, both included.
+    /// Returns a number from `low` to `high`, inclusive.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
     }
@@ -60,7 +60,7 @@ impl Rng {
         self.below(len as u64) as usize
     }
 
-    /// Returns true `percent` times in a hundred.
+    /// Returns true with a probability of `percent` percent.
     pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
@@ -70,7 +70,8 @@ impl Rng {
         &choices[self.index(choices.len())]
     }
 
-    /// Returns how often a coin showed heads before the first tails, at most `max`: mostly small, now and then large.
+    /// Returns the number of heads before the first tails in coin tosses, at most `max`: usually small, sometimes
+    /// large.
     pub fn geometric(&mut self, max: u32) -> u32 {
         self.next_u64().trailing_ones().min(max)
     }

@@ -1,11 +1,11 @@
-//! Text in four languages from a made-up vocabulary whose words follow Zipf's law.
+//! Text in four languages, from a made-up vocabulary whose word frequencies follow Zipf's law.
 //!
-//! Real text matters to a backup in two ways only: how far it compresses, and which bytes it holds. Words drawn by
-//! Zipf's law compress like prose (about 3:1), and German, French and Chinese bring UTF-8.
+//! Only two properties of text matter to a backup: how well it compresses, and which bytes it contains. Words drawn by
+//! Zipf's law compress like prose (about 3:1), and German, French and Chinese need UTF-8.
 
 use crate::rng::Rng;
 
-/// A word that occurs in about one message in four hundred, for measuring searches that find little.
+/// A word that occurs in about one message in four hundred, to measure searches with few results.
 pub const NEEDLE: &str = "heliograph";
 
 /// One in this many messages begins with a sentence about [`NEEDLE`].
@@ -22,28 +22,28 @@ const FRENCH: &str = "de la le et les des en un du une que est pour qui dans a p
 const CHINESE: &str = "的 一 是 在 不 了 有 和 我们 他们 可以 会议 项目 报告 客户 合同 预算 计划 时间 问题 需要 请 确认 \
     更新 文件 附件 下周 今天 明天 部门 系统 数据 安全 采购 订单 发票 培训 质量 进度 完成 讨论 批准";
 
-/// A language that the tenant's people write.
+/// A language in which the tenant's people write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
-    /// Most messages.
+    /// The language of most messages.
     English,
     /// With umlauts.
     German,
     /// With accents.
     French,
-    /// Three bytes a character, no spaces.
+    /// Three bytes per character, no spaces.
     Chinese,
 }
 
 struct Lexicon {
     words: Vec<String>,
-    /// Sum of the weights up to and with each word.
+    /// For each word, the sum of the weights up to and including it.
     cumulative: Vec<u64>,
     space: &'static str,
     full_stop: &'static str,
 }
 
-/// The words of a tenant, made from its seed.
+/// The words of a tenant, generated from its seed.
 pub struct Vocabulary {
     lexicons: [Lexicon; 4],
 }
@@ -104,7 +104,7 @@ impl Vocabulary {
         sentences.join(if language == Language::Chinese { "" } else { " " })
     }
 
-    /// Returns a title of 1 to 4 words, as subjects and file names have it.
+    /// Returns a title of 1 to 4 words, for subjects and file names.
     pub fn title(&self, rng: &mut Rng, language: Language) -> String {
         let lexicon = self.lexicon(language);
         let words: Vec<String> = (0..rng.between(1, 4)).map(|_| capitalised(lexicon.rare_word(rng))).collect();
@@ -137,7 +137,7 @@ impl Lexicon {
         &self.words[self.cumulative.partition_point(|&sum| sum <= point)]
     }
 
-    /// Any word with the same chance, so that titles tell things apart.
+    /// Returns a word; all words are equally likely, so that titles differ.
     fn rare_word(&self, rng: &mut Rng) -> &str {
         rng.pick::<String>(&self.words)
     }

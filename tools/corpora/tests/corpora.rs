@@ -1,4 +1,4 @@
-//! The corpora are the same for the same seed, about as large as asked, and made of real mail.
+//! Tests that the corpora are the same for the same seed, about as large as requested, and made of real mail.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ fn fingerprint(dir: &Path) -> blake3::Hash {
         }
         if metadata.is_file() {
             hasher.update(&metadata.len().to_le_bytes());
-            // Files of mode 0000 are readable by root alone.
+            // Only root can read files of mode 0000.
             if let Ok(content) = fs::read(path) {
                 hasher.update(&content);
             }
@@ -65,7 +65,8 @@ fn counts_and_sizes_are_near_what_was_asked() {
     assert!((120..=128).contains(&summary.files), "{} files besides the mail", summary.files);
     let bytes: u64 = all.iter().map(|path| path.metadata().expect("metadata").len()).sum();
     assert_eq!(summary.bytes, bytes);
-    // The default tenant has 19 KB a file; small ones scatter, since few large attachments decide.
+    // The default tenant has 19 KB per file. In small tenants the mean varies, because a few large attachments decide
+    // it.
     let mean = bytes / all.len() as u64;
     assert!((8_000..=60_000).contains(&mean), "{mean} bytes a file");
 }

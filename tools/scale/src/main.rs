@@ -1,4 +1,5 @@
-//! Writes a snapshot of any size straight through the engine: an organisation that lies on no disk, whose mails repeat.
+//! Writes a snapshot of any size directly through the engine. The organisation in it exists on no disk, and its mails
+//! repeat.
 //!
 //! ```text
 //! Users/<address>/Outlook/{Archive,Inbox,Sent Items}/<year>/<mail>.eml      the organisation
@@ -25,33 +26,33 @@ use strongroom_corpora::office::{employee, language, paragraphs};
 use strongroom_corpora::rng::Rng;
 use strongroom_corpora::words::Vocabulary;
 
-/// How many different mails there are.
+/// Number of different mails.
 const MAILS_DIFFERENT: usize = 2000;
 const MAILS_PER_FOLDER: u64 = 1000;
-/// In the order of their names.
+/// The folders of a mailbox, in name order.
 const FOLDERS: [&str; 4] = ["Archive", "Inbox", LARGE_FOLDER, "Sent Items"];
-/// What only the first user has.
+/// The one large folder, which only the first user has.
 const LARGE_FOLDER: &str = "Journal";
 const YEARS: [&str; 4] = ["2023", "2024", "2025", "2026"];
-/// 2026-11-01.
+/// 2026-11-01: later than all mails.
 const NEWEST: i64 = 1_793_491_200;
 
-/// Writes a snapshot of an organisation into a repository that exists
+/// Writes a snapshot of an organisation into an existing repository
 #[derive(Parser)]
 struct Options {
-    /// The repository: a folder
+    /// Folder of the repository
     #[arg(long)]
     repo: PathBuf,
-    /// The file with its password
+    /// File with the password of the repository
     #[arg(long)]
     password_file: PathBuf,
-    /// Local state
+    /// Folder of the local state
     #[arg(long)]
     state_dir: PathBuf,
-    /// Mails in all, roughly
+    /// Approximate number of mails, without the large folder
     #[arg(long, default_value_t = 100_000)]
     mails: u64,
-    /// Mails in the one large folder, besides
+    /// Number of mails in the large folder
     #[arg(long, default_value_t = 20_000)]
     large_folder: u64,
 }
@@ -71,7 +72,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// An organisation that is made up as it is walked.
+/// An organisation that is generated while it is walked.
 struct Organisation {
     users: u64,
     large_folder: u64,
@@ -101,13 +102,13 @@ impl Organisation {
         Self { users: mails.div_ceil(per_user).max(1), large_folder, mails: mails_made, subjects }
     }
 
-    /// Walks a folder of `count` mails, the first of them called after `from`.
+    /// Walks a folder of `count` mails. The name of the first has the time `from`.
     fn folder(&self, walk: &mut Walk<'_, '_>, name: &str, from: i64, count: u64) -> ControlFlow<()> {
         walk.enter(name)?;
         for number in 0..count {
             let mut rng = Rng::new(number ^ from as u64);
             let pick = rng.index(self.mails.len());
-            // A minute between two mails, so that names ascend.
+            // Mails are a minute apart, so that their names ascend.
             let when = from + 60 * number as i64;
             let name = format!("{} {}.eml", Date::from_unix(when).file_name(), self.subjects[pick]);
             walk.mail(&name, when, self.mails[pick].clone())?;
@@ -157,7 +158,7 @@ impl Source for Organisation {
 struct Walk<'a, 's> {
     sink: &'a mut Sink<'s>,
     path: Vec<u8>,
-    /// How long the path was before each folder that was entered.
+    /// Length of the path before each entered folder.
     ends: Vec<usize>,
 }
 
@@ -194,7 +195,7 @@ fn meta(name: &[u8], secs: i64) -> Meta {
     Meta { name: name.into(), mtime: Timestamp { secs, nanos: 0 }, ..Meta::default() }
 }
 
-/// Returns a plain mail, and what its file is called behind the date.
+/// Returns a plain mail, and the part of its file name after the date.
 fn mail(vocabulary: &Vocabulary, rng: &mut Rng, number: usize) -> (Arc<[u8]>, String) {
     let language = language(rng);
     let Person { name, address, .. } = employee(1, number);

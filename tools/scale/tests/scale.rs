@@ -1,6 +1,8 @@
-//! A snapshot of any size is mounted, listed and read at the same cost and in flat memory, by the real programs.
+//! Tests with the real programs that a snapshot of any size is mounted, listed and read at the same cost and in
+//! constant memory.
 //!
-//! `make scale` runs it at full size; the ordinary suite with `STRONGROOM_SCALE_MAILS` mails, a hundred thousand if not set.
+//! `make scale` runs it at full size. The ordinary suite uses `STRONGROOM_SCALE_MAILS` mails, by default a hundred
+//! thousand.
 
 use std::fs;
 use std::io::Read;
@@ -9,23 +11,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What the mount may take, whatever it shows.
+/// Maximum memory of the mount in KiB, whatever it shows.
 const MEMORY_KIB_MAX: u64 = 150 << 10;
-/// Mails of one user, besides the large folder.
+/// Number of mails of one user, without the large folder.
 const MAILS_PER_USER: usize = 12_000;
 
 fn number(variable: &str, usually: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usually)
 }
 
-/// Returns the program that is built beside this package's own.
+/// Returns the program that is built beside this package's own program.
 fn strongroom() -> PathBuf {
     let beside = Path::new(env!("CARGO_BIN_EXE_strongroom-scale")).with_file_name("strongroom");
     assert!(beside.exists(), "build the program first: {} is missing", beside.display());
     beside
 }
 
-/// A repository, the state beside it, and where it is mounted.
+/// A folder with a repository, its local state and a mount point.
 struct Place(tempfile::TempDir);
 
 impl Place {
@@ -49,7 +51,7 @@ struct Mounted {
 }
 
 impl Mounted {
-    /// Mounts, and returns once the folder shows something, with the time that took.
+    /// Mounts the repository and waits until the folder shows something. Returns how long that took.
     fn new(place: &Place) -> (Self, Duration) {
         let at = place.path("mount");
         fs::create_dir(&at).unwrap();
@@ -65,14 +67,14 @@ impl Mounted {
         (mounted, started.elapsed())
     }
 
-    /// Returns the most memory that the process has had so far.
+    /// Returns the peak memory of the process so far.
     fn peak_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a line of memory");
         line.trim().trim_end_matches("kB").trim().parse().unwrap()
     }
 
-    /// Does something with the folder, and says how long it took and what memory the mount has had by then.
+    /// Runs `work` on the folder. Prints how long it took, and the peak memory of the mount so far.
     fn measured<T>(&self, what: &str, work: impl FnOnce(&Path) -> T) -> T {
         let started = Instant::now();
         let done = work(&self.at.join("latest/Users"));
@@ -97,7 +99,7 @@ fn names(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
 }
 
-/// Counts what find(1) finds, reading every entry's attributes.
+/// Returns the number of entries that find(1) finds while it reads the attributes of each.
 fn found(folder: &Path) -> usize {
     let output = Command::new("find").arg(folder).args(["-type", "f", "-size", "+0", "-printf", "x"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
