@@ -1,5 +1,6 @@
-//! What a file system knows beyond content, owner, permissions and time: extended attributes, access control lists,
-//! capabilities, hard links, and files that are none. It is kept and restored, or what cannot be is told.
+//! Facts that a file system knows beyond content, owner, permissions and time: extended attributes, access control
+//! lists, capabilities, hard links, pipes, sockets and devices. A backup keeps them and a restore brings them back, or
+//! reports those that it cannot restore.
 
 mod common;
 
@@ -22,7 +23,7 @@ fn set(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).unwrap_or_else(|error| panic!("{name}: {error}"));
 }
 
-/// Returns all attributes of what is at `path`, but what the machine itself gives to every file.
+/// Returns all extended attributes of the file at `path`, except those that the machine gives to every file.
 fn attributes(path: &Path) -> Attributes {
     let mut names = vec![0; 64 << 10];
     let len = rustix::fs::llistxattr(path, names.as_mut_slice()).unwrap();
@@ -37,8 +38,8 @@ fn attributes(path: &Path) -> Attributes {
     names.map(|name| (name.to_owned(), value(name))).collect()
 }
 
-/// An access control list as the kernel takes it (linux/posix_acl_xattr.h): the owner, one named user, the group, a
-/// mask and others.
+/// An access control list in the kernel's form (linux/posix_acl_xattr.h): the owner, one named user, the group, a mask
+/// and others.
 fn acl(user: u32) -> Vec<u8> {
     let undefined = u32::MAX;
     let mut bytes = 2u32.to_le_bytes().to_vec();
@@ -52,7 +53,7 @@ fn acl(user: u32) -> Vec<u8> {
     bytes
 }
 
-/// `cap_net_bind_service=ep` as the kernel keeps it (linux/capability.h, version 2).
+/// `cap_net_bind_service=ep` in the kernel's form (linux/capability.h, version 2).
 fn capability() -> Vec<u8> {
     [0x0200_0001u32, 1 << 10, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect()
 }
@@ -65,7 +66,7 @@ fn not_root() -> bool {
     missing
 }
 
-/// Makes a tree with something of everything that its user may make.
+/// Makes a tree with every kind of attribute that this user may set.
 fn make_source(lab: &Lab) -> PathBuf {
     let source = lab.dir("source");
     for name in ["plain", "tagged", "long", "listed", "read-only", "folder/inside", "link target"] {
@@ -116,11 +117,11 @@ fn attributes_lists_and_special_files_come_back() {
     let report = restore(&lab, &back);
     assert_eq!((&report["failed"], &report["warnings"]), (&json!(0), &json!([])), "{report}");
     assert_alike(&source, &back, &ALL);
-    // And again, when everything is there.
+    // A second restore, when everything exists already.
     let report = restore(&lab, &back);
     assert_eq!((&report["restored"], &report["already_there"]), (&json!(0), &json!(10)), "{report}");
     lab.run(["check", "--read-data"], 0);
-    // What a listing calls them.
+    // The kinds that a listing shows.
     let listed = text(&lab.run(["ls", "latest", "--json"], 0).stdout);
     let kinds = listed.lines().map(|line| serde_json::from_str(line).unwrap());
     let kinds: BTreeMap<String, Value> =
@@ -158,7 +159,7 @@ fn what_only_root_may_set_comes_back_for_root() {
     assert_eq!((&report["failed"], &report["warnings"]), (&json!(0), &json!([])), "{report}");
     assert_alike(&source, &back, &names);
 
-    // Somebody else gets the files, and is told once what they lack.
+    // Another user restores the files, and is told once which attributes could not be set.
     let (program, theirs) = (lab.path("strongroom"), lab.path("theirs"));
     let built = Path::new(env!("CARGO_BIN_EXE_strongroom"));
     fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(drop)).unwrap();
@@ -190,7 +191,7 @@ fn a_change_of_attributes_alone_is_noticed() {
     let source = make_source(&lab);
     let backup = || lab.backup(&source, "files");
     backup();
-    // Twice, so that facts are remembered once the time stamps are old enough.
+    // A second backup notes the facts, once the time stamps are old enough.
     let newest = ALL.iter().map(|name| source.join(name).symlink_metadata().unwrap().ctime()).max().unwrap();
     let age = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64 - newest;
     common::eventually("the time stamps are trusted", common::PATIENCE, || age() > 2);
@@ -199,7 +200,7 @@ fn a_change_of_attributes_alone_is_noticed() {
     let report = backup();
     assert_eq!((&report["items"]["unchanged"], &report["bytes"]["added"]), (&json!(10), &json!(0)), "{report}");
     assert_eq!(lab.objects().len(), before.len() + 1, "one snapshot more and nothing else");
-    // Attributes of what is not read are still there.
+    // The attributes of files that were not read again are still in the snapshot.
     restore(&lab, &lab.path("back"));
     assert_alike(&source, &lab.path("back"), &ALL);
 
@@ -207,7 +208,7 @@ fn a_change_of_attributes_alone_is_noticed() {
     set(&source.join("folder"), "user.folder", b"other");
     rustix::fs::lremovexattr(source.join("long"), "user.long").unwrap();
     let report = backup();
-    // Folders are no items.
+    // Folders do not count as items.
     assert_eq!((&report["items"]["changed"], &report["items"]["unchanged"]), (&json!(2), &json!(8)), "{report}");
     let differing = text(&lab.run(["diff", "latest~1", "latest"], 0).stdout);
     assert_eq!(differing, "T long\nT tagged\n");
@@ -251,18 +252,18 @@ fn hard_links_come_back_as_such() {
         assert_eq!(fs::metadata(back.join("a/alone")).unwrap().nlink(), 1);
     };
     check(&back);
-    // What is missing is linked to what is there.
+    // A missing name is linked to the file that exists.
     for name in ["b/third", "z", "b/other too"] {
         fs::remove_file(back.join(name)).unwrap();
     }
     assert_eq!(restore(&lab, &back)["restored"], 3);
     check(&back);
-    // All of it anew, in the place of what is there.
+    // Everything is restored again, in place of the existing files.
     let to = format!("local:{}", back.display());
     lab.run(args!["restore", "latest", "--to", &to, "--when-exists", "overwrite"], 0);
     check(&back);
     common::assert_same_tree(&common::read_tree(&source), &common::read_tree(&back));
-    // A part of it, of which the first name is no part.
+    // A part of the tree without the first name of the file.
     lab.run(args!["restore", "latest:b", "latest:z", "--to", format!("local:{}", lab.path("part").display())], 0);
     assert_eq!(inode(lab.path("part/b/third")), inode(lab.path("part/z")));
     assert_eq!(fs::metadata(lab.path("part/z")).unwrap().nlink(), 2);
@@ -274,7 +275,7 @@ fn a_link_is_not_followed_to_what_took_its_place() {
     let source = linked(&lab);
     lab.backup(&source, "files");
     let back = lab.path("back");
-    // The first name is taken by another file, the way to it by a link that leads elsewhere.
+    // Another file has the first name, and on the way to it is a link that leads elsewhere.
     write(&back.join("a/first"), "something else");
     let report = restore(&lab, &back);
     assert_eq!((&report["skipped"], &report["failed"]), (&json!(1), &json!(0)), "{report}");
@@ -299,12 +300,12 @@ fn names_of_one_file_are_read_once_and_known_by_each() {
     common::eventually("the time stamps are trusted", common::PATIENCE, || age() > 2);
     let report = lab.backup(&source, "files");
     assert_eq!(report["items"]["new"], 50);
-    // A new name changes the file's times and what is known of it, but its content is not stored again.
+    // A new name changes the file's times and facts, but its content is not stored again.
     fs::hard_link(source.join("0"), source.join("new")).unwrap();
     fs::remove_file(source.join("7")).unwrap();
     let report = lab.backup(&source, "files");
     assert!(report["bytes"]["added"].as_u64().unwrap() < 100_000, "{report}");
-    // With one name left it is a file like others.
+    // A file with only one name left is an ordinary file.
     for name in 1..50 {
         let _ = fs::remove_file(source.join(name.to_string()));
     }
@@ -326,7 +327,7 @@ fn a_mount_shows_special_files_as_empty_and_links_as_files() {
     for name in ["pipe", "socket"] {
         let stat = fs::symlink_metadata(mount.path(name)).unwrap();
         assert!(stat.is_file() && !stat.file_type().is_fifo() && stat.len() == 0, "{name}");
-        // Nobody waits for a writer.
+        // Reading a pipe returns at once and does not wait for a writer.
         assert_eq!(fs::read(mount.path(name)).unwrap(), b"", "{name}");
     }
     for name in ["plain", "plain too"] {
@@ -349,7 +350,7 @@ fn a_file_system_without_attributes_is_told_once() {
         set(&source.join(format!("more/{number}")), "user.number", b"some");
     }
     lab.backup(&source, "files");
-    // One that has none, nor links, pipes or sockets.
+    // A file system without attributes, links, pipes and sockets.
     let (image, place) = (lab.path("image"), lab.dir("fat"));
     fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
     let made = Command::new("mkfs.vfat").arg(&image).output().is_ok_and(|output| output.status.success());
@@ -374,7 +375,7 @@ fn times_of_special_files_are_kept() {
     let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, &pipe, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
     lab.backup(&source, "files");
-    // A pipe in its place is as good; a file is not, and stays.
+    // An existing pipe at its path is fine. A file there is not, and stays.
     restore(&lab, &lab.path("back"));
     assert_alike(&source, &lab.path("back"), &["pipe"]);
     write(&lab.path("other/pipe"), "a file");

@@ -43,7 +43,7 @@ fn lines_of_json(output: &Output) -> Vec<Value> {
 const MAIL: &str = "From: Bob <bob@example.com>\r\nTo: alice@example.com\r\nSubject: Budget\r\n\
     Date: Mon, 2 Nov 2026 09:30:00 +0000\r\nMessage-ID: <1@example.com>\r\n\r\nHello\r\n";
 
-/// A repository with two sets; the second snapshot of `home` differs from the first in every way that `diff` knows.
+/// A repository with two sets. The second snapshot of `home` differs from the first in every way that `diff` knows.
 fn changed_lab() -> Lab {
     let lab = Lab::new();
     let home = lab.dir("home");
@@ -72,13 +72,13 @@ fn init_makes_one_repository_and_tells_its_recovery_key_once() {
     assert_eq!(recovery.len(), 44);
     let before = lab.objects();
 
-    // A second time nothing is touched.
+    // A second `init` changes nothing.
     let said = fails(&mut lab.command(["init", "--password-memory", "1"]), 1);
     assert!(said.contains("there is a repository at") && said.contains("Hint: choose another folder"), "{said}");
     assert_eq!(lab.objects(), before);
     lab.run(["snapshots"], 0);
 
-    // The recovery key is accepted wherever a password is, and stands nowhere but in that one answer.
+    // The recovery key is accepted wherever a password is, and is stored nowhere.
     run(lab.command(["snapshots"]).env("STRONGROOM_PASSWORD", recovery), 0);
     for (name, _) in before {
         let bytes = fs::read(lab.repository().join(name)).unwrap();
@@ -99,7 +99,7 @@ fn init_makes_one_repository_and_tells_its_recovery_key_once() {
     lab.run(["init", "--password-memory", "0"], 2);
 }
 
-/// A full disk, a reader who is gone, and no standard output at all.
+/// A full disk, a closed pipe, and no standard output at all.
 #[test]
 fn no_recovery_key_is_left_that_nobody_saw() {
     let lab = Lab::new();
@@ -131,7 +131,7 @@ fn no_recovery_key_is_left_that_nobody_saw() {
         deaf(&[&["key", "add", "--recovery"], json].concat(), &lab.repository());
         assert_eq!(lab.json(["key", "list"]), slots);
     }
-    // Whoever throws the output away on purpose may.
+    // Throwing the output away on purpose is allowed.
     let mut command = lab.command(["init", "--password-memory", "1"]);
     command.env("STRONGROOM_REPO", lab.path("other")).stdout(Stdio::null());
     assert!(command.status().unwrap().success());
@@ -153,16 +153,16 @@ fn both_ciphers_serve_every_command() {
 fn exit_codes_say_what_went_wrong() {
     let lab = Lab::new();
     write(&lab.path("home/file"), "content\n");
-    // 0
+    // Exit code 0
     for arguments in [&["--help"][..], &["--version"], &["help", "backup"], &["snapshots"], &["check"], &["stats"]] {
         lab.run(arguments, 0);
     }
     assert!(text(&lab.run(["--version"], 0).stdout).starts_with("strongroom "));
-    // 1
+    // Exit code 1
     let said = fails(&mut lab.command(["backup", "--files", "/no such folder", "--as", "x"]), 1);
     assert!(said.contains("/no such folder") && said.contains("Caused by: No such file"), "{said}");
     fails(lab.command(["snapshots", "--password-file", "/no such file"]).env_remove("STRONGROOM_PASSWORD"), 1);
-    // 2, from the parser and from us
+    // Exit code 2, from the parser and from our own checks
     for arguments in [&[][..], &["frobnicate"], &["backup"], &["ls"], &["check", "--read-data=200%"], &["diff", "a"]] {
         let output = run(&mut lab.command(arguments), 2);
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
@@ -183,7 +183,7 @@ fn exit_codes_say_what_went_wrong() {
     fails(&mut lab.command(["cat", "latest:nothing"]), 2);
     fails(&mut lab.command(["ls", "latest:nothing"]), 2);
     fails(&mut lab.command(["diff", "latest", "latest", "file"]), 2);
-    // 3
+    // Exit code 3
     write(&lab.path("one.mbox"), "From a@b Mon Nov  2 09:30:00 2026\nSubject: one\n\nHello\n");
     write(&lab.path("two.mbox"), "this is no mbox\n");
     let arguments = ["backup", "--mbox", "one.mbox", "--mbox", "two.mbox", "--as", "mail"];
@@ -191,15 +191,15 @@ fn exit_codes_say_what_went_wrong() {
     assert_eq!((&report["status"], &report["items"]["failed"]), (&json!("partial"), &json!(1)));
     assert_eq!(report["failures"][0]["path"], "two.mbox");
     assert!(text(&lab.run(arguments, 3).stderr).contains("failed: two.mbox: "));
-    // 10
+    // Exit code 10
     for place in ["/no such folder", lab.path("home").to_str().unwrap(), "home/file", ""] {
         let said = fails(&mut lab.command(["snapshots", "--repo", place]), 10);
         assert!(said.contains("there is no repository at") && said.contains("Hint: `strongroom init`"), "{said}");
     }
-    // 12
+    // Exit code 12
     let said = fails(lab.command(["snapshots"]).env("STRONGROOM_PASSWORD", "wrong"), 12);
     assert!(said.contains("no key slot opens") && said.contains("recovery key"), "{said}");
-    // 13
+    // Exit code 13
     let pack = lab.objects().into_keys().find(|name| name.starts_with("packs/")).unwrap();
     fs::remove_file(lab.repository().join(pack)).unwrap();
     assert_eq!(lab.json_with_exit(["check"], 13)["sound"], false);
@@ -221,7 +221,7 @@ fn a_second_run_with_the_same_state_is_locked_out() {
     let held = LocalState::open(&lab.state(), &repository).unwrap();
     let said = fails(&mut lab.command(["backup", "--files", "home"]), 11);
     assert!(said.contains("another strongroom is using") && said.contains("Hint: wait"), "{said}");
-    // Who only reads is not kept out.
+    // Commands that only read work at the same time.
     for arguments in [&["snapshots"][..], &["ls", "latest"], &["cat", "latest:file"], &["check"], &["stats"]] {
         lab.run(arguments, 0);
     }
@@ -378,16 +378,16 @@ fn a_snapshot_is_found_by_every_form_of_its_name() {
     assert!(is_first(&id) && is_first(&id[..12]) && is_first(&id.to_uppercase()) && is_first("latest~2"));
     assert!(is_last("latest") && is_last("latest~0") && is_last("latest:home") && is_mail("latest:mail"));
     assert!(is_mail("latest~1"));
-    // The newest at or before a time.
+    // A time means the newest snapshot at or before it.
     assert!(is_last(&local(2)) && is_last(&field(2, "time")) && is_last("2999-01-01") && is_last("2999-01-01T00:00"));
     assert!(is_last(&local(2).replace('T', " ").replace(':', ".")), "as the folders of a mount are called");
     for asked in ["latest~3", "1970-01-01", "0123456789abcdef", "", "latest~x", "~1"] {
         let said = fails(&mut lab.command(["ls", asked]), 2);
         assert!(said.contains("no snapshot matches"), "{asked}: {said}");
     }
-    // What is no set is a path.
+    // A name after the colon that is no set is a path.
     fails(&mut lab.command(["ls", "latest:nobody"]), 2);
-    // Paths, with slashes or not, and with the set or without.
+    // Paths with and without slashes, and with and without the set.
     for asked in ["latest~2:folder", "latest~2:/folder/", &format!("{id}:folder"), &format!("{}:folder", &id[..8])] {
         assert!(marker(asked).contains("folder/moved"), "{asked}");
     }
@@ -399,7 +399,7 @@ fn a_snapshot_is_found_by_every_form_of_its_name() {
 fn an_ambiguous_prefix_is_refused() {
     let lab = Lab::new();
     write(&lab.path("home/file"), "content\n");
-    // Of seventeen ids two begin alike.
+    // At least two of seventeen ids begin with the same digit.
     for _ in 0..17 {
         lab.backup(&lab.path("home"), "home");
     }
@@ -508,10 +508,10 @@ fn keys_come_and_go() {
     assert!(!opens("second password") && opens(PASSWORD));
     let said = fails(&mut lab.command(["key", "remove", &second]), 2);
     assert!(said.contains("there is no key slot") && said.contains("Hint: `strongroom key list`"), "{said}");
-    // More than one begins with nothing.
+    // More than one id begins with the empty string.
     fails(&mut lab.command(["key", "remove", ""]), 2);
 
-    // One after the other, until one is left; the one in use may go, too.
+    // The slots are removed one after the other, until one is left. The one in use may be removed too.
     let ids: Vec<_> = list().iter().map(|slot| slot["id"].as_str().unwrap().to_owned()).collect();
     let kept = ids.last().unwrap();
     let secrets = [PASSWORD, &first_recovery, &second_recovery, "third password"];
@@ -551,13 +551,13 @@ fn passwords_come_from_files_and_the_environment() {
         run(snapshots().env("STRONGROOM_PASSWORD_FILE", &file), exit);
     }
     run(snapshots().env("STRONGROOM_PASSWORD", PASSWORD), 0);
-    // The option is nearer than the environment.
+    // The option overrides the environment.
     run(snapshots().env("STRONGROOM_PASSWORD", "wrong").arg("--password-file").arg(lab.path("plain")), 0);
     run(
         snapshots().env("STRONGROOM_PASSWORD_FILE", lab.path("wrong")).arg("--password-file").arg(lab.path("plain")),
         0,
     );
-    // There is no option that takes a password itself.
+    // No option takes the password itself.
     run(snapshots().args(["--password", PASSWORD]), 2);
 }
 
@@ -598,7 +598,7 @@ fn passwords_show_nowhere() {
     if common::no_fuse() {
         return;
     }
-    // The mount starts a process of its own, and hands it the password.
+    // The mount starts a second process and hands the key to it.
     let mount = lab.mount(&["-vvv"]);
     let pid = mount.pid().as_raw_nonzero();
     for file in ["cmdline", "environ"] {
@@ -647,7 +647,7 @@ fn quiet_commands_say_nothing_on_standard_error() {
         let output = run(lab.command(arguments).arg("--quiet"), 0);
         assert!(output.stderr.is_empty(), "{arguments:?}: {}", text(&output.stderr));
     }
-    // Errors are said all the same.
+    // Errors are printed even with `--quiet`.
     fails(&mut lab.command(["ls", "latest:nothing", "--quiet"]), 2);
     if common::no_fuse() {
         return;
@@ -685,7 +685,7 @@ fn nobody_minds_a_reader_who_has_seen_enough() {
         drop(out);
         assert_is_quiet(child, arguments);
     }
-    // One that has not even begun to read.
+    // The reader closes the pipe before it reads anything.
     let commands: [&[&str]; 7] = [
         &["snapshots"],
         &["stats"],
@@ -700,7 +700,7 @@ fn nobody_minds_a_reader_who_has_seen_enough() {
         drop(child.stdout.take());
         assert_is_quiet(child, arguments);
     }
-    // Nor does anybody who does not listen to messages stop the work.
+    // A closed standard error does not stop the work either.
     let mut child = lab.command(["backup", "--files", "home", "-v"]).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stderr.take());
     assert!(child.wait().unwrap().success());
@@ -717,7 +717,7 @@ fn assert_is_quiet(mut child: std::process::Child, arguments: &[&str]) {
 #[test]
 fn names_do_not_talk_to_the_terminal() {
     let lab = Lab::new();
-    // Control characters, and letters that nobody sees but that change how the others are read.
+    // Control characters, and invisible characters that change how the others are shown.
     let hidden = "gnp\u{202e}exe \u{2066}b\u{2028}c\u{2029}d\u{200b}e\u{feff}f\u{9b}g\u{e0041}h";
     let names: [&[u8]; 5] =
         [b"clear\x1b[2Jscreen", b"bell\x07", b"two\nlines", b"bad \xff\xc2\x9b utf", hidden.as_bytes()];
@@ -776,12 +776,12 @@ fn names_do_not_talk_to_the_terminal() {
         };
         assert!(!text(&shown).chars().any(is_hidden), "{}", shown.escape_ascii());
     }
-    // A script gets them as they are, as far as JSON can.
+    // JSON holds the names unchanged, as far as JSON can.
     let listed = lines_of_json(&lab.run(["ls", "--json", "latest~1"], 0));
     assert!(listed.iter().any(|entry| entry["path"] == "clear\x1b[2Jscreen"));
 }
 
-/// docs/cli.md: without `--log-content` no log names what is backed up or restored, at any level.
+/// docs/cli.md: without `--log-content` no log names backed up or restored items, at any level.
 #[test]
 fn no_command_logs_the_names_of_what_it_reads() {
     let lab = Lab::new();
@@ -806,7 +806,7 @@ fn no_command_logs_the_names_of_what_it_reads() {
     for arguments in commands {
         let output = run(lab.command(arguments).arg("-vvv").env("STRONGROOM_LOG", "trace"), 0);
         let said = text(&output.stderr);
-        // What is told to people may name them: what was skipped, or what failed.
+        // Messages for people may name items that were skipped or failed. Log lines may not.
         let is_log = |line: &&str| [" TRACE ", " DEBUG ", " INFO ", " WARN "].iter().any(|level| line.contains(level));
         for line in said.lines().filter(is_log) {
             assert!(!line.to_lowercase().contains("canary"), "{arguments:?}: {line}");
@@ -814,7 +814,7 @@ fn no_command_logs_the_names_of_what_it_reads() {
     }
 }
 
-/// Byte for byte into a pipe; to a terminal, here that of `script`, what could command it is escaped.
+/// A pipe gets the file byte for byte. On a terminal, here that of `script`, control characters are escaped.
 #[test]
 fn a_file_that_is_written_to_a_terminal_does_not_command_it() {
     let lab = Lab::new();
@@ -831,7 +831,7 @@ fn a_file_that_is_written_to_a_terminal_does_not_command_it() {
     assert_eq!(shown, "Subject: \\u{1b}]0;title\\u{7} gnp\\u{202e}exe\n\nGr\u{fc}\u{df}e\tx\n");
 }
 
-/// Of the file systems of a machine, the one in memory has room for any time.
+/// Of the file systems of a machine, the one in memory can store any time.
 #[test]
 fn years_beyond_9999_and_before_0_are_shown() {
     let lab = Lab::new();
@@ -907,7 +907,7 @@ fn completions_and_manual_pages_are_written() {
     }
 }
 
-/// The text of every `--help` stands in tests/help; STRONGROOM_BLESS=1 writes it anew.
+/// tests/help holds the text of every `--help`. `STRONGROOM_BLESS=1` writes these files anew.
 #[test]
 fn the_help_of_every_command_is_as_pinned() {
     let lab = Lab::empty();
@@ -920,7 +920,7 @@ fn the_help_of_every_command_is_as_pinned() {
         for below in commands_of(&lab, &words) {
             commands.push([&command[..], &[below]].concat());
         }
-        // Without our settings, which help would show.
+        // Without the settings of the laboratory, because help shows them.
         let mut help = lab.command(words.iter().chain(&["--help"]));
         for name in ["STRONGROOM_REPO", "STRONGROOM_STATE_DIR", "STRONGROOM_PASSWORD"] {
             help.env_remove(name);
@@ -941,7 +941,7 @@ fn the_help_of_every_command_is_as_pinned() {
     assert_eq!(pinned.collect::<BTreeSet<_>>(), names, "no page of a command that is no more");
 }
 
-/// docs/cli.md speaks of every command and every option.
+/// docs/cli.md describes every command and every option.
 #[test]
 fn the_reference_names_every_command_and_option() {
     let reference = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md")).unwrap();

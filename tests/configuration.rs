@@ -1,4 +1,4 @@
-//! The contract of docs/configuration.md as far as repositories go: where the file is, `--repo NAME`, and passwords.
+//! The part of docs/configuration.md about repositories: the place of the file, `--repo NAME`, and passwords.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn chmod_600(file: &Path) {
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// The program with what the configuration says, and neither repository nor password from anywhere else.
+/// Returns a command that gets the repository and the password only from the configuration.
 fn command(lab: &Lab, args: &[&str]) -> Command {
     let mut command = lab.command(args);
     command.env_remove("STRONGROOM_REPO").env_remove("STRONGROOM_PASSWORD");
@@ -31,7 +31,7 @@ fn command(lab: &Lab, args: &[&str]) -> Command {
     command
 }
 
-/// Each list is told by its own name, and a list without end ends.
+/// An error names the list that it is about, and a list with far too many patterns is refused at once.
 #[test]
 fn too_many_patterns_are_refused_at_once_and_by_the_name_of_their_list() {
     let lab = Lab::empty();
@@ -76,12 +76,12 @@ fn the_only_repository_needs_no_name() {
 fn a_folder_wins_where_it_has_a_slash_or_nothing_has_its_name() {
     let lab = configured();
     std::fs::rename(lab.repository(), lab.path("main")).unwrap();
-    // The name leads to the folder `repository`, which is gone.
+    // The name stands for the folder `repository`, which is gone.
     fails(&mut command(&lab, &["snapshots", "--repo", "main"]), 10);
     run(command(&lab, &["snapshots", "--repo", "./main"]).env("STRONGROOM_PASSWORD", PASSWORD), 0);
     std::fs::rename(lab.path("main"), lab.path("elsewhere")).unwrap();
     run(command(&lab, &["snapshots", "--repo", "elsewhere"]).env("STRONGROOM_PASSWORD", PASSWORD), 0);
-    // The password belongs to the repository that the file names, and to no other.
+    // The password of the configuration is used only for the repository that it belongs to.
     let said = fails(&mut command(&lab, &["snapshots", "--repo", "elsewhere"]), 2);
     assert!(said.contains("no password is given"), "{said}");
 }
@@ -153,7 +153,7 @@ fn the_file_is_looked_for_where_it_is_said_to_be() {
     let said = fails(&mut without(), 2);
     assert!(said.contains("no repository is named") && said.contains("Hint: "), "{said}");
     run(without().args(["--config", "strongroom.toml"]), 0);
-    // The option is nearer than the environment.
+    // The option overrides the environment.
     run(without().env("STRONGROOM_CONFIG", "/no such file").args(["--config", "strongroom.toml"]), 0);
     let said = fails(without().env("STRONGROOM_CONFIG", "/no such file"), 2);
     assert!(said.contains("there is no configuration file /no such file"), "{said}");
@@ -177,7 +177,7 @@ fn a_configuration_that_cannot_be_meant_is_an_error_of_usage() {
         write(&lab.path("strongroom.toml"), text);
         let said = fails(&mut command(&lab, &["snapshots"]), 2);
         assert!(said.contains(&format!("strongroom.toml, {place}")), "{said}");
-        // What needs nothing from it does not stumble over it.
+        // A command that needs nothing from the file does not read it.
         run(&mut lab.command(["snapshots"]), 0);
     }
     let secret = "hunter2";

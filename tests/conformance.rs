@@ -1,6 +1,7 @@
-//! The mount against the kernel's own file systems: a random tree, backed up by the real engine and mounted by the real program,
-//! and the folder that it came from, mounted read-only. Whatever is asked of both is answered the same, down to errno.
-//! What has to differ (inode numbers, times of access, sizes of folders) is held against what docs/semantics.md promises.
+//! Compares the mount with the kernel's own file systems. A random tree is backed up by the real engine and mounted by
+//! the real program; its source folder is mounted read-only. Both must answer every question in the same way, down to
+//! errno. Answers that have to differ (inode numbers, access times, sizes of folders) are compared with
+//! docs/semantics.md.
 
 mod common;
 
@@ -22,17 +23,17 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a caller may wait where the storage fails. Ours answers at once; the rest is for a busy machine.
+/// How long a caller may wait if the storage fails. Our answer comes at once; the rest is for a busy machine.
 const FAILURE_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// One entry of a random tree; what does not fit (a name that is taken) is left out.
+/// One entry of a random tree. An entry whose name is taken is left out.
 #[derive(Clone, Debug)]
 struct Seed {
     parent: usize,
     name: usize,
     kind: SeedKind,
     mode: u32,
-    /// Since 1970.
+    /// Seconds since 1970.
     mtime: i64,
 }
 
@@ -43,7 +44,7 @@ enum SeedKind {
     Link(usize),
 }
 
-/// Few, so that they meet: in one folder, and below each other.
+/// Only a few names, so that they occur together in one folder and below each other.
 const NAMES: [&[u8]; 12] = [
     b"a",
     b"b",
@@ -58,7 +59,7 @@ const NAMES: [&[u8]; 12] = [
     b"...",
     &[b'x'; 255],
 ];
-/// None leads out of what is mounted: what lies there would be changed by the first of two questions.
+/// No link leads out of the mount: the first of the two file systems would change what is there.
 const TARGETS: [&str; 7] = ["a", "same/a", "../same", ".", "nowhere/at/all", "/nowhere/at/all", "b"];
 const SIZES: [usize; 8] = [0, 1, 511, 4096, 4097, 70_000, 131_072, 1_500_000];
 
@@ -73,7 +74,7 @@ fn seed() -> impl Strategy<Value = Seed> {
         .prop_map(|(parent, name, kind, mode, mtime)| Seed { parent, name, kind, mode, mtime })
 }
 
-/// Writes the tree and returns the paths that questions are asked about, its root included.
+/// Writes the tree and returns the paths that the questions are about, including its root.
 fn plant(root: &Path, seeds: &[Seed]) -> Vec<PathBuf> {
     let mut folders = vec![PathBuf::new()];
     let mut paths = vec![PathBuf::new()];
@@ -109,7 +110,7 @@ fn set_mtime(path: &Path, secs: i64) {
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-/// The folder that was backed up, at a second place where nothing can be written.
+/// The source folder, mounted read-only at a second place.
 struct ReadOnly(PathBuf);
 
 impl ReadOnly {
@@ -127,11 +128,11 @@ impl Drop for ReadOnly {
     }
 }
 
-/// A question to a file system about a path; `other` is a second one, for what takes two.
+/// A question to a file system about a path. `other` is the second path of a call that takes two.
 #[derive(Clone, Debug)]
 struct Question {
     path: usize,
-    /// What is appended to the path.
+    /// A number that picks the text appended to the path.
     tail: usize,
     other: usize,
     call: Call,
@@ -215,7 +216,7 @@ fn question() -> impl Strategy<Value = Question> {
     )
 }
 
-/// What a file system says, as far as it must say the same.
+/// The part of an answer that must be the same.
 #[derive(Debug, PartialEq)]
 enum Answer {
     Done,
@@ -252,8 +253,8 @@ fn ask(root: &Path, paths: &[PathBuf], question: &Question) -> Result<Answer, Er
         }
         Call::Readlink => rustix::fs::readlink(&path, Vec::new()).map(|target| Answer::Bytes(target.into_bytes())),
         Call::Access => {
-            // Not writing along with another: what a whole file system that is read-only, and one that is mounted so, say of
-            // what is allowed neither way differs.
+            // No combination with writing. If neither access is allowed, a read-only file system and a read-only mount
+            // give different errors.
             let asked =
                 [Access::EXISTS, Access::READ_OK, Access::WRITE_OK, Access::EXEC_OK, Access::READ_OK | Access::EXEC_OK];
             done(rustix::fs::access(&path, asked[question.len % asked.len()]))
@@ -281,7 +282,7 @@ fn ask(root: &Path, paths: &[PathBuf], question: &Question) -> Result<Answer, Er
         }
         Call::Setxattr => done(rustix::fs::setxattr(&path, "user.test", b"value", XattrFlags::empty())),
         Call::Removexattr => done(rustix::fs::removexattr(&path, "user.test")),
-        // Whether a file system has attributes at all may differ; that there is none of this name may not.
+        // A file system may have no attributes at all. Both must say that there is none of this name.
         Call::Getxattr => match rustix::fs::getxattr(&path, "user.test", &mut [0; 16][..]) {
             Err(Errno::NODATA | Errno::NOTSUP) => Ok(Answer::Done),
             Err(error) => Err(error),
@@ -306,7 +307,7 @@ fn stat_answer(stat: &rustix::fs::Stat) -> Answer {
         kind,
         mode: stat.st_mode & 0o7777,
         owner: (stat.st_uid, stat.st_gid),
-        // Of a folder every file system says its own.
+        // Each file system has its own sizes of folders.
         size: (kind != FileType::Directory).then_some(stat.st_size as u64),
         mtime: (stat.st_mtime, stat.st_mtime_nsec as i64),
     }
@@ -346,7 +347,7 @@ fn answers_are_those_of_a_read_only_folder() {
     let asked = TestRunner::new(config).run(&(tree, questions), |(seeds, questions)| {
         let lab = Lab::new();
         let source = lab.dir("source");
-        // A folder down, so that `..` stays inside.
+        // The tree is in a subfolder, so that `..` stays inside.
         let paths = plant(&lab.dir("source/tree"), &seeds);
         lab.backup(&source, "random");
         let plain = ReadOnly::new(&source, lab.dir("plain"));
@@ -364,7 +365,7 @@ fn answers_are_those_of_a_read_only_folder() {
     asked.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// What find(1) sees, which relies on link counts and takes two folders with one number for a loop.
+/// Returns what find(1) finds. It relies on link counts, and takes two folders with the same number for a loop.
 fn found_by_find(root: &Path) -> BTreeSet<String> {
     let found = tool(
         "find",
@@ -373,14 +374,14 @@ fn found_by_find(root: &Path) -> BTreeSet<String> {
     found.split('\0').map(str::to_owned).collect()
 }
 
-/// Inode numbers by path.
+/// Returns the inode numbers by path.
 fn walked(root: &Path) -> BTreeMap<PathBuf, u64> {
     let mut found = BTreeMap::new();
     walk(root, &mut |path, stat| _ = found.insert(path.strip_prefix(root).unwrap().to_owned(), stat.ino()));
     found
 }
 
-/// What semantics.md promises of inode numbers, links, blocks and positions, which a plain folder has otherwise.
+/// Checks what docs/semantics.md says about inode numbers, links, blocks and positions, where a plain folder differs.
 fn folders_are_sound(root: &Path, paths: &[PathBuf]) {
     let mut by_number = HashMap::new();
     for below in paths {
@@ -409,7 +410,7 @@ fn folders_are_sound(root: &Path, paths: &[PathBuf]) {
 
 fn listing_goes_on_from_any_place(path: &Path, listed: &[(Vec<u8>, u64)]) {
     let folder = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-    // A buffer that holds few entries, as the longest name takes 280 bytes.
+    // The buffer holds only a few entries: the longest name takes 280 bytes.
     let mut buffer = Vec::with_capacity(300);
     let mut seen = Vec::new();
     let mut entries = rustix::fs::RawDir::new(&folder, buffer.spare_capacity_mut());
@@ -449,7 +450,7 @@ fn inode_numbers_are_the_same_each_time() {
     assert_eq!(tool("find", args!["-L", first.path("latest/"), "-type", "f"]).lines().count(), 300);
 }
 
-/// A laboratory with one file of noise, which no cache of ours holds wholly, and a small one.
+/// A laboratory with a small file and a file of noise that is larger than our caches.
 fn lab_with_a_large_file() -> (Lab, Vec<u8>) {
     let lab = Lab::new();
     let source = lab.dir("source");
@@ -468,7 +469,7 @@ fn packs(lab: &Lab) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Reads the file from end to end in pieces, and returns how many failed. What is read must be right.
+/// Reads the file from end to end in pieces, and returns how many reads failed. The others must return the right bytes.
 #[track_caller]
 fn failures(file: &File, content: &[u8]) -> usize {
     const PIECE: usize = 1 << 20;
@@ -520,7 +521,7 @@ fn a_backend_that_was_away_is_used_again() {
     assert!(failures(&file, &content) > 0, "what no cache holds is an error");
     assert!(fs::read_dir(mount.path("snapshots")).unwrap().count() == 1, "the list stays as it was");
     fs::rename(&away, lab.repository()).unwrap();
-    // At once: an error is nothing that anybody remembers.
+    // It works at once: nothing remembers the error.
     assert_eq!(failures(&file, &content), 0);
     write(&lab.path("source/new"), "new");
     lab.backup(&lab.path("source"), "files");
@@ -573,7 +574,7 @@ fn a_stopped_process_that_is_killed_leaves_errors_and_no_mount() {
         Err(ErrorKind::NotConnected | ErrorKind::ConnectionAborted | ErrorKind::Other)
     ));
     eventually("the mount is gone", PATIENCE, || !common::is_mounted(&mount.path("")));
-    // And the same place serves again.
+    // The same folder can be mounted again.
     let at = mount.path("");
     lab.run(args!["mount", &at, "--snapshot", "latest"], 0);
     assert_eq!(fs::read_to_string(at.join("small")).unwrap(), "small");

@@ -1,4 +1,4 @@
-//! A backup may be killed at any instant and the storage may fail at any write: what was there before is there after, a
+//! Kills a backup at any instant, and lets the storage fail at any write. Everything from before is still there, a
 //! check says so, and the next backup completes.
 
 mod common;
@@ -28,11 +28,11 @@ use strongroom::repository::tree::Entries;
 use strongroom::repository::{CreateOptions, IndexSearch, Repository};
 use strongroom::source::files::Files;
 
-/// SplitMix64.
+/// The random number generator SplitMix64.
 struct Random(u64);
 
 impl Random {
-    /// Returns a generator and prints its seed, which STRONGROOM_SEED sets.
+    /// Returns a generator and prints its seed. STRONGROOM_SEED sets the seed.
     fn from_env() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
         let seed = number_from_env("STRONGROOM_SEED").unwrap_or(now);
@@ -67,7 +67,7 @@ fn mail(number: usize, attachment: &[u8]) -> Vec<u8> {
     format!("{head}{}\r\n--x--\r\n", lines.join("\r\n")).into_bytes()
 }
 
-/// A few megabytes: mail with attachments, some of them in several mails, a bigger file, small ones.
+/// Writes a few megabytes: mails with attachments, some of them shared by several mails, a bigger file and small ones.
 fn make_source(root: &Path) {
     for number in 0..120 {
         let attachment = noise(number / 2, 1_000 + 97 * number as usize);
@@ -90,7 +90,7 @@ fn change_source(root: &Path, random: &mut Random) {
     big.write_all_at(&noise(random.next(), 5_000), random.below(3 << 20) as u64).unwrap();
 }
 
-/// A repository, and what each of its snapshots must hold.
+/// A repository, and the expected content of each of its snapshots.
 struct Killing {
     lab: Lab,
     source: PathBuf,
@@ -119,12 +119,12 @@ impl Killing {
         took
     }
 
-    /// Starts a backup, kills it after `wait`, and returns whether it had ended by then.
+    /// Starts a backup, kills it after `wait`, and returns whether it had ended before.
     fn kill_backup(&self, wait: Duration) -> bool {
         let arguments = args!["backup", "--files", &self.source, "--as", "home"];
         let mut command = self.lab.command(arguments);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        // Not a wait for anything: the moment is the point.
+        // This sleep waits for nothing: the moment of the kill is the point.
         thread::sleep(wait);
         child.kill().unwrap();
         let output = child.wait_with_output().unwrap();
@@ -134,7 +134,7 @@ impl Killing {
         ended
     }
 
-    /// Notes the snapshots that came; they hold what the source holds now. None may have gone.
+    /// Notes new snapshots, which hold the current source. Fails if a snapshot is gone.
     fn meet_snapshots(&mut self) -> usize {
         let listed = self.lab.json(["snapshots"]);
         let ids: Vec<_> = listed.as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect();
@@ -155,7 +155,7 @@ impl Killing {
         report
     }
 
-    /// Lists a snapshot and holds paths, kinds and sizes against what it must hold.
+    /// Lists a snapshot and compares paths, kinds and sizes with the expected content.
     fn assert_lists(&self, id: &str) {
         let output = self.lab.run(["ls", "-R", "--json", id], 0);
         let mut listed = BTreeMap::new();
@@ -183,7 +183,7 @@ impl Killing {
         mount.unmount();
     }
 
-    /// All files are objects by their names, or temporary by their names and then in no listing.
+    /// Checks that every file is an object by its name, or a temporary file, which no listing shows.
     fn assert_tidy(&self) {
         for name in self.lab.objects().into_keys() {
             let is_temporary = Path::new(&name).file_name().unwrap().to_str().unwrap().starts_with(".tmp-");
@@ -228,7 +228,7 @@ fn a_backup_killed_at_any_moment_leaves_everything_sound() {
             for id in killing.some_ids() {
                 killing.assert_reads(&id);
             }
-            // Other work on the machine makes runs longer and shorter.
+            // Other work on the machine makes runs longer or shorter.
             typical = (typical + killing.backup()) / 2;
             let report = killing.assert_sound(&[]);
             assert_eq!(report["packs_without_index"], 0, "the next backup takes them in");
@@ -239,7 +239,7 @@ fn a_backup_killed_at_any_moment_leaves_everything_sound() {
          and the end, {ended} too late; {} snapshots",
         killing.snapshots.len()
     );
-    // The test is worth nothing if all kills came too late, or before anything was done.
+    // The test proves nothing if too many kills came too late, or before anything was stored.
     assert!(kills < 50 || ended < kills as u32 / 3, "{ended} of {kills} came too late");
     assert!(kills < 50 || left_packs > 0, "no kill fell between packs and index");
     let ids: Vec<_> = killing.snapshots.keys().cloned().collect();
@@ -294,7 +294,7 @@ fn an_interrupted_backup_keeps_what_it_stored() {
     assert_eq!(lab.json(["check", "--read-data"])["sound"], true);
 }
 
-// Faults of the storage, with the library.
+// Faults of the storage, tested with the library.
 
 type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -311,7 +311,7 @@ struct Bench {
     is_turn_without_state: bool,
 }
 
-/// What a backup over a faulty storage came to.
+/// The result of a backup to a faulty storage.
 struct Run {
     storage: Arc<Faulty<Mem>>,
     state: PathBuf,
@@ -367,7 +367,7 @@ impl Bench {
         backup(repository, local, &mut files, &options, &Progress::default(), &AtomicBool::new(false))
     }
 
-    /// Backs up over a copy of the storage that has the faults of `plan`.
+    /// Backs up to a copy of the storage that has the faults of `plan`.
     fn run(&mut self, plan: impl FnOnce(&Faulty<Mem>)) -> Run {
         let storage = Arc::new(Faulty::new(self.stored.clone()));
         let repository = open(&storage);
@@ -378,7 +378,7 @@ impl Bench {
         Run { storage, state, result }
     }
 
-    /// Checks with every byte, like a machine with the local state of the run.
+    /// Checks every byte, with the local state of the run.
     fn check(&mut self, run: &Run) -> CheckReport {
         let repository = open(&run.storage);
         let remembered = LocalState::open(&run.state, &repository).unwrap().remembered().unwrap();
@@ -394,7 +394,7 @@ impl Bench {
         }
     }
 
-    /// Backs up over the healed storage, in turns with the local state of the faulty run and without.
+    /// Backs up to the repaired storage, first with the local state of the faulty run and then without it.
     fn assert_next_backup_completes(&mut self, mut run: Run, is_sound: bool) {
         self.is_turn_without_state = !self.is_turn_without_state;
         if self.is_turn_without_state {
@@ -464,7 +464,7 @@ fn is_write(call: &Call) -> bool {
     call.operation.is_write()
 }
 
-/// What the backup of the bench writes, by number.
+/// Returns the kinds of objects that the backup of the bench writes, in order.
 fn writes(bench: &mut Bench) -> Vec<ObjectKind> {
     let run = bench.run(|_| {});
     run.result.as_ref().unwrap();
@@ -504,7 +504,7 @@ fn a_single_failed_write_ends_the_backup_and_harms_nothing() {
             assert!(run.result.is_err(), "{fault:?} of write {n}");
             let checked = bench.check(&run);
             assert!(checked.is_sound(), "{fault:?} of write {n}: {checked:?}");
-            // A commit that was not confirmed may have happened, and is whole then.
+            // A commit that was not confirmed may have happened. Then the snapshot is complete.
             let is_there = kind == ObjectKind::Snapshot && fault != Fault::ShortWrite;
             assert_eq!(checked.snapshots, 2 + usize::from(is_there));
             bench.assert_earlier_reads(&run);
@@ -513,7 +513,7 @@ fn a_single_failed_write_ends_the_backup_and_harms_nothing() {
     }
 }
 
-/// A file system without order may leave half of a file under its name.
+/// A file system that does not keep the order of writes may leave half a file under its name.
 #[test]
 fn a_torn_write_is_found_and_harms_nothing_else() {
     let mut bench = Bench::new();
@@ -538,7 +538,7 @@ fn a_storage_that_loses_what_it_confirmed_is_found_out() {
         let run = bench.run(|storage| storage.plan(n..n + 1, Fault::Lose, is_write));
         let report = match &run.result {
             Ok(report) => report,
-            // Noticed at once, when the new tree is compared with the one before: then there is no snapshot.
+            // The loss is noticed when the new tree is compared with the one before. Then there is no snapshot.
             Err(error) => {
                 assert_eq!(kind, ObjectKind::Pack, "loss of write {n} shows at once: {error}");
                 bench.assert_earlier_reads(&run);
@@ -553,14 +553,14 @@ fn a_storage_that_loses_what_it_confirmed_is_found_out() {
         let read = content_of(&open(&run.storage), report.id);
         match kind {
             ObjectKind::Pack => assert!(!checked.lost.is_empty() && read.is_err(), "{checked:?}"),
-            // Hints alone lead everywhere.
+            // The hints lead to everything, without the index.
             ObjectKind::Index => assert!(checked.lost.is_empty() && read.unwrap() == bench.expected, "{checked:?}"),
             _ => assert!(checked.lost.is_empty() && read.is_err(), "{checked:?}"),
         }
         assert!(checked.lost.iter().all(|item| item.snapshot == report.id), "{checked:?}");
         bench.assert_earlier_reads(&run);
 
-        // With the source still there the next backup is whole again, whether the local state is kept or not.
+        // While the source exists, the next backup is complete again, with and without the local state.
         let storage = run.storage.inner().clone();
         for state in [run.state, bench.new_state()] {
             let storage = Arc::new(Faulty::new(storage.clone()));
@@ -574,7 +574,8 @@ fn a_storage_that_loses_what_it_confirmed_is_found_out() {
     }
 }
 
-/// What a backup reads decides what it stores: misread, it may fail or store too much, and never something unsound.
+/// What a backup reads from the repository decides what it stores. If it reads wrong bytes, it may fail or store too
+/// much, but it must never store anything unsound.
 #[test]
 fn a_backup_that_misreads_the_storage_stores_nothing_unsound() {
     let mut bench = Bench::new();

@@ -1,4 +1,4 @@
-//! Whatever happens to the bytes of a repository, `check --read-data` finds it, and nobody ever reads wrong bytes.
+//! Whatever damages the bytes of a repository: `check --read-data` finds it, and no reader gets wrong bytes.
 
 mod common;
 
@@ -13,11 +13,11 @@ use strongroom::backend::{ObjectKind, ObjectName};
 /// Files by their paths.
 type Content = BTreeMap<String, Vec<u8>>;
 
-/// A repository with three snapshots, what they hold, and objects of every kind.
+/// A repository with three snapshots, their contents, and objects of every kind.
 struct Vault {
     lab: Lab,
     source: PathBuf,
-    /// Oldest first.
+    /// The snapshots, oldest first.
     snapshots: Vec<(String, Content)>,
     recovery: Vec<String>,
 }
@@ -48,7 +48,7 @@ impl Vault {
         added["id"].as_str().unwrap().to_owned()
     }
 
-    /// Writes files that fill several blocks, some of them shared by several versions.
+    /// Writes files that fill several blocks. Several versions share some of them.
     fn change(&self, number: u64) {
         let file = |name: &str, content: &[u8]| write(&self.source.join(name), content);
         file(&format!("large/{number}.bin"), &noise(number, 1_200_000));
@@ -77,7 +77,7 @@ impl Vault {
         self.lab.repository().join(name.path())
     }
 
-    /// Runs a check of every byte with `secret` and returns its exit code and, where it came to one, its report.
+    /// Checks every byte with `secret`. Returns the exit code and, if there is one, the report.
     fn check(&self, secret: &str, what: &str) -> (i32, Option<Value>) {
         let mut command = self.lab.command(["check", "--read-data", "--json"]);
         let output = command.env("STRONGROOM_PASSWORD", secret).output().unwrap();
@@ -94,7 +94,7 @@ impl Vault {
         assert_eq!(report.unwrap()["sound"], true, "{what}");
     }
 
-    /// Reads every file of a snapshot through a mount; the log is returned as well.
+    /// Reads every file of a snapshot through a mount. Returns the unreadable paths and the log.
     fn read_mounted(&self, id: &str, expected: &Content) -> (BTreeSet<String>, String) {
         let log = self.log();
         let logged = fs::read(&log).map_or(0, |bytes| bytes.len());
@@ -143,14 +143,14 @@ fn flip(bytes: &[u8], at: usize, bit: u8) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Where the footer of a pack begins.
+/// Returns the offset of the footer of a pack.
 fn footer_start(pack: &[u8]) -> usize {
     let trailer = pack.len() - 8;
     let len = u32::from_le_bytes(pack[trailer..trailer + 4].try_into().unwrap());
     trailer - len as usize
 }
 
-/// Everything that is done to one object: what it is called, and the bytes it leaves, if any.
+/// Returns every damage that is done to one object: its name, and the bytes that it leaves, if any.
 fn damages(name: ObjectName, bytes: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
     let len = bytes.len();
     let mut places = BTreeSet::from([0, len / 3, len / 2, len - 1]);
@@ -165,16 +165,16 @@ fn damages(name: ObjectName, bytes: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
     flips.chain(cuts).chain([grown, ("deleted".to_owned(), None)]).collect()
 }
 
-/// Some damage to the object `name` was done: a check must say so.
+/// Asserts that a check reports the damage to the object `name`.
 fn assert_found(vault: &Vault, name: ObjectName, what: &str) {
     let what = format!("{name}: {what}");
     let (code, report) = vault.check(PASSWORD, &what);
     match (name.kind(), code) {
         (_, 13) => {}
-        // Without a config there is no repository; its id is what every key slot is bound to.
+        // Without a config there is no repository. Every key slot is bound to the id in the config.
         (ObjectKind::Config, 10) => return assert!(what.ends_with("deleted"), "{what}"),
         (ObjectKind::Config, 12) => return,
-        // The slot of this very password: another secret still opens, and shows it.
+        // The slot of this very password is damaged. Another secret still opens the repository and shows the damage.
         (ObjectKind::Key, 12) => {
             let checks = vault.recovery.iter().map(|secret| vault.check(secret, &what));
             let found: Vec<_> = checks.filter(|(code, _)| *code != 12).collect();
@@ -191,7 +191,8 @@ fn assert_found(vault: &Vault, name: ObjectName, what: &str) {
             assert_eq!(report["sound"], false, "{what}");
             let problems = report["problems"].as_array().unwrap();
             assert!(!problems.is_empty(), "{what}");
-            // Without the index object its packs are what shows that it is missing, a record of removals stands for keys.
+            // If an index object is gone, its packs are reported. If a record of removals is gone, the removed key
+            // slots are reported.
             let objects: Vec<_> = problems.iter().map(|problem| problem["object"].as_str().unwrap()).collect();
             let is_gone = !vault.file(name).exists();
             let named = match name.kind() {
@@ -239,7 +240,7 @@ fn check_finds_objects_that_changed_places() {
             fs::write(vault.file(*one), other_bytes).unwrap();
             fs::write(vault.file(*other), one_bytes).unwrap();
             assert_found(&vault, *one, &format!("changed places with {other}"));
-            // One object twice, and the other nowhere.
+            // One object is stored twice, and the other nowhere.
             fs::write(vault.file(*other), other_bytes).unwrap();
             assert_found(&vault, *one, &format!("replaced by {other}"));
             fs::write(vault.file(*one), one_bytes).unwrap();
@@ -291,7 +292,7 @@ fn regression_a_lost_pack_does_not_hide_a_lost_snapshot() {
     assert!(problems.iter().any(|problem| problem["object"] == format!("snapshots/{newest}")), "{report}");
 }
 
-/// Returns the paths of which a check lists `part` as lost, by snapshot.
+/// Returns the paths that a check lists with a lost `part`, by snapshot.
 fn lost_parts(report: &Value, part: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut lost: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for item in report["lost"].as_array().unwrap() {
@@ -313,7 +314,7 @@ fn is_lost(lost: &BTreeSet<String>, path: &str) -> bool {
     lost.iter().any(|folder| folder.is_empty() || path == folder || path.starts_with(&format!("{folder}/")))
 }
 
-/// Which packs hold content, by trying what needs them: nodes are needed to list, content is not.
+/// Returns the packs of content and those of nodes. A pack holds nodes if listing needs it.
 fn packs_by_kind(vault: &Vault) -> (Vec<ObjectName>, Vec<ObjectName>) {
     let objects = vault.objects();
     let packs = objects.into_iter().filter(|(name, _)| name.kind() == ObjectKind::Pack);
@@ -365,7 +366,7 @@ fn a_damaged_item_is_an_error_and_a_log_line_and_never_wrong_bytes() {
                 assert_reads(&vault, id, content, lost.get(id), is_data, &what);
             }
         }
-        // The footer is not needed to read what references lead to.
+        // Readers follow references and do not need the footer.
         fs::write(vault.file(name), flip(&bytes, (footer + bytes.len()) / 2, 3).unwrap()).unwrap();
         let (code, report) = vault.check(PASSWORD, "footer");
         assert_eq!(code, 13);
@@ -375,7 +376,8 @@ fn a_damaged_item_is_an_error_and_a_log_line_and_never_wrong_bytes() {
     vault.assert_sound("everything as it was");
 }
 
-/// The text of a mail is stored beside the mail. Whoever has lost only the text must not believe that the mail is lost.
+/// The text of a mail is stored beside the mail. If only the text is lost, the report must not say that the mail is
+/// lost.
 #[test]
 fn a_lost_text_is_told_as_such_and_the_mail_still_reads() {
     if common::no_fuse() {
@@ -475,7 +477,7 @@ fn a_mount_in_the_foreground_logs_to_standard_error() {
     }
 }
 
-/// What the source still has comes back with the next backup, whatever pack was lost.
+/// Whichever pack was lost, the next backup stores what the source still has.
 #[test]
 fn the_next_backup_heals_what_the_source_still_has() {
     let vault = Vault::new();
@@ -490,7 +492,7 @@ fn the_next_backup_heals_what_the_source_still_has() {
         .collect();
     for (number, lost) in losses.iter().flat_map(|lost| [(0, lost), (1, lost)]) {
         let what = format!("{lost:?}, state {}", ["kept", "removed"][number]);
-        // From the same start each time: three backups, and a local state that knows them.
+        // Each round begins with the same three backups and a local state that knows them.
         restore_objects(&vault, &objects);
         let state = vault.lab.path("state as it was");
         match state.exists() {
@@ -514,14 +516,14 @@ fn the_next_backup_heals_what_the_source_still_has() {
             assert!(output.stdout == *content, "{what}: {path}");
         }
         let (code, report) = vault.check(PASSWORD, &what);
-        // The same content in the same order makes the same pack, and then nothing is missing any more.
+        // The same content in the same order makes the same pack. Then nothing is missing any more.
         let is_back = lost.iter().all(|name| vault.file(*name).exists());
         assert_eq!(code, if is_back { 0 } else { 13 }, "{what}");
         let report = report.unwrap();
         let of_newest = report["lost"].as_array().unwrap().iter().find(|item| item["snapshot"] == id);
         assert_eq!(of_newest, None, "{what}");
         let lost = lost_of(&report);
-        // What an older snapshot lost is what it does not share with the source.
+        // An older snapshot has lost only what it does not share with the source.
         for (old, content) in &vault.snapshots[..2] {
             for path in content.keys().take(3) {
                 let output = vault.lab.command(["cat", &format!("{old}:{path}")]).output().unwrap();
@@ -543,13 +545,13 @@ fn restore_objects(vault: &Vault, objects: &BTreeMap<ObjectName, Vec<u8>>) {
     }
 }
 
-/// An item that cannot be read does not end a backup: it is listed, carried over where it can be, and the exit code is 3.
+/// An unreadable item does not end a backup. It is listed, carried over if possible, and the exit code is 3.
 #[test]
 fn a_backup_of_damaged_files_lists_them_and_keeps_the_rest() {
     if common::no_fuse() {
         return;
     }
-    // A mount of a damaged repository is a folder that has unreadable files, for root as well.
+    // A mount of a damaged repository is a folder with files that nobody can read, not even root.
     let vault = Vault::new();
     let (data, _) = packs_by_kind(&vault);
     let other = Lab::new();

@@ -1,8 +1,8 @@
-//! The disaster drill: an organisation is backed up, a mailbox is lost, and what was restored is held against what
-//! there was.
+//! The disaster drill: an organisation is backed up, a mailbox is lost and restored, and the result is compared with
+//! the original.
 //!
-//! What a mailbox holds is compared in a canonical form (`dump`): all of it but what docs/coverage.md names as lost.
-//! `make drill` runs it with larger numbers (STRONGROOM_DRILL_MESSAGES, STRONGROOM_SEEDS).
+//! Mailboxes are compared in a canonical form (`dump`), which leaves out only what docs/coverage.md names as lost.
+//! `make drill` runs the drill with larger numbers (STRONGROOM_DRILL_MESSAGES, STRONGROOM_SEEDS).
 
 mod common;
 mod exact;
@@ -33,7 +33,7 @@ use strongroom_simulator::{
     TrueMessage, UserSpec, permissions,
 };
 
-/// How many messages each mailbox holds.
+/// Returns how many messages each mailbox holds.
 fn messages(usually: usize) -> usize {
     std::env::var("STRONGROOM_DRILL_MESSAGES").ok().and_then(|number| number.parse().ok()).unwrap_or(usually)
 }
@@ -42,8 +42,7 @@ fn laboratory(seed: u64, users: usize) -> Laboratory {
     Laboratory::new(Shape { seed, users, messages: messages(60), ..Shape::default() })
 }
 
-/// Returns what a mailbox holds, folder by folder, but for ids, versions and the time at which the store was written
-/// to.
+/// Returns the content of a mailbox, folder by folder, without ids, versions and the times of writes.
 fn dump(tenant: &Tenant, user: &str) -> BTreeMap<String, Vec<String>> {
     let folders = folders_of(tenant, user);
     let mut dump: BTreeMap<_, _> = folders.values().map(|path| (path.clone(), Vec::new())).collect();
@@ -56,14 +55,14 @@ fn dump(tenant: &Tenant, user: &str) -> BTreeMap<String, Vec<String>> {
     dump
 }
 
-/// Returns a message in a form that two of them are compared in.
+/// Returns the canonical form of a message, for comparison.
 fn canonical(message: &TrueMessage) -> String {
     let mut properties = message.properties.clone();
     let object = properties.as_object_mut().expect("an object");
     for of_the_store in ["changeKey", "createdDateTime", "parentFolderId"] {
         object.remove(of_the_store);
     }
-    // What came without a Message-ID gets one, as Exchange gives it.
+    // A message that came without a Message-ID gets one in the form that Exchange gives it.
     if properties["internetMessageId"].as_str().is_some_and(|id| id.len() > 80 && id.ends_with("@contoso.com>")) {
         properties["internetMessageId"] = Value::Null;
     }
@@ -72,7 +71,8 @@ fn canonical(message: &TrueMessage) -> String {
     let has_none = said.from.is_none() && properties["internetMessageId"].is_null();
     let of_content = |name: &str| {
         let name = name.to_ascii_lowercase();
-        // The service writes anew what describes the content, and all headers of a draft and of what has none.
+        // The service rewrites the headers that describe the content. It also rewrites all headers of a draft, and of a
+        // message without headers.
         name.starts_with("content-") || name == "mime-version" || is_draft || has_none
     };
     let headers: Vec<_> = said.headers.iter().filter(|(name, _)| !of_content(name)).collect();
@@ -97,12 +97,12 @@ fn attachment(attachment: &mime::Attachment) -> Value {
         Payload::File(bytes) | Payload::Message(bytes) => blake3::hash(bytes).to_string(),
         other => panic!("{other:?} does not come from MIME"),
     };
-    // What had no name gets one, and a nested message becomes the file that it is.
+    // An attachment without a name gets one, and a nested message becomes a file.
     let name = Some(attachment.name.trim_end_matches(".eml")).filter(|name| !name.starts_with("ATT"));
     json!([name, attachment.content_type, attachment.inline, attachment.content_id, bytes])
 }
 
-/// Loses everything that a mailbox holds, its own folders too.
+/// Deletes everything in a mailbox, including the user's own folders.
 fn wipe(tenant: &Tenant, user: &str) {
     let ids: Vec<_> = tenant.true_messages(user).expect("a mailbox").map(|message| message.id).collect();
     for id in ids {
@@ -111,7 +111,7 @@ fn wipe(tenant: &Tenant, user: &str) {
     let own = tenant.true_folders(user).expect("a mailbox");
     let own = own.into_iter().filter(|folder| folder.well_known.is_none() && folder.visible && !folder.hidden);
     for folder in own {
-        // It may have gone with the folder that it lay in.
+        // It may be gone already, with its parent folder.
         let _ = tenant.delete_folder(user, &folder.id);
     }
     assert!(dump(tenant, user).values().all(Vec::is_empty));
@@ -124,7 +124,7 @@ fn assert_whole(report: &Report) {
     assert_eq!(report.failed, 0, "{:#?}", shown.collect::<Vec<_>>());
 }
 
-/// Says what differs, rather than showing two mailboxes.
+/// Prints what differs, and not two whole mailboxes.
 #[track_caller]
 fn assert_same(before: &BTreeMap<String, Vec<String>>, after: &BTreeMap<String, Vec<String>>) {
     let names = |dump: &BTreeMap<String, Vec<String>>| dump.keys().cloned().collect::<BTreeSet<_>>();
@@ -170,7 +170,7 @@ fn a_lost_mailbox_comes_back_and_a_second_restore_changes_nothing() {
     }
 }
 
-/// A mailbox with one message of every kind that is hard to restore; returns the name of its user.
+/// Adds a mailbox with one message of every kind that is hard to restore. Returns the name of its user.
 fn add_hard_cases(tenant: &Tenant) -> String {
     let spec = UserSpec {
         principal_name: "hard".to_owned(),
@@ -257,7 +257,7 @@ fn add_hard_cases(tenant: &Tenant) -> String {
     );
     let draft = b"To: bob@example.com\r\nSubject: Not sent yet\r\n\r\nHalf a sent".to_vec();
     add("drafts", NewMessage { mime: draft, received: at(7), read: true, draft: true, ..NewMessage::default() });
-    // Twins to the byte, and nothing at all.
+    // Two messages with the same bytes, and an empty one.
     for _ in 0..2 {
         let twin = format!("{}\r\nTwice\r\n", head("Twin", "text/plain"));
         add("inbox", NewMessage { mime: twin.into_bytes(), received: at(8), ..NewMessage::default() });
@@ -285,8 +285,7 @@ fn what_is_hard_to_restore_comes_back_whole() {
     let backup = lab.back_up().expect("a backup");
     let before = dump(&tenant, &user);
     wipe(&tenant, &user);
-    // Right after a message was made, not every server knows it; and the list of what is attached fails when it is
-    // long.
+    // Right after a message was made, not every server knows it. And the list of attachments fails when it is long.
     let switches = Switches {
         new_messages_lag: true,
         attachment_list_bytes_max: Some(3 << 20),
@@ -298,7 +297,7 @@ fn what_is_hard_to_restore_comes_back_whole() {
     assert_whole(&report);
     assert_same(&before, &dump(&tenant, &user));
     nothing_was_sent(&lab.simulator);
-    // One of the twins is lost, and comes back beside the other.
+    // One of the twins is lost, and is restored beside the other.
     let twins =
         || tenant.true_messages(&user).expect("a mailbox").filter(|message| message.properties["subject"] == "Twin");
     let lost = twins().next().expect("a twin").id;
@@ -307,7 +306,7 @@ fn what_is_hard_to_restore_comes_back_whole() {
     assert_eq!(twins().count(), 2);
 }
 
-/// An organisation of one user and hard cases, of which everything is kept.
+/// An organisation of one user with the hard cases, backed up with full fidelity.
 fn full(seed: u64) -> (Laboratory, Vec<String>) {
     let mut lab = laboratory(seed, 1);
     lab.options.streams = true;
@@ -335,7 +334,7 @@ fn with_full_fidelity_everything_comes_back_to_the_last_bit() {
     for (user, before) in users.iter().zip(&before) {
         assert_same(before, &exact(&tenant, user));
     }
-    // One request imports, another marks and brings what is compared.
+    // One request imports the message. Another one sets the mark and returns what is compared.
     let requests = lab.simulator.counters().by_operation;
     let count = |name: &str| requests.iter().find(|(operation, _)| **operation == *name).map_or(0, |(_, count)| *count);
     assert_eq!((count("ImportItem"), count("UpdateMessage"), count("CreateMessage")), (all, all, 0), "{requests:?}");
@@ -344,8 +343,8 @@ fn with_full_fidelity_everything_comes_back_to_the_last_bit() {
     assert_whole(&again);
     assert_eq!((again.restored, again.already_there), (0, all));
     assert_eq!(lab.simulator.counters().by_operation.get("ImportItem"), None);
-    // What was restored is backed up, lost and restored like anything else, though its stream bears the mark of the
-    // first time.
+    // A restored message is backed up, lost and restored like any other, although its stream holds the mark of the
+    // first restore.
     let second = lab.back_up().expect("a backup");
     users.iter().for_each(|user| wipe(&tenant, user));
     let rule = lost("importItem", Fault::LostAnswer, 2, 9);
@@ -379,7 +378,7 @@ fn an_import_whose_answer_was_lost_is_found_and_not_made_again() {
     }
 }
 
-/// The answer is that of a gateway that has given up, and the work is done all the same.
+/// A gateway gives up and answers with an error, but the work is done all the same.
 #[test]
 fn an_import_that_the_service_ends_late_is_waited_for_and_not_made_again() {
     let mut lab = Laboratory::new(Shape { seed: 9, users: 1, messages: 6, ..Shape::default() });
@@ -461,7 +460,7 @@ fn streams_go_to_other_people_into_folders_and_other_organisations() {
     let report = restored(&lab, client_of(&other), &backup, &[&format!("Users/{user}")], to());
     assert!(report.remarks.is_empty(), "{:?}", report.remarks);
     assert_same(&exact(&tenant, user), &exact(&other.tenant(), &chinese));
-    // Sessions end before their time, and everything of two people comes into one new folder.
+    // Upload sessions end too early, and the items of two people come into one new folder.
     let control = other.state().clone();
     let ending = std::thread::spawn(move || {
         eventually("some imports", PATIENCE, || control.counters.counts().by_operation.get("ImportItem") > Some(&30));
@@ -603,7 +602,7 @@ fn several_people_come_into_one_mailbox_and_below_a_folder_of_it() {
     for folder in ["inbox", "sentitems", "msgfolderroot/Projects/Falcon"] {
         assert_eq!(after[folder].len(), first[folder].len() + second[folder].len(), "{folder}");
     }
-    // Each of what is named arrives under its last name, and a single message without its folder.
+    // Each named folder arrives under its last name, and a single message without its folder.
     let inbox = format!("Users/{}/Outlook/Inbox", users[0]);
     let into = AccountOptions { into: vec!["Old".to_owned(), "Mail".to_owned()], ..to };
     let _ = restored(&lab, lab.client(), &backup, &[&inbox], into.clone());
@@ -643,7 +642,7 @@ fn an_older_snapshot_brings_back_what_it_has_and_what_is_to_be_replaced() {
     let both = restored(&lab, lab.client(), &old, &[], to(WhenExists::KeepBoth));
     assert_eq!((both.restored, both.skipped), (0, 0), "not a third one");
     assert_eq!(dump(&tenant, &user)["inbox"].len(), before["inbox"].len() + 8);
-    // The other way round: what is there is replaced, and can still be had back.
+    // The other way round: existing messages are replaced, and the replaced ones can still be recovered.
     let lab = laboratory(7, 1);
     let tenant = lab.simulator.tenant();
     let old = lab.back_up().expect("a backup");
@@ -708,8 +707,7 @@ fn what_was_made_although_the_answer_was_lost_is_found_and_not_made_again() {
     assert_same(&before, &dump(&tenant, &user));
 }
 
-/// Gateways answer with an error, and the service does the work two seconds later: of messages, and of what is attached
-/// to them.
+/// Gateways answer with an error, and the service does the work two seconds later, for messages and for attachments.
 #[test]
 fn regression_work_that_is_done_seconds_after_an_error_answer_makes_no_twin() {
     let lab = laboratory(8, 1);
@@ -730,8 +728,8 @@ fn regression_work_that_is_done_seconds_after_an_error_answer_makes_no_twin() {
     assert_same(&before, &dump(&tenant, &user));
 }
 
-/// The work is done so late that the message was made again: one of the two is taken back, and nothing else that bears
-/// the mark.
+/// The work is done so late that the message was made again. One of the two is deleted, and no other message with the
+/// mark is.
 #[test]
 fn a_twin_that_comes_after_all_patience_is_taken_back_and_what_others_made_stays() {
     let lab = Laboratory::new(Shape { seed: 3, users: 1, messages: 3, ..Shape::default() });
@@ -758,7 +756,7 @@ fn a_twin_that_comes_after_all_patience_is_taken_back_and_what_others_made_stays
     };
     let interfere = || {
         eventually("it was made again", Duration::from_secs(60), || !canaries().is_empty());
-        // What another machine made of it at the same time bears the same mark, and is another job's.
+        // A message that another machine made at the same time has the same mark, but another job.
         let mut extra = canaries()[0].1.as_deref().cloned().expect("extended properties");
         extra.extended.retain(|id, _| !id.ends_with("StrongroomItemJob"));
         let mime = b"Subject: Of another machine\r\n\r\nText\r\n".to_vec();
@@ -782,8 +780,8 @@ fn a_twin_that_comes_after_all_patience_is_taken_back_and_what_others_made_stays
     assert_eq!((of("Canary"), of("Of another machine")), (1, 1), "{subjects:?}");
 }
 
-/// Two snapshots go to one mailbox at the same time, as do two runs of the program. Each waits for the other, and finds
-/// what it made.
+/// Two snapshots are restored to one mailbox at the same time, by two runs of the program. Each waits for the other,
+/// and finds the messages that the other made.
 #[test]
 fn regression_two_restores_into_one_mailbox_at_once_make_nothing_twice() {
     let lab = laboratory(5, 1);
@@ -804,7 +802,7 @@ fn regression_two_restores_into_one_mailbox_at_once_make_nothing_twice() {
     assert_same(&before, &dump(&tenant, &user));
 }
 
-/// Whoever waits for another restore can be stopped, and a lock dies with its process.
+/// A run that waits for another restore can be stopped. A lock ends with its process.
 #[test]
 fn a_restore_that_waits_for_another_can_be_stopped() {
     let lab = laboratory(6, 1);
@@ -815,7 +813,7 @@ fn a_restore_that_waits_for_another_can_be_stopped() {
     wipe(&tenant, &user);
     let plan = || lab.plan(lab.client(), &backup, &[], lab.to(AccountTarget::Original)).expect("a plan");
     let (first, second) = (plan(), plan());
-    // The first does not come to its end before it is told to.
+    // The first restore does not end before it is stopped.
     let rule = Rule { method: None, contains: "/messages".to_owned(), skip: 0, times: None, fault: Fault::Slow };
     lab.simulator.set_faults(Faults { slow_ms: 600_000, rules: vec![rule], ..Faults::default() });
     let (stop_first, stop_second) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -859,17 +857,18 @@ fn a_message_with_an_attachment_that_fails_is_not_left_half() {
     assert_same(&before, &dump(&tenant, &user));
 }
 
-/// The window of the limits below.
+/// The window of the limits in these tests.
 const WINDOW: Duration = Duration::from_secs(2);
-/// The client's is longer by what a request may be under way, which is nothing in five minutes and much in two seconds.
+/// The client's window is longer by the time that a request may be under way. In five minutes that is nothing, in two
+/// seconds it is much.
 const CLIENT_WINDOW: Duration = Duration::from_millis(2_100);
 
-/// Limits that never keep anybody waiting.
+/// Limits that never make anybody wait.
 fn unlimited() -> graph::Limits {
     graph::Limits { mailbox_requests: u32::MAX, upload_bytes: u64::MAX / 1_000, ..graph::Limits::default() }
 }
 
-/// Restores with these limits, and returns how long it took; nothing may be refused.
+/// Restores with these limits, and returns how long it took. Fails if the service refused a request.
 fn paced(lab: &Laboratory, backup: &TenantReport, limits: graph::Limits, service: Limits) -> Duration {
     lab.simulator.set_limits(service);
     lab.simulator.reset_counters();
@@ -883,7 +882,7 @@ fn paced(lab: &Laboratory, backup: &TenantReport, limits: graph::Limits, service
     took
 }
 
-/// Holds the time that was taken for `amount` against the earliest possible end: what fits into a window goes at once.
+/// Compares the time taken for `amount` with the earliest possible end. What fits into one window goes at once.
 #[track_caller]
 fn assert_paced(amount: u64, limit: u64, took: Duration) {
     let windows = amount.div_ceil(limit) - 1;
@@ -896,7 +895,7 @@ fn assert_paced(amount: u64, limit: u64, took: Duration) {
     );
 }
 
-/// A mailbox of so many messages that was backed up and lost; returns its user.
+/// Backs up a mailbox with this many messages and empties it. Returns its user.
 fn lost_mailbox(messages: usize, streams: bool) -> (Laboratory, TenantReport, String) {
     let limits = Some(Limits::none());
     let mut lab = Laboratory::new(Shape { seed: 1, users: 1, messages, limits, ..Shape::default() });
@@ -918,7 +917,7 @@ fn nine_tenths_of_the_requests_that_a_mailbox_takes_are_used_and_no_more() {
     }
 }
 
-/// The limits as they are published, in real time.
+/// The published limits, in real time.
 #[test]
 #[ignore = "takes as long as the service lets it: twenty minutes for 10,200 messages (make drill-pace)"]
 fn a_mailbox_is_restored_as_quickly_as_the_published_limits_allow() {
@@ -962,7 +961,7 @@ impl Office {
         Self::keeping("mime", organisation)
     }
 
-    /// Makes one that keeps messages with this fidelity.
+    /// Makes an office that backs up with this fidelity.
     fn keeping(fidelity: &str, organisation: Organisation) -> Self {
         let simulator = Simulator::start(Options { organisation, ..Options::default() }).expect("a simulator");
         let lab = Lab::new();
@@ -984,7 +983,7 @@ impl Office {
         command
     }
 
-    /// Kills the program once `now` says so. Returns how many died of it: none if it was done before.
+    /// Kills the program each time `now` says so. Returns how many runs were killed: none if the work was done before.
     fn killed_when(&self, args: &[&str], now: impl Fn() -> bool) -> u32 {
         let mut command = self.command(args);
         let command = command.arg("--quiet").stdout(Stdio::null()).stderr(Stdio::null());
@@ -1053,7 +1052,7 @@ fn killed_again_and_again_an_import_ends_whole_and_makes_nothing_twice() {
     nothing_was_sent(&office.simulator);
 }
 
-/// What the service was asked for when the program was killed comes while the next restore is at work.
+/// The program is killed while a request is under way. The service does the work during the next restore.
 #[test]
 fn what_the_service_imports_after_the_program_was_killed_is_found_by_the_next_restore() {
     let office = Office::keeping("full", Organisation { users: 1, messages: 12, ..Organisation::default() });
@@ -1098,7 +1097,7 @@ fn the_program_restores_to_accounts_and_says_what_it_did() {
     ] {
         run(&mut office.command(&args), exit);
     }
-    // What came from files goes to a mailbox, too.
+    // Mail from files can be restored to a mailbox, too.
     let mail = office.lab.dir("mail");
     write(&mail.join("a.eml"), b"From: a@b.c\r\nSubject: From a file\r\nDate: Mon, 2 Nov 2026 09:30:00 +0000\r\nMessage-ID: <f@x>\r\n\r\nHi\r\n");
     write(&mail.join("b.bin"), b"\0\x01\x02");
@@ -1155,7 +1154,7 @@ fn a_restore_that_is_interrupted_says_so_and_goes_on() {
     assert_same(&before, &dump(&tenant, &user));
 }
 
-/// Returns how much memory the program needs at most to restore a mailbox of so many messages, in KiB.
+/// Returns the peak memory of the program, in KiB, for restoring a mailbox with this many messages.
 fn memory_for(messages: usize) -> u64 {
     let office = Office::new(Organisation { users: 1, messages, ..Organisation::default() });
     let tenant = office.simulator.tenant();
@@ -1176,11 +1175,11 @@ fn memory_for(messages: usize) -> u64 {
     peak
 }
 
-/// What the child of a test needs to know, a line each: the repository, where its journals lie, the snapshot, and how
-/// to reach the organisation.
+/// The variable with the arguments of the child process, one a line: the repository, the folder of its journals, the
+/// snapshot, and how to reach the organisation.
 const CHILD: &str = "STRONGROOM_DRILL_CHILD";
 
-/// Restores for the test below, as a process of its own whose memory is nobody else's.
+/// Restores for the test below, in a process of its own, so that its memory can be measured.
 #[test]
 #[ignore = "a part of another test"]
 fn restore_as_a_child() {
@@ -1209,7 +1208,7 @@ fn restore_as_a_child() {
     println!("\nrestored {} peak {}", report.restored, peak.trim().trim_end_matches(" kB"));
 }
 
-/// Returns how much memory it takes to restore a folder of so many messages, in KiB.
+/// Returns the peak memory, in KiB, for restoring a folder with this many messages.
 fn memory_for_a_folder(messages: usize, streams: bool) -> u64 {
     let limits = Some(Limits::none());
     let mut lab = Laboratory::new(Shape { seed: 1, users: 1, limits, ..Shape::default() });
@@ -1231,7 +1230,7 @@ fn memory_for_a_folder(messages: usize, streams: bool) -> u64 {
         [simulator.url(), simulator.tenant_id(), simulator.client_id(), simulator.client_secret()].join("\n");
     let mut child = Command::new(std::env::current_exe().expect("this test"));
     child.args(["--exact", "restore_as_a_child", "--ignored", "--nocapture"]);
-    // As the program sets its allocator.
+    // The same settings as the program gives its allocator.
     child.env("MALLOC_ARENA_MAX", "2").env("MALLOC_MMAP_THRESHOLD_", "1048576");
     child.env(CHILD, [repository, journals, snapshot, organisation].join("\n"));
     let said = text(&run(&mut child, 0).stdout);
@@ -1246,10 +1245,10 @@ fn memory_for_a_folder(messages: usize, streams: bool) -> u64 {
 fn memory_does_not_grow_with_the_folder() {
     for streams in [false, true] {
         let all = messages(2_000);
-        // Caches are as full with half of them as with all.
+        // Caches are as full with half of the messages as with all.
         let [half, whole] = [all / 2, all].map(|messages| memory_for_a_folder(messages, streams));
         eprintln!("{half} KiB for {} messages of a folder, {whole} KiB for {all}; streams: {streams}", all / 2);
-        // A few hashes for each message of the folder.
+        // Memory may grow by a few hashes for each message of the folder.
         let hashes = all as u64 / 8;
         assert!(whole < half + 40 * 1024 + hashes && whole < 300 * 1024, "{half} KiB, then {whole} KiB");
     }

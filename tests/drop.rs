@@ -1,4 +1,4 @@
-//! Dropping files into a mount, with the real program, the tools that people use, and a simulated organisation.
+//! Drops files into a mount, with the real program, ordinary tools and a simulated organisation.
 
 mod common;
 mod exact;
@@ -15,10 +15,10 @@ use strongroom_simulator::{
     Faults, FlagStatus, NewMessage, Options, Organisation, Simulator, Tenant, TrueFolder, TrueMessage,
 };
 
-/// What was closed does not rest before its turn comes.
+/// Closed files do not rest before they are restored.
 const AT_ONCE: &str = "[restore]\ndelay_seconds = 0\n";
 
-/// An organisation with Alice and Bob, backed up, and the program with a configuration for it.
+/// An organisation with Alice and Bob that is backed up, and the program with a configuration for it.
 struct Office {
     simulator: Simulator,
     tenant: Arc<Tenant>,
@@ -61,7 +61,7 @@ impl Office {
         Self { tenant, alice, bob, simulator, lab }
     }
 
-    /// Returns the inbox of Alice as the newest snapshot has it.
+    /// Returns Alice's inbox in the newest snapshot.
     fn snapshot_inbox(&self, mount: &Mount) -> PathBuf {
         mount.path(format!("latest/Users/{}/Outlook/Inbox", self.alice))
     }
@@ -73,7 +73,7 @@ impl Office {
     /// Returns the messages of a folder.
     fn messages(&self, user: &str, folder: &[&str]) -> Vec<TrueMessage> {
         let folders = self.tenant.true_folders(user).unwrap();
-        // Not everybody's mailbox is an English one.
+        // The inbox has another name in a mailbox that is not English.
         let is_it = |one: &&TrueFolder| match folder {
             ["Inbox"] => one.well_known.as_deref() == Some("inbox"),
             path => one.path == *path,
@@ -82,7 +82,7 @@ impl Office {
         self.tenant.true_messages(user).unwrap().filter(|message| message.folder == folder.id).collect()
     }
 
-    /// Returns how often each subject stands in a folder.
+    /// Returns how many times each subject occurs in a folder.
     fn subjects(&self, user: &str, folder: &[&str]) -> BTreeMap<String, usize> {
         let mut subjects = BTreeMap::new();
         for message in self.messages(user, folder) {
@@ -96,13 +96,13 @@ impl Office {
         assert_eq!((counts.mails_sent, counts.invitations_sent), (0, 0));
     }
 
-    /// Fails if a name, a subject or an address stands in a log, or anything of a file in the outbox.
+    /// Fails if a log or the outbox contains a name, a subject, an address or text of a file.
     fn nothing_is_told(&self) {
         walk(&self.lab.state(), &mut |path, stat| {
             if !stat.is_file() || path.extension().is_some_and(|extension| extension == "sst") {
                 return;
             }
-            // RocksDB may have moved it meanwhile.
+            // RocksDB may have moved the file in the meantime.
             let Ok(bytes) = fs::read(path) else { return };
             for secret in ["Canary", "anary budget", "My own", "@example.com", "own.eml"] {
                 let is_there = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
@@ -158,7 +158,7 @@ fn all_restored(folder: &Path) -> usize {
     files.len()
 }
 
-/// Runs a command that must fail, and returns what it said.
+/// Runs a command that must fail, and returns its output.
 #[track_caller]
 fn refused(command: &mut Command) -> String {
     let output = command.env("LC_ALL", "C.UTF-8").output().unwrap();
@@ -190,7 +190,7 @@ fn a_mail_is_copied_to_another_account_and_back_to_where_it_came_from() {
     tool("cp", args!["-p", &from, mount.path("restore/original")]);
     restored(&mount.path("restore/original").join(from.file_name().unwrap()));
     assert_eq!(office.subjects(&office.alice, &["Inbox"])["Canary budget"], 1);
-    // What stands in an account is neither overwritten nor deleted.
+    // Items in an account are neither overwritten nor deleted.
     let dropped = to.join(from.file_name().unwrap());
     write(&office.lab.path("other.eml"), mail("My own"));
     for command in [
@@ -202,7 +202,7 @@ fn a_mail_is_copied_to_another_account_and_back_to_where_it_came_from() {
         let said = refused(command);
         assert!(said.contains("not permitted") || said.contains("not empty"), "{said}");
     }
-    // What was restored is listed, and its bytes are kept no longer.
+    // A restored file is still listed, but its bytes are not kept.
     let is_gone = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
     eventually("its bytes are gone", PATIENCE, || fs::read(&dropped).is_err_and(is_gone));
     assert!(common::names(&to).iter().any(|name| from.file_name().unwrap() == name.as_str()));
@@ -228,12 +228,12 @@ fn whole_folders_are_copied_with_the_tools_that_people_use_and_each_mail_arrives
     let count = files(&inbox).len();
     let outlook = office.bobs(&mount, "");
     let at = |name: &str| outlook.join(name);
-    // Onto another file system and back, as it comes from a stick.
+    // To another file system and back, as on a USB stick.
     let stick = office.lab.path("stick");
     tool("cp", args!["-r", &inbox, &stick]);
     tool("cp", args!["-r", &inbox, at("By cp")]);
     tool("cp", args!["-rT", &inbox, at("By cp")]);
-    // Half of it is there already.
+    // Half of the files are there already.
     tool("mkdir", args![at("By rsync")]);
     for name in common::names(&stick).iter().step_by(2) {
         tool("cp", args!["-r", stick.join(name), at("By rsync")]);
@@ -242,7 +242,7 @@ fn whole_folders_are_copied_with_the_tools_that_people_use_and_each_mail_arrives
     tool("rsync", args!["-a", "--ignore-times", stick.join(""), at("By rsync")]);
     tool("mkdir", args![at("By tar"), at("By mv")]);
     tool("tar", args!["-cf", office.lab.path("stick.tar"), "-C", &stick, "."]);
-    // It sets times and modes afterwards, also of folders.
+    // tar sets times and modes afterwards, also of folders.
     tool("tar", args!["-xf", office.lab.path("stick.tar"), "--no-overwrite-dir", "-C", at("By tar")]);
     let moved = office.lab.path("moved");
     tool("cp", args!["-r", &stick, &moved]);
@@ -288,7 +288,7 @@ fn mails_of_ones_own_are_imported_and_what_is_no_mail_is_refused_by_close() {
     let path = to.join("large.eml");
     eventually("it is known that it cannot be", PATIENCE, || state(&path).starts_with("failed"));
     assert!(state(&path).contains("4 MB"), "{}", state(&path));
-    // It says so to people, too, and can be taken back.
+    // `restore jobs` shows the failure, and the file can be removed.
     let shown = office.lab.run(args!["restore", "jobs"], 0);
     assert!(common::text(&shown.stdout).contains("1 failed"), "{}", common::text(&shown.stdout));
     tool("rm", args![&path]);
@@ -323,7 +323,7 @@ fn a_basket_waits_for_commit() {
     assert_eq!(told["told_mount"], true);
     restored(&at(3));
     put(4);
-    // One at a time.
+    // Only one mount with `--restore` at a time.
     let other = office.lab.new_mount_point();
     fails(&mut office.lab.command(args!["mount", &other, "--restore", "--foreground"]), 11);
     mount.unmount();
@@ -383,11 +383,11 @@ fn whoever_cancels_a_copy_closes_the_file_and_removes_it_in_time() {
     }
     tool("rm", args![at("regretted.eml")]);
     assert!(!at("regretted.eml").exists());
-    // As those do that set a file's time when they have closed it; the new one is in the listing, too.
+    // Some tools set the time of a file after they have closed it. A listing shows the new time.
     tool("touch", args!["-d", "2001-01-01 00:00 UTC", at("own.eml")]);
     let listed = tool("ls", args!["-l", "--time-style=+%s", &to]);
     assert!(listed.contains(" 978307200 own.eml"), "{listed}");
-    // Who does not want to wait says so.
+    // Somebody who does not want to wait commits.
     tool("touch", args![mount.path("restore/COMMIT")]);
     restored(&at("own.eml"));
     let subjects = office.subjects(&office.bob, &["Inbox"]);
@@ -416,7 +416,7 @@ fn with_full_fidelity_a_mail_goes_back_to_the_last_bit() {
     assert_eq!(all_restored(&mount.path(&back)), files(&inbox).len());
     let after = exact(&office.tenant, &office.alice);
     assert!(before["inbox"] == after["inbox"], "{:#?}\n\nbecame\n\n{:#?}", before["inbox"], after["inbox"]);
-    // To somebody else, too, and once however often.
+    // The files go to another user, too, and only once, however many times they are copied.
     for _ in 0..2 {
         tool("cp", args!["-rT", &inbox, office.bobs(&mount, "From Alice")]);
     }
@@ -462,7 +462,7 @@ fn killed_again_and_again_every_file_that_was_closed_is_restored_once() {
         mount.wait();
     }
     assert_eq!(closed, tried, "nothing was wrong when they were closed");
-    // The next one goes on; the last rest does without a mount.
+    // The next mount goes on. The last files need no mount: `restore commit` restores them.
     let mount = office.lab.mount(&["--restore"]);
     eventually("it has gone on", PATIENCE, || !office.subjects(&office.bob, &["Saved"]).is_empty());
     mount.unmount();
@@ -508,8 +508,8 @@ fn what_is_left_at_the_end_is_told_and_goes_on_with_the_next_mount() {
     run(&mut office.lab.command(args!["snapshots"]), 0);
 }
 
-/// docs/cli.md: without `--log-content` no log names people, folders or subjects, at any level, whatever library says
-/// it.
+/// docs/cli.md: without `--log-content` no log names people, folders or subjects, at any level, not even a log line of
+/// a library.
 #[test]
 fn nothing_that_a_mount_logs_names_people_or_mail() {
     if no_fuse() {

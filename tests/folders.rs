@@ -1,4 +1,4 @@
-//! Backups of folders: what is left out, several sources, and what a report tells of them.
+//! Backups of folders: what is left out, several sources, and what the report says about them.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Stdio;
 
-/// The paths of a snapshot in order, folders with a slash at their end.
+/// Returns the paths of a snapshot in order. Folders end with a slash.
 fn paths(lab: &Lab, snapshot: &str) -> Vec<String> {
     let listed = text(&lab.run(["ls", "-R", snapshot, "--json"], 0).stdout);
     let path = |line: &str| {
@@ -51,7 +51,7 @@ fn what_is_excluded_stays_out_of_the_snapshot() {
     assert_eq!(paths(&lab, "latest"), expected);
     let skipped: Vec<_> = report["skipped"].as_array().unwrap().iter().map(|one| one["path"].clone()).collect();
     assert_eq!(skipped, ["marked", "sub/cache"]);
-    // What was backed up before and is excluded now, goes.
+    // Files that were backed up before and are excluded now are not in the new snapshot.
     lab.run(args!["backup", "--files", &home, "--exclude", "*"], 0);
     assert_eq!(paths(&lab, "latest"), Vec::<String>::new());
 }
@@ -62,7 +62,7 @@ fn wrong_exclusions_are_told_before_anything_is_done() {
     let home = lab.dir("home");
     let refused = |more: &[&str], words: &[&str]| {
         let mut command = lab.command(args!["backup", "--files", &home]);
-        // Nobody is asked for a password before.
+        // The error comes before the password is asked for.
         let said = fails(command.args(more).env_remove("STRONGROOM_PASSWORD"), 2);
         assert!(words.iter().all(|word| said.contains(word)), "{more:?}: {said}");
     };
@@ -98,7 +98,7 @@ fn several_folders_make_one_snapshot() {
     write(&lab.path("notes/c"), "changed");
     let report = backup(0);
     assert_eq!((&report["items"]["changed"], &report["items"]["unchanged"]), (&json!(1), &json!(2)));
-    // One that is away, as a disk that is not mounted, stands as the snapshot before has it.
+    // A folder may be missing, for example because its disk is not mounted. Then it stays as in the snapshot before.
     fs::rename(lab.path("two/data"), lab.path("away")).unwrap();
     let report = backup(3);
     assert_eq!(report["failures"][0]["path"], "data (2)");
@@ -140,7 +140,7 @@ fn a_backup_keeps_out_of_strongrooms_own_mounts() {
     let report = lab.backup(&home, "home");
     assert_eq!(report["skipped"], json!([{ "path": "mounted", "reason": "a mount of Strongroom" }]));
     assert_eq!(paths(&lab, "latest"), ["file"]);
-    // Named itself, it is what is asked for.
+    // A mount that is itself named is backed up.
     lab.backup(&mounted.join("latest"), "copy");
     assert_eq!(paths(&lab, "latest:copy"), ["file"]);
     mount.unmount();
@@ -151,7 +151,8 @@ fn one_file_system_leaves_the_place_of_another() {
     if no_fuse() {
         return;
     }
-    // The mount of another repository would be left out anyway, so the file system is one that needs root.
+    // A mount of another repository is left out anyway. So this test needs another file system, which only root can
+    // mount.
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root may mount a tmpfs");
         return;
@@ -191,7 +192,7 @@ fn a_report_tells_what_changed_while_it_was_read() {
     File::create(&path).unwrap().set_len(64 << 20).unwrap();
     let mut command = lab.command(args!["backup", "--files", &home, "--json"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Its times change all the while.
+    // The times of the file change all the while.
     let touched = File::options().write(true).open(&path).unwrap();
     eventually("the backup ends", PATIENCE, || {
         for _ in 0..100 {
@@ -240,6 +241,6 @@ fn regression_a_deep_tree_overflowed_the_stack() {
     lab.run(["check", "--read-data"], 0);
     assert_eq!(text(&lab.run(["ls", "-R", "latest"], 0).stdout).lines().count(), 2041);
     lab.run(args!["restore", "latest", "--to", format!("local:{}", lab.path("back").display())], 0);
-    // The usual removal keeps a folder open for each level.
+    // `fs::remove_dir_all` would keep a folder open for each level.
     common::tool("rm", args!["-rf", &source, lab.path("back")]);
 }

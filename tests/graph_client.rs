@@ -1,5 +1,5 @@
-//! The Graph client against the simulated tenant: whether the two readings of the protocol agree, and what the client
-//! makes of limits, faults and every way of signing in.
+//! The Graph client against the simulated tenant. Checks that both understand the protocol in the same way, and how the
+//! client handles limits, faults and every way of signing in.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -74,7 +74,7 @@ struct Page {
     next: Option<String>,
 }
 
-/// Reads every message of a folder, page by page and then each as a whole; returns id and bytes.
+/// Reads every message of a folder: the list page by page, then each message as a whole. Returns ids and bytes.
 async fn read_folder(client: &Client, user: &str, folder: &str) -> Result<Vec<(String, Vec<u8>)>, GraphError> {
     let scope = Scope::mailbox(user);
     let prefer = |request: Request| request.prefer("odata.maxpagesize=7").prefer("IdType=\"ImmutableId\"");
@@ -98,7 +98,7 @@ async fn read_folder(client: &Client, user: &str, folder: &str) -> Result<Vec<(S
     Ok(messages)
 }
 
-/// Asserts that `client` reads all messages of all mailboxes as they are.
+/// Asserts that `client` reads all messages of all mailboxes unchanged.
 async fn assert_reads_everything(simulator: &Simulator, client: &Client) {
     for user in user_ids(simulator) {
         let truth = simulator.tenant().truth(&user).expect("a mailbox");
@@ -117,7 +117,7 @@ async fn assert_reads_everything(simulator: &Simulator, client: &Client) {
     }
 }
 
-/// Asks for the inboxes of all mailboxes, as quickly as it goes, for a while. Returns how many answers came.
+/// Asks for the inboxes of all mailboxes as quickly as possible for `time`. Returns the number of answers.
 async fn ask_for(simulator: &Simulator, client: &Client, time: Duration) -> u64 {
     let end = Instant::now() + time;
     let mut tasks = JoinSet::new();
@@ -141,8 +141,8 @@ async fn ask_for(simulator: &Simulator, client: &Client, time: Duration) -> u64 
     tasks.join_all().await.into_iter().sum()
 }
 
-/// Limits like the published ones, in a shorter time; at their full size, with a model of
-/// the service, they are in the tests of the gate.
+/// Limits like the published ones, in a shorter window. The tests of the gate use the full size and a model of the
+/// service.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nine_tenths_of_the_limits_and_one_refusal_in_a_hundred() {
     const WINDOW_S: u64 = 4;
@@ -157,7 +157,7 @@ async fn nine_tenths_of_the_limits_and_one_refusal_in_a_hundred() {
     connection.limits =
         Limits { mailbox_requests: MAX as u32, mailbox_window: Duration::from_secs(WINDOW_S), ..Limits::default() };
     let client = Client::new(connection).expect("a client");
-    // Three windows: what has come back at the end of each may be used at once.
+    // Three windows: requests that become free at the end of a window may be used at once.
     let answers = ask_for(&simulator, &client, Duration::from_secs(3 * WINDOW_S)).await;
 
     let allowed = 3 * MAX * user_ids(&simulator).len() as u64;
@@ -171,7 +171,7 @@ async fn nine_tenths_of_the_limits_and_one_refusal_in_a_hundred() {
     }
 }
 
-/// What is known of the limits may be wrong. Then it is learnt, and everything is answered in the end.
+/// The client may know wrong limits. Then it learns the right ones, and every request is answered in the end.
 #[tokio::test]
 async fn a_service_that_allows_less_than_it_says() {
     for retry_after in [RetryAfter::Seconds, RetryAfter::Date, RetryAfter::Absent] {
@@ -184,7 +184,7 @@ async fn a_service_that_allows_less_than_it_says() {
         };
         let simulator = start(Options { limits, ..Options::default() });
         let mut connection = connection(&simulator);
-        // Long enough to let a window of the service go by.
+        // Long enough for a window of the service to pass.
         connection.retry.delay_max = Duration::from_secs(2);
         let client = Client::new(connection).expect("a client");
         let all = user_ids(&simulator).into_iter().flat_map(|user| (0..25).map(move |_| inbox(&user)));
@@ -206,7 +206,7 @@ async fn every_fault_that_passes_is_survived() {
     for fault in Fault::ALL {
         let times = match fault {
             Fault::NotFound | Fault::DeltaExpired | Fault::ItemChanges | Fault::FolderVanishes => continue,
-            // Only what was told of a message shows these.
+            // Only a caller that knows the message notices these faults.
             Fault::OtherBody | Fault::ShortBody => continue,
             fault if fault.is_hostile() => continue,
             Fault::NotFoundEmpty | Fault::TooManyRequests | Fault::Unavailable | Fault::Slow | Fault::Trickle => 1,
@@ -259,8 +259,8 @@ async fn everything_is_read_on_a_bad_day() {
     let seed = std::env::var("STRONGROOM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(11);
     println!("STRONGROOM_SEED={seed}");
     let faults = Faults { on_sign_in: true, ..Faults::bad_day(seed, 5) };
-    // Retry-After has no fractions: what it says would make the day long.
-    // Who only reads has nothing to hold another body against.
+    // Retry-After has no fractions of a second, so these faults would make the test long. A caller that only reads
+    // cannot notice a wrong body.
     let left_out = [Fault::TooManyRequests, Fault::Unavailable, Fault::OtherBody];
     let rates = faults.rates.iter().filter(|(fault, _)| !left_out.contains(fault));
     let rates = rates.map(|(&fault, &rate)| (fault, rate)).filter(|(fault, _)| *fault != Fault::DeltaExpired).collect();
@@ -272,7 +272,7 @@ async fn everything_is_read_on_a_bad_day() {
 
 #[tokio::test]
 async fn tokens_that_end_are_replaced() {
-    // Four seconds of life, the last of which they are replaced in.
+    // Tokens live for four seconds, and are replaced in the last second.
     let rules = Rules { token_lifetime_s: Some(4), ..Rules::default() };
     let simulator = start(Options { rules, limits: ServiceLimits::none(), ..Options::default() });
     let mut connection = connection(&simulator);
@@ -287,7 +287,7 @@ async fn tokens_that_end_are_replaced() {
     assert!(begin.elapsed() >= Duration::from_secs(3));
     assert_eq!(client.counters().requests, asked, "the second came before the first was refused");
 
-    // All at once, in the middle of a run.
+    // All tokens expire at once, in the middle of a run.
     simulator.expire_tokens();
     let all = (0..30).map(|_| client.json::<Value>(users()));
     for answer in futures_util::future::join_all(all).await {
@@ -359,7 +359,7 @@ async fn a_device_signs_in_and_stays_signed_in() {
     let signed_in = signed_in.await.unwrap();
     assert!(signed_in.scopes.iter().any(|scope| scope.ends_with("Mail.Read")), "{signed_in:?}");
 
-    // Each of these is another run, with what the one before left in the cache; every refresh token works once.
+    // Each of these clients is another run, with the cache that the run before left. Every refresh token works once.
     for _ in 0..3 {
         let client = Client::new(connection.clone()).unwrap();
         client.json::<Value>(me()).await.unwrap();
@@ -384,7 +384,7 @@ async fn a_browser_signs_in() {
     let simulator = start(Options::default());
     let folder = TempDir::new().expect("a folder");
     let connection = login(&simulator, &folder);
-    // The simulated page signs in who comes and sends the browser back, as the real one does after its questions.
+    // The simulated page signs in everybody who comes and sends the browser back. The real page asks questions first.
     let browser = |page: &url::Url| {
         let page = page.to_string();
         tokio::spawn(async move { reqwest::get(page).await?.text().await });
@@ -429,13 +429,13 @@ impl Write for Log {
     }
 }
 
-/// At the most talkative level, of this program and of all it is made of.
+/// The log at the highest level, of this program and of all its libraries.
 #[tokio::test]
 async fn no_log_has_a_secret_or_a_person_in_it() {
     use tracing_subscriber::util::SubscriberInitExt;
     let log = Log::default();
     let writer = log.clone();
-    // On this thread alone, which is also where the client runs.
+    // Only for this thread, on which the client runs too.
     let guard = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::TRACE)
         .with_writer(move || writer.clone())
@@ -449,7 +449,7 @@ async fn no_log_has_a_secret_or_a_person_in_it() {
     })
     .await
     .unwrap();
-    // After the device's sign-in: when the answer to that is lost, its code is used up.
+    // After the device's sign-in: if the answer to that is lost, its code is used up.
     let faults = Faults { on_sign_in: true, ..Faults::bad_day(3, 6) };
     let rates = faults.rates.iter().filter(|(fault, _)| **fault != Fault::DeltaExpired);
     simulator.set_faults(Faults { rates: rates.map(|(&fault, &rate)| (fault, rate)).collect(), ..faults });
@@ -466,7 +466,7 @@ async fn no_log_has_a_secret_or_a_person_in_it() {
 
     let log = String::from_utf8(log.0.lock().expect("nobody panics here").clone()).expect("text");
     assert!(log.contains("client_request_id"), "something was logged");
-    // A JWT begins so; other tokens, subjects and addresses are known.
+    // Every JWT begins with `eyJ`. The other tokens, subjects and addresses are known.
     let mut secrets = vec!["eyJ".to_owned(), simulator.client_secret().to_owned(), "nobody@".to_owned()];
     secrets.extend(users.iter().flat_map(|user| [user.id.clone(), user.principal_name(), user.display_name()]));
     let truth = simulator.tenant().truth(&alice).expect("a mailbox");

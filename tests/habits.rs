@@ -1,5 +1,5 @@
-//! What file managers, shells and indexers ask for by habit costs next to nothing: names that nobody has are asked for once, and
-//! no more is decoded than what is read needs. Counted on real mounts.
+//! File managers, shells and indexers have habits that must cost next to nothing. A name that does not exist is asked
+//! for once, and no more is decoded than a read needs. Counted on real mounts.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 
-/// What is looked for in every folder that somebody opens.
+/// Names that programs look for in every folder that somebody opens.
 const HABITS: [&str; 18] = [
     ".Trash",
     ".Trash-0",
@@ -32,10 +32,10 @@ const HABITS: [&str; 18] = [
     ".envrc",
 ];
 
-/// The largest block of content: what a read can cost at most, for each end of it.
+/// Length of the largest block of content: the most that a read can cost for each of its ends.
 const BLOCK_BYTES_MAX: u64 = 2 << 20;
 
-/// Ends a mount in the foreground, and returns how many requests there were, and `decoded` and `delivered` bytes.
+/// Ends a mount in the foreground. Returns the number of requests by kind, and the `decoded` and `delivered` bytes.
 #[track_caller]
 fn counts(mut mount: Mount) -> BTreeMap<String, u64> {
     mount.signal(Signal::TERM);
@@ -59,7 +59,7 @@ fn names_that_nobody_has_are_asked_for_once() {
     }
     lab.backup(&source, "files");
     let mount = lab.mount_foreground(&["-v"]);
-    // Through the link, and everything behind it would be asked for again each second.
+    // Without `canonicalize`, everything behind the link would be asked for again each second.
     let latest = mount.path("latest").canonicalize().unwrap();
     for _ in 0..50 {
         for folder in [mount.path(""), latest.clone(), latest.join("Inbox")] {
@@ -69,7 +69,8 @@ fn names_that_nobody_has_are_asked_for_once() {
         }
     }
     let counts = counts(mount);
-    // Each once in each folder, and the folders themselves, which change, at most once a second.
+    // Each name is asked for once in each folder. The folders themselves change, so they are asked for at most once a
+    // second.
     let lookups = counts["lookup"];
     assert!((54..120).contains(&lookups), "{lookups} lookups for 2,700 questions");
     assert_eq!((counts.get("read"), counts["decoded"]), (None, 0));
@@ -90,7 +91,7 @@ fn sniffing_decodes_each_block_once_at_most() {
     lab.backup(&source, "files");
     let mount = lab.mount_foreground(&["-v", "--snapshot", "latest"]);
     for number in 0..FILES {
-        // As a thumbnailer looks for what kind of file it is.
+        // A thumbnailer reads the beginning of a file to find out its kind.
         let file = File::open(mount.path(format!("Inbox/{number:04}.png"))).unwrap();
         file.read_exact_at(&mut [0; 4096], 0).unwrap();
     }
@@ -118,12 +119,12 @@ fn small_reads_decode_a_block_and_large_ones_what_they_deliver() {
     let mount = lab.mount_foreground(&["-v", "--snapshot", "latest"]);
     let file = File::open(mount.path("large")).unwrap();
     for number in 0..READS {
-        // Far from each other, and backwards: nothing that looks like reading on.
+        // Far from each other, and backwards, so that it does not look like sequential reading.
         file.read_exact_at(&mut [0; 4096], (READS - number) * (LEN / (READS + 1))).unwrap();
     }
     drop(file);
     let small = counts(mount);
-    // A piece can lie across the edge of two blocks.
+    // A piece can lie across the border of two blocks.
     assert!(small["decoded"] <= READS * 2 * BLOCK_BYTES_MAX, "{small:?}");
 
     let mount = lab.mount_foreground(&["-v", "--snapshot", "latest"]);

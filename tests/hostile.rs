@@ -1,5 +1,5 @@
-//! What somebody can do to a backup who answers in the service's place: everything ends, nothing swells, and once the
-//! service is itself again the next run is whole.
+//! Somebody hostile answers in the service's place. Every run ends, memory and repository stay small, and the next run
+//! against the real service is complete.
 
 mod common;
 mod laboratory;
@@ -19,7 +19,7 @@ fn laboratory(users: usize) -> Laboratory {
     Laboratory::new(Shape { seed: 5, users, messages: 20, ..Shape::default() })
 }
 
-/// Returns id and path of the folder of `user` with the most messages.
+/// Returns the id and the path of the folder of `user` with the most messages.
 fn fullest_folder(lab: &Laboratory, user: &str) -> (String, Vec<String>) {
     let truth = lab.simulator.tenant().truth(user).expect("a mailbox");
     let count = |id: &str| truth.messages.iter().filter(|message| message.folder == id).count();
@@ -51,7 +51,7 @@ fn a_link_to_itself_fails_its_folder_and_no_other() {
     assert_whole(&lab);
 }
 
-/// Changes that cannot be had, for whatever reason, are found by listing everything.
+/// If changes cannot be read, for whatever reason, the backup lists everything.
 #[test]
 fn changes_without_end_and_without_sense_are_found_by_a_listing() {
     let lab = laboratory(1);
@@ -73,7 +73,7 @@ fn changes_without_end_and_without_sense_are_found_by_a_listing() {
     assert_whole(&lab);
 }
 
-/// The link is not kept: otherwise it would fail each run from then on.
+/// The link is not kept. Otherwise it would fail in each later run.
 #[test]
 fn regression_a_link_to_another_host_failed_its_folder_for_ever() {
     let lab = laboratory(1);
@@ -90,7 +90,7 @@ fn regression_a_link_to_another_host_failed_its_folder_for_ever() {
     assert!(lab.requests_of(&user) <= folders + 2, "the run before has listed everything, and has the links now");
 }
 
-/// The same organisation at another address: links of the old one lead nowhere.
+/// The same organisation at another address: the links of the old address lead nowhere.
 #[test]
 fn regression_other_endpoints_failed_every_folder_for_ever() {
     let lab = laboratory(1);
@@ -127,7 +127,7 @@ fn a_wait_of_years_fails_its_mailbox_at_once_and_no_other() {
     assert_whole(&lab);
 }
 
-/// The list says how long a message is, and nothing that is much longer is that message.
+/// The list says how long a message is. A body that is much longer is not that message.
 #[test]
 fn a_message_without_end_does_not_fill_the_repository() {
     let lab = laboratory(1);
@@ -144,11 +144,11 @@ fn a_message_without_end_does_not_fill_the_repository() {
     let mut stored = 0;
     walk(&lab.folder.path().join("repository"), &mut |_, stat| stored += stat.len());
     assert!(stored < 32 << 20, "{stored} bytes");
-    // It failed before: now it may be built from its parts, or read.
+    // The message failed before. Now it may be built from its parts, or read.
     assert_whole(&lab);
 }
 
-/// The real program against an organisation, with nothing but a set.
+/// The real program against an organisation, with one set.
 struct Office {
     simulator: Simulator,
     lab: Lab,
@@ -186,7 +186,7 @@ impl Office {
 struct Running(Child);
 
 impl Running {
-    /// Returns the most memory that it had so far, in bytes, as long as it lives.
+    /// Returns the peak memory of the process so far, in bytes, while it runs.
     fn peak_bytes(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -195,7 +195,7 @@ impl Running {
 }
 
 impl Running {
-    /// Interrupts the program, and expects it to end at once.
+    /// Interrupts the program, and asserts that it ends at once.
     #[track_caller]
     fn is_interrupted(&mut self) {
         let begin = Instant::now();
@@ -203,7 +203,7 @@ impl Running {
         eventually("it ends", PATIENCE, || self.0.try_wait().unwrap().is_some());
         assert_eq!(self.0.wait().unwrap().code(), Some(130));
         println!("ended after {:?}", begin.elapsed());
-        // A second on an idle machine.
+        // On an idle machine it takes a second.
         assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     }
 }
@@ -215,7 +215,7 @@ impl Drop for Running {
     }
 }
 
-/// Every folder is told of by a page of six million rows. Each of them alone took 3.6 GB.
+/// Every folder is listed by a page of six million rows. Each such page alone took 3.6 GB.
 #[test]
 fn millions_of_rows_take_little_memory_and_can_be_interrupted() {
     let office = Office::new();
@@ -236,7 +236,7 @@ fn millions_of_rows_take_little_memory_and_can_be_interrupted() {
     backup.is_interrupted();
 }
 
-/// The service asks for ten minutes, for which a restore waits; not after Ctrl-C.
+/// The service asks for a pause of ten minutes. A restore waits for it, but not after Ctrl-C.
 #[test]
 fn a_restore_that_waits_for_the_service_can_be_interrupted() {
     let office = Office::new();

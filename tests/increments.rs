@@ -1,5 +1,5 @@
-//! What a further backup costs and keeps: little for little changes, nothing for none; and what it does with items that
-//! cannot be read, that go away, or when it is interrupted.
+//! What a further backup costs and keeps: little for small changes, nothing for none. And what it does with items that
+//! cannot be read, with items that go away, and when it is interrupted.
 
 mod common;
 
@@ -17,7 +17,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-/// A report's counts that are not 0.
+/// Returns the counts of a report that are not 0.
 fn counts(report: &Value) -> Value {
     report["items"].as_object().unwrap().iter().filter(|(_, count)| **count != 0).map(pair).collect()
 }
@@ -30,12 +30,12 @@ fn added(report: &Value) -> u64 {
     report["bytes"]["added"].as_u64().unwrap()
 }
 
-/// Bytes by which the repository grew.
+/// Returns by how many bytes the repository grew.
 fn growth(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> u64 {
     after.iter().filter(|(name, _)| !before.contains_key(*name)).map(|(_, size)| size).sum()
 }
 
-/// Runs a backup that must add its snapshot and not one object more.
+/// Runs a backup that must add its snapshot and no other object.
 #[track_caller]
 fn adds_only_its_snapshot(lab: &Lab, backup: impl FnOnce() -> Value) -> Value {
     let before = lab.objects();
@@ -52,7 +52,7 @@ fn set_mtime(path: &Path, time: SystemTime) {
     File::options().read(true).open(path).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
 }
 
-/// Waits until files that were written before this are old enough for their time stamps to be trusted.
+/// Waits until the files written so far are old enough for their time stamps to be trusted.
 fn let_stamps_age(newest: &Path) {
     let stat = newest.symlink_metadata().unwrap();
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
@@ -82,7 +82,7 @@ fn small_changes_in_a_large_folder() {
     let unchanged = adds_only_its_snapshot(&lab, backup);
     assert_eq!(counts(&unchanged), json!({ "unchanged": MAILS + 1 }));
     assert_eq!(unchanged["bytes"]["source"], first["bytes"]["source"]);
-    // And now that the time stamps are trusted.
+    // Once more, now that the time stamps are trusted.
     let_stamps_age(&source.join("readme.txt"));
     adds_only_its_snapshot(&lab, backup);
     assert_eq!(counts(&adds_only_its_snapshot(&lab, backup)), json!({ "unchanged": MAILS + 1 }));
@@ -101,7 +101,7 @@ fn small_changes_in_a_large_folder() {
     // Only a time stamp changes.
     set_mtime(&path(777), SystemTime::UNIX_EPOCH);
     small(&lab, json!({ "changed": 1, "unchanged": MAILS }), backup);
-    // One comes, one goes, one is renamed.
+    // One file is added, one removed, one renamed.
     write(&path(MAILS), mail(MAILS));
     fs::remove_file(path(0)).unwrap();
     fs::rename(path(1), path(MAILS + 1)).unwrap();
@@ -114,7 +114,7 @@ fn small_changes_in_a_large_folder() {
     fs::remove_dir_all(source.join("Archive")).unwrap();
     small(&lab, json!({ "deleted": MAILS, "unchanged": 1 }), backup);
 
-    // The local state is a cache.
+    // The local state is a cache: deleting it loses nothing.
     fs::remove_dir_all(lab.state()).unwrap();
     assert_eq!(counts(&adds_only_its_snapshot(&lab, backup)), json!({ "unchanged": 1 }));
     let listed = lab.run(["ls", "-R", "latest~2:Archive"], 0);
@@ -129,13 +129,13 @@ fn deleted_local_state_costs_no_storage() {
     fs::remove_dir_all(lab.state()).unwrap();
     let report = adds_only_its_snapshot(&lab, || lab.backup(&source, "mail"));
     assert_eq!(counts(&report), json!({ "unchanged": 6046 }));
-    // Another machine, whose set has another name.
+    // Another machine, with another name of the set.
     fs::remove_dir_all(lab.state()).unwrap();
     let report = adds_only_its_snapshot(&lab, || lab.backup(&source, "mail of bob"));
     assert_eq!(counts(&report), json!({ "new": 6046 }));
 }
 
-/// Says which files of a folder were opened.
+/// Watches which files of a folder are opened.
 struct Watch(OwnedFd);
 
 impl Watch {
@@ -151,7 +151,7 @@ impl Watch {
         let mut events = inotify::Reader::new(&self.0, &mut buffer);
         let mut names = BTreeSet::new();
         while let Ok(event) = events.next() {
-            // The folder itself has no name.
+            // An event of the folder itself has no name.
             names.extend(event.file_name().map(|name| text(name.to_bytes())));
         }
         names
@@ -178,12 +178,12 @@ fn facts_are_believed_only_when_all_of_them_agree() {
     adds_only_its_snapshot(&lab, backup);
     assert_eq!(watch.opened(), BTreeSet::new(), "an unchanged file is not read");
 
-    // Same size, and the modification time set back: only the change time tells.
+    // The size is the same, and the modification time is set back. Only the change time shows the difference.
     let mtime = |name: &str| path(name).metadata().unwrap().modified().unwrap();
     let before = mtime("rewritten");
     write(&path("rewritten"), "new content of rewritten");
     set_mtime(&path("rewritten"), before);
-    // Another file takes the name; size and modification time are the same.
+    // Another file takes the name, with the same size and modification time.
     let before = mtime("replaced");
     write(&lab.path("other"), "new content of replaced");
     set_mtime(&lab.path("other"), before);
@@ -198,7 +198,7 @@ fn facts_are_believed_only_when_all_of_them_agree() {
         let found = lab.run(args!["cat", format!("latest:{name}")], 0).stdout;
         assert_eq!(text(&found), format!("new content of {name}"));
     }
-    // Facts belong to a set: another one reads for itself.
+    // Facts belong to a set, so another set reads the files itself.
     lab.backup(&source, "other set");
     assert_eq!(watch.opened(), all);
     backup();
@@ -265,7 +265,7 @@ fn what_is_passed_over_is_told_in_a_remark() {
     let lab = Lab::new();
     let source = lab.dir("source");
     write(&source.join("file"), "content");
-    // The local state, where it lies inside.
+    // The local state, when it is inside the source.
     let backup = |more: &[&str]| {
         let mut command = lab.command(args!["backup", "--files", &source]);
         run(command.args(more).env("STRONGROOM_STATE_DIR", source.join("state")), 0)
@@ -273,7 +273,7 @@ fn what_is_passed_over_is_told_in_a_remark() {
     let said = text(&backup(&[]).stderr);
     assert!(said.contains("skipped: state: the repository or its local state"), "{said}");
     assert_eq!(text(&lab.run(["ls", "latest"], 0).stdout).lines().count(), 1);
-    // Scripts that want silence get it.
+    // With `--quiet` nothing is printed.
     assert_eq!(text(&backup(&["--quiet"]).stderr), "");
 }
 
@@ -281,7 +281,7 @@ fn what_is_passed_over_is_told_in_a_remark() {
 fn regression_a_file_deleted_before_it_was_read_was_a_failure() {
     let lab = Lab::new();
     let source = lab.dir("source");
-    // Files that take long to read keep every thread busy while the walk is behind them already.
+    // Large files keep every thread busy reading, while the walk of the folder is already past them.
     let threads = std::thread::available_parallelism().unwrap().get();
     for number in 0..threads {
         File::create(source.join(format!("a{number}"))).unwrap().set_len(512 << 20).unwrap();
@@ -308,7 +308,7 @@ fn items_that_fail_are_listed_and_carried_over() {
     if no_fuse() {
         return;
     }
-    // Another backup's mount is the source: when its repository is damaged, reading a file there fails, even for root.
+    // The source is the mount of another backup. Its repository is damaged, so reading a file fails, even for root.
     let origin = Lab::new();
     let files = origin.dir("files");
     let contents: BTreeMap<_, _> = (0..4).map(|number| (format!("file {number}"), noise(number, 3 << 20))).collect();
@@ -329,23 +329,23 @@ fn items_that_fail_are_listed_and_carried_over() {
 
     let mount = origin.mount(&["--snapshot", "latest"]);
     let source = mount.path("");
-    // Without facts from before, so that everything is read.
+    // Without the facts of the earlier run, so that everything is read.
     fs::remove_dir_all(lab.state()).unwrap();
     let report = lab.json_with_exit(args!["backup", "--files", &source, "--as", "files"], 3);
     assert_eq!(report["status"], "partial");
     let failures = report["failures"].as_array().unwrap();
-    // One damaged block; two files that are read at the same time can share it.
+    // One block is damaged. Two files that are read at the same time can share it.
     assert!((1..=2).contains(&failures.len()), "{report}");
     for failure in failures {
         let error = failure["error"].as_str().unwrap();
         assert!(error.to_lowercase().contains("input/output error"), "{error}");
     }
     assert_eq!(counts(&report), json!({ "unchanged": 4, "failed": failures.len() }));
-    // What failed is as it was in the snapshot before.
+    // The failed files are as in the snapshot before.
     for (name, content) in &contents {
         assert!(lab.run(args!["cat", format!("latest:folder/{name}")], 0).stdout == *content, "{name}");
     }
-    // A set that never had it does without it; and people are told as well.
+    // A set that never had the file leaves it out. People are told as well.
     let output = lab.run(args!["backup", "--files", &source, "--as", "fresh"], 3);
     let (said, listed) = (text(&output.stderr), text(&lab.run(["ls", "-R", "latest:fresh"], 0).stdout));
     for failure in failures {
@@ -368,7 +368,7 @@ fn messages_of_an_mbox_come_back() {
         mbox.extend([from_line, b"\n", message, b"\n"].concat());
         *expected.entry(message.to_vec()).or_default() += 1;
     };
-    // Each of these begins with its own From_ line. Those in which another line looks like one are left out.
+    // Each of these mails begins with its own From_ line. Mails with another line that looks like one are left out.
     for entry in fs::read_dir(spam_assassin().join("easy-ham-2")).unwrap() {
         let mail = fs::read(entry.unwrap().path()).unwrap();
         let first_len = mail.iter().position(|byte| *byte == b'\n').unwrap();
@@ -415,7 +415,7 @@ fn messages_of_an_mbox_come_back() {
     }
 }
 
-/// Mails of one mailbox in the forms of several programs, as (file, number of mails).
+/// Returns the mails of one mailbox in the forms of several programs, as (name, file, number of mails).
 fn mailboxes() -> Vec<(&'static str, String, usize)> {
     let letter = |number: usize| {
         format!(
@@ -462,7 +462,7 @@ fn nothing_of_a_mailbox_is_lost_or_glued() {
             String::from_utf8(lab.run(args!["ls", "--json", format!("latest:mail:{name}")], 0).stdout).unwrap();
         let listed: Vec<serde_json::Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(listed.len(), mails, "{name}");
-        // The bytes of the mails are those of the file, and what is not in a mail are separators.
+        // The mails and the separators together are exactly the bytes of the file.
         let mut left = file.clone();
         for mail in &listed {
             let path = format!("latest:mail:{}", mail["path"].as_str().unwrap());
@@ -472,7 +472,7 @@ fn nothing_of_a_mailbox_is_lost_or_glued() {
             assert!(text.contains(&format!("Body of letter {number}.\nSecond line.\n")), "{name}: {text}");
             assert!(left.contains(&bytes), "{name}: {bytes}");
             left = left.replacen(&bytes, "", 1);
-            // A mail without a date takes that of its separator.
+            // A mail without a date gets the date of its separator.
             let separator = mail["separator"].as_str().unwrap_or_default().to_owned();
             assert!(
                 mail["separator"].is_null() || file.contains(separator.trim_start_matches(['\0', '\u{feff}'])),
@@ -488,7 +488,7 @@ fn nothing_of_a_mailbox_is_lost_or_glued() {
         assert!(rest.split("From").all(|line| !line.contains("Body") && !line.contains("memory")), "{name}: {rest:?}");
     }
 
-    // What arrives later changes nothing of what was there.
+    // New mail changes nothing of the earlier mail.
     let (name, mut file, _) = mailboxes().swap_remove(0);
     let before = String::from_utf8(lab.run(["ls", "--json", "latest:mail:dated"], 0).stdout).unwrap();
     file += "From ann@example.org Tue Mar  3 10:00:00 2026\nFrom: ann4@example.org\nSubject: Letter 4\n\nNew.\n\n";
@@ -529,7 +529,7 @@ fn what_is_no_mailbox_is_refused_with_the_reason() {
         assert!(said[name].contains(reason), "{name}: {}", said[name]);
     }
     assert!(said["folder"].contains("folder without a file `mbox`") && said["missing"].contains("No such file"));
-    // As Apple Mail exports one.
+    // Apple Mail exports a folder with a file `mbox`.
     write(&lab.path("folder/mbox"), files[5].1);
     assert_eq!(counts(&lab.json(["backup", "--as", "apple", "--mbox", "folder"])), json!({ "new": 1 }));
 }
@@ -555,7 +555,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Gone already unless a test failed.
+        // Already gone, unless a test failed.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -563,7 +563,7 @@ impl Drop for Running {
 
 const HALFWAY_BYTES: usize = 160 << 20;
 
-/// Starts a backup of incompressible data and stops it (SIGSTOP) when something is stored, and not everything.
+/// Starts a backup of incompressible data and stops it (SIGSTOP) when a part of the data is stored.
 fn halfway(lab: &Lab, source: &Path) -> Running {
     for number in 0..40 {
         write(&source.join(format!("{number}.bin")), noise(number, HALFWAY_BYTES / 40));
@@ -582,12 +582,12 @@ fn one_backup_at_a_time_and_interrupted_ones_are_continued() {
     let lab = Lab::new();
     let source = lab.dir("large");
     let mut halfway = halfway(&lab, &source);
-    // While it has the local state, another one is turned away.
+    // While this run has the local state, another one is refused.
     let small = lab.dir("small");
     write(&small.join("file"), "content");
     let output = lab.run(args!["backup", "--files", &small], 11);
     assert!(text(&output.stderr).contains("Hint: "), "{}", text(&output.stderr));
-    // With a state folder of its own it runs beside it.
+    // With its own state folder, another run works at the same time.
     run(lab.command(args!["backup", "--files", &small]).env("STRONGROOM_STATE_DIR", lab.path("state-2")), 0);
 
     halfway.signal(Signal::INT);
@@ -616,7 +616,7 @@ fn one_backup_at_a_time_and_interrupted_ones_are_continued() {
 fn regression_an_interrupt_waited_for_a_giant_file() {
     let lab = Lab::new();
     let source = lab.dir("source");
-    // Holes read quickly, and there are hours of them.
+    // Holes are read quickly, but reading this many takes hours.
     File::create(source.join("giant")).unwrap().set_len(4 << 40).unwrap();
     let watch = Watch::new(&source);
     let mut running = Running::start(&mut lab.command(args!["backup", "--files", &source]));

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Returns every file under `dir` by its path, with its content; asserts that a name leads to what the listing said.
+/// Returns every file under `dir` by its path, with its content. Asserts that a look-up agrees with the listing.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     walk(dir, &mut |path, stat| {
@@ -21,8 +21,8 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// Returns where a file stands by month: `folders` are those of the source, which keep years from being called like
-/// them.
+/// Returns the path of a file in the layout by month. `folders` are the folders of the source: a year is named
+/// differently if a folder has its name.
 fn by_month(path: &Path, folders: &[&str]) -> PathBuf {
     let mut place = PathBuf::new();
     let mut original = PathBuf::new();
@@ -87,7 +87,7 @@ fn by_month_holds_the_same_files() {
         assert!(!mount.path(absent).exists(), "{absent}");
     }
 
-    // Beside all snapshots, with the same numbers after a remount.
+    // The layout for all snapshots, with the same inode numbers after a remount.
     let all = lab.mount(&["--layout", "by-month"]);
     assert_eq!(names(all.path("")), ["README.txt", "latest", "snapshots"]);
     let month = all.path("latest/Inbox/2025/07");
@@ -100,7 +100,8 @@ fn by_month_holds_the_same_files() {
 
 const MAIL: &str = "From: Alice <alice@contoso.com>\r\nTo: bob@contoso.com\r\nSubject: one\r\n\r\nGood morning.\r\n";
 
-/// What Python's `mailbox` finds in a Maildir: its folders with their mails' subjects and flags.
+/// A script that prints what Python's `mailbox` finds in a Maildir: its folders, with the subjects and flags of their
+/// mails.
 const PYTHON: &str = "
 import mailbox, os, sys
 for place, folders, _ in sorted(os.walk(sys.argv[1])):
@@ -109,7 +110,7 @@ for place, folders, _ in sorted(os.walk(sys.argv[1])):
             print(os.path.relpath(place, sys.argv[1]), key, mail['subject'], mail.get_flags(), mail.get_subdir(), sep='|')
 ";
 
-/// Evolution spreads the mails of a large Maildir over `cur/00` to `cur/ff`, in which no other program looks.
+/// Evolution spreads the mails of a large Maildir over `cur/00` to `cur/ff`. No other program looks there.
 #[test]
 fn mails_of_a_maildir_that_is_spread_over_folders_show_in_cur() {
     if no_fuse() {
@@ -120,7 +121,7 @@ fn mails_of_a_maildir_that_is_spread_over_folders_show_in_cur() {
     let mail = |subject: &str| MAIL.replace("one", subject);
     let mut expected = Vec::new();
     for number in 0..600 {
-        // Some lie in `cur` itself, before and behind the folders.
+        // Some mails lie in `cur` itself, and sort before and after the folders.
         let folder = if number % 50 == 0 { String::new() } else { format!("{:02x}/", number % 64) };
         let name = format!("{}{number}.host:2,S", if number % 100 == 0 { "z" } else { "0" });
         write(&source.join(format!("own/cur/{folder}{name}")), mail(&format!("number {number}")));
@@ -168,7 +169,7 @@ fn programs_read_the_mount_as_maildir() {
     write(&source.join("Inbox/Below/three.eml"), MAIL.replace("one", "three"));
     write(&source.join("with:colon.eml"), MAIL.replace("one", "four"));
     write(&source.join("Inbox/Below/new/six.eml"), MAIL.replace("one", "six"));
-    // A Maildir already.
+    // A source that is a Maildir already.
     for (place, flags) in [("cur", "RS"), ("new", "")] {
         write(&source.join(format!("own/{place}/5.host:2,{flags}")), MAIL.replace("one", "five"));
     }

@@ -1,5 +1,5 @@
-//! The command `mount` from outside: what it shows, how it begins and ends, and what it refuses. What the file system
-//! itself does is tested in mount/tests.
+//! The command `mount` as users see it: what it shows, how it begins and ends, and what it refuses. The tests of the
+//! file system itself are in mount/tests.
 
 mod common;
 
@@ -48,7 +48,7 @@ fn layout() {
     assert_eq!(names(mount.path("")), ["README.txt", "latest", "snapshots", "text"]);
     assert!(fs::read_to_string(mount.path("README.txt")).unwrap().contains("read-only"));
     let snapshots = names(mount.path("snapshots"));
-    // 2026-11-01 09.30.00 alice
+    // For example `2026-11-01 09.30.00 alice`.
     let set = |name: &str| name.splitn(3, ' ').last().unwrap().to_owned();
     let shape =
         |name: &str| name[..19].chars().map(|char| if char.is_ascii_digit() { '0' } else { char }).collect::<String>();
@@ -113,14 +113,14 @@ fn background_returns_when_ready_and_logs() {
     }
     let (lab, source) = lab_with_snapshot();
     let started = Instant::now();
-    // The helper asserts that it is mounted when the command returns.
+    // The helper asserts that the folder is mounted when the command returns.
     let mount = lab.mount(&[]);
     assert_eq!(names(mount.path("latest")), ["file", "folder", "link"]);
     assert!(started.elapsed() < Duration::from_secs(10), "mount to first ls took {:?}", started.elapsed());
     assert_same_tree(&read_tree(&source), &read_tree(&mount.path("latest")));
     let logs: Vec<_> = names(lab.state()).iter().map(|id| lab.state().join(id).join("mount.log")).collect();
     assert!(logs.len() == 1 && logs[0].is_file(), "{logs:?}");
-    // The password is nowhere to be seen.
+    // The process shows the password nowhere.
     let pid = mount.pid().as_raw_pid();
     for file in ["cmdline", "environ"] {
         let seen = fs::read(format!("/proc/{pid}/{file}")).unwrap();
@@ -134,7 +134,7 @@ fn background_returns_when_ready_and_logs() {
     eventually("SIGTERM ends it", PATIENCE, || !is_mounted(&mount.path("")));
     drop(mount);
 
-    // Where it is mounted is told, and how to leave; unless nobody wants to know.
+    // The command says where it has mounted and how to unmount, except with `--quiet`.
     let at = lab.new_mount_point();
     let output = lab.run(args!["mount", &at], 0);
     let said = text(&output.stderr);
@@ -151,7 +151,7 @@ fn background_from_a_relative_path() {
         return;
     }
     let (lab, _) = lab_with_snapshot();
-    // Everything relative to the working folder: the repository, the state, the password's file and the place.
+    // Every path is relative to the working folder: the repository, the state, the password file and the mount point.
     write(&lab.path("password"), format!("{PASSWORD}\n"));
     let at = lab.new_mount_point();
     let at_relative = at.strip_prefix(lab.path("")).unwrap();
@@ -273,7 +273,7 @@ fn facts_as_extended_attributes() {
     assert_eq!(get("snapshot").as_deref(), Ok(lab.json(["snapshots"])[0]["id"].as_str().unwrap()));
     assert_eq!(get("nonsense"), Err(Errno::NODATA));
     assert_eq!(xattr(&mount.path("latest/file"), "user.strongroom.subject"), Err(Errno::NODATA));
-    // Without the option there are none.
+    // Without `--xattr` there are no attributes.
     let plain = lab.mount(&[]);
     assert_eq!(xattr(&plain.path("latest/folder/mail.eml"), "user.strongroom.subject"), Err(Errno::NOTSUP));
 }

@@ -1,5 +1,5 @@
-//! Backups of an organisation, against a tenant that changes and breaks: after each run the snapshot says what is true,
-//! item by item and byte by byte, and the snapshots before still say what they said.
+//! Backups of an organisation, against a tenant that changes and fails. After each run the snapshot is right, item by
+//! item and byte by byte, and the earlier snapshots are unchanged.
 
 mod earlier;
 mod laboratory;
@@ -105,7 +105,7 @@ fn the_snapshot_itself_stays_small_however_many_mailboxes_there_are() {
 fn a_mailbox_whose_state_is_lost_is_listed_anew() {
     let lab = Laboratory::new(Shape { users: 2, messages: 10, ..Shape::default() });
     let report = lab.back_up().expect("a backup");
-    // The newest until the next run begins.
+    // This snapshot is the newest one until the next run begins.
     let without = Snapshot { source_parts: None, started: report.snapshot.finished, ..report.snapshot.clone() };
     lab.repository.save_snapshot(&without).expect("a snapshot");
     let user = lab.mailboxes().remove(0);
@@ -147,7 +147,7 @@ fn a_folder_is_listed_in_full_from_time_to_time() {
     let message = NewMessage { mime: b"Subject: from nowhere\r\n\r\nhere\r\n".to_vec(), ..NewMessage::default() };
     let id = tenant.add_message(&user, &unseen.id, message).expect("a folder");
     let before = lab.back_up().expect("a backup");
-    // No change of any folder that is asked tells of it.
+    // The message moves to a folder that the backup does not read, so no list of changes shows it.
     tenant.move_message(&user, &id, "archive").expect("an archive");
     let still = lab.back_up().expect("a backup");
     assert_eq!(still.snapshot.root.directory(), before.snapshot.root.directory());
@@ -161,7 +161,8 @@ fn a_folder_is_listed_in_full_from_time_to_time() {
 fn every_kind_of_user_is_taken_for_what_it_is() {
     let lab = Laboratory::new(Shape { users: 1, messages: 5, every_kind: true, ..Shape::default() });
     let report = lab.back_up().expect("a backup");
-    // A full mailbox cannot be listed, and somebody should know; those that nobody can have are no failures.
+    // A full mailbox cannot be listed, which is a failure that somebody should know of. Users without a mailbox are no
+    // failures.
     let failed: Vec<_> = report.failures.iter().map(|failure| String::from_utf8_lossy(&failure.path)).collect();
     assert_eq!(failed.len(), 1, "{failed:?}");
     assert!(report.failures[0].error.contains("over its quota"), "{failed:?}");
@@ -184,7 +185,8 @@ fn a_storm_of_faults_ends_complete() {
     assert!(lab.simulator.counters().faults > 50, "{:?}", lab.simulator.counters());
 }
 
-/// Adds a message of several parts to the first mailbox; returns the laboratory, and what asks for its bytes.
+/// Adds a message of several parts to the first mailbox. Returns the laboratory, and the path of the request for the
+/// message's bytes.
 fn with_a_message_of_parts(shape: Shape) -> (Laboratory, String) {
     let lab = Laboratory::new(shape);
     let user = lab.mailboxes().remove(0);
@@ -198,8 +200,8 @@ fn with_a_message_of_parts(shape: Shape) -> (Laboratory, String) {
     (lab, format!("/messages/{id}/$value"))
 }
 
-/// Expects that `fault` is asked past where it passes, and that a message of which nothing else comes fails, and is
-/// stored once it comes.
+/// Asserts two things. If `fault` passes, the client asks again and gets the message. If it does not, the message
+/// fails, and is stored in a later run when it can be read.
 fn assert_never_stored(fault: Fault, seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let (lab, value) = with_a_message_of_parts(Shape { users: 1, messages: 6, ..Shape::default() });
@@ -261,7 +263,7 @@ fn what_an_earlier_version_stored_cut_off_or_as_something_else_is_fetched_again(
         () if path.contains("nothing") => Some(Vec::new()),
         () => None,
     });
-    // What moves meanwhile is no more trusted than what stays.
+    // A message that moves is trusted no more than one that stays.
     tenant.move_message(&user, &moving, "archive").expect("an archive");
     lab.simulator.reset_counters();
     let downloads = || lab.simulator.counters().by_operation.get("GetMessageValue").copied().unwrap_or(0);
@@ -369,7 +371,7 @@ fn thousands_that_move_or_go_are_believed_when_they_did() {
     for id in messages.split_off(messages.len() / 2) {
         tenant.move_message(&user, &id, "archive").expect("an archive");
     }
-    // What is deleted can still be asked for, where the backup does not look.
+    // A deleted message can still be read, but in a folder that the backup does not read.
     for id in messages.iter().skip(100) {
         tenant.move_message(&user, id, "recoverableitemsdeletions").expect("a folder");
     }

@@ -1,5 +1,5 @@
-//! What is dropped into the outbox, without a mount: recognised, brought to a simulated organisation, and what it holds
-//! then.
+//! Drops files into the outbox, without a mount. Checks how they are recognised, how they are restored to a simulated
+//! organisation, and what the mailboxes hold then.
 
 mod laboratory;
 
@@ -29,7 +29,7 @@ use strongroom_simulator::{
 const PATIENCE: Duration = Duration::from_secs(60);
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
-/// An organisation with a backup, and Alice and Bob in it.
+/// An organisation with a backup, with Alice and Bob.
 struct House {
     lab: Laboratory,
     tenant: Arc<Tenant>,
@@ -44,7 +44,7 @@ struct How {
     synchronous: bool,
     rest: Duration,
     closed: bool,
-    /// Usually as long as it is for users.
+    /// `None` is the usual value, as for users.
     believed: Option<Duration>,
 }
 
@@ -94,7 +94,7 @@ impl House {
         RunningOutbox::start(repository, reader, organisations.collect(), options).unwrap()
     }
 
-    /// Returns the mails of a folder of the snapshot: names and bytes.
+    /// Returns the names and bytes of the mails in a folder of the snapshot.
     fn mails(&self, path: &str) -> Vec<(String, Vec<u8>)> {
         let reader = self.lab.reader();
         let found = tree::find_path(&reader, self.backup.snapshot.directory(), path.as_bytes()).unwrap().unwrap();
@@ -136,7 +136,7 @@ fn mail(subject: &str, from: &str) -> Vec<u8> {
 
 fn drop_file(outbox: &dyn Outbox, path: &str, bytes: &[u8]) -> Result<(), OutboxError> {
     let mut draft = outbox.begin(path.rsplit_once('/').unwrap().0.as_bytes())?;
-    // As a program may write: from behind.
+    // A program may write the end of a file first.
     let middle = bytes.len() / 2;
     draft.write(middle as u64, &bytes[middle..])?;
     draft.write(0, &bytes[..middle])?;
@@ -152,7 +152,7 @@ fn state(outbox: &dyn Outbox, path: &str) -> State {
     }
 }
 
-/// Waits until it is clear what became of a file.
+/// Waits until a file is settled, and returns its state.
 #[track_caller]
 fn settled(outbox: &dyn Outbox, path: &str) -> State {
     let since = Instant::now();
@@ -187,19 +187,19 @@ fn names(outbox: &dyn Outbox, path: &str) -> Vec<String> {
     names
 }
 
-/// Returns what the reports say.
+/// Returns the text of all reports.
 fn reports(outbox: &dyn Outbox) -> String {
     let read = |name: &String| outbox.read(format!("jobs/{name}").as_bytes(), 0, 1 << 20).unwrap();
     names(outbox, "jobs").iter().map(|name| String::from_utf8(read(name)).unwrap()).collect()
 }
 
-/// Returns of how many files the reports say this.
+/// Returns how many files have this state in the reports.
 fn told(outbox: &dyn Outbox, fate: &str) -> usize {
     let of_file = format!("{fate:<10} ");
     reports(outbox).lines().filter(|line| line.starts_with(&of_file)).count()
 }
 
-/// Makes the folders that lead to `path`.
+/// Makes the parent folders of `path`.
 fn make_folders(outbox: &dyn Outbox, path: &str) {
     for (at, _) in path.match_indices('/').skip(1) {
         outbox.make_folder(&path.as_bytes()[..at]).unwrap();
@@ -211,7 +211,7 @@ fn nothing_was_sent(simulator: &Simulator) {
     assert_eq!((counts.mails_sent, counts.invitations_sent), (0, 0));
 }
 
-/// Compares what people see of a message.
+/// Compares the parts of two messages that people see.
 #[track_caller]
 fn assert_alike(a: &Value, b: &Value) {
     for name in
@@ -235,7 +235,7 @@ fn a_mail_of_a_snapshot_comes_with_all_that_is_known_of_it_and_once() {
     let [found] = &house.called(&house.bob, "Canary budget")[..] else { panic!("not once") };
     assert_alike(&original.properties, &found.properties);
     assert_eq!(found.properties["flag"]["flagStatus"], "flagged");
-    // Again, under this name and another; and in the life after this one.
+    // The file is dropped again, under the same name and under another, and once more after a restart.
     drop_file(outbox, &path, &bytes).unwrap();
     let other = format!("{}/other.eml", house.inbox_of(&house.bob));
     drop_file(outbox, &other, &bytes).unwrap();
@@ -247,7 +247,7 @@ fn a_mail_of_a_snapshot_comes_with_all_that_is_known_of_it_and_once() {
     drop_file(outbox, &path, &bytes).unwrap();
     restored(outbox, &path);
     assert_eq!(house.called(&house.bob, "Canary budget").len(), 1);
-    // What was restored is a different file for ever.
+    // A restored file cannot be replaced or withdrawn.
     assert!(matches!(drop_file(outbox, &path, &mail("Other", "x@y.z")), Err(OutboxError::NotPermitted)));
     assert!(matches!(outbox.withdraw(path.as_bytes()), Err(OutboxError::NotPermitted)));
     nothing_was_sent(&house.lab.simulator);
@@ -266,7 +266,7 @@ fn what_was_deleted_goes_back_to_where_it_came_from_and_what_stands_there_stays(
     drop_file(outbox, &path, &bytes).unwrap();
     restored(outbox, &path);
     assert_eq!(house.called(&house.alice, "Canary budget"), std::slice::from_ref(&lost), "it stood there");
-    // What was changed since stays as it is, and that is said.
+    // An item that was changed since stays as it is, and the report says so.
     house.tenant.set_categories(&house.alice, &lost.id, vec!["Blue category".to_owned()]).unwrap();
     drop_file(outbox, "original/changed.eml", &bytes).unwrap();
     restored(outbox, "original/changed.eml");
@@ -290,7 +290,7 @@ fn what_was_deleted_goes_back_to_where_it_came_from_and_what_stands_there_stays(
     assert_alike(&lost.properties, &back[0].properties);
     assert!(house.called(&house.bob, "Canary budget").is_empty());
     assert!(matches!(drop_file(outbox, "original/own.eml", &own), Err(OutboxError::Unknown { .. })));
-    // Folders there are only names, and what was restored is in its report alone after this life.
+    // Folders in `original/` are only names. After a restart a restored file is only in its report.
     assert_eq!(names(outbox, "original").len(), 3);
     running.stop();
     drop(first);
@@ -313,18 +313,18 @@ fn any_mail_can_be_brought_and_nothing_else() {
     let [found] = &house.called(&house.bob, "My own")[..] else { panic!("not once") };
     assert_eq!(found.properties["receivedDateTime"], "2026-11-02T09:30:07Z");
     assert_eq!(found.properties["isRead"], true);
-    // Of several servers the last counts, which stands first.
+    // The last of several servers counts. Its header is the first one.
     let last = b"Received: from b by c; Mon, 2 Nov 2026 10:00:00 +0000\r\n";
     drop_file(outbox, &format!("{inbox}/relayed.eml"), &[&last[..], &mail("Relayed", "x@y.z")].concat()).unwrap();
     restored(outbox, &format!("{inbox}/relayed.eml"));
     assert_eq!(house.called(&house.bob, "Relayed")[0].properties["receivedDateTime"], "2026-11-02T10:00:00Z");
-    // One that does not say when it was received was when it was sent.
+    // A mail that does not say when it was received counts as received when it was sent.
     let sent = mail("Only sent", "x@y.z");
     let sent = &sent[sent.windows(5).position(|window| window == b"From:").unwrap()..];
     drop_file(outbox, &format!("{inbox}/sent.eml"), sent).unwrap();
     restored(outbox, &format!("{inbox}/sent.eml"));
     assert_eq!(house.called(&house.bob, "Only sent")[0].properties["receivedDateTime"], "2026-11-02T09:30:00Z");
-    // One with the same Message-ID that arrived at the same time is it already.
+    // A mail with the same Message-ID and the same time of arrival counts as the same mail.
     let received = Some("2026-11-02T09:30:07Z".parse::<jiff::Timestamp>().unwrap().as_second());
     let stands = NewMessage { mime: mail("Stands", "x@y.z"), received, ..NewMessage::default() };
     house.tenant.add_message(&house.bob, "inbox", stands).unwrap();
@@ -332,7 +332,7 @@ fn any_mail_can_be_brought_and_nothing_else() {
     restored(outbox, &format!("{inbox}/stands.eml"));
     assert_eq!(house.called(&house.bob, "Stands").len(), 1);
     let own = mail("My own", "x@y.z");
-    // A note to oneself is a mail as well, as its name says.
+    // A note to oneself is a mail too, because of its file name.
     drop_file(outbox, &format!("{inbox}/note.eml"), b"Subject: Note to self\r\n\r\nMilk\r\n").unwrap();
     restored(outbox, &format!("{inbox}/note.eml"));
     assert_eq!(house.called(&house.bob, "Note to self").len(), 1);
@@ -412,18 +412,18 @@ fn folders_are_those_of_the_mailbox_and_can_be_made() {
     let folders = names(outbox, &root);
     assert!(folders.contains(&"Posteingang".to_owned()), "{folders:?}");
     assert!(!folders.iter().any(|name| name == "Hidden" || name == "Search"), "{folders:?}");
-    // What was asked for is believed for a while.
+    // Answers stay valid for a while.
     house.lab.simulator.reset_counters();
     house.tenant.add_folder(&hans, "msgfolderroot", "Spät").unwrap();
     assert_eq!(names(outbox, &root), folders);
     assert_eq!(house.lab.simulator.counters().requests, 0);
-    // Its English name leads there, too.
+    // The English name of the folder works too.
     let path = format!("{root}/Inbox/own.eml");
     outbox.make_folder(format!("{root}/Inbox").as_bytes()).unwrap();
     drop_file(outbox, &path, &mail("My own", "x@y.z")).unwrap();
     restored(outbox, &path);
     assert_eq!(names(outbox, &root), folders);
-    // The folders that send take nothing.
+    // Folders from which the service sends accept nothing.
     for closed in [&root, &format!("{root}/Postausgang"), &format!("{root}/Geplant")] {
         assert!(matches!(outbox.begin(closed.as_bytes()).err(), Some(OutboxError::NotPermitted)), "{closed}");
     }
@@ -456,7 +456,7 @@ fn what_waits_goes_when_it_is_committed_and_reports_say_what_became_of_it() {
     outbox.withdraw(other.as_bytes()).unwrap();
     assert!(matches!(outbox.item(other.as_bytes()), Err(OutboxError::NotFound)));
     assert!(house.called(&house.bob, "My own").is_empty());
-    // From another process, as `restore commit` does.
+    // Another process asks for the commit, as `restore commit` does.
     let at = folder(&house.lab.folder.path().join("state"), &house.lab.repository);
     assert!(ask_to_commit(&at).unwrap());
     restored(outbox, &path);
@@ -471,7 +471,7 @@ fn what_waits_goes_when_it_is_committed_and_reports_say_what_became_of_it() {
     assert_eq!(jobs.values().map(Vec::len).collect::<Vec<_>>(), [1]);
     running.stop();
     assert_eq!(std::fs::read_dir(at.join("staged")).unwrap().count(), 0, "what is restored is not kept");
-    // Nothing that was dropped can be read on this machine.
+    // The folder of the outbox holds no readable part of the dropped files.
     for entry in walk(&at) {
         let bytes = std::fs::read(&entry).unwrap();
         for secret in ["My own", "Regretted", "regretted", "x@y.z", "own.eml"] {
@@ -489,7 +489,7 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn a_synchronous_seal_returns_when_it_is_restored() {
     let house = House::new(3);
-    // Whoever waits does not wait for nothing.
+    // A caller that waits for the file gets it restored at once, without a rest.
     let running = house.open(How { synchronous: true, rest: AN_HOUR, ..How::default() });
     let outbox = &*running.outbox();
     let inbox = house.inbox_of(&house.bob);
@@ -533,7 +533,7 @@ fn files_wait_while_the_sign_in_has_expired_and_go_on_when_it_works_again() {
     drop_file(outbox, &paths[0], &mail("One", "x@y.z")).unwrap();
     drop_file(outbox, &paths[1], &mail("Two", "x@y.z")).unwrap();
     drop_file(outbox, &paths[2], &house.canary().1).unwrap();
-    // It ends although files wait: nothing can be done for them.
+    // `finish` returns although files wait: only a person can sign in.
     let left = running.finish(&AtomicBool::new(false)).unwrap();
     assert_eq!((left.queued, left.failed), (3, 0));
     let reason = running.signed_out().unwrap();
@@ -544,7 +544,7 @@ fn files_wait_while_the_sign_in_has_expired_and_go_on_when_it_works_again() {
     let report = [&b"jobs/"[..], &reports[0].name].concat();
     let report = String::from_utf8(outbox.read(&report, 0, 1 << 20).unwrap()).unwrap();
     assert!(report.contains("signs in again") && report.contains("3 to do"), "{report}");
-    // What nobody has sent can be taken back.
+    // A file that was not sent yet can be withdrawn.
     outbox.withdraw(paths[1].as_bytes()).unwrap();
     authority.change_rules(|rules| rules.secrets_expired = false);
     restored(outbox, &paths[0]);
@@ -569,7 +569,7 @@ fn who_may_not_write_is_told() {
     drop_file(outbox, &path, &mail("My own", "x@y.z")).unwrap();
     let State::Failed { reason } = settled(outbox, &path) else { panic!("it was restored") };
     assert!(reason.contains("denied"), "{reason}");
-    // The next one is refused when it is begun.
+    // The next file there is refused when it is begun.
     let refused = outbox.begin(inbox.as_bytes()).err();
     assert!(matches!(refused, Some(OutboxError::Denied { .. })), "{refused:?}");
 }
@@ -591,13 +591,13 @@ fn what_the_service_said_is_believed_for_a_minute_and_not_longer() {
         eventually("what is new there is shown", || names(outbox, folder).len() > known.len());
         assert!(since.elapsed() >= believed, "{folder} was asked for too early");
     }
-    // What is not there is remembered as well.
+    // A missing folder is remembered as well.
     let (since, folder) = (Instant::now(), format!("{root}/Inbox/Later"));
     assert!(matches!(outbox.item(folder.as_bytes()), Err(OutboxError::NotFound)));
     house.tenant.add_folder(&house.bob, "inbox", "Later").unwrap();
     eventually("what was made meanwhile is found", || outbox.item(folder.as_bytes()).is_ok());
     assert!(since.elapsed() >= believed, "it was asked for too early");
-    // A refusal is, too.
+    // A refusal is remembered, too.
     house.lab.simulator.set_permissions(["User.Read.All", "Mail.Read", "Organization.Read.All"]);
     house.lab.simulator.expire_tokens();
     let (since, inbox) = (Instant::now(), house.inbox_of(&house.bob));
@@ -612,7 +612,7 @@ fn what_the_service_said_is_believed_for_a_minute_and_not_longer() {
 fn while_the_snapshots_are_looked_through_close_takes_what_nobody_knows_and_it_fails_later() {
     let house = House::new(3);
     let (name, canary) = house.canary();
-    // From here on the repository does not answer until it may.
+    // From here on the repository does not answer until the gate is open.
     let gate = Arc::new(Mutex::new(()));
     let closed = gate.lock().unwrap();
     let backend = Arc::new(Faulty::new(Local::open(house.lab.folder.path().join("repository")).unwrap()));
@@ -631,7 +631,7 @@ fn while_the_snapshots_are_looked_through_close_takes_what_nobody_knows_and_it_f
     restored(outbox, &known);
     let State::Failed { reason } = settled(outbox, unknown) else { panic!("it was restored") };
     assert!(reason.contains("no snapshot holds"), "{reason}");
-    // Now that all are known, close says so itself.
+    // Now that all contents are known, `close` itself refuses the file.
     let refused = drop_file(outbox, "original/unknown, too.eml", &mail("Unknown, too", "x@y.z"));
     assert!(matches!(refused, Err(OutboxError::Unknown { .. })), "{refused:?}");
 }
@@ -655,7 +655,7 @@ fn on_a_bad_day_and_over_many_lives_everything_is_restored_once() {
             drop_file(&*running.outbox(), &format!("{to}/{name}"), bytes).unwrap();
             subjects.push(name.clone());
         }
-        // In the middle of it.
+        // The outbox stops in the middle of the restore.
         running.stop();
     }
     house.lab.simulator.set_faults(Faults::default());
@@ -675,7 +675,7 @@ fn every_snapshot_is_known_the_newest_and_those_made_meanwhile_too() {
     let (name, old) = house.canary();
     let tenant = &house.tenant;
     let lost = house.called(&house.alice, "Canary budget").remove(0);
-    // One is deleted, one comes; the second snapshot lacks the first.
+    // One message is deleted and one is added. The second snapshot lacks the first message.
     tenant.delete_message(&house.alice, &lost.id).unwrap();
     let message =
         |subject: &str| NewMessage { mime: mail(subject, "x@y.z"), flag: FlagStatus::Flagged, ..NewMessage::default() };
@@ -704,7 +704,7 @@ fn every_snapshot_is_known_the_newest_and_those_made_meanwhile_too() {
     house.lab.back_up().unwrap();
     tenant.delete_message(&house.alice, &third).unwrap();
     restore("Third", &mail("Third", "x@y.z"));
-    // What stands in two mailboxes needs a path to be told apart.
+    // A message that is in two mailboxes needs a path that names one of them.
     let twin = mail("Twin", "x@y.z");
     let refused = drop_file(outbox, "original/Twin.eml", &twin);
     assert!(matches!(refused, Err(OutboxError::Unknown { .. })), "{refused:?}");
@@ -718,7 +718,7 @@ fn every_snapshot_is_known_the_newest_and_those_made_meanwhile_too() {
     assert_eq!(back.iter().filter(|message| message.folder == of_alice.folder).count(), 1);
     running.stop();
     drop(first);
-    // What is known of contents is a cache.
+    // The database of contents is a cache.
     let at = folder(&house.lab.folder.path().join("state"), &house.lab.repository);
     std::fs::remove_dir_all(at.join("contents")).unwrap();
     house.called(&house.alice, "Canary budget").iter().for_each(|message| {
@@ -738,7 +738,7 @@ fn many_of_a_new_snapshot_at_a_time_are_all_known() {
     let house = House::new(3);
     let running = house.open(How { waits: true, ..How::default() });
     let outbox = &*running.outbox();
-    // The outbox knows the snapshots there are before the next is made.
+    // The outbox knows the existing snapshots before the next one is made.
     drop_file(outbox, "original/first.eml", &house.canary().1).unwrap();
     outbox.commit().unwrap();
     restored(outbox, "original/first.eml");
@@ -773,7 +773,7 @@ fn what_stands_in_a_snapshot_that_is_forgotten_meanwhile_is_had_from_another() {
     house.tenant.delete_message(&house.alice, &lost.id).unwrap();
     let running = house.open(How { waits: true, ..How::default() });
     let outbox = &*running.outbox();
-    // Known to stand in whichever of the two was looked through first.
+    // The message is known from whichever of the two snapshots was read first.
     for (n, path) in [format!("original/{name}"), format!("{}/{name}", house.inbox_of(&house.bob))].iter().enumerate() {
         eventually("all are known", || !matches!(drop_file(outbox, path, &canary), Err(OutboxError::Unknown { .. })));
         if n == 0 {
@@ -805,7 +805,7 @@ fn what_was_just_closed_can_be_withdrawn_unless_somebody_commits() {
     outbox.commit().unwrap();
     restored(outbox, &at("Kept"));
     drop_file(outbox, &at("Later"), &mail("Later", "x@y.z")).unwrap();
-    // Who waits for the end of it all commits, too.
+    // `finish` commits, too.
     assert_eq!(running.finish(&AtomicBool::new(false)).unwrap().queued, 0);
     running.stop();
     drop(first);
@@ -834,7 +834,7 @@ fn what_waits_is_there_the_next_time_with_its_bytes_its_folder_and_its_time() {
     draft.seal(path.as_bytes(), Some(Time { secs: 1, nanos: 1 })).unwrap();
     let mtime = |outbox: &dyn Outbox| outbox.item(path.as_bytes()).unwrap().mtime;
     assert_eq!(mtime(outbox), Time { secs: 1, nanos: 1 });
-    // Some give it a time when they have closed it, which may be before or after it is handed over.
+    // Some programs set the time of a file after they have closed it. That may be before or after the file is released.
     outbox.set_mtime(path.as_bytes(), Time { secs: 2, nanos: 0 }).unwrap();
     draft.release();
     assert_eq!(mtime(outbox), Time { secs: 2, nanos: 0 });
@@ -942,18 +942,19 @@ fn what_is_unreachable_is_tried_on_and_what_is_refused_three_times_and_can_be_dr
         house.lab.simulator.set_faults(Faults { rules: vec![rule], ..Faults::default() });
     };
     let faults = || house.lab.simulator.counters().faults;
-    // Refused for good, as far as anybody can say.
+    // An error that will not pass, as far as the client can tell.
     fail(Fault::NotFound);
     drop_file(outbox, &path, &mail("My own", "x@y.z")).unwrap();
     let State::Failed { reason } = settled(outbox, &path) else { panic!("it was restored") };
     assert!(!reason.is_empty());
     assert_eq!(faults(), 3, "tried three times");
     assert_eq!((told(outbox, "failed"), told(outbox, "done")), (1, 0));
-    // The service does not answer for longer than anything is tried by itself.
+    // The service does not answer for longer than the client tries a request by itself.
     fail(Fault::UnavailableEmpty);
     drop_file(outbox, &path, &mail("My own", "x@y.z")).unwrap();
     let since = Instant::now();
-    // More often than what is refused. Each time, what may have been made is looked for a while.
+    // More attempts than for a refused file. Before each, the outbox looks for an item that the last attempt may have
+    // made.
     while faults() < 4 {
         assert!(since.elapsed() < PATIENCE, "it is not tried on: {}", state(outbox, &path));
         std::thread::sleep(Duration::from_millis(5));
@@ -965,8 +966,8 @@ fn what_is_unreachable_is_tried_on_and_what_is_refused_three_times_and_can_be_dr
     assert_eq!((told(outbox, "failed"), told(outbox, "done")), (0, 1), "the later drop counts");
 }
 
-/// A mailbox in which another restore is at work is waited for; and a mount lets others in once it has nothing to do
-/// there.
+/// The outbox waits for a mailbox in which another restore works. A mount lets others into a mailbox when it has
+/// nothing to do there.
 #[test]
 fn while_another_restore_is_at_work_in_a_mailbox_what_is_dropped_waits() {
     let house = House::new(3);
@@ -981,7 +982,7 @@ fn while_another_restore_is_at_work_in_a_mailbox_what_is_dropped_waits() {
     let lock = std::fs::File::open(lock).unwrap();
     eventually("the mount lets others in", || lock.try_lock().is_ok());
     drop_file(outbox, &path(1), &mail("Second", "x@y.z")).unwrap();
-    // Its turn comes before that of the next, which is for another mailbox.
+    // Its turn comes before that of the next file, which is for another mailbox.
     let other = format!("{}/other.eml", house.inbox_of(&house.alice));
     drop_file(outbox, &other, &mail("Other", "x@y.z")).unwrap();
     restored(outbox, &other);
@@ -1011,7 +1012,7 @@ fn while_the_repository_is_away_what_was_dropped_waits() {
     let away = faulty::Fault::Fail(std::io::ErrorKind::TimedOut);
     backend.plan(0..u64::MAX, away, |_| true);
     outbox.commit().unwrap();
-    // More often than what is refused would be tried.
+    // More attempts than for a refused file.
     eventually("it is tried on", || backend.faults() >= 8);
     for path in &paths {
         assert!(matches!(state(outbox, path), State::Queued | State::Uploading), "{path}: {}", state(outbox, path));
@@ -1036,7 +1037,7 @@ fn regression_a_flipped_bit_in_the_journal_loses_no_dropped_file() {
     }
     running.stop();
     let mut journal = std::fs::read(at.join("journal")).unwrap();
-    // In the middle of what was noted of the fifth.
+    // A byte in the record of the fifth file.
     journal[((ends[3] + ends[4]) / 2) as usize] ^= 1;
     std::fs::write(at.join("journal"), &journal).unwrap();
     let known: usize = history(&at, &house.lab.repository).unwrap().values().map(Vec::len).sum();
@@ -1072,7 +1073,7 @@ fn what_no_snapshot_has_any_more_fails_and_can_be_taken_back() {
     let running = house.open(how);
     drop_file(&*running.outbox(), "original/lost.eml", &bytes).unwrap();
     running.stop();
-    // The snapshot is forgotten, and with it what was known of it.
+    // The snapshots are removed, and the outbox forgets their contents.
     for entry in walk(&house.lab.folder.path().join("repository/snapshots")) {
         std::fs::remove_file(entry).unwrap();
     }

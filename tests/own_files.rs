@@ -1,4 +1,5 @@
-//! What lies on this machine: the state of this program is its user's alone, and what is no file is never waited for.
+//! Files on this machine. The program's state belongs to its user only, and the program never waits for a pipe or
+//! another file that is not a regular one.
 
 mod common;
 
@@ -10,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// A laboratory with a snapshot, in a process whose umask takes nothing away.
+/// A laboratory with a snapshot, in a process whose umask allows everything.
 fn lab() -> Lab {
     rustix::process::umask(Mode::empty());
     let lab = Lab::new();
@@ -18,7 +19,7 @@ fn lab() -> Lab {
     lab
 }
 
-/// Runs a command that must end by itself, and returns its exit code and what it said.
+/// Runs a command that must end by itself, and returns its exit code and its messages.
 #[track_caller]
 fn ends(command: &mut Command) -> (Option<i32>, String) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -73,7 +74,7 @@ fn a_state_folder_is_its_users_alone_whichever_command_makes_it() {
         assert_private(&lab.state());
         fs::remove_dir_all(lab.state()).unwrap();
     }
-    // What another version left: RocksDB begins anew.
+    // The database of another version: RocksDB begins anew.
     lab.run(["backup", "--files", "home"], 0);
     walk(&lab.state(), &mut |path, _| {
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("MANIFEST")) {
@@ -82,7 +83,8 @@ fn a_state_folder_is_its_users_alone_whichever_command_makes_it() {
     });
     lab.run(["backup", "--files", "home"], 0);
     assert_private(&lab.state());
-    // What an older version made too open is closed; a folder that somebody named keeps its mode.
+    // Folders that an older version left open to others are closed. A folder that the user has named keeps its
+    // permissions.
     let of_repository = fs::read_dir(lab.state()).unwrap().next().unwrap().unwrap().path();
     for folder in [&lab.state(), &of_repository] {
         fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
@@ -121,7 +123,7 @@ fn a_state_folder_that_may_be_somebody_elses_is_refused() {
     fs::set_permissions(&state, Permissions::from_mode(0o777)).unwrap();
     refused("mode 0777");
     fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
-    // One level below, where the name is known to everybody.
+    // One level below, where everybody knows the name of the folder.
     let of_repository = fs::read_dir(&state).unwrap().next().unwrap().unwrap().path();
     fs::rename(&of_repository, &away).unwrap();
     symlink(&elsewhere, &of_repository).unwrap();
@@ -186,7 +188,7 @@ fn what_is_no_file_is_refused_and_never_waited_for() {
     let said = common::fails(&mut lab.command(args!["snapshots", "--password-file", "/dev/zero"]), 1);
     assert!(said.contains("it is a device"), "{said}");
 
-    // Links to files are fine, and so is a pipe that the shell has opened.
+    // Links to files are allowed, and so is a pipe that the shell has opened.
     write(&lab.path("password"), common::PASSWORD);
     fs::set_permissions(lab.path("password"), Permissions::from_mode(0o600)).unwrap();
     symlink("password", lab.path("link")).unwrap();
@@ -231,7 +233,7 @@ fn what_is_no_file_is_no_object_of_a_repository() {
             let (code, said) = ends(&mut lab.command(arguments));
             assert_eq!(code, Some(exit), "{prefix}: {arguments:?}: {said}");
         }
-        // A link in place of an object leads to it.
+        // A link in place of an object is followed.
         for object in &objects {
             fs::remove_file(object).unwrap();
             symlink(aside(object), object).unwrap();

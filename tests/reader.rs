@@ -1,5 +1,5 @@
-//! The format page is enough to read a repository: `tools/reader`, written from docs/repository-format.md in another
-//! language, gives back what the library stored, by hints alone, by index objects alone and by pack footers alone.
+//! The format page is enough to read a repository. `tools/reader` was written from docs/repository-format.md in another
+//! language. It extracts what the library stored: by hints alone, by index objects alone and by pack footers alone.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -24,7 +24,7 @@ use strongroom::source::files::Files;
 const PASSWORD: &str = "pässword";
 const PACKAGES: &str = "import blake3, cbor2, zstandard, cryptography.hazmat.primitives.kdf.argon2";
 
-/// Says whether the reader can run here, and prints why not.
+/// Returns whether the reader can run here. If not, prints the reason.
 fn can_run() -> bool {
     let runs = Command::new("python3").args(["-c", PACKAGES]).output().is_ok_and(|output| output.status.success());
     if !runs {
@@ -65,7 +65,8 @@ fn write(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).expect("a file");
 }
 
-/// Makes a folder of everything that the format treats differently; the second version differs from the first a little.
+/// Makes a folder with everything that the format treats differently. The second version differs a little from the
+/// first.
 fn make_source(root: &Path, version: u32) {
     let document = noise("document", 100_000);
     write(&root.join("document.pdf"), &document);
@@ -114,7 +115,7 @@ fn make_source(root: &Path, version: u32) {
     File::open(root.join("odd")).expect("it is there").set_modified(before_the_epoch).expect("it is ours");
 }
 
-/// Everything that an extraction must give back of one file.
+/// The facts of a file that an extraction must give back.
 #[derive(Debug, PartialEq)]
 struct Facts {
     mode: u32,
@@ -161,7 +162,7 @@ fn back_up(repository: &Arc<Repository>, state: &Path, source: &Path) -> Report 
     backup(repository, local, &mut files, &options, &Progress::default(), &AtomicBool::new(false)).expect("a backup")
 }
 
-/// The test is worth little if these files are not stored the way they are meant to be.
+/// Asserts that the files are stored in the intended ways. Otherwise the test proves little.
 fn assert_variety(repository: &Arc<Repository>, report: &Report) {
     let reader = repository.reader(Box::new(IndexSearch::new(repository.clone())), CacheSizes::default());
     let segments = |path: &str| {
@@ -213,7 +214,7 @@ fn the_independent_reader_gives_back_what_was_stored() {
             let out = work.path().join(format!("out {how} {number}"));
             let mut command = reader("extract", &place, PASSWORD);
             command.arg(report.id.short()).arg(&out);
-            // Hints are what it uses unless told otherwise.
+            // The reader uses hints by default.
             run(if how == "--hints" { &mut command } else { command.arg(how) });
             let found = facts_of(&out);
             for (path, facts) in expected {
@@ -221,7 +222,7 @@ fn the_independent_reader_gives_back_what_was_stored() {
             }
             assert_eq!(found.len(), expected.len());
         }
-        // From here on it must do without.
+        // From here on the reader must do without the index objects.
         let index = place.join("index");
         if index.exists() {
             fs::remove_dir_all(index).expect("it is ours");

@@ -1,5 +1,5 @@
-//! Sixty-four readers at once, while snapshots come and go: nobody gets an error or wrong bytes, nobody is stuck, memory does not grow,
-//! and the mount is left at once.
+//! Sixty-four readers at once, while snapshots come and go. No reader gets an error or wrong bytes, none is stuck,
+//! memory does not grow, and the mount ends at once.
 //!
 //! `make readers` runs it for ten minutes; the ordinary suite for `STRONGROOM_READERS_S` seconds, five if not set.
 
@@ -16,12 +16,13 @@ use std::time::{Duration, Instant};
 const READERS: usize = 64;
 const FOLDERS: usize = 24;
 const MAILS: usize = 40;
-/// One in each folder.
+/// Length of the large file in each folder, in bytes.
 const LARGE_BYTES: usize = (6 << 20) / FOLDERS;
 const NEEDLE: &str = "heliograph";
-/// What one reader does at once takes no longer, on a busy machine with so many.
+/// Maximum time for one action of a reader, on a busy machine with so many readers.
 const STUCK: Duration = Duration::from_secs(120);
-/// What the allocator and the kernel's counting may add from one half of the time to the other.
+/// Maximum growth of memory between the two halves of the test, in KiB. The allocator and the kernel's counting may add
+/// a little.
 const GROWTH_KIB_MAX: u64 = 12 << 10;
 
 /// Writes folders of mails, each with a large file that does not compress. Returns the paths of all files below `root`.
@@ -47,12 +48,12 @@ fn plant(root: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What readers see twice: in the folder that was backed up, and in the mount.
+/// The two places that readers compare: the source folder and the mount.
 struct Views<'a> {
     source: &'a Path,
     mounted: PathBuf,
     files: &'a [PathBuf],
-    /// What ripgrep and tar say of the source.
+    /// The output of ripgrep and tar for the source.
     found: String,
     archived: String,
     copies: PathBuf,
@@ -62,14 +63,14 @@ fn found(below: &Path) -> String {
     quiet(Command::new("rg").args(["--count", "--sort=path", "--no-config", NEEDLE]).current_dir(below))
 }
 
-/// Through a pipe: `tar` looks into no file if it writes to /dev/null itself.
+/// Through a pipe: `tar` reads no file if it writes to /dev/null itself.
 fn archived(below: &Path) -> String {
     const TAR: &str = "tar -c --sort=name --format=ustar . | sha256sum";
     quiet(Command::new("sh").args(["-c", TAR]).current_dir(below))
 }
 
 impl Views<'_> {
-    /// Does what the reader of this number does, once; `random` is different each time.
+    /// Does the action of the reader with this number once. `random` is different each time.
     fn read(&self, reader: usize, random: u64) {
         let file = &self.files[random as usize % self.files.len()];
         match reader % 8 {
@@ -119,10 +120,10 @@ fn resident_kib(mount: &Mount) -> u64 {
     line.trim().strip_suffix("kB").unwrap().trim().parse().unwrap()
 }
 
-/// Lets a snapshot come and go, and holds on to a file of it meanwhile.
+/// Adds and removes a snapshot, and keeps a file of it open in the meantime.
 fn come_and_go(lab: &Lab, mount: &Mount, round: u64) {
     let source = lab.dir("moving");
-    // Little, so that what caches keep of it does not look like growth.
+    // The source is small, so that the caches' share of it does not look like growth.
     let content = noise(round, 10_000);
     write(&source.join("file"), &content);
     let before = names(mount.path("snapshots"));
@@ -143,7 +144,7 @@ fn come_and_go(lab: &Lab, mount: &Mount, round: u64) {
     assert!(read == content, "what was open when the snapshot was forgotten");
 }
 
-/// Lets the readers end, also when this thread fails and would wait for them.
+/// Ends the readers when dropped, also if this thread fails: it would wait for them otherwise.
 struct Ending<'a>(&'a AtomicBool);
 
 impl Drop for Ending<'_> {
@@ -198,7 +199,7 @@ fn sixty_four_readers_while_snapshots_come_and_go() {
                 come_and_go(&lab, &mount, rounds.fetch_add(1, Ordering::Relaxed));
             }
         });
-        // The caches are full then.
+        // From then on the caches are full.
         eventually("every reader has been through", STUCK, || done.iter().all(|done| done.load(Ordering::Relaxed) > 0));
         let started = Instant::now();
         while started.elapsed() < 2 * half {

@@ -1,5 +1,5 @@
-//! A repository far away is read fast: little is asked for, much of it at a time, and nothing twice. Far away is 20 ms
-//! for every request.
+//! A repository on far storage is read fast: few requests, many at a time, and nothing twice. Every request to the far
+//! storage takes 20 ms.
 
 mod common;
 
@@ -34,10 +34,10 @@ use tempfile::TempDir;
 
 const DELAY: Duration = Duration::from_millis(20);
 const PASSWORD: &[u8] = b"password";
-/// What one mail in a hundred holds.
+/// The text in one mail of a hundred.
 const NEEDLE: &str = "Zeppelin-4711";
 
-/// Folders of mails that are made up as they are walked: how each is called, and how many there are.
+/// Folders of mails that are generated during the walk: the name of each, and its number of mails.
 struct Mailbox(Vec<(&'static str, u64)>);
 
 struct Mail(Vec<u8>);
@@ -92,14 +92,14 @@ impl Source for Mailbox {
     }
 }
 
-/// A repository far away, in a laboratory of its own.
+/// A far repository in its own laboratory.
 struct Far {
     folder: TempDir,
     snapshot: Snapshot,
 }
 
 impl Far {
-    /// Creates it with a snapshot of these folders; that much is done from near.
+    /// Creates it with a snapshot of these folders, by near storage.
     fn new(folders: &[(&'static str, u64)]) -> Far {
         let folder = tempfile::tempdir().unwrap();
         let local = Local::create(folder.path().join("repository")).unwrap();
@@ -118,7 +118,7 @@ impl Far {
         Local::open(self.folder.path().join("repository")).unwrap()
     }
 
-    /// Returns the way there, and the cache of this name in front of it, as a process has them that begins.
+    /// Returns the far storage and a cache with this name in front of it, as in a new process.
     fn way(&self, cache: &str) -> (Arc<Delayed<Local>>, Arc<Cached>) {
         let delayed = Arc::new(Delayed::new(self.near(), DELAY));
         let options = CacheOptions { folder: self.folder.path().join(cache), bytes_max: 1 << 30 };
@@ -130,7 +130,7 @@ impl Far {
         (delayed, Repository::open(cached, PASSWORD).unwrap())
     }
 
-    /// Stores the snapshot again and again, at other times, until there are so many.
+    /// Stores copies of the snapshot with other times, until there are `count` snapshots.
     fn have_snapshots(&self, count: i64) {
         let near = Repository::open(Arc::new(self.near()), PASSWORD).unwrap();
         for number in 1..count {
@@ -148,13 +148,13 @@ impl Far {
         let search = IndexSearch::new(repository.clone());
         let reader = repository.reader(Box::new(search), CacheSizes::default()).reading_ahead();
         let catalog = RepositoryCatalog::new(repository, reader, Layout::Items, Some(at.clone()));
-        // What is asked again and again would be counted too.
+        // Regular polls would be counted too, so there are none.
         let options = Options { poll_interval: Duration::from_secs(3600), ..Options::default() };
         (strongroom_mount::mount(Target::Catalog(Arc::new(catalog)), &at, &options).unwrap(), at)
     }
 }
 
-/// Runs a tool, and returns how many lines it wrote and how long it took.
+/// Runs a tool. Returns how many lines it wrote and how long it took.
 fn timed(command: &mut Command) -> (usize, Duration) {
     let begun = Instant::now();
     let output = command.output().unwrap();
@@ -181,7 +181,8 @@ fn find_and_rg_over_a_mailbox_far_away_wait_for_little_and_a_second_time_for_not
     assert!(rounds <= 50, "{rounds} rounds: a second of waiting");
     mounted.unmount().unwrap();
 
-    // The second time there is what belongs to no pack, and what was still under way when the first mount ended.
+    // The second time may ask for objects outside packs, and for requests that were still under way when the first
+    // mount ended.
     for (which, packs_max) in [("cold", 150), ("the second time", 2)] {
         let (delayed, repository) = far.open("cache of rg");
         let (mounted, at) = far.mount(repository, which);
@@ -206,17 +207,17 @@ fn from_opening_to_the_first_listing_takes_few_rounds_however_many_snapshots_the
     far.have_snapshots(SNAPSHOTS);
 
     let (delayed, repository) = far.open("cache");
-    // The config; which key slots there are; all of them.
+    // First the config, then the list of key slots, then all slots at once.
     assert_eq!((delayed.rounds(), delayed.requests()), (3, 4));
-    // As the process in the background does.
+    // As in the process in the background.
     let (delayed, cached) = far.way("cache");
     let handed_over = Repository::open_handed_over(cached, &repository.handover()).unwrap();
     assert_eq!(delayed.requests(), 0);
     let (mounted, at) = far.mount(handed_over, "first");
     assert_eq!(names(at.join("snapshots")).len() as i64, SNAPSHOTS);
     assert_eq!(names(at.join("latest/Inbox")).len(), 30);
-    // Which snapshots there are; these, sixteen at a time; the root, the folder, and what the kernel looks up by the
-    // way.
+    // First the list of snapshots, then the snapshots, sixteen at a time, then the root, the folder, and look-ups of
+    // the kernel.
     let (rounds, requests) = (delayed.rounds(), delayed.requests());
     eprintln!("mount to the first listing, {SNAPSHOTS} snapshots: {rounds} rounds of {requests} requests");
     assert!(rounds <= 1 + 7 + 2 + 3, "{rounds} rounds");
@@ -230,7 +231,7 @@ fn from_opening_to_the_first_listing_takes_few_rounds_however_many_snapshots_the
     mounted.unmount().unwrap();
 }
 
-/// Returns a catalog of all snapshots over storage that fails as it is told.
+/// Returns a catalog of all snapshots over storage that fails on request.
 fn catalog(far: &Far) -> (Arc<Faulty<Local>>, RepositoryCatalog) {
     let storage = Arc::new(Faulty::new(far.near()));
     let repository = Arc::new(Repository::open(storage.clone(), PASSWORD).unwrap());
@@ -312,7 +313,7 @@ fn the_program_reads_from_its_cache_and_proves_what_is_stored() {
     assert_eq!(cat(&["--cache-dir", cache_text]), expected);
     assert!(cache.join("CACHEDIR.TAG").exists());
 
-    // Nothing of the packs is asked for again.
+    // No pack is asked for again.
     let packs = lab.repository().join("packs");
     take_away(&packs);
     assert_eq!(cat(&["--cache-dir", cache_text, "--cache-size", "64M"]), expected);
@@ -320,7 +321,7 @@ fn the_program_reads_from_its_cache_and_proves_what_is_stored() {
     lab.run(["check", "--cache-dir", cache_text], 13);
     bring_back(&packs);
 
-    // As the configuration has it, and through a mount in the background.
+    // With the settings of the configuration, and through a mount in the background.
     let toml = format!("[repositories.share]\nurl = {:?}\ncache_dir = \"near\"\n", lab.repository());
     write(&lab.path("config/strongroom/strongroom.toml"), toml);
     if !no_fuse() {
@@ -345,7 +346,7 @@ fn the_program_reads_from_its_cache_and_proves_what_is_stored() {
         }
     }
 
-    // What cannot be meant.
+    // Sizes that are too small to be meant.
     for size in ["20", "1K", "63M"] {
         let said = fails(&mut lab.command(["snapshots", "--cache-size", size]), 2);
         assert!(said.contains("is too small") && said.contains("20G"), "{said}");

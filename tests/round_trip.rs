@@ -1,5 +1,5 @@
-//! What goes in comes out: real mail and a tree of everything that hurts, through backup, mount and restore, compared byte
-//! for byte; and the tools that people use read the mount as they read the source.
+//! What goes in comes out. Real mail and a tree of difficult files go through backup, mount and restore, and are
+//! compared byte for byte. Ordinary tools read the mount in the same way as the source.
 
 mod common;
 
@@ -10,14 +10,14 @@ use strongroom_corpora::{hostile, mailbox};
 
 const MESSAGES: usize = 6046;
 
-/// Writes the tree that hurts; `sparse_gib` 0 leaves the sparse file out.
+/// Writes the tree of difficult files. With `sparse_gib` 0 it has no sparse file.
 fn hostile_tree(lab: &Lab, sparse_gib: u64) -> PathBuf {
     let source = lab.path("hostile");
     hostile::generate(&hostile::Options { sparse_gib, ..hostile::Options::default() }, &source).unwrap();
     source
 }
 
-/// Some files of the tree that hurts are for nobody, and only root reads them all the same.
+/// Returns true if this is not root. Some files of the difficult tree are readable for nobody but root.
 fn not_root() -> bool {
     let missing = !rustix::process::geteuid().is_root();
     if missing {
@@ -52,7 +52,7 @@ fn hostile_tree_in_the_mount() {
     let expected = read_tree(&source);
     let mount = lab.mount(&[]);
     same_in_mount(&source, &expected, &mount.path("latest"));
-    // The sparse file once is enough.
+    // Reading the sparse file once is enough.
     let whole = lab.mount(&["--snapshot", "latest"]);
     let exclude = ["--exclude", "sparse.img"];
     tool("diff", args!["-r", "--no-dereference", exclude[0], exclude[1], &source, whole.path("")]);
@@ -64,7 +64,7 @@ fn size(path: &Path) -> u64 {
 }
 
 fn same_in_mount(source: &Path, expected: &Tree, mounted: &Path) {
-    // With a slash, as `latest` is a link and diff would compare the link.
+    // With a slash at the end, because `latest` is a link and diff would compare the link.
     assert_eq!(tool("diff", args!["-r", "--no-dereference", source, mounted.join("")]), "");
     assert_same_tree(expected, &read_tree(mounted));
 }
@@ -107,7 +107,7 @@ fn hostile_tree_read_by_tools() {
     du_is_sane(&expected, &mounted);
 }
 
-/// Runs a tool in both folders; it must say the same, in whatever order.
+/// Runs a tool in both folders. It must print the same lines, in any order.
 #[track_caller]
 fn same_output(source: &Path, mounted: &Path, program: &str, args: &[&str]) {
     let lines = |dir: &Path| {
@@ -125,7 +125,7 @@ fn same_output(source: &Path, mounted: &Path, program: &str, args: &[&str]) {
 
 fn ripgrep_agrees(source: &Path, mounted: &Path, patterns: &[&str]) {
     for pattern in patterns {
-        // -uu: hidden and ignored files, too.
+        // -uu: also hidden and ignored files.
         same_output(source, mounted, "rg", &["-uu", "--count-matches", pattern, "."]);
     }
 }
@@ -149,14 +149,15 @@ fn rsync_sees_no_difference(source: &Path, mounted: &Path, more: &[&str]) {
     }
 }
 
-/// Copies the mount out with `cp -a` and through a pipe with tar.
+/// Copies the mount with `cp -a` and through a pipe with tar.
 fn copies_equal(lab: &Lab, expected: &Tree, mounted: &Path) {
     let copied = lab.path("copied");
     tool("cp", args!["-a", mounted.join("."), &copied]);
     assert_same_tree(expected, &read_tree(&copied));
 
     let unpacked = lab.dir("unpacked");
-    // posix: the default format has whole seconds. Unpacking warns of times before 1970, which the tree has on purpose.
+    // posix: the default format has only whole seconds. Unpacking warns of times before 1970, which the tree has on
+    // purpose.
     let mut packing = Command::new("tar");
     packing.args(["--create", "--format=posix", "--file=-", "-C"]).arg(mounted).arg(".");
     let mut packing = packing.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -179,7 +180,7 @@ fn du_is_sane(expected: &Tree, mounted: &Path) {
         tool("du", args).split_whitespace().next().unwrap().parse().unwrap()
     };
     let files = sum_of_files(expected);
-    // Folders and links have sizes of their own, and every file ends in a block of 512 bytes.
+    // Folders and links have their own sizes, and every file takes whole blocks of 512 bytes.
     let entries = expected.len() as u64;
     let apparent = du(&["-s", "--apparent-size", "--block-size=1"]);
     assert!((files..=files + entries * 4096).contains(&apparent), "{files} bytes of files, {apparent} says du");
@@ -261,6 +262,6 @@ fn hostile_tree_restored() {
 fn same_when_restored(lab: &Lab, source: &Path) {
     let restored = lab.path("restored");
     lab.run(["restore", "latest", "--to", &format!("local:{}", restored.display())], 0);
-    // The comparison of trees reads everything; a second reading by diff is left to the tests of the mount.
+    // The comparison of trees reads everything, so diff need not read it again here.
     assert_same_tree(&read_tree(source), &read_tree(&restored));
 }

@@ -1,4 +1,5 @@
-//! `strongroom backup --set` and what comes after it, with the real program, a simulated organisation, and real mounts.
+//! `strongroom backup --set` and the commands after it, with the real program, a simulated organisation, and real
+//! mounts.
 
 mod common;
 
@@ -39,14 +40,14 @@ impl Office {
         command
     }
 
-    /// Backs the set up and returns the report.
+    /// Backs up the set and returns the report.
     #[track_caller]
     fn back_up(&self, exit: i32) -> Value {
         let output = run(&mut self.command(&["backup", "--set", "everyone", "--json"]), exit);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stdout)))
     }
 
-    /// Returns what every mail folder holds, by its path in a snapshot: the hashes of the messages' bytes.
+    /// Returns the content of every mail folder, by its path in a snapshot: the hashes of the messages' bytes.
     fn truth(&self) -> Vec<(PathBuf, BTreeSet<String>)> {
         let tenant = self.simulator.tenant();
         let mut folders = Vec::new();
@@ -77,7 +78,7 @@ impl Office {
     }
 }
 
-/// Returns the same of a snapshot that is mounted at `root`.
+/// Returns the same for a snapshot that is mounted at `root`.
 fn mounted(root: &Path) -> Vec<(PathBuf, BTreeSet<String>)> {
     let mut folders: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
     walk(root, &mut |path, stat| {
@@ -90,7 +91,8 @@ fn mounted(root: &Path) -> Vec<(PathBuf, BTreeSet<String>)> {
     folders.into_iter().collect()
 }
 
-/// Names that a snapshot cannot keep as they are, or that several folders share, differ: only what is in them is compared.
+/// Compares only the contents of folders. The names differ if a snapshot cannot keep them, or if several folders share
+/// one.
 #[track_caller]
 fn assert_same(truth: &[(PathBuf, BTreeSet<String>)], found: &[(PathBuf, BTreeSet<String>)]) {
     let contents = |folders: &[(PathBuf, BTreeSet<String>)]| folders.iter().map(|(_, mails)| mails.clone()).collect();
@@ -149,7 +151,7 @@ fn what_cannot_be_read_is_listed_and_nothing_else_and_comes_when_it_can() {
     let user = tenant.users()[0].principal_name();
     let ids: Vec<_> = tenant.true_messages(&user).unwrap().map(|message| message.id).take(2).collect();
     let corrupt = |why| ids.iter().for_each(|id| tenant.mark_unreadable(&user, id, why).unwrap());
-    // Neither the message nor its properties can be had: nothing can be built of it either.
+    // Neither the message nor its properties can be read, so it cannot be built from them either.
     corrupt(Some(Unreadable::CorruptData));
     let report = office.back_up(3);
     assert_eq!(report["status"], "partial");
@@ -158,7 +160,7 @@ fn what_cannot_be_read_is_listed_and_nothing_else_and_comes_when_it_can() {
     let paths: Vec<_> = report["failures"].as_array().unwrap().iter().map(|f| f["path"].as_str().unwrap()).collect();
     let listing = text(&office.lab.run(["ls", "-R", "latest"], 0).stdout);
     assert!(listing.contains("_report.txt"), "{listing}");
-    // They must keep nothing else from being backed up, run after run.
+    // The unreadable messages do not keep anything else from being backed up, in any run.
     let mime = b"Subject: later\r\n\r\nlater\r\n".to_vec();
     tenant.add_message(&user, "inbox", NewMessage { mime, ..NewMessage::default() }).unwrap();
     let again = office.back_up(3);
@@ -261,7 +263,7 @@ fn nothing_that_is_logged_names_people_mail_or_secrets() {
     office.simulator.set_faults(Faults::bad_day(3, 10));
     let mut command = office.command(&["backup", "--set", "everyone", "-vvv"]);
     let output = command.env("STRONGROOM_LOG", "trace").output().unwrap();
-    // Only the lines of the log: what failed is listed by name, as it must be.
+    // Only the lines of the log. The list of failures names them, as it must.
     let log: String = text(&output.stderr)
         .lines()
         .filter(|line| {
@@ -282,7 +284,7 @@ fn nothing_that_is_logged_names_people_mail_or_secrets() {
         let line = log.lines().find(|line| line.contains(&secret));
         assert_eq!(line, None, "`{secret}` is in the log");
     }
-    // Who asks for it is told more, but no secret and nothing of what mails say.
+    // With `--log-content` the log says more, but no secret and no text of a mail.
     let message = NewMessage { mime: b"Subject: Secondcanary\r\n\r\nCanarybody\r\n".to_vec(), ..NewMessage::default() };
     tenant.add_message(&user, "inbox", message).unwrap();
     let log = office.command(&["backup", "--set", "everyone", "-vv", "--log-content"]).output().unwrap();

@@ -55,7 +55,7 @@ fn memory_stays_flat_whatever_the_organisation() {
     }
 }
 
-/// Returns the most memory that the process has had so far, while it runs.
+/// Returns the peak memory of the process so far, in KiB, while it runs.
 fn high_water_kib(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

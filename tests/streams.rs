@@ -1,4 +1,5 @@
-//! `fidelity = "full"`: every message is kept as the stream as which the service exports it, too, and of this version.
+//! `fidelity = "full"`: for every message the snapshot also has the service's export stream, and the stream is of the
+//! same version as the message.
 
 mod laboratory;
 
@@ -17,7 +18,7 @@ fn laboratory(seed: u64, users: usize, messages: usize) -> Laboratory {
     lab
 }
 
-/// Returns the stream of every message of a snapshot that has one, by id.
+/// Returns the stream of every message in a snapshot, by the id of the message. `None` if a message has no stream.
 fn streams(lab: &Laboratory, report: &TenantReport) -> BTreeMap<String, Option<Vec<u8>>> {
     let mut streams = BTreeMap::new();
     let reader = lab.reader();
@@ -33,7 +34,7 @@ fn streams(lab: &Laboratory, report: &TenantReport) -> BTreeMap<String, Option<V
     streams
 }
 
-/// Holds every stream of a snapshot against what the tenant holds now, and returns how many there are.
+/// Compares every stream of a snapshot with the tenant, and returns how many there are.
 #[track_caller]
 fn assert_streams(lab: &Laboratory, report: &TenantReport, lacking: u64) -> usize {
     lab.assert_truth(report);
@@ -58,7 +59,7 @@ fn assert_streams(lab: &Laboratory, report: &TenantReport, lacking: u64) -> usiz
     streams.len()
 }
 
-/// Returns the messages of a user that a snapshot has, by id.
+/// Returns the ids of a user's messages in a snapshot.
 fn backed_up(lab: &Laboratory, user: &str, report: &TenantReport) -> Vec<String> {
     let streams = streams(lab, report);
     let ids =
@@ -77,7 +78,8 @@ fn new_and_changed_messages_are_exported_and_no_others() {
     lab.simulator.reset_counters();
     let first = lab.back_up().expect("a backup");
     let held = assert_streams(&lab, &first, 0);
-    // Up to twenty of a folder at a time, and per mailbox one question for its name there.
+    // One request exports up to twenty messages of a folder. Each mailbox takes one more request for its name in the
+    // export service.
     let exports = requests(&lab, "ExchangeMailbox");
     assert!(exports <= held as u64 / 4, "{exports} exports for {held} messages");
     assert_eq!(requests(&lab, "GetExchangeSettings"), 2);
@@ -85,7 +87,7 @@ fn new_and_changed_messages_are_exported_and_no_others() {
     let quiet = lab.back_up().expect("a backup");
     assert_eq!((quiet.snapshot.summary.changed, requests(&lab, "ExchangeMailbox")), (0, 0));
     assert_eq!(requests(&lab, "GetExchangeSettings"), 0);
-    // A mark changes the stream and not the bytes; a new message has both.
+    // A flag changes the stream and not the bytes. A new message has both.
     let tenant = lab.simulator.tenant();
     let user = lab.mailboxes()[0].clone();
     let ids = backed_up(&lab, &user, &first);
@@ -117,7 +119,7 @@ fn a_set_that_asks_for_streams_later_gets_them_without_reading_messages_again() 
         "{} messages of {} bytes take {} bytes, their streams of {} bytes {} more",
         before.new, before.source_bytes, before.stored_bytes, after.added_bytes, after.stored_bytes
     );
-    // And no more when it does not: those of what stays as it is stay.
+    // Without the option no streams are fetched. Unchanged messages keep theirs.
     lab.options.streams = false;
     let tenant = lab.simulator.tenant();
     let user = lab.mailboxes()[0].clone();
@@ -144,7 +146,7 @@ fn what_cannot_be_exported_is_kept_without_a_stream_counted_and_tried_again() {
     let ids = backed_up(&lab, &user, &whole);
     let corrupt = |why| ids[..3].iter().for_each(|id| tenant.mark_unreadable(&user, id, why).expect("a message"));
     ids[..3].iter().for_each(|id| tenant.set_flag(&user, id, FlagStatus::Complete).expect("a message"));
-    // They are refused by the export alone: their bytes are known.
+    // Only the export refuses them: their bytes are known.
     corrupt(Some(Unreadable::CorruptData));
     let lacking = lab.back_up().expect("a backup");
     assert_eq!(lacking.ledger.streamless, 3, "{:?}", lacking.failures);
@@ -169,7 +171,7 @@ fn without_the_permission_or_in_another_cloud_the_backup_is_whole_without_stream
     lab.simulator.expire_tokens();
     let report = lab.back_up().expect("a backup");
     let held = streams(&lab, &report).len() as u64;
-    // Folders have ids, too.
+    // Folders have ids, too, so `held` may be larger.
     assert!(report.ledger.streamless > 50 && report.ledger.streamless <= held);
     assert_streams(&lab, &report, report.ledger.streamless);
     assert_eq!(report.warnings.len(), 1, "{:?}", report.warnings);

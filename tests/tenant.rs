@@ -1,4 +1,5 @@
-//! `strongroom tenant` against a simulated organisation: what it may, what it may not, and who is in it.
+//! `strongroom tenant` against a simulated organisation: what the application may do, what it may not, and which users
+//! there are.
 
 mod common;
 
@@ -31,7 +32,7 @@ impl Office {
         office
     }
 
-    /// Writes the configuration: `credential` is a line of the tenant, `sets` comes at the end.
+    /// Writes the configuration. `credential` is a line of the tenant, and `sets` stands at the end.
     fn configure(&self, credential: &str, sets: &str) {
         let (url, tenant, client) = (self.simulator.url(), self.simulator.tenant_id(), self.simulator.client_id());
         let text = format!(
@@ -87,7 +88,7 @@ fn a_tenant_that_grants_everything_is_ready() {
     assert!(shown.ends_with("contoso: ready for a backup\n") && !shown.contains("What to do"), "{shown}");
     assert_eq!(office.simulator.counters().mails_sent, 0);
 
-    // However much is said of it: no secret, no token (they are JWTs here), nobody's address.
+    // At any level of logging: no secret, no token (they are JWTs here), and no address.
     let output = run(office.command(&["test", "contoso", "-vvv"]).env("STRONGROOM_LOG", "trace"), 0);
     let said = text(&output.stderr);
     assert!(said.contains("TRACE") || said.contains("DEBUG"), "{said}");
@@ -153,7 +154,7 @@ fn a_secret_that_is_wrong_says_so_and_stays_secret() {
     assert!(detail.contains("the client secret is wrong") && detail.contains("AADSTS7000215"), "{detail}");
     let said = text(&output.stdout) + &text(&output.stderr);
     assert!(!said.contains(wrong), "{said}");
-    // What lists users has nothing to list.
+    // `users` cannot list anything.
     let said = fails(office.command(&["users", "contoso"]).env("CONTOSO_SECRET", wrong), 1);
     assert!(said.contains("could not list the users of contoso"), "{said}");
 }
@@ -211,7 +212,7 @@ fn users_are_listed_with_the_kind_of_their_mailbox() {
             Kind::Room => "room",
             Kind::Equipment => "equipment",
             Kind::Unlicensed | Kind::Guest | Kind::OnPremises | Kind::SoftDeleted => "none",
-            // Its deltas cannot be read, its inbox can.
+            // The changes of a full mailbox cannot be read, but its inbox can.
             Kind::OverQuota => "user",
             Kind::OutsidePolicy => "denied",
         };
@@ -260,7 +261,7 @@ fn somebody_who_has_not_signed_in_is_told_to() {
     assert!(detail.contains("strongroom tenant login"), "{detail}");
 }
 
-/// Returns the roles that a test of a backup finds sufficient, without `left_out`.
+/// Returns the roles that are enough for a test of a backup, without `left_out`.
 fn roles_without(left_out: &str) -> BTreeSet<String> {
     let roles = ["User.Read.All", "Organization.Read.All", "Mail.Read", "MailboxSettings.Read"];
     roles.into_iter().filter(|role| *role != left_out).map(str::to_owned).collect()
@@ -280,7 +281,7 @@ fn the_permission_that_is_missing_is_named_with_the_steps_to_grant_it() {
         let report = office.json(&["test", "contoso"], exit);
         assert_eq!(report["ok"], exit == 0, "{left_out}");
         for (check, status) in statuses(&report) {
-            // Reading alone is what was granted.
+            // Only reading was granted.
             let expected = if check == what || check == "restoring mail" { "missing" } else { "ok" };
             assert_eq!(status, expected, "{check} without {left_out}");
         }
@@ -352,7 +353,7 @@ fn a_policy_that_closes_every_mailbox_is_told_from_a_missing_permission() {
 
     office.change_rules(|rules| rules.access_policy = AccessPolicy::Deny(ids(2)));
     assert_eq!(check(&office.json(&["test", "contoso"], 0), "mail")["status"], "ok");
-    // None of those that a set takes is open.
+    // The set takes only mailboxes that are closed to the application.
     let include: Vec<_> = users.iter().take(2).map(|user| format!("Users/{}", user.principal_name())).collect();
     let sets = format!("[sets.a]\ntenant = \"contoso\"\ninclude = {include:?}\n");
     office.configure("client_secret = { env = \"CONTOSO_SECRET\" }", &sets);
@@ -422,7 +423,7 @@ fn a_person_signs_in_with_a_code_and_is_remembered() {
     assert!(child.wait().unwrap().success());
     assert!(shown.starts_with("Signed in to contoso"), "{shown}");
 
-    // One mailbox, that of whoever signed in.
+    // One mailbox: that of the person who signed in.
     let report = office.json(&["test", "contoso"], 0);
     assert_eq!(
         (check(&report, "mail")["status"].as_str(), check(&report, "users")["status"].as_str()),
@@ -432,7 +433,7 @@ fn a_person_signs_in_with_a_code_and_is_remembered() {
     let users = office.json(&["users", "contoso"], 0);
     assert_eq!((users.as_array().unwrap().len(), &users[0]["mailbox"]), (1, &json!("user")));
 
-    // Who can look at the folder sees no token, and nobody else can look.
+    // The folder shows no token in clear text, and other users cannot read it.
     let mut files = 0;
     common::walk(&office.lab.state(), &mut |path, stat| {
         assert_eq!(stat.permissions().mode() & 0o077, 0, "{}", path.display());
@@ -440,7 +441,7 @@ fn a_person_signs_in_with_a_code_and_is_remembered() {
     });
     assert!(files >= 2, "a key and a token");
 
-    // When the sign-in is revoked, the next one who asks is told to sign in.
+    // After the sign-in is revoked, the next command says that somebody must sign in.
     office.simulator.authority().revoke_sessions();
     let report = office.json(&["test", "contoso"], 1);
     let detail = check(&report, "sign-in")["detail"].as_str().unwrap();
@@ -460,7 +461,7 @@ fn a_sign_in_that_is_declined_is_a_failure() {
     assert!(said.contains("Error: could not sign in to contoso\n") && said.contains("declined"), "{said}");
 }
 
-/// Follows a page as a browser does in which somebody is signed in.
+/// A script that follows a page like a browser in which somebody is signed in.
 const BROWSER: &str = "#!/bin/sh\nexec python3 -c \
     'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=60).read()' \"$1\"\n";
 

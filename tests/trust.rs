@@ -1,5 +1,5 @@
-//! What a repository may hold that this program did not write, or that is not what it was: objects of later versions,
-//! snapshots of wrong clocks, an earlier state of all of it, objects of other repositories, and junk.
+//! Objects in a repository that this program did not write, or that somebody changed: objects of later versions,
+//! snapshots with wrong times, an earlier state of the whole repository, objects of other repositories, and junk.
 
 mod common;
 mod laboratory;
@@ -102,7 +102,7 @@ fn a_repository_that_a_later_version_writes_to_as_well_stays_of_use() {
     let expected = format!("snapshot {short} is left out: the snapshot has version 2");
     assert!(warnings[0].starts_with(&expected), "{warnings:?}");
     assert!(warnings[1].contains("2 objects are of a later version"), "{warnings:?}");
-    // If somebody takes it away, the new snapshot misses it.
+    // If somebody deletes the later snapshot, the new snapshot shows that it is missing.
     let made = repository.snapshots().unwrap().readable.pop().unwrap().1;
     assert!(made.parents.iter().any(|id| ObjectName::snapshot(id.0) == *snapshot));
 
@@ -123,7 +123,7 @@ fn a_repository_that_a_later_version_writes_to_as_well_stays_of_use() {
 
     let slots = lab.json(["key", "list"]);
     assert_eq!(slots.as_array().unwrap().iter().filter(|slot| !slot["error"].is_null()).count(), 1);
-    // A record that cannot be read may be the one that takes the other slots away.
+    // The unreadable record may be the one that removes the other slots.
     let recovery = slots.as_array().unwrap().iter().find(|slot| slot["kind"] == "recovery").unwrap();
     let said = fails(&mut lab.command(["key", "remove", recovery["id"].as_str().unwrap()]), 1);
     assert!(said.contains("1 records of removals are of a later version"), "{said}");
@@ -149,7 +149,7 @@ fn a_clock_that_was_ahead_does_not_make_the_latest_snapshot() {
         write(&home.join("file"), content);
         lab.backup(&home, "home");
     }
-    // The first one, as a machine would have made it whose clock was a year ahead.
+    // The first snapshot again, as a machine would make it whose clock is a year ahead.
     let repository = opened(&lab);
     let mut snapshot = repository.snapshots().unwrap().readable.remove(0).1;
     snapshot.started.secs += YEAR_S;
@@ -169,7 +169,7 @@ fn a_clock_that_was_ahead_does_not_make_the_latest_snapshot() {
     let warnings = warnings_of(&report);
     assert!(warnings.len() == 1 && warnings[0].contains("has a time in the future"), "{warnings:?}");
 
-    // The next backup continues from what is really the latest.
+    // The next backup continues from the snapshot that is really the latest.
     write(&home.join("other"), "new\n");
     let report = lab.backup(&home, "home");
     assert!(warnings_of(&report).iter().any(|warning| is_told(warning)), "{report}");
@@ -208,7 +208,7 @@ fn a_repository_that_was_put_back_to_an_earlier_state_is_noticed() {
     let report = lab.backup(&home, "home");
     assert_eq!(warnings_of(&report).iter().filter(|warning| warning.starts_with(words)).count(), 1, "{report}");
     lab.json_with_exit(["check"], 13);
-    // A machine that has seen nothing has nothing to say, and makes no state to find out.
+    // A machine that has seen nothing reports nothing, and makes no state folder.
     fs::remove_dir_all(lab.state()).unwrap();
     assert!(!text(&lab.run(["snapshots"], 0).stderr).contains("are gone"));
     assert!(!lab.state().exists());
@@ -238,7 +238,7 @@ fn a_pack_of_absurd_length_is_damage_and_the_others_are_looked_at() {
     let lost: Vec<_> = report["lost"].as_array().unwrap().iter().map(|item| item["path"].as_str().unwrap()).collect();
     assert!(lost.iter().any(|path| *path != lost[0]), "both are found: {lost:?}");
     assert_eq!(report["snapshots"], 3);
-    // A backup is none the worse for it.
+    // A backup still works.
     write(&home.join("new"), "new\n");
     assert_eq!(lab.backup(&home, "home")["status"], "ok");
 }
@@ -247,7 +247,7 @@ fn a_pack_of_absurd_length_is_damage_and_the_others_are_looked_at() {
 struct BadSector {
     local: Local,
     bad: ObjectName,
-    /// Nothing can be read any more.
+    /// True if nothing can be read any more.
     away: bool,
 }
 
@@ -335,7 +335,7 @@ fn a_config_of_another_repository_is_no_wrong_password() {
     fs::remove_file(config(&lab)).unwrap();
     let said = fails(&mut lab.command(["snapshots"]), 13);
     assert!(said.contains("holds backups, but the object `config`") && said.contains("is missing"), "{said}");
-    // Nobody makes a new repository of it: that would take the key slots away.
+    // `init` does not make a new repository there: that would remove the key slots.
     let keys = |lab: &Lab| fs::read_dir(lab.repository().join("keys")).unwrap().count();
     let said = fails(&mut lab.command(["init", "--password-memory", "1"]), 13);
     assert!(said.contains("is missing") && keys(&lab) == 2, "{said}");
@@ -360,7 +360,7 @@ fn a_mount_tells_of_junk_once() {
     }
     let mut mount = lab.mount_foreground(&[]);
     for number in 0..3 {
-        // The list has been read once more when a new snapshot shows.
+        // Once the new snapshot shows, the list has been read again.
         write(&home.join("file"), format!("content {number}\n"));
         lab.backup(&home, "home");
         common::eventually("the new snapshot shows", common::PATIENCE, || {
@@ -406,7 +406,7 @@ fn what_a_check_found_damaged_is_stored_anew() {
     assert!(lost(&report) > 0 && report["problems"][0]["object"] == damaged.as_str(), "{report}");
     let path = report["lost"][0]["path"].as_str().unwrap().to_owned();
 
-    // Something new beside it, so that the pack that is written is another one than the damaged one.
+    // With a new file, so that the new pack differs from the damaged one.
     write(&home.join("new"), noise(9, 100_000));
     assert!(added(&lab.backup(&home, "home")) >= 2_800_000, "all that the damaged pack holds");
     let read = |lab: &Lab| lab.run(args!["cat", format!("{first}:{path}")], 0).stdout;
@@ -415,7 +415,7 @@ fn what_a_check_found_damaged_is_stored_anew() {
     assert_eq!(lost(&report), 0, "{report}");
     assert_eq!(report["problems"][0]["object"], damaged.as_str(), "it is damaged all the same");
     assert_eq!(added(&lab.backup(&home, "home")), 0, "once is enough");
-    // A machine that knows nothing of it reads it as well, also without the damaged pack.
+    // A machine without local state reads it as well, even without the damaged pack.
     fs::remove_dir_all(lab.state()).unwrap();
     assert!(read(&lab) == content[path.parse::<usize>().unwrap()]);
     fs::remove_file(lab.repository().join(&damaged)).unwrap();
@@ -427,25 +427,25 @@ fn what_a_check_found_damaged_is_stored_anew() {
 fn a_damaged_pack_is_replaced_or_trusted_again_once_it_is_mended() {
     let lab = Lab::new();
     let home = lab.dir("home");
-    // One block: the order of several in a pack is that in which they were sealed.
+    // Only one block: several blocks are in a pack in the order in which they were sealed.
     write(&home.join("file"), noise(1, 100_000));
     lab.backup(&home, "home");
     let added = |report: &Value| report["bytes"]["added"].as_u64().unwrap();
-    // The same content makes the same pack, which takes the place of the damaged one.
+    // The same content makes the same pack, which replaces the damaged one.
     damage_largest_pack(&lab);
     lab.run(["check", "--read-data"], 13);
     assert!(added(&lab.backup(&home, "home")) >= 100_000);
     assert_eq!(lab.json(["check", "--read-data"])["sound"], true);
-    // A copy was put back.
+    // The damaged pack is replaced by a good copy.
     let damaged = damage_largest_pack(&lab);
     lab.run(["check", "--read-data"], 13);
     flip(&lab, &damaged);
-    // Only reading it shows that.
+    // Only reading the pack shows that it is good again.
     lab.run(["check"], 0);
     lab.run(["check", "--read-data"], 0);
     assert_eq!(added(&lab.backup(&home, "home")), 0);
     assert_eq!(lab.json(["check"])["packs_without_index"], 0);
-    // A damaged folder is found by walking.
+    // Walking the trees finds a damaged folder.
     let is_meta = |name: &String| name.starts_with("packs/") && *name != damaged;
     let meta = lab.objects().into_keys().find(is_meta).unwrap();
     flip(&lab, &meta);
@@ -454,7 +454,7 @@ fn a_damaged_pack_is_replaced_or_trusted_again_once_it_is_mended() {
     assert_eq!(lab.json(["check", "--read-data"])["sound"], true);
 }
 
-/// What this machine remembers of files goes with the files.
+/// When files are removed, their facts in the local state are removed too.
 #[test]
 fn what_is_remembered_of_a_file_goes_with_it() {
     let lab = Lab::new();
@@ -468,7 +468,7 @@ fn what_is_remembered_of_a_file_goes_with_it() {
         let local = LocalState::open(&lab.state(), &repository).unwrap();
         local.facts(&repository.keys().local_path("home", name.as_bytes())).is_some()
     };
-    // A file that was written just now is not believed to be unchanged.
+    // A file that was written just now is never taken for unchanged.
     common::eventually("they are old enough to be remembered", common::PATIENCE, || {
         lab.backup(&home, "home");
         remembered("7") && remembered("8") && remembered("9")
@@ -496,7 +496,7 @@ fn the_log_of_mounts_does_not_grow_for_ever() {
         write(&lab.repository().join(&name), "junk");
         name[10..18].to_owned()
     };
-    // Two mounts write to one file; the second finds it put aside.
+    // Two mounts write to one log file. The second mount finds it renamed.
     let mounts = [lab.mount(&[]), lab.mount(&[])];
     let long = "a line of an earlier day\n".repeat(400_000);
     fs::write(folder.join("mount.log"), &long).unwrap();
@@ -510,7 +510,7 @@ fn the_log_of_mounts_does_not_grow_for_ever() {
     mounts.into_iter().for_each(common::Mount::unmount);
 }
 
-/// What a service is asked for again: messages of which a piece is damaged, although nothing changed.
+/// Messages with a damaged chunk are downloaded again, although nothing changed.
 #[test]
 fn messages_in_a_damaged_pack_are_downloaded_anew() {
     let laboratory = Laboratory::new(Shape { seed: 5, users: 3, messages: 40, ..Shape::default() });
@@ -538,7 +538,7 @@ fn messages_in_a_damaged_pack_are_downloaded_anew() {
     assert!(report.failures.is_empty(), "{:?}", report.failures);
     laboratory.assert_truth(&report);
     assert_eq!(check().lost, []);
-    // After that there is nothing more to do.
+    // After that there is nothing to download any more.
     let report = laboratory.back_up().unwrap();
     assert_eq!(report.snapshot.summary.added_bytes, 0, "{:?}", report.snapshot.summary);
 }

@@ -1,8 +1,9 @@
 //! Golden bytes of format version 1: fixed keys and inputs give these bytes, today and in every later version.
 //!
-//! They lie in `tests/vectors/v1` and change only with a new format version and a decision record. A failing test says
-//! which vector differs and from which byte on. `STRONGROOM_BLESS=1` writes them anew; those that hold random or
-//! compressed bytes are only ever read, and written where the file is missing. docs/repository-format.md is the text.
+//! The vectors are in `tests/vectors/v1`. They change only with a new format version and a decision record. A failing
+//! test says which vector differs and from which byte on. `STRONGROOM_BLESS=1` writes them anew. Vectors with random or
+//! compressed bytes are only read, and are written if the file is missing. docs/repository-format.md describes the
+//! format.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -50,7 +51,7 @@ fn blessing() -> bool {
     std::env::var_os("STRONGROOM_BLESS").is_some_and(|value| value == "1")
 }
 
-/// Writes bytes as lines of 32 bytes in hexadecimal, which `diff` can show.
+/// Formats bytes as lines of 32 bytes in hexadecimal, which `diff` can show.
 fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();
     for line in bytes.chunks(32) {
@@ -71,7 +72,7 @@ fn stored(name: &str) -> String {
         .unwrap_or_else(|error| panic!("{}: {error}; STRONGROOM_BLESS=1 writes it", path.display()))
 }
 
-/// Holds `made` against the vector called `name`.
+/// Compares `made` with the vector called `name`.
 fn pin(name: &str, made: &[u8]) {
     let name = format!("{name}.hex");
     if blessing() {
@@ -84,7 +85,7 @@ fn pin(name: &str, made: &[u8]) {
     }
 }
 
-/// Holds a text against the vector called `name`.
+/// Compares a text with the vector called `name`.
 fn pin_text(name: &str, made: &str) {
     if blessing() {
         std::fs::write(path_of(name), made).expect("the vectors can be written");
@@ -96,7 +97,8 @@ fn pin_text(name: &str, made: &str) {
     }
 }
 
-/// Returns the vector called `name`, whose bytes are not the same each time they are made.
+/// Returns the vector called `name`. Its bytes differ each time they are made, so `make` is only called if the file is
+/// missing.
 fn keep(name: &str, make: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
     let name = format!("{name}.hex");
     if blessing() && !path_of(&name).exists() {
@@ -113,14 +115,14 @@ fn keys(cipher: Cipher) -> Keys {
     Keys::derive(&master(), cipher)
 }
 
-/// Bytes that do not compress, the same for the same label.
+/// Returns bytes that do not compress, always the same for a label.
 fn noise(label: &str, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(label.as_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 
-/// Seals without zstd, whose output is another in each of its versions.
+/// Seals without zstd, because every version of zstd gives other bytes.
 fn seal_stored(purpose: Purpose, plaintext: &[u8]) -> Vec<u8> {
     let mut sealed = vec![0; TAG_LEN + 1];
     sealed.extend((plaintext.len() as u32).to_le_bytes());
@@ -185,7 +187,7 @@ fn packs() {
     let sealed_footer = &pack.bytes[blocks_len..][..footer_len];
     let footer = sealed::open(&keys, Purpose::PackFooter, sealed_footer.to_vec()).expect("it opens");
     pin("pack-footer", &footer);
-    // The same pack with a footer that is not compressed, whatever zstd does.
+    // The same pack with an uncompressed footer, so that it does not depend on zstd.
     let sealed_footer = seal_stored(Purpose::PackFooter, &footer);
     let mut bytes = pack.bytes[..blocks_len].to_vec();
     bytes.extend(&sealed_footer);
@@ -257,7 +259,7 @@ fn mail() -> Entry {
     entry
 }
 
-/// The mail with its text, and a further content that a later version wrote.
+/// The mail with its text, and with another content that a later version wrote.
 fn mail_with_text() -> Entry {
     let content = |number, len| Content { segments: vec![Segment::Raw(vec![chunk(number, len)])] };
     let mut entry = mail();
@@ -271,7 +273,7 @@ fn attribute(name: &str, value: &[u8]) -> Attribute {
     Attribute { name: name.as_bytes().into(), value: value.into() }
 }
 
-/// What a file system knows of entries, in every form.
+/// Returns entries with the facts of a file system, in every form.
 fn entries_of_a_file_system() -> Vec<(&'static str, Entry)> {
     let with = |mut entry: Entry, system| {
         entry.set_system(system);
@@ -305,7 +307,7 @@ fn entries_with_what_a_file_system_knows() {
         pin(name, &encoded);
         assert_eq!(Entry::read(&mut strongroom::format::cbor::Reader::new(&encoded)), Ok(entry), "{name}");
     }
-    // What cannot be is refused.
+    // Impossible facts are refused.
     let refused = |change: &dyn Fn(&mut SystemFacts), mut entry: Entry| {
         let mut system = SystemFacts::default();
         change(&mut system);
@@ -346,7 +348,7 @@ fn entries() {
     }
 }
 
-/// Takes the nodes of a tree.
+/// Collects the nodes of a tree.
 #[derive(Default)]
 struct Nodes(Vec<NewNode>);
 
@@ -381,7 +383,7 @@ fn trees() {
         let Ok(()) = builder.push(file(&format!("file {number:03}"), content), &mut nodes);
     }
     let Ok(dir) = builder.finish(&mut nodes);
-    // Where nodes end, and what they are called: a line for each.
+    // A line for each node: where it ends, and its id.
     let mut table = String::new();
     for node in &nodes.0 {
         let decoded = Node::decode(&node.canonical).expect("a node");
@@ -489,7 +491,7 @@ fn configs() {
     for (cipher, name) in
         [(Cipher::Aes256Siv, "config-aes-256-siv"), (Cipher::Aes256PmacSiv, "config-aes-256-pmac-siv")]
     {
-        // Written out, since what new repositories get may be tuned without changing the format.
+        // Written out, because the defaults for new repositories may change without a change of the format.
         let id = RepositoryId([8; 16]);
         let config =
             Config { id, cipher, chunker: CHUNKER, block_size: 1 << 20, pack_size: 32 << 20, node_size: 32 << 10 };
@@ -536,7 +538,7 @@ fn chunk_boundaries() {
     pin_text("chunk-boundaries.txt", &table);
 }
 
-/// What the golden repository holds.
+/// The files in the golden repository.
 fn golden_files() -> [(&'static str, Vec<u8>); 3] {
     let attachment = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, noise("attachment", 2000));
     let lines: Vec<_> = attachment.as_bytes().chunks(76).map(|line| String::from_utf8_lossy(line)).collect();
@@ -548,7 +550,7 @@ fn golden_files() -> [(&'static str, Vec<u8>); 3] {
     [("empty", Vec::new()), ("mail.eml", mail.into_bytes()), ("folder/text", b"some text\n".repeat(20))]
 }
 
-/// A whole repository as version 1 wrote it: with a snapshot, and a key slot that was removed.
+/// Makes a whole repository in the form of version 1, with a snapshot and a removed key slot.
 fn make_golden_repository(place: &Path) {
     let work = tempfile::tempdir().expect("a temporary folder");
     let source = work.path().join("source");

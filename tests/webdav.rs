@@ -1,4 +1,4 @@
-//! `strongroom webdav` from outside: by raw HTTP, as RFC 4918 and RFC 9110 have it, and by a client that people use.
+//! `strongroom webdav` as clients see it: by raw HTTP after RFC 4918 and RFC 9110, and by a real client.
 
 mod common;
 
@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use strongroom_corpora::hostile;
 
-/// A running server; dropping it ends it.
+/// A running server. Dropping it ends the server.
 struct Dav {
     child: Child,
     url: String,
@@ -40,7 +40,7 @@ impl Dav {
         self.url.strip_prefix("http://").unwrap().trim_end_matches('/')
     }
 
-    /// Sends one request, `path` and headers as they are, and reads the whole answer.
+    /// Sends one request with `path` and headers unchanged, and reads the whole answer.
     #[track_caller]
     fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let mut stream = TcpStream::connect(self.address()).unwrap();
@@ -64,7 +64,7 @@ impl Dav {
         answer.body
     }
 
-    /// Lists a folder: what is in it, by its path as it came, the folder itself first.
+    /// Lists a folder: the folder itself first, then its contents, each with the path in the answer.
     #[track_caller]
     fn list(&self, path: &str) -> Vec<Resource> {
         let answer = self.ask("PROPFIND", path, &[("Depth", "1")]);
@@ -76,7 +76,7 @@ impl Dav {
         self.list(path).into_iter().skip(1).map(|found| found.name()).collect()
     }
 
-    /// Ends the server by a signal and returns its exit code and what it said.
+    /// Ends the server by a signal. Returns its exit code and its messages.
     #[track_caller]
     fn end(mut self, signal: Signal) -> (Option<i32>, String) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
@@ -98,7 +98,7 @@ struct Answer {
     status: u16,
     headers: BTreeMap<String, String>,
     body: Vec<u8>,
-    /// Whether the body came to its end.
+    /// True if the body is complete.
     whole: bool,
 }
 
@@ -106,7 +106,7 @@ impl Answer {
     #[track_caller]
     fn parse(bytes: &[u8], head: bool) -> Answer {
         let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-            // Broken off before anything was sent.
+            // The connection ended before an answer.
             return Answer { status: 0, headers: BTreeMap::new(), body: Vec::new(), whole: false };
         };
         let head_text = text(&bytes[..end]);
@@ -188,7 +188,7 @@ impl Resource {
     }
 }
 
-/// What is in a folder, by paths from there, without symbolic links: size, hash (of files) and time.
+/// The contents of a folder, by their paths, without symbolic links: size, hash (of files) and time.
 type Tree = BTreeMap<Vec<u8>, (Option<(u64, blake3::Hash)>, String)>;
 
 fn tree_on_disk(dir: &Path) -> Tree {
@@ -203,7 +203,7 @@ fn tree_on_disk(dir: &Path) -> Tree {
     tree
 }
 
-/// What came before 1970 is shown as of its beginning.
+/// A time before 1970 is shown as the beginning of 1970.
 fn http_date(secs: i64) -> String {
     jiff::Timestamp::from_second(secs.max(0)).unwrap().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
@@ -331,7 +331,7 @@ fn files_are_read_whole_in_part_and_not_at_all() {
     assert_eq!((if_range(&tag).status, if_range(&tag).body), (206, b"23".to_vec()));
     assert_eq!(if_range("\"other\"").status, 200);
 
-    // The same file has the same tag tomorrow.
+    // The same file has the same tag in another process.
     let again = Dav::start(&lab, &["--snapshot", "latest"]);
     assert_eq!(again.ask("HEAD", "/file", &[]).header("etag"), tag);
     assert_eq!(dav.ask("GET", "/nothing", &[]).status, 404);
@@ -362,7 +362,7 @@ fn folders_are_listed_to_a_finite_depth() {
 fn nothing_can_be_changed() {
     let (lab, _) = lab_with_snapshot();
     let dav = Dav::start(&lab, &[]);
-    // A snapshot that nobody has opened yet is listed with the time of its backup, then with that of its root.
+    // A snapshot is listed with the time of its backup until somebody opens it, and then with the time of its root.
     tree_over_http(&dav);
     let before = (lab.objects(), tree_over_http(&dav));
     let target = format!("{}latest/other", dav.url);
@@ -405,12 +405,12 @@ fn a_page_in_a_browser_reads_nothing() {
     for host in ["127.0.0.1", "localhost", "LocalHost", "[::1]"] {
         assert_eq!(dav.ask("GET", "/latest/file", &[("Host", &format!("{host}:{port}"))]).status, 200, "{host}");
     }
-    // A name that somebody else lets point to this machine.
+    // An attacker can let a name of his own point to this machine.
     for host in ["attacker.example", "127.0.0.1.attacker.example", "localhost.attacker.example", ""] {
         let answer = dav.ask("GET", "/latest/file", &[("Host", host)]);
         assert_eq!((answer.status, answer.body.len()), (421, 0), "{host}");
     }
-    // A page that was mailed, and is looked at by the link.
+    // A mailed page that somebody opens by its link.
     let answer = dav.ask("GET", "/latest/file", &[]);
     assert!(answer.header("content-security-policy").contains("sandbox"));
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
@@ -421,7 +421,7 @@ fn a_page_in_a_browser_reads_nothing() {
 fn what_cannot_be_read_is_an_error_and_never_less() {
     let (lab, _) = lab_with_snapshot();
     let dav = Dav::start(&lab, &["--snapshot", "latest"]);
-    // The root came with the snapshot; what is in it is in the packs.
+    // The root is in the snapshot; its contents are in the packs.
     let packs: Vec<_> = lab.objects().into_keys().filter(|name| name.starts_with("packs/")).collect();
     assert!(!packs.is_empty());
     let gone = |pack: &String| (lab.repository().join(pack), lab.path("gone").join(pack.replace('/', "-")));
@@ -433,7 +433,7 @@ fn what_cannot_be_read_is_an_error_and_never_less() {
     packs.iter().map(gone).for_each(|(from, to)| fs::rename(to, from).unwrap());
     assert_eq!(dav.names("/"), ["empty", "file", "folder", "long"], "as soon as it is back");
 
-    // A file whose beginning can be read and whose end cannot.
+    // The beginning of the file can be read, but not its end.
     let largest = packs.iter().max_by_key(|name| lab.objects()[*name]).unwrap();
     let path = lab.repository().join(largest);
     let bytes = fs::read(&path).unwrap();
@@ -473,7 +473,7 @@ fn requests_that_nobody_finishes_keep_nobody_out() {
     assert_eq!(dav.get("/file"), b"0123456789");
     let heads: Vec<_> = (0..100).map(|_| begin("GET /file HTTP/1.1\r\nHost: loc")).collect();
     assert_eq!(dav.get("/file"), b"0123456789");
-    // Connections that were answered and wait for the next request are no better.
+    // Idle connections after an answer do not block the others either.
     let idle: Vec<_> = (0..100).map(|_| begin("OPTIONS / HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
     assert_eq!(dav.get("/file"), b"0123456789");
     assert!(started.elapsed() < Duration::from_secs(8), "nobody waited for a deadline: {:?}", started.elapsed());
@@ -481,7 +481,7 @@ fn requests_that_nobody_finishes_keep_nobody_out() {
 
     let status_of = |mut stream: TcpStream| {
         let mut answer = Vec::new();
-        // It may be cut off behind the answer, as what was sent is not read.
+        // The stream may be cut off after the answer, because the server does not read the rest of the request.
         let _ = stream.read_to_end(&mut answer);
         Answer::parse(&answer, false).status
     };
@@ -502,7 +502,7 @@ fn it_says_where_it_is_and_ends_when_asked() {
     let (lab, _) = lab_with_snapshot();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let dav = Dav::start(&lab, &[]);
-        // A connection that waits for its next request does not keep it.
+        // An idle connection does not keep the server from ending.
         let mut idle = TcpStream::connect(dav.address()).unwrap();
         write!(idle, "OPTIONS / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         assert!(idle.read(&mut [0; 64]).unwrap() > 0);
@@ -558,7 +558,7 @@ fn cadaver_walks_about_reads_and_changes_nothing() {
     let dav = Dav::start(&lab, &[]);
     let said = |commands: &str| {
         let mut cadaver = Command::new("cadaver");
-        // It keeps a history and reads a configuration in its user's folder.
+        // cadaver keeps a history and reads a configuration in the home folder.
         cadaver.arg(&dav.url).env("HOME", lab.dir("home")).env("LC_ALL", "C.UTF-8").current_dir(lab.dir("out"));
         let mut child = cadaver.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();

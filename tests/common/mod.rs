@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: a laboratory with a repository in it, the real program, real mounts, and trees that
-//! are compared with everything that counts.
+//! Shared by the end-to-end tests: a laboratory with a repository, the real program, real mounts, and trees that are
+//! compared in everything that counts.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,24 +16,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// Long enough for a machine that does other things, too.
+/// Long enough for a machine that has other work, too.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const PASSWORD: &str = "correct horse";
 
-/// Arguments of any kind of text: `args!["backup", "--files", &dir]`.
+/// Arguments of any text type: `args!["backup", "--files", &dir]`.
 #[macro_export]
 macro_rules! args {
     ($($arg:expr),* $(,)?) => { vec![$(std::ffi::OsString::from($arg)),*] };
 }
 
-/// A folder with a repository, local state, and room for everything else. Gone when dropped.
+/// A folder with a repository, local state, and room for everything else. Dropping it removes the folder.
 pub struct Lab {
     folder: TempDir,
     mounts: AtomicUsize,
 }
 
 impl Lab {
-    /// Creates the folder and a repository whose password costs little.
+    /// Creates the folder and a repository with a cheap password.
     pub fn new() -> Lab {
         let lab = Lab::empty();
         lab.run(["init", "--password-memory", "1"], 0);
@@ -42,7 +42,7 @@ impl Lab {
 
     /// Creates the folder without a repository.
     pub fn empty() -> Lab {
-        // Canonical, so that it stands in the mount table as it stands here.
+        // Canonical, so that the path is the same as in the mount table.
         let parent = std::env::temp_dir().canonicalize().unwrap();
         let folder = tempfile::Builder::new().prefix("strongroom-test-").tempdir_in(parent).unwrap();
         Lab { folder, mounts: AtomicUsize::new(0) }
@@ -68,7 +68,7 @@ impl Lab {
         path
     }
 
-    /// Returns the program, with this repository, state and password, and nothing else of the caller's configuration.
+    /// Returns the program with this repository, state and password, and without the caller's own configuration.
     pub fn command(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(b"STRONGROOM_")) {
@@ -81,13 +81,13 @@ impl Lab {
         command
     }
 
-    /// Runs the program to its end and expects the exit code `exit`.
+    /// Runs the program to its end. Asserts the exit code `exit`.
     #[track_caller]
     pub fn run(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>, exit: i32) -> Output {
         run(&mut self.command(args), exit)
     }
 
-    /// Runs the program with `--json`, expects success, and returns the one document it writes.
+    /// Runs the program with `--json`. Asserts success and returns the JSON document.
     #[track_caller]
     pub fn json(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Value {
         self.json_with_exit(args, 0)
@@ -100,7 +100,7 @@ impl Lab {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}:\n{}", text(&output.stdout)))
     }
 
-    /// Backs a folder up and returns the report; all of it must be readable.
+    /// Backs up a folder and returns the report. Asserts that all files could be read.
     #[track_caller]
     pub fn backup(&self, dir: &Path, set: &str) -> Value {
         self.json(args!["backup", "--files", dir, "--as", set])
@@ -127,7 +127,7 @@ impl Lab {
         Mount::at(&at)
     }
 
-    /// Mounts on a new folder by a process that stays in the foreground, and waits until it is there.
+    /// Mounts on a new folder in a foreground process, and waits until it is mounted.
     #[track_caller]
     pub fn mount_foreground(&self, args: &[&str]) -> Mount {
         let at = self.new_mount_point();
@@ -146,15 +146,15 @@ impl Lab {
     }
 }
 
-/// A mount of the real program; dropping it unmounts, whatever happened.
+/// A mount of the real program. Dropping it unmounts, whatever happened.
 pub struct Mount {
     at: PathBuf,
-    /// With `--foreground`.
+    /// The process, if it was started with `--foreground`.
     child: Option<Child>,
 }
 
 impl Mount {
-    /// Takes care of a mount in the background that another command line made.
+    /// Takes over a background mount that another command made.
     #[track_caller]
     pub fn at(at: &Path) -> Mount {
         assert!(is_mounted(at), "mounted when the command returns");
@@ -178,7 +178,7 @@ impl Mount {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// Waits for the end of a process in the foreground and returns its exit code and what it wrote to standard error.
+    /// Waits for the end of a foreground process. Returns its exit code and its standard error.
     #[track_caller]
     pub fn wait(&mut self) -> (Option<i32>, String) {
         let child = self.child.as_mut().expect("a mount in the foreground");
@@ -208,7 +208,7 @@ impl Drop for Mount {
             }
         }
         if let Some(child) = &mut self.child {
-            // It ends by itself now, unless something is wrong with it.
+            // The process ends by itself now, unless something is wrong with it.
             let deadline = Instant::now() + Duration::from_secs(5);
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(5));
@@ -219,7 +219,7 @@ impl Drop for Mount {
     }
 }
 
-/// Finds the process that `strongroom mount` left in the background for the folder `at`.
+/// Finds the background process that `strongroom mount` left for the folder `at`.
 fn background_process(at: &Path) -> Option<Pid> {
     let is_it = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -230,7 +230,7 @@ fn background_process(at: &Path) -> Option<Pid> {
     pids.filter(is_it).find_map(Pid::from_raw)
 }
 
-/// Whether to skip a test that needs to mount. Says so.
+/// Returns true if a test that mounts must be skipped, and prints that.
 pub fn no_fuse() -> bool {
     let missing = File::options().read(true).write(true).open("/dev/fuse").is_err();
     if missing {
@@ -239,10 +239,10 @@ pub fn no_fuse() -> bool {
     missing
 }
 
-/// Whether something is mounted at `path`, from the mount table.
+/// Returns whether something is mounted at `path`, according to the mount table.
 pub fn is_mounted(path: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    // As paths, to which a slash at the end does not matter.
+    // Compared as paths, which ignores a slash at the end.
     table.lines().any(|line| line.split(' ').nth(4).is_some_and(|mounted| Path::new(mounted) == path))
 }
 
@@ -256,7 +256,7 @@ pub fn eventually(what: &str, within: Duration, mut condition: impl FnMut() -> b
     }
 }
 
-/// Runs `command` to its end and expects the exit code `exit`.
+/// Runs `command` to its end. Asserts the exit code `exit`.
 #[track_caller]
 pub fn run(command: &mut Command, exit: i32) -> Output {
     let output = command.output().unwrap();
@@ -267,7 +267,7 @@ pub fn run(command: &mut Command, exit: i32) -> Output {
     output
 }
 
-/// Runs a command that must fail with `exit`, and returns what it said, which must have the form that docs/cli.md gives.
+/// Runs a command that must fail with `exit`. Returns its message, which must have the form in docs/cli.md.
 #[track_caller]
 pub fn fails(command: &mut Command, exit: i32) -> String {
     let output = run(command, exit);
@@ -287,19 +287,19 @@ pub fn assert_is_error(said: &str) {
         hints += usize::from(line.starts_with("Hint: "));
         assert!(line.starts_with("Caused by: ") || line.starts_with("Hint: "), "{said}");
     }
-    // What a Rust type or a stack trace looks like.
+    // Parts of Rust types and stack traces.
     for trace in ["panicked", "RUST_BACKTRACE", "::", "Some(", "Err(", "Error {", " { ", "Os {"] {
         assert!(!said.contains(trace), "`{trace}` in: {said}");
     }
 }
 
-/// Runs a tool that must succeed and must not complain, and returns what it wrote.
+/// Runs a tool that must succeed without complaints, and returns its output.
 #[track_caller]
 pub fn tool(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
     quiet(Command::new(program).args(args))
 }
 
-/// Like [`tool`], for a command that is made already.
+/// Like [`tool`], for an existing command.
 #[track_caller]
 pub fn quiet(command: &mut Command) -> String {
     let output = run(command.env("LC_ALL", "C.UTF-8"), 0);
@@ -307,12 +307,12 @@ pub fn quiet(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
-/// Returns output as text, cut where nobody would read on.
+/// Returns output as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Calls `visit` for everything under `dir` but itself; links are not followed.
+/// Calls `visit` for everything under `dir`, but not for `dir` itself. Does not follow links.
 pub fn walk(dir: &Path, visit: &mut dyn FnMut(&Path, &fs::Metadata)) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -324,7 +324,7 @@ pub fn walk(dir: &Path, visit: &mut dyn FnMut(&Path, &fs::Metadata)) {
     }
 }
 
-/// What is at a path, in all that a backup promises to keep.
+/// The facts of a file that a backup promises to keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     pub content: NodeContent,
@@ -337,7 +337,7 @@ pub struct Node {
 #[derive(Clone, PartialEq, Eq)]
 pub enum NodeContent {
     Folder,
-    /// Size and BLAKE3 of the content.
+    /// The size and the BLAKE3 hash of the content.
     File(u64, blake3::Hash),
     Symlink(Vec<u8>),
 }
@@ -352,12 +352,12 @@ impl std::fmt::Debug for NodeContent {
     }
 }
 
-/// Everything under a folder, by its path from there.
+/// Everything under a folder, by its path in the folder.
 pub type Tree = BTreeMap<Vec<u8>, Node>;
 
 /// Reads everything under `dir`, with content; `dir` itself is not in the tree.
 pub fn read_tree(dir: &Path) -> Tree {
-    // As `latest` in a mount is a link.
+    // `latest` in a mount is a link.
     let dir = dir.canonicalize().unwrap();
     let mut tree = Tree::new();
     walk(&dir, &mut |path, stat| {
@@ -387,7 +387,7 @@ fn node(path: &Path, stat: &fs::Metadata) -> Node {
     }
 }
 
-/// Fails if two trees differ in anything, and says in what.
+/// Fails if two trees differ in anything, and prints the differences.
 #[track_caller]
 pub fn assert_same_tree(expected: &Tree, found: &Tree) {
     const SHOWN_MAX: usize = 20;
@@ -403,14 +403,14 @@ pub fn assert_same_tree(expected: &Tree, found: &Tree) {
     assert!(differences.is_empty(), "{} differences:\n{shown}", differences.len());
 }
 
-/// Returns the folder with the Spam Assassin corpus; fetches it where nobody has.
+/// Returns the folder with the Spam Assassin corpus. Fetches the corpus if it is missing.
 pub fn spam_assassin() -> PathBuf {
     if let Some(dir) = std::env::var_os("STRONGROOM_CORPUS") {
         return dir.into();
     }
     let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
     fs::create_dir_all(tmp).unwrap();
-    // Test programs run at the same time, and one of them fetches.
+    // Test programs run at the same time, and only one of them may fetch.
     let lock = File::create(tmp.join("spam-assassin.lock")).unwrap();
     lock.lock().unwrap();
     let dir = tmp.join("spam-assassin");
