@@ -1,16 +1,16 @@
 //! The configuration: `strongroom.toml`, which names repositories, tenants and backup sets (docs/configuration.md).
 //!
-//! A file is read as a whole and proven as a whole: an unknown key, a name that leads nowhere or an address that is
-//! none is an error before anything is done, and says in which line. No secret stands in the file: a [`SecretSource`]
-//! says where it is, and reads it only when it is needed. Whether a service or a folder of a name exists is left to
-//! those who ask for it.
+//! A file is read and checked as a whole. An unknown key, a name without a table or an invalid address is an error
+//! before the program does anything else, and the error names the line. The file holds no secrets: a [`SecretSource`]
+//! says where a secret is, and reads it only when it is needed. Whether a service or folder of a given name exists is
+//! checked later, by the code that uses it.
 
 mod document;
 mod file;
 mod secret;
 mod size;
 
-pub use document::Place;
+pub use document::ConfigLocation;
 pub use secret::{SecretSource, first_line, read_secret_file};
 pub use size::ByteSize;
 
@@ -23,37 +23,37 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
 
-/// Requests in flight for a tenant where a set does not say otherwise.
+/// Maximum number of requests in flight for a tenant, if the set does not say otherwise.
 pub const CONCURRENCY_DEFAULT: usize = 16;
 
-/// Longer than any configuration.
+/// Maximum size of a configuration file, in bytes. Real ones are far smaller.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// How long a dropped file rests where the configuration does not say otherwise: file managers that are cancelled close
-/// a file and remove it then.
+/// How long the mount waits after a dropped file is closed before it restores the file, if the configuration does not
+/// say otherwise. When a user cancels a copy, a file manager closes the file and then removes it.
 pub const DROP_DELAY_DEFAULT: Duration = Duration::from_secs(2);
 
-/// What a configuration file says.
+/// The content of a configuration file.
 #[derive(Debug, Default)]
 pub struct Settings {
-    /// The file; also where one is looked for that is not there.
+    /// The path of the file, or the path where the program looked for one.
     pub file: PathBuf,
-    /// Repositories by name.
+    /// The repositories, by name.
     pub repositories: BTreeMap<String, RepositorySettings>,
-    /// Tenants by name.
+    /// The tenants, by name.
     pub tenants: BTreeMap<String, TenantSettings>,
-    /// Backup sets by name.
+    /// The backup sets, by name.
     pub sets: BTreeMap<String, SetSettings>,
-    /// What becomes of what is dropped into a mount.
+    /// What happens to files that are dropped into a mount.
     pub restore: RestoreSettings,
 }
 
-/// The table `[restore]`: when what is dropped into a mount is restored.
+/// The table `[restore]`: when files that are dropped into a mount are restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestoreSettings {
-    /// What it waits for.
+    /// What starts the restore.
     pub commit: Commit,
-    /// How long a file that was closed rests, in which it can be removed.
+    /// How long a closed file waits before it is restored. Until then it can be removed.
     pub delay: Duration,
 }
 
@@ -63,91 +63,91 @@ impl Default for RestoreSettings {
     }
 }
 
-/// What dropped files wait for: `commit` of the table `[restore]`.
+/// What starts the restore of dropped files: the key `commit` in the table `[restore]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Commit {
-    /// As soon as it is closed.
+    /// Each file is restored after it is closed.
     #[default]
     Close,
-    /// When somebody says so: `strongroom restore commit`.
+    /// The user starts the restore with `strongroom restore commit`.
     Ask,
 }
 
 /// A table `[repositories.NAME]`.
 #[derive(Debug)]
 pub struct RepositorySettings {
-    /// Where it is: an absolute path, or an address with a scheme.
+    /// Where the repository is: an absolute path, or an address with a scheme.
     pub url: String,
-    /// Where its password is.
+    /// Where the password of the repository is.
     pub password: Option<SecretSource>,
-    /// Where what is read of it is kept nearby.
+    /// The folder of the local cache.
     pub cache_dir: Option<PathBuf>,
-    /// How large that may become.
+    /// Maximum size of the local cache.
     pub cache_size: Option<ByteSize>,
 }
 
-/// A table `[tenants.NAME]`: an organisation, and how to sign in to it.
+/// A table `[tenants.NAME]`: an organisation, and how the program signs in to it.
 #[derive(Debug)]
 pub struct TenantSettings {
-    /// The directory id or a verified domain.
+    /// The directory (tenant) id, or a verified domain.
     pub tenant_id: String,
     /// The application (client) id.
     pub client_id: String,
-    /// How the application proves who it is.
+    /// How the application signs in.
     pub credential: CredentialSettings,
-    /// Which of Microsoft's clouds the organisation is in.
+    /// The Microsoft cloud that the organisation is in.
     pub cloud: Cloud,
-    /// The cloud's hosts, or those that take their place.
+    /// The hosts of that cloud, or the hosts to use instead.
     pub endpoints: Endpoints,
-    /// The HTTP proxy that all requests go through.
+    /// The HTTP proxy for all requests.
     pub proxy: Option<Url>,
-    /// Nothing may be restored to it.
+    /// True if nothing may be restored to the tenant.
     pub read_only: bool,
 }
 
 /// How an application signs in.
 #[derive(Debug)]
 pub enum CredentialSettings {
-    /// By a secret.
+    /// With a client secret.
     Secret(SecretSource),
-    /// By a certificate: a PEM file with private key and certificate.
+    /// With a certificate: a PEM file that holds the private key and the certificate.
     Certificate(SecretSource),
-    /// As a person, by `strongroom tenant login`.
+    /// As a person who has run `strongroom tenant login`.
     Login,
 }
 
-/// As what a set keeps messages.
+/// The form in which a set stores messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fidelity {
-    /// Their bytes, and what the service says of them.
+    /// The MIME bytes, and the properties that the service reports.
     #[default]
     Mime,
-    /// Also the streams as which the service exports them, which restore what the others lose.
+    /// Also the stream that the service exports for each message. It restores what the other two lose.
     Full,
 }
 
-/// What of a tenant a set backs up.
+/// A service of a tenant that a set can back up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Service {
-    /// Mail.
+    /// Mailboxes.
     Outlook,
-    /// The files of each user.
+    /// The OneDrive files of each user.
     Onedrive,
-    /// The sites behind the users' OneDrives.
+    /// The SharePoint sites behind the users' OneDrives.
     PersonalSite,
-    /// Site collections.
+    /// SharePoint site collections.
     Sharepoint,
     /// Teams and their channels.
     Teams,
-    /// Exchange's public folders.
+    /// The public folders of Exchange.
     PublicFolders,
 }
 
 impl Service {
-    /// Returns its name in the configuration.
+    /// Returns the name of the service in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Service::Outlook => "outlook",
@@ -160,95 +160,98 @@ impl Service {
     }
 }
 
-/// A table `[sets.NAME]`: what a backup takes, and where it goes.
+/// A table `[sets.NAME]`: what a backup takes, and where it stores it.
 #[derive(Debug)]
 pub struct SetSettings {
-    /// The tenant's name in the configuration.
+    /// The name of the tenant in the configuration.
     pub tenant: String,
-    /// The repositories' names in the configuration; none stands for the one of the command line, or the only one.
+    /// The names of the repositories in the configuration. If empty, the set uses the repository from the command line,
+    /// or the only one in the file.
     pub repositories: Vec<String>,
-    /// Which paths.
+    /// The paths that the set backs up.
     pub selection: Selection,
-    /// Which services, each once.
+    /// The services that the set backs up, without duplicates.
     pub services: Vec<Service>,
-    /// The most requests in flight for the tenant.
+    /// Maximum number of requests in flight for the tenant.
     pub concurrency: usize,
-    /// Only users with a licence, so no shared and no resource mailboxes.
+    /// True to back up only users with a licence, so no shared mailboxes and no resource mailboxes.
     pub licensed_only: bool,
-    /// Also folders that mail programs do not show.
+    /// True to back up folders that mail programs do not show, too.
     pub hidden_folders: bool,
-    /// Also what was deleted for good and can still be recovered.
+    /// True to back up permanently deleted items that the service can still recover, too.
     pub recoverable_items: bool,
-    /// As what messages are kept.
+    /// The form in which messages are stored.
     pub fidelity: Fidelity,
 }
 
-/// The configuration cannot be used as it is.
+/// The configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
-    /// The file that was asked for is not there.
+    /// The file that the user named does not exist.
     #[error("there is no configuration file {}", .file.display())]
     NoFile {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
     },
     /// The file cannot be read.
     #[error("could not read the configuration file {}", .file.display())]
     Read {
-        /// The file.
+        /// The path of the file.
         file: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// Something in the file cannot be meant.
-    #[error("{place}: {problem}")]
+    /// A value in the file is not valid.
+    #[error("{location}: {problem}")]
     Invalid {
-        /// Where it stands.
-        place: Place,
+        /// Where the value is in the file.
+        location: ConfigLocation,
         /// What is wrong.
         problem: String,
         /// What to do.
         hint: Option<String>,
     },
-    /// A secret cannot be had from where the file says it is.
-    #[error("{place}: {problem}")]
+    /// A secret cannot be read from the source that the file names.
+    #[error("{location}: {problem}")]
     Secret {
-        /// Where the file says so.
-        place: Place,
+        /// Where the file names the source.
+        location: ConfigLocation,
         /// What is wrong.
         problem: String,
         /// What to do.
         hint: &'static str,
-        /// What the operating system says.
+        /// The error of the operating system.
         #[source]
         source: Option<std::io::Error>,
     },
-    /// Something is asked for by a name that the file does not have.
+    /// The user named a tenant, set or repository that is not in the file.
     #[error("there is no {kind} called `{name}` in {}", .file.display())]
     NoSuch {
         /// `tenant`, `set` or `repository`.
         kind: &'static str,
-        /// The name.
+        /// The name that the user gave.
         name: String,
-        /// The names that there are.
+        /// The names in the file.
         known: Vec<String>,
-        /// The file; it may itself be missing.
+        /// The path of the file. The file itself may not exist.
         file: PathBuf,
     },
 }
 
 impl SettingsError {
-    /// Returns what to do about it.
+    /// Returns what the user can do about the error.
     pub fn hint(&self) -> Option<String> {
         match self {
-            SettingsError::NoFile { .. } => Some("`--config FILE` or STRONGROOM_CONFIG says where it is".to_owned()),
+            SettingsError::NoFile { .. } => {
+                Some("name it with `--config FILE` or the environment variable STRONGROOM_CONFIG".to_owned())
+            }
             SettingsError::Read { .. } => None,
             SettingsError::Invalid { hint, .. } => hint.clone(),
             SettingsError::Secret { hint, .. } => Some((*hint).to_owned()),
             SettingsError::NoSuch { kind, known, .. } if known.is_empty() => {
-                Some(format!("it names no {kind}; docs/configuration.md shows how it does"))
+                Some(format!("it names no {kind}; docs/configuration.md shows how to add one"))
             }
             SettingsError::NoSuch { known, .. } => Some(format!("it has {}", known.join(", "))),
         }
@@ -256,10 +259,10 @@ impl SettingsError {
 }
 
 impl Settings {
-    /// Reads `file`.
+    /// Reads the configuration from `file`.
     ///
     /// # Errors
-    /// [`SettingsError`], also where there is no such file.
+    /// [`SettingsError`], also if the file does not exist.
     pub fn read(file: &Path) -> Result<Settings, SettingsError> {
         let text = local_files::read(file, FILE_BYTES_MAX).and_then(|bytes| {
             String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error.utf8_error()))
@@ -271,11 +274,10 @@ impl Settings {
         }
     }
 
-    /// Reads `strongroom.toml` in the folder of the user's configuration; settings without anything in them where there
-    /// is none.
+    /// Reads `strongroom.toml` in the user's configuration folder. Returns empty settings if there is no such file.
     ///
     /// # Errors
-    /// [`SettingsError`] for a file that is there and cannot be used.
+    /// [`SettingsError`] if the file exists but cannot be used.
     pub fn read_default() -> Result<Settings, SettingsError> {
         let Some(file) = default_file() else { return Ok(Settings::default()) };
         match Settings::read(&file) {
@@ -284,10 +286,10 @@ impl Settings {
         }
     }
 
-    /// Reads `text` as the content of `file`.
+    /// Parses `text` as the content of `file`.
     ///
     /// # Errors
-    /// [`SettingsError::Invalid`] for the first thing that cannot be meant.
+    /// [`SettingsError::Invalid`] for the first value that is not valid.
     pub fn parse(file: &Path, text: &str) -> Result<Settings, SettingsError> {
         file::parse(file, text)
     }
@@ -295,7 +297,7 @@ impl Settings {
     /// Returns the tenant called `name`.
     ///
     /// # Errors
-    /// [`SettingsError::NoSuch`].
+    /// [`SettingsError::NoSuch`] if the file has no such tenant.
     pub fn tenant(&self, name: &str) -> Result<&TenantSettings, SettingsError> {
         self.tenants.get(name).ok_or_else(|| self.no_such("tenant", name, self.tenants.keys()))
     }
@@ -303,12 +305,12 @@ impl Settings {
     /// Returns the set called `name`.
     ///
     /// # Errors
-    /// [`SettingsError::NoSuch`].
+    /// [`SettingsError::NoSuch`] if the file has no such set.
     pub fn set(&self, name: &str) -> Result<&SetSettings, SettingsError> {
         self.sets.get(name).ok_or_else(|| self.no_such("set", name, self.sets.keys()))
     }
 
-    /// Returns the sets that back up from the tenant called `name`.
+    /// Returns the sets that back up the tenant called `name`.
     pub fn sets_of(&self, name: &str) -> impl Iterator<Item = &SetSettings> {
         self.sets.values().filter(move |set| set.tenant == name)
     }
@@ -318,15 +320,16 @@ impl Settings {
     }
 }
 
-/// Returns where the configuration of this user is looked for: `$XDG_CONFIG_HOME/strongroom/strongroom.toml`, or below
-/// `~/.config`.
+/// Returns the path where the program looks for the user's configuration:
+/// `$XDG_CONFIG_HOME/strongroom/strongroom.toml`, or the same below `~/.config`.
 pub fn default_file() -> Option<PathBuf> {
     let from_env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = from_env("XDG_CONFIG_HOME").or_else(|| from_env("HOME").map(|home| home.join(".config")));
     base.map(|base| base.join("strongroom/strongroom.toml"))
 }
 
-/// Says what keeps `name` from being the name of a set; it becomes part of a folder's name and stands before `:`.
+/// Returns why `name` cannot be the name of a set, if it cannot. The name becomes part of a folder's name, and stands
+/// before a `:` in arguments.
 pub fn refuse_set_name(name: &str) -> Option<&'static str> {
     let bad = name.is_empty() || name.contains(['/', ':', '\0']);
     bad.then_some("the name of a set must not be empty or hold `/` or `:`")

@@ -1,7 +1,7 @@
-//! Where items come from. A source walks what it has and tells what it meets; it knows nothing of the repository.
+//! The sources of a backup. A source walks what it holds and reports what it finds; it knows nothing of the repository.
 //!
-//! The walk is a sequence of [`Event`]s in depth-first order, the names of one folder in ascending order of their
-//! bytes. Contents are read later, by other threads, through [`Content`].
+//! A walk is a sequence of [`Event`]s in depth-first order. The names in one folder come in ascending order of their
+//! bytes. Other threads read the contents later, through [`Content`].
 
 pub mod files;
 pub mod graph;
@@ -13,73 +13,75 @@ use crate::format::entry::{Facts, Timestamp};
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 
-/// What a source knows of an item or folder before its content is read.
+/// What a source knows about an item or folder before its content is read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Meta {
-    /// Its name in its folder.
+    /// The name in its folder.
     pub name: Box<[u8]>,
-    /// When its content last changed.
+    /// When the content last changed.
     pub mtime: Timestamp,
-    /// Permission bits, where they mean something.
+    /// The permission bits, if the source has them.
     pub mode: Option<u16>,
-    /// Owner and group, where they mean something.
+    /// User id and group id, if the source has them.
     pub owner: Option<(u32, u32)>,
-    /// Its extended attributes, in ascending order of their names.
+    /// The extended attributes, in ascending order of their names.
     pub attributes: Vec<Attribute>,
-    /// Why not all of those are here, if they are not.
+    /// Why `attributes` is incomplete; `None` if it is complete.
     pub attributes_lost: Option<String>,
-    /// What it has in common with its other names, if it is a file with several.
+    /// What identifies a file that has several names (hard links); `None` for a file with one name.
     pub link: Option<Link>,
 }
 
-/// The bytes of an item, not read yet.
+/// The bytes of an item. Nothing is read before [`Content::open`].
 pub trait Content: Send {
-    /// Returns roughly how many bytes there will be.
+    /// Returns roughly how many bytes the content has.
     fn len_hint(&self) -> u64;
 
-    /// Opens it for reading.
+    /// Opens the content for reading.
     ///
     /// # Errors
-    /// When the item cannot be read; it then becomes a failure in the report, and the run goes on.
+    /// If the item cannot be read. The item then becomes a failure in the report, and the run goes on.
     fn open(&self) -> io::Result<Box<dyn Read + '_>>;
 
-    /// Returns whether it is a mail, whatever its bytes look like. Of other content the bytes tell.
+    /// Returns true if the item is known to be a mail. For other items, the backup decides by their bytes.
     fn is_mail(&self) -> bool {
         false
     }
 
-    /// Returns what is different whenever the bytes are: as it was when they were opened last, and as it is now. Where
-    /// the two are not the same, what was read may be a mixture. Empty for what cannot change.
+    /// Returns two version stamps: one from when the content was last opened, and one from now. A stamp changes
+    /// whenever the bytes change, so if the two differ, the bytes that were read may be a mixture of two versions. Both
+    /// are empty if the content cannot change.
     fn stamps(&self) -> (Vec<u8>, Vec<u8>) {
         Default::default()
     }
 
-    /// Returns what is known of what was opened last, where that may be another item than the walk met, or more than it
-    /// knew.
+    /// Returns what is known about the file that was last opened. That file may have replaced the one that the walk
+    /// found, and more may be known about it, such as its attributes. `None` if the walk knew everything.
     fn meta(&self) -> Option<Meta> {
         None
     }
 }
 
-/// An item of a folder.
+/// An item in a folder.
 pub struct Item {
-    /// What is known of it.
+    /// What the source knows about the item.
     pub meta: Meta,
-    /// Its path from the root of the walk.
+    /// The path from the root of the walk.
     pub path: Vec<u8>,
-    /// What it is.
+    /// The kind of the item.
     pub kind: ItemKind,
-    /// What is known of it beyond its bytes; a file that is a mail says more of itself.
+    /// Facts that the source states, such as a date. For a mail, the backup adds those in its header.
     pub facts: Facts,
 }
 
-/// What an item is.
+/// The kind of an item.
 pub enum ItemKind {
     /// A file.
     File {
-        /// Its bytes.
+        /// The bytes of the file.
         content: Box<dyn Content>,
-        /// As long as this is the same under the same path, the content is the same. Empty: never believed.
+        /// While the fingerprint of a path stays the same, the content is unchanged. An empty fingerprint never counts
+        /// as unchanged.
         fingerprint: Vec<u8>,
     },
     /// A symbolic link with its target.
@@ -88,58 +90,59 @@ pub enum ItemKind {
     Special(Special),
 }
 
-/// What a source meets on its walk.
+/// What a source finds on its walk.
 pub enum Event {
-    /// A folder; everything up to its [`Event::Leave`] lies in it.
+    /// A folder begins. Everything up to its [`Event::Leave`] lies in it.
     Enter {
-        /// What is known of it.
+        /// What the source knows about the folder.
         meta: Meta,
-        /// Its path from the root of the walk.
+        /// The path from the root of the walk.
         path: Vec<u8>,
     },
-    /// The end of the folder entered last.
+    /// The folder that was entered last ends.
     Leave,
-    /// An item of the folder entered last.
+    /// An item in the folder that was entered last.
     Item(Box<Item>),
-    /// Something of that folder that cannot be read.
+    /// Something in that folder that cannot be read.
     Failed {
-        /// Its name.
+        /// The name in its folder.
         name: Box<[u8]>,
-        /// Its path from the root of the walk.
+        /// The path from the root of the walk.
         path: Vec<u8>,
-        /// Why.
+        /// Why it cannot be read.
         error: String,
     },
-    /// Something of that folder that cannot be backed up by its nature, such as a socket.
+    /// Something in that folder that is left out on purpose, such as a folder on another file system.
     Skipped {
-        /// Its path from the root of the walk.
+        /// The path from the root of the walk.
         path: Vec<u8>,
-        /// Why.
+        /// Why it is left out.
         reason: &'static str,
     },
 }
 
-/// Takes the events of a walk; `Break` ends it early.
+/// Receives the events of a walk. If it returns `Break`, the walk ends early.
 pub type Sink<'a> = dyn FnMut(Event) -> ControlFlow<()> + 'a;
 
 /// Something that can be backed up.
 pub trait Source: Send + Sync {
-    /// Returns what is known of the root, under a name that means nothing.
+    /// Returns what is known about the root. Its name has no meaning.
     ///
     /// # Errors
-    /// When there is nothing to back up.
+    /// If there is nothing to back up.
     fn root(&self) -> io::Result<Meta>;
 
     /// Walks everything under the root.
     ///
     /// # Errors
-    /// When the walk cannot go on at all. What fails for one item alone is an event.
+    /// If the whole walk cannot go on. A failure of a single item is an [`Event::Failed`].
     fn walk(&mut self, sink: &mut Sink<'_>) -> io::Result<ControlFlow<()>>;
 
-    /// Proves, when everything was read, that the source is still there: what vanished with its disk was not deleted.
+    /// Checks, after everything was read, that the source still exists. If its disk was removed during the walk, the
+    /// missing files were not deleted by their owner, so the snapshot must not say so.
     ///
     /// # Errors
-    /// When it is gone, or another stands in its place.
+    /// If the source is gone, or another folder took its place.
     fn finish(&self) -> io::Result<()> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A TOML text of which every key's line is known, for errors that say where to look.
+//! A parsed TOML text that knows the line of every key, so that errors can name it.
 
 use super::SettingsError;
 use serde::de::DeserializeOwned;
@@ -7,25 +7,25 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
-/// Where something stands in a configuration file.
+/// Where a value is in a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Place {
-    /// The file.
+pub struct ConfigLocation {
+    /// The path of the file.
     pub file: PathBuf,
-    /// The line, from 1.
+    /// The number of the line; the first is 1.
     pub line: usize,
-    /// The key with its tables, `sets.everyone.tenant`; empty where a line belongs to none.
+    /// The key with its tables, such as `sets.everyone.tenant`; empty if the line belongs to no key.
     pub key: String,
 }
 
-impl Display for Place {
+impl Display for ConfigLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, line {}", self.file.display(), self.line)?;
         if self.key.is_empty() { Ok(()) } else { write!(f, ", `{}`", self.key) }
     }
 }
 
-/// A TOML text that can be read.
+/// A parsed TOML text.
 pub struct Document<'a> {
     file: &'a Path,
     text: &'a str,
@@ -39,24 +39,24 @@ impl<'a> Document<'a> {
             Err(error) => {
                 let broken = Document { file, text, root: DeTable::new() };
                 let at = error.span().map_or(text.len(), |span| span.start);
-                // The parser's text and the line only: showing what stands there could show a secret.
+                // Show the parser's message and the line number only. The line itself could hold a secret.
                 let problem = format!("this is not TOML: {}", error.message());
                 Err(broken.invalid_at(
                     at,
                     String::new(),
                     problem,
-                    Some("a text stands in quotes: key = \"text\"".to_owned()),
+                    Some("write a text in quotes: key = \"text\"".to_owned()),
                 ))
             }
         }
     }
 
-    /// Turns the text into a value of our own.
+    /// Converts the text into a `T`.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, SettingsError> {
         toml::from_str(self.text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
             let problem = error.message().replace(" field ", " key ").replace("field `", "key `");
-            // Messages of our own say after a semicolon what to do; serde's list what is expected.
+            // Our own messages have a hint after a semicolon. Those of serde say what was expected.
             let (problem, hint) = match problem.split_once("; ") {
                 Some((problem, hint)) => (problem.to_owned(), Some(hint.to_owned())),
                 None => (problem, None),
@@ -65,8 +65,8 @@ impl<'a> Document<'a> {
         })
     }
 
-    /// Returns where the value of a key stands, or the nearest table around where there is none.
-    pub fn place(&self, key: &[&str]) -> Place {
+    /// Returns where the value of `key` is. If there is none, returns where the nearest table around it is.
+    pub fn location(&self, key: &[&str]) -> ConfigLocation {
         let mut table = Some(&self.root);
         let mut at = 0;
         for name in key {
@@ -74,24 +74,28 @@ impl<'a> Document<'a> {
             at = found.span().start;
             table = value.get_ref().as_table();
         }
-        Place { file: self.file.to_owned(), line: self.line(at), key: key.join(".") }
+        ConfigLocation { file: self.file.to_owned(), line: self.line(at), key: key.join(".") }
     }
 
-    /// Creates the error that the value of `key` cannot be meant.
+    /// Creates the error for a value of `key` that is not valid.
     pub fn invalid(&self, key: &[&str], problem: impl Display, hint: impl Display) -> SettingsError {
-        SettingsError::Invalid { place: self.place(key), problem: problem.to_string(), hint: Some(hint.to_string()) }
+        SettingsError::Invalid {
+            location: self.location(key),
+            problem: problem.to_string(),
+            hint: Some(hint.to_string()),
+        }
     }
 
     fn invalid_at(&self, at: usize, key: String, problem: String, hint: Option<String>) -> SettingsError {
-        let place = Place { file: self.file.to_owned(), line: self.line(at), key };
-        SettingsError::Invalid { place, problem, hint }
+        let location = ConfigLocation { file: self.file.to_owned(), line: self.line(at), key };
+        SettingsError::Invalid { location, problem, hint }
     }
 
     fn line(&self, at: usize) -> usize {
         1 + self.text.as_bytes()[..at.min(self.text.len())].iter().filter(|byte| **byte == b'\n').count()
     }
 
-    /// Returns the key whose name or value stands at `at`: the innermost one.
+    /// Returns the innermost key whose name or value contains the offset `at`.
     fn key_at(&self, at: usize) -> String {
         let mut path = Vec::new();
         find(&self.root, at, &mut path);
@@ -99,12 +103,13 @@ impl<'a> Document<'a> {
     }
 }
 
-/// Puts the names of the keys into `path` that lead to what stands at `at`. Says whether there are any.
+/// Finds the innermost key whose name or value contains the offset `at`, and puts the names that lead to it into
+/// `path`. Returns false if there is none.
 fn find<'t>(table: &'t DeTable<'_>, at: usize, path: &mut Vec<&'t str>) -> bool {
     let holds = |span: Range<usize>| span.contains(&at);
     for (name, value) in table {
         path.push(name.get_ref());
-        // A table's own span may be only its header, so it is searched wherever that stands.
+        // A table's span may cover only its header, so search its content in any case.
         let below = match value.get_ref() {
             DeValue::Table(table) => find(table, at, path),
             _ => false,

@@ -1,7 +1,7 @@
-//! `strongroom.toml` as it is written, and the proof that it can be meant.
+//! The structure of `strongroom.toml`, and the checks of its values.
 
 use super::document::Document;
-use super::secret::{HOW, Written};
+use super::secret::{SECRET_HELP, Written};
 use super::{
     CONCURRENCY_DEFAULT, Commit, CredentialSettings, DROP_DELAY_DEFAULT, Fidelity, RepositorySettings, RestoreSettings,
     SecretSource, Service, SetSettings, Settings, SettingsError, TenantSettings, refuse_set_name,
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
 
-/// More requests at a time than any tenant's limits let through.
+/// Maximum for the key `concurrency`. No tenant's limits allow more requests at a time.
 const CONCURRENCY_MAX: u16 = 512;
 
 #[derive(Deserialize)]
@@ -91,7 +91,7 @@ struct Set {
     fidelity: Fidelity,
 }
 
-/// What this version can back up.
+/// The services that this version can back up.
 fn services_default() -> Vec<Service> {
     vec![Service::Outlook]
 }
@@ -109,10 +109,10 @@ pub fn parse(file: &Path, text: &str) -> Result<Settings, SettingsError> {
     Ok(Settings { file: file.to_owned(), repositories, tenants, sets, restore })
 }
 
-/// A file on its way from what is written to what is meant.
+/// A parsed file whose values are being checked.
 struct Reading<'a> {
     document: Document<'a>,
-    /// Where relative paths begin.
+    /// The folder that relative paths start from.
     folder: &'a Path,
 }
 
@@ -130,7 +130,7 @@ impl Reading<'_> {
         let key = |name| [table[0], table[1], name];
         if name.is_empty() || name.contains('/') {
             let problem = "the name of a repository must not be empty or hold `/`";
-            return Err(self.document.invalid(&table, problem, "`--repo NAME` takes what holds a `/` for a path"));
+            return Err(self.document.invalid(&table, problem, "`--repo` takes a name with a `/` for a path"));
         }
         let url = match written.url.split_once("://") {
             None if written.url.is_empty() => {
@@ -158,48 +158,48 @@ impl Reading<'_> {
     fn tenant(&self, name: &str, written: Tenant) -> Result<TenantSettings, SettingsError> {
         let table = ["tenants", name];
         let key = |name| [table[0], table[1], name];
-        // `restore --to` takes `local:DIR`, `original` and `TENANT:PATH`; `restore/` of a mount has `original`, `jobs`
-        // and TENANT.
+        // Names with another meaning: `restore --to` takes `local:DIR`, `original` and `TENANT:PATH`, and the folder
+        // `restore` of a mount holds `original`, `jobs` and one folder per tenant.
         if name.is_empty() || name.contains([':', '/']) || ["local", "original", "jobs", ".", ".."].contains(&name) {
             let problem = "a tenant must not be called `local`, `original` or `jobs`, or hold `:` or `/`";
-            let hint = "`restore --to` and `mount --restore` give these another meaning";
+            let hint = "`restore --to` and `mount --restore` give these names another meaning";
             return Err(self.document.invalid(&table, problem, hint));
         }
         if ["common", "organizations", "consumers"].contains(&written.tenant_id.as_str()) {
-            let problem = format!("`{}` stands for no single organisation", written.tenant_id);
+            let problem = format!("`{}` does not name a single organisation", written.tenant_id);
             return Err(self.document.invalid(&key("tenant_id"), problem, TENANT_ID_HINT));
         }
         let ids =
             [("tenant_id", &written.tenant_id, TENANT_ID_HINT), ("client_id", &written.client_id, CLIENT_ID_HINT)];
         for (name, id, hint) in ids {
             if !is_id(id) {
-                return Err(self.document.invalid(&key(name), "this is no id", hint));
+                return Err(self.document.invalid(&key(name), "this is not an id", hint));
             }
         }
         let credential = match (written.client_secret, written.certificate) {
             (Some(_), Some(_)) => {
-                let problem = "there is a client_secret too, and an application signs in by one of them";
+                let problem = "there is a client_secret too, but an application signs in with only one of them";
                 return Err(self.document.invalid(
                     &key("certificate"),
                     problem,
-                    "remove either; a certificate is safer",
+                    "remove one of them; a certificate is safer",
                 ));
             }
             (Some(secret), None) => CredentialSettings::Secret(self.one_secret(&key("client_secret"), secret)?),
             (None, Some(path)) if path.is_empty() || path.contains("-----BEGIN") => {
-                let problem = "this is no path, and a private key must not stand in this file";
+                let problem = "this is not a path; a private key must not stand in this file";
                 return Err(self.document.invalid(&key("certificate"), problem, "name the PEM file that holds it"));
             }
             (None, Some(path)) => {
-                let place = self.document.place(&key("certificate"));
-                CredentialSettings::Certificate(SecretSource::file(self.absolute(&path), place))
+                let location = self.document.location(&key("certificate"));
+                CredentialSettings::Certificate(SecretSource::file(self.absolute(&path), location))
             }
             (None, None) => CredentialSettings::Login,
         };
         let cloud = match written.cloud {
             None => Cloud::default(),
             Some(cloud) => Cloud::from_name(&cloud).ok_or_else(|| {
-                let hint = format!("there are {}", Cloud::ALL.map(Cloud::name).join(", "));
+                let hint = format!("choose one of {}", Cloud::ALL.map(Cloud::name).join(", "));
                 self.document.invalid(&key("cloud"), format_args!("there is no cloud called `{cloud}`"), hint)
             })?,
         };
@@ -244,13 +244,13 @@ impl Reading<'_> {
         }
         for (name, list) in [("include", &written.include), ("exclude", &written.exclude)] {
             if list.len() > PATTERNS_MAX {
-                let problem = format!("there are {} patterns, and there may be {PATTERNS_MAX}", list.len());
-                let hint = "take one pattern for many: Users/*/Outlook/Junk Email";
+                let problem = format!("there are {} patterns; the maximum is {PATTERNS_MAX}", list.len());
+                let hint = "replace several patterns by one, such as Users/*/Outlook/Junk Email";
                 return Err(self.document.invalid(&key(name), problem, hint));
             }
             list.iter().try_for_each(|pattern| self.pattern(&key(name), pattern))?;
         }
-        // Each list has been read already, so that an error has named its own.
+        // Each pattern was checked above, so that the error could name its list.
         let selection = Selection::new(&written.include, &written.exclude)
             .map_err(|error| self.document.invalid(&["sets", name], error, PATTERN_HINT))?;
         let concurrency = match written.concurrency {
@@ -258,8 +258,9 @@ impl Reading<'_> {
             Some(asked) => match usize::try_from(asked) {
                 Ok(asked) if (1..=usize::from(CONCURRENCY_MAX)).contains(&asked) => asked,
                 _ => {
-                    let problem = format!("{asked} requests at a time are none that can be meant");
-                    let hint = format!("from 1 to {CONCURRENCY_MAX}; {CONCURRENCY_DEFAULT} is the default");
+                    let problem = format!("{asked} requests at a time are not possible");
+                    let hint =
+                        format!("write a number from 1 to {CONCURRENCY_MAX}; the default is {CONCURRENCY_DEFAULT}");
                     return Err(self.document.invalid(&key("concurrency"), problem, hint));
                 }
             },
@@ -269,7 +270,7 @@ impl Reading<'_> {
         services.dedup();
         if services.is_empty() {
             let hint = "name at least one: services = [\"outlook\"]";
-            return Err(self.document.invalid(&key("services"), "a set of no service backs up nothing", hint));
+            return Err(self.document.invalid(&key("services"), "a set without services backs up nothing", hint));
         }
         Ok(SetSettings {
             tenant: written.tenant,
@@ -284,14 +285,17 @@ impl Reading<'_> {
         })
     }
 
-    /// Refuses a pattern that is none, or that can match nothing whatever the tenant holds.
+    /// Returns an error if a pattern is not valid, or if it can match nothing in any snapshot.
     fn pattern(&self, key: &[&str], pattern: &str) -> Result<(), SettingsError> {
         let wrong = |problem: &dyn std::fmt::Display| self.document.invalid(key, problem, PATTERN_HINT);
         let selection = Selection::new(&[pattern], &[]).map_err(|error| wrong(&error))?;
         if ROOTS.iter().any(|root| selection.may_contain(root)) {
             return Ok(());
         }
-        Err(wrong(&format_args!("the pattern `{pattern}` can match nothing: a snapshot holds {}", ROOTS.join(", "))))
+        Err(wrong(&format_args!(
+            "the pattern `{pattern}` can match nothing: the folders at the root of a snapshot are {}",
+            ROOTS.join(", ")
+        )))
     }
 
     fn secret(&self, key: &[&str], written: Option<Written>) -> Result<Option<SecretSource>, SettingsError> {
@@ -299,8 +303,9 @@ impl Reading<'_> {
     }
 
     fn one_secret(&self, key: &[&str], written: Written) -> Result<SecretSource, SettingsError> {
-        SecretSource::new(written, |path| self.absolute(path), self.document.place(key))
-            .ok_or_else(|| self.document.invalid(key, "this must name exactly one of `file`, `env` and `command`", HOW))
+        SecretSource::new(written, |path| self.absolute(path), self.document.location(key)).ok_or_else(|| {
+            self.document.invalid(key, "this must name exactly one of `file`, `env` and `command`", SECRET_HELP)
+        })
     }
 
     fn endpoints(&self, key: &[&str], hosts: &Hosts) -> Result<Endpoints, SettingsError> {
@@ -311,8 +316,8 @@ impl Reading<'_> {
         let endpoints =
             Endpoints::new(login, graph).map_err(|error| self.document.invalid(key, error, ADDRESS_HINT))?;
         if in_the_open && !endpoints.are_local() {
-            let place = self.document.place(key);
-            tracing::warn!(%place, "tokens and items travel unencrypted; use https:// for any other machine");
+            let location = self.document.location(key);
+            tracing::warn!(%location, "tokens and items travel unencrypted; use https:// for any other machine");
         }
         Ok(endpoints)
     }
@@ -320,11 +325,11 @@ impl Reading<'_> {
     fn address(&self, key: &[&str], written: &str) -> Result<Url, SettingsError> {
         let url = Url::parse(written).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
         let Some(url) = url else {
-            return Err(self.document.invalid(key, "this is no address", ADDRESS_HINT));
+            return Err(self.document.invalid(key, "this is not an address", ADDRESS_HINT));
         };
         match url.password() {
             Some(_) => {
-                let hint = "leave it out; a proxy that wants one goes into HTTPS_PROXY in the environment instead";
+                let hint = "leave it out; if the proxy needs one, set HTTPS_PROXY in the environment instead";
                 Err(self.plain_password(key, hint))
             }
             None => Ok(url),
@@ -335,7 +340,8 @@ impl Reading<'_> {
         self.document.invalid(key, "a secret must not stand in this file, not even in an address", hint)
     }
 
-    /// Returns a path that does not depend on where the program is started: relative ones begin beside the file.
+    /// Returns an absolute path. A relative path starts from the folder of the file, so the result does not depend on
+    /// the working directory.
     fn absolute(&self, written: &str) -> PathBuf {
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
         let path = match (written.strip_prefix("~/"), home) {
@@ -346,7 +352,7 @@ impl Reading<'_> {
     }
 }
 
-/// The folders that a snapshot of a tenant may hold.
+/// The folders at the root of a tenant's snapshot.
 const ROOTS: [&str; 5] = ["Users", "Groups", "Teams", "Site Collections", "Public Folders"];
 
 const PATTERN_HINT: &str = "write paths as they appear in a snapshot: Users/*/Outlook/Junk Email";
@@ -354,7 +360,7 @@ const ADDRESS_HINT: &str = "write http:// or https://, a host, and where needed 
 const TENANT_ID_HINT: &str = "write the Directory (tenant) ID of the Entra portal, or a verified domain";
 const CLIENT_ID_HINT: &str = "write the Application (client) ID of the Entra portal";
 
-/// Whether `text` can be the id of a directory or of an application, or a domain: it becomes part of an address.
+/// Returns true if `text` can be the id of a directory or application, or a domain. It becomes part of an address.
 fn is_id(text: &str) -> bool {
     let begins = text.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
     begins && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))

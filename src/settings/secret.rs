@@ -1,7 +1,7 @@
-//! Where a secret is, and how it is read: from a file, from the environment, or from a command. Never from the
-//! configuration itself, which is copied, shown and kept under version control.
+//! Where a secret is, and how it is read: from a file, from the environment, or from a command. A secret is never in
+//! the configuration file itself, because people copy that file, show it, and keep it under version control.
 
-use super::{Place, SettingsError};
+use super::{ConfigLocation, SettingsError};
 use crate::local_files;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
-/// Longer than any secret; what is larger is another file by mistake.
+/// Maximum number of bytes that are read from a file or command. No secret is longer; a larger file was named by
+/// mistake.
 const SECRET_SIZE_MAX: u64 = 1 << 20;
 
-/// How to write a secret, for messages.
-pub(super) const HOW: &str = "write {file = \"/path\"}, {env = \"NAME\"} or {command = \"pass show NAME\"}";
+/// How to write a secret in the file, for messages.
+pub(super) const SECRET_HELP: &str = "write {file = \"/path\"}, {env = \"NAME\"} or {command = \"pass show NAME\"}";
 
 type Secret = Zeroizing<Vec<u8>>;
 
@@ -26,20 +27,20 @@ type Secret = Zeroizing<Vec<u8>>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretSource {
     kind: Kind,
-    place: Place,
+    location: ConfigLocation,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
-    /// In a file.
+    /// The first line of a file.
     File(PathBuf),
-    /// In an environment variable.
+    /// The value of an environment variable.
     Env(String),
-    /// In what a command of the shell writes.
+    /// The first line that a shell command prints.
     Command(String),
 }
 
-/// A secret as a configuration file has it: one of these, or by mistake more or none.
+/// A secret as the configuration file has it. Exactly one key must be set; a mistaken file may set several, or none.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
@@ -48,52 +49,64 @@ struct Table {
     command: Option<String>,
 }
 
-/// A [`Table`], and nothing that may be the secret itself.
+/// A [`Table`] that was read without accepting or repeating a plain secret.
 #[derive(Debug)]
 pub(super) struct Written(Table);
 
 impl SecretSource {
-    /// Creates the source of a secret in `file`, as `place` says.
-    pub(super) fn file(file: PathBuf, place: Place) -> SecretSource {
-        SecretSource { kind: Kind::File(file), place }
+    /// Creates a source that reads `file`. `location` is where the configuration names it.
+    pub(super) fn file(file: PathBuf, location: ConfigLocation) -> SecretSource {
+        SecretSource { kind: Kind::File(file), location }
     }
 
-    /// Creates the source that `written` names; `None` where it does not name exactly one. `absolute` makes paths so.
-    pub(super) fn new(written: Written, absolute: impl Fn(&str) -> PathBuf, place: Place) -> Option<SecretSource> {
+    /// Creates the source that `written` names. Returns `None` unless it names exactly one. `absolute` turns a path
+    /// into an absolute path.
+    pub(super) fn new(
+        written: Written,
+        absolute: impl Fn(&str) -> PathBuf,
+        location: ConfigLocation,
+    ) -> Option<SecretSource> {
         let kind = match (written.0.file, written.0.env, written.0.command) {
             (Some(file), None, None) => Kind::File(absolute(&file)),
             (None, Some(name), None) => Kind::Env(name),
             (None, None, Some(command)) => Kind::Command(command),
             _ => return None,
         };
-        Some(SecretSource { kind, place })
+        Some(SecretSource { kind, location })
     }
 
-    /// Reads the secret: the first line of the file or of what the command writes, or the value of the variable.
+    /// Reads the secret: the first line of the file, the first line that the command prints, or the value of the
+    /// variable.
     ///
     /// # Errors
-    /// [`SettingsError::Secret`], which never says what was read.
+    /// [`SettingsError::Secret`]. It never contains what was read.
     pub fn read(&self) -> Result<Secret, SettingsError> {
         let secret = match &self.kind {
             Kind::File(path) => first_line(&self.read_file(path)?),
             Kind::Env(name) => match std::env::var_os(name) {
                 Some(value) => Zeroizing::new(value.into_encoded_bytes()),
-                None => return Err(self.failed(format!("the environment variable {name} is not set"), "set it", None)),
+                None => {
+                    return Err(self.failed(
+                        format!("the environment variable {name} is not set"),
+                        "set it, or name another variable",
+                        None,
+                    ));
+                }
             },
             Kind::Command(command) => first_line(&self.run(command)?),
         };
         self.not_empty(secret)
     }
 
-    /// Reads the secret as text, as [`SecretSource::read`] does.
+    /// Reads the secret as text, otherwise like [`SecretSource::read`].
     ///
     /// # Errors
-    /// [`SettingsError::Secret`], also where it is no text.
+    /// [`SettingsError::Secret`], also if the secret is not UTF-8.
     pub fn read_text(&self) -> Result<Zeroizing<String>, SettingsError> {
         self.text(&self.read()?)
     }
 
-    /// Reads all lines, as text.
+    /// Reads all lines as text, not only the first.
     ///
     /// # Errors
     /// Like [`SecretSource::read_text`].
@@ -108,13 +121,13 @@ impl SecretSource {
 
     fn text(&self, secret: &[u8]) -> Result<Zeroizing<String>, SettingsError> {
         let text = std::str::from_utf8(secret);
-        let text = text.map_err(|_| self.failed("the secret is no text".to_owned(), "it must be UTF-8", None))?;
+        let text = text.map_err(|_| self.failed("the secret is not text".to_owned(), "it must be UTF-8", None))?;
         Ok(Zeroizing::new(text.to_owned()))
     }
 
     fn not_empty(&self, secret: Secret) -> Result<Secret, SettingsError> {
         match secret.is_empty() {
-            true => Err(self.failed("the secret is empty".to_owned(), "its first line must hold it", None)),
+            true => Err(self.failed("the secret is empty".to_owned(), "write the secret into the first line", None)),
             false => Ok(secret),
         }
     }
@@ -130,7 +143,7 @@ impl SecretSource {
     }
 
     fn run(&self, command: &str) -> Result<Secret, SettingsError> {
-        // Input and messages stay the caller's: a password manager may ask for its own password.
+        // The command shares our standard input and standard error: a password manager may ask for its own password.
         let mut child = Command::new("/bin/sh")
             .arg("-c")
             .arg(command)
@@ -141,7 +154,7 @@ impl SecretSource {
         let stdout = child.stdout.take().expect("piped above");
         let read = stdout.take(SECRET_SIZE_MAX).read_to_end(&mut output);
         let status = read.and_then(|_| child.wait());
-        // Not the command itself: somebody may have put the secret there.
+        // Do not show the command: it may contain the secret.
         let hint = "run it in a shell: the first line it writes must be the secret";
         match status {
             Ok(status) if status.success() => Ok(output),
@@ -151,39 +164,40 @@ impl SecretSource {
     }
 
     fn failed(&self, problem: String, hint: &'static str, source: Option<io::Error>) -> SettingsError {
-        SettingsError::Secret { place: self.place.clone(), problem, hint, source }
+        SettingsError::Secret { location: self.location.clone(), problem, hint, source }
     }
 }
 
-/// Reads a file that holds a secret, and warns if everybody can, or if somebody else could change it.
+/// Reads a file that holds a secret. Warns if every user can read it, or if another user could change it.
 ///
 /// # Errors
-/// What opening or reading gives, also where it is no regular file.
+/// If the file cannot be opened or read, or if it is not a regular file.
 pub fn read_secret_file(path: &Path) -> io::Result<Secret> {
     let mut content = Zeroizing::new(Vec::new());
-    // What the caller has opened itself (`<(pass show NAME)`, `/dev/stdin`) may be a pipe; nothing else may, as it
-    // would wait for ever.
+    // A descriptor from the caller (`<(pass show NAME)`, `/dev/stdin`) may be a pipe. Any other pipe is refused,
+    // because reading it could wait for ever.
     let file = if is_handed_over(path) { File::open(path)? } else { local_files::open(path)? };
     let stat = file.metadata()?;
-    // A group may be there for exactly this.
+    // A group that may read the file is allowed: it may exist for this purpose.
     if stat.is_file() && stat.mode() & 0o004 != 0 {
         tracing::warn!(file = %path.display(), "every user of this machine can read this secret; `chmod 600` it");
     }
     let user = rustix::process::geteuid().as_raw();
     if stat.is_file() && ![0, user].contains(&stat.uid()) {
         let owner = stat.uid();
-        tracing::warn!(file = %path.display(), owner, "another user can change this secret; `chown` it to the user who runs this");
+        let file = path.display();
+        tracing::warn!(%file, owner, "another user can change this secret; `chown` it to the user who runs this");
     }
     file.take(SECRET_SIZE_MAX).read_to_end(&mut content)?;
     Ok(content)
 }
 
-/// Returns whether `path` names a descriptor that this process was started with.
+/// Returns true if `path` names a descriptor that this process was started with.
 fn is_handed_over(path: &Path) -> bool {
     path == Path::new("/dev/stdin") || ["/dev/fd", "/proc/self/fd"].iter().any(|folder| path.starts_with(folder))
 }
 
-/// Returns the first line without its end.
+/// Returns the first line without its line end.
 pub fn first_line(content: &[u8]) -> Secret {
     let line = content.split(|byte| *byte == b'\n').next().unwrap_or_default();
     Zeroizing::new(line.strip_suffix(b"\r").unwrap_or(line).to_vec())
@@ -195,11 +209,11 @@ impl<'de> Deserialize<'de> for Written {
     }
 }
 
-/// Takes a table, and refuses all else without repeating it: serde's own messages would.
+/// Accepts a table only. The errors do not repeat the value, as serde's own would: it may be the secret.
 struct WrittenVisitor;
 
 fn plain<E: de::Error>() -> E {
-    E::custom(format_args!("a secret must not stand in this file; {HOW}"))
+    E::custom(format_args!("a secret must not stand in this file; {SECRET_HELP}"))
 }
 
 impl<'de> Visitor<'de> for WrittenVisitor {

@@ -2,13 +2,13 @@
 
 use std::str::FromStr;
 
-/// A number of bytes: `500M`, `20G`; K, M, G and T are powers of 1024.
+/// A number of bytes, written as `500M` or `20G`. K, M, G and T are powers of 1024.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// What is written is no size.
+/// The text is not a size.
 #[derive(Debug, thiserror::Error)]
-#[error("{written:?} is not a size: a number, and K, M, G or T behind it")]
+#[error("{written:?} is not a size; write a number, followed by K, M, G or T if needed")]
 pub struct NotASize {
     written: String,
 }

@@ -116,13 +116,17 @@ fn without_secret_or_certificate_somebody_logs_in() {
     assert!(matches!(settings.tenant("a").unwrap().credential, CredentialSettings::Login));
 }
 
-/// Expects that `text` is refused in `line` for `key`, in words that hold all of `words`, and with a hint or with words
-/// that say what is expected.
+/// Asserts that `text` is refused at `line` and `key`, that the message contains all of `words`, and that the message
+/// or its hint says what to do.
 #[track_caller]
 fn refused(text: &str, line: usize, key: &str, words: &[&str]) {
     let error = parse(text).expect_err(text);
-    let SettingsError::Invalid { place, hint, .. } = &error else { panic!("{error:?}") };
-    assert_eq!((place.file.as_path(), place.line, place.key.as_str()), (Path::new(FILE), line, key), "{error}");
+    let SettingsError::Invalid { location, hint, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(
+        (location.file.as_path(), location.line, location.key.as_str()),
+        (Path::new(FILE), line, key),
+        "{error}"
+    );
     let said = error.to_string();
     assert!(said.starts_with(&format!("{FILE}, line {line}")), "{said}");
     for word in words {
@@ -134,7 +138,8 @@ fn refused(text: &str, line: usize, key: &str, words: &[&str]) {
     );
 }
 
-/// A file with one tenant and one set; `line` is line 4 in the tenant's table, `set` line 6 in the set's.
+/// Returns a file with one tenant and one set. `line` becomes line 4, in the tenant's table; `set` becomes line 6, in
+/// the set's table.
 fn with(line: &str, set: &str) -> String {
     format!("[tenants.a]\ntenant_id = \"a.com\"\nclient_id = \"1\"\n{line}\n[sets.s]\n{set}\n")
 }
@@ -192,29 +197,29 @@ fn ids_and_addresses_must_be_such() {
             &format!("[tenants.a]\nclient_id = \"b\"\ntenant_id = \"{id}\"\n"),
             3,
             "tenants.a.tenant_id",
-            &["no id"],
+            &["not an id"],
         );
         refused(
             &format!("[tenants.a]\ntenant_id = \"b\"\nclient_id = \"{id}\"\n"),
             3,
             "tenants.a.client_id",
-            &["no id"],
+            &["not an id"],
         );
     }
-    refused("[tenants.a]\nclient_id = \"b\"\ntenant_id = \"common\"\n", 3, "tenants.a.tenant_id", &["no single"]);
+    refused("[tenants.a]\nclient_id = \"b\"\ntenant_id = \"common\"\n", 3, "tenants.a.tenant_id", &["a single"]);
     refused(&with("cloud = \"moon\"", "tenant = \"a\""), 4, "tenants.a.cloud", &["no cloud called `moon`"]);
     for proxy in ["proxy:3128", "socks5://x", "", "http://"] {
-        refused(&with(&format!("proxy = \"{proxy}\""), "tenant = \"a\""), 4, "tenants.a.proxy", &["no address"]);
+        refused(&with(&format!("proxy = \"{proxy}\""), "tenant = \"a\""), 4, "tenants.a.proxy", &["not an address"]);
     }
     let endpoints = "endpoints = { login = \"ftp://x\", graph = \"http://localhost\" }";
-    refused(&with(endpoints, "tenant = \"a\""), 4, "tenants.a.endpoints.login", &["no address"]);
+    refused(&with(endpoints, "tenant = \"a\""), 4, "tenants.a.endpoints.login", &["not an address"]);
     let endpoints = "endpoints = { login = \"http://localhost\", graph = \"http://localhost/?x=y\" }";
     refused(&with(endpoints, "tenant = \"a\""), 4, "tenants.a.endpoints", &["graph endpoint"]);
     for concurrency in ["0", "-1", "100000", "9223372036854775807"] {
         let set = format!("tenant = \"a\"\nconcurrency = {concurrency}");
         refused(&with("", &set), 7, "sets.s.concurrency", &["requests at a time"]);
     }
-    refused(&with("", "tenant = \"a\"\nservices = []"), 7, "sets.s.services", &["of no service"]);
+    refused(&with("", "tenant = \"a\"\nservices = []"), 7, "sets.s.services", &["without services"]);
     refused("[repositories.a]\nurl = \"\"\n", 2, "repositories.a.url", &["empty"]);
 }
 
@@ -249,14 +254,14 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
         (format!("[repositories.main]\nurl = \"s3://key:{SECRET}@host/bucket\"\n"), 2, "repositories.main.url"),
     ];
     for (text, line, key) in cases {
-        // The set of `with` comes after the tenant and needs its own.
+        // The set in `with` has no tenant here, so remove it.
         let text = text.replace("[sets.s]", "");
         refused(&text, line, key, &["must not stand in this file"]);
         let error = parse(&text).unwrap_err();
         let said = format!("{error} {error:?} {:?}", error.hint());
         assert!(!said.contains(SECRET) && !said.contains(number), "{said}");
     }
-    // Nor is it shown where the mistake is another one.
+    // The secret is not shown either if the file has another mistake.
     for text in [
         repository(&format!("password = \"{SECRET}")),
         repository(&format!("password = {{ secret = \"{SECRET}\" }}")),
@@ -289,7 +294,7 @@ fn a_secret_stands_in_exactly_one_place() {
     refused(&with(both, "tenant = \"a\""), 4, "tenants.a.certificate", &["there is a client_secret too"]);
 }
 
-/// The settings of a repository `main` whose password is as `secret` says, in a file in `folder`.
+/// Returns the password of the repository `main` from a file in `folder` whose key `password` is `secret`.
 fn password(folder: &Path, secret: &str) -> SecretSource {
     let text = format!("[repositories.main]\nurl = \"repository\"\npassword = {secret}\n");
     let mut settings = Settings::parse(&folder.join("strongroom.toml"), &text).unwrap();
@@ -305,7 +310,7 @@ fn secrets_come_from_files_variables_and_commands() {
     let absolute = format!("{{ file = {:?} }}", folder.path().join("password"));
     assert_eq!(read(&absolute).unwrap(), b"first line");
     assert_eq!(read("{ command = \"echo a b; echo c\" }").unwrap(), b"a b");
-    // A variable that is surely there.
+    // PATH is set everywhere.
     let path = std::env::var("PATH").unwrap();
     assert_eq!(read("{ env = \"PATH\" }").unwrap(), path.as_bytes());
     let whole = password(folder.path(), "{ file = \"password\" }").read_lines().unwrap();
@@ -331,7 +336,7 @@ fn a_secret_that_cannot_be_read_says_where_it_should_be() {
     }
 }
 
-/// A subscriber that keeps what is logged.
+/// A writer that keeps what is logged.
 #[derive(Clone, Default)]
 struct Log(std::sync::Arc<parking_lot::Mutex<Vec<u8>>>);
 
@@ -369,7 +374,7 @@ fn a_secret_that_everybody_can_read_gives_a_warning() {
 
 #[test]
 fn a_secret_that_somebody_else_can_change_gives_a_warning() {
-    // Only root can give a file away.
+    // Only root can give a file to another user.
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -446,7 +451,7 @@ fn the_examples_of_the_documentation_can_be_used() {
         let text = page(name);
         for block in text.split("```toml\n").skip(1) {
             let block = block.split("```").next().unwrap();
-            // In a list it is indented, and ids are left out.
+            // Examples in lists are indented, and their ids are left out.
             let block: String = block.lines().map(|line| format!("{}\n", line.trim_start())).collect();
             let settings =
                 parse(&block.replace("\"...\"", "\"contoso.com\"")).unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -1,13 +1,13 @@
-//! Local folders: Maildir, trees of .eml files, and everything else a file system holds.
+//! Local folders: Maildir, trees of .eml files, and everything else that a file system holds.
 //!
-//! Names are taken as bytes. Symbolic links are kept as links and never followed: everything below a source is reached
-//! by descriptors (`folder`), so nothing that is renamed or replaced while it is read leads out of it. Devices, sockets
-//! and named pipes are kept as what they are and never opened. Extended attributes of a file are read when it is;
-//! whoever knows its change time knows them already. A folder that changes while it is read gives what was there at
-//! some moment of the walk.
+//! Names are bytes. Symbolic links are stored as links and never followed. Everything below a source is reached through
+//! descriptors (see `folder`), so a file or folder that is renamed or replaced during the walk cannot lead out of the
+//! source. Devices, sockets and named pipes are stored as such and never opened. The extended attributes of a file are
+//! read together with its content; if the file's change time did not change, its attributes did not change either. A
+//! folder that changes during the walk is stored as it was at some moment of the walk.
 //!
-//! One source becomes what the snapshot's root holds; each of several becomes a folder there, named after the last part
-//! of its path.
+//! A single source becomes the root of the snapshot. If there are several, each becomes a folder in the root, named
+//! after the last part of its path.
 
 mod attributes;
 mod content;
@@ -32,56 +32,58 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A file whose time stamps are this close to now may change again without showing it: its facts are not believed.
+/// A file that changed at most this many seconds ago may change again within the same time stamp. Such a file gets no
+/// fingerprint, so the next backup reads it again.
 const RACY_SECS: i64 = 2;
-/// What is remembered of files together with their stamps has changed: since the second version, extended attributes.
+/// Version of the facts that are remembered beside a file's stamp. A new version makes all old stamps differ, so all
+/// files are read again. Version 2 added the extended attributes.
 const STAMP_VERSION: i64 = 2;
-/// Folders deeper than this are not walked into, and paths longer than this are not taken: each item on its way through
-/// the backup carries its path.
+/// Maximum depth of folders, and maximum length of a path in bytes. Each item carries its path through the backup, so
+/// longer paths would take too much memory.
 const DEPTH_MAX: usize = 2048;
 const PATH_LEN_MAX: usize = 16 << 10;
 
-/// The file that marks a cache, and how it begins (bford.info/cachedir).
+/// The file that marks a cache folder, and the bytes that it begins with (bford.info/cachedir).
 const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
 const CACHE_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
 
-/// What of the sources is left out.
+/// What a backup leaves out of its sources.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// By their paths.
+    /// Leaves out paths that these patterns match.
     pub exclude: Exclusions,
-    /// What lies on another file system than its source.
+    /// Leaves out what lies on another file system than its source.
     pub one_file_system: bool,
-    /// What lies in folders with a CACHEDIR.TAG.
+    /// Leaves out the content of folders with a CACHEDIR.TAG.
     pub exclude_caches: bool,
-    /// What lies in folders that hold one of these names.
+    /// Leaves out the content of folders that hold one of these names.
     pub exclude_if_present: Vec<Vec<u8>>,
 }
 
-/// Folders of the local file system.
+/// A source that reads folders of the local file system.
 pub struct Files {
     roots: Vec<Root>,
-    /// Folders that are not walked into: the repository and the local state, should they lie inside.
+    /// Folders that the walk does not enter: the repository and the local state, if they lie inside a source.
     excluded: Vec<Id>,
     options: Options,
     now: i64,
 }
 
-/// A folder that is a source.
+/// One folder that the user named as a source.
 struct Root {
     path: PathBuf,
-    /// What it is called in the snapshot, if there are several.
+    /// The name of its folder in the snapshot, if there are several sources.
     name: Option<Box<[u8]>>,
     opened: Result<(Arc<Folder>, Stat), Errno>,
 }
 
 impl Files {
-    /// Creates a source of everything under `root`, without the folders `excluded`.
+    /// Creates a source of everything under `root`, except the folders in `excluded`.
     pub fn new(root: &Path, excluded: &[PathBuf]) -> Self {
         Self::of_all(&[root.to_owned()], excluded, Options::default())
     }
 
-    /// Creates a source of everything under `roots` but what the options leave out, without the folders `excluded`. The
+    /// Creates a source of everything under `roots`, except the folders in `excluded` and what `options` leave out. The
     /// second of two folders called `name` becomes `name (2)`.
     pub fn of_all(roots: &[PathBuf], excluded: &[PathBuf], options: Options) -> Self {
         let open_folders = Arc::default();
@@ -96,14 +98,14 @@ impl Files {
         Self { roots: opened, excluded, options, now: jiff::Timestamp::now().as_second() }
     }
 
-    /// Returns what each source is called in the snapshot, in the order in which they were given; nothing if there is
-    /// one.
+    /// Returns the name of each source in the snapshot, in the order in which they were given. Returns nothing if there
+    /// is only one source.
     pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         self.roots.iter().filter_map(|root| root.name.as_deref())
     }
 }
 
-/// Gives every root a name of its own.
+/// Gives every root a unique name.
 fn name_all(roots: &mut [Root]) {
     for at in 0..roots.len() {
         let name = roots[at].path.file_name().map_or(&b"root"[..], OsStrExt::as_bytes);
@@ -132,7 +134,7 @@ impl Source for Files {
                     let meta = folder_meta(ROOT_NAME, folder, stat);
                     found = Some(match found {
                         Some(other) => Meta { mtime: other.mtime.max(meta.mtime), ..other },
-                        // Owner, permissions and attributes of one say nothing of the others.
+                        // Owner, permissions and attributes of one source say nothing about the others.
                         None if root.name.is_some() => Meta { name: meta.name, mtime: meta.mtime, ..Meta::default() },
                         None => meta,
                     });
@@ -188,16 +190,13 @@ impl Source for Files {
     fn finish(&self) -> io::Result<()> {
         let is_there = |root: &Root| match &root.opened {
             Ok((folder, _)) => identity(&root.path) == Some(folder.id),
-            // That it cannot be read was told.
+            // The walk has reported this root as failed.
             Err(_) => true,
         };
         if self.roots.iter().all(is_there) {
             return Ok(());
         }
-        Err(io::Error::new(
-            io::ErrorKind::NotFound,
-            "the folder went away, or another took its place, while it was read",
-        ))
+        Err(io::Error::new(io::ErrorKind::NotFound, "the folder was removed or replaced while it was read"))
     }
 }
 
@@ -205,26 +204,27 @@ impl Source for Files {
 struct Walk<'a, 's> {
     files: &'a Files,
     source: usize,
-    /// That of the source.
+    /// The device of the source's root.
     device: u64,
-    /// The path in the snapshot of where the walk is.
+    /// The path of the current item in the snapshot.
     path: Vec<u8>,
-    /// Where in a path begins what is below the source.
+    /// Offset in a path where the part below the source begins.
     below: usize,
     levels: Vec<Level>,
-    /// Whether a device is a mount of this program, for those that were met.
+    /// For each device that the walk met: whether it is a mount of this program.
     own_devices: HashMap<u64, bool>,
-    /// The file systems of which files with several names were met, of all sources.
+    /// The devices on which files with several names were found, in all sources. The position of a device is its
+    /// number.
     devices: &'a mut Vec<u64>,
     sink: &'a mut Sink<'s>,
 }
 
-/// A folder on the way to where the walk is.
+/// A folder between the source's root and the current item.
 struct Level {
     folder: Arc<Folder>,
     device: u64,
     names: std::vec::IntoIter<Name>,
-    /// How long the path of the folder is.
+    /// The length of the folder's path, in bytes.
     path_len: usize,
 }
 
@@ -263,15 +263,16 @@ impl Walk<'_, '_> {
         self.levels.push(Level { folder, device: stat.st_dev, names, path_len });
     }
 
-    /// Takes the name at which the path ends.
+    /// Handles the name that the current path ends with.
     fn entry(&mut self, Name { bytes: name, is_folder }: Name) -> ControlFlow<()> {
         let (folder, device) =
             self.levels.last().map(|level| (level.folder.clone(), level.device)).expect("in a folder");
-        // Before anybody asks for it, as asking can hang or fail: that may be why it is excluded.
+        // Check this before any call on the entry: such a call can hang or fail, and that may be why the user excluded
+        // it.
         if self.is_excluded(is_folder == Some(true)) {
             return ControlFlow::Continue(());
         }
-        // Other systems' file systems allow names that are longer in bytes than a folder of a snapshot does.
+        // Some file systems of other operating systems allow names of more bytes than a snapshot does.
         if !is_legal_name(&name) {
             return self.fail(&name, "its name is longer than 255 bytes");
         }
@@ -281,9 +282,9 @@ impl Walk<'_, '_> {
         let looked = folder.fd().and_then(|fd| Ok((rustix::fs::statat(&*fd, &*name, AtFlags::SYMLINK_NOFOLLOW)?, fd)));
         let (stat, fd) = match looked {
             Ok(looked) => looked,
-            // Deleted between listing and looking: it is not there.
+            // The entry was deleted after the folder was listed.
             Err(Errno::NOENT) => return ControlFlow::Continue(()),
-            // Somebody else's mount, or one whose process is dead.
+            // This may be a mount of another user, or a mount whose process died.
             Err(Errno::ACCESS | Errno::NOTCONN) if strongroom_mount::is_own_mount(&self.full_path()) => {
                 return self.skip(OWN_MOUNT);
             }
@@ -309,7 +310,7 @@ impl Walk<'_, '_> {
             }
             kind => match special_of(kind, &stat) {
                 Some(special) => ItemKind::Special(special),
-                None => return self.skip("of a kind that this program does not know"),
+                None => return self.skip("a kind of file that this program does not know"),
             },
         };
         if !matches!(kind, ItemKind::File { .. }) {
@@ -319,7 +320,7 @@ impl Walk<'_, '_> {
         (self.sink)(Event::Item(Box::new(Item { meta, path, kind, facts: Facts::default() })))
     }
 
-    /// Returns the number of the file system of a file with several names.
+    /// Returns the number of the file system of a file with several names; 0 for a file with one name.
     fn file_system(&mut self, stat: &Stat) -> u64 {
         if stat.st_nlink < 2 {
             return 0;
@@ -353,12 +354,12 @@ impl Walk<'_, '_> {
         }
         let meta = folder_meta(name, &folder, &stat);
         if self.files.options.one_file_system && stat.st_dev != self.device {
-            // The folder itself stays, so that a restore has where to mount.
+            // The folder itself is stored, so that the file system has a mount point after a restore.
             self.push(folder, &stat, Vec::new());
             self.skip("another file system")?;
             return (self.sink)(Event::Enter { meta, path: self.path.clone() });
         }
-        // A folder that cannot be listed is a failure, not an empty folder, so it is listed before it is announced.
+        // List the folder before it is entered: a folder that cannot be listed is a failure, not an empty folder.
         let mut names = match folder.names() {
             Ok(names) => names,
             Err(error) => return self.fail_by(name, error),
@@ -370,18 +371,18 @@ impl Walk<'_, '_> {
         (self.sink)(Event::Enter { meta, path: self.path.clone() })
     }
 
-    /// Leaves of the names in a folder only those that say that nothing else is wanted, if there are such, and returns
-    /// why.
+    /// Looks for a name that marks the folder as not wanted. If there is one, keeps only such names and returns the
+    /// reason.
     fn tag(&self, folder: &Arc<Folder>, names: &mut Vec<Name>) -> Option<&'static str> {
         let Options { exclude_caches, exclude_if_present, .. } = &self.files.options;
         let has = |names: &[Name], tag: &[u8]| names.binary_search_by(|name| (*name.bytes).cmp(tag)).is_ok();
         if *exclude_caches && has(names, CACHE_TAG) && is_cache(folder) {
             names.retain(|name| &*name.bytes == CACHE_TAG);
-            return Some("a cache: of what is in it, only CACHEDIR.TAG was backed up");
+            return Some("a cache: only its CACHEDIR.TAG was backed up");
         }
         if exclude_if_present.iter().any(|tag| has(names, tag)) {
             names.retain(|name| exclude_if_present.iter().any(|tag| **tag == *name.bytes));
-            return Some("its content, as it holds a name of --exclude-if-present");
+            return Some("its content, because it holds a name from --exclude-if-present");
         }
         None
     }
@@ -412,7 +413,7 @@ impl Walk<'_, '_> {
 
 const OWN_MOUNT: &str = "a mount of Strongroom";
 
-/// Whether a folder's CACHEDIR.TAG begins as one does.
+/// Returns true if the folder's CACHEDIR.TAG begins with the signature of one.
 fn is_cache(folder: &Arc<Folder>) -> bool {
     let begins = |fd: &dyn std::os::fd::AsFd| -> Result<bool, Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -441,7 +442,7 @@ fn failed(name: &[u8], path: Vec<u8>, error: Errno) -> Event {
 
 fn io_error(error: Errno) -> io::Error {
     match error {
-        Errno::STALE => io::Error::other("another folder took the place of the one that it was in"),
+        Errno::STALE => io::Error::other("another folder took the place of the folder that held it"),
         error => error.into(),
     }
 }
@@ -464,7 +465,7 @@ fn folder_meta(name: &[u8], folder: &Arc<Folder>, stat: &Stat) -> Meta {
     meta
 }
 
-/// Returns what all names of a file have in common, if it has several.
+/// Returns what identifies a file that has several names.
 fn link_of(stat: &Stat, file_system: u64) -> Option<Link> {
     (stat.st_nlink > 1).then_some(Link { file_system, inode: stat.st_ino })
 }
@@ -484,7 +485,7 @@ fn fingerprint_of(stat: &Stat, now: i64) -> Vec<u8> {
     if stat.st_ctime + RACY_SECS > now { Vec::new() } else { stamp_of(stat) }
 }
 
-/// Returns what changes whenever a file's content does, or its attributes: size, mtime, ctime, inode.
+/// Returns a stamp that changes whenever the content or the attributes of a file change: size, mtime, ctime, inode.
 fn stamp_of(stat: &Stat) -> Vec<u8> {
     let nanos = [stat.st_mtime_nsec, stat.st_ctime_nsec].map(|nanos| nanos as i64);
     let key =

@@ -1,8 +1,8 @@
-//! mbox files: each becomes a folder of messages, named like every mail of a backup.
+//! mbox files. Each file becomes a folder of messages, which are named like every mail in a backup.
 //!
-//! The file is read twice. The first pass finds the messages and names them, and keeps a place and a name for each
-//! (some 150 bytes); the second reads them in the order of their names. What separates the messages is kept in their
-//! facts.
+//! A file is read twice. The first pass finds the messages, names them, and keeps the place and the name of each (some
+//! 150 bytes). The second pass reads the messages in the order of their names. The lines that separate the messages are
+//! kept in the messages' facts.
 
 use super::{Content, Event, Item, ItemKind, Meta, Sink, Source};
 use crate::content::mail;
@@ -21,23 +21,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A set of mbox files.
+/// A source of one or several mbox files.
 pub struct Mboxes {
-    /// By the name of their folder.
+    /// The path of each file, by the name of its folder in the snapshot.
     files: BTreeMap<Box<[u8]>, PathBuf>,
     cancel: Arc<AtomicBool>,
 }
 
 impl Mboxes {
-    /// Creates a source of the messages in `files`. Two files with the same name get folders `name` and `name (2)`.
+    /// Creates a source of the messages in `files`. Two files with the same name get the folders `name` and `name (2)`.
     ///
-    /// Once `cancel` is set, no more is read.
+    /// Once `cancel` is set, nothing more is read.
     pub fn new(files: &[PathBuf], cancel: Arc<AtomicBool>) -> Self {
         let mut names = UniqueNames::new();
         let mut by_name = BTreeMap::new();
         for file in files {
             let name = file.file_name().map(OsStrExt::as_bytes).unwrap_or(b"mbox");
-            // A folder of the snapshot is named as text, whatever the file is.
+            // The name of the folder must be text, even if the name of the file is not.
             let name = names.claim(&String::from_utf8_lossy(name));
             by_name.insert(name.into_bytes().into(), file.clone());
         }
@@ -75,7 +75,7 @@ impl Mboxes {
             }
         }
         if let Some(error) = cut_off {
-            // Sorts behind every mail, and says that some are missing.
+            // This name sorts after every mail. It stands for the mails that are missing.
             let name: Box<[u8]> = "\u{10ffff}".as_bytes().into();
             let path = [folder, b"/", &name].concat();
             if sink(Event::Failed { name, path, error: error_text(&error) }).is_break() {
@@ -85,7 +85,7 @@ impl Mboxes {
         Ok(sink(Event::Leave))
     }
 
-    /// Finds all messages, or those before the one that cannot be read and why.
+    /// Finds all messages. If one cannot be read, returns the messages before it, and the error.
     fn find_messages(&self, file: &File) -> Result<Listed, MboxError> {
         let mut names = UniqueNames::new();
         let mut messages = BTreeMap::new();
@@ -111,7 +111,7 @@ impl Mboxes {
     }
 }
 
-/// Opens an mbox file, or the one in a folder as Apple Mail exports it.
+/// Opens an mbox file. If `path` is a folder as Apple Mail exports it, opens the file `mbox` in it.
 fn open(path: &Path) -> Result<File, MboxError> {
     let inside = path.join("mbox");
     if !path.is_dir() {
@@ -119,11 +119,11 @@ fn open(path: &Path) -> Result<File, MboxError> {
     } else if inside.is_file() {
         local_files::open(&inside).map_err(|source| MboxError::Read { offset: 0, source })
     } else {
-        Err(MboxError::Other("a folder without a file `mbox` in it: name the mbox file itself"))
+        Err(MboxError::Other("the folder has no file `mbox` in it; name the mbox file itself"))
     }
 }
 
-/// A file of which nothing more is read when the run is cancelled: finding the mails of a large one takes minutes.
+/// A file that can no longer be read once the run is cancelled. Finding the mails in a large file takes minutes.
 struct Interruptible<'a> {
     file: &'a File,
     cancel: &'a AtomicBool,
@@ -132,18 +132,18 @@ struct Interruptible<'a> {
 impl ReadAt for Interruptible<'_> {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         if self.cancel.load(Ordering::Relaxed) {
-            // Not ErrorKind::Interrupted, upon which readers try again.
+            // Not `ErrorKind::Interrupted`: readers try again after that one.
             return Err(io::Error::other("interrupted"));
         }
         FileExt::read_at(self.file, buffer, offset)
     }
 }
 
-/// Where a message lies.
+/// Where a message lies in its file, in bytes.
 struct Message {
     offset: u64,
     len: u64,
-    /// Lengths of what stands before it and behind it.
+    /// Lengths of the separators before and after the message.
     before: u32,
     behind: u32,
     date: Option<i64>,
@@ -157,14 +157,14 @@ impl Message {
         Self {
             offset: mail.range.start,
             len: len(&mail.range),
-            // Both are some lines of bounded length.
+            // Both separators are a few lines of limited length, so they fit into 32 bits.
             before: len(&mail.before) as u32,
             behind: len(&mail.behind) as u32,
             date,
         }
     }
 
-    /// Returns what the file says of the message: its separator, whose date counts if the message has none.
+    /// Returns the facts that the file states about the message: its date, and the separators around it.
     fn facts(&self, file: &File) -> io::Result<Facts> {
         let read = |at: u64, len: u32| {
             let mut bytes = vec![0; len as usize];
@@ -187,7 +187,7 @@ impl Source for Mboxes {
                 Err(error) => failed = Some(error),
             }
         }
-        // One that is missing among others is an item that failed.
+        // If other files exist, a missing file is only a failed item.
         let mtime = match (mtime, failed) {
             (None, Some(error)) => return Err(error),
             (mtime, _) => mtime.unwrap_or_default(),
@@ -216,7 +216,7 @@ fn error_text(error: &MboxError) -> String {
     }
 }
 
-/// What changes whenever the file does.
+/// Values that change whenever the file changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp([i64; 5]);
 
@@ -228,7 +228,7 @@ impl Stamp {
 
 struct MessageContent {
     file: Arc<File>,
-    /// What the file was like when its messages were found.
+    /// The file's stamp when its messages were found.
     listed: Stamp,
     message: Message,
 }
@@ -248,7 +248,7 @@ impl Content for MessageContent {
     }
 }
 
-/// Reads a part of a file without moving its position, which other threads share.
+/// Reads a part of a file at given offsets. It does not move the file's position, which other threads share.
 struct MessageReader<'a> {
     file: &'a File,
     listed: Stamp,
@@ -260,7 +260,7 @@ impl Read for MessageReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let read = self.file.read_at(&mut buffer[..wanted], self.at)?;
-        // At its end a message counts only if the file is still the one that it was found in.
+        // At the end of the message, check that the file is still as it was when the message was found.
         if read == 0 && !buffer.is_empty() && (self.left > 0 || Stamp::of(&self.file.metadata()?) != self.listed) {
             return Err(io::Error::other("the mbox file changed while it was read"));
         }

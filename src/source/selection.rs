@@ -1,76 +1,78 @@
-//! Which part of a source a backup takes: patterns over paths as they appear in a snapshot.
+//! Selects the part of a source that a backup takes, by patterns of paths as they appear in a snapshot.
 //!
-//! A pattern begins at the snapshot's root: `Users/*/Outlook/Junk Email`. `*`, `?` and `[ab]` stay within a name, `**`
-//! stands for any number of names, and `\` takes the next letter as it is, as in .gitignore (gitignore(5), "Pattern
-//! format"). Unlike there, a pattern without a slash begins at the root too, and capital and small letters are the
-//! same: addresses are so, and nobody should miss a mailbox over an `A`.
+//! A pattern begins at the root of the snapshot: `Users/*/Outlook/Junk Email`. As in .gitignore (gitignore(5), "Pattern
+//! format"), `*`, `?` and `[ab]` match within a name, `**` matches any number of names, and `\` takes the next letter
+//! literally. Two things differ from .gitignore: a pattern without a slash also begins at the root, and upper and lower
+//! case are the same. Mail addresses ignore case, and a wrong `A` must not leave a mailbox out of the backup.
 //!
-//! What is included or excluded is so with everything below it, and what is excluded stays so whatever else includes
-//! it.
+//! A pattern applies to what it matches and to everything below. What is excluded stays excluded, even if another
+//! pattern includes it.
 //!
-//! The patterns of a list share one tree of names (`patterns`), so that thousands of them cost little to read and to
-//! ask.
+//! The patterns of a list share one tree of names (see `patterns`), so thousands of them are quick to read and to
+//! match.
 
 mod name;
 mod patterns;
 
 use patterns::Patterns;
 
-/// Patterns that a list may have.
+/// Maximum number of patterns in a list.
 pub const PATTERNS_MAX: usize = 10_000;
-/// Bytes that a pattern may have, and names. No path that a service gives is longer.
+/// Maximum length of a pattern, in bytes and in names. No path from a service is longer.
 const PATTERN_BYTES_MAX: usize = 1000;
 const PATTERN_NAMES_MAX: usize = 64;
-/// Letters of a pattern that an error repeats.
+/// Maximum number of letters of a pattern that an error message quotes.
 const SHOWN_LETTERS_MAX: usize = 80;
 
 /// The path patterns of a backup set.
 ///
-/// Paths are names joined by `/`, without one at either end; the root is empty. All is compared in small letters.
+/// A path is a list of names joined by `/`, with no `/` at either end. The path of the root is empty. All comparisons
+/// are in lower case.
 #[derive(Debug, Clone)]
 pub struct Selection {
-    /// `None` includes everything.
+    /// The patterns to include; `None` includes everything.
     include: Option<Patterns>,
     exclude: Patterns,
 }
 
-/// A pattern that cannot be meant.
+/// A pattern that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the pattern `{pattern}` {problem}")]
 pub struct PatternError {
-    /// The pattern as it was written; the beginning of a long one.
+    /// The pattern as it was written; only the beginning of a long one.
     pub pattern: String,
-    /// What is wrong with it, to follow its name.
+    /// What is wrong, as the end of a sentence that begins with the pattern.
     pub problem: String,
 }
 
 impl Selection {
-    /// Creates the selection of everything that a pattern of `include` stands for, or of simply everything where there
-    /// is none, without what a pattern of `exclude` stands for.
+    /// Creates a selection of everything that a pattern in `include` matches, minus everything that a pattern in
+    /// `exclude` matches. If `include` is empty, everything is included.
     ///
     /// # Errors
-    /// [`PatternError`] for the first pattern that is none, or that is one too many.
+    /// [`PatternError`] for the first pattern that is not valid, or for the first one beyond [`PATTERNS_MAX`].
     pub fn new<S: AsRef<str>>(include: &[S], exclude: &[S]) -> Result<Selection, PatternError> {
         let include = if include.is_empty() { None } else { Some(read(include)?) };
         Ok(Selection { include, exclude: read(exclude)? })
     }
 
-    /// Returns whether the item or folder at `path` is part of the backup.
+    /// Returns true if the item or folder at `path` is part of the backup.
     pub fn selects(&self, path: &str) -> bool {
         let path = &path.to_lowercase();
         let included = self.include.as_ref().is_none_or(|include| include.at(path).matches);
         included && !self.exclude.at(path).matches
     }
 
-    /// Returns whether what has two paths is part of the backup: a folder called in its owner's language, and as
-    /// everybody else calls it. One of them is enough to include it, and one to exclude it.
+    /// Returns true if an item or folder with two paths is part of the backup. A folder has two if its name in the
+    /// owner's language differs from its usual name. A pattern that matches either path counts, both for including and
+    /// for excluding.
     pub fn selects_either(&self, path: &str, other: &str) -> bool {
         let paths = [path.to_lowercase(), other.to_lowercase()];
         let included = |path: &String| self.include.as_ref().is_none_or(|include| include.at(path).matches);
         paths.iter().any(included) && !paths.iter().any(|path| self.exclude.at(path).matches)
     }
 
-    /// Returns whether the folder at `path` is selected or something below it could be: whether to look inside.
+    /// Returns true if the folder at `path` is selected, or if something below it may be. Then the backup looks inside.
     pub fn may_contain(&self, path: &str) -> bool {
         let path = &path.to_lowercase();
         let excluded = self.exclude.at(path);
@@ -94,18 +96,18 @@ fn read<S: AsRef<str>>(list: &[S]) -> Result<Patterns, PatternError> {
             PatternError { pattern, problem }
         };
         if number == PATTERNS_MAX {
-            return Err(wrong(format!("is one too many: there may be {PATTERNS_MAX}")));
+            return Err(wrong(format!("is one too many; the maximum is {PATTERNS_MAX}")));
         }
         patterns.add(&names(written).map_err(wrong)?).map_err(|problem| wrong(format!("cannot be read: {problem}")))?;
     }
     Ok(patterns)
 }
 
-/// Returns the names that a pattern consists of, `**` among them, in small letters.
+/// Returns the names that a pattern consists of, including `**`, in lower case.
 fn names(written: &str) -> Result<Vec<String>, String> {
     let wrong = |problem: &str| Err(problem.to_owned());
     if written.len() > PATTERN_BYTES_MAX {
-        return Err(format!("has {} bytes, and may have {PATTERN_BYTES_MAX}", written.len()));
+        return Err(format!("has {} bytes; the maximum is {PATTERN_BYTES_MAX}", written.len()));
     }
     let path = written.strip_prefix('/').unwrap_or(written);
     let path = path.strip_suffix('/').unwrap_or(path);
@@ -113,19 +115,19 @@ fn names(written: &str) -> Result<Vec<String>, String> {
         return wrong("is empty");
     }
     if written.starts_with('!') {
-        return wrong("begins with `!`, which is not supported: name what to include, and what of that to exclude");
+        return wrong("begins with `!`, which is not supported; write what to leave out into the exclude list");
     }
     let mut names: Vec<_> = path.split('/').map(str::to_lowercase).collect();
     if names.iter().any(|name| ["", ".", ".."].contains(&&**name)) {
         return wrong("holds an empty name, `.` or `..`");
     }
     if names.iter().any(|name| *name != "**" && name.contains("**")) {
-        return wrong("has `**` beside other letters; between two slashes it stands alone");
+        return wrong("has `**` beside other letters; `**` must stand alone between slashes");
     }
     if names.len() > PATTERN_NAMES_MAX {
-        return Err(format!("has {} names, and may have {PATTERN_NAMES_MAX}", names.len()));
+        return Err(format!("has {} names; the maximum is {PATTERN_NAMES_MAX}", names.len()));
     }
-    // Any number of names, twice, is any number of names.
+    // `**/**` matches the same as `**`.
     names.dedup_by(|name, before| *name == "**" && before == "**");
     Ok(names)
 }
@@ -259,7 +261,7 @@ mod tests {
             assert!(!some.selects(&format!("Users/u{n}@contoso.com/x/a{n}b/below")));
         }
         assert!(some.selects(&format!("Users/u{0}@contoso.com/x/y/a{0}b", PATTERNS_MAX - 1)));
-        // A debug build on a busy machine; it takes a tenth of that.
+        // This limit is for a debug build on a busy machine; usually a tenth is enough.
         assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
         let error = Selection::new(&NONE.map(str::to_owned), &numbered(200_000)).unwrap_err();
         assert!(error.pattern.contains("*10000@") && error.problem.contains("10000"), "{error}");
@@ -271,7 +273,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// `globset` reads patterns as .gitignore does, and is what read them before.
+        /// The crate `globset` reads patterns as .gitignore does. Earlier versions used it for these patterns.
         #[test]
         fn patterns_mean_what_they_mean_elsewhere(
             pattern in "([ab?*]{1,4}|\\*\\*|[ab]?\\[[!]?[a-c][b-d]?\\][*]?|a\\\\[*?]b)(/([ab?*]{1,4}|\\*\\*|a\\*b)){0,3}",
@@ -285,7 +287,7 @@ mod tests {
             proptest::prop_assert_eq!(some.selects(&path), expected, "{} {}", pattern, path);
         }
 
-        /// What is selected can be reached: every folder that it lies in may contain it.
+        /// If an item is selected, `may_contain` is true for every folder that the item lies in.
         #[test]
         fn whatever_is_selected_can_be_reached(
             include in proptest::collection::vec("([ab*]|\\*\\*)(/([ab?]|\\*\\*|\\*b)){0,3}", 0..3),

@@ -1,21 +1,22 @@
-//! Reads the extended attributes of what a source holds.
+//! Reads the extended attributes of files and folders.
 
 use crate::format::entry::system::{ATTRIBUTES_BYTES_MAX, Attribute};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Lists of names and values are tried with this much room first; Linux has none longer than 64 KiB.
+/// Size of the first buffer for a list of names or for a value, in bytes. If it is too small, the second has the
+/// maximum that Linux allows, 64 KiB.
 const ROOM_FIRST: usize = 1 << 10;
 const ROOM_MAX: usize = 64 << 10;
 
-/// Reads the attributes of an open file or folder, and says what could not be read.
+/// Reads the attributes of an open file or folder. Also returns why some could not be read.
 pub(super) fn of_open(fd: impl AsFd) -> (Vec<Attribute>, Option<String>) {
     read(|buffer| rustix::fs::flistxattr(&fd, buffer), |name, buffer| rustix::fs::fgetxattr(&fd, name, buffer))
 }
 
-/// Reads the attributes of what has this name in an open folder, without opening it or following a link.
+/// Reads the attributes of the entry `name` in an open folder. Does not open the entry and does not follow a link.
 pub(super) fn of_name(folder: impl AsFd, name: &[u8]) -> (Vec<Attribute>, Option<String>) {
-    // There is no call that takes a folder and a name before Linux 6.13; this path leads through the descriptor.
+    // Before Linux 6.13 no call takes a folder and a name. This path leads through the folder's descriptor.
     let path = [format!("/proc/self/fd/{}/", folder.as_fd().as_raw_fd()).as_bytes(), name].concat();
     let path = path.as_slice();
     read(|buffer| rustix::fs::llistxattr(path, buffer), |name, buffer| rustix::fs::lgetxattr(path, name, buffer))
@@ -28,7 +29,7 @@ fn read(
     let names = match with_room(list) {
         Ok(names) if names.is_empty() => return (Vec::new(), None),
         Ok(names) => names,
-        // File systems without attributes, and those that went since.
+        // The file system has no attributes, or the entry was deleted.
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOENT) => return (Vec::new(), None),
         Err(error) => return (Vec::new(), Some(std::io::Error::from(error).to_string())),
     };
@@ -44,7 +45,7 @@ fn read(
                 }
                 attributes.push(Attribute { name: name.into(), value: value.into() });
             }
-            // Removed since they were listed.
+            // The attribute was removed after the names were listed.
             Err(Errno::NODATA) => {}
             Err(error) => {
                 let name = String::from_utf8_lossy(name);

@@ -1,4 +1,4 @@
-//! The bytes of a file, read later than the walk met it.
+//! The bytes of a file, which are read some time after the walk found the file.
 
 use super::folder::Folder;
 use super::{attributes, io_error, link_of, meta_of, stamp_of};
@@ -15,13 +15,14 @@ pub(super) struct FileContent {
     folder: Arc<Folder>,
     name: Box<[u8]>,
     len: u64,
-    /// The number of its file system.
+    /// The number of the file system that the file is on; see
+    /// [`Link::file_system`](crate::format::entry::system::Link).
     file_system: u64,
     is_mail: bool,
     opened: Mutex<Option<Opened>>,
 }
 
-/// The file as it was opened last. Another one may have its name since, or have had it before.
+/// The file that was last opened. It may be another file than the walk found, or than the one that has the name now.
 struct Opened {
     file: Arc<File>,
     stamp: Vec<u8>,
@@ -45,9 +46,11 @@ impl Content for FileContent {
 
     fn open(&self) -> io::Result<Box<dyn Read + '_>> {
         let folder = self.folder.fd().map_err(io_error)?;
-        // Not through a link that was put here since, and not waiting for the writer of a pipe that was.
+        // The file may have been replaced since the walk: do not follow a link, and do not wait for the writer of a
+        // pipe.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        // Reading for a backup is no use of the file; only its owner and root may ask for that.
+        // A backup should not change the access time. Only the owner and root may open with O_NOATIME, so try again
+        // without.
         let open = |flags| rustix::fs::openat(&*folder, &*self.name, flags, Mode::empty());
         let fd = open(flags | OFlags::NOATIME).or_else(|_| open(flags)).or_else(|error| match error {
             Errno::AGAIN => wait_for_lease(&open(OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC)?),
@@ -55,14 +58,14 @@ impl Content for FileContent {
         })?;
         let stat = rustix::fs::fstat(&fd)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(io::Error::other("is no longer a file"));
+            return Err(io::Error::other("it is no longer a regular file"));
         }
         let file = Arc::new(File::from(fd));
         let mut meta = meta_of(&self.name, &stat);
         (meta.attributes, meta.attributes_lost) = attributes::of_open(&file);
         meta.link = link_of(&stat, self.file_system);
         *self.opened.lock() = Some(Opened { file: file.clone(), stamp: stamp_of(&stat), meta });
-        Ok(Box::new(Reading(file)))
+        Ok(Box::new(OpenFile(file)))
     }
 
     fn stamps(&self) -> (Vec<u8>, Vec<u8>) {
@@ -80,20 +83,20 @@ impl Content for FileContent {
     }
 }
 
-/// Opens a file on which another program (a file server) holds a lease, which it gives up when asked; only a wait gets
-/// it.
+/// Opens a file on which another program (a file server) holds a lease. The kernel asks that program to give the lease
+/// up; only an open that waits succeeds.
 fn wait_for_lease(held: &OwnedFd) -> Result<OwnedFd, Errno> {
     if FileType::from_raw_mode(rustix::fs::fstat(held)?.st_mode) != FileType::RegularFile {
         return Err(Errno::AGAIN);
     }
-    // This very file, whatever has its name by now.
+    // Opens the same file again, whichever file has its name by now.
     let itself = format!("/proc/self/fd/{}", held.as_raw_fd());
     rustix::fs::open(itself, OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
 }
 
-struct Reading(Arc<File>);
+struct OpenFile(Arc<File>);
 
-impl Read for Reading {
+impl Read for OpenFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         (&*self.0).read(buffer)
     }

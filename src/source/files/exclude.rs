@@ -1,40 +1,42 @@
-//! What a backup of folders leaves out: patterns over paths below a source, as .gitignore has them (gitignore(5),
-//! "Pattern format").
+//! Patterns of paths that a backup of folders leaves out. They are written as in .gitignore (gitignore(5), "Pattern
+//! format").
 //!
-//! A pattern without a slash, or with one at its end only, stands for a name at any depth; with any other slash it
-//! begins at the source. `*`, `?` and `[ab]` stay within a name, `**` stands for any number of names, `\` takes the
-//! next letter as it is, a slash at the end makes it stand for folders only, and `!` takes back what an earlier pattern
-//! excludes. The last pattern that matches decides. What lies in an excluded folder is never looked at.
+//! - A pattern without a slash, or with one only at its end, matches a name at any depth. Any other pattern begins at
+//!   the source.
+//! - `*`, `?` and `[ab]` match within a name. `**` matches any number of names. `\` takes the next letter literally.
+//! - A slash at the end limits the pattern to folders.
+//! - `!` in front includes again what an earlier pattern excludes. The last pattern that matches decides.
+//! - Nothing in an excluded folder is looked at.
 //!
-//! Names are bytes; a letter is a character where they are UTF-8, and a byte elsewhere.
+//! Names are bytes. A letter is a character where the bytes are UTF-8, and one byte elsewhere.
 
 use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Every pattern is held against every name.
+/// Maximum number of patterns, because every pattern is compared with every name.
 pub const PATTERNS_MAX: usize = 10_000;
-/// The longest pattern, in bytes.
+/// Maximum length of a pattern, in bytes.
 const PATTERN_LEN_MAX: usize = 4096;
 
-/// A pattern that cannot be meant.
+/// A pattern that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the pattern `{pattern}` {problem}")]
 pub struct PatternError {
     /// The pattern as it was written.
     pub pattern: String,
-    /// What is wrong with it, to follow its name.
+    /// What is wrong, as the end of a sentence that begins with the pattern.
     pub problem: String,
 }
 
-/// Patterns of what is left out.
+/// The patterns of what is left out.
 #[derive(Debug, Clone, Default)]
 pub struct Exclusions {
-    /// Those that are a plain name at any depth, with the number of the last such pattern.
+    /// Patterns that match one exact name at any depth, each with the number of the last such pattern.
     plain: HashMap<Box<[u8]>, usize>,
-    /// All others, with their numbers.
+    /// All other patterns, with their numbers.
     others: Vec<(usize, Pattern)>,
-    /// Whether patterns take back what others exclude, by number; the last one that matches decides.
+    /// For each pattern, by its number: whether it includes again what others exclude.
     negated: Vec<bool>,
 }
 
@@ -42,7 +44,7 @@ pub struct Exclusions {
 struct Pattern {
     names: Vec<Name>,
     folders_only: bool,
-    /// The source that it is of, by number, where it names one.
+    /// The number of the source that the pattern applies to; `None` for all sources.
     source: Option<usize>,
 }
 
@@ -68,15 +70,15 @@ enum Letter {
 }
 
 impl Exclusions {
-    /// Creates the exclusions that `patterns` stand for, in the order in which they count. `sources` are the folders
-    /// that are backed up, as absolute paths: a pattern that begins with one of them is of that source alone.
+    /// Creates exclusions from `patterns`; the last one that matches decides. `sources` are the absolute paths of the
+    /// folders that are backed up. A pattern that begins with one of these paths applies to that source only.
     ///
     /// # Errors
-    /// [`PatternError`] for the first pattern that is none.
+    /// [`PatternError`] for the first pattern that is not valid.
     pub fn new(patterns: &[Vec<u8>], sources: &[PathBuf]) -> Result<Self, PatternError> {
         let mut exclusions = Self::default();
         if let Some(pattern) = patterns.get(PATTERNS_MAX) {
-            return Err(error(pattern, &format!("is one too many: at most {PATTERNS_MAX} can be given")));
+            return Err(error(pattern, &format!("is one too many; the maximum is {PATTERNS_MAX}")));
         }
         for (number, written) in patterns.iter().enumerate() {
             let (negated, pattern) = Pattern::parse(written, sources)?;
@@ -89,12 +91,12 @@ impl Exclusions {
         Ok(exclusions)
     }
 
-    /// Returns whether nothing is left out.
+    /// Returns true if there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.negated.is_empty()
     }
 
-    /// Returns whether what has this path below source number `source` is left out.
+    /// Returns true if the item at `path`, below the source with the number `source`, is left out.
     pub fn excludes(&self, source: usize, path: &[u8], is_folder: bool) -> bool {
         if self.is_empty() {
             return false;
@@ -102,7 +104,7 @@ impl Exclusions {
         let names: Vec<_> = path.split(|byte| *byte == b'/').collect();
         let plain = names.last().and_then(|name| self.plain.get(*name)).copied();
         let first = plain.map_or(0, |number| self.others.partition_point(|(other, _)| *other < number));
-        // From the last one on, as it decides.
+        // Search from the end, because the last pattern that matches decides.
         let mut behind = self.others[first..].iter().rev();
         let other = behind.find(|(_, pattern)| pattern.matches(source, &names, is_folder)).map(|(number, _)| *number);
         other.max(plain).is_some_and(|number| !self.negated[number])
@@ -120,7 +122,7 @@ impl Pattern {
             return Err(wrong("is longer than 4096 bytes"));
         }
         if written.contains(&0) {
-            return Err(wrong("holds a zero byte, which no name does"));
+            return Err(wrong("contains a zero byte, which no name can"));
         }
         let (negated, pattern) = match written.strip_prefix(b"!") {
             Some(pattern) => (true, pattern),
@@ -146,7 +148,7 @@ impl Pattern {
                 b"" | b"." | b".." => return Err(wrong("holds an empty name, `.` or `..`")),
                 b"**" => names.push(Name::AnyNumber),
                 name if name.windows(2).any(|pair| pair == b"**") && !has_escaped_star(name) => {
-                    return Err(wrong("has `**` beside other letters; between two slashes it stands alone"));
+                    return Err(wrong("has `**` beside other letters; `**` must stand alone between slashes"));
                 }
                 name => names.push(Name::Letters(letters(name).map_err(wrong)?)),
             }
@@ -154,7 +156,7 @@ impl Pattern {
         Ok((negated, Self { names, folders_only, source }))
     }
 
-    /// Returns the name, if the pattern stands for exactly that at any depth.
+    /// Returns the name if the pattern matches exactly that name at any depth, and nothing else.
     fn plain_name(&self) -> Option<Box<[u8]>> {
         match (&self.names[..], self.folders_only, self.source) {
             ([Name::AnyNumber, Name::Letters(letters)], false, None) => letters
@@ -170,7 +172,7 @@ impl Pattern {
         if self.folders_only && !is_folder || self.source.is_some_and(|of| of != source) {
             return false;
         }
-        // The last name alone rules most out.
+        // Compare the last name first: most paths fail there.
         if let (Some(Name::Letters(letters)), Some(last)) = (self.names.last(), path.last()) {
             if !matches_name(letters, last) {
                 return false;
@@ -179,13 +181,13 @@ impl Pattern {
                 return true;
             }
         }
-        // Which beginnings of the pattern match the names so far.
+        // `reached[n]`: the first n parts of the pattern match the names so far.
         let mut reached = vec![false; self.names.len() + 1];
         reached[0] = true;
         for name in path {
             let mut next = vec![false; reached.len()];
             for at in 0..self.names.len() {
-                // `**` may stand for no name, but for its end: `a/**` is what is in `a`.
+                // `**` may match no name at all, except at the end: `a/**` matches what is in `a`, but not `a`.
                 let is_skipped = reached[at] && at + 1 < self.names.len();
                 match &self.names[at] {
                     Name::AnyNumber => {
@@ -202,11 +204,11 @@ impl Pattern {
     }
 }
 
-/// Returns what follows `source` in the pattern, if it begins with it.
+/// Returns the rest of `pattern` after the path of `source`, if the pattern begins with that path.
 fn below<'a>(source: &Path, pattern: &'a [u8]) -> Option<&'a [u8]> {
     let source = source.as_os_str().as_bytes();
     let below = pattern.strip_prefix(source.strip_suffix(b"/").unwrap_or(source))?;
-    // `/` begins everything, and is no more than the beginning of a source.
+    // Every anchored pattern begins with `/`, so that says nothing about a source `/`.
     (source != b"/" && (below.is_empty() || below.starts_with(b"/"))).then_some(below)
 }
 
@@ -229,8 +231,7 @@ fn letters(name: &[u8]) -> Result<Vec<Letter>, &'static str> {
         rest = behind;
         letters.push(match byte {
             b'\\' => {
-                let (&escaped, behind) =
-                    rest.split_first().ok_or("ends in `\\`, which takes the next letter as it is")?;
+                let (&escaped, behind) = rest.split_first().ok_or("ends in `\\`, but no letter follows")?;
                 rest = behind;
                 Letter::Byte(escaped)
             }
@@ -247,7 +248,7 @@ fn letters(name: &[u8]) -> Result<Vec<Letter>, &'static str> {
     Ok(letters)
 }
 
-/// Reads what follows `[`.
+/// Reads a class such as `[a-z]`, from after its `[`.
 fn class(mut rest: &[u8]) -> Result<(Letter, &[u8]), &'static str> {
     const OPEN: &str = "has a `[` without a `]`; write `\\[` for the letter";
     let negated = rest.first().is_some_and(|byte| matches!(byte, b'!' | b'^'));
@@ -259,11 +260,11 @@ fn class(mut rest: &[u8]) -> Result<(Letter, &[u8]), &'static str> {
         }
         let (letter, len) = first_letter(rest).ok_or(OPEN)?;
         *rest = &rest[len..];
-        letter.ok_or("has bytes between `[` and `]` that are no UTF-8")
+        letter.ok_or("has bytes between `[` and `]` that are not UTF-8")
     };
     loop {
         match rest.first() {
-            // As the first letter it is one.
+            // A `]` right after the `[` is an ordinary letter.
             Some(b']') if !ranges.is_empty() => return Ok((Letter::Class { ranges, negated }, &rest[1..])),
             None => return Err(OPEN),
             _ => {}
@@ -283,7 +284,7 @@ fn class(mut rest: &[u8]) -> Result<(Letter, &[u8]), &'static str> {
     }
 }
 
-/// Returns the first letter, or `None` in its place where it is none, and how many bytes it takes.
+/// Returns the first letter and its length in bytes. The letter is `None` for a byte that is not UTF-8.
 fn first_letter(bytes: &[u8]) -> Option<(Option<char>, usize)> {
     let len = match bytes.first()? {
         0..=0x7f => 1,
@@ -296,11 +297,11 @@ fn first_letter(bytes: &[u8]) -> Option<(Option<char>, usize)> {
     Some(text.and_then(|text| text.chars().next()).map_or((None, 1), |letter| (Some(letter), len)))
 }
 
-/// Whether `letters` stand for all of `name`. Only the last `*` is ever tried again, so this takes no longer than their
-/// lengths multiplied.
+/// Returns true if `letters` match the whole of `name`. Only the last `*` is ever tried again, so the number of steps
+/// is at most the product of the two lengths.
 fn matches_name(letters: &[Letter], name: &[u8]) -> bool {
     let (mut letter, mut at) = (0, 0);
-    // Behind the last `*`: the letter, and where in the name it is tried next.
+    // For the last `*`: the letter after it, and the position in the name where that letter is tried next.
     let mut again = None::<(usize, usize)>;
     loop {
         let step = match letters.get(letter) {
@@ -329,13 +330,13 @@ fn matches_name(letters: &[Letter], name: &[u8]) -> bool {
     }
 }
 
-/// Returns the patterns of a file, one a line: empty lines and those that begin with `#` are none, and blanks at the
-/// end of a line count only behind a `\`.
+/// Returns the patterns in a file, one per line. Empty lines and lines that begin with `#` are skipped. Blanks at the
+/// end of a line are removed, unless a `\` stands before them.
 pub fn patterns_of_file(text: &[u8]) -> Vec<Vec<u8>> {
     let line = |line: &[u8]| {
         let mut line = line.strip_suffix(b"\r").unwrap_or(line);
         while let [before @ .., b' ' | b'\t'] = line {
-            // An odd number of them takes the blank as it is.
+            // An odd number of backslashes escapes the blank.
             if before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1 {
                 break;
             }
@@ -358,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_pattern_stands_for_what_gitignore_says() {
-        // Pattern, path, whether a folder and whether a file of this path is left out.
+        // Pattern; path; whether a folder at this path is left out; whether a file at this path is left out.
         let cases = [
             ("*.tmp", "a.tmp", true, true),
             ("*.tmp", "deep/er/a.tmp", true, true),
@@ -406,7 +407,7 @@ mod tests {
             let found = (one.excludes(0, path.as_bytes(), true), one.excludes(0, path.as_bytes(), false));
             assert_eq!(found, (folder, file), "{pattern} and {path}");
         }
-        // The path of a source holds for that one alone.
+        // A pattern with the path of a source applies to that source only.
         assert!(!exclusions(&["/home/alice/x"]).excludes(1, b"x", false));
         assert!(exclusions(&["/srv/x/"]).excludes(1, b"x", true));
     }

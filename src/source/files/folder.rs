@@ -1,8 +1,9 @@
-//! Open folders of a source. What is in a folder is reached through its descriptor, one name at a time and never
-//! through a symbolic link, so nothing that is renamed or replaced meanwhile leads out of the source.
+//! Open folders of a source. Each entry of a folder is reached through the folder's descriptor, one name at a time, and
+//! never through a symbolic link. So an entry that is renamed or replaced during the walk cannot lead out of the
+//! source.
 //!
-//! Few folders are open at a time however many there are. One that was closed is opened again from the nearest open
-//! folder above it, and must still have its inode number.
+//! Only a limited number of folders stays open. A folder that was closed is opened again from the nearest open folder
+//! above it, and must still have the same inode number.
 
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Mode, OFlags, RawDir, Stat};
@@ -13,10 +14,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-/// Folders that stay open, beside the roots and those that a thread is using. A process may have 1024 descriptors by
-/// default, and the local state wants many of them.
+/// Maximum number of folders that stay open, not counting the roots and those that a thread is using. By default a
+/// process may have 1024 descriptors, and the local state needs many of them.
 const OPEN_FOLDERS_MAX: usize = 128;
-/// Names are read from a folder in pieces of this size.
+/// Size of the buffer for listing a folder, in bytes.
 const LISTING_BYTES: usize = 32 << 10;
 
 const FOLDER_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -30,7 +31,7 @@ pub(super) fn id_of(stat: &Stat) -> Id {
 
 /// A folder of a source.
 pub(super) struct Folder {
-    /// `None` for a root, which stays open.
+    /// The folder that this one lies in; `None` for a root, which stays open.
     above: Option<Arc<Folder>>,
     name: Box<[u8]>,
     pub(super) id: Id,
@@ -41,12 +42,12 @@ pub(super) struct Folder {
 /// A name in a folder.
 pub(super) struct Name {
     pub(super) bytes: Box<[u8]>,
-    /// Whether it is a folder, where the file system says so without being asked.
+    /// Whether the entry is a folder; `None` if the listing does not say.
     pub(super) is_folder: Option<bool>,
 }
 
 impl Folder {
-    /// Opens a root: `path` is the user's choice, and may be a link or lead through some.
+    /// Opens a root. `path` comes from the user, so it may contain symbolic links.
     pub(super) fn root(path: &Path, open_folders: &Arc<OpenFolders>) -> Result<(Arc<Self>, Stat), Errno> {
         let fd = rustix::fs::open(path, FOLDER_FLAGS, Mode::empty())?;
         let stat = rustix::fs::fstat(&fd)?;
@@ -64,7 +65,7 @@ impl Folder {
         Arc::new(Self { above, name: name.into(), id: id_of(stat), fd, open_folders: open_folders.clone() })
     }
 
-    /// Opens the folder `name` in this one.
+    /// Opens the folder `name` in this folder.
     pub(super) fn enter(self: &Arc<Self>, name: &[u8]) -> Result<(Arc<Self>, Stat), Errno> {
         let fd = rustix::fs::openat(&*self.fd()?, name, FOLDER_FLAGS | OFlags::NOFOLLOW, Mode::empty())?;
         let stat = rustix::fs::fstat(&fd)?;
@@ -73,7 +74,7 @@ impl Folder {
         Ok((folder, stat))
     }
 
-    /// Returns the folder's descriptor, opening the folder again if it was closed.
+    /// Returns the folder's descriptor. Opens the folder again if it was closed.
     pub(super) fn fd(self: &Arc<Self>) -> Result<Arc<OwnedFd>, Errno> {
         let mut closed = Vec::new();
         let mut folder = self;
@@ -98,7 +99,7 @@ impl Folder {
         Ok(fd)
     }
 
-    /// Returns the names in the folder, in ascending order of their bytes. May be called once.
+    /// Returns the names in the folder, in ascending order of their bytes. May be called only once.
     pub(super) fn names(self: &Arc<Self>) -> Result<Vec<Name>, Errno> {
         let fd = self.fd()?;
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BYTES];
@@ -121,7 +122,7 @@ impl Folder {
 }
 
 impl Drop for Folder {
-    /// Lets go of those above one by one: a deep tree must not take as many stack frames.
+    /// Drops the folders above one by one. Nested drops would need a stack frame for each level of a deep tree.
     fn drop(&mut self) {
         let mut above = self.above.take();
         while let Some(mut folder) = above.and_then(Arc::into_inner) {
@@ -130,7 +131,7 @@ impl Drop for Folder {
     }
 }
 
-/// The folders that are open and may be closed, those opened last at the end.
+/// The open folders that may be closed. The one opened last is at the end.
 #[derive(Default)]
 pub(super) struct OpenFolders(Mutex<VecDeque<Weak<Folder>>>);
 

@@ -1,4 +1,4 @@
-//! Walks through real folders, and through some that change at the worst moment.
+//! Walks through real folders, also through folders that change at the worst moment.
 
 use super::*;
 use crate::source::Content;
@@ -22,7 +22,7 @@ fn read(content: &dyn Content) -> io::Result<String> {
     Ok(text)
 }
 
-/// What a walk told, by path; contents are read when everything is known.
+/// What a walk reported, by path. The contents are read after the walk.
 #[derive(Default)]
 struct Told {
     files: BTreeMap<String, Box<dyn Content>>,
@@ -57,7 +57,7 @@ impl Told {
     }
 }
 
-/// Walks, and lets `change` act before each event is taken.
+/// Walks, and calls `change` before each event is taken.
 fn walk(files: &mut Files, mut change: impl FnMut(&Event)) -> Told {
     let mut told = Told::default();
     let walked = files.walk(&mut |event| {
@@ -86,7 +86,7 @@ fn a_folder_that_becomes_a_link_does_not_lead_out_of_the_source() {
     write(source.join("z"), "inside");
     write(elsewhere.join("deep/file"), "secret");
     write(elsewhere.join("z"), "secret");
-    // While it is walked.
+    // The folder is replaced during the walk.
     let told = walk(&mut Files::new(&source, &[]), |event| {
         if entered(event, "a") {
             fs::rename(source.join("a"), lab.path().join("moved")).unwrap();
@@ -95,7 +95,7 @@ fn a_folder_that_becomes_a_link_does_not_lead_out_of_the_source() {
     });
     let inside = Ok("inside".to_owned());
     assert_eq!(told.read_all(), [("a/deep/file".to_owned(), inside.clone()), ("z".to_owned(), inside)].into());
-    // Before its content is read, and when its descriptor was closed since.
+    // The folder is replaced before its content is read, after its descriptor was closed.
     fs::remove_file(source.join("a")).unwrap();
     fs::rename(lab.path().join("moved"), source.join("a")).unwrap();
     for number in 0..300 {
@@ -164,7 +164,7 @@ fn a_file_is_described_as_it_was_opened() {
 fn deep_trees_need_few_descriptors_and_no_short_paths() {
     const DEPTH: usize = DEPTH_MAX + 10;
     let lab = TempDir::new().unwrap();
-    // Longer than any path that the system takes at once.
+    // The whole path is longer than the system takes in one call.
     let name = "a".repeat(5);
     let mut folder = rustix::fs::open(lab.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
     for _ in 0..DEPTH {
@@ -190,11 +190,11 @@ fn deep_trees_need_few_descriptors_and_no_short_paths() {
         };
         small_stack.spawn_scoped(scope, run).unwrap().join().unwrap()
     });
-    // Other tests open files at the same time.
+    // Other tests in this process open files at the same time.
     assert!(most > before && most < before + 800, "{before} descriptors, then {most}");
     assert_eq!((told.folders.len(), told.files.len()), (DEPTH_MAX - 1, DEPTH_MAX));
     assert_eq!(told.failed.values().collect::<Vec<_>>(), ["it lies deeper than 2048 folders"]);
-    // No path is long enough for the usual removal.
+    // The whole path is too long for `remove_dir_all`.
     drop(told);
     let mut at = lab.path().to_owned();
     for step in 0..DEPTH {
@@ -245,7 +245,7 @@ fn caches_and_marked_folders_keep_their_mark_alone() {
     rustix::fs::mknodat(CWD, lab.path().join("pipe/CACHEDIR.TAG"), FileType::Fifo, 0o600.into(), 0).unwrap();
     write(lab.path().join("marked/.nobackup"), "");
     write(lab.path().join("marked/x"), "x");
-    // What was named is meant.
+    // The root of a source is walked even if it is marked.
     write(lab.path().join(".nobackup"), "");
     let both = options(|options| {
         (options.exclude_caches, options.exclude_if_present) = (true, vec![b".nobackup".to_vec(), b"other".to_vec()]);
@@ -273,7 +273,7 @@ fn several_sources_have_folders_of_their_names() {
     let expected = expected.map(|(name, root)| (format!("{name}/file"), content(&roots[root])));
     assert_eq!(told.read_all(), expected.into());
     assert_eq!(told.folders, ["data", "data (2)", "notes"]);
-    // One that is away fails alone.
+    // If one source of several is missing, only that one fails.
     assert_eq!(told.failed.keys().collect::<Vec<_>>(), ["gone"]);
     files.finish().unwrap();
     fs::rename(&roots[2], lab.path().join("other")).unwrap();

@@ -1,6 +1,6 @@
-//! A pattern for one name: `*`, `?`, `[ab]`, `[!a-z]`, and `\` before a letter that is meant as it is.
+//! A pattern for one name. It may contain `*`, `?`, `[ab]` and `[!a-z]`. A `\` takes the next letter literally.
 
-/// A pattern that stands for several names.
+/// A pattern that can match several names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Glob(Vec<Token>);
 
@@ -11,21 +11,21 @@ enum Token {
     AnyLetter,
     /// `*`
     AnyLetters,
-    /// `[ab]`: any of these letters, from the first to the last of each pair, or none of them.
+    /// `[ab]`: one of the letters in these ranges, first and last letter included; or any other letter, if negated.
     Class {
         negated: bool,
         ranges: Vec<(char, char)>,
     },
 }
 
-/// What a name in a pattern stands for.
+/// What one name of a pattern matches.
 pub(super) enum Name {
-    /// One name.
+    /// Exactly this name.
     Literal(String),
     Glob(Glob),
 }
 
-/// Reads a name of a pattern.
+/// Parses one name of a pattern.
 pub(super) fn parse(written: &str) -> Result<Name, &'static str> {
     let mut tokens = Vec::new();
     let mut letters = written.chars();
@@ -45,7 +45,7 @@ pub(super) fn parse(written: &str) -> Result<Name, &'static str> {
     })
 }
 
-/// Reads what follows `[`. A `]` in front is a letter, and so is a `-` at either end.
+/// Parses a class from after its `[`. A `]` in front is an ordinary letter, and so is a `-` at either end.
 fn parse_class(letters: &mut std::str::Chars<'_>) -> Result<Token, &'static str> {
     let rest = letters.as_str();
     let negated = rest.starts_with(['!', '^']);
@@ -73,11 +73,11 @@ fn parse_class(letters: &mut std::str::Chars<'_>) -> Result<Token, &'static str>
 }
 
 impl Glob {
-    /// Returns whether it stands for `name`.
+    /// Returns true if the pattern matches the whole of `name`.
     pub(super) fn matches(&self, name: &str) -> bool {
         let mut tokens = self.0.as_slice();
         let mut letters = name.chars();
-        // Behind the last `*`, and what it has not taken yet.
+        // For the last `*`: the tokens after it, and the letters that it has not taken yet.
         let mut last_star = None;
         loop {
             let here = letters.clone();
@@ -95,7 +95,7 @@ impl Glob {
                 (Some(_), None) | (None, Some(_)) => false,
             };
             if !matched {
-                // The star takes one letter more.
+                // Try again with the `*` taking one more letter.
                 let Some((behind, mut untaken)) = last_star.take() else { return false };
                 if untaken.next().is_none() {
                     return false;

@@ -1,35 +1,36 @@
-//! The patterns of a list as one tree of names: a path is followed through it name by name, along all patterns at once.
+//! The patterns of a list as one tree of names. A path is followed through the tree name by name, along all patterns at
+//! the same time.
 
 use super::name::{self, Glob, Name};
 use std::collections::HashMap;
 
 type Number = u32;
 
-/// Patterns. The first node is the root of the tree.
+/// A list of patterns. The first node is the root of the tree.
 #[derive(Debug, Clone)]
 pub(super) struct Patterns(Vec<Node>);
 
-/// A place in the tree: the patterns that have the same names up to here.
+/// A node of the tree. It stands for all patterns that begin with the names on the way to this node.
 #[derive(Debug, Clone, Default)]
 struct Node {
-    /// A pattern ends here.
+    /// True if a pattern ends here.
     ends: bool,
-    /// The last name was `**`: any further name leads here again.
+    /// True if the last name was `**`: then every further name leads to this node again.
     repeats: bool,
     literals: HashMap<Box<str>, Number>,
     globs: HashMap<Glob, Number>,
-    /// Behind `**`.
+    /// The node that `**` leads to.
     any: Option<Number>,
 }
 
-/// What patterns say of a path.
+/// How a list of patterns matches a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct At {
-    /// One of them stands for it, or for a folder that it lies in.
+    /// A pattern matches the path, or a folder that the path lies in.
     pub matches: bool,
-    /// One of them may stand for something below it.
+    /// A pattern may match something below the path.
     pub may_match_below: bool,
-    /// One of them stands for everything below it: `a/**` at `a`.
+    /// A pattern matches everything below the path, as `a/**` does at `a`.
     pub matches_all_below: bool,
 }
 
@@ -40,7 +41,7 @@ impl Default for Patterns {
 }
 
 impl Patterns {
-    /// Adds a pattern of these names. On an error the patterns are of no use any more.
+    /// Adds a pattern that consists of `names`. After an error, the list must not be used any more.
     pub fn add(&mut self, names: &[String]) -> Result<(), &'static str> {
         let mut at = 0;
         for name in names {
@@ -63,7 +64,7 @@ impl Patterns {
         Ok(())
     }
 
-    /// Returns what they say of `path`, in small letters.
+    /// Returns how the patterns match `path`, which must be in lower case.
     pub fn at(&self, path: &str) -> At {
         let mut nodes = vec![0];
         self.pass_any(&mut nodes);
@@ -82,7 +83,7 @@ impl Patterns {
         &self.0[number as usize]
     }
 
-    /// Returns where `name` leads from `nodes`.
+    /// Returns the nodes that `name` leads to from `nodes`.
     fn step(&self, nodes: &[Number], name: &str) -> Vec<Number> {
         let mut next = Vec::new();
         for number in nodes {
@@ -96,7 +97,7 @@ impl Patterns {
         next
     }
 
-    /// Adds what `**` leads to, which stands for no name as well.
+    /// Adds the nodes that `**` leads to, because `**` may match no name at all.
     fn pass_any(&self, nodes: &mut Vec<Number>) {
         let any: Vec<_> = nodes.iter().filter_map(|node| self.node(*node).any).collect();
         nodes.extend(any);
