@@ -1,3 +1,3 @@
-//! Ways to the snapshots over a network.
+//! Servers that show snapshots over a network.
 
 pub mod webdav;

@@ -1,8 +1,8 @@
-//! Shows snapshots to the mount: what implements `strongroom_mount`'s traits.
+//! Shows snapshots to the mount, by implementing the traits of `strongroom_mount`.
 //!
-//! An entry is known by its rank: its place in a preorder walk of its snapshot, the root being 0. The sums in the tree
-//! nodes lead from a rank to its entry in one walk from root to leaf for each folder on the way, so nothing is kept of
-//! what was looked at but the reader's bounded caches.
+//! An entry is identified by its rank: its position in a preorder walk of the snapshot, where the root is 0. The sums
+//! in the tree nodes lead from a rank to its entry, with one walk from root to leaf for each folder on the way. So a
+//! view keeps no state about the entries that were looked at, apart from the reader's limited caches.
 
 mod catalog;
 mod maildir;
@@ -27,10 +27,10 @@ pub use maildir::MaildirView;
 pub use month::MonthView;
 pub use text::TextView;
 
-/// Permissions of what its source gave none.
+/// Permissions of entries for which the source gave none.
 const FILE_MODE: u16 = 0o644;
 const FOLDER_MODE: u16 = 0o755;
-/// So many entries are looked at for each block that comes next.
+/// Maximum number of neighbouring entries that are searched for each block to read ahead.
 const NEIGHBOURS_MAX: usize = 24;
 
 /// One snapshot as a tree of files.
@@ -41,10 +41,10 @@ pub struct SnapshotView {
     steps: Mutex<Steps>,
 }
 
-/// Picks a content of an entry.
-type Which = fn(&Entry) -> Option<&Content>;
+/// Selects one of an entry's contents: the item itself or its text.
+type SelectContent = fn(&Entry) -> Option<&Content>;
 
-/// An entry and the rank of its folder.
+/// An entry, and the rank of its folder.
 struct Located {
     found: Found,
     parent: u64,
@@ -60,7 +60,7 @@ impl SnapshotView {
         self.root.directory().expect("a snapshot's root is a directory")
     }
 
-    /// Finds the entry at `rank`, which is not the root's.
+    /// Finds the entry at `rank`, which must not be the root.
     fn locate(&self, rank: Rank) -> Result<Located, ViewError> {
         let mut dir = *self.root();
         let mut parent = 0;
@@ -71,7 +71,10 @@ impl SnapshotView {
             if at == rank.0 {
                 return Ok(Located { found, parent });
             }
-            dir = *found.entry().directory().ok_or_else(|| damaged("sums do not fit the entries they are over"))?;
+            dir = *found
+                .entry()
+                .directory()
+                .ok_or_else(|| damaged("the sums in the tree do not match the entries below them"))?;
             parent = at;
         }
     }
@@ -87,8 +90,8 @@ impl SnapshotView {
         }
     }
 
-    /// Reads the content that `which` picks of the file at `file`.
-    fn read_content(&self, file: Rank, offset: u64, size: usize, which: Which) -> Result<Vec<u8>, ViewError> {
+    /// Reads from the content that `select` selects in the file at rank `file`.
+    fn read_content(&self, file: Rank, offset: u64, size: usize, select: SelectContent) -> Result<Vec<u8>, ViewError> {
         if file == Rank::ROOT {
             return Err(ViewError::IsADirectory);
         }
@@ -96,19 +99,19 @@ impl SnapshotView {
         if found.entry().directory().is_some() {
             return Err(ViewError::IsADirectory);
         }
-        let content = which(found.entry()).ok_or(ViewError::Invalid)?;
+        let content = select(found.entry()).ok_or(ViewError::Invalid)?;
         let mut bytes = Vec::with_capacity(size.min(content.len().saturating_sub(offset) as usize));
         self.reader.read(content, offset, size, &mut bytes).map_err(view_error)?;
         if offset + bytes.len() as u64 == content.len() {
-            self.guess_next(file, &found, which);
+            self.read_ahead(file, &found, select);
         }
         Ok(bytes)
     }
 
-    /// Has the block decoded that will be needed next, if files are being read one after the other, in either
-    /// direction.
-    fn guess_next(&self, file: Rank, found: &Found, which: Which) {
-        let blocks = |entry: &'_ Entry| which(entry).into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
+    /// If files are being read one after the other, in either direction, decodes the blocks of the next files in
+    /// advance.
+    fn read_ahead(&self, file: Rank, found: &Found, select: SelectContent) {
+        let blocks = |entry: &'_ Entry| select(entry).into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
         let direction = self.steps.lock().step(file.0);
         let neighbours = NEIGHBOURS_MAX * self.reader.guesses_wanted();
         match direction {
@@ -212,14 +215,14 @@ impl View for SnapshotView {
     }
 }
 
-/// What a mount shows of its snapshots.
+/// How a mount shows its snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// The items as they were backed up.
     Items,
     /// The text of mails.
     Text,
-    /// Both, in folders of their own.
+    /// Both the items and the text of mails, in separate folders.
     Both,
     /// The items in folders by year and month.
     ByMonth,
@@ -236,7 +239,7 @@ impl Layout {
         }
     }
 
-    /// Returns the view of one side of the snapshot that `items` shows.
+    /// Returns the view of one side (items or text) of the snapshot that `items` shows.
     pub fn view(self, items: SnapshotView, side: Side) -> Arc<dyn View> {
         match (side, self) {
             (Side::Text, _) => Arc::new(TextView::new(items)),
@@ -247,23 +250,23 @@ impl Layout {
     }
 }
 
-/// Returns the name of a snapshot's folder: its time, in this machine's time zone, and its set.
+/// Returns the name of a snapshot's folder: its start time in this machine's time zone, and its set.
 pub fn folder_name(snapshot: &Snapshot) -> String {
     let time = local_time(snapshot.started.secs, "%Y-%m-%d %H.%M.%S");
     safe_name(&format!("{time} {}", snapshot.set), "")
 }
 
-/// Formats a moment in this machine's time zone, whatever the year. One that has not four digits is written as ISO 8601
-/// has it: a sign and at least six digits.
+/// Formats a time in this machine's time zone, for any year. A year outside 0 to 9999 is written as in ISO 8601: a sign
+/// and at least six digits.
 pub fn local_time(secs: i64, format: &str) -> String {
     formatted(secs, format, jiff::tz::TimeZone::system())
 }
 
 fn formatted(secs: i64, format: &str, zone: jiff::tz::TimeZone) -> String {
-    // The calendar repeats itself after 400 years, and `jiff` ends with the year 9999.
+    // The calendar repeats after 400 years. `jiff` only supports the years up to 9999.
     const CYCLE_YEARS: i64 = 400;
     const CYCLE_SECS: i64 = 146_097 * 24 * 60 * 60;
-    // From the year 1970 - 400 x 4 = 370 on, and up to 9970 - 400.
+    // The years from 1970 - 4 x 400 = 370 to 1970 + 19 x 400 = 9570.
     let is_near = (-4 * CYCLE_SECS..19 * CYCLE_SECS).contains(&secs);
     let cycles = if is_near { 0 } else { secs.div_euclid(CYCLE_SECS) };
     let within = if is_near { secs } else { secs.rem_euclid(CYCLE_SECS) };

@@ -1,9 +1,9 @@
-//! The list of snapshots, as they come and go, asked for about once a second.
+//! The list of the snapshots in a repository. It is refreshed about once a second, as snapshots come and go.
 //!
-//! What was read once is not read again, as snapshots do not change. What cannot be read is not read again each second
-//! either, nor told of again: whoever can write to the storage can put a hundred thousand objects there that are no
-//! snapshots. One that was damaged may be mended, though. So it is tried again when its length is another, and from
-//! time to time.
+//! A snapshot is read only once, because it never changes. An object that cannot be read is not read or reported again
+//! every second either: anyone who can write to the storage could put a hundred thousand objects there that are not
+//! snapshots. But a damaged snapshot may be repaired. So an unreadable object is tried again when its length changes,
+//! and from time to time.
 
 use super::{Layout, SnapshotView, folder_name, readme};
 use crate::format::id::SnapshotId;
@@ -18,45 +18,48 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use strongroom_mount::{Catalog, Side, SnapshotInfo, Time, View, ViewError};
 
-/// How long a snapshot that cannot be read is left alone at first. Each attempt doubles it.
+/// How long an unreadable snapshot is left alone after the first attempt. Each further attempt doubles the time, up to
+/// `RETRY_AFTER_MAX`.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(10 * 60);
-/// So many of them are tried again at a time.
-const RETRIED_MAX: usize = 16;
-/// So many of them are told of one by one, as long as the process lives.
-const TOLD_MAX: usize = 20;
+/// Maximum number of unreadable snapshots that one refresh tries again.
+const RETRIES_MAX: usize = 16;
+/// Maximum number of unreadable snapshots that are reported one by one while the process runs.
+const REPORTED_MAX: usize = 20;
 
-/// The snapshots of a repository, as they come and go.
+/// The list of the snapshots in a repository.
 pub struct RepositoryCatalog {
     repository: Arc<Repository>,
     reader: Arc<Reader>,
     layout: Layout,
     at: Option<PathBuf>,
-    /// What was read once.
+    /// The snapshots that were read.
     known: Mutex<HashMap<SnapshotId, Snapshot>>,
-    /// What could not be read. Held from listing to having loaded, so that no older list undoes a newer one.
-    refused: Mutex<Refused>,
+    /// The objects that could not be read. `refresh` holds this lock from listing to loading, so an older list cannot
+    /// overwrite a newer one.
+    unreadable: Mutex<Unreadable>,
 }
 
 /// Snapshots that could not be read.
 #[derive(Default)]
-struct Refused {
+struct Unreadable {
     objects: HashMap<SnapshotId, Attempt>,
-    /// How many were told of one by one.
-    told: usize,
-    /// How many there were when their number was told last.
-    counted: usize,
+    /// How many of them were reported one by one.
+    reported: usize,
+    /// How many there were when the total was last reported.
+    reported_total: usize,
 }
 
 struct Attempt {
-    /// The length of the object.
+    /// The length of the object, in bytes.
     len: u64,
-    /// When it is tried again, and how long it has been left alone before; never for one of a later version.
+    /// When the next attempt is due, and the wait before it. `None` for a snapshot of a later format version, which is
+    /// never tried again.
     again: Option<(Instant, Duration)>,
 }
 
-impl Refused {
-    /// Returns which of the `listed` objects are to be read, of those that are not known.
+impl Unreadable {
+    /// Returns the listed objects that must be read: new ones, and unreadable ones whose next attempt is due.
     fn wanted(&mut self, listed: &[(SnapshotId, u64)], known: &HashMap<SnapshotId, Snapshot>) -> Vec<SnapshotId> {
         let len_of = |id: &SnapshotId| listed.binary_search_by_key(id, |(id, _)| *id).ok().map(|at| listed[at].1);
         self.objects.retain(|id, attempt| len_of(id) == Some(attempt.len));
@@ -65,7 +68,7 @@ impl Refused {
         let mut wanted = |id: &SnapshotId| match self.objects.get(id) {
             None => !known.contains_key(id),
             Some(attempt) => {
-                let due = attempt.again.is_some_and(|(at, _)| at <= now) && retried < RETRIED_MAX;
+                let due = attempt.again.is_some_and(|(at, _)| at <= now) && retried < RETRIES_MAX;
                 retried += usize::from(due);
                 due
             }
@@ -73,60 +76,61 @@ impl Refused {
         listed.iter().map(|(id, _)| *id).filter(|id| wanted(id)).collect()
     }
 
-    fn take(&mut self, left_out: LeftOut, len: u64) {
+    fn record(&mut self, left_out: LeftOut, len: u64) {
         let before = self.objects.get(&left_out.id);
         let wait = before.and_then(|attempt| attempt.again).map_or(RETRY_AFTER, |(_, wait)| 2 * wait);
         let wait = wait.min(RETRY_AFTER_MAX);
-        if before.is_none() && self.told < TOLD_MAX {
-            self.told += 1;
+        if before.is_none() && self.reported < REPORTED_MAX {
+            self.reported += 1;
             tracing::warn!("{left_out}");
         }
         let again = (!left_out.is_of_later_version).then(|| (Instant::now() + wait, wait));
         self.objects.insert(left_out.id, Attempt { len, again });
     }
 
-    /// Says how many there are, once they are many, and again whenever they have become twice as many.
-    fn count(&mut self) {
+    /// Reports the number of unreadable snapshots once there are many, and again each time the number has doubled.
+    fn report_total(&mut self) {
         let count = self.objects.len();
-        if self.told == TOLD_MAX && count > TOLD_MAX && count >= 2 * self.counted {
-            self.counted = count;
+        if self.reported == REPORTED_MAX && count > REPORTED_MAX && count >= 2 * self.reported_total {
+            self.reported_total = count;
             tracing::warn!(count, "snapshots cannot be read and are left out; `strongroom check` names them");
         }
     }
 }
 
 impl RepositoryCatalog {
-    /// Creates the catalog of everything in `repository`, for a mount at `at` or for what is no mount.
+    /// Creates the list of all snapshots in `repository`. `at` is the mount point, if there is one.
     pub fn new(repository: Arc<Repository>, reader: Arc<Reader>, layout: Layout, at: Option<PathBuf>) -> Self {
-        Self { repository, reader, layout, at, known: Mutex::default(), refused: Mutex::default() }
+        Self { repository, reader, layout, at, known: Mutex::default(), unreadable: Mutex::default() }
     }
 
     fn refresh(&self) -> Result<Vec<SnapshotInfo>, RepositoryError> {
-        let mut refused = self.refused.lock();
+        let mut unreadable = self.unreadable.lock();
         let listed = self.repository.snapshot_sizes()?;
         let wanted = {
             let mut known = self.known.lock();
             known.retain(|id, _| listed.binary_search_by_key(id, |(id, _)| *id).is_ok());
-            refused.wanted(&listed, &known)
+            unreadable.wanted(&listed, &known)
         };
-        // Who opens one that is known does not wait, and what was loaded before an error is not loaded again.
+        // Do not hold the lock while loading, so that opening a known snapshot does not wait. Keep each snapshot as
+        // soon as it is loaded, so that an error does not cost the ones before it.
         let left_out = Mutex::new(Vec::new());
         let loaded = self.repository.load_snapshots(&wanted, |id, loaded| match loaded {
             Ok(mut snapshot) => {
-                // There may be a thousand in each.
+                // A snapshot may hold a thousand failures.
                 snapshot.failures.truncate(readme::FAILURES_NAMED_MAX);
                 snapshot.failures.shrink_to_fit();
                 self.known.lock().insert(id, snapshot);
             }
-            Err(refused) => left_out.lock().push(refused),
+            Err(unreadable) => left_out.lock().push(unreadable),
         });
         for left_out in left_out.into_inner() {
             let at = listed.binary_search_by_key(&left_out.id, |(id, _)| *id).expect("only what is listed is loaded");
-            refused.take(left_out, listed[at].1);
+            unreadable.record(left_out, listed[at].1);
         }
         let known = self.known.lock();
-        refused.objects.retain(|id, _| !known.contains_key(id));
-        refused.count();
+        unreadable.objects.retain(|id, _| !known.contains_key(id));
+        unreadable.report_total();
         loaded?;
         let now = jiff::Timestamp::now().as_second();
         let info = |(id, snapshot): (&SnapshotId, &Snapshot)| SnapshotInfo {
@@ -222,10 +226,13 @@ mod tests {
             assert_eq!(catalog.refresh().expect("it goes on").len(), 1);
             assert_eq!(backend.requests(), 1, "the list is all that is asked for");
         }
-        let refused = catalog.refused.lock();
-        assert_eq!((refused.told, refused.counted, refused.objects.len()), (TOLD_MAX, 5000, 5000));
-        drop(refused);
-        // A snapshot that comes is read as ever.
+        let unreadable = catalog.unreadable.lock();
+        assert_eq!(
+            (unreadable.reported, unreadable.reported_total, unreadable.objects.len()),
+            (REPORTED_MAX, 5000, 5000)
+        );
+        drop(unreadable);
+        // A new snapshot is still read.
         repository.save_snapshot(&snapshot(2)).expect("room");
         assert_eq!(catalog.refresh().expect("it goes on").len(), 2);
     }
@@ -245,13 +252,13 @@ mod tests {
             backend.save(name, &whole).expect("room");
             if same_len {
                 assert_eq!(catalog.refresh().expect("it goes on").len(), 0, "not looked at each second");
-                let mut refused = catalog.refused.lock();
-                let attempt = refused.objects.get_mut(&id).expect("refused");
+                let mut unreadable = catalog.unreadable.lock();
+                let attempt = unreadable.objects.get_mut(&id).expect("unreadable");
                 assert_eq!(attempt.again.expect("not for ever").1, RETRY_AFTER);
                 attempt.again = Some((Instant::now(), RETRY_AFTER));
             }
             assert_eq!(catalog.refresh().expect("it goes on").len(), 1);
-            assert!(catalog.refused.lock().objects.is_empty());
+            assert!(catalog.unreadable.lock().objects.is_empty());
         }
     }
 }

@@ -1,13 +1,15 @@
-//! The layout as Maildir, for programs that read mail: each folder has its mails in `cur/`, and empty `new/` and
-//! `tmp/`.
+//! Shows a snapshot as Maildir folders, for programs that read mail. Each folder has its mails in `cur/`, and an empty
+//! `new/` and `tmp/`.
 //!
 //! A mail is called `<name>:2,<flags>`, with the marks that it had when it was backed up: `F` flagged, `S` read, `D`
-//! draft. What is no mail is left out. A folder of the snapshot that is called like one of the three gets ` (folder)`
-//! behind its name. One that is a Maildir already, as a folder of files may be, is shown as it is. Evolution spreads
-//! the mails of a large one over folders within it (`cur/00`, `cur/3f`), in which no other program looks: they are
-//! shown in `cur` itself.
+//! draft. Items that are not mails are left out. If a folder of the snapshot is itself called `cur`, `new` or `tmp`, `
+//! (folder)` is added to its name.
 //!
-//! `cur`, `new` and `tmp` are known by the rank of their folder, with bits set that no rank of an entry has.
+//! If a folder already is a Maildir, as a folder of files may be, it is shown as it is. Evolution spreads the mails of
+//! a large Maildir over folders in it (`cur/00`, `cur/3f`), where other programs do not look. Such mails are shown in
+//! `cur` itself.
+//!
+//! The rank of `cur`, `new` or `tmp` is the rank of the folder around it, with bits set that no entry's rank has.
 
 use super::{Located, SnapshotView, attr_of, view_error};
 use crate::format::entry::{Directory, Entry, NAME_LEN_MAX, marks};
@@ -18,13 +20,13 @@ use strongroom_mount::{Attr, Kind, Rank, Totals, View, ViewError};
 const SHELF_BIT: u64 = 1 << 39;
 const NUMBER_SHIFT: u32 = 37;
 const FOLDER_MASK: u64 = (1 << NUMBER_SHIFT) - 1;
-/// What each folder of mail has, in the order of listings.
+/// The folders in each folder of mail, in the order of listings.
 const SHELVES: [&[u8]; 3] = [b"cur", b"new", b"tmp"];
 const CUR: u64 = 0;
-/// Folders that the mails of a Maildir's folder may be spread over.
+/// Maximum number of folders that the mails of one `cur` folder may be spread over.
 const SPREAD_MAX: u64 = 256;
-/// Stands behind the name of a folder that is called like one of them.
-const TAKEN: &[u8] = b" (folder)";
+/// Is added to the name of a folder that is called like one of the `SHELVES`.
+const FOLDER_SUFFIX: &[u8] = b" (folder)";
 
 /// One snapshot as folders in Maildir format.
 pub struct MaildirView {
@@ -34,11 +36,11 @@ pub struct MaildirView {
 /// How a folder is shown.
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
-    /// With its mails in `cur`, and an empty `new` and `tmp`.
+    /// With its mails in `cur`, and with an empty `new` and `tmp`.
     Mails,
-    /// As it is: it is a Maildir, or part of one.
+    /// As it is, because it is a Maildir or part of one.
     Plain,
-    /// As it is, with what is in some of its folders in their place.
+    /// As it is, but mails in folders that Evolution made are shown in this folder.
     Spread,
 }
 
@@ -61,12 +63,13 @@ impl MaildirView {
         if SHELVES.contains(&&*found.entry().name) && self.is_maildir(&self.items.directory(Rank(parent))?)? {
             return Ok(if (1..=SPREAD_MAX).contains(&dir.sums.dirs) { Shape::Spread } else { Shape::Plain });
         }
-        // In a folder of a Maildir, but none of those that its mails are spread over.
+        // A folder that mails are spread over is part of a Maildir. Any other folder below `cur`, `new` or `tmp` is a
+        // folder of mail.
         let is_below = may_be_spread(&found.entry().name) && self.is_shelf(Rank(parent))?;
         Ok(if is_below { Shape::Plain } else { Shape::Mails })
     }
 
-    /// Returns whether `folder` is `cur`, `new` or `tmp` of what is a Maildir itself.
+    /// Returns true if `folder` is the `cur`, `new` or `tmp` of a folder that already is a Maildir.
     fn is_shelf(&self, folder: Rank) -> Result<bool, ViewError> {
         if folder == Rank::ROOT {
             return Ok(false);
@@ -96,8 +99,8 @@ impl MaildirView {
         Ok(Attr { rank: Rank(SHELF_BIT | number << NUMBER_SHIFT | folder.0), size: 0, links: 2, ..attr })
     }
 
-    /// Lists `cur`, `new` and `tmp`, and then the folders, found by the sums over them: there may be a million mails
-    /// between.
+    /// Lists `cur`, `new` and `tmp`, and then the folders. It finds the folders through the sums in the tree, because
+    /// there may be a million mails between them.
     fn list_folder(&self, folder: Rank, dir: &Directory, start: u64, emit: Emit<'_>) -> Result<(), ViewError> {
         for (number, name) in (0..).zip(SHELVES).skip(usize::try_from(start).unwrap_or(usize::MAX)) {
             if !emit(name, self.shelf_attr(folder, number)?, number + 1) {
@@ -126,8 +129,8 @@ impl MaildirView {
         Ok(())
     }
 
-    /// Lists a folder of a Maildir with what is in the folders that its mails are spread over. A position is a number
-    /// in a walk through all of it.
+    /// Lists a folder of a Maildir together with the mails in the folders that they are spread over. A position is a
+    /// number in a preorder walk of the folder.
     fn list_spread(&self, folder: Rank, dir: &Directory, start: u64, emit: Emit<'_>) -> Result<(), ViewError> {
         let reader = &*self.items.reader;
         let Some(first) = tree::at_rank(reader, dir, start).map_err(view_error)? else { return Ok(()) };
@@ -142,7 +145,7 @@ impl MaildirView {
                 }
                 continue;
             };
-            // There are no folders in it, so each entry has one number.
+            // This folder contains no folders, so each entry counts as one.
             for mail in Entries::from_number(reader, spread, std::mem::take(&mut within)).map_err(view_error)? {
                 let mail = mail.map_err(view_error)?;
                 let attr = attr_of(mail.entry(), rank_in(Rank(rank_in(folder, &found)), &mail));
@@ -154,7 +157,7 @@ impl MaildirView {
         Ok(())
     }
 
-    /// Finds an entry of a folder of a Maildir, also in the folders that its mails are spread over.
+    /// Finds an entry in a folder of a Maildir, also in the folders that its mails are spread over.
     fn find_spread(&self, folder: Rank, dir: &Directory, name: &[u8]) -> Result<Option<Attr>, ViewError> {
         let reader = &*self.items.reader;
         let found = tree::find(reader, dir, name).map_err(view_error)?;
@@ -172,7 +175,7 @@ impl MaildirView {
     }
 
     fn find_mail(&self, folder: Rank, dir: &Directory, name: &[u8]) -> Result<Option<Attr>, ViewError> {
-        // The name as it stands, or without the flags.
+        // First the name without its flags, then the name as it is.
         let info = name.windows(3).rposition(|part| part == b":2,");
         for stem in [info.map(|end| &name[..end]), Some(name)].into_iter().flatten() {
             let found = tree::find(&*self.items.reader, dir, stem).map_err(view_error)?;
@@ -184,7 +187,7 @@ impl MaildirView {
     }
 }
 
-/// Returns the folder of a shelf, and the shelf's number.
+/// If `rank` is that of a `cur`, `new` or `tmp`, returns the rank of the folder around it, and its number in `SHELVES`.
 fn shelf(rank: Rank) -> Option<(Rank, u64)> {
     let number = (rank.0 & !SHELF_BIT) >> NUMBER_SHIFT;
     (rank.0 & SHELF_BIT != 0 && number < SHELVES.len() as u64).then_some((Rank(rank.0 & FOLDER_MASK), number))
@@ -194,12 +197,12 @@ fn rank_in(folder: Rank, found: &Found) -> u64 {
     found.before.items.saturating_add(folder.0 + 1)
 }
 
-/// The folders that this view adds are not counted in those of the snapshot.
+/// Sets the number of links to 1: the snapshot's number does not include the folders that this view adds.
 fn folder_attr(folder: Rank, found: &Found) -> Attr {
     Attr { links: 1, ..attr_of(found.entry(), rank_in(folder, found)) }
 }
 
-/// Returns the folder at `entry`, in a folder of a Maildir, if it is one that mails are spread over.
+/// Returns the folder at `entry` if mails are spread over it. `entry` must be in a folder of a Maildir.
 fn spread(entry: &Entry) -> Option<&Directory> {
     entry.directory().filter(|dir| may_be_spread(&entry.name) && dir.sums.dirs == 0)
 }
@@ -208,13 +211,13 @@ fn may_be_spread(name: &[u8]) -> bool {
     (1..=2).contains(&name.len()) && name.iter().all(u8::is_ascii_hexdigit)
 }
 
-/// Returns what a folder is called, given that some names are taken.
+/// Returns the name that a folder is shown with; `cur`, `new` and `tmp` are taken.
 fn folder_name(name: &[u8]) -> Cow<'_, [u8]> {
-    if SHELVES.contains(&name) { [name, TAKEN].concat().into() } else { name.into() }
+    if SHELVES.contains(&name) { [name, FOLDER_SUFFIX].concat().into() } else { name.into() }
 }
 
 fn is_mail(entry: &Entry) -> bool {
-    // Mails that were backed up before there were texts have none.
+    // Mails from early backups have no text, so check the name too.
     entry.content().is_some() && (entry.text().is_some() || entry.name.ends_with(b".eml"))
 }
 
@@ -222,7 +225,7 @@ fn mail_name(entry: &Entry) -> Cow<'_, [u8]> {
     let marks = entry.facts.marks.unwrap_or(0);
     let mut name = entry.name.to_vec();
     name.extend_from_slice(b":2,");
-    // Maildir wants the letters in order.
+    // Maildir requires the letters in ascending order.
     for (mark, letter) in [(marks::DRAFT, b'D'), (marks::FLAGGED, b'F'), (marks::READ, b'S')] {
         name.extend((marks & mark != 0).then_some(letter));
     }
@@ -254,8 +257,8 @@ impl View for MaildirView {
         if let Some(number) = SHELVES.iter().position(|shelf| *shelf == name) {
             return self.shelf_attr(parent, number as u64).map(Some);
         }
-        // A folder that is really called so comes first.
-        for called in [Some(name), name.strip_suffix(TAKEN)].into_iter().flatten() {
+        // If a folder's real name ends in ` (folder)`, prefer it.
+        for called in [Some(name), name.strip_suffix(FOLDER_SUFFIX)].into_iter().flatten() {
             let found = find(called)?.filter(|found| found.entry().directory().is_some());
             if let Some(found) = found.filter(|found| *folder_name(&found.entry().name) == *name) {
                 return Ok(Some(folder_attr(parent, &found)));

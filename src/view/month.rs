@@ -1,10 +1,10 @@
-//! The layout by month: what is called `2026-11-...` stands in `2026/11/`, everything else where it stood.
+//! Shows a snapshot by month: an item called `2026-11-...` appears in `2026/11/`, and every other item where it was.
 //!
-//! Names begin with the date in folders of mail, so the entries of a month follow each other: a month is a range of its
-//! folder's entries, and is found by seeking in the tree. The folders of a year and of a month are known by the rank of
-//! their first entry, with a bit set that no rank of an entry has; their names, and what is in them, follow from it.
+//! In folders of mail, names begin with the date, so the items of one month follow each other in the tree. A month is a
+//! range of the folder's entries, which is found by seeking. The rank of a year's or month's folder is the rank of its
+//! first entry, with a bit set that no entry's rank has. Its name and content follow from that entry.
 //!
-//! Where a folder holds something that is called as a year would be, the year is called `2026 by month`.
+//! If a folder already holds something called `2026`, the folder of that year is called `2026 by month`.
 
 use super::{Located, SnapshotView, attr_of, view_error};
 use crate::format::entry::Directory;
@@ -14,33 +14,33 @@ use strongroom_mount::{Attr, Kind, Rank, Totals, View, ViewError};
 
 const YEAR_BIT: u64 = 1 << 39;
 const MONTH_BIT: u64 = 1 << 38;
-/// Length of `2026-11-`.
+/// Length of `2026-11-`, in bytes.
 const PREFIX_LEN: usize = 8;
 
-/// One snapshot, its items in folders by year and month.
+/// One snapshot with its items in folders by year and month.
 pub struct MonthView {
     items: SnapshotView,
 }
 
-/// What a rank stands for.
-enum Place {
+/// What a rank identifies.
+enum Resolved {
     /// An entry of the snapshot.
     Entry,
-    /// The folder of a year, or of a month of it.
+    /// The folder of a year or of a month.
     Period(Period),
 }
 
 struct Period {
-    /// The folder of the snapshot that it is part of.
+    /// The rank of the snapshot's folder that holds the entries.
     folder: Rank,
     dir: Directory,
-    /// The rank of its first entry.
+    /// The rank of the first entry in this year or month.
     first: u64,
     month: Month,
     is_year: bool,
 }
 
-/// A month of a year, as names begin with it: `2026-11-`.
+/// A year and month, as the beginning of a name: `2026-11-`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Month([u8; PREFIX_LEN]);
 
@@ -56,7 +56,7 @@ impl Month {
         &self.0[..4]
     }
 
-    /// Returns the month called `name` of the same year.
+    /// Returns the month called `name` in the same year.
     fn sibling(&self, name: &[u8]) -> Option<Self> {
         Month::of(&[self.year(), b"-", name, b"-"].concat())
     }
@@ -65,7 +65,7 @@ impl Month {
         &self.0[5..7]
     }
 
-    /// Returns the least name after all that begin with it.
+    /// Returns the smallest name after all names that begin with this month.
     fn end(&self) -> [u8; PREFIX_LEN] {
         let mut end = self.0;
         end[PREFIX_LEN - 1] += 1;
@@ -83,24 +83,25 @@ impl MonthView {
         Self { items }
     }
 
-    fn place(&self, rank: Rank) -> Result<Place, ViewError> {
+    fn resolve(&self, rank: Rank) -> Result<Resolved, ViewError> {
         if rank.0 & YEAR_BIT == 0 {
-            return Ok(Place::Entry);
+            return Ok(Resolved::Entry);
         }
         let first = rank.0 & (MONTH_BIT - 1);
         let Located { found, parent } = self.items.locate(Rank(first))?;
         let month = Month::of(&found.entry().name).ok_or(ViewError::NotFound)?;
         let (folder, dir) = (Rank(parent), self.items.directory(Rank(parent))?);
-        Ok(Place::Period(Period { folder, dir, first, month, is_year: rank.0 & MONTH_BIT == 0 }))
+        Ok(Resolved::Period(Period { folder, dir, first, month, is_year: rank.0 & MONTH_BIT == 0 }))
     }
 
-    /// Returns the first entry of `dir` that is called `name` or comes after it.
+    /// Returns the first entry of `dir` whose name is `name` or comes after it.
     fn first_from(&self, dir: &Directory, name: &[u8]) -> Result<Option<Found>, ViewError> {
         let found = Entries::from_name(&*self.items.reader, dir, name).map_err(view_error)?.next();
         found.transpose().map_err(view_error)
     }
 
-    /// Returns the entries of a month, by their numbers in the folder, and the first of them, if there are any.
+    /// Returns the entries of a month as a range of their numbers in the folder, and the first of them. Returns `None`
+    /// if there are none.
     fn entries(&self, dir: &Directory, month: Month) -> Result<Option<(Range<u64>, Found)>, ViewError> {
         let first = self.first_from(dir, &month.0)?.filter(|found| Month::of(&found.entry().name) == Some(month));
         let Some(first) = first else { return Ok(None) };
@@ -118,7 +119,7 @@ impl MonthView {
         Ok(None)
     }
 
-    /// Returns what the folder of a year is called: like the year, unless something else is.
+    /// Returns the name of a year's folder: the year, unless the folder holds something else with that name.
     fn year_name(&self, dir: &Directory, year: &[u8]) -> Result<Vec<u8>, ViewError> {
         let mut name = year.to_vec();
         while tree::find(&*self.items.reader, dir, &name).map_err(view_error)?.is_some() {
@@ -127,7 +128,8 @@ impl MonthView {
         Ok(name)
     }
 
-    /// Returns the attributes of a folder of the snapshot or of this view. How many folders are in it nobody has counted.
+    /// Returns the attributes of a folder of the snapshot or of this view. The number of links is 1, because the
+    /// folders in it are not counted.
     fn folder_attr(&self, folder: Rank, rank: u64) -> Result<Attr, ViewError> {
         let attr = self.items.attr(folder)?;
         Ok(Attr { rank: Rank(rank), size: 0, links: 1, ..attr })
@@ -177,7 +179,7 @@ impl MonthView {
     fn list_folder(&self, folder: Rank, start: u64, emit: Emit<'_>) -> Result<(), ViewError> {
         let dir = self.items.directory(folder)?;
         let mut at = start;
-        // Up to the next month, and on behind it.
+        // List up to the next month, skip that month, and continue after it.
         'months: loop {
             for found in Entries::from_number(&*self.items.reader, &dir, at).map_err(view_error)? {
                 let found = found.map_err(view_error)?;
@@ -237,9 +239,9 @@ fn rank_in(folder: Rank, found: &Found) -> u64 {
 
 impl View for MonthView {
     fn attr(&self, rank: Rank) -> Result<Attr, ViewError> {
-        match self.place(rank)? {
-            Place::Period(period) => self.period_attr(period.folder, period.first, period.is_year),
-            Place::Entry => {
+        match self.resolve(rank)? {
+            Resolved::Period(period) => self.period_attr(period.folder, period.first, period.is_year),
+            Resolved::Entry => {
                 let attr = self.items.attr(rank)?;
                 Ok(if attr.kind == Kind::Directory { Attr { links: 1, ..attr } } else { attr })
             }
@@ -247,14 +249,14 @@ impl View for MonthView {
     }
 
     fn lookup(&self, dir: Rank, name: &[u8]) -> Result<Option<Attr>, ViewError> {
-        match self.place(dir)? {
-            Place::Period(period) => self.lookup_in_period(&period, name),
-            Place::Entry => self.lookup_in_folder(dir, name),
+        match self.resolve(dir)? {
+            Resolved::Period(period) => self.lookup_in_period(&period, name),
+            Resolved::Entry => self.lookup_in_folder(dir, name),
         }
     }
 
     fn parent(&self, rank: Rank) -> Result<Rank, ViewError> {
-        if let Place::Period(period) = self.place(rank)? {
+        if let Resolved::Period(period) = self.resolve(rank)? {
             if period.is_year {
                 return Ok(period.folder);
             }
@@ -272,31 +274,31 @@ impl View for MonthView {
     }
 
     fn list(&self, dir: Rank, start: u64, emit: Emit<'_>) -> Result<(), ViewError> {
-        match self.place(dir)? {
-            Place::Period(period) if period.is_year => self.list_year(&period, start, emit),
-            Place::Period(period) => self.list_month(&period, start, emit),
-            Place::Entry => self.list_folder(dir, start, emit),
+        match self.resolve(dir)? {
+            Resolved::Period(period) if period.is_year => self.list_year(&period, start, emit),
+            Resolved::Period(period) => self.list_month(&period, start, emit),
+            Resolved::Entry => self.list_folder(dir, start, emit),
         }
     }
 
     fn read(&self, file: Rank, offset: u64, size: usize) -> Result<Vec<u8>, ViewError> {
-        match self.place(file)? {
-            Place::Period(_) => Err(ViewError::IsADirectory),
-            Place::Entry => self.items.read(file, offset, size),
+        match self.resolve(file)? {
+            Resolved::Period(_) => Err(ViewError::IsADirectory),
+            Resolved::Entry => self.items.read(file, offset, size),
         }
     }
 
     fn read_link(&self, link: Rank) -> Result<Vec<u8>, ViewError> {
-        match self.place(link)? {
-            Place::Period(_) => Err(ViewError::Invalid),
-            Place::Entry => self.items.read_link(link),
+        match self.resolve(link)? {
+            Resolved::Period(_) => Err(ViewError::Invalid),
+            Resolved::Entry => self.items.read_link(link),
         }
     }
 
     fn xattrs(&self, rank: Rank) -> Result<Vec<(String, Vec<u8>)>, ViewError> {
-        match self.place(rank)? {
-            Place::Period(_) => Ok(Vec::new()),
-            Place::Entry => self.items.xattrs(rank),
+        match self.resolve(rank)? {
+            Resolved::Period(_) => Ok(Vec::new()),
+            Resolved::Entry => self.items.xattrs(rank),
         }
     }
 

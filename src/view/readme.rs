@@ -1,4 +1,5 @@
-//! `README.txt` at the root of a mount: what it is, how to leave it, and what is missing in the backups.
+//! `README.txt` at the root of a mount. It says what the mount is, how to unmount it, and what is missing in the
+//! backups.
 
 use super::{Layout, folder_name};
 use crate::format::snapshot::Snapshot;
@@ -9,10 +10,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use strongroom_mount::Side;
 
-/// So many failures of a snapshot are named.
+/// Maximum number of failures that are listed for a snapshot.
 pub(super) const FAILURES_NAMED_MAX: usize = 20;
 
-/// Returns the text for a mount at `at`, or for what is no mount; `snapshots` are what it shows, the newest first.
+/// Returns the text of the file. `at` is the mount point, if there is one; `snapshots` are the snapshots shown, the
+/// newest first.
 pub(super) fn readme<'a>(at: Option<&Path>, layout: Layout, snapshots: impl Iterator<Item = &'a Snapshot>) -> String {
     let mut text = String::from(
         "This folder shows a Strongroom backup. Everything in it is read-only: to get something back, copy it out.\n\n\
@@ -22,8 +24,8 @@ pub(super) fn readme<'a>(at: Option<&Path>, layout: Layout, snapshots: impl Iter
         text += "snapshots    has a folder for each snapshot, named by its time and what was backed up\n";
     }
     if layout.shows(Side::Text) {
-        text += "text         has the same folders with the text of each mail, for grep: what people read, as UTF-8,\n             \
-                 whatever the mail's encoding. Mails that were backed up before Strongroom made texts have none.\n";
+        text += "text         has the same folders with the text of each mail as UTF-8, for grep. Mails in\n             \
+                 backups by early versions of Strongroom have no text.\n";
     }
     text += "\nNew snapshots appear here by themselves.";
     text += &match at.map(|at| shown::name(at.as_os_str().as_bytes())) {
@@ -33,7 +35,7 @@ pub(super) fn readme<'a>(at: Option<&Path>, layout: Layout, snapshots: impl Iter
     text + &failures(snapshots)
 }
 
-/// Names what failed in the newest snapshot of each set.
+/// Lists the failures in the newest snapshot of each set.
 fn failures<'a>(snapshots: impl Iterator<Item = &'a Snapshot>) -> String {
     let mut text = String::new();
     let mut sets = HashSet::new();
@@ -56,8 +58,8 @@ fn failures<'a>(snapshots: impl Iterator<Item = &'a Snapshot>) -> String {
         return text;
     }
     format!(
-        "\nIn the newest snapshots something is missing, or stands as an earlier backup read it. The next backup tries \
-         again.\n{text}"
+        "\nThe newest snapshots are incomplete: these items are missing, or are shown as an earlier backup read them. \
+         The next backup tries again.\n{text}"
     )
 }
 

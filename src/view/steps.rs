@@ -1,11 +1,11 @@
-//! Tells who reads one file after the other.
+//! Detects that files are being read one after the other, in order.
 
-/// So many files that were read last are remembered.
+/// Number of recently read files that are remembered. Each can be the last one of another reader.
 const STEPS_KEPT: usize = 8;
-/// A file at most so far from one that was read is the next.
+/// Maximum distance in rank between a file and the next one that the same reader reads.
 const STEP_MAX: u64 = 3;
 
-/// The files that were read last: whoever reads one after the other is seen by it, several at a time, too.
+/// The files that were read last. Several programs may read in order at the same time.
 #[derive(Default)]
 pub struct Steps {
     ranks: [u64; STEPS_KEPT],
@@ -19,9 +19,9 @@ pub enum Direction {
 }
 
 impl Steps {
-    /// Notes that the file at `rank` was read, and says in which direction that goes on from another.
+    /// Records that the file at `rank` was read. If the file follows one that was read before, returns the direction.
     pub fn step(&mut self, rank: u64) -> Option<Direction> {
-        // Folders and what others read may lie between two steps.
+        // Folders may lie between two files, so their ranks need not be adjacent.
         let near = |before: &u64| before.abs_diff(rank) <= STEP_MAX && *before != rank && *before != 0;
         let Some(at) = self.ranks.iter().position(near) else {
             self.ranks[self.oldest] = rank;

@@ -1,8 +1,8 @@
-//! The text view: the folders of a snapshot, and in them the text of each mail, as `<name>.txt`.
+//! Shows a snapshot as text: the same folders, and in them the text of each mail as `<name>.txt`.
 //!
-//! It has the ranks of the snapshot; a file without a text is left out, wherever it stands. Names that would be too long
-//! with their ending are cut and told apart by their rank. Where a folder is called as a mail's text would be, the
-//! folder is shown.
+//! Ranks are those of the snapshot. A file without a text is left out. If a name would become too long with `.txt`, it
+//! is cut, and the rank of the mail makes it unique. If a folder has the same name as a mail's text, the folder is
+//! shown.
 
 use super::{SnapshotView, attr_of, view_error};
 use crate::format::entry::{Directory, Entry, NAME_LEN_MAX};
@@ -12,7 +12,7 @@ use strongroom_mount::{Attr, Kind, Rank, Totals, View, ViewError};
 
 const ENDING: &[u8] = b".txt";
 
-/// One snapshot as the text that people read.
+/// One snapshot as the text of its mails.
 pub struct TextView {
     items: SnapshotView,
 }
@@ -23,7 +23,7 @@ impl TextView {
         Self { items }
     }
 
-    /// Calls `answer` with the file at `rank` if it has a text, or with the directory.
+    /// Calls `answer` with the entry at `rank`, if it is a folder or has a text.
     fn with_entry<T>(&self, rank: Rank, answer: impl FnOnce(&Entry) -> Result<T, ViewError>) -> Result<T, ViewError> {
         self.items.with_entry(rank, |entry| if is_shown(entry) { answer(entry) } else { Err(ViewError::NotFound) })
     }
@@ -47,7 +47,7 @@ impl TextView {
         if let Some((rank, found)) = named.filter(is_it) {
             return Ok(Some((found, rank)));
         }
-        // A name that was cut ends in its mail's rank.
+        // A name that was cut ends in the rank of its mail.
         let number = stem.rsplit(|byte| *byte == b'~').next().and_then(|digits| std::str::from_utf8(digits).ok());
         let Some(number) = number.and_then(|digits| digits.parse::<u64>().ok()) else { return Ok(None) };
         let Some(below) = number.checked_sub(parent.0 + 1).filter(|below| *below < dir.sums.items) else {
@@ -77,7 +77,7 @@ fn text_name(name: &[u8], rank: Rank) -> Cow<'static, [u8]> {
     }
     let ending = format!("~{rank}.txt").into_bytes();
     let mut end = NAME_LEN_MAX - ending.len();
-    // Not inside a character.
+    // Do not cut inside a UTF-8 character.
     while end > 0 && name[end] & 0xc0 == 0x80 {
         end -= 1;
     }
@@ -104,7 +104,7 @@ impl View for TextView {
 
     fn list(&self, parent: Rank, start: u64, emit: &mut dyn FnMut(&[u8], Attr, u64) -> bool) -> Result<(), ViewError> {
         let dir = self.items.directory(parent)?;
-        // Positions are those of the items.
+        // Positions are the numbers of the snapshot's entries.
         for found in Entries::from_number(&*self.items.reader, &dir, start).map_err(view_error)? {
             let found = found.map_err(view_error)?;
             let (entry, rank) = (found.entry(), Rank(found.before.items.saturating_add(parent.0 + 1)));
@@ -137,7 +137,7 @@ impl View for TextView {
         self.items.xattrs(rank)
     }
 
-    /// Returns those of the items: nobody has counted the texts.
+    /// Returns the totals of the items, because the texts are not counted.
     fn totals(&self) -> Totals {
         self.items.totals()
     }

@@ -1,9 +1,9 @@
-//! Who is connected, and who has to go when there is no room.
+//! The open connections, and which of them ends when there are too many.
 //!
-//! A connection that waits for its client (for a request, for the body of one, or until an answer is taken) costs that
-//! client nothing. So it never keeps others out: where all places are taken, the one that has waited longest is ended.
-//! Connections that work on an answer are left alone; the next client waits for them, and a client that has too many of
-//! them is refused.
+//! A client can keep a connection waiting at no cost: before a request, in the middle of a request's body, or by not
+//! taking the answer. So a waiting connection never keeps others out. If all slots are taken, the connection that has
+//! waited longest is ended. Connections that are working on an answer are left alone: a new client waits for one of
+//! them to finish, and a client that has too many of them is refused.
 
 use parking_lot::Mutex;
 use std::cmp::Reverse;
@@ -19,9 +19,10 @@ use tokio::sync::Notify;
 use tokio::time;
 
 pub(super) const CONNECTIONS_MAX: usize = 64;
-/// Of one address. All programs of this machine share one, so that there it is no bound.
-const OF_CLIENT_MAX: usize = 32;
-/// How long a client in front of a full house waits before it is looked for room again, if nobody leaves.
+/// Maximum number of connections from one address. It does not apply to loopback, because all programs on this machine
+/// share that address.
+const CONNECTIONS_PER_CLIENT_MAX: usize = 32;
+/// If all slots are taken, how long a client waits for a connection to end before the server looks for a slot again.
 const FULL_WAIT: Duration = Duration::from_millis(200);
 
 /// All connections.
@@ -31,7 +32,7 @@ pub(super) struct Connections {
     left: Notify,
 }
 
-/// One connection. It is told what its client keeps it waiting for.
+/// One connection. It knows whether it is waiting for its client.
 pub(super) struct Connection {
     client: IpAddr,
     state: Mutex<State>,
@@ -39,43 +40,43 @@ pub(super) struct Connection {
 }
 
 struct State {
-    /// A request is being answered.
+    /// True while a request is being answered.
     answers: bool,
-    /// The client does not take what was sent.
+    /// True while the client does not take what was sent.
     is_stuck: bool,
-    /// Since when both are as they are.
+    /// When one of the two last changed.
     since: Instant,
 }
 
-/// Why there is no place.
+/// Why there is no slot.
 #[derive(Debug, PartialEq, Eq)]
-enum Full {
-    House,
+enum NoSlot {
+    Server,
     Client,
 }
 
-/// A place among the connections; it is free again when this is dropped.
-pub(super) struct Place {
+/// A slot for one connection. Dropping it frees the slot.
+pub(super) struct Slot {
     connections: Arc<Connections>,
     connection: Arc<Connection>,
 }
 
 impl Connections {
-    /// Waits for a place; `None` for a client that has as many as it may have.
-    pub(super) async fn place(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+    /// Waits for a slot. Returns `None` if the client has too many connections.
+    pub(super) async fn slot(self: &Arc<Self>, client: IpAddr) -> Option<Slot> {
         loop {
             match self.take(client) {
-                Ok(place) => return Some(place),
-                Err(Full::Client) => return None,
-                Err(Full::House) => _ = time::timeout(FULL_WAIT, self.left.notified()).await,
+                Ok(slot) => return Some(slot),
+                Err(NoSlot::Client) => return None,
+                Err(NoSlot::Server) => _ = time::timeout(FULL_WAIT, self.left.notified()).await,
             }
         }
     }
 
-    fn take(self: &Arc<Self>, client: IpAddr) -> Result<Place, Full> {
+    fn take(self: &Arc<Self>, client: IpAddr) -> Result<Slot, NoSlot> {
         let mut all = self.all.lock();
         let count_of = |client: IpAddr| all.iter().filter(|one| one.client == client).count();
-        let is_greedy = !client.is_loopback() && count_of(client) >= OF_CLIENT_MAX;
+        let is_greedy = !client.is_loopback() && count_of(client) >= CONNECTIONS_PER_CLIENT_MAX;
         if is_greedy || all.len() >= CONNECTIONS_MAX {
             let candidates = all.iter().enumerate().filter(|(_, one)| !is_greedy || one.client == client);
             let waiting = candidates.filter_map(|(number, one)| {
@@ -84,28 +85,28 @@ impl Connections {
             });
             match waiting.min() {
                 Some((.., number)) => all.remove(number).ended.notify_one(),
-                None => return Err(if is_greedy { Full::Client } else { Full::House }),
+                None => return Err(if is_greedy { NoSlot::Client } else { NoSlot::Server }),
             }
         }
         let state = State { answers: false, is_stuck: false, since: Instant::now() };
         let connection = Arc::new(Connection { client, state: Mutex::new(state), ended: Notify::new() });
         all.push(connection.clone());
-        Ok(Place { connections: self.clone(), connection })
+        Ok(Slot { connections: self.clone(), connection })
     }
 }
 
-impl Place {
+impl Slot {
     pub(super) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
 
-    /// Returns when the connection has to go.
-    pub(super) async fn ended(&self) {
+    /// Completes when the connection must end to make room for another.
+    pub(super) async fn evicted(&self) {
         self.connection.ended.notified().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.connections.all.lock().retain(|one| !Arc::ptr_eq(one, &self.connection));
         self.connections.left.notify_one();
@@ -113,7 +114,7 @@ impl Drop for Place {
 }
 
 impl Connection {
-    /// Notes whether a request is being answered.
+    /// Records whether a request is being answered.
     pub(super) fn answers(&self, answers: bool) {
         let mut state = self.state.lock();
         *state = State { answers, since: Instant::now(), ..*state };
@@ -132,26 +133,26 @@ impl Connection {
     }
 }
 
-/// The stream of a connection, which notes when its client takes nothing any more.
-pub(super) struct Watched {
+/// The stream of a connection. It records when the client stops taking bytes.
+pub(super) struct WatchedStream {
     pub(super) stream: TcpStream,
     pub(super) connection: Arc<Connection>,
 }
 
-impl Watched {
+impl WatchedStream {
     fn written<T>(&self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.connection.is_stuck(written.is_pending());
         written
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for WatchedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for WatchedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(written)
@@ -187,18 +188,18 @@ mod tests {
     fn who_waits_longest_goes_and_who_is_answered_stays() {
         let here = IpAddr::from([127, 0, 0, 1]);
         let connections = Arc::new(Connections::default());
-        let places: Vec<_> = (0..CONNECTIONS_MAX).map(|_| connections.take(here).expect("room")).collect();
-        let is_there = |place: &Place| connections.all.lock().iter().any(|one| Arc::ptr_eq(one, &place.connection));
-        places.iter().for_each(|place| place.connection.answers(true));
-        assert_eq!(connections.take(here).err(), Some(Full::House));
-        places[7].connection.is_stuck(true);
-        places[3].connection.answers(false);
-        let next = connections.take(here).expect("the place of the one that is stuck longest");
-        assert!(!is_there(&places[7]) && is_there(&places[3]) && is_there(&next));
+        let slots: Vec<_> = (0..CONNECTIONS_MAX).map(|_| connections.take(here).expect("room")).collect();
+        let is_there = |slot: &Slot| connections.all.lock().iter().any(|one| Arc::ptr_eq(one, &slot.connection));
+        slots.iter().for_each(|slot| slot.connection.answers(true));
+        assert_eq!(connections.take(here).err(), Some(NoSlot::Server));
+        slots[7].connection.is_stuck(true);
+        slots[3].connection.answers(false);
+        let next = connections.take(here).expect("the slot of the one that is stuck longest");
+        assert!(!is_there(&slots[7]) && is_there(&slots[3]) && is_there(&next));
         next.connection.answers(true);
-        places[3].connection.answers(true);
-        assert_eq!(connections.take(here).err(), Some(Full::House));
-        drop(places);
+        slots[3].connection.answers(true);
+        assert_eq!(connections.take(here).err(), Some(NoSlot::Server));
+        drop(slots);
         assert_eq!(connections.all.lock().len(), 1);
     }
 
@@ -206,14 +207,15 @@ mod tests {
     fn one_client_leaves_room_for_the_others() {
         let [greedy, other] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
         let connections = Arc::new(Connections::default());
-        let places: Vec<_> = (0..OF_CLIENT_MAX).map(|_| connections.take(greedy).expect("room")).collect();
-        places.iter().for_each(|place| place.connection.answers(true));
-        assert_eq!(connections.take(greedy).err(), Some(Full::Client));
-        let others: Vec<_> = (OF_CLIENT_MAX..CONNECTIONS_MAX).map(|_| connections.take(other).expect("room")).collect();
-        // The house is full now; whoever has waited longest is of the client that has most.
+        let slots: Vec<_> = (0..CONNECTIONS_PER_CLIENT_MAX).map(|_| connections.take(greedy).expect("room")).collect();
+        slots.iter().for_each(|slot| slot.connection.answers(true));
+        assert_eq!(connections.take(greedy).err(), Some(NoSlot::Client));
+        let others: Vec<_> =
+            (CONNECTIONS_PER_CLIENT_MAX..CONNECTIONS_MAX).map(|_| connections.take(other).expect("room")).collect();
+        // All slots are taken. The connection that has waited longest belongs to the client with the most connections.
         others[0].connection.answers(true);
-        assert_eq!(connections.take(greedy).err(), Some(Full::Client));
-        places[5].connection.answers(false);
+        assert_eq!(connections.take(greedy).err(), Some(NoSlot::Client));
+        slots[5].connection.answers(false);
         let _next = connections.take(greedy).expect("its own that waits");
         assert_eq!(connections.all.lock().len(), CONNECTIONS_MAX);
     }

@@ -1,7 +1,7 @@
-//! What the mount shows, for `dav-server`: paths instead of inode numbers, futures instead of blocking calls.
+//! Adapts the mount's files to `dav-server`: paths instead of inode numbers, futures instead of blocking calls.
 //!
-//! WebDAV knows no symbolic links. The mount's own (`latest`) are shown as the folder that they lead to; those in a snapshot
-//! are not shown, as most of them lead out of it.
+//! WebDAV has no symbolic links. The mount's own link, `latest`, is shown as the folder that it leads to. Links in a
+//! snapshot are not shown, because most of them lead out of it.
 
 use crate::format::id::SnapshotId;
 use dav_server::davpath::DavPath;
@@ -22,19 +22,20 @@ use strongroom_mount::fs::{BLOCK_SIZE_BYTES, Found, Fs, Presentation, Stat};
 use strongroom_mount::inode::fixed;
 use strongroom_mount::{Kind, Target, ViewError};
 
-/// How many entries of a folder are fetched at once: what a listing of any size keeps in memory.
+/// Number of entries that are read from a folder at a time. It limits the memory of a listing of any size.
 const PAGE_ENTRIES: usize = 256;
-/// The last second that an HTTP date has room for.
+/// The last second of the year 9999, which is the last that an HTTP date can express.
 const HTTP_SECONDS_MAX: u64 = 253_402_300_799;
 
-/// The tree that is served.
+/// The tree of files that is served.
 pub(super) struct Tree {
     fs: Fs,
-    /// The snapshot, if there is only one.
+    /// The id of the snapshot, if the tree shows only one.
     only: Option<SnapshotId>,
 }
 
-/// Something in the tree. Its snapshot is kept for as long as this lives, also when it is forgotten meanwhile.
+/// A file or folder in the tree. While it exists, its snapshot stays readable, even if the repository forgets the
+/// snapshot.
 struct Entry {
     tree: Arc<Tree>,
     stat: Stat,
@@ -54,7 +55,7 @@ struct Listed {
 
 impl Tree {
     pub(super) fn new(target: Target, only: Option<SnapshotId>) -> Result<Tree, FsError> {
-        // Owners and permissions are not shown: there is one client, and it may read everything.
+        // Owners and permissions are not shown, because every client may read everything.
         let presentation = Presentation { owner: Some((0, 0)), mounted_by: (0, 0), xattr: false };
         Ok(Tree { fs: Fs::new(target, presentation)?, only })
     }
@@ -63,19 +64,20 @@ impl Tree {
         self.fs.refresh().map(drop)
     }
 
-    /// Finds what is at `path`: names with slashes around them.
+    /// Finds the entry at `path`.
     fn find(self: &Arc<Self>, path: &[u8]) -> Result<Entry, FsError> {
         let root = Entry { tree: self.clone(), stat: self.fs.stat(fixed::ROOT)? };
         names(path).try_fold(root, |dir, name| dir.child(name))
     }
 
-    /// Returns what tells versions of `stat`'s content apart: an entry of a snapshot never changes.
+    /// Returns an entity tag, which differs for different versions of the content. An entry of a snapshot never
+    /// changes.
     fn tag(&self, stat: &Stat) -> Option<String> {
         let snapshot = self.only.map(|id| id.0).or_else(|| self.fs.snapshot_id(stat.ino));
         match (snapshot, stat.kind) {
             (Some(id), _) => Some(format!("{}-{:x}", SnapshotId(id), stat.ino.0)),
             (None, Kind::File) => Some(format!("{:x}-{:x}-{:x}", stat.ino.0, stat.mtime.secs, stat.size)),
-            // A folder of the mount's own, which changes.
+            // The mount's own folders change, so they have no tag.
             (None, _) => None,
         }
     }
@@ -94,7 +96,7 @@ fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Entry {
-    /// Returns the entry called `name` in this folder; behind one of the mount's own links, what it leads to.
+    /// Returns the entry called `name` in this folder. If it is one of the mount's own links, returns what it leads to.
     fn child(&self, name: &[u8]) -> Result<Entry, FsError> {
         let child = self.named(name)?;
         if !self.is_own_link(&child.stat) {
@@ -102,7 +104,7 @@ impl Entry {
         }
         let target = self.tree.fs.read_link(child.stat.ino)?;
         let start = Entry { tree: self.tree.clone(), stat: self.stat };
-        // Such a link leads through folders alone: no need to follow another.
+        // The link leads only through folders, so there is no second link to follow.
         names(&target).try_fold(start, |dir, name| dir.named(name))
     }
 
@@ -117,7 +119,7 @@ impl Entry {
         child.kind == Kind::Symlink && self.tree.fs.changes(self.stat.ino)
     }
 
-    /// Returns entries from `offset` on, and where to go on; none at the end.
+    /// Returns the entries from `offset` on, and the offset of the next page. Returns `None` at the end of the folder.
     fn page(&self, offset: u64) -> Result<Option<(Vec<Listed>, u64)>, FsError> {
         let fs = &self.tree.fs;
         let mut page = Vec::with_capacity(PAGE_ENTRIES);
@@ -136,7 +138,7 @@ impl Entry {
             return Ok(None);
         }
         for listed in &mut page {
-            // The folder itself keeps the snapshot.
+            // The listing need not hold this entry: the folder itself keeps the snapshot readable.
             fs.forget(listed.stat.ino, 1);
             if self.is_own_link(&listed.stat) {
                 listed.stat = self.child(&listed.name)?.stat;
@@ -147,11 +149,11 @@ impl Entry {
     }
 }
 
-/// Runs what blocks on the pool for that.
+/// Runs a blocking function on the pool of threads.
 async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T, FsError> + Send + 'static) -> FsResult<T> {
     match tokio::task::spawn_blocking(f).await {
         Ok(result) => result.map_err(|error| dav_error(&error)),
-        // What panics in a view is caught below us; this is the end of the program.
+        // A panic in a view is caught below this level, so this happens only when the program ends.
         Err(_) => Err(DavError::GeneralFailure),
     }
 }
@@ -169,7 +171,7 @@ fn dav_error(error: &FsError) -> DavError {
 #[derive(Clone)]
 pub(super) struct Files {
     tree: Arc<Tree>,
-    /// Set when a listing could not be finished, which `dav-server` passes over.
+    /// Set if a listing could not be finished. `dav-server` itself ignores that error.
     failed: Arc<AtomicBool>,
 }
 
@@ -254,8 +256,8 @@ impl DavDirEntry for DirEntry {
     }
 }
 
-/// Where an entity tag goes. `dav-server` puts it between quotes in a header, and as it is into a property, where the
-/// quotes belong as well (RFC 4918, 15.6).
+/// Where an entity tag is shown. `dav-server` adds the quotes in a header, but not in a property, where they belong as
+/// well (RFC 4918, 15.6).
 #[derive(Clone, Copy)]
 enum ShownIn {
     Header,
@@ -273,7 +275,7 @@ impl DavMetaData for Meta {
         if self.is_dir() { 0 } else { self.stat.size }
     }
 
-    /// What was changed before 1970, or after 9999, is shown with the nearest time that HTTP has.
+    /// A time before 1970 or after 9999 is shown as the nearest time that HTTP can express.
     fn modified(&self) -> FsResult<SystemTime> {
         let secs = u64::try_from(self.stat.mtime.secs).unwrap_or(0).min(HTTP_SECONDS_MAX);
         Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(secs))
@@ -308,7 +310,8 @@ impl DavFile for File {
         async move {
             let (entry, offset) = (self.entry.clone(), self.offset);
             let bytes = blocking(move || entry.tree.fs.read(entry.stat.ino, offset, count)).await?;
-            // Only what lies within the size is asked for. `dav-server` would put zeros in the place of what is missing.
+            // The caller asks only for bytes within the size. If bytes were missing, `dav-server` would send zeros
+            // instead.
             if bytes.is_empty() {
                 return Err(DavError::GeneralFailure);
             }
