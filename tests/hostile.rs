@@ -46,7 +46,7 @@ fn a_link_to_itself_fails_its_folder_and_no_other() {
     let report = lab.back_up().expect("a backup");
     let [failure] = report.failures.as_slice() else { panic!("{:?}", report.failures) };
     assert!(String::from_utf8_lossy(&failure.path).ends_with(path.last().expect("a name")), "{failure:?}");
-    assert!(failure.error.contains("a page that was read already"), "{failure:?}");
+    assert!(failure.error.contains("a page that was already read"), "{failure:?}");
     assert!(report.ledger.stored > 10, "{:?}", report.ledger);
     assert_whole(&lab);
 }

@@ -330,7 +330,7 @@ fn roles_assigned_in_exchange_count_although_no_token_names_them() {
     let report = office.json(&["test", "contoso"], 0);
     let mail = check(&report, "mail");
     assert_eq!(mail["status"], "ok", "{mail}");
-    assert!(mail["detail"].as_str().unwrap().contains("2 mailboxes tried before are closed"), "{mail}");
+    assert!(mail["detail"].as_str().unwrap().contains("2 other mailboxes are closed"), "{mail}");
 
     let listed = office.json(&["users", "contoso"], 0);
     for row in listed.as_array().unwrap() {
@@ -376,7 +376,7 @@ fn without_settings_a_mailbox_is_of_another_kind_and_can_be_read() {
 fn an_empty_mailbox_proves_as_much_as_it_can() {
     let office = Office::with(Organisation { seed: 1, users: 2, messages: 0, ..Organisation::default() });
     let report = office.json(&["test", "contoso"], 0);
-    assert!(check(&report, "mail")["detail"].as_str().unwrap().contains("no message was there"), "{report}");
+    assert!(check(&report, "mail")["detail"].as_str().unwrap().contains("there was no message to try"), "{report}");
     let office = Office::with(Organisation { seed: 1, users: 0, messages: 0, ..Organisation::default() });
     let principal_name = "nobody@contoso.com".to_owned();
     office.simulator.tenant().add_user(UserSpec { principal_name, kind: Kind::Unlicensed, ..UserSpec::default() });

@@ -1,35 +1,35 @@
-//! Microsoft 365 over Microsoft Graph: the wire, what is read through it, and what is written.
+//! Microsoft 365 through Microsoft Graph: the client, and what it reads and writes.
 //!
-//! In the order in which a request flows:
+//! The client, in the order in which a request passes through it:
 //!
-//! - [`cloud`]: which hosts to talk to, for each of Microsoft's clouds or for endpoints of one's own;
-//! - [`request`]: what is asked for, of which part of the tenant, and whether it may be asked twice;
-//! - [`auth`]: who asks; tokens, and how to get new ones;
-//! - [`throttle`]: when a request may leave, so that the service never has to refuse it;
-//! - [`client`]: sends it, and sends it again where [`retry`] says so;
-//! - [`pace`]: how slowly the answer may come;
-//! - `pages`: collections, page by page and row by row;
-//! - [`error`]: what went wrong, in kinds that a caller treats differently.
+//! - [`cloud`]: the hosts of each Microsoft cloud, or custom endpoints;
+//! - [`request`]: what is asked for, which part of the tenant it concerns, and whether it may be sent twice;
+//! - [`auth`]: signing in, and tokens;
+//! - [`throttle`]: delays requests so that the service need not refuse them;
+//! - [`client`]: sends a request, and repeats it if [`retry`] says so;
+//! - [`pace`]: how slowly an answer may arrive;
+//! - `pages`: collections, read page by page and row by row;
+//! - [`error`]: errors, in kinds that a caller treats differently.
 //!
-//! And what is read through it:
+//! What is read and written through it:
 //!
-//! - [`directory`]: the organisation, its users, and who has a mailbox;
+//! - [`directory`]: the organisation, its users, and their mailboxes;
 //! - [`mail`]: folders, changes and messages of a mailbox;
-//! - [`write`](mod@write): folders and messages that are made, for a restore;
-//! - [`exchange`]: messages as whole as the service can give and take them;
-//! - [`model`]: what the service says of them;
-//! - [`eml`]: a mail made from what the service says of it, where it cannot give the mail itself;
-//! - [`expected`]: holds what was downloaded against what was said of it before;
-//! - [`probe`]: tries what a backup needs, and says what is missing.
+//! - [`write`](mod@write): creates folders and messages for a restore;
+//! - [`exchange`]: exports and imports messages with all their properties;
+//! - [`model`]: the service's JSON for folders and messages;
+//! - [`eml`]: builds a mail from its properties if the service cannot deliver the mail itself;
+//! - [`expected`]: compares what was downloaded with what a list said about it;
+//! - [`probe`]: tries what a backup needs, and reports what is missing.
 //!
-//! Invariants kept here:
-//! - a token goes to the configured Graph endpoint and nowhere else, and follows no redirect;
-//! - no secret, token, address, subject or body is logged at any level;
-//! - a failure that may pass is tried again within a limit that has a name; what is given up is an error, never an
-//!   empty answer;
-//! - a request that makes something is never sent twice after a failure that may have been a success.
+//! Invariants of this module:
+//! - A token goes to the configured Graph endpoint and nowhere else. Redirects are not followed.
+//! - No secret, token, address, subject or body is logged, at any level.
+//! - A transient failure is tried again, up to a limit that has a name. After that the result is an error, never an
+//!   empty answer.
+//! - A request that creates something is not sent again after a failure that may have been a success.
 //!
-//! Left to others: remembering what was read.
+//! This module does not remember what was read; its callers do.
 
 mod answer;
 pub mod auth;

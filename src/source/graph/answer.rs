@@ -1,34 +1,34 @@
-//! Reads the service's errors: a status, headers and, most of the time, a code in an envelope (Graph: error responses).
+//! Interprets the service's errors: a status, headers and usually a code in a JSON envelope (Graph: error responses).
 //!
-//! Decided by codes and statuses. The words of a message count in two cases only, for which the service has no code.
+//! Codes and statuses decide. The words of a message count in two cases only, for which the service has no code.
 
 use super::error::{ErrorKind, GraphError};
 use super::request::{Request, Scope};
 use super::retry::{Fault, retry_after};
-use super::throttle::Whose;
+use super::throttle::Affected;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::time::Duration;
 
-/// Of an error's words so much is kept.
+/// Maximum number of bytes that are kept of an error's words.
 const DETAIL_BYTES_MAX: usize = 1_000;
-/// Errors within errors are followed so far.
+/// Maximum depth of nested errors that are read.
 const ENVELOPE_DEPTH_MAX: usize = 8;
 
-/// What the service refused, and what may help.
+/// A refusal by the service, and what may help.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) error: GraphError,
-    /// Whether to ask again.
+    /// Why it may help to send the request again; `None` if it cannot help.
     pub(super) fault: Option<Fault>,
-    /// Of whom a refusal for want of capacity speaks.
-    pub(super) whose: Whose,
-    /// Whether it may have been carried out all the same.
+    /// Whom a refusal for lack of capacity concerns.
+    pub(super) affected: Affected,
+    /// True if the service may have carried out the request in spite of the error.
     pub(super) ambiguous: bool,
 }
 
-/// The codes and the words of an error's envelope, the outermost first.
+/// The codes and the words in an error's envelope. The outermost error comes first.
 #[derive(Debug, Default)]
 struct Envelope {
     codes: Vec<String>,
@@ -36,12 +36,12 @@ struct Envelope {
 }
 
 impl Envelope {
-    /// Reads a body, which may be anything.
+    /// Reads the body of an error, which may be anything.
     fn read(body: &[u8]) -> Self {
         let mut envelope = Self::default();
         let Ok(value) = serde_json::from_slice::<Value>(body) else { return envelope };
         let mut level = &value["error"];
-        // Services behind Graph answer in the form of OAuth at times.
+        // Some services behind Graph answer in the form of OAuth.
         if let Some(code) = level.as_str() {
             envelope.push(code);
             envelope.message = value["error_description"].as_str().unwrap_or_default().to_owned();
@@ -61,7 +61,7 @@ impl Envelope {
         envelope
     }
 
-    /// Notes a code, if it is one: what else a service may put there has no business in a log.
+    /// Adds `code` if it has the form of a code. Anything else that a service puts there must not reach a log.
     fn push(&mut self, code: &str) {
         let is_code = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
         if !code.is_empty() && code.len() <= 64 && code.bytes().all(is_code) {
@@ -70,14 +70,14 @@ impl Envelope {
     }
 }
 
-/// What a code means, in lower case; `None` for one that says no more than its status.
+/// Returns what a lower-case code means; `None` for a code that says no more than its status.
 fn kind_of(code: &str, request: &Request) -> Option<ErrorKind> {
     let in_mailbox = matches!(request.scope, Scope::Mailbox(_));
     Some(match code {
         "syncstatenotfound" | "resyncrequired" | "syncstateinvalid" => ErrorKind::Resync,
         "mailboxnotenabledforrestapi" | "errorinvaliduser" => ErrorKind::NoMailbox,
-        // The same user has been seen to be answered now with this, now with `MailboxNotEnabledForRESTAPI`; the one below is
-        // what unlicensed users get.
+        // For the same user, the service may answer with this code one time and with `MailboxNotEnabledForRESTAPI` the
+        // next. Unlicensed users get the code below.
         "resourcenotfound" | "request_resourcenotfound" if in_mailbox => ErrorKind::NoMailbox,
         "authenticationerror" if in_mailbox => ErrorKind::NoMailbox,
         "erroritemnotfound" | "itemnotfound" | "notfound" | "resourcenotfound" | "request_resourcenotfound" => {
@@ -88,7 +88,7 @@ fn kind_of(code: &str, request: &Request) -> Option<ErrorKind> {
         "authorization_requestdenied" => ErrorKind::MissingPermission,
         "errorquotaexceeded" | "quotalimitreached" => ErrorKind::QuotaExceeded,
         "errorcorruptdata" | "errorcannotopenfileattachment" => ErrorKind::ItemCorrupt,
-        // Of something that is read; of something that is written it is our mistake.
+        // For a read, the stored item is damaged. For a write, the mistake is ours.
         "errorinvalidrecipients" if request.method == Method::GET => ErrorKind::ItemCorrupt,
         "errorfolderexists" | "namealreadyexists" | "errorirresolvableconflict" => ErrorKind::Conflict,
         "resourcelocked" | "notallowed" => ErrorKind::Locked,
@@ -98,7 +98,7 @@ fn kind_of(code: &str, request: &Request) -> Option<ErrorKind> {
     })
 }
 
-/// Returns what `status`, `headers` and `body` refuse of `request`.
+/// Returns the refusal of `request` that `status`, `headers` and `body` express.
 pub(super) fn refusal(request: &Request, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
     let envelope = Envelope::read(body);
     let known = envelope.codes.iter().rev().find_map(|code| {
@@ -123,10 +123,10 @@ pub(super) fn refusal(request: &Request, status: StatusCode, headers: &HeaderMap
     if !envelope.message.is_empty() {
         error = error.detailed(shorten(&envelope.message));
     }
-    Refusal { error, fault, whose: whose_of(request, headers), ambiguous: is_server_error }
+    Refusal { error, fault, affected: affected_by(request, headers), ambiguous: is_server_error }
 }
 
-/// Returns the kind of a failure, and whether it may pass.
+/// Returns the kind of a failure, and why it may help to try again.
 fn judge(
     status: StatusCode,
     kind: Option<ErrorKind>,
@@ -145,7 +145,7 @@ fn judge(
         return (ErrorKind::Unavailable, Some(Fault::Broken));
     }
     match kind {
-        // The service has been seen to take it back a moment later.
+        // The service sometimes delivers the item a moment later.
         Some(ErrorKind::ItemCorrupt) => return (ErrorKind::ItemCorrupt, Some(Fault::Doubtful)),
         Some(kind) => return (kind, None),
         None => {}
@@ -167,7 +167,7 @@ fn judge(
     }
 }
 
-/// Returns how long the headers say to wait: the longer of what the two that may speak of it say.
+/// Returns how long the headers say to wait. Two headers may say so; the longer wait counts.
 fn wait_of(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let date = text(DATE.as_str());
@@ -177,14 +177,14 @@ fn wait_of(headers: &HeaderMap) -> Option<Duration> {
     after.max(reset)
 }
 
-/// Returns of whom a refusal speaks. What is asked of a mailbox counts for that mailbox alone, unless the service names
-/// a limit of the application or the tenant: `x-ms-throttle-scope: Tenant_Application/ReadWrite/<app>/<tenant>`
-/// (Graph: throttling limits). The directory's limits are all of that kind.
-fn whose_of(request: &Request, headers: &HeaderMap) -> Whose {
+/// Returns whom a refusal concerns. A refusal of a mailbox request concerns that mailbox only, unless the service names
+/// a limit of the application or the tenant: `x-ms-throttle-scope: Tenant_Application/ReadWrite/<app>/<tenant>` (Graph:
+/// throttling limits). All limits of the directory are of that kind.
+fn affected_by(request: &Request, headers: &HeaderMap) -> Affected {
     let scope = headers.get("x-ms-throttle-scope").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let named = scope.split('/').next().unwrap_or_default().to_ascii_lowercase();
     let is_wide = named.starts_with("tenant") || named.starts_with("application");
-    if is_wide && matches!(request.scope, Scope::Mailbox(_)) { Whose::Tenant } else { Whose::Scope }
+    if is_wide && matches!(request.scope, Scope::Mailbox(_)) { Affected::Tenant } else { Affected::Scope }
 }
 
 fn is_id(text: &str) -> bool {
@@ -338,15 +338,16 @@ mod tests {
 
     #[test]
     fn a_refusal_speaks_of_a_mailbox_unless_it_names_more() {
-        let whose =
-            |request: Request, scope: &'static str| judged(&request, 429, &[("x-ms-throttle-scope", scope)], "").whose;
-        assert_eq!(whose(of_mailbox(), "Tenant_Application/ReadWrite/app/tenant"), Whose::Tenant);
-        assert_eq!(whose(of_mailbox(), "Application/Read/app"), Whose::Tenant);
-        assert_eq!(whose(of_mailbox(), "Mailbox_Application/Read/app/u"), Whose::Scope);
-        assert_eq!(judged(&of_mailbox(), 429, &[], "").whose, Whose::Scope);
+        let affected = |request: Request, scope: &'static str| {
+            judged(&request, 429, &[("x-ms-throttle-scope", scope)], "").affected
+        };
+        assert_eq!(affected(of_mailbox(), "Tenant_Application/ReadWrite/app/tenant"), Affected::Tenant);
+        assert_eq!(affected(of_mailbox(), "Application/Read/app"), Affected::Tenant);
+        assert_eq!(affected(of_mailbox(), "Mailbox_Application/Read/app/u"), Affected::Scope);
+        assert_eq!(judged(&of_mailbox(), 429, &[], "").affected, Affected::Scope);
         assert_eq!(
-            whose(of_directory(), "Tenant_Application/ReadWrite/app/tenant"),
-            Whose::Scope,
+            affected(of_directory(), "Tenant_Application/ReadWrite/app/tenant"),
+            Affected::Scope,
             "the directory's own"
         );
     }

@@ -1,12 +1,13 @@
-//! Who asks: signing in, and tokens.
+//! Signing in, and tokens.
 //!
-//! An application signs in as itself with a secret or a certificate ([`Credential`]), or on behalf of somebody who signed in
-//! once, on another device ([`device`]) or in a browser ([`browser`]); then a refresh token in the [`TokenCache`] stands for
-//! them. Tokens are renewed early, once for all who ask at the same time; a new refresh token is stored before the access
-//! token that came with it is used, so that no crash loses it.
+//! An application signs in as itself with a secret or a certificate ([`Credential`]). Or it signs in on behalf of a
+//! person, who signs in once on another device ([`device`]) or in a browser ([`browser`]). From then on, a refresh
+//! token in the [`TokenCache`] stands for that person. Tokens are renewed early, and only once for all callers that ask
+//! at the same time. A new refresh token is stored before the access token that came with it is used, so no crash loses
+//! it.
 //!
-//! A token is opaque (Entra: access tokens): how long it is good for is what the service said, and what it allows is seen by
-//! trying. [`claims_of`] looks inside to explain failures.
+//! A token is opaque (Entra: access tokens). Its lifetime is what the service said, and its permissions become known by
+//! trying. [`claims_of`] looks inside a token only to explain failures.
 
 mod aadsts;
 pub mod browser;
@@ -38,32 +39,32 @@ use tokio::time::Instant;
 use tracing::warn;
 use zeroize::Zeroizing;
 
-/// What an application signs in with.
+/// How an application signs in.
 #[derive(Clone)]
 pub enum Credential {
     /// As itself, with a secret.
     Secret {
-        /// The application's id.
+        /// The id of the application.
         client_id: String,
-        /// Its secret.
+        /// The secret of the application.
         secret: Zeroizing<String>,
     },
     /// As itself, with a certificate.
     Certificate {
-        /// The application's id.
+        /// The id of the application.
         client_id: String,
         /// The certificate and its RSA key, in one PEM text.
         pem: Zeroizing<String>,
     },
-    /// On behalf of somebody who signed in before; the token cache has the proof.
+    /// On behalf of a person who signed in before. The token cache holds the refresh token.
     Login {
-        /// The application's id.
+        /// The id of the application.
         client_id: String,
     },
 }
 
 impl Credential {
-    /// Returns the application's id.
+    /// Returns the id of the application.
     pub fn client_id(&self) -> &str {
         match self {
             Self::Secret { client_id, .. } | Self::Certificate { client_id, .. } | Self::Login { client_id } => {
@@ -83,17 +84,18 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// After a refusal nobody asks again for so long: the others who wait for the same token would all be refused.
+/// How long a refused sign-in is not repeated. Otherwise all tasks that wait for the same token would repeat it in
+/// vain.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 
-/// How a token is asked for.
+/// What a request for a token proves the identity with.
 enum Grantor {
     Secret(Zeroizing<String>),
     Certificate(Box<Certificate>),
     Refresh(TokenCache),
 }
 
-/// Gets tokens, one at a time.
+/// Requests tokens, one at a time, and keeps the current one.
 pub(crate) struct Authenticator {
     http: Http,
     policy: RetryPolicy,
@@ -102,7 +104,7 @@ pub(crate) struct Authenticator {
     scope: String,
     grantor: Grantor,
     current: RwLock<Option<Arc<Token>>>,
-    /// Held by the one who asks; holds the last refusal.
+    /// Locked by the task that requests a token. Holds the last refusal and its time.
     asking: Mutex<Option<(Instant, GraphError)>>,
 }
 
@@ -130,7 +132,7 @@ impl Authenticator {
         })
     }
 
-    /// Returns a token that is good for a while.
+    /// Returns a token that stays valid for a while.
     pub(crate) async fn token(&self) -> Result<Arc<Token>, GraphError> {
         let fresh = |now| self.current.read().clone().filter(|token| token.is_fresh(now));
         let usable = |now| self.current.read().clone().filter(|token| token.is_valid(now));
@@ -139,7 +141,7 @@ impl Authenticator {
         }
         let mut refused = match (self.asking.try_lock(), usable(Instant::now())) {
             (Ok(asking), _) => asking,
-            // Somebody gets another; this one does until then.
+            // Another task is requesting a new token. The current one is still valid until then.
             (Err(_), Some(token)) => return Ok(token),
             (Err(_), None) => self.asking.lock().await,
         };
@@ -171,10 +173,10 @@ impl Authenticator {
         }
     }
 
-    /// Notes that the service refused `token`; the next one who asks gets another.
+    /// Drops `token` because the service refused it. The next call of [`Authenticator::token`] requests a new one.
     pub(crate) fn invalidate(&self, token: &Arc<Token>) {
         let mut current = self.current.write();
-        // By now there may be another, which is not to blame.
+        // The current token may already be a newer one, which the service has not refused.
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, token)) {
             *current = None;
         }
@@ -198,7 +200,7 @@ impl Authenticator {
                 Ok(oauth::token(&self.http, &self.policy, &self.token_url, &form).await?)
             }
             Grantor::Refresh(cache) => {
-                // Read each time: another process may have got a newer one.
+                // Read the cache each time, because another process may have stored a newer token.
                 let refresh_token = load(cache, self.holder())?.ok_or_else(|| sign_in_again(None))?;
                 form.extend([("grant_type", "refresh_token"), ("refresh_token", &*refresh_token)]);
                 let grant = match oauth::token(&self.http, &self.policy, &self.token_url, &form).await {
@@ -220,7 +222,7 @@ impl Authenticator {
     }
 }
 
-/// What is asked for on behalf of a person: everything that was consented to, and to be remembered.
+/// Returns the scope for a sign-in on behalf of a person: all permissions that were consented to, and a refresh token.
 fn delegated_scope(connection: &Connection) -> String {
     format!("{}/.default offline_access", connection.endpoints.graph_root())
 }
@@ -228,7 +230,7 @@ fn delegated_scope(connection: &Connection) -> String {
 fn sign_in_again(refused: Option<GraphError>) -> GraphError {
     let advice = "sign in with `strongroom tenant login`";
     match refused {
-        // With a number comes better advice.
+        // The explanation of an error number is better advice.
         Some(error) if error.has_explanation() => error,
         Some(error) => error.explained(advice.into()),
         None => GraphError::new(ErrorKind::SignIn, "sign-in").explained(format!("nobody has signed in yet: {advice}")),
@@ -242,7 +244,8 @@ fn cache_of(connection: &Connection) -> Result<&TokenCache, GraphError> {
 }
 
 fn load(cache: &TokenCache, holder: Holder<'_>) -> Result<Option<Zeroizing<String>>, GraphError> {
-    // A file of a few kilobytes, once an hour, also in `store`: not worth a thread.
+    // This blocks, here and in `store`, but only for a file of a few kilobytes, once an hour. That is not worth a
+    // thread.
     cache.load(holder).map_err(|error| cache_error("the cached sign-in could not be read", error))
 }
 
@@ -254,14 +257,14 @@ fn cache_error(what: &str, error: std::io::Error) -> GraphError {
     GraphError::new(ErrorKind::SignIn, "sign-in").explained(what.into()).with(error)
 }
 
-/// Who signed in.
+/// The result of a sign-in by a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedIn {
     /// The permissions that were consented to.
     pub scopes: Vec<String>,
 }
 
-/// Keeps what a person's sign-in granted.
+/// Stores what a person's sign-in granted.
 fn remember(connection: &Connection, grant: Grant) -> Result<SignedIn, GraphError> {
     let refresh_token = grant.refresh_token.ok_or_else(|| {
         let why = "the service granted no refresh token: allow `offline_access` in the app registration";

@@ -1,8 +1,8 @@
-//! Sends requests, and sends them again where that helps.
+//! Sends requests, and repeats them if that helps.
 //!
-//! One attempt: wait at the gate, take a token, send, read. What comes of it is judged (`answer`), and whether there
-//! is another attempt is decided ([`super::retry`]). Each attempt has a `client-request-id` of its own, which the log
-//! has too.
+//! One attempt waits at the gate, takes a token, sends the request and reads the answer. `answer` interprets the
+//! result, and [`super::retry`] decides whether there is another attempt. Each attempt has its own `client-request-id`,
+//! which is also logged.
 
 use super::answer::{Refusal, refusal};
 use super::auth::{Authenticator, Credential, TokenCache};
@@ -14,7 +14,7 @@ use super::json;
 use super::pace::{Arrival, Pace};
 use super::request::{Method, Payload, Request, Scope, Target};
 use super::retry::{Attempts, Fault, RetryPolicy, random};
-use super::throttle::{Gate, Limits, Permit, Whose};
+use super::throttle::{Affected, Gate, Limits, Permit};
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -32,39 +32,41 @@ use url::Url;
 #[cfg(test)]
 mod tests;
 
-/// A page of five hundred messages with their bodies has tens of megabytes.
+/// Maximum size of a JSON answer, in bytes. A page of five hundred messages with their bodies has tens of megabytes.
 const JSON_BYTES_MAX: u64 = 64 << 20;
-/// Answers that are longer than this wait for each other: of them [`LARGE_AT_ONCE_MAX`] are in memory at the same time.
+/// Answers of at least this many bytes count as large. At most [`LARGE_AT_ONCE_MAX`] of them are in memory at the same
+/// time; others wait.
 const LARGE_BYTES_MIN: usize = 8 << 20;
 const LARGE_AT_ONCE_MAX: usize = 2;
-/// What is read of the body of an error.
+/// Maximum number of bytes that are read of an error's body.
 const ERROR_BYTES_MAX: u64 = 64 << 10;
 
-/// How a tenant is reached.
+/// How to reach a tenant.
 #[derive(Clone)]
 pub struct Connection {
-    /// The cloud's hosts.
+    /// The hosts of the cloud.
     pub endpoints: Endpoints,
     /// The id of the tenant, or one of its verified domains.
     pub tenant_id: String,
-    /// Who signs in.
+    /// How the application signs in.
     pub credential: Credential,
-    /// What leads out; without one, what the environment says.
+    /// The HTTP proxy; if `None`, the environment decides.
     pub proxy: Option<Url>,
-    /// Requests in flight at the same time, at most.
+    /// Maximum number of requests in flight at the same time.
     pub concurrency: usize,
-    /// What the service allows.
+    /// The limits of the service.
     pub limits: Limits,
-    /// How long to go on when it does not work.
+    /// How often, and for how long, failed requests are repeated.
     pub retry: RetryPolicy,
-    /// How slowly answers may come.
+    /// How slowly answers may arrive.
     pub pace: Pace,
-    /// Where refresh tokens are kept; only [`Credential::Login`] needs one.
+    /// Where refresh tokens are stored. Only [`Credential::Login`] needs it.
     pub state: Option<TokenCache>,
 }
 
 impl Connection {
-    /// Returns a connection with everything else as published: 16 requests in flight, no proxy, no cache.
+    /// Returns a connection with defaults for everything else: 16 requests in flight, the published limits, no proxy
+    /// and no token cache.
     pub fn new(endpoints: Endpoints, tenant_id: impl Into<String>, credential: Credential) -> Self {
         Self {
             endpoints,
@@ -81,7 +83,7 @@ impl Connection {
 }
 
 impl fmt::Debug for Connection {
-    /// Leaves out the proxy, whose URL may hold a password.
+    /// Leaves out the proxy, because its URL may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("endpoints", &self.endpoints)
@@ -92,18 +94,18 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What went over the wire since the client was made.
+/// Counts what went over the network since the client was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Requests to Graph that were sent, the repeated ones too.
+    /// Requests that were sent to Graph, including repeated ones.
     pub requests: u64,
-    /// Of these, refused for want of capacity.
+    /// Requests that the service refused for lack of capacity.
     pub throttled: u64,
-    /// Bytes received in bodies of successes, unpacked.
+    /// Bytes received in the bodies of successful answers, after decompression.
     pub bytes_received: u64,
 }
 
-/// Talks to Graph for one tenant. Clones share everything.
+/// A client of Graph for one tenant. Clones share everything.
 #[derive(Clone)]
 pub struct Client(Arc<Shared>);
 
@@ -114,7 +116,7 @@ struct Shared {
     auth: Authenticator,
     gate: Arc<Gate>,
     retry: RetryPolicy,
-    /// Room for large answers.
+    /// Limits how many large answers are in memory.
     large: Arc<Semaphore>,
     cancelled: watch::Sender<bool>,
     requests: AtomicU64,
@@ -129,10 +131,10 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Makes a client; nothing is sent yet.
+    /// Creates a client. Sends nothing yet.
     ///
     /// # Errors
-    /// When the certificate or the proxy of `connection` cannot be used, or a login has no token cache.
+    /// If the certificate or the proxy of `connection` cannot be used, or if a login has no token cache.
     pub fn new(connection: Connection) -> Result<Self, GraphError> {
         let http = Http::new(&connection)?;
         let auth = Authenticator::new(&connection, http.clone(), connection.retry.clone())?;
@@ -151,29 +153,29 @@ impl Client {
         })))
     }
 
-    /// Signs in, to find out whether that works. Returns what the token says it allows, if it says.
+    /// Signs in, to find out whether that works. Returns the claims of the token, if they can be read.
     ///
     /// # Errors
-    /// [`ErrorKind::SignIn`] when the service refuses, [`ErrorKind::Unavailable`] when it cannot be asked.
+    /// [`ErrorKind::SignIn`] if the service refuses; [`ErrorKind::Unavailable`] if it cannot be reached.
     pub async fn sign_in(&self) -> Result<Option<super::auth::Claims>, GraphError> {
         let token = self.unless_cancelled("sign-in", self.0.auth.token()).await?;
         Ok(super::auth::claims_of(token.expose()))
     }
 
-    /// Asks, and reads the answer as JSON. Raw control characters and halves of surrogate pairs, which the service has
-    /// been seen to send, do not spoil it.
+    /// Sends `request`, and reads the answer as JSON. The service has been seen to send raw control characters and
+    /// halves of surrogate pairs; both are accepted.
     ///
     /// # Errors
-    /// What was not answered after all attempts that make sense.
+    /// The last failure, once no further attempt makes sense.
     pub async fn json<T: DeserializeOwned>(&self, request: Request) -> Result<T, GraphError> {
         self.json_that(request, |_| Ok(())).await
     }
 
-    /// Asks as [`Client::json`] does, until `check` finds nothing wrong with the answer: one may be whole, and about
-    /// something else.
+    /// Like [`Client::json`], but repeats the request until `check` accepts the answer: an answer may be complete and
+    /// still be about something else.
     ///
     /// # Errors
-    /// As [`Client::json`]; [`ErrorKind::Malformed`] with what `check` says.
+    /// As [`Client::json`]; [`ErrorKind::Malformed`] with the reason from `check`.
     pub async fn json_that<T: DeserializeOwned>(
         &self,
         request: Request,
@@ -188,8 +190,8 @@ impl Client {
         self.json_with(&request, read).await.map(|(answer, _)| answer)
     }
 
-    /// Asks for JSON until `read` understands the whole answer. With what it makes of it comes the room that a large
-    /// answer takes in memory. Whoever has that must not wait for another answer.
+    /// Sends `request` until `read` understands the whole JSON answer. Returns what `read` made of it. A large answer
+    /// comes with a permit for the memory that it takes; while holding one, do not wait for another answer.
     pub(super) async fn json_with<T>(
         &self,
         request: &Request,
@@ -200,18 +202,18 @@ impl Client {
         self.whole(&request, JSON_BYTES_MAX, read).await
     }
 
-    /// Asks, and returns the whole body, of `max` bytes at most. A body may be empty.
+    /// Sends `request`, and returns the whole body, of at most `max` bytes. A body may be empty.
     ///
     /// # Errors
-    /// As [`Client::json`]; [`ErrorKind::TooLarge`] when there are more bytes.
+    /// As [`Client::json`]; [`ErrorKind::TooLarge`] if there are more bytes.
     pub async fn bytes(&self, request: Request, max: u64) -> Result<Bytes, GraphError> {
         self.whole(&request, max, |body| Ok(body.clone())).await.map(|(body, _)| body)
     }
 
-    /// Asks as [`Client::bytes`] does, until the answer can be what is expected.
+    /// Like [`Client::bytes`], but repeats the request until `expected` accepts the answer.
     ///
     /// # Errors
-    /// As [`Client::bytes`]; [`ErrorKind::Malformed`] with what is wrong.
+    /// As [`Client::bytes`]; [`ErrorKind::Malformed`] with the reason.
     pub async fn bytes_of(&self, request: Request, max: u64, mut expected: Expected) -> Result<Bytes, GraphError> {
         let label = request.label;
         let read = |body: &Bytes| match expected.accept(&Seen::of(body)) {
@@ -221,44 +223,44 @@ impl Client {
         self.whole(&request, max, read).await.map(|(body, _)| body)
     }
 
-    /// Begins to count attempts at something of which a caller judges the answers: a body that it reads by itself.
+    /// Starts to count attempts for a caller that reads a body and checks it by itself.
     pub fn patience(&self) -> Patience {
         Patience { client: self.clone(), attempts: Attempts::default() }
     }
 
-    /// Asks, and returns the body as it arrives.
+    /// Sends `request`, and returns the body as it arrives.
     ///
     /// # Errors
     /// As [`Client::json`].
     pub async fn body(&self, request: Request) -> Result<Body, GraphError> {
         self.unless_cancelled(request.label, async {
-            let mut course = Course::new(&self.0, &request)?;
+            let mut attempts = RequestAttempts::new(&self.0, &request)?;
             loop {
-                match course.attempt().await {
+                match attempts.attempt().await {
                     Ok(body) => return Ok(body),
-                    Err(failure) => course.recover(failure).await?,
+                    Err(failure) => attempts.recover(failure).await?,
                 }
             }
         })
         .await
     }
 
-    /// Returns the organisation as the configuration names it: by its id, or one of its domains.
+    /// Returns the tenant as the configuration names it: by its id, or by one of its domains.
     pub fn tenant_id(&self) -> &str {
         &self.0.tenant_id
     }
 
-    /// Ends everything that is under way or asked for from now on with [`ErrorKind::Cancelled`].
+    /// Ends all requests, those in flight and all later ones, with [`ErrorKind::Cancelled`].
     pub fn cancel(&self) {
         self.0.cancelled.send_replace(true);
     }
 
-    /// Returns for how long the service's limits let no request leave, if nothing else can be done meanwhile.
+    /// If no request can make progress because of the service's limits, returns how long that will last.
     pub fn pause(&self) -> Option<Duration> {
         self.0.gate.pause()
     }
 
-    /// Returns what went over the wire so far.
+    /// Returns what went over the network so far.
     pub fn counters(&self) -> Counters {
         Counters {
             requests: self.0.requests.load(Ordering::Relaxed),
@@ -267,7 +269,7 @@ impl Client {
         }
     }
 
-    /// Asks until `read` understands the whole answer.
+    /// Sends `request` until `read` understands the whole answer.
     async fn whole<T>(
         &self,
         request: &Request,
@@ -275,10 +277,10 @@ impl Client {
         mut read: impl FnMut(&Bytes) -> Result<T, Failure>,
     ) -> Result<(T, Option<OwnedSemaphorePermit>), GraphError> {
         self.unless_cancelled(request.label, async {
-            let mut course = Course::new(&self.0, request)?;
+            let mut attempts = RequestAttempts::new(&self.0, request)?;
             loop {
-                let answer = match course.attempt().await {
-                    // The service did what it was asked for: from here on another attempt does it again.
+                let answer = match attempts.attempt().await {
+                    // The service has carried out the request. From here on, a repetition does the same again.
                     Ok(body) => {
                         let rest = body.rest(max).await.map_err(Failure::after_success);
                         rest.and_then(|(body, room)| read(&body).map(|answer| (answer, room)))
@@ -287,14 +289,14 @@ impl Client {
                 };
                 match answer {
                     Ok(answer) => return Ok(answer),
-                    Err(failure) => course.recover(failure).await?,
+                    Err(failure) => attempts.recover(failure).await?,
                 }
             }
         })
         .await
     }
 
-    /// Returns whether a request to `target` has somewhere to go.
+    /// Returns true if a request to `target` may be sent.
     pub(super) fn leads_somewhere(&self, target: Target) -> bool {
         Request::new(Method::GET, target, Scope::Directory).resolve(&self.0.endpoints).is_ok()
     }
@@ -312,14 +314,14 @@ impl Client {
     }
 }
 
-/// The attempts of a caller that judges answers by itself, and the waits between them.
+/// Counts the attempts of a caller that checks answers by itself, and waits between them.
 pub struct Patience {
     client: Client,
     attempts: Attempts,
 }
 
 impl Patience {
-    /// Waits until the next attempt may begin after `error`, and returns whether there is one.
+    /// Waits before the attempt after `error`. Returns false if there is no further attempt.
     ///
     /// # Errors
     /// [`ErrorKind::Cancelled`].
@@ -333,7 +335,7 @@ impl Patience {
         let Some(wait) = self.attempts.next(&shared.retry, fault, 0, Instant::now(), random()) else {
             return Ok(false);
         };
-        warn!(%error, wait_ms = wait.as_millis() as u64, "the answer is not taken, asking again");
+        warn!(%error, wait_ms = wait.as_millis() as u64, "the answer was rejected, asking again");
         self.client
             .unless_cancelled("waiting", async {
                 sleep(wait).await;
@@ -344,11 +346,11 @@ impl Patience {
 }
 
 async fn cancellation(shared: &Shared) {
-    // The sender lives in the same struct: waiting cannot fail.
+    // The sender is in the same struct, so waiting cannot fail.
     let _ = shared.cancelled.subscribe().wait_for(|&cancelled| cancelled).await;
 }
 
-/// Where JSON ceased to make sense. The parser's own words may quote what it read.
+/// Where the JSON was wrong. The parser's own message is not used, because it may quote the content.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} at line {line}, column {column}")]
 struct JsonError {
@@ -360,16 +362,16 @@ struct JsonError {
 impl JsonError {
     fn of(error: &serde_json::Error) -> Self {
         let what = match error.classify() {
-            Category::Data => "something of another kind",
+            Category::Data => "a value of another type",
             Category::Eof => "the end of the text",
-            Category::Syntax | Category::Io => "something that is no JSON",
+            Category::Syntax | Category::Io => "text that is not JSON",
         };
         Self { what, line: error.line(), column: error.column() }
     }
 }
 
-/// One request on its way through its attempts.
-struct Course<'a> {
+/// A request and its attempts.
+struct RequestAttempts<'a> {
     shared: &'a Arc<Shared>,
     request: &'a Request,
     url: Url,
@@ -377,25 +379,25 @@ struct Course<'a> {
     sent: u32,
 }
 
-/// An attempt that failed.
+/// A failed attempt.
 pub(super) struct Failure {
     error: GraphError,
     fault: Option<Fault>,
-    whose: Whose,
-    /// Whether it may have been carried out all the same.
+    affected: Affected,
+    /// True if the service may have carried out the request in spite of the failure.
     ambiguous: bool,
-    /// Kept until it is known how long others must wait.
+    /// Kept until it is known how long other requests must wait.
     permit: Option<Permit>,
 }
 
 impl Failure {
     fn new(error: GraphError, fault: Option<Fault>) -> Self {
-        Self { error, fault, whose: Whose::Scope, ambiguous: false, permit: None }
+        Self { error, fault, affected: Affected::Scope, ambiguous: false, permit: None }
     }
 
-    /// An answer that is not the JSON that was expected.
+    /// Returns the failure for an answer that is not the expected JSON.
     pub(super) fn of_json(label: &'static str, len: usize, error: &serde_json::Error) -> Self {
-        // JSON of another shape will most likely come again; what is no JSON was damaged on its way.
+        // JSON of another shape will most likely come again. Text that is not JSON was damaged on its way.
         let fault = if error.is_data() { Fault::Doubtful } else { Fault::Broken };
         let why = match len {
             0 => "the answer is empty".to_owned(),
@@ -405,19 +407,19 @@ impl Failure {
         Self { ambiguous: true, ..Self::new(error, Some(fault)) }
     }
 
-    /// An answer that began as a success, and cannot be used.
+    /// Returns the failure for an answer that began as a success but cannot be used.
     pub(super) fn after_success(error: GraphError) -> Self {
         let fault = error.is_transient().then_some(Fault::Broken);
         Self { ambiguous: true, ..Self::new(error, fault) }
     }
 
-    /// An answer that is whole, and not what was asked for.
+    /// Returns the failure for an answer that is complete but not what was asked for.
     fn of_another(label: &'static str, why: &'static str) -> Self {
         let error = GraphError::new(ErrorKind::Malformed, label).explained(why.into());
         Self { ambiguous: true, ..Self::new(error, Some(Fault::Broken)) }
     }
 
-    /// No answer came.
+    /// Returns the failure for a request that got no answer.
     fn in_transport(label: &'static str, reason: NoAnswer) -> Self {
         let NoAnswer::Broken(error) = reason else {
             let error = GraphError::new(ErrorKind::Unavailable, label).explained("no answer in time".into());
@@ -428,24 +430,24 @@ impl Failure {
             () if error.is_connect() => "no connection",
             () => "the connection broke",
         };
-        // Without a connection nothing was sent.
+        // If there was no connection, nothing was sent.
         let ambiguous = !error.is_connect();
         let error = GraphError::new(ErrorKind::Unavailable, label).explained(why.into()).with(error.without_url());
         Self { ambiguous, ..Self::new(error, Some(Fault::Broken)) }
     }
 }
 
-impl<'a> Course<'a> {
+impl<'a> RequestAttempts<'a> {
     fn new(shared: &'a Arc<Shared>, request: &'a Request) -> Result<Self, GraphError> {
         let url = request.resolve(&shared.endpoints)?;
         Ok(Self { shared, request, url, attempts: Attempts::default(), sent: 0 })
     }
 
-    /// Sends once.
+    /// Sends the request once.
     async fn attempt(&mut self) -> Result<Body, Failure> {
         let Request { scope, size_hint, payload, label, .. } = self.request;
         let permit = self.shared.gate.enter(scope, *size_hint, payload.len()).await.map_err(|closed| {
-            let why = format!("the service asks to be left alone for {} s more", closed.wait.as_secs());
+            let why = format!("the service accepts no requests for another {} s", closed.wait.as_secs());
             Failure::new(GraphError::new(ErrorKind::Throttled, label).explained(why), None)
         })?;
         self.sent += 1;
@@ -462,7 +464,7 @@ impl<'a> Course<'a> {
         };
         let authorization = token.as_ref().map(|token| {
             token.header().ok_or_else(|| {
-                let error = GraphError::new(ErrorKind::SignIn, label).explained("the token is no text".into());
+                let error = GraphError::new(ErrorKind::SignIn, label).explained("the token is not text".into());
                 Failure::new(error, None)
             })
         });
@@ -487,16 +489,16 @@ impl<'a> Course<'a> {
             return Ok(Body { shared: Arc::clone(shared), response, arrival, label, _permit: permit });
         }
         let headers = response.headers().clone();
-        // The words may be missing: the status counts.
+        // The body of the error may be missing: the status is enough.
         let body = shared.http.read_all(response, ERROR_BYTES_MAX, label).await.unwrap_or_default();
-        let Refusal { error, fault, whose, ambiguous } = refusal(self.request, status, &headers, &body);
+        let Refusal { error, fault, affected, ambiguous } = refusal(self.request, status, &headers, &body);
         match fault {
             Some(Fault::Unauthorized) => match &token {
                 Some(token) => shared.auth.invalidate(token),
-                // The permission is in the URL: only another URL has a newer one.
+                // The permission is part of the URL, so a new token would not help.
                 None => {
                     let error = GraphError::new(ErrorKind::Unavailable, label);
-                    let error = error.explained("the permission of the upload has ended".into());
+                    let error = error.explained("the permission for the upload has expired".into());
                     return Err(Failure::new(error.answered(status.as_u16(), None, None), None));
                 }
             },
@@ -505,7 +507,7 @@ impl<'a> Course<'a> {
             }
             _ => {}
         }
-        Err(Failure { error, fault, whose, ambiguous, permit: Some(permit) })
+        Err(Failure { error, fault, affected, ambiguous, permit: Some(permit) })
     }
 
     fn compose(&self, authorization: Option<HeaderValue>, id: &str) -> reqwest::RequestBuilder {
@@ -522,7 +524,8 @@ impl<'a> Course<'a> {
             headers.insert("prefer", prefer);
         }
         if request.scope == Scope::Directory {
-            // A backup gives way to the tenant's own work (Graph: throttling limits, identity and access).
+            // A low priority, because a backup should not slow down the tenant's own work (Graph: throttling limits,
+            // identity and access).
             headers.insert("x-ms-throttle-priority", HeaderValue::from_static("low"));
         }
         let mut builder = self.shared.http.client.request(request.method.clone(), self.url.clone());
@@ -536,22 +539,23 @@ impl<'a> Course<'a> {
     /// Waits for the next attempt.
     ///
     /// # Errors
-    /// The failure, if there is none.
+    /// The failure itself, if there is no further attempt.
     async fn recover(&mut self, failure: Failure) -> Result<(), GraphError> {
-        let Failure { error, fault, whose, ambiguous, permit } = failure;
+        let Failure { error, fault, affected, ambiguous, permit } = failure;
         let error = if ambiguous && !self.request.replay { error.ambiguous() } else { error };
         let Some(fault) = fault.filter(|_| !error.is_ambiguous()) else { return Err(error) };
         let refusals = match (fault, &permit) {
-            (Fault::Throttled(_), Some(permit)) => permit.refused(whose),
+            (Fault::Throttled(_), Some(permit)) => permit.refused(affected),
             _ => 0,
         };
         let wait = self.attempts.next(&self.shared.retry, fault, refusals, Instant::now(), random());
         if let (Fault::Throttled(hint), Some(permit)) = (fault, permit) {
-            // The gate makes this request wait like all others. When it gives up, the others still must.
-            permit.hold(whose, wait.or(hint).unwrap_or_default());
+            // The gate makes this request wait together with all others. If this request gives up, the others must
+            // still wait.
+            permit.hold(affected, wait.or(hint).unwrap_or_default());
             drop(permit);
             let wait_ms = wait.unwrap_or_default().as_millis() as u64;
-            debug!(%error, ?whose, wait_ms, attempt = self.sent, "throttled");
+            debug!(%error, ?affected, wait_ms, attempt = self.sent, "throttled");
             return wait.map(drop).ok_or(error);
         }
         let Some(wait) = wait else { return Err(error) };
@@ -563,7 +567,7 @@ impl<'a> Course<'a> {
     }
 }
 
-/// A body on its way. Keeps its place among the requests in flight until it is dropped.
+/// A body that is still arriving. It counts as a request in flight until it is dropped.
 pub struct Body {
     shared: Arc<Shared>,
     response: Response,
@@ -579,10 +583,11 @@ impl fmt::Debug for Body {
 }
 
 impl Body {
-    /// Returns the next bytes, or `None` after the last.
+    /// Returns the next bytes, or `None` after the last ones.
     ///
     /// # Errors
-    /// A transient one when the body ends early or comes too slowly; the caller asks for it again from the start.
+    /// A transient error if the body ends early or arrives too slowly. The caller may then send the request again from
+    /// the start.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, GraphError> {
         let chunk = tokio::select! {
             biased;
@@ -595,7 +600,7 @@ impl Body {
         Ok(chunk)
     }
 
-    /// Returns the HTTP status, one of success.
+    /// Returns the HTTP status, which is one of success.
     pub fn status(&self) -> u16 {
         self.response.status().as_u16()
     }
@@ -605,7 +610,7 @@ impl Body {
         self.response.headers()
     }
 
-    /// Returns all that is still to come, with the room that it takes in memory if it is much.
+    /// Returns the rest of the body. If it is large, a permit for the memory that it takes comes with it.
     async fn rest(mut self, max: u64) -> Result<(Bytes, Option<OwnedSemaphorePermit>), GraphError> {
         let first = self.chunk().await?.unwrap_or_default();
         if first.len() as u64 > max {

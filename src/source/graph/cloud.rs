@@ -1,15 +1,15 @@
-//! Microsoft's clouds, and the two hosts that each of them has: one that signs in, one that answers.
+//! Microsoft's clouds, and the two hosts of each: one for signing in, and one for Graph.
 //!
-//! Both hosts belong to the same cloud; a token of one cloud means nothing to another (Graph: national cloud
-//! deployments). Endpoints of one's own replace both, for services that speak the same protocol.
+//! Both hosts must belong to the same cloud: a token of one cloud is worthless in another (Graph: national cloud
+//! deployments). Custom endpoints replace both hosts, for services that speak the same protocol.
 
 use super::error::{ErrorKind, GraphError};
 use url::{Host, Url};
 
-/// A cloud of Microsoft's.
+/// One of Microsoft's clouds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Cloud {
-    /// The worldwide cloud; GCC, the lower of the US government's, lives in it too.
+    /// The worldwide cloud. It also contains GCC, the lower level of the US government's clouds.
     #[default]
     Global,
     /// GCC High of the US government (L4).
@@ -21,10 +21,10 @@ pub enum Cloud {
 }
 
 impl Cloud {
-    /// Every cloud, the default first.
+    /// All clouds, the default first.
     pub const ALL: [Self; 4] = [Self::Global, Self::UsGov, Self::UsGovDod, Self::China];
 
-    /// Returns the name that stands in the configuration.
+    /// Returns the name of the cloud in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Global => "global",
@@ -45,16 +45,16 @@ impl Cloud {
             Self::Global => ("https://login.microsoftonline.com", "https://graph.microsoft.com"),
             Self::UsGov => ("https://login.microsoftonline.us", "https://graph.microsoft.us"),
             Self::UsGovDod => ("https://login.microsoftonline.us", "https://dod-graph.microsoft.us"),
-            // The documentation of the Chinese cloud itself signs certificates for login.partner.microsoftonline.cn,
-            // that of Graph names this host; `endpoints` in the configuration takes the other.
+            // The documentation of the Chinese cloud itself names login.partner.microsoftonline.cn for certificates;
+            // that of Graph names this host. The key `endpoints` in the configuration can set the other one.
             Self::China => ("https://login.chinacloudapi.cn", "https://microsoftgraph.chinacloudapi.cn"),
         };
         Endpoints::parse(login, graph).expect("the hosts of the clouds are constants")
     }
 
-    /// Returns the hosts that the cloud's upload and import URLs lead to, their subdomains included. Exchange gives out
-    /// the first ones (Graph: "Attach large files to Outlook messages or events"; mailbox, createImportSession),
-    /// SharePoint the last (Graph: driveItem, createUploadSession).
+    /// Returns the hosts that the cloud's upload and import URLs lead to; their subdomains count too. Exchange gives
+    /// out the first ones (Graph: "Attach large files to Outlook messages or events"; mailbox, createImportSession),
+    /// SharePoint the last one (Graph: driveItem, createUploadSession).
     fn upload_hosts(self) -> &'static [&'static str] {
         match self {
             Self::Global => &["outlook.office.com", "outlook.office365.com", "sharepoint.com"],
@@ -65,7 +65,7 @@ impl Cloud {
     }
 }
 
-/// The two services a tenant is reached through.
+/// The URLs of the two services through which a tenant is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoints {
     login: Url,
@@ -73,10 +73,10 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Returns the endpoints at `login`, which issues tokens, and `graph`. Whether they end with a `/` does not matter.
+    /// Returns endpoints with the URLs `login`, which issues tokens, and `graph`. A `/` at the end makes no difference.
     ///
     /// # Errors
-    /// [`ErrorKind::BadRequest`] when one of them is no `http` or `https` URL, or has a user, a query or a fragment.
+    /// [`ErrorKind::BadRequest`] if one of them is not an `http` or `https` URL, or has a user, a query or a fragment.
     pub fn new(login: Url, graph: Url) -> Result<Self, GraphError> {
         for (what, url) in [("login", &login), ("graph", &graph)] {
             let plain = url.username().is_empty() && url.password().is_none();
@@ -90,40 +90,39 @@ impl Endpoints {
         Ok(Self { login, graph })
     }
 
-    /// Returns the endpoints that two strings name.
+    /// Parses the URLs of both endpoints.
     ///
     /// # Errors
-    /// As [`Endpoints::new`], and when a string is no URL.
+    /// As [`Endpoints::new`], and if a string is not a URL.
     pub fn parse(login: &str, graph: &str) -> Result<Self, GraphError> {
         let url = |text: &str| {
             Url::parse(text).map_err(|error| {
                 GraphError::new(ErrorKind::BadRequest, "an endpoint")
-                    .explained("an endpoint is no URL".into())
+                    .explained("an endpoint is not a URL".into())
                     .with(error)
             })
         };
         Self::new(url(login)?, url(graph)?)
     }
 
-    /// Returns where Graph is, without a `/` at the end.
+    /// Returns the URL of Graph, without a `/` at the end.
     pub fn graph_root(&self) -> &str {
         self.graph.as_str().trim_end_matches('/')
     }
 
-    /// Returns where Graph is.
+    /// Returns the URL of Graph.
     pub fn graph(&self) -> &Url {
         &self.graph
     }
 
-    /// Returns where `operation` (`token`, `devicecode`, `authorize`) of the OAuth 2.0 endpoint of `tenant` is.
+    /// Returns the URL of `operation` (`token`, `devicecode` or `authorize`) at the OAuth 2.0 endpoint of `tenant`.
     pub fn oauth(&self, tenant: &str, operation: &str) -> String {
         let tenant = super::request::path(&[tenant]);
         format!("{}{tenant}/oauth2/v2.0/{operation}", self.login.as_str().trim_end_matches('/'))
     }
 
-    /// Returns whether the service itself takes uploads at `url`: at one of the two endpoints, or at a host that
-    /// belongs to the cloud whose Graph endpoint this is. An upload carries somebody's mail, so nobody else is to have
-    /// it.
+    /// Returns true if the service itself takes uploads at `url`: at one of the two endpoints, or at a host that
+    /// belongs to the cloud of this Graph endpoint. An upload carries a person's mail, so nobody else may receive it.
     pub(crate) fn take_uploads_at(&self, url: &Url) -> bool {
         if place(url) == place(&self.graph) || place(url) == place(&self.login) {
             return true;
@@ -136,12 +135,12 @@ impl Endpoints {
         is_default && cloud.is_some_and(|cloud| cloud.upload_hosts().iter().any(is_below))
     }
 
-    /// Returns whether `url` leads to the Graph endpoint.
+    /// Returns true if `url` leads to the Graph endpoint.
     pub(crate) fn is_graph(&self, url: &Url) -> bool {
         place(url) == place(&self.graph)
     }
 
-    /// Returns whether both services are on this machine, so that no proxy can lead to them.
+    /// Returns true if both services are on this machine, where no proxy can lead to them.
     pub fn are_local(&self) -> bool {
         [&self.login, &self.graph].into_iter().all(|url| match url.host() {
             Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -151,13 +150,13 @@ impl Endpoints {
         })
     }
 
-    /// Returns whether neither service is asked over TLS.
+    /// Returns true if neither service uses TLS.
     pub(crate) fn are_unencrypted(&self) -> bool {
         [&self.login, &self.graph].into_iter().all(|url| url.scheme() == "http")
     }
 }
 
-/// Where a URL leads: two that agree in this are answered by the same server.
+/// Returns scheme, host and port of a URL. If these are equal, the same server answers.
 fn place(url: &Url) -> (&str, Option<&str>, Option<u16>) {
     (url.scheme(), url.host_str(), url.port_or_known_default())
 }

@@ -1,8 +1,8 @@
-//! The directory of a tenant: the organisation, its users, and which of them have a mailbox of which kind.
+//! The directory of a tenant: the organisation, its users, and the kind of mailbox that each has.
 //!
-//! A user is known by `id`, which stays; names and addresses change. Neither a licence nor an enabled account proves
-//! that there is a mailbox or that there is none: shared mailboxes have no licence and a disabled account. So every
-//! user is listed, and each mailbox is tried.
+//! A user is identified by `id`, because names and addresses change. Neither a licence nor an enabled account proves
+//! that there is a mailbox, and the lack of one does not prove the opposite: shared mailboxes have no licence and a
+//! disabled account. So every user is listed, and each mailbox is tried.
 
 use super::client::Client;
 use super::error::{ErrorKind, GraphError};
@@ -10,15 +10,15 @@ use super::pages::Ends;
 use super::request::{Request, Scope, path};
 use serde::{Deserialize, Deserializer};
 
-/// The most rows that a page of users has (Graph: List users).
+/// Maximum number of users on a page (Graph: List users).
 const USERS_PER_PAGE: &str = "999";
 
-/// Users of an organisation (Entra service limits: some hundred thousand without an arrangement).
+/// Maximum number of users in an organisation. Without a special arrangement, Entra allows some hundred thousand.
 const USERS_MAX: usize = 1_000_000;
-/// Their names and ids have so many bytes together, at most.
+/// Maximum number of bytes in the names and ids of all users together.
 const USERS_BYTES_MAX: usize = 512 << 20;
 
-/// What is read of each user. `mailboxSettings` is not to be had on the collection.
+/// The properties that are read of each user. `mailboxSettings` cannot be read from the collection.
 const USER_PROPERTIES: &str = "id,userPrincipalName,mail,displayName,accountEnabled,userType,\
     assignedPlans,onPremisesSyncEnabled";
 
@@ -28,10 +28,10 @@ const USER_PROPERTIES: &str = "id,userPrincipalName,mail,displayName,accountEnab
 pub struct Organization {
     /// The directory id, which never changes.
     pub id: String,
-    /// What it is called.
+    /// The name of the organisation.
     #[serde(default, deserialize_with = "or_default")]
     pub display_name: String,
-    /// Its domains.
+    /// The domains of the organisation.
     #[serde(default)]
     pub verified_domains: Vec<Domain>,
 }
@@ -40,15 +40,15 @@ pub struct Organization {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Domain {
-    /// The domain.
+    /// The name of the domain.
     pub name: String,
-    /// Whether it is the one that the organisation began with and keeps.
+    /// True for the domain that the organisation began with. It stays for ever.
     #[serde(default)]
     pub is_initial: bool,
 }
 
 impl Organization {
-    /// Returns the domain that stays for the life of the organisation, `contoso.onmicrosoft.com`.
+    /// Returns the organisation's initial domain, such as `contoso.onmicrosoft.com`. It never changes.
     pub fn initial_domain(&self) -> Option<&str> {
         self.verified_domains.iter().find(|domain| domain.is_initial).map(|domain| domain.name.as_str())
     }
@@ -60,21 +60,22 @@ impl Organization {
 pub struct User {
     /// The id, which never changes.
     pub id: String,
-    /// The name to sign in with; odd objects have none.
+    /// The name to sign in with; empty for a few unusual objects.
     #[serde(default, deserialize_with = "or_default")]
     user_principal_name: String,
     #[serde(default, deserialize_with = "or_default")]
     mail: String,
-    /// The name for people.
+    /// The display name.
     #[serde(default, deserialize_with = "or_default")]
     pub display_name: String,
-    /// Whether somebody can sign in with it.
+    /// True if the account is enabled.
     #[serde(default, deserialize_with = "or_default")]
     pub account_enabled: bool,
-    /// Of the plans, which are most of what is said of a user, only this is kept.
+    /// True if a plan for Exchange Online is in force. The plans themselves are most of a user's data, and are not
+    /// kept.
     #[serde(default, rename = "assignedPlans", deserialize_with = "has_exchange")]
     is_licensed: bool,
-    /// `Member` or `Guest`; accounts made before 2014 have none.
+    /// `Member` or `Guest`; empty for some accounts created before 2014.
     #[serde(default, deserialize_with = "or_default")]
     user_type: String,
     #[serde(default, deserialize_with = "or_default")]
@@ -90,12 +91,12 @@ struct Plan {
     capability_status: String,
 }
 
-/// Reads `null` as the default: a property that is not set may be either.
+/// Reads `null` as the default, because a property that is not set may be null or missing.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Reads a user's plans: whether one for Exchange Online is in force.
+/// Reads a user's plans, and returns true if one for Exchange Online is in force.
 fn has_exchange<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     let plans: Option<Vec<Plan>> = Option::deserialize(deserializer)?;
     let in_force = |plan: &Plan| ["Enabled", "Warning"].contains(&plan.capability_status.as_str());
@@ -103,19 +104,19 @@ fn has_exchange<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::E
 }
 
 impl User {
-    /// Returns the name that the user's folder has in a snapshot: the user principal name in small letters; where there
-    /// is none, the address, and at last the id.
+    /// Returns the name of the user's folder in a snapshot: the user principal name in lower case. If there is none,
+    /// the mail address, and otherwise the id.
     pub fn name(&self) -> String {
         let names = [&self.user_principal_name, &self.mail, &self.id];
         names.into_iter().find(|name| !name.is_empty()).unwrap_or(&self.id).to_lowercase()
     }
 
-    /// Returns whether the user has a licence for Exchange Online that is in force, days of grace included.
+    /// Returns true if the user has a licence for Exchange Online that is in force. Days of grace count.
     pub fn is_licensed(&self) -> bool {
         self.is_licensed
     }
 
-    /// Returns how many bytes of text are kept of the user.
+    /// Returns the number of bytes in the user's texts.
     fn text_bytes(&self) -> usize {
         [&self.id, &self.user_principal_name, &self.mail, &self.display_name, &self.user_type]
             .map(String::len)
@@ -123,43 +124,43 @@ impl User {
             .sum()
     }
 
-    /// Returns whether it is somebody of another organisation, whose mail is there. A guest that the organisation's own
-    /// directory brought in may have a mailbox like any member.
+    /// Returns true if the user belongs to another organisation, where the user's mail is. A guest that the
+    /// organisation's own directory brought in may have a mailbox like any member.
     pub fn is_guest(&self) -> bool {
         self.user_type == "Guest" && !self.on_premises_sync_enabled
     }
 
-    /// Returns what requests about the user's mailbox count against.
+    /// Returns the scope whose limits apply to requests about the user's mailbox.
     pub fn scope(&self) -> Scope {
         Scope::mailbox(&self.id)
     }
 }
 
-/// What is behind a user's address.
+/// The kind of mailbox that a user has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mailbox {
-    /// A person's.
+    /// The mailbox of a person.
     User,
-    /// One that several people share.
+    /// A mailbox that several people share.
     Shared,
-    /// A room's.
+    /// The mailbox of a room.
     Room,
-    /// A projector's or a car's.
+    /// The mailbox of equipment, such as a projector or a car.
     Equipment,
-    /// One whose owner is in another forest.
+    /// A mailbox whose owner is in another forest.
     Linked,
-    /// Of a kind that is not known here, or that nobody may know: the permission for its settings is missing.
+    /// A mailbox of unknown kind, or one whose kind may not be read because the permission for its settings is missing.
     Other,
-    /// None that the service can reach.
+    /// No mailbox that the service can reach.
     None,
-    /// One that this application may not read.
+    /// A mailbox that this application may not read.
     Denied,
-    /// One that is over its quota, so that the service lists no changes of it.
+    /// A mailbox over its quota. The service does not list its changes.
     Full,
 }
 
 impl Mailbox {
-    /// Returns its name for people and scripts.
+    /// Returns the name of the kind, for people and scripts.
     pub fn name(self) -> &'static str {
         match self {
             Mailbox::User => "user",
@@ -174,7 +175,7 @@ impl Mailbox {
         }
     }
 
-    /// Returns whether it can be read.
+    /// Returns true if the mailbox can be read.
     pub fn is_readable(self) -> bool {
         !matches!(self, Mailbox::None | Mailbox::Denied | Mailbox::Full)
     }
@@ -194,7 +195,7 @@ impl Mailbox {
 /// Returns the organisation. Needs `Organization.Read.All`.
 ///
 /// # Errors
-/// [`GraphError`], of kind [`ErrorKind::Malformed`] where the answer holds none.
+/// [`GraphError`]; [`ErrorKind::Malformed`] if the answer holds no organisation.
 pub async fn organization(client: &Client) -> Result<Organization, GraphError> {
     const LABEL: &str = "reading the organisation";
     let request = Request::get(path(&["organization"]), Scope::Directory).labelled(LABEL);
@@ -202,7 +203,7 @@ pub async fn organization(client: &Client) -> Result<Organization, GraphError> {
     page.rows().next().unwrap_or_else(|| Err(GraphError::new(ErrorKind::Malformed, LABEL)))
 }
 
-/// Lists all users, whoever they are: guests, rooms and accounts that are disabled among them. Needs `User.Read.All`.
+/// Lists all users, including guests, rooms and disabled accounts. Needs `User.Read.All`.
 ///
 /// # Errors
 /// [`GraphError`].
@@ -236,29 +237,28 @@ pub async fn user(client: &Client, name: &str) -> Result<Option<User>, GraphErro
     }
 }
 
-/// Proves that the directory answers.
+/// Checks that the directory answers.
 ///
 /// # Errors
 /// [`GraphError`].
 pub async fn users_exist(client: &Client) -> Result<(), GraphError> {
     let request = Request::get(path(&["users"]), Scope::Directory).query("$select", "id").query("$top", "1");
-    client.page(&request.labelled("asking whether the service answers")).await.map(drop)
+    client.page(&request.labelled("checking whether the service answers")).await.map(drop)
 }
 
-/// Returns the user who signed in, for an application that acts on behalf of one.
+/// Returns the person who signed in, if the application acts on behalf of one.
 ///
 /// # Errors
 /// [`GraphError`].
 pub async fn me(client: &Client) -> Result<User, GraphError> {
-    let request = Request::get(path(&["me"]), Scope::Directory).labelled("reading who signed in");
+    let request = Request::get(path(&["me"]), Scope::Directory).labelled("reading the user who signed in");
     client.json(request.query("$select", USER_PROPERTIES)).await
 }
 
-/// Returns what kind of mailbox `user` has, if any. Needs `Mail.ReadBasic.All`, and `MailboxSettings.Read` for the
-/// kind.
+/// Returns the kind of mailbox that `user` has. Needs `Mail.ReadBasic.All`, and `MailboxSettings.Read` for the kind.
 ///
 /// # Errors
-/// [`GraphError`] where the answer says nothing of the mailbox: nothing can be said, which is not the same as none.
+/// [`GraphError`] if the answer says nothing about the mailbox. That is not the same as [`Mailbox::None`].
 pub async fn mailbox(client: &Client, user: &User) -> Result<Mailbox, GraphError> {
     match inbox(client, user).await {
         Ok(_) => {}
@@ -266,7 +266,7 @@ pub async fn mailbox(client: &Client, user: &User) -> Result<Mailbox, GraphError
     }
     match purpose(client, user).await {
         Ok(purpose) => Ok(Mailbox::from_purpose(&purpose)),
-        // Without the permission for settings a mailbox can be read all the same.
+        // Without the permission for its settings, a mailbox can still be read.
         Err(error) => match error.kind() {
             ErrorKind::Denied | ErrorKind::MissingPermission | ErrorKind::NotFound | ErrorKind::NoMailbox => {
                 Ok(Mailbox::Other)
@@ -276,10 +276,10 @@ pub async fn mailbox(client: &Client, user: &User) -> Result<Mailbox, GraphError
     }
 }
 
-/// What an error says of the mailbox it was met in.
+/// Returns what an error says about the mailbox, if it says anything.
 fn state_of(error: &GraphError) -> Option<Mailbox> {
     match error.kind() {
-        // One user may alternate between the two: the service has several ways to say it.
+        // The service may use either kind of error for the same user, because it has several ways to say this.
         ErrorKind::NoMailbox | ErrorKind::NotFound => Some(Mailbox::None),
         ErrorKind::Denied | ErrorKind::MissingPermission => Some(Mailbox::Denied),
         ErrorKind::QuotaExceeded => Some(Mailbox::Full),
@@ -287,24 +287,24 @@ fn state_of(error: &GraphError) -> Option<Mailbox> {
     }
 }
 
-/// A folder, of which only is asked whether it can be read.
+/// An inbox. It is read only to find out whether the mailbox can be read.
 #[derive(Deserialize)]
 pub struct Inbox {
-    /// How many items it holds.
+    /// The number of items in the folder.
     #[serde(default, rename = "totalItemCount")]
     pub total_item_count: u64,
 }
 
-/// Reads the inbox of `user`: every mailbox has one.
+/// Reads the inbox of `user`. Every mailbox has one.
 ///
 /// # Errors
-/// [`GraphError`]: of kind [`ErrorKind::NoMailbox`] or [`ErrorKind::NotFound`] where there is no mailbox.
+/// [`GraphError`]; [`ErrorKind::NoMailbox`] or [`ErrorKind::NotFound`] if there is no mailbox.
 pub async fn inbox(client: &Client, user: &User) -> Result<Inbox, GraphError> {
     let request = Request::get(path(&["users", &user.id, "mailFolders", "inbox"]), user.scope());
     client.json(request.labelled("looking for a mailbox")).await
 }
 
-/// Returns the kind of mailbox that `user` has, as the service calls it. Needs `MailboxSettings.Read`.
+/// Returns the service's name for the kind of mailbox that `user` has. Needs `MailboxSettings.Read`.
 ///
 /// # Errors
 /// [`GraphError`].
@@ -323,7 +323,7 @@ struct Settings {
     user_purpose: Option<Purpose>,
 }
 
-/// The metadata says a plain value, samples of the documentation show an object.
+/// According to the metadata this is a plain value; samples in the documentation show an object.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Purpose {

@@ -1,7 +1,7 @@
-//! A mail made from what the service says of it, for items whose own bytes it cannot give.
+//! Builds a mail from its properties, for items whose own bytes the service cannot deliver.
 //!
-//! A pure function: the same properties and attachments give the same bytes. What it makes is marked with the header
-//! `X-Strongroom-Reconstructed`, since it is not what the sender sent.
+//! This is a pure function: the same properties and attachments give the same bytes. The result is not what the sender
+//! sent, so it carries the header `X-Strongroom-Reconstructed`.
 
 use mail_builder::MessageBuilder;
 use mail_builder::headers::address::Address;
@@ -13,15 +13,15 @@ use serde_json::Value;
 
 use super::model::parse_date;
 
-/// An attachment with what it holds; or, where that cannot be had, why.
+/// An attachment: its properties, and its content or the reason why there is none.
 pub struct Attachment {
-    /// What the service says of it (Graph: attachment).
+    /// The properties from the service (Graph: attachment).
     pub properties: Value,
-    /// Its bytes; for an attached message those of the message.
+    /// The bytes of the attachment; for an attached message, the bytes of that message. On failure, the reason.
     pub content: Result<bytes::Bytes, String>,
 }
 
-/// Returns the bytes of a mail that says what `properties` (Graph: message) says.
+/// Builds a mail from `properties` (Graph: message) and `attachments`.
 pub fn build(properties: &Value, attachments: &[Attachment]) -> Vec<u8> {
     let id = text(properties, "id").unwrap_or_default();
     let mark = blake3::hash(id.as_bytes()).to_hex();
@@ -48,7 +48,7 @@ pub fn build(properties: &Value, attachments: &[Attachment]) -> Vec<u8> {
         .find_map(|field| parse_date(text(properties, field)?));
     message = message.date(date.unwrap_or(0));
     let message_id = text(properties, "internetMessageId").map(|id| one_line(id.trim_matches(['<', '>', ' '])));
-    // Without one, the builder would make up another each time.
+    // Otherwise the builder would make up a different one each time.
     let message_id = message_id.filter(|id| !id.is_empty());
     message = message.message_id(message_id.unwrap_or_else(|| format!("{}@reconstructed.invalid", &mark[..32])));
     let body = body(properties);
@@ -80,7 +80,7 @@ fn part(attachment: &Attachment) -> MimePart<'_> {
         }
     };
     if text(properties, "@odata.type").is_some_and(|kind| kind.ends_with("itemAttachment")) {
-        // A nested message stands as it is: base64 is not allowed for it (RFC 2046, 5.2.1).
+        // An attached message is not encoded: base64 is not allowed for it (RFC 2046, 5.2.1).
         return MimePart::new("message/rfc822", content.as_ref()).attachment(name).transfer_encoding("8bit");
     }
     let kind = text(properties, "contentType").filter(|kind| is_media_type(kind));
@@ -95,7 +95,7 @@ fn part(attachment: &Attachment) -> MimePart<'_> {
 fn is_media_type(kind: &str) -> bool {
     let token =
         |token: &str| !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-+._".contains(&b));
-    // A type that has parts of its own would need its parameters.
+    // A type with parts of its own would need its parameters.
     kind.split_once('/')
         .is_some_and(|(kind, sub)| token(kind) && token(sub) && kind != "multipart" && kind != "message")
 }
@@ -106,7 +106,7 @@ fn address(recipient: &Value) -> Option<Address<'static>> {
     Some(Address::new_address(name, one_line(text(address, "address").unwrap_or_default())))
 }
 
-/// Takes out what would end a header line: the text comes from anywhere.
+/// Removes what would end a header line, because the text may come from anywhere.
 fn one_line(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
 }

@@ -1,52 +1,53 @@
-//! What went wrong, in kinds that a caller treats differently.
+//! Errors of Graph, in kinds that a caller treats differently.
 //!
-//! The text of an error says what was asked for and what the service answered: a status, a code, and the id under which
-//! its support finds the request. It never holds what an answer was about: no addresses, no subjects, no URLs. What the
-//! service said in words may hold such things, and is only given out by [`GraphError::detail`].
+//! The text of an error says what was asked for and what the service answered: a status, a code, and the request id
+//! that the service's support needs. It never holds content: no addresses, no subjects, no URLs. The service's own
+//! words may hold content, so only [`GraphError::detail`] returns them.
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// What a caller has to know of a failure.
+/// What a caller needs to know about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// It does not exist, or no longer.
+    /// The object does not exist, or no longer exists.
     NotFound,
     /// The user has no mailbox that Graph can reach: unlicensed, on premises, inactive.
     NoMailbox,
-    /// The delta token is too old or was lost: list the collection again from the start. The listing has no tombstones.
+    /// The delta token is too old or was lost. List the collection again from the start; that listing does not name
+    /// deleted items.
     Resync,
-    /// The collection cannot be asked for changes at all: list it in full each time.
+    /// The collection cannot report changes. List it in full each time.
     DeltaUnsupported,
-    /// Access is refused, by a policy for this mailbox or for want of a permission.
+    /// Access is refused, because of a policy for this mailbox or because a permission is missing.
     Denied,
     /// A permission for the directory is missing.
     MissingPermission,
-    /// The mailbox is full; even its changes cannot be listed.
+    /// The mailbox is full. The service does not even list its changes.
     QuotaExceeded,
     /// The service cannot read this item, and never will.
     ItemCorrupt,
-    /// The request was wrong.
+    /// The request was not valid.
     BadRequest,
-    /// It is there already, or was changed meanwhile.
+    /// The object already exists, or was changed in the meantime.
     Conflict,
-    /// It is locked.
+    /// The object is locked.
     Locked,
-    /// More bytes than the caller or the service allows.
+    /// There are more bytes than the caller or the service allows.
     TooLarge,
-    /// The service did not stop to refuse it for want of capacity.
+    /// The service kept refusing the request for lack of capacity.
     Throttled,
-    /// The service or the way to it does not work, and did not after a while.
+    /// The service or the network failed, and still failed after several attempts.
     Unavailable,
-    /// Nobody could be signed in.
+    /// Signing in failed.
     SignIn,
-    /// It was given up because the program ends.
+    /// The request was given up because the program ends.
     Cancelled,
-    /// The answer cannot be what was asked for, or leads astray.
+    /// The answer cannot be what was asked for, or it contains a link that must not be followed.
     Malformed,
-    /// This program failed on the answer.
+    /// This program failed while it read the answer.
     Fault,
 }
 
@@ -56,26 +57,26 @@ impl ErrorKind {
             Self::NotFound => "was not found",
             Self::NoMailbox => "met a user without a mailbox",
             Self::Resync => "needs a new listing",
-            Self::DeltaUnsupported => "is not possible for changes",
+            Self::DeltaUnsupported => "cannot report changes",
             Self::Denied => "was denied",
             Self::MissingPermission => "lacks a permission",
             Self::QuotaExceeded => "met a mailbox over its quota",
             Self::ItemCorrupt => "met an item that the service cannot read",
-            Self::BadRequest => "was refused as wrong",
-            Self::Conflict => "met something in its place",
-            Self::Locked => "met a lock",
+            Self::BadRequest => "was refused as not valid",
+            Self::Conflict => "met an object that already exists or was changed",
+            Self::Locked => "met a locked object",
             Self::TooLarge => "is too large",
             Self::Throttled => "was throttled for too long",
             Self::Unavailable => "did not get through",
             Self::SignIn => "failed",
             Self::Cancelled => "was cancelled",
             Self::Malformed => "got an answer that makes no sense",
-            Self::Fault => "got an answer that cannot be dealt with",
+            Self::Fault => "got an answer on which this program failed",
         }
     }
 }
 
-/// A failed request. `Debug` and `Display` hold no content.
+/// A failed request. `Debug` and `Display` show no content.
 #[derive(Clone)]
 pub struct GraphError(Box<Inner>);
 
@@ -86,7 +87,7 @@ struct Inner {
     status: Option<u16>,
     code: Option<Box<str>>,
     request_id: Option<Box<str>>,
-    /// Our own words about it.
+    /// Our own explanation.
     explanation: Option<String>,
     /// The service's words, which may hold anything.
     detail: Option<Box<str>>,
@@ -95,7 +96,7 @@ struct Inner {
 }
 
 impl GraphError {
-    /// Makes an error of `kind` met while doing what `label` says.
+    /// Creates an error of `kind`. `label` says what was being done.
     pub(crate) fn new(kind: ErrorKind, label: &'static str) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -110,49 +111,49 @@ impl GraphError {
         }))
     }
 
-    /// Makes the error of an answer that makes no sense.
+    /// Creates the error for an answer that makes no sense.
     pub fn malformed(label: &'static str) -> Self {
         Self::new(ErrorKind::Malformed, label)
     }
 
-    /// Makes the error of an answer on which this program fails.
+    /// Creates the error for an answer on which this program failed.
     pub(crate) fn fault(label: &'static str, fault: crate::runtime::Fault) -> Self {
         Self::new(ErrorKind::Fault, label).explained(fault.to_string())
     }
 
-    /// Makes the error of a mailbox that is not there, or no longer.
+    /// Creates the error for a mailbox that does not exist, or no longer exists.
     pub fn no_mailbox(label: &'static str) -> Self {
         Self::new(ErrorKind::NoMailbox, label)
     }
 
-    /// Makes the error of a service that has not answered for a while, whatever was asked.
+    /// Creates the error for a service that has not answered any request for a while.
     pub fn silent(label: &'static str) -> Self {
         Self::new(ErrorKind::Unavailable, label).explained("the service has not answered for a while".into())
     }
 
-    /// Makes the error of an answer that goes on after `max` bytes, which are more than it can have.
+    /// Creates the error for an answer that has more than the `max` bytes it may have.
     pub fn endless(label: &'static str, max: u64) -> Self {
         super::http::too_large(label, max)
     }
 
-    /// Makes the error of an answer with more than `max` of what it tells of.
+    /// Creates the error for an answer with more than `max` of `what`.
     pub fn too_many(label: &'static str, what: &str, max: usize) -> Self {
         Self::new(ErrorKind::TooLarge, label).explained(format!("there are more than {max} {what}"))
     }
 
-    /// Adds our own words, which stand in the text.
+    /// Adds our own explanation, which becomes part of the text.
     pub(crate) fn explained(mut self, explanation: String) -> Self {
         self.0.explanation = Some(explanation);
         self
     }
 
-    /// Adds what caused it.
+    /// Adds the cause.
     pub(crate) fn with(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into().into());
         self
     }
 
-    /// Adds what the service answered.
+    /// Adds the status, the code and the request id of the answer.
     pub(crate) fn answered(mut self, status: u16, code: Option<&str>, request_id: Option<&str>) -> Self {
         self.0.status = Some(status);
         self.0.code = code.map(Into::into);
@@ -160,29 +161,29 @@ impl GraphError {
         self
     }
 
-    /// Adds the service's own words, which are kept out of the text.
+    /// Adds the service's own words, which are not part of the text.
     pub(crate) fn detailed(mut self, detail: &str) -> Self {
         self.0.detail = Some(detail.into());
         self
     }
 
-    /// Notes that the request may have been carried out all the same.
+    /// Marks the error as ambiguous: the service may have carried out the request.
     pub(crate) fn ambiguous(mut self) -> Self {
         self.0.ambiguous = true;
         self
     }
 
-    /// Returns whether our own words stand in the text.
+    /// Returns true if the text contains our own explanation.
     pub(crate) fn has_explanation(&self) -> bool {
         self.0.explanation.is_some()
     }
 
-    /// Returns what a caller has to know of it.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Returns the most specific code the service gave, such as `ErrorItemNotFound` or `AADSTS7000215`.
+    /// Returns the most specific code from the service, such as `ErrorItemNotFound` or `AADSTS7000215`.
     pub fn code(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
@@ -192,23 +193,24 @@ impl GraphError {
         self.0.status
     }
 
-    /// Returns the id under which the service's support finds the request.
+    /// Returns the request id, by which the service's support finds the request.
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
     }
 
-    /// Returns the service's own words. They may name people and items: show them to whoever asked, never log them.
+    /// Returns the service's own words. They may name people and items: show them to the user who asked, but never log
+    /// them.
     pub fn detail(&self) -> Option<&str> {
         self.0.detail.as_deref()
     }
 
-    /// Returns whether the same request may succeed later.
+    /// Returns true if the same request may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Throttled | ErrorKind::Unavailable)
     }
 
-    /// Returns whether the request may have been carried out although it failed. Before it is sent again, look whether
-    /// what it should have made is there.
+    /// Returns true if the service may have carried out the request although it failed. Before sending it again, check
+    /// whether the object that it should have created exists.
     pub fn is_ambiguous(&self) -> bool {
         self.0.ambiguous
     }

@@ -1,15 +1,15 @@
-//! Items as whole as the service can give and take them: its mailbox import and export API (Graph: "Overview of the
-//! mailbox import and export APIs in Microsoft Graph").
+//! Exports and imports items with all their properties, through Exchange's mailbox import and export API (Graph:
+//! "Overview of the mailbox import and export APIs in Microsoft Graph").
 //!
-//! It names mailboxes, folders and items by ids of its own, and exists in the worldwide cloud alone. What it exports an
-//! item as is a stream that only the service can read, and takes back into any mailbox: with everything that neither
-//! MIME nor the properties of a message carry.
+//! This API exists in the worldwide cloud only, and has its own ids for mailboxes, folders and items. It exports an
+//! item as a stream that only the service can read. The service takes the stream back into any mailbox, with everything
+//! that neither MIME nor the properties of a message carry.
 //!
-//! - Nothing is promised of the ids of this API. Items are named as other programs name them, not by immutable ids;
-//!   folders are found by what they are, or by their names.
-//! - An export may be asked for twice. An import makes an item each time it arrives, so it is sent once, and whoever
-//!   gets an ambiguous error looks before it is tried again.
-//! - URLs that take imports carry their own permission: whoever has one can write to that mailbox.
+//! - Nothing is promised about the ids of this API. Items are named by the ids that other programs use, not by
+//!   immutable ids. Folders are found by their well-known names, or by their display names.
+//! - An export may be repeated. An import creates an item each time it arrives, so it is sent once. After an ambiguous
+//!   error, the caller checks whether the item exists before it tries again.
+//! - The URLs for imports carry their own permission: whoever has such a URL can write to the mailbox.
 
 mod extract;
 
@@ -28,58 +28,58 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// So many items are exported by one request (Graph: mailbox, exportItems).
+/// Maximum number of items in one export request (Graph: mailbox, exportItems).
 pub const EXPORT_ITEMS_MAX: usize = 20;
-/// An answer with several items may decode to so much; whoever asks sees to it that it has far less.
+/// Maximum size of the decoded streams in an answer with several items, in bytes. Callers ask for far less.
 const EXPORT_BYTES_MAX: usize = 48 << 20;
-/// A session ends so long before the service ends it, by its own clock.
+/// A session is given up this long before the service ends it, by the service's own clock.
 const SESSION_MARGIN: Duration = Duration::from_secs(120);
-/// A session is used no longer, whatever is said of it.
+/// Maximum time for which a session is used, whatever the service says.
 const SESSION_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a session is used of which is not known when it ends.
+/// How long a session is used if the service does not say when it ends.
 const SESSION_TIME: Duration = Duration::from_secs(15 * 60);
 const FOLDERS_PER_PAGE: &str = "100";
-/// Folders in one folder (Exchange Online limits: 10,000).
+/// Maximum number of folders in one folder (Exchange Online limits: 10,000).
 const FOLDERS_MAX: usize = 50_000;
 
-/// A mailbox as this API knows it.
+/// A mailbox in this API.
 #[derive(Clone)]
 pub struct Exchange {
     mailbox: Mailbox,
     id: Arc<str>,
 }
 
-/// An item that was exported.
+/// An exported item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exported {
-    /// The id by which it was asked for.
+    /// The id by which the item was requested.
     pub id: String,
-    /// The version that was exported.
+    /// The change key of the version that was exported.
     pub change_key: Option<String>,
-    /// The stream, or why there is none.
+    /// The stream, or the reason why there is none.
     pub stream: Result<Bytes, String>,
 }
 
-/// The answer to an export of one item, on its way.
+/// The answer to an export of one item, while it arrives.
 pub struct Exporting {
     body: Body,
     extractor: Extractor,
 }
 
-/// Where items may be imported, for a while.
+/// A permission to import items into a mailbox for a while.
 #[derive(Clone)]
 pub struct Session {
     url: Arc<str>,
     ends: tokio::time::Instant,
 }
 
-/// A folder as this API knows it.
+/// A folder in this API.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportFolder {
-    /// Its id, which may differ from the one that mail has for it.
+    /// The id, which may differ from the folder's id in the mail API.
     pub id: String,
-    /// The name people see.
+    /// The display name.
     #[serde(default)]
     pub display_name: Option<String>,
 }
@@ -89,14 +89,14 @@ pub struct ImportFolder {
 struct ExportRow {
     item_id: String,
     change_key: Option<String>,
-    /// Which of the streams, in the order in which they came.
+    /// The number of the stream in the answer; the first is 0.
     #[serde(default)]
     data: Option<String>,
     #[serde(default)]
     error: Option<RowError>,
 }
 
-/// What is left of an answer to an export without its streams. It is short.
+/// The rest of an answer to an export, without its streams. It is short.
 #[derive(Deserialize)]
 struct ExportPage {
     value: Vec<ExportRow>,
@@ -111,7 +111,7 @@ struct RowError {
 impl ExportRow {
     fn refusal(&self) -> String {
         let code = self.error.as_ref().and_then(|error| error.code.as_deref());
-        // A code says what is wrong; the words beside it may say what the item is about.
+        // Use the code only: the words beside it may reveal the content of the item.
         let is_code = |code: &&str| code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
         format!("the service does not export it ({})", code.filter(is_code).unwrap_or("no reason given"))
     }
@@ -121,7 +121,7 @@ impl Mailbox {
     /// Finds the mailbox in this API.
     ///
     /// # Errors
-    /// See [`GraphError`]; [`is_unavailable`] tells whether the API is out of reach for all mailboxes alike.
+    /// See [`GraphError`]. [`is_unavailable`] tells whether the API is out of reach for all mailboxes.
     pub async fn exchange(&self) -> Result<Exchange, GraphError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -136,7 +136,7 @@ impl Mailbox {
     }
 }
 
-/// Returns whether an error of this API means that nothing of it can be had: it is not in this cloud, or the
+/// Returns true if an error means that this API cannot be used at all: it does not exist in this cloud, or the
 /// application may not use it.
 pub fn is_unavailable(error: &GraphError) -> bool {
     matches!(
@@ -162,7 +162,7 @@ impl Exchange {
         Request::get(self.path(segments), self.scope()).labelled(label)
     }
 
-    /// Returns the ids by which other programs know the messages with these immutable ids; some may be missing.
+    /// Returns the ids that other programs use, for the messages with these immutable ids. Some may be missing.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -183,14 +183,14 @@ impl Exchange {
 
     fn export_request(&self, ids: &[&str], size_hint: u64) -> Request {
         let request = Request::post(self.path(&["exportItems"]), self.scope(), &json!({ "itemIds": ids }));
-        // It only reads.
+        // This POST only reads.
         request.labelled("exporting messages").replayable(true).size_hint(size_hint)
     }
 
-    /// Exports up to [`EXPORT_ITEMS_MAX`] items at once, which are small together. Rows come in any order.
+    /// Exports up to [`EXPORT_ITEMS_MAX`] small items at once. Rows come in any order.
     ///
     /// # Errors
-    /// See [`GraphError`]; what concerns one item alone is in its row.
+    /// See [`GraphError`]. A failure that concerns one item only is in that item's row.
     pub async fn export(&self, ids: &[&str], size_hint: u64) -> Result<Vec<Exported>, GraphError> {
         let mut exporting = self.begin_export(ids, size_hint).await?;
         let mut streams: Vec<Vec<u8>> = Vec::new();
@@ -212,7 +212,7 @@ impl Exchange {
         Ok(exported.collect())
     }
 
-    /// Begins to export one item, whatever its size.
+    /// Starts to export one item of any size.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -221,10 +221,10 @@ impl Exchange {
         Ok(Exporting { body, extractor: Extractor::default() })
     }
 
-    /// Asks for a permission to import.
+    /// Requests a permission to import.
     ///
     /// # Errors
-    /// See [`GraphError`]; [`is_unavailable`].
+    /// See [`GraphError`] and [`is_unavailable`].
     pub async fn import_session(&self) -> Result<Session, GraphError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -234,7 +234,7 @@ impl Exchange {
         }
         let request =
             Request::new(Method::POST, super::request::Target::Path(self.path(&["createImportSession"])), self.scope());
-        // A session that nobody uses imports nothing.
+        // This POST may be repeated: a session that nobody uses imports nothing.
         let request = request.labelled("beginning an import").replayable(true);
         let opened: Opened = self.mailbox.client.json(request).await?;
         let lives = opened.expiration_date_time.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
@@ -243,10 +243,10 @@ impl Exchange {
         Ok(Session { url: opened.import_url.into(), ends: tokio::time::Instant::now() + lives })
     }
 
-    /// Makes an item of `request`, which [`import_request`] has put together, and returns its id.
+    /// Sends `request`, which [`import_request`] has built, and returns the id of the new item.
     ///
     /// # Errors
-    /// See [`GraphError`]; after an ambiguous one it may have been made. Status 401 asks for another session.
+    /// See [`GraphError`]. After an ambiguous error, the item may exist. Status 401 means that a new session is needed.
     pub async fn import(&self, session: &Session, request: Bytes) -> Result<String, GraphError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -260,7 +260,7 @@ impl Exchange {
         self.mailbox.client.json::<Imported>(request).await.map(|imported| imported.item_id)
     }
 
-    /// Returns the folder that every mailbox calls `name`.
+    /// Returns the folder with the well-known name `name`.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -280,7 +280,7 @@ impl Exchange {
 }
 
 impl Exporting {
-    /// Returns the next bytes of the stream, or `None` after the last.
+    /// Returns the next bytes of the stream, or `None` after the last ones.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -296,7 +296,8 @@ impl Exporting {
         Ok(None)
     }
 
-    /// Returns the version that was exported, or why there is no stream, once all of it has come.
+    /// Returns the change key of the version that was exported, or the reason why there is no stream. Call it after the
+    /// whole stream was read.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -308,14 +309,14 @@ impl Exporting {
 }
 
 impl Session {
-    /// Returns whether it is not to be used any more.
+    /// Returns true if the session must not be used any more.
     pub fn has_ended(&self) -> bool {
         self.ends <= tokio::time::Instant::now()
     }
 }
 
-/// Puts the request together that imports a stream into `folder`: its pieces come from `each`, which is called with
-/// what takes them. Only the request is in memory, not the stream beside it.
+/// Builds the request that imports a stream into `folder`. It calls `each` with a function that takes the pieces of the
+/// stream. Only the request is in memory, not the stream as well.
 ///
 /// # Errors
 /// Those of `each`.
@@ -329,7 +330,7 @@ pub fn import_request<E>(
     body.push_str(&start);
     let mut tail: Vec<u8> = Vec::new();
     each(&mut |mut piece| {
-        // Only whole groups of three bytes can be written before the end.
+        // Before the end, only whole groups of three bytes can be encoded.
         if !tail.is_empty() {
             let missing = piece.len().min(3 - tail.len());
             tail.extend_from_slice(&piece[..missing]);

@@ -1,72 +1,72 @@
-//! Holds what was downloaded against what was said of it before.
+//! Compares what was downloaded with what a list said about it.
 //!
-//! A status of 200 proves nothing: the service has answered a message with nothing and with `{}`, proxies answer with
-//! pages of HTML, and a broken cache with what somebody else asked for. So whatever is downloaded passes this one
-//! place. [`Expected`] is what a list told of an item, [`Seen`] notes what matters of the bytes while they come, and
-//! [`Expected::accept`] says whether these can be the item. What is not accepted is asked for again like any broken
-//! answer, and fails in the end.
+//! A status of 200 proves nothing. The service has answered a message with nothing and with `{}`. Proxies answer with
+//! HTML pages, and a broken cache with what somebody else asked for. So everything that is downloaded passes through
+//! this module. [`Expected`] is what a list said about an item. [`Seen`] records what matters about the bytes while
+//! they arrive. [`Expected::accept`] decides whether these bytes can be the item. A rejected answer is requested again
+//! like any broken answer, and the item fails in the end.
 //!
-//! The service writes many facts differently in a list and in a message. So there are three verdicts.
-//! [`Verdict::Wrong`] needs proof: facts that contradict each other and none that outweigh them. [`Verdict::Doubtful`]
-//! is asked for once more, and accepted when the next answer is as long. A service that always answers so means it, and
-//! no message is refused for good for an oddity. docs/decisions/0014-answers-are-compared.md lists what is compared.
+//! The service writes many facts differently in a list and in a message, so there are three verdicts.
+//! [`Verdict::Wrong`] needs proof: facts that contradict each other, and no facts that outweigh them. A
+//! [`Verdict::Doubtful`] answer is requested once more, and is accepted if the next answer has the same length: a
+//! service that always answers like this means it, and no message may be refused for good for an oddity.
+//! docs/decisions/0014-answers-are-compared.md lists what is compared.
 //!
-//! Another service's payload gets a constructor of [`Expected`] and a kind with what its list tells: an exact size, a
-//! hash, a media type. [`Expected::id`] is for answers that are JSON.
+//! To support the payload of another service, add a constructor to [`Expected`], and a kind with what that service's
+//! list says: an exact size, a hash, a media type. [`Expected::id`] is for answers in JSON.
 
 mod mail;
 
-use self::mail::Told;
+use self::mail::ListedFacts;
 use super::model::MessageRow;
 use crate::content::mail::HEADER_BYTES_MAX;
 use crate::content::mail::header::{split_field, split_message};
 use memchr::memmem;
 use serde_json::Value;
 
-/// The store beneath counts what it keeps beside an attachment's bytes, such as its name, by so many bytes at most.
+/// Maximum number of bytes that the mailbox store adds to an attachment's size for data such as its name.
 const OVERHEAD_BYTES_MAX: u64 = 64 << 10;
 
-/// Whether bytes can be the item that was asked for. The reasons name no content.
+/// Whether bytes can be the item that was requested. The reasons reveal no content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing speaks against it.
+    /// Nothing contradicts it.
     Right,
-    /// Something is odd that may be so.
+    /// Something is odd, but may be correct.
     Doubtful(&'static str),
-    /// It is something else, or not all of it.
+    /// The bytes are something else, or not all of the item.
     Wrong(&'static str),
 }
 
-/// What a list told of an item, and what was doubtful of the answers so far.
+/// What a list said about an item, and how the answers so far were doubtful.
 #[derive(Debug)]
 pub struct Expected {
     kind: Kind,
-    /// How long the last doubtful answer was.
+    /// The length of the last doubtful answer.
     doubted: Option<u64>,
 }
 
 #[derive(Debug)]
 enum Kind {
-    Message(Box<Told>),
-    /// What is attached: its size as the store counts it, and whether it may be text that looks like an answer of a
-    /// server.
+    Message(Box<ListedFacts>),
+    /// An attachment: its size in the mailbox store, and whether it may be text that looks like the answer of a server.
     Attachment {
         size: Option<u64>,
         may_be_markup: bool,
         is_item: bool,
     },
-    /// A message as an export stream, of which nothing is known beforehand: it is compressed, and only the service
-    /// reads it.
+    /// A message as an export stream. Nothing is known about it in advance: it is compressed, and only the service can
+    /// read it.
     Stream,
 }
 
 impl Expected {
-    /// Expects the bytes of the message that `row` tells of.
+    /// Expects the bytes of the message that `row` describes.
     pub fn message(row: &MessageRow) -> Self {
-        Self { kind: Kind::Message(Box::new(Told::of(row))), doubted: None }
+        Self { kind: Kind::Message(Box::new(ListedFacts::of(row))), doubted: None }
     }
 
-    /// Expects the bytes of the attachment that `properties` (Graph: attachment) tell of.
+    /// Expects the bytes of the attachment that `properties` (Graph: attachment) describe.
     pub fn attachment(properties: &Value) -> Self {
         let text = |name: &str| properties.get(name).and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
         let (kind, name) = (text("contentType"), text("name"));
@@ -83,15 +83,15 @@ impl Expected {
         Self { kind, doubted: None }
     }
 
-    /// Expects a message as a stream that the service exports. Its id and version come beside it.
+    /// Expects a message as an export stream. The id and the version are checked separately.
     pub fn stream() -> Self {
         Self { kind: Kind::Stream, doubted: None }
     }
 
-    /// Accepts an answer, or says why it is to be asked for again.
+    /// Accepts an answer, or returns why it must be requested again.
     ///
     /// # Errors
-    /// What is wrong or odd about it.
+    /// What is wrong or odd about the answer.
     pub fn accept(&mut self, seen: &Seen) -> Result<(), &'static str> {
         match self.judge(seen) {
             Verdict::Right => Ok(()),
@@ -107,7 +107,7 @@ impl Expected {
         }
     }
 
-    /// Returns whether what has come, all of it, can be the item.
+    /// Returns whether a complete answer can be the item.
     pub fn judge(&self, seen: &Seen) -> Verdict {
         match &self.kind {
             Kind::Message(told) => match (told.compare(seen), told.is_cut(seen)) {
@@ -121,21 +121,21 @@ impl Expected {
                 let is_short = seen.len.saturating_mul(2) + OVERHEAD_BYTES_MAX < size;
                 let is_long = seen.len > size.saturating_mul(2) + OVERHEAD_BYTES_MAX && size > 0;
                 match () {
-                    () if looks && (*is_item || is_short) => Verdict::Wrong("it is an answer of a server"),
+                    () if looks && (*is_item || is_short) => Verdict::Wrong("it is the answer of a server"),
                     () if seen.len == 0 && size > OVERHEAD_BYTES_MAX => Verdict::Wrong("it is empty"),
-                    () if looks && !may_be_markup => Verdict::Doubtful("it looks like an answer of a server"),
+                    () if looks && !may_be_markup => Verdict::Doubtful("it looks like the answer of a server"),
                     () if seen.len == 0 && size > 0 => Verdict::Doubtful("it is empty"),
                     () if is_short || is_long => Verdict::Doubtful("it has another size"),
                     () => Verdict::Right,
                 }
             }
             Kind::Stream if seen.is_empty() => Verdict::Wrong("it is empty"),
-            Kind::Stream if seen.looks_like_an_answer() => Verdict::Wrong("it is an answer of a server"),
+            Kind::Stream if seen.looks_like_an_answer() => Verdict::Wrong("it is the answer of a server"),
             Kind::Stream => Verdict::Right,
         }
     }
 
-    /// Returns why what has begun to come cannot be the item, so that the rest need not be read.
+    /// Returns why an answer that has begun to arrive cannot be the item. The rest need not be read then.
     pub fn refuses_start(&self, seen: &Seen) -> Option<&'static str> {
         let Kind::Message(told) = &self.kind else { return None };
         match told.compare(seen) {
@@ -144,34 +144,34 @@ impl Expected {
         }
     }
 
-    /// Holds the id in an answer that is JSON against the one that was asked for.
+    /// Compares the id in a JSON answer with the id that was requested.
     ///
     /// # Errors
-    /// If it is another.
+    /// If the two differ.
     pub fn id(asked: &str, answered: &str) -> Result<(), &'static str> {
-        // Both alphabets of base64 occur, with padding and without.
+        // Both alphabets of base64 occur, with and without padding.
         let plain = |id: &str| id.trim_end_matches('=').replace('/', "-").replace('+', "_");
         if plain(asked) == plain(answered) { Ok(()) } else { Err("it is about another item") }
     }
 }
 
-/// What matters of a payload, noted while it passes.
+/// What matters about a payload, recorded while it arrives.
 #[derive(Debug, Default)]
 pub struct Seen {
     len: u64,
     /// The header of a mail, or the start of anything else.
     head: Vec<u8>,
-    /// Whether the blank line after the header has come.
+    /// True once the blank line after the header has arrived.
     has_header: bool,
-    /// What closes the outermost multipart, once the header has come and says that there is one.
+    /// The line that closes the outermost multipart, if the header says that there is one.
     closing: Option<Closing>,
 }
 
-/// Looks for the line that closes a multipart (RFC 2046, 5.1.1).
+/// Searches for the line that closes a multipart (RFC 2046, 5.1.1).
 #[derive(Debug)]
 struct Closing {
     finder: memmem::Finder<'static>,
-    /// The last bytes, in which it may have begun.
+    /// The last bytes of the piece before, in which the line may begin.
     tail: Vec<u8>,
     found: bool,
 }
@@ -182,7 +182,7 @@ impl Closing {
             return;
         }
         let overlap = self.finder.needle().len() - 1;
-        // Where two pieces meet, and then the piece itself.
+        // Search where two pieces meet, and then the piece itself.
         self.tail.extend_from_slice(&bytes[..bytes.len().min(overlap)]);
         self.found = self.finder.find(&self.tail).is_some() || self.finder.find(bytes).is_some();
         if bytes.len() >= overlap {
@@ -195,14 +195,14 @@ impl Closing {
 }
 
 impl Seen {
-    /// Notes what `bytes` hold.
+    /// Records all of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         let mut seen = Self::default();
         seen.push(bytes);
         seen
     }
 
-    /// Takes the next piece.
+    /// Records the next piece.
     pub fn push(&mut self, piece: &[u8]) {
         self.len += piece.len() as u64;
         if self.has_header {
@@ -211,7 +211,7 @@ impl Seen {
             }
             return;
         }
-        // A blank line may begin at the end of the piece before.
+        // The blank line may begin at the end of the piece before.
         let from = self.head.len().saturating_sub(3);
         self.head.extend_from_slice(piece);
         let end = end_of_header(&self.head[from..]).map(|end| from + end);
@@ -229,27 +229,27 @@ impl Seen {
         }
     }
 
-    /// Returns how many bytes there are.
+    /// Returns the number of bytes so far.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Returns whether there are none.
+    /// Returns true if there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Takes note of so many bytes that are not shown.
+    /// Counts `len` bytes whose content is not shown to this module.
     pub fn skip(&mut self, len: u64) {
         self.len += len;
     }
 
-    /// Returns whether the outermost multipart, if there is one, is closed.
+    /// Returns true if the outermost multipart is closed, or if there is none.
     fn is_closed(&self) -> bool {
         self.closing.as_ref().is_none_or(|closing| closing.found)
     }
 
-    /// Returns whether a field of a header comes first (RFC 5322, 2.2).
+    /// Returns true if the bytes begin with a header field (RFC 5322, 2.2).
     fn begins_with_field(&self) -> bool {
         let start = crate::content::mail::readable(&self.head);
         let header = split_message(&start).header.bytes();
@@ -258,7 +258,7 @@ impl Seen {
         field.is_some_and(|field| field.name.iter().all(u8::is_ascii_graphic))
     }
 
-    /// Returns whether it is what servers and proxies answer with: a document of JSON, HTML or XML.
+    /// Returns true if the bytes look like the answer of a server or proxy: a document in JSON, HTML or XML.
     fn looks_like_an_answer(&self) -> bool {
         let start = self.head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.head).trim_ascii_start();
         let start = start[..start.len().min(64)].to_ascii_lowercase();
@@ -269,7 +269,7 @@ impl Seen {
     }
 }
 
-/// Returns where the header ends, its blank line included.
+/// Returns where the header ends, after its blank line.
 fn end_of_header(bytes: &[u8]) -> Option<usize> {
     let mut lines = memchr::memchr_iter(b'\n', bytes);
     lines.find_map(|at| match bytes[at + 1..] {

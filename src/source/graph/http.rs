@@ -1,4 +1,4 @@
-//! What carries requests: one pool of connections, with limits on everything that could hang or swell.
+//! Carries requests: one pool of connections, with limits on everything that could hang or grow.
 
 use super::client::Connection;
 use super::error::{ErrorKind, GraphError};
@@ -9,24 +9,24 @@ use reqwest::{Proxy, RequestBuilder, Response, Version, redirect};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How the service sees us (SharePoint: avoid getting throttled, "decorate your traffic"): undecorated traffic is
-/// served last.
+/// How this program identifies itself to the service (SharePoint: avoid getting throttled, "decorate your traffic").
+/// The service serves unidentified traffic last.
 const USER_AGENT: &str = concat!("ISV|Strongroom|Strongroom/", env!("CARGO_PKG_VERSION"));
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(20);
 const IDLE_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Connections to the services of one tenant.
+/// The connections to the services of one tenant.
 #[derive(Clone)]
 pub(crate) struct Http {
     pub(crate) client: reqwest::Client,
     pub(crate) pace: Pace,
 }
 
-/// Why no head of an answer came.
+/// Why no answer began to arrive.
 pub(crate) enum NoAnswer {
-    /// It did not come in time.
+    /// It did not arrive in time.
     Late,
-    /// The way there broke.
+    /// The connection failed.
     Broken(reqwest::Error),
 }
 
@@ -35,7 +35,7 @@ impl Http {
         let mut builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .gzip(true)
-            // A redirect would take the token with it, and Graph has none but to other services.
+            // A redirect would take the token along. Graph redirects only to other services.
             .redirect(redirect::Policy::none())
             .referer(false)
             .connect_timeout(CONNECT_TIME_MAX)
@@ -50,14 +50,14 @@ impl Http {
             builder = builder.no_proxy();
         }
         if connection.endpoints.are_unencrypted() {
-            // Nothing is encrypted, so a machine without certificates of authorities will do.
+            // Nothing is encrypted, so the machine needs no root certificates.
             builder = builder.tls_certs_only([]);
         }
         let client = builder.build().map_err(|error| unusable("no connections can be made", error))?;
         Ok(Self { client, pace: connection.pace })
     }
 
-    /// Sends a request that carries `upload` bytes, and returns the head of the answer.
+    /// Sends a request with an `upload` of this many bytes, and returns the head of the answer.
     pub(crate) async fn send(&self, request: RequestBuilder, upload: u64) -> Result<Response, NoAnswer> {
         match timeout(self.pace.head_time_max(upload), request.send()).await {
             Ok(answer) => answer.map_err(NoAnswer::Broken),
@@ -65,7 +65,7 @@ impl Http {
         }
     }
 
-    /// Returns the whole body of `response`, of `max` bytes at most.
+    /// Returns the whole body of `response`, of at most `max` bytes.
     pub(crate) async fn read_all(
         &self,
         mut response: Response,
@@ -84,11 +84,11 @@ impl Http {
     }
 }
 
-/// Returns whether it can be told where the body ends. One that ends with its connection could have been cut off
-/// anywhere: HTTP allows it (RFC 9112, 6.3), and it would be silent loss.
+/// Returns true if the body marks its own end. A body that ends with its connection could have been cut off anywhere
+/// (HTTP allows this: RFC 9112, 6.3), and the loss would go unnoticed.
 ///
-/// `is_as_it_came` says that the request asked for no content coding. What may have been unpacked on the way has lost
-/// its length, and has an end of its own: that of the packing.
+/// `is_as_it_came` is true if the request asked for no content coding. A body that was decompressed on the way has lost
+/// its length, but compressed data marks its own end.
 pub(crate) fn has_an_end(response: &Response, is_as_it_came: bool) -> bool {
     let headers = response.headers();
     let has_no_body = matches!(response.status().as_u16(), 204 | 304);
@@ -98,7 +98,7 @@ pub(crate) fn has_an_end(response: &Response, is_as_it_came: bool) -> bool {
     response.version() >= Version::HTTP_2 || has_no_body || is_length_known || may_be_unpacked
 }
 
-/// Returns whether the body comes in chunks. Any other last coding ends with the connection (RFC 9112, 6.3).
+/// Returns true if the body comes in chunks. With any other last coding, it ends with the connection (RFC 9112, 6.3).
 fn is_chunked(headers: &HeaderMap) -> bool {
     let last = headers.get_all(TRANSFER_ENCODING).iter().next_back().and_then(|value| value.to_str().ok());
     let last = last.and_then(|value| value.rsplit(',').next());

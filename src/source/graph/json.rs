@@ -1,23 +1,23 @@
-//! Reads JSON that is almost JSON.
+//! Reads JSON with certain errors.
 //!
-//! Stored mail may hold control characters, which the service has been seen to pass on raw inside strings, and halves
-//! of surrogate pairs, where a text was cut in the middle of a character. Neither is JSON (RFC 8259), and neither is a
-//! reason to lose a page of messages.
+//! Stored mail may hold control characters, which the service sometimes passes on unescaped inside strings. It may also
+//! hold halves of surrogate pairs, where a text was cut in the middle of a character. Neither is valid JSON (RFC 8259),
+//! but neither is a reason to lose a page of messages.
 
 use serde::de::{DeserializeOwned, Error};
 use std::fmt::Write;
 
-/// An answer with more values than this is none of the service's. Read as what it says, a text of 64 MiB that is made
-/// of empty lists takes gigabytes; a message with 1,500 recipients has ten thousand values.
+/// Maximum number of values in an answer. A text of 64 MiB that consists of empty lists would take gigabytes once it is
+/// parsed. A message with 1,500 recipients has ten thousand values.
 const VALUES_MAX: usize = 200_000;
 
-/// Reads `body` as JSON, and if it is none, what it becomes with control characters escaped, halves of surrogate pairs
-/// and bytes that are no UTF-8 replaced by U+FFFD.
+/// Parses `body` as JSON. If it is not valid, repairs it first: escapes control characters, and replaces halves of
+/// surrogate pairs and bytes that are not UTF-8 by U+FFFD.
 ///
 /// # Errors
-/// When it is none, or of another kind, or has more than [`VALUES_MAX`] values.
+/// If the body is not JSON even after the repair, has another type, or has more than [`VALUES_MAX`] values.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
-    // Every value but the first stands behind one of these.
+    // Every value except the first follows one of these characters.
     if body.len() > VALUES_MAX && count_outside_strings(body, b",[{") > VALUES_MAX {
         return Err(serde_json::Error::custom(format!("more than {VALUES_MAX} values")));
     }
@@ -27,7 +27,7 @@ pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Er
     })
 }
 
-/// Returns how many of the bytes between strings are among `these`.
+/// Returns how many bytes outside strings are among `these`.
 fn count_outside_strings(body: &[u8], these: &[u8]) -> usize {
     let (mut count, mut in_string, mut is_escaped) = (0, false, false);
     for byte in body {
@@ -41,7 +41,7 @@ fn count_outside_strings(body: &[u8], these: &[u8]) -> usize {
     count
 }
 
-/// Returns `body` with its strings mended, or `None` if that changes nothing.
+/// Returns `body` with its strings repaired, or `None` if that changes nothing.
 pub(super) fn mend(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body);
     let mut mended = String::with_capacity(text.len() + 64);
@@ -69,17 +69,17 @@ pub(super) fn mend(body: &[u8]) -> Option<String> {
     (mended.as_bytes() != body).then_some(mended)
 }
 
-/// Returns the code unit that `text` begins with as `\uXXXX`.
+/// Returns the code unit that `text` begins with, in the form `\uXXXX`.
 fn unit(text: &str) -> Option<u16> {
     u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok()
 }
 
-/// Returns how long the escape is that `text` begins with; a pair of surrogates is one.
+/// Returns the length of the escape that `text` begins with. A pair of surrogates counts as one escape.
 fn escape_len(text: &str) -> usize {
     match unit(text) {
         Some(0xd800..0xdc00) if matches!(unit(&text[6..]), Some(0xdc00..0xe000)) => 12,
         Some(_) => 6,
-        // The backslash and what it escapes, of whatever length.
+        // The backslash, and the character after it, of any length.
         None => text.chars().take(2).map(char::len_utf8).sum(),
     }
 }
@@ -104,7 +104,7 @@ mod tests {
             Some(json!(["\u{fffd}x", "😀", "\\ud83d", "\u{fffd}\n"]))
         );
         assert_eq!(read(b"[\"\xff\"]"), Some(json!(["\u{fffd}"])));
-        // What control characters there are between values is none of our business.
+        // Control characters outside strings are left alone.
         assert_eq!(read(b"{\"a\":1\x01}"), None);
         for broken in [&b""[..], b"{\"a\":\"x\n", b"{\"a\":\"\\", b"[\"\\ud83d", b"[\"\\u12", b"<html>"] {
             assert_eq!(read(broken), None);
@@ -118,7 +118,7 @@ mod tests {
             assert!(read::<Value>(list(value, 1000).as_bytes()).is_ok());
             assert!(read::<Value>(list(value, VALUES_MAX + 1).as_bytes()).unwrap_err().is_data());
         }
-        // What stands in a string is one value, whatever it is made of.
+        // A string is one value, whatever it contains.
         let text = json!({ "body": "[{\"a\":1,\\\"},".repeat(VALUES_MAX) });
         assert_eq!(read::<Value>(text.to_string().as_bytes()).unwrap(), text);
     }

@@ -1,7 +1,7 @@
-//! What a mailbox holds: folders, what changed in them, messages and their exact bytes.
+//! The mail in a mailbox: folders and their changes, messages and their exact bytes.
 //!
 //! Every request asks for immutable ids, which survive moves within the mailbox (Graph: "Obtain immutable identifiers
-//! for Outlook resources"). Links of deltas are stored and followed as they are.
+//! for Outlook resources"). Delta links are stored and followed unchanged.
 
 use super::client::{Body, Client, Patience};
 use super::error::{ErrorKind, GraphError};
@@ -15,27 +15,27 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub(super) const IMMUTABLE_IDS: &str = "IdType=\"ImmutableId\"";
-/// Larger pages are allowed, but provoke time-outs.
+/// Preferred number of rows on a page. Larger pages are allowed, but cause time-outs.
 pub(super) const PAGE_SIZE: &str = "odata.maxpagesize=500";
 const FOLDERS_PER_PAGE: &str = "250";
-/// Folders of a mailbox (Exchange Online limits: 250,000 at the most, of them 10,000 in one), and rows that tell of
-/// them.
+/// Maximum number of folders in a mailbox, and of rows about them. Exchange Online allows up to 250,000 folders, of
+/// which 10,000 in one folder.
 const FOLDERS_MAX: usize = 500_000;
-/// A message has some hundred attachments at the most.
+/// Maximum number of attachments of a message. Real messages have at most a few hundred.
 const ATTACHMENTS_MAX: usize = 10_000;
-/// What is asked of every message: all that its MIME form loses, what a list shows, and what tells whether its bytes
-/// can have changed. The body is not: it stands in the MIME form.
+/// The properties that are requested of every message: all that its MIME form loses, all that a list shows, and all
+/// that tells whether its bytes may have changed. The body is left out, because the MIME form has it.
 const MESSAGE_FIELDS: &str = "id,changeKey,parentFolderId,isRead,isDraft,flag,categories,importance,inferenceClassification,\
     receivedDateTime,sentDateTime,createdDateTime,lastModifiedDateTime,internetMessageId,conversationId,conversationIndex,\
     subject,bodyPreview,sender,from,replyTo,toRecipients,ccRecipients,bccRecipients,hasAttachments,\
     isReadReceiptRequested,isDeliveryReceiptRequested";
-/// Size, class, flags, icon, last verb and its time ([MS-OXPROPS]), and the mark of an earlier restore (`write`).
+/// Size, class, flags, icon, last verb and its time ([MS-OXPROPS]), and the mark of an earlier restore (see `write`).
 const MESSAGE_PROPERTIES: &str = "singleValueExtendedProperties($filter=id eq 'Integer 0x0E08' or id eq 'String 0x001A' \
     or id eq 'Integer 0x0E07' or id eq 'Integer 0x1080' or id eq 'Integer 0x1081' or id eq 'SystemTime 0x1082' \
     or id eq 'String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItem')";
 
-/// Folders that every mailbox calls by these names, whatever its language (Graph: mailFolder), and what English ones
-/// show.
+/// The well-known names of folders, which are the same in every language (Graph: mailFolder), and the names that an
+/// English mailbox shows.
 pub const WELL_KNOWN: [(&str, &str); 17] = [
     ("inbox", "Inbox"),
     ("sentitems", "Sent Items"),
@@ -56,10 +56,10 @@ pub const WELL_KNOWN: [(&str, &str); 17] = [
     (RECOVERABLE_ITEMS, "Recoverable Items"),
 ];
 
-/// What was deleted and can still be had back.
+/// The folder of deleted items that can still be recovered.
 pub const RECOVERABLE_ITEMS: &str = "recoverableitemsdeletions";
 
-/// A mailbox.
+/// The mailbox of a user.
 #[derive(Clone)]
 pub struct Mailbox {
     pub(super) client: Client,
@@ -67,21 +67,22 @@ pub struct Mailbox {
     hidden_folders: bool,
 }
 
-/// What became of the folders of a mailbox since a link was given out.
+/// How the folders of a mailbox changed since a delta link was given out.
 pub struct FolderChanges {
-    /// Folders that are new or were renamed or moved, and those that are gone.
+    /// Folders that are new, were renamed or moved, or are gone.
     pub rows: Vec<MailFolder>,
-    /// Where to ask next time, if there is such a link and it may be followed.
+    /// The link for the next time; `None` if there is none, or if it must not be followed.
     pub link: Option<String>,
 }
 
 impl Mailbox {
-    /// Names the mailbox of a user by the user's id. With `hidden_folders`, those that Outlook does not show count too.
+    /// Creates the mailbox of the user with the id `user`. With `hidden_folders`, folders that Outlook does not show
+    /// are included.
     pub fn new(client: Client, user: &str, hidden_folders: bool) -> Self {
         Self { client, user: user.into(), hidden_folders }
     }
 
-    /// Returns the id of its user.
+    /// Returns the id of the user.
     pub fn user(&self) -> &str {
         &self.user
     }
@@ -96,10 +97,10 @@ impl Mailbox {
         request.labelled(label).prefer(IMMUTABLE_IDS)
     }
 
-    /// Lists the folders directly under the root of what people see.
+    /// Lists the top folders that people see.
     ///
     /// # Errors
-    /// See [`GraphError`]; [`ErrorKind::NoMailbox`] where there is none.
+    /// See [`GraphError`]; [`ErrorKind::NoMailbox`] if there is no mailbox.
     pub async fn top_folders(&self) -> Result<Vec<MailFolder>, GraphError> {
         self.folder_pages(&["mailFolders"]).await
     }
@@ -121,8 +122,8 @@ impl Mailbox {
         self.client.collect(request, FOLDERS_MAX).await
     }
 
-    /// Returns whether a link that the service gave out may be followed: it leads there, also after the configuration
-    /// changed.
+    /// Returns true if a delta link may be followed. After a change of the configuration, an old link may lead to
+    /// another host.
     pub fn may_follow(&self, link: &str) -> bool {
         self.client.may_follow(link)
     }
@@ -146,7 +147,7 @@ impl Mailbox {
                     return Err(GraphError::too_many("listing mail folders", "folders", FOLDERS_MAX));
                 }
                 Ok(children) => all.extend(children.into_iter().filter(|child| seen.insert(child.id.clone()))),
-                // It vanished since it was listed, and what was in it too.
+                // The folder vanished after it was listed, together with its content.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -154,10 +155,10 @@ impl Mailbox {
         Ok(all)
     }
 
-    /// Tells what became of the folders since `link` was given out, or lists them all.
+    /// Lists how the folders changed since `link` was given out. Without a link, lists all folders.
     ///
     /// # Errors
-    /// See [`GraphError`]; [`ErrorKind::Resync`] where the link is too old.
+    /// See [`GraphError`]; [`ErrorKind::Resync`] if the link is too old.
     pub async fn folder_changes(&self, link: Option<&str>) -> Result<FolderChanges, GraphError> {
         const LABEL: &str = "listing changes of mail folders";
         let request = match link {
@@ -180,7 +181,7 @@ impl Mailbox {
         found(self.client.json_that(self.get("reading a mail folder", &["mailFolders", folder]), check).await)
     }
 
-    /// Returns which folders have a well-known name: id -> name.
+    /// Returns the folders that have a well-known name, as a map from id to name.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -197,7 +198,8 @@ impl Mailbox {
         Ok(asked.into_iter().filter_map(|(found, name)| Some((found?.id, name))).collect())
     }
 
-    /// Begins a round over the messages of `folder`: all of them, or what changed since `link` was given out.
+    /// Starts to list the messages of `folder`: those that changed since `link` was given out, or all of them without a
+    /// link.
     pub fn messages(&self, folder: &str, link: Option<&str>) -> Round {
         const LABEL: &str = "listing messages";
         let request = match link {
@@ -210,10 +212,10 @@ impl Mailbox {
         Round(self.client.pages(request.prefer(PAGE_SIZE), Ends::WithDeltaLink))
     }
 
-    /// Begins a round over all messages of `folder` for a mailbox that cannot tell changes. What moves meanwhile may be
-    /// told twice or not at all.
+    /// Starts to list all messages of `folder`, for a mailbox that cannot report changes. A message that moves in the
+    /// meantime may be listed twice or not at all.
     pub fn plain_messages(&self, folder: &str) -> Round {
-        const LABEL: &str = "listing messages without changes";
+        const LABEL: &str = "listing messages in full";
         let request = self
             .get(LABEL, &["mailFolders", folder, "messages"])
             .query("$select", MESSAGE_FIELDS)
@@ -221,7 +223,7 @@ impl Mailbox {
         Round(self.client.pages(request.prefer(PAGE_SIZE), Ends::Plainly))
     }
 
-    /// Returns what a listing would tell of the message, wherever it lies now.
+    /// Returns the row that a listing would have for the message, in whichever folder it is now.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -233,16 +235,16 @@ impl Mailbox {
         found(self.client.json_that(request, |found: &Message| Expected::id(id, &found.row.id)).await)
     }
 
-    /// Begins to count attempts at messages whose bytes the caller judges.
+    /// Starts to count attempts at messages whose bytes the caller checks.
     pub fn patience(&self) -> Patience {
         self.client.patience()
     }
 
-    /// Begins to read the exact bytes of a message (Graph: "Get MIME content of a message"). Whoever reads them holds
-    /// them against what was told of the message ([`Expected::message`]).
+    /// Starts to read the exact bytes of a message (Graph: "Get MIME content of a message"). The caller must compare
+    /// them with the message's row (see [`Expected::message`]).
     ///
     /// # Errors
-    /// See [`GraphError`]; [`ErrorKind::ItemCorrupt`] where the service will never be able to give them.
+    /// See [`GraphError`]; [`ErrorKind::ItemCorrupt`] if the service will never be able to deliver them.
     pub async fn mime(&self, id: &str, size_hint: Option<u64>) -> Result<Body, GraphError> {
         let mut request = self.get("reading a message", &["messages", id, "$value"]).uncoded();
         if let Some(size) = size_hint {
@@ -251,7 +253,7 @@ impl Mailbox {
         self.client.body(request).await
     }
 
-    /// Returns everything the service says of a message, its body included, as the sender wrote it.
+    /// Returns all properties of a message, with its body as the sender wrote it.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -262,7 +264,7 @@ impl Mailbox {
         self.client.json_that(request, |found| is_about(found, id)).await
     }
 
-    /// Lists what is attached to a message, without the contents.
+    /// Lists the attachments of a message, without their contents.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -273,8 +275,8 @@ impl Mailbox {
         self.client.collect(request, ATTACHMENTS_MAX).await
     }
 
-    /// Returns all that the service says of one attachment, with what it holds as base64 in `contentBytes` if it is a
-    /// file: only so it tells the `contentId` by which a body shows it (Graph: fileAttachment).
+    /// Returns all properties of one attachment. For a file, `contentBytes` holds the content as base64. Only this
+    /// request returns the `contentId`, by which a body refers to the attachment (Graph: fileAttachment).
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -283,7 +285,7 @@ impl Mailbox {
         self.client.json_that(request, |found| is_about(found, attachment)).await
     }
 
-    /// Returns what one attachment holds, of which `properties` were listed.
+    /// Returns the content of one attachment, whose `properties` were listed before.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -295,7 +297,7 @@ impl Mailbox {
     }
 }
 
-/// Holds the id in an answer against the one that was asked for.
+/// Compares the id in an answer with the id that was requested.
 fn is_about(found: &Value, asked: &str) -> Result<(), &'static str> {
     Expected::id(asked, found.get("id").and_then(Value::as_str).unwrap_or_default())
 }
@@ -308,33 +310,34 @@ pub(super) fn found<T>(answer: Result<T, GraphError>) -> Result<Option<T>, Graph
     }
 }
 
-/// A round over the messages of a folder, page by page. Only a round that came to its end may be believed.
+/// A listing of the messages of a folder, page by page. Do not rely on a listing that did not reach its end.
 pub struct Round(Pages);
 
-/// A page of messages. They are read one by one, as they are asked for.
+/// A page of messages. Its rows are parsed one by one, when they are needed.
 pub struct MessagePage(Page);
 
 impl Round {
-    /// Returns the next page, or `None` after the last. A page may be empty although others follow, and rows of one
-    /// message may come several times: the last one counts. Take its rows before anything else is asked for.
+    /// Returns the next page, or `None` after the last one. An empty page may be followed by others. A message may
+    /// occur in several rows: the last one counts. Take the rows of a page before sending any other request.
     ///
     /// # Errors
-    /// See [`GraphError`]. The round is over then, and nothing may be concluded from what it did not tell.
+    /// See [`GraphError`]. The listing is over then, and nothing follows from the messages that it did not contain.
     pub async fn next(&mut self) -> Result<Option<MessagePage>, GraphError> {
         Ok(self.0.next().await?.map(MessagePage))
     }
 
-    /// Returns where to ask next time, once the round has come to its end; nothing if that link may not be followed.
+    /// Returns the delta link for the next time, once the listing has reached its end. Returns `None` if the link must
+    /// not be followed.
     pub fn link(self) -> Option<String> {
         self.0.link()
     }
 }
 
 impl MessagePage {
-    /// Returns its rows, one after the other.
+    /// Returns the rows of the page, one after the other.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] for each that is no message.
+    /// [`ErrorKind::Malformed`] for each row that is not a message.
     pub fn rows(&self) -> impl Iterator<Item = Result<Message, GraphError>> + '_ {
         self.0.rows()
     }

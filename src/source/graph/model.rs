@@ -1,4 +1,4 @@
-//! What Graph says of folders and messages, as far as it is used. What else it says stays in the raw text.
+//! The JSON of folders and messages in Graph, as far as it is used. The raw text keeps everything else.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -7,30 +7,30 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MailFolder {
-    /// Stays the same when the folder is renamed or moved.
+    /// The id, which stays the same when the folder is renamed or moved.
     pub id: String,
-    /// The name people see, in the mailbox's language.
+    /// The display name, in the language of the mailbox.
     pub display_name: Option<String>,
-    /// The folder it lies in.
+    /// The id of the folder that this one lies in.
     pub parent_folder_id: Option<String>,
-    /// How many folders lie in it.
+    /// The number of folders directly in it.
     #[serde(default)]
     pub child_folder_count: u64,
-    /// How many items of any kind lie in it; changes while one looks.
+    /// The number of items of any kind in it. It may change at any time.
     pub total_item_count: Option<u64>,
-    /// Whether Outlook does not show it.
+    /// True if Outlook does not show the folder.
     #[serde(default)]
     pub is_hidden: bool,
-    /// `#microsoft.graph.mailSearchFolder` for one whose messages lie elsewhere.
+    /// `#microsoft.graph.mailSearchFolder` for a search folder, whose messages lie elsewhere.
     #[serde(rename = "@odata.type")]
     pub odata_type: Option<String>,
-    /// Present when it was removed; a row of a delta then.
+    /// Present in a row of a delta if the folder was removed.
     #[serde(rename = "@removed")]
     pub removed: Option<serde::de::IgnoredAny>,
 }
 
 impl MailFolder {
-    /// Returns whether its messages lie in other folders.
+    /// Returns true for a search folder, whose messages lie in other folders.
     pub fn is_search(&self) -> bool {
         self.odata_type.as_deref().is_some_and(|kind| kind.ends_with("mailSearchFolder"))
     }
@@ -40,20 +40,20 @@ impl MailFolder {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Recipient {
-    /// The address; an X.500 name for some.
+    /// The address; for some recipients an X.500 name.
     pub email_address: Option<EmailAddress>,
 }
 
 /// An address with a name (Graph: emailAddress).
 #[derive(Debug, Clone, Deserialize)]
 pub struct EmailAddress {
-    /// The name people see.
+    /// The display name.
     pub name: Option<String>,
     /// The address.
     pub address: Option<String>,
 }
 
-/// A property of the store beneath (Graph: singleValueLegacyExtendedProperty).
+/// A property of the mailbox store (Graph: singleValueLegacyExtendedProperty).
 #[derive(Debug, Clone, Deserialize)]
 pub struct ExtendedProperty {
     /// Type and tag, such as `Integer 0xe08`.
@@ -62,12 +62,12 @@ pub struct ExtendedProperty {
     pub value: Option<String>,
 }
 
-/// A message as a listing tells it: what decides what to do with it, and everything that was said of it.
+/// A row of a listing: the properties that this program uses, and the whole text.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// What is looked at.
+    /// The properties that this program uses.
     pub row: MessageRow,
-    /// The JSON text as it came, unknown properties included.
+    /// The JSON text as it came, including unknown properties.
     pub raw: Box<RawValue>,
 }
 
@@ -79,40 +79,40 @@ impl<'de> Deserialize<'de> for Message {
     }
 }
 
-/// The properties of a message that are looked at (Graph: message).
+/// The properties of a message that this program uses (Graph: message).
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageRow {
     /// The immutable id.
     pub id: String,
-    /// Differs after every change, the read flag included.
+    /// The version of the message. It differs after every change, even of the read flag.
     pub change_key: Option<String>,
-    /// The folder it lies in.
+    /// The id of the folder that the message lies in.
     pub parent_folder_id: Option<String>,
-    /// When it arrived.
+    /// When the message arrived.
     pub received_date_time: Option<String>,
-    /// When it was sent.
+    /// When the message was sent.
     pub sent_date_time: Option<String>,
-    /// When it was made.
+    /// When the message was created.
     pub created_date_time: Option<String>,
-    /// Its `Message-ID`, which copies of it share and drafts may lack.
+    /// The `Message-ID`. Copies of a message share it, and drafts may lack it.
     pub internet_message_id: Option<String>,
     /// The subject.
     pub subject: Option<String>,
-    /// Who it is from.
+    /// The author.
     pub from: Option<Recipient>,
-    /// Who sent it, on behalf of whom it is from.
+    /// The person who sent it on behalf of the author.
     pub sender: Option<Recipient>,
-    /// Whether it was read.
+    /// True if the message is marked as read.
     pub is_read: Option<bool>,
-    /// Whether it was not sent yet.
+    /// True if the message was not sent yet.
     pub is_draft: Option<bool>,
-    /// Whether it asks to be followed up.
+    /// The flag for follow-up.
     pub flag: Option<FollowupFlag>,
-    /// Properties of the store beneath.
+    /// Properties of the mailbox store.
     #[serde(default)]
     pub single_value_extended_properties: Vec<ExtendedProperty>,
-    /// Present when it left the folder.
+    /// Present in a row of a delta if the message left the folder.
     #[serde(rename = "@removed")]
     pub removed: Option<serde::de::IgnoredAny>,
 }
@@ -126,7 +126,8 @@ pub struct FollowupFlag {
 }
 
 impl MessageRow {
-    /// Returns when the message arrived or, failing that, was sent or made, in seconds since 1970 (UTC).
+    /// Returns when the message arrived, in seconds since 1970 (UTC). If that is unknown, returns when it was sent or
+    /// created.
     pub fn date(&self) -> Option<i64> {
         [&self.received_date_time, &self.sent_date_time, &self.created_date_time]
             .into_iter()
@@ -134,12 +135,13 @@ impl MessageRow {
             .find_map(|text| parse_date(text))
     }
 
-    /// Returns the size in bytes that the store beneath gives (PidTagMessageSize).
+    /// Returns the size in bytes in the mailbox store (PidTagMessageSize).
     pub fn size(&self) -> Option<u64> {
         self.property(0x0e08)?.parse().ok()
     }
 
-    /// Returns the value of the property with this tag. The service writes tags in either case, with or without zeros.
+    /// Returns the value of the property with this tag. The service writes tags in upper or lower case, with or without
+    /// leading zeros.
     pub fn property(&self, tag: u32) -> Option<&str> {
         let of_tag = |property: &&ExtendedProperty| {
             let hex = property.id.split(' ').nth(1).and_then(|tag| tag.get(2..));
@@ -148,13 +150,13 @@ impl MessageRow {
         self.single_value_extended_properties.iter().find(of_tag)?.value.as_deref()
     }
 
-    /// Returns the mark that a restore gave it, if one did.
+    /// Returns the mark that a restore gave the message, if there is one.
     pub fn mark(&self) -> Option<&str> {
         let is_mark = |property: &&ExtendedProperty| property.id.eq_ignore_ascii_case(super::write::MARK);
         self.single_value_extended_properties.iter().find(is_mark)?.value.as_deref()
     }
 
-    /// Returns `Name <address>` of whom it is from.
+    /// Returns the author as `Name <address>`.
     pub fn author(&self) -> Option<String> {
         let address = self.from.as_ref().or(self.sender.as_ref())?.email_address.as_ref()?;
         match (address.name.as_deref().filter(|name| !name.is_empty()), address.address.as_deref()) {
@@ -165,7 +167,7 @@ impl MessageRow {
     }
 }
 
-/// Reads a moment; none for the sentinel of an unset one (`0001-01-01T00:00:00Z`).
+/// Parses a date, in seconds since 1970. Returns `None` for the value of an unset date, `0001-01-01T00:00:00Z`.
 pub fn parse_date(text: &str) -> Option<i64> {
     if text.starts_with("0001-") {
         return None;

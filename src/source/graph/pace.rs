@@ -1,8 +1,8 @@
-//! How slowly an answer may come.
+//! Limits how slowly an answer may arrive.
 //!
-//! A connection that brings one byte every two seconds is never silent and never done. So there are two limits: for how
-//! long nothing arrives, and a deadline for the whole answer, which follows from how much has come of it. Only the time
-//! counts in which somebody waits for the network: a body that nobody reads for a while is not late.
+//! A connection that delivers one byte every two seconds is never silent and never done. So there are two limits: the
+//! longest time without any bytes, and a deadline for the whole answer, which grows with the bytes that have arrived.
+//! Only the time counts in which the program waits for the network: a body that nobody reads for a while is not late.
 
 use super::error::{ErrorKind, GraphError};
 use super::http::cut_off;
@@ -11,14 +11,14 @@ use reqwest::Response;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// How slowly an answer may come.
+/// How slowly an answer may arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// For how long nothing may arrive. Graph's own gateway gives up after about a minute and a half.
+    /// Maximum time without any bytes. Graph's own gateway gives up after about a minute and a half.
     pub silence_max: Duration,
-    /// How long an answer may take beside the time that its bytes take.
+    /// Maximum time for an answer, in addition to the time for its bytes.
     pub overhead_max: Duration,
-    /// At this rate bytes must arrive on average. Sixteen requests at the same time have it over a line of 1 Mbit/s.
+    /// Minimum average rate. Sixteen requests at the same time reach it on a line of 1 Mbit/s.
     pub bytes_per_second_min: u64,
 }
 
@@ -38,13 +38,13 @@ impl Pace {
         Duration::from_secs(bytes / self.bytes_per_second_min.max(1))
     }
 
-    /// Returns how long the head of an answer may take to come, to a request that carries `upload` bytes.
+    /// Returns how long the head of an answer may take, if the request carries `upload` bytes.
     pub(crate) fn head_time_max(&self, upload: u64) -> Duration {
         self.silence_max + self.time_of(upload)
     }
 }
 
-/// The time that one body has taken so far.
+/// Measures the time that one body takes.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pace: Pace,
@@ -53,15 +53,15 @@ pub(crate) struct Arrival {
 }
 
 impl Arrival {
-    /// Starts with nothing received.
+    /// Starts a measurement, before the first byte.
     pub(crate) fn new(pace: Pace) -> Self {
         Self { pace, waited: Duration::ZERO, received: 0 }
     }
 
-    /// Returns the next bytes of the body, or `None` after the last.
+    /// Returns the next bytes of the body, or `None` after the last ones.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when the body ends early, or comes more slowly than it may.
+    /// [`ErrorKind::Unavailable`] if the body ends early, or arrives too slowly.
     pub(crate) async fn chunk(
         &mut self,
         response: &mut Response,
@@ -70,7 +70,7 @@ impl Arrival {
         let Pace { overhead_max, silence_max, .. } = self.pace;
         let left = (overhead_max + self.pace.time_of(self.received)).saturating_sub(self.waited);
         let since = Instant::now();
-        // What is there already is taken in any case: only then is the time looked at.
+        // Take bytes that have already arrived, and check the time only afterwards.
         let chunk = timeout(left.min(silence_max), response.chunk()).await;
         self.waited += since.elapsed();
         match chunk {

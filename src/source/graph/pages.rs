@@ -1,9 +1,8 @@
-//! Collections: page by page, and of a page row by row.
+//! Reads collections page by page, and each page row by row.
 //!
-//! All answers with pages are read here. A service, or somebody between, may give out links that lead in a circle or
-//! never come to an end, and pages of millions of rows; so everything has a limit here, far above what the service
-//! does. Rows are not taken for what they are until somebody wants them: until then a page is the text that came, and
-//! where its rows stand.
+//! All answers with pages are read here. A service, or somebody in between, may return links that form a circle or
+//! never end, or pages with millions of rows. So everything has a limit, far above what the real service does. A row is
+//! parsed only when it is needed: until then, a page is the text as it came, and the positions of its rows.
 
 use super::client::{Client, Failure};
 use super::error::{ErrorKind, GraphError};
@@ -20,20 +19,21 @@ use tokio::sync::OwnedSemaphorePermit;
 #[cfg(test)]
 mod tests;
 
-/// Rows of one page. What is asked for has 999 at most, and a service may give a few more.
+/// Maximum number of rows on a page. Requests ask for at most 999, and a service may return a few more.
 const PAGE_ROWS_MAX: usize = 5_000;
-/// A row of a message with five hundred recipients of each kind has 200 KB.
+/// Maximum size of a row, in bytes. The row of a message with five hundred recipients of each kind has 200 KB.
 const ROW_BYTES_MAX: usize = 4 << 20;
-/// Pages of one collection: a million rows at ten a page, which is the least that the service gives.
+/// Maximum number of pages in a collection: enough for a million rows at ten a page, the smallest pages that the
+/// service returns.
 const PAGES_MAX: u32 = 100_000;
-/// Pages without a row, one after the other. A few occur (Graph: "Paging Microsoft Graph data in your app").
+/// Maximum number of consecutive pages without rows. A few do occur (Graph: "Paging Microsoft Graph data in your app").
 const EMPTY_PAGES_MAX: u32 = 1_000;
-/// Rows of one collection. A folder of a mailbox holds a million messages (Exchange Online limits), an organisation
-/// rarely more users.
+/// Maximum number of rows in a collection. A folder of a mailbox holds up to a million messages (Exchange Online
+/// limits), and few organisations have more users.
 const ROWS_MAX: u64 = 4_000_000;
-/// A collection that is kept in memory came as so many bytes, at most: half a million folders do.
+/// Maximum size of the text of a collection that is kept in memory, in bytes. Half a million folders have about that.
 const COLLECTED_BYTES_MAX: u64 = 256 << 20;
-/// No URL is longer: servers refuse them (RFC 9110, 4.1, asks for 8,000 bytes).
+/// Maximum length of a link, in bytes. Servers refuse longer URLs (RFC 9110, 4.1, asks for 8,000 bytes).
 pub(super) const LINK_BYTES_MAX: usize = 32 << 10;
 
 /// One page of a collection.
@@ -42,27 +42,27 @@ pub(super) struct Page {
     rows: Vec<Bytes>,
     next: Option<String>,
     delta: Option<String>,
-    /// The room that a large answer takes in memory.
+    /// The permit for the memory that a large answer takes.
     _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Page {
-    /// Returns its rows, one after the other.
+    /// Returns the rows of the page, one after the other.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] for each that is not of this kind.
+    /// [`ErrorKind::Malformed`] for each row that is not of type `T`.
     pub(super) fn rows<T: DeserializeOwned>(&self) -> impl Iterator<Item = Result<T, GraphError>> + '_ {
         self.rows.iter().map(|row| {
             let read = if row.len() <= ROW_BYTES_MAX { json::read(row).ok() } else { None };
             read.ok_or_else(|| {
-                let why = format!("a row of {} bytes is not of the kind that was expected", row.len());
+                let why = format!("a row of {} bytes is not of the expected type", row.len());
                 GraphError::malformed(self.label).explained(why)
             })
         })
     }
 }
 
-/// What of a page is looked at.
+/// The parts of a page that are used.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
@@ -73,10 +73,10 @@ struct Envelope<'a> {
     delta: Option<String>,
 }
 
-/// The texts of rows.
+/// The unparsed rows of a page.
 struct Rows<'a>(Vec<&'a RawValue>);
 
-/// What the error of a page says that has too many.
+/// The text of the error for a page with too many rows.
 const TOO_MANY: &str = "a page has too many rows";
 
 impl<'de: 'a, 'a> Deserialize<'de> for Rows<'a> {
@@ -93,7 +93,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Rows<'a> {
                 let mut texts = Vec::new();
                 while let Some(text) = rows.next_element::<&'de RawValue>()? {
                     if texts.len() == PAGE_ROWS_MAX {
-                        // The rest, which may be millions, is not even looked at.
+                        // The rest may be millions of rows, so it is not even looked at.
                         return Err(A::Error::custom(TOO_MANY));
                     }
                     texts.push(text);
@@ -105,7 +105,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Rows<'a> {
     }
 }
 
-/// Reads a page out of the text that came.
+/// Reads a page from the text of an answer.
 fn read(body: &Bytes, label: &'static str) -> Result<Page, Failure> {
     let parse = |body: &Bytes| -> Result<Page, serde_json::Error> {
         let Envelope { value: Rows(texts), next, delta } = serde_json::from_slice(body)?;
@@ -127,17 +127,17 @@ fn read(body: &Bytes, label: &'static str) -> Result<Page, Failure> {
 }
 
 impl Client {
-    /// Asks for one page of a collection.
+    /// Requests one page of a collection.
     ///
     /// # Errors
-    /// As [`Client::json`]; [`ErrorKind::TooLarge`] for one with more than [`PAGE_ROWS_MAX`] rows.
+    /// As [`Client::json`]; [`ErrorKind::TooLarge`] for a page with more than [`PAGE_ROWS_MAX`] rows.
     pub(super) async fn page(&self, request: &Request) -> Result<Page, GraphError> {
         let label = request.label;
         let (page, room) = self.json_with(request, |body| read(body, label)).await?;
         Ok(Page { _room: room, ..page })
     }
 
-    /// Reads a collection from the page on that `first` asks for.
+    /// Starts to read a collection with the page that `first` requests.
     pub(super) fn pages(&self, first: Request, ends: Ends) -> Pages {
         Pages {
             client: self.clone(),
@@ -151,17 +151,17 @@ impl Client {
         }
     }
 
-    /// Returns all rows of a collection, of `max` and [`COLLECTED_BYTES_MAX`] at most.
+    /// Returns all rows of a collection, at most `max` rows and [`COLLECTED_BYTES_MAX`] bytes.
     ///
     /// # Errors
-    /// See [`GraphError`]; [`ErrorKind::TooLarge`] when there are more.
+    /// See [`GraphError`]; [`ErrorKind::TooLarge`] if there are more.
     pub(super) async fn collect<T: DeserializeOwned>(&self, first: Request, max: usize) -> Result<Vec<T>, GraphError> {
         let (mut pages, mut rows) = (self.pages(first, Ends::Plainly), Vec::new());
         pages.collect_into(&mut rows, max).await?;
         Ok(rows)
     }
 
-    /// Returns whether `link` may be followed: it leads to the Graph endpoint, and is not longer than a link can be.
+    /// Returns true if `link` may be followed: it leads to the Graph endpoint, and is not too long.
     pub(super) fn may_follow(&self, link: &str) -> bool {
         link.len() <= LINK_BYTES_MAX && self.leads_somewhere(Target::Link(link.to_owned()))
     }
@@ -172,7 +172,7 @@ impl Client {
 pub(super) enum Ends {
     /// With a page that has no link.
     Plainly,
-    /// With a link that tells changes from then on. A page without any link is not the last, but damaged.
+    /// With a delta link, which returns later changes. A page without any link is not the last one, but damaged.
     WithDeltaLink,
 }
 
@@ -182,13 +182,13 @@ enum State {
     Failed,
 }
 
-/// A collection on its way. Only one that came to its end may be believed.
+/// A collection that is being read. Do not rely on one that did not reach its end.
 pub(super) struct Pages {
     client: Client,
     label: &'static str,
     ends: Ends,
     state: State,
-    /// What links stand for that were followed.
+    /// Hashes of the links that were followed.
     links: HashSet<[u8; 16]>,
     pages: u32,
     empty: u32,
@@ -196,12 +196,12 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Returns the next page, or `None` after the last. A page may be empty although others follow.
+    /// Returns the next page, or `None` after the last one. An empty page may be followed by others.
     ///
     /// # Errors
-    /// See [`GraphError`]: of kind [`ErrorKind::Malformed`] when a link leads astray or in a circle,
-    /// [`ErrorKind::TooLarge`] when the collection has no end. It is over then, and nothing may be concluded from what
-    /// it did not tell.
+    /// See [`GraphError`]; [`ErrorKind::Malformed`] if a link leads elsewhere or in a circle; [`ErrorKind::TooLarge`]
+    /// if the collection does not end. The collection is over then, and nothing follows from the rows that it did not
+    /// contain.
     pub(super) async fn next(&mut self) -> Result<Option<Page>, GraphError> {
         let request = match std::mem::replace(&mut self.state, State::Failed) {
             State::More(request) => *request,
@@ -215,7 +215,7 @@ impl Pages {
         self.state = match (page.next.take(), page.delta.take()) {
             (Some(link), _) => {
                 self.note(&link)?;
-                // What the first page was asked for with must be asked for again; the query stands in the link.
+                // The link contains the query, but the preferences of the first request must be sent again.
                 let (target, query) = (Target::Link(link), String::new());
                 State::More(Box::new(Request { target, query, ..request }))
             }
@@ -226,7 +226,7 @@ impl Pages {
         Ok(Some(page))
     }
 
-    /// Adds the rows of all pages to `rows`, `max` at most.
+    /// Adds the rows of all pages to `rows`, at most `max`.
     ///
     /// # Errors
     /// As [`Pages::next`].
@@ -249,7 +249,7 @@ impl Pages {
         Ok(())
     }
 
-    /// Returns where to ask next time, once the collection has come to its end.
+    /// Returns the delta link, once the collection has reached its end.
     pub(super) fn link(self) -> Option<String> {
         match self.state {
             State::Complete(link) => link,
@@ -261,7 +261,7 @@ impl Pages {
         GraphError::new(ErrorKind::TooLarge, self.label).explained(why)
     }
 
-    /// Counts a page with so many rows.
+    /// Counts a page with this many rows.
     fn count(&mut self, rows: usize) -> Result<(), GraphError> {
         self.pages += 1;
         self.empty = if rows == 0 { self.empty + 1 } else { 0 };
@@ -270,34 +270,34 @@ impl Pages {
             () if self.pages > PAGES_MAX => Err(self.endless(format!("it has more than {PAGES_MAX} pages"))),
             () if self.rows > ROWS_MAX => Err(self.endless(format!("it has more than {ROWS_MAX} rows"))),
             () if self.empty > EMPTY_PAGES_MAX => {
-                Err(self.endless(format!("{EMPTY_PAGES_MAX} pages without a row came one after the other")))
+                Err(self.endless(format!("{EMPTY_PAGES_MAX} consecutive pages have no rows")))
             }
             () => Ok(()),
         }
     }
 
-    /// Notes a link that is followed.
+    /// Records a link that is followed.
     fn note(&mut self, link: &str) -> Result<(), GraphError> {
         let why = match () {
             () if link.len() > LINK_BYTES_MAX => "a link is too long",
-            () if !self.links.insert(short(link)) => "a link leads back to a page that was read already",
+            () if !self.links.insert(short(link)) => "a link leads back to a page that was already read",
             () => return Ok(()),
         };
         Err(GraphError::malformed(self.label).explained(why.into()))
     }
 
-    /// Returns a link that tells changes, unless it could not be followed later: what the pages told is true all the
-    /// same.
+    /// Returns a delta link, or `None` if it could not be followed later. The pages themselves are correct in either
+    /// case.
     fn worth_keeping(&self, link: String) -> Option<String> {
         if self.client.may_follow(&link) {
             return Some(link);
         }
-        tracing::warn!(label = self.label, "a link that tells changes leads astray, and is not kept");
+        tracing::warn!(label = self.label, "a delta link leads elsewhere and is not stored");
         None
     }
 }
 
-/// Returns what stands for a link: two different ones never meet in it.
+/// Returns a hash of a link. Two different links do not have the same one.
 fn short(link: &str) -> [u8; 16] {
     *blake3::hash(link.as_bytes()).as_bytes().first_chunk().expect("a hash has 32 bytes")
 }

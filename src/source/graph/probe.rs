@@ -1,9 +1,9 @@
-//! Tries what a backup needs, with the least that shows whether it may: what works, what is refused, and for want of
-//! which permission.
+//! Tries what a backup needs, with the smallest requests that show whether it is allowed. Reports what works, what is
+//! refused, and which permission is missing.
 //!
-//! Trying decides, not the token: a role that is missing there may have been assigned in Exchange instead (Exchange:
-//! RBAC for Applications), and one that is there may be limited to other mailboxes (Graph: limiting application
-//! permissions to specific mailboxes). The token's roles only help to tell these apart.
+//! Trying decides, not the token. A role that the token lacks may have been assigned in Exchange (Exchange: RBAC for
+//! Applications). A role that the token has may be limited to other mailboxes (Graph: limiting application permissions
+//! to specific mailboxes). The token's roles only help to tell these cases apart.
 
 use super::auth::Claims;
 use super::client::Client;
@@ -13,75 +13,75 @@ use super::mail::Mailbox;
 use super::request::{Request, path};
 use serde::Deserialize;
 
-/// So many mailboxes are tried until one has a message to read.
+/// Maximum number of mailboxes that are tried until one has a message to read.
 pub const MAILBOXES_TRIED_MAX: usize = 50;
 
-/// A permission of Graph, and what it is for.
+/// A permission in Graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Permission {
-    /// Its name where an application acts as itself.
+    /// The name for an application that acts as itself.
     pub application: &'static str,
-    /// Its name where it acts on behalf of somebody.
+    /// The name for an application that acts on behalf of a person.
     pub delegated: &'static str,
-    /// Whether a backup is impossible without.
+    /// True if a backup is impossible without it.
     pub is_required: bool,
 }
 
-/// Listing the users; on behalf of somebody, that one alone.
+/// Lists the users; on behalf of a person, reads that user only.
 pub const USERS: Permission = Permission { application: "User.Read.All", delegated: "User.Read", is_required: true };
-/// Naming the organisation.
+/// Reads the organisation.
 pub const ORGANIZATION: Permission =
     Permission { application: "Organization.Read.All", delegated: "User.Read", is_required: false };
-/// Reading mail.
+/// Reads mail.
 pub const MAIL: Permission = Permission { application: "Mail.Read", delegated: "Mail.Read", is_required: true };
-/// Knowing of which kind a mailbox is.
+/// Reads the kind of a mailbox.
 pub const SETTINGS: Permission =
     Permission { application: "MailboxSettings.Read", delegated: "MailboxSettings.Read", is_required: false };
-/// Restoring mail.
+/// Restores mail.
 pub const RESTORE: Permission =
     Permission { application: "Mail.ReadWrite", delegated: "Mail.ReadWrite", is_required: false };
 
-/// Finding mailboxes and folders in the import and export API. Only who asks for full fidelity needs this and the next.
+/// Finds mailboxes and folders in the import and export API. Only full fidelity needs this permission and the next one.
 pub const EXCHANGE: Permission =
     Permission { application: "MailboxFolder.Read.All", delegated: "MailboxFolder.Read", is_required: true };
-/// Exporting messages as streams.
+/// Exports messages as streams.
 pub const EXPORT: Permission =
     Permission { application: "MailboxItem.Export.All", delegated: "MailboxItem.Export", is_required: true };
-/// Exporting and importing them.
+/// Exports and imports messages.
 pub const IMPORT: Permission = Permission {
     application: "MailboxItem.ImportExport.All",
     delegated: "MailboxItem.ImportExport",
     is_required: false,
 };
 
-/// What came of trying.
+/// The result of a check.
 #[derive(Debug)]
 pub enum Outcome {
     /// It works.
     Works(String),
-    /// It is refused for want of the permission.
+    /// It is refused because the permission is missing.
     Missing(String),
-    /// The permission is there, and limited to mailboxes other than those that were tried.
+    /// The permission is granted, but not for the mailboxes that were tried.
     Closed(String),
-    /// Nothing was there to try it on.
+    /// There was nothing to try it on.
     Unproven(String),
-    /// Something else is wrong.
+    /// It failed for another reason.
     Failed(GraphError),
 }
 
-/// Something that was tried.
+/// A check, and its result.
 #[derive(Debug)]
 pub struct Check {
-    /// What.
+    /// What was tried.
     pub what: &'static str,
-    /// The permission it takes.
+    /// The permission that it needs.
     pub permission: Permission,
-    /// What came of it.
+    /// The result.
     pub outcome: Outcome,
 }
 
 impl Check {
-    /// Returns whether a backup can do without, or need not.
+    /// Returns true if a backup can go on: the check passed, or its permission is not required.
     pub fn is_fine(&self) -> bool {
         match self.outcome {
             Outcome::Works(_) => true,
@@ -111,7 +111,7 @@ pub async fn organization(client: &Client) -> (Option<Organization>, Check) {
     (organization, Check { what: "organisation", permission: ORGANIZATION, outcome })
 }
 
-/// Tries to list the users; on behalf of somebody (`delegated`), to read who that is.
+/// Tries to list the users. If `delegated`, tries to read the user who signed in.
 pub async fn users(client: &Client, delegated: bool) -> (Vec<User>, Check) {
     let found = match delegated {
         true => directory::me(client).await.map(|user| vec![user]),
@@ -119,7 +119,8 @@ pub async fn users(client: &Client, delegated: bool) -> (Vec<User>, Check) {
     };
     let (users, outcome) = match found {
         Ok(users) if delegated => {
-            let detail = "the one who signed in; only an application of its own sees everybody".to_owned();
+            let detail =
+                "only the user who signed in; an application that signs in as itself sees all users".to_owned();
             (users, Outcome::Works(detail))
         }
         Ok(users) => {
@@ -131,7 +132,7 @@ pub async fn users(client: &Client, delegated: bool) -> (Vec<User>, Check) {
     (users, Check { what: "users", permission: USERS, outcome })
 }
 
-/// The mailboxes that were tried, by what they turned out to be.
+/// The number of mailboxes that were tried, by their state.
 #[derive(Default)]
 struct Tried {
     empty: usize,
@@ -140,7 +141,7 @@ struct Tried {
     none: usize,
 }
 
-/// Tries to read mail, and settings, in a mailbox of one of `users`, which are tried in order.
+/// Tries to read mail and settings in a mailbox of one of `users`, in this order.
 pub async fn mail(client: &Client, users: &[&User], claims: Option<&Claims>) -> Vec<Check> {
     let mut tried = Tried::default();
     let mut open = None;
@@ -179,8 +180,8 @@ pub async fn mail(client: &Client, users: &[&User], claims: Option<&Claims>) -> 
     let mut checks = vec![Check { what: "mail", permission: MAIL, outcome }];
     if let Some(user) = open {
         let outcome = match directory::purpose(client, user).await {
-            Ok(_) => Outcome::Works("kinds of mailboxes can be told apart".to_owned()),
-            Err(error) => refusal(error, "kinds of mailboxes cannot be told apart"),
+            Ok(_) => Outcome::Works("the kinds of mailboxes can be read".to_owned()),
+            Err(error) => refusal(error, "the kinds of mailboxes cannot be read"),
         };
         checks.push(Check { what: "mailbox settings", permission: SETTINGS, outcome });
     }
@@ -190,14 +191,14 @@ pub async fn mail(client: &Client, users: &[&User], claims: Option<&Claims>) -> 
 fn works(tried: &Tried) -> Outcome {
     Outcome::Works(match tried.denied {
         0 => "a message was read".to_owned(),
-        denied => format!("a message was read; {denied} mailboxes tried before are closed to this application"),
+        denied => format!("a message was read; {denied} other mailboxes are closed to this application"),
     })
 }
 
-/// What can be said when no message was read anywhere.
+/// Returns the result if no message could be read in any mailbox.
 fn without_message(tried: &Tried, claims: Option<&Claims>) -> Outcome {
     if tried.empty > 0 {
-        return Outcome::Works("folders were read; no message was there to try".to_owned());
+        return Outcome::Works("folders were read, but there was no message to try".to_owned());
     }
     let is_granted = claims.is_some_and(|claims| grants(claims, &[MAIL, RESTORE]));
     match (tried.denied, is_granted) {
@@ -205,7 +206,7 @@ fn without_message(tried: &Tried, claims: Option<&Claims>) -> Outcome {
             "no mailbox was found to try: {} users without one, {} over their quota",
             tried.none, tried.full
         )),
-        // Some are told that they have no mailbox where in truth the permission is missing.
+        // The service says of some users that they have no mailbox, when in fact the permission is missing.
         (0, false) => Outcome::Missing(format!("no mailbox could be reached: tried {} users", tried.none)),
         (denied, true) => {
             Outcome::Closed(format!("the permission is granted, but a policy closes all {denied} mailboxes tried"))
@@ -214,12 +215,12 @@ fn without_message(tried: &Tried, claims: Option<&Claims>) -> Outcome {
     }
 }
 
-/// Says by the token whether mail can be restored: trying would change something.
+/// Checks by the token whether mail can be restored. Trying it would change something.
 pub fn restore(claims: Option<&Claims>) -> Check {
     Check { what: "restoring mail", permission: RESTORE, outcome: in_token(claims, RESTORE) }
 }
 
-/// Says by the token whether messages can be imported.
+/// Checks by the token whether messages can be imported.
 pub fn import(claims: Option<&Claims>) -> Check {
     Check { what: "importing", permission: IMPORT, outcome: in_token(claims, IMPORT) }
 }
@@ -232,7 +233,7 @@ fn in_token(claims: Option<&Claims>, permission: Permission) -> Outcome {
     }
 }
 
-/// Tries to export a message of one of `users`, which are tried in order.
+/// Tries to export a message of one of `users`, in this order.
 pub async fn export(client: &Client, users: &[&User]) -> Check {
     let check = |permission, outcome| Check { what: "exporting", permission, outcome };
     let mut refused = None;
@@ -245,13 +246,13 @@ pub async fn export(client: &Client, users: &[&User]) -> Check {
                 continue;
             }
         };
-        // No message has this id: who may export is told so, and who may not is told that.
+        // No message has this id. The service says so if exports are allowed; otherwise it refuses access.
         let outcome = match exchange.export(&["AAMkNone"], 0).await {
             Ok(_) => Outcome::Works("messages can be exported".to_owned()),
             Err(error) if error.kind() == ErrorKind::BadRequest => {
                 Outcome::Works("messages can be exported".to_owned())
             }
-            Err(error) => refusal(error, "messages are kept without the stream that fidelity = \"full\" asks for"),
+            Err(error) => refusal(error, "messages are stored without the stream that fidelity = \"full\" adds"),
         };
         return check(EXPORT, outcome);
     }
@@ -262,7 +263,7 @@ pub async fn export(client: &Client, users: &[&User]) -> Check {
     check(EXCHANGE, outcome)
 }
 
-/// Whether the token holds one of `any`.
+/// Returns true if the token holds one of the permissions in `any`.
 fn grants(claims: &Claims, any: &[Permission]) -> bool {
     let has = |permission: &Permission| {
         claims.roles.iter().any(|role| role == permission.application)
@@ -274,9 +275,9 @@ fn grants(claims: &Claims, any: &[Permission]) -> bool {
 /// How much of a mailbox could be read.
 enum Read {
     Message,
-    /// There is no message.
+    /// The mailbox has no message.
     Nothing,
-    /// There is one, and what it holds is refused.
+    /// There is a message, but its content is refused.
     Refused,
 }
 
@@ -285,8 +286,8 @@ struct Message {
     id: String,
 }
 
-/// Begins to read a message as a backup does. Where only the names of permissions differ, properties may be had and
-/// content not.
+/// Starts to read a message as a backup does. With a permission such as `Mail.ReadBasic`, properties can be read but
+/// not the content.
 async fn read_message(client: &Client, user: &User) -> Result<Read, GraphError> {
     let request = Request::get(path(&["users", &user.id, "messages"]), user.scope()).labelled("looking for a message");
     let page = client.page(&request.query("$select", "id").query("$top", "1")).await?;
@@ -294,14 +295,14 @@ async fn read_message(client: &Client, user: &User) -> Result<Read, GraphError> 
     drop(page);
     let Some(message) = first else { return Ok(Read::Nothing) };
     let content = path(&["users", &user.id, "messages", &message.id, "$value"]);
-    // Its first bytes are enough, and it may have a hundred megabytes: the rest is not fetched.
+    // The message may have a hundred megabytes. The start of the answer is enough, and the rest is not fetched.
     match client.body(Request::get(content, user.scope()).labelled("reading a message")).await {
         Ok(_) => Ok(Read::Message),
         Err(error) => match error.kind() {
             ErrorKind::Denied | ErrorKind::MissingPermission => Ok(Read::Refused),
-            // The service tried, so it may be read.
+            // The service tried to deliver it, so reading is allowed.
             ErrorKind::ItemCorrupt => Ok(Read::Message),
-            // It went in this moment.
+            // The message was deleted just now.
             ErrorKind::NotFound => Ok(Read::Nothing),
             _ => Err(error),
         },

@@ -1,4 +1,4 @@
-//! What is asked for, of which part of the tenant, and whether it may be asked twice.
+//! A request: what is asked for, which part of the tenant it concerns, and whether it may be sent twice.
 
 use super::cloud::Endpoints;
 use super::error::{ErrorKind, GraphError};
@@ -10,17 +10,18 @@ use std::fmt;
 use std::sync::Arc;
 use url::Url;
 
-/// What stays as it is in a path segment: unreserved characters (RFC 3986, 2.3), and `$` for `$value`.
+/// Characters that are not encoded in a path segment: unreserved characters (RFC 3986, 2.3), and `$` for `$value`.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
-/// What stays as it is in a query value, beside the above what OData expressions are made of.
+/// Characters that are not encoded in a query value: those of `SEGMENT`, and those that OData expressions consist of.
 const QUERY: &AsciiSet = &SEGMENT.remove(b',').remove(b'(').remove(b')').remove(b'\'').remove(b'/').remove(b':');
 
-/// What an answer without content coding is asked for with (RFC 9110, 12.5.3).
+/// Value of `Accept-Encoding` for an answer without content coding (RFC 9110, 12.5.3).
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
-/// Returns the path of `segments`, each percent-encoded as one, whatever it holds: `/users/a%23b/messages`.
+/// Returns the path that consists of `segments`. Each segment is percent-encoded, whatever it holds:
+/// `/users/a%23b/messages`.
 ///
-/// Ids are opaque and may hold `/`, `+`, `=` or `#`; user principal names hold `@`, `'` and `#` as well.
+/// Ids are opaque and may hold `/`, `+`, `=` or `#`. User principal names may hold `@`, `'` and `#`.
 pub fn path(segments: &[&str]) -> String {
     let mut path = String::new();
     for segment in segments {
@@ -30,22 +31,22 @@ pub fn path(segments: &[&str]) -> String {
     path
 }
 
-/// Where a request goes.
+/// The URL that a request goes to.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A path below `/v1.0`, from [`path`], perhaps with a query.
+    /// A path below `/v1.0`, made by [`path`], with or without a query.
     Path(String),
-    /// A path below `/beta`.
+    /// A path below `/beta`, made by [`path`].
     Beta(String),
-    /// A `nextLink` or `deltaLink`, followed as it is. It must lead to the Graph endpoint.
+    /// A `nextLink` or `deltaLink`, used unchanged. It must lead to the Graph endpoint.
     Link(String),
     /// A URL that the service gave out for one upload. It carries its own permission and leads to another host of the
-    /// service: no token goes with it, and whoever has it can use it.
+    /// service. No token is sent with it. Whoever has the URL can use it.
     Permitted(String),
 }
 
 impl fmt::Debug for Target {
-    /// Says only of which kind it is: paths name people, and links hold tokens.
+    /// Shows the kind only: paths name people, and links hold tokens.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Path(_) => "Path([redacted])",
@@ -56,12 +57,12 @@ impl fmt::Debug for Target {
     }
 }
 
-/// Whose limits a request counts against.
+/// The part of the tenant whose limits a request counts against.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// Users, groups, the organisation.
+    /// Users, groups and the organisation.
     Directory,
-    /// One mailbox, named by the id of its user, always in the same spelling.
+    /// One mailbox, by the id of its user, always in the same spelling.
     Mailbox(Arc<str>),
 }
 
@@ -74,7 +75,7 @@ impl fmt::Debug for Scope {
     }
 }
 
-/// What a request carries.
+/// The body of a request.
 #[derive(Clone, Default)]
 pub(crate) enum Payload {
     /// Nothing.
@@ -85,7 +86,7 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
-    /// Returns how many bytes it has.
+    /// Returns the size of the body, in bytes.
     pub(crate) fn len(&self) -> u64 {
         match self {
             Self::None => 0,
@@ -94,7 +95,7 @@ impl Payload {
     }
 }
 
-/// One question to Graph.
+/// One request to Graph.
 ///
 /// ```
 /// use strongroom::source::graph::{Request, Scope, path};
@@ -120,14 +121,15 @@ pub struct Request {
 }
 
 impl Scope {
-    /// Returns the scope of the mailbox of the user with this id.
+    /// Returns the scope of the mailbox of the user with the id `user`.
     pub fn mailbox(user: &str) -> Self {
         Self::Mailbox(user.into())
     }
 }
 
 impl Request {
-    /// Asks `target` with `method`. Anything but a POST may be sent again after a failure that may have been a success.
+    /// Creates a request to `target`. Unless `method` is POST, the request may be sent again after a failure that may
+    /// have been a success.
     pub fn new(method: Method, target: Target, scope: Scope) -> Self {
         let replay = method != Method::POST;
         Self {
@@ -144,43 +146,46 @@ impl Request {
         }
     }
 
-    /// Reads `path` below `/v1.0`.
+    /// Creates a GET of `path` below `/v1.0`.
     pub fn get(path: String, scope: Scope) -> Self {
         Self::new(Method::GET, Target::Path(path), scope)
     }
 
-    /// Reads `path` below `/beta`.
+    /// Creates a GET of `path` below `/beta`.
     pub fn get_beta(path: String, scope: Scope) -> Self {
         Self::new(Method::GET, Target::Beta(path), scope)
     }
 
-    /// Follows a `nextLink` or `deltaLink`. What a page was asked for with [`Request::prefer`] must be asked for again.
+    /// Creates a GET of a `nextLink` or `deltaLink`. Set the same preferences as for the first page
+    /// ([`Request::prefer`]).
     pub fn follow(link: String, scope: Scope) -> Self {
         Self::new(Method::GET, Target::Link(link), scope)
     }
 
-    /// Posts `body` to `path` below `/v1.0`.
+    /// Creates a POST of `body` to `path` below `/v1.0`.
     pub fn post(path: String, scope: Scope, body: &serde_json::Value) -> Self {
         Self::new(Method::POST, Target::Path(path), scope).json(body)
     }
 
-    /// Uses a URL that the service gave out for one upload.
+    /// Creates a request to a URL that the service gave out for one upload.
     pub fn permitted(method: Method, url: String, scope: Scope) -> Self {
         Self::new(method, Target::Permitted(url), scope)
     }
 
-    /// Returns whether a token goes with it.
+    /// Returns true if a token is sent with the request.
     pub(crate) fn takes_token(&self) -> bool {
         !matches!(self.target, Target::Permitted(_))
     }
 
-    /// Says in a few words what is being done, for errors and logs: `listing messages`. No names.
+    /// Sets a few words about what is being done, such as `listing messages`, for errors and logs. They must not name
+    /// people or items.
     pub fn labelled(mut self, label: &'static str) -> Self {
         self.label = label;
         self
     }
 
-    /// Adds `name=value` to the query; `value` is percent-encoded. Links take none: their query is theirs.
+    /// Adds `name=value` to the query; `value` is percent-encoded. Links keep their own query, so this does nothing for
+    /// them.
     pub fn query(mut self, name: &str, value: &str) -> Self {
         if !self.query.is_empty() {
             self.query.push('&');
@@ -203,35 +208,36 @@ impl Request {
         self
     }
 
-    /// Asks for the bytes as they are, without content coding. Unpacking drops the length of an answer, and by its
-    /// length one sees that it was cut off.
+    /// Asks for an answer without content coding. Decompression would drop the length of the answer, and only the
+    /// length reveals that an answer was cut off.
     pub fn uncoded(self) -> Self {
         self.header(ACCEPT_ENCODING, IDENTITY)
     }
 
-    /// Returns whether the bytes are wanted as they are.
+    /// Returns true if the request asks for no content coding.
     pub(crate) fn is_uncoded(&self) -> bool {
         self.headers.get(ACCEPT_ENCODING) == Some(&IDENTITY)
     }
 
-    /// Carries `body`.
+    /// Sets the body to `body`, as JSON.
     pub fn json(self, body: &serde_json::Value) -> Self {
         self.bytes(HeaderValue::from_static("application/json"), body.to_string().into())
     }
 
-    /// Carries `body` as `media_type`.
+    /// Sets the body to `body`, with this media type.
     pub fn bytes(mut self, media_type: HeaderValue, body: Bytes) -> Self {
         self.payload = Payload::Bytes(media_type, body);
         self
     }
 
-    /// Says whether it may be sent again after a failure that may have been a success: a POST that only reads may.
+    /// Sets whether the request may be sent again after a failure that may have been a success. A POST that only reads
+    /// may.
     pub fn replayable(mut self, replay: bool) -> Self {
         self.replay = replay;
         self
     }
 
-    /// Says how many bytes the answer will have, roughly. Of the requests that wait for one mailbox those of unknown
+    /// Sets roughly how many bytes the answer will have. Among the requests that wait for a mailbox, those of unknown
     /// size go first, then the largest.
     pub fn size_hint(mut self, bytes: u64) -> Self {
         self.size_hint = Some(bytes);
@@ -240,18 +246,19 @@ impl Request {
 }
 
 impl Request {
-    /// Returns the URL it goes to.
+    /// Returns the URL of the request.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] for a link that leads to another host or has an empty segment, as one with an empty
-    /// user id (`/users//messages`) has been seen to; and for a path with an empty segment, which an empty id makes.
+    /// [`ErrorKind::Malformed`] for a link that leads to another host, and for a path or link with an empty segment. An
+    /// empty id makes such a path, and the service has been seen to return links with an empty user id
+    /// (`/users//messages`).
     pub(crate) fn resolve(&self, endpoints: &Endpoints) -> Result<Url, GraphError> {
         let malformed = |why: &str| GraphError::new(ErrorKind::Malformed, self.label).explained(why.into());
         let (version, path) = match &self.target {
             Target::Path(path) => ("v1.0", path),
             Target::Beta(path) => ("beta", path),
             Target::Link(link) => {
-                let url = Url::parse(link).map_err(|_| malformed("a link is no URL"))?;
+                let url = Url::parse(link).map_err(|_| malformed("a link is not a URL"))?;
                 if !endpoints.is_graph(&url) || !url.username().is_empty() || url.password().is_some() {
                     return Err(malformed("a link leads to another host"));
                 }
@@ -264,13 +271,13 @@ impl Request {
                 return Ok(url);
             }
             Target::Permitted(url) => {
-                let url = Url::parse(url).map_err(|_| malformed("a URL to upload to is none"))?;
+                let url = Url::parse(url).map_err(|_| malformed("an upload URL is not a URL"))?;
                 let is_safe = url.scheme() == "https" || endpoints.are_unencrypted() && url.scheme() == "http";
                 if !is_safe || url.host_str().is_none() || !url.username().is_empty() || url.password().is_some() {
-                    return Err(malformed("a URL to upload to leads astray"));
+                    return Err(malformed("an upload URL is not safe to follow"));
                 }
                 if !endpoints.take_uploads_at(&url) {
-                    return Err(malformed("a URL to upload to leads to a host that is not the service's"));
+                    return Err(malformed("an upload URL leads to a host that does not belong to the service"));
                 }
                 return Ok(url);
             }
@@ -283,12 +290,12 @@ impl Request {
             text.push(if path.contains('?') { '&' } else { '?' });
             text.push_str(&self.query);
         }
-        Url::parse(&text).map_err(|_| malformed("a path makes no URL"))
+        Url::parse(&text).map_err(|_| malformed("a path does not form a URL"))
     }
 }
 
-/// Returns whether a path has a segment that leads elsewhere than it seems: an empty one, but for the last, or one of
-/// dots.
+/// Returns true if a path has a segment that makes it lead elsewhere than it seems: an empty one (except the last), or
+/// one of dots.
 fn has_strange_segment(path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     let path = path.strip_prefix('/').unwrap_or(path);

@@ -1,22 +1,22 @@
-//! Whether and when to ask again.
+//! Decides whether and when a request is sent again.
 //!
-//! What went wrong decides (`Fault`), and how often it did. A service that is busy is waited for, for a long time; one
-//! that breaks is asked a few times more, at growing intervals with a random share, so that many clients do not come
-//! back at once; what is refused for good is not asked again.
+//! This depends on what went wrong (`Fault`), and how often. A busy service is given a long time. After a failure, a
+//! request is sent a few more times. The waits grow, and have a random part so that many clients do not come back at
+//! once. A final refusal is not tried again.
 
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long to go on.
+/// How often, and for how long, requests are sent again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
-    /// How long a request may be refused for want of capacity before it is given up.
+    /// Maximum time for which the service may refuse a request for lack of capacity before it is given up.
     pub throttled_max: Duration,
-    /// How often a request is sent, at most, when the service or the way to it fails.
+    /// Maximum number of attempts if the service or the network fails.
     pub attempts_max: u32,
-    /// The wait after the first such failure; it doubles each time.
+    /// The wait after the first such failure. It doubles each time.
     pub delay_min: Duration,
-    /// The longest wait.
+    /// The longest wait after such a failure.
     pub delay_max: Duration,
 }
 
@@ -31,23 +31,24 @@ impl Default for RetryPolicy {
     }
 }
 
-/// How often a request is sent that is answered by something that is rarely untrue, such as "not found" without a word.
+/// Maximum number of attempts after an answer that is usually true, such as "not found" without a code.
 const DOUBTFUL_ATTEMPTS_MAX: u32 = 3;
-/// A longer wait is not believed, whoever asks for it: the service asks for minutes.
+/// Maximum wait that the service may ask for. The real service asks for minutes.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
-/// How often a refused token is replaced: a new one has been seen to be refused for a few seconds.
+/// Maximum number of attempts with a new token after the token was refused. The service sometimes refuses a new token
+/// for a few seconds.
 const UNAUTHORIZED_ATTEMPTS_MAX: u32 = 6;
 
-/// What went wrong, as far as asking again goes.
+/// What went wrong, as far as it matters for another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The service has no capacity, and may have said for how long.
+    /// The service lacks capacity, and may have said for how long.
     Throttled(Option<Duration>),
-    /// The service or the way to it failed, or the answer was cut off.
+    /// The service or the network failed, or the answer was cut off.
     Broken,
     /// The token was refused.
     Unauthorized,
-    /// The answer is most likely true, and sometimes not.
+    /// The answer is most likely true, but sometimes is not.
     Doubtful,
 }
 
@@ -61,10 +62,11 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// Returns how long to wait before the next attempt, or `None` if it was the last. `random` is in `0.0..1.0`.
+    /// Returns how long to wait before the next attempt, or `None` if there is none. `random` is in `0.0..1.0`.
     ///
-    /// `refusals` says how often in a row the service had no capacity, for this request and for those beside it: were
-    /// each to count only its own, a hundred of them would knock at short intervals for long, and every knock counts.
+    /// `refusals` is how often in a row the service refused this request or its neighbours for lack of capacity. If
+    /// each request counted only its own refusals, a hundred requests would keep trying at short intervals, and every
+    /// attempt counts against the limits.
     pub(crate) fn next(
         &mut self,
         policy: &RetryPolicy,
@@ -76,7 +78,8 @@ impl Attempts {
         match fault {
             Fault::Throttled(hint) => {
                 let since = *self.throttled_since.get_or_insert(now);
-                // A little more than was asked for: the clocks differ, and others were told the same.
+                // Wait a little longer than the service asked: the clocks differ, and other requests were told the
+                // same.
                 let wait = match hint {
                     Some(hint) => hint + hint.mul_f64(0.05).min(Duration::from_secs(1)).mul_f64(random),
                     None => backoff(policy, 2 * policy.delay_min, refusals.max(1), random),
@@ -89,7 +92,7 @@ impl Attempts {
             }
             Fault::Unauthorized => {
                 self.unauthorized += 1;
-                // The first time the token is simply old.
+                // The first time, the token has probably just expired.
                 let wait = match self.unauthorized {
                     1 => Duration::ZERO,
                     n => backoff(policy, policy.delay_min, n - 1, random),
@@ -105,7 +108,7 @@ impl Attempts {
     }
 }
 
-/// Returns the wait after the `n`-th failure (from 1): between half and all of `first` doubled `n - 1` times.
+/// Returns the wait after the `n`-th failure, counted from 1: between half and all of `first`, doubled `n - 1` times.
 fn backoff(policy: &RetryPolicy, first: Duration, n: u32, random: f64) -> Duration {
     let full = first.saturating_mul(1 << (n - 1).min(20)).min(policy.delay_max);
     full.mul_f64(0.5 + random / 2.0)
@@ -116,14 +119,14 @@ pub(crate) fn random() -> f64 {
     f64::from(u32::from_le_bytes(crate::format::crypto::random())) / (f64::from(u32::MAX) + 1.0)
 }
 
-/// Returns how long `Retry-After` says to wait: in seconds, or until an HTTP date (RFC 9110, 10.2.3), which is held
-/// against the `Date` of the answer rather than the clock of this machine. Never more than [`RETRY_AFTER_MAX`].
+/// Returns how long `Retry-After` says to wait, at most [`RETRY_AFTER_MAX`]. The value is in seconds, or an HTTP date
+/// (RFC 9110, 10.2.3). A date is compared with the `Date` of the answer, not with the clock of this machine.
 pub(crate) fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // So many digits that they are no number mean a long time too.
+        // If there are too many digits for a number, the wait is long too.
         let wait = Duration::from_secs(value.parse().unwrap_or(u64::MAX)).min(RETRY_AFTER_MAX);
-        // Nought says nothing about when it would work.
+        // Zero says nothing about when the request would succeed.
         return (!wait.is_zero()).then_some(wait);
     }
     let parse = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp());
@@ -158,12 +161,12 @@ mod tests {
 
     #[test]
     fn a_busy_service_is_waited_for() {
-        // As long as it says, and a little more.
+        // As long as the service says, and a little more.
         let waits_told = waits(Fault::Throttled(Some(60 * SECOND)), 0.5);
         assert_eq!(waits_told.len(), 19);
         assert!(waits_told.iter().all(|&wait| wait > 60 * SECOND && wait < 61 * SECOND));
         assert!(waits(Fault::Throttled(Some(21 * 60 * SECOND)), 0.0).is_empty(), "longer than anybody waits");
-        // Longer and longer if it does not say.
+        // Longer each time if the service does not say.
         let waits_untold = waits(Fault::Throttled(None), 1.0);
         assert_eq!(waits_untold[..8], [2, 4, 8, 16, 32, 64, 128, 256].map(Duration::from_secs));
         assert!(waits_untold[8..].iter().all(|&wait| wait == 300 * SECOND));

@@ -1,4 +1,4 @@
-//! A service that answers with prepared bytes, broken ones too.
+//! A service for tests, with prepared answers, some of them broken.
 
 use super::client::Connection;
 use super::cloud::Endpoints;
@@ -12,29 +12,29 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use zeroize::Zeroizing;
 
-/// The secret and the tokens of tests, which must never be seen in an error or a log.
+/// A secret in tests, which no error or log may contain.
 pub(crate) const SECRET: &str = "canary-secret";
 
-/// What the service says to one request.
+/// An answer to one request.
 #[derive(Debug, Clone)]
 pub(crate) enum Say {
-    /// These bytes, and then the connection stays open.
+    /// These bytes; then the connection stays open.
     Raw(Vec<u8>),
-    /// These bytes, and then the connection ends.
+    /// These bytes; then the connection ends.
     Cut(Vec<u8>),
-    /// These bytes, and then one byte after the other for ever, with so long a pause before each.
+    /// These bytes; then single bytes for ever, with a pause before each.
     Drip(Vec<u8>, Duration),
-    /// These bytes, and then pieces with so long a pause before each.
+    /// These bytes; then these pieces, with a pause before each.
     Pieces(Vec<u8>, Vec<Vec<u8>>, Duration),
 }
 
-/// Returns a whole answer.
+/// Returns a complete answer.
 pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Say {
     let headers: String = headers.lines().map(|line| format!("{}\r\n", line.trim())).collect();
     Say::Raw(format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes())
 }
 
-/// Returns an answer that is JSON.
+/// Returns an answer in JSON.
 pub(crate) fn json(status: &str, body: &str) -> Say {
     answer(status, "Content-Type: application/json", body)
 }
@@ -44,7 +44,7 @@ pub(crate) fn error(status: &str, code: &str) -> Say {
     json(status, &format!(r#"{{"error":{{"code":"{code}","message":"secret words"}}}}"#))
 }
 
-/// Returns a token that lives for `lifetime_s`; each has another text.
+/// Returns an answer with a token that lives for `lifetime_s` seconds. Its text depends on `number`.
 pub(crate) fn token(number: usize, lifetime_s: u64) -> Say {
     json(
         "200 OK",
@@ -62,8 +62,8 @@ struct Script {
     tokens: usize,
 }
 
-/// The service. Graph requests are answered in the order of the script, and with 200 `{}` when it has ended; so are
-/// sign-ins, then with a token.
+/// The service. It answers Graph requests in the order of the script; after the end of the script, with 200 and `{}`.
+/// Sign-ins have their own script; after its end, they get a token.
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) url: String,
@@ -95,14 +95,14 @@ impl Service {
         self.script.lock().login.extend(say);
     }
 
-    /// Returns the requests so far, heads and bodies; with `what` in their first line.
+    /// Returns the heads and bodies of all requests so far whose first line contains `what`.
     pub(crate) fn requests(&self, what: &str) -> Vec<String> {
         let script = self.script.lock();
         let is_wanted = |request: &&String| request.lines().next().is_some_and(|line| line.contains(what));
         script.requests.iter().filter(is_wanted).cloned().collect()
     }
 
-    /// Returns a connection that does not wait long for anything.
+    /// Returns a connection with short waits.
     pub(crate) fn connection(&self) -> Connection {
         let secret = Zeroizing::new(SECRET.to_owned());
         let credential = Credential::Secret { client_id: "app".to_owned(), secret };
@@ -116,7 +116,7 @@ impl Service {
         connection
     }
 
-    /// Returns a client.
+    /// Returns a client of this service.
     pub(crate) fn client(&self) -> Client {
         Client::new(self.connection()).expect("a client")
     }

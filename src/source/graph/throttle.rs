@@ -1,18 +1,20 @@
-//! When a request may leave, so that the service never has to refuse it.
+//! Decides when a request may be sent, so that the service need not refuse it.
 //!
-//! Every request waits at the gate for a permit and keeps it until its answer was read. The gate knows the
-//! published limits (Graph: throttling limits) and learns from refusals:
+//! Every request waits at the gate for a permit, and keeps it until its answer was read. The gate knows the published
+//! limits (Graph: throttling limits) and learns from refusals:
 //!
-//! - of one mailbox no more than four requests are in flight, and no more leave in ten minutes, nor carry more bytes in
-//!   five, than the service takes; a mailbox that refuses a request gets one place less for a while;
-//! - of the whole tenant no more requests are in flight than a window, which grows by one for each window full of
-//!   successes and is halved when the service refuses a request in the name of the tenant;
-//! - a refusal keeps those waiting that it speaks of, for as long as it says: a mailbox, the directory or the tenant.
-//!   Where the service takes nothing for longer than anybody waits, those who wait give up, and so do those who come
-//!   meanwhile;
-//! - mailboxes take turns. One that must wait holds up no other.
+//! - For each mailbox, at most four requests are in flight. It also gets no more requests in ten minutes, and no more
+//!   bytes in five, than the service allows. If a mailbox refuses a request, it gets one request in flight fewer for a
+//!   while.
+//! - For the whole tenant, a window limits the requests in flight. It grows by one for each window full of successes.
+//!   It is halved if the service refuses a request because of a limit of the tenant.
+//! - After a refusal, all requests that it concerns (those to the mailbox, the directory or the tenant) wait for as
+//!   long as the service says. If that is longer than any request may wait, they give up, and so do requests that
+//!   arrive later.
+//! - Mailboxes take turns. A mailbox that must wait does not hold up any other.
 //!
-//! Left to others: what a refusal is (`answer`) and how long to wait where it does not say ([`super::retry`]).
+//! This module does not decide what counts as a refusal (see `answer`), or how long to wait if the service does not say
+//! (see [`super::retry`]).
 
 mod schedule;
 #[cfg(test)]
@@ -21,32 +23,33 @@ mod window;
 
 use super::request::Scope;
 use parking_lot::Mutex;
-use schedule::{Load, Place, Schedule};
+use schedule::{Load, QueueKey, Schedule};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// Requests to one mailbox at the same time that the service takes, whatever is configured.
+/// Maximum number of requests in flight to one mailbox, whatever is configured. The service accepts no more.
 pub const MAILBOX_CONCURRENCY_MAX: usize = 4;
 
-/// What the service allows. The published numbers; Microsoft changes them without notice, so all can be replaced.
+/// The limits of the service. These are the published numbers. Microsoft changes them without notice, so each can be
+/// replaced.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Requests to one mailbox in [`Limits::mailbox_window`].
+    /// Maximum number of requests to one mailbox in [`Limits::mailbox_window`].
     pub mailbox_requests: u32,
-    /// The time in which they are counted.
+    /// The time over which they are counted.
     pub mailbox_window: Duration,
-    /// Requests to one mailbox at the same time; never more than [`MAILBOX_CONCURRENCY_MAX`].
+    /// Maximum number of requests in flight to one mailbox. Values above [`MAILBOX_CONCURRENCY_MAX`] count as that.
     pub mailbox_concurrency: usize,
-    /// Bytes sent to one mailbox in [`Limits::upload_window`].
+    /// Maximum number of bytes sent to one mailbox in [`Limits::upload_window`].
     pub upload_bytes: u64,
-    /// The time in which they are counted.
+    /// The time over which they are counted.
     pub upload_window: Duration,
-    /// Requests to the directory in [`Limits::directory_window`].
+    /// Maximum number of requests to the directory in [`Limits::directory_window`].
     pub directory_requests: u32,
-    /// The time in which they are counted.
+    /// The time over which they are counted.
     pub directory_window: Duration,
 }
 
@@ -58,68 +61,68 @@ impl Default for Limits {
             mailbox_concurrency: MAILBOX_CONCURRENCY_MAX,
             upload_bytes: 150_000_000,
             upload_window: Duration::from_secs(300),
-            // 3,500 resource units, the allowance of the smallest tenants, at 3 a request, the dearest that are made
-            // here.
+            // The smallest tenants have 3,500 resource units. The most expensive request in this program costs 3.
             directory_requests: 1_166,
             directory_window: Duration::from_secs(10),
         }
     }
 }
 
-/// Whom a refusal speaks of.
+/// Whom a refusal concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Whose {
-    /// The mailbox, or the directory, that was asked.
+pub(crate) enum Affected {
+    /// The mailbox, or the directory, that the request was sent to.
     Scope,
-    /// Everything this application asks of the tenant.
+    /// All requests of this application to the tenant.
     Tenant,
 }
 
-/// Lets requests leave when they may.
+/// Gives out permits to send requests.
 pub(crate) struct Gate {
     state: Mutex<State>,
 }
 
 struct State {
     schedule: Schedule,
-    /// Those who wait, by their place's number.
+    /// The waiting requests, by their number.
     waiting: BTreeMap<u64, Arc<Notify>>,
-    /// Those who waited, and are to give up.
+    /// The numbers of waiting requests that must give up.
     given_up: HashSet<u64>,
-    /// The one of them who sleeps until the time at which somebody may go, on behalf of all.
-    keeper: Option<(u64, Instant)>,
+    /// The waiting request that sleeps on behalf of all, until the next time at which one may be sent.
+    sleeper: Option<(u64, Instant)>,
 }
 
 impl State {
-    /// Lets everybody go who may, and sees to it that somebody looks again when more may.
+    /// Wakes all requests that may be sent now. Makes sure that one of the others calls `dispatch` again when more may
+    /// be sent.
     fn dispatch(&mut self, now: Instant) {
         for (_, number) in self.schedule.dispatch(now) {
             if let Some(notify) = self.waiting.remove(&number) {
                 notify.notify_one();
             }
         }
-        self.keeper = self.keeper.filter(|(number, _)| self.waiting.contains_key(number));
+        self.sleeper = self.sleeper.filter(|(number, _)| self.waiting.contains_key(number));
         let Some(wake) = self.schedule.next_wake(now) else { return };
-        if self.keeper.is_some_and(|(_, until)| until <= wake) {
+        if self.sleeper.is_some_and(|(_, until)| until <= wake) {
             return;
         }
-        let number = self.keeper.map(|(number, _)| number).or_else(|| self.waiting.keys().next().copied());
+        let number = self.sleeper.map(|(number, _)| number).or_else(|| self.waiting.keys().next().copied());
         if let Some(number) = number {
-            self.keeper = Some((number, wake));
+            self.sleeper = Some((number, wake));
             self.waiting[&number].notify_one();
         }
     }
 }
 
 impl Gate {
-    /// Makes a gate. Nobody waits longer than `patience` for a service that takes nothing at all.
+    /// Creates a gate. No request waits longer than `patience` for a service that accepts nothing at all.
     pub(crate) fn new(concurrency: usize, limits: Limits, patience: Duration) -> Arc<Self> {
         let schedule = Schedule::new(concurrency, limits, patience, Instant::now());
         let (waiting, given_up) = (BTreeMap::new(), HashSet::new());
-        Arc::new(Self { state: Mutex::new(State { schedule, waiting, given_up, keeper: None }) })
+        Arc::new(Self { state: Mutex::new(State { schedule, waiting, given_up, sleeper: None }) })
     }
 
-    /// Returns for how long nothing at all can leave, although somebody waits and nothing is in flight.
+    /// If requests are waiting but none is in flight, returns how long until one may be sent.
     pub(crate) fn pause(&self) -> Option<Duration> {
         let state = self.state.lock();
         if state.waiting.is_empty() || !state.schedule.is_quiet() {
@@ -129,10 +132,10 @@ impl Gate {
         state.schedule.next_wake(now).map(|wake| wake.saturating_duration_since(now))
     }
 
-    /// Waits until a request to `scope` may leave, which carries `upload` bytes and brings about `size_hint`.
+    /// Waits until a request to `scope` may be sent. It carries `upload` bytes, and its answer has about `size_hint`.
     ///
     /// # Errors
-    /// [`Closed`] when the service is to be left alone for longer than anybody waits.
+    /// [`Closed`] if the service must be left alone for longer than any request waits.
     pub(crate) async fn enter(
         self: &Arc<Self>,
         scope: &Scope,
@@ -146,30 +149,30 @@ impl Gate {
             if let Some(until) = state.schedule.closed_until(scope, now) {
                 return Err(Closed { wait: until.saturating_duration_since(now) });
             }
-            let place = state.schedule.enqueue(now, scope, Load { size_hint, upload });
-            state.waiting.insert(place.1, Arc::clone(&notify));
+            let key = state.schedule.enqueue(now, scope, Load { size_hint, upload });
+            state.waiting.insert(key.1, Arc::clone(&notify));
             state.dispatch(now);
-            Waiter { gate: Arc::clone(self), scope: scope.clone(), place, is_done: false }
+            Waiter { gate: Arc::clone(self), scope: scope.clone(), key, is_done: false }
         };
         loop {
             let alarm = {
                 let mut state = self.state.lock();
-                if state.given_up.remove(&waiter.place.1) {
+                if state.given_up.remove(&waiter.key.1) {
                     waiter.is_done = true;
                     let now = Instant::now();
                     let until = state.schedule.closed_until(scope, now).unwrap_or(now);
                     return Err(Closed { wait: until.saturating_duration_since(now) });
                 }
-                if !state.waiting.contains_key(&waiter.place.1) {
+                if !state.waiting.contains_key(&waiter.key.1) {
                     break;
                 }
-                state.keeper.filter(|&(number, _)| number == waiter.place.1).map(|(_, until)| until)
+                state.sleeper.filter(|&(number, _)| number == waiter.key.1).map(|(_, until)| until)
             };
             tokio::select! {
                 () = notify.notified() => {}
                 () = sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {
                     let mut state = self.state.lock();
-                    state.keeper = None;
+                    state.sleeper = None;
                     state.dispatch(Instant::now());
                 }
             }
@@ -179,18 +182,18 @@ impl Gate {
     }
 }
 
-/// Nothing leaves, for longer than anybody waits.
+/// No request may be sent for longer than any request waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Closed {
-    /// For how long.
+    /// How long no request may be sent.
     pub(crate) wait: Duration,
 }
 
-/// One who waits. Dropped before its time, it leaves no trace.
+/// A waiting request. Dropping it early undoes everything that it did.
 struct Waiter {
     gate: Arc<Gate>,
     scope: Scope,
-    place: Place,
+    key: QueueKey,
     is_done: bool,
 }
 
@@ -200,19 +203,19 @@ impl Drop for Waiter {
             return;
         }
         let mut state = self.gate.state.lock();
-        state.waiting.remove(&self.place.1);
-        if state.given_up.remove(&self.place.1) {
+        state.waiting.remove(&self.key.1);
+        if state.given_up.remove(&self.key.1) {
             return;
         }
-        if !state.schedule.withdraw(&self.scope, self.place) {
-            // It was let go, and never knew.
+        if !state.schedule.withdraw(&self.scope, self.key) {
+            // The request had been granted a permit, but was dropped before it noticed.
             state.schedule.finish(&self.scope);
         }
         state.dispatch(Instant::now());
     }
 }
 
-/// The right of one request to be in flight, until it is dropped.
+/// The right of one request to be in flight, until the permit is dropped.
 pub(crate) struct Permit {
     gate: Arc<Gate>,
     scope: Scope,
@@ -220,27 +223,29 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    /// Says that the service took the request.
+    /// Records that the service accepted the request.
     pub(crate) fn succeeded(&self) {
         self.gate.state.lock().schedule.succeeded(&self.scope);
     }
 
-    /// Says that the service refused the request in the name of `whose`. Returns in how many rounds in a row it did.
-    pub(crate) fn refused(&self, whose: Whose) -> u32 {
-        self.gate.state.lock().schedule.refused(&self.scope, whose, self.sent, Instant::now())
+    /// Records that the service refused the request, and whom the refusal concerns. Returns the number of consecutive
+    /// rounds of refusals.
+    pub(crate) fn refused(&self, affected: Affected) -> u32 {
+        self.gate.state.lock().schedule.refused(&self.scope, affected, self.sent, Instant::now())
     }
 
-    /// Keeps all requests of `whose` waiting for `wait`; where that is longer than anybody waits, they give up.
-    pub(crate) fn hold(&self, whose: Whose, wait: Duration) {
+    /// Makes all requests that `affected` concerns wait for `wait`. If that is longer than any request waits, they give
+    /// up.
+    pub(crate) fn hold(&self, affected: Affected, wait: Duration) {
         let mut state = self.gate.state.lock();
         let now = Instant::now();
-        for (_, number) in state.schedule.hold(&self.scope, whose, now + wait, now) {
+        for (_, number) in state.schedule.hold(&self.scope, affected, now + wait, now) {
             if let Some(notify) = state.waiting.remove(&number) {
                 state.given_up.insert(number);
                 notify.notify_one();
             }
         }
-        // The one who slept on behalf of all may be among them.
+        // One of them may have been the request that sleeps on behalf of all.
         state.dispatch(now);
     }
 }

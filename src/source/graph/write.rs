@@ -1,12 +1,12 @@
-//! What is written to a mailbox: folders, messages, and what is attached to them. Nothing here sends anything.
+//! Writes to a mailbox: folders, messages and attachments. Nothing in this module sends mail.
 //!
-//! The service has no key by which it would recognise a request that comes twice, so a message is given a mark when it
-//! is made ([`mark_property`]): a private property by which it is found again when the answer was lost. Every POST here
-//! is sent once; a caller that gets an ambiguous error looks before it tries again.
+//! The service has no key by which it would recognise a repeated request. So a message is given a mark when it is
+//! created ([`mark_property`]): a private property by which it can be found if the answer was lost. Every POST in this
+//! module is sent once. After an ambiguous error, the caller checks what exists before it tries again.
 //!
-//! Large attachments go to URLs that the service gives out, in ranges (Graph: "Attach large files to Outlook messages
-//! or events"). Those URLs carry their own permission, and what is sent there counts against the mailbox like anything
-//! else.
+//! Large attachments are uploaded in ranges, to URLs that the service gives out (Graph: "Attach large files to Outlook
+//! messages or events"). These URLs carry their own permission. The uploads count against the limits of the mailbox
+//! like any other request.
 
 use super::client::Body;
 use super::error::{ErrorKind, GraphError};
@@ -21,40 +21,43 @@ use serde_json::{Value, json};
 
 /// The property that holds the mark (Graph: "Outlook extended properties overview"). The GUID is Strongroom's own.
 pub(super) const MARK: &str = "String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItem";
-/// The name under which a message says which job made it, so that of two with one mark only our own is ever taken back.
+/// The property that names the job that created a message. If two messages have the same mark, only our own is ever
+/// taken back.
 const JOB: &str = "String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItemJob";
-/// What is asked of the messages of a folder to know which are there.
+/// The properties that are requested to find out which messages exist in a folder.
 const STANDING_FIELDS: &str = "id,changeKey,internetMessageId,subject,sentDateTime,receivedDateTime";
-/// What is read of a message to hold it against what it should be.
+/// The properties that are read to compare a message with what it should be.
 const READ_BACK_FIELDS: &str = "id,subject,body,isDraft,isRead,flag,categories,importance,internetMessageId,sentDateTime,\
     receivedDateTime,parentFolderId,hasAttachments";
-/// Larger attachments go up in ranges; smaller ones are refused there (Graph: attachment, createUploadSession).
+/// Maximum size of an attachment that is sent in one request, in bytes. Larger ones are uploaded in ranges; the service
+/// refuses smaller ones there (Graph: attachment, createUploadSession).
 pub const ATTACHMENT_WHOLE_BYTES_MAX: usize = 3_000_000 - 1;
-/// Twelve times 320 KiB: under the 4 MB that a range may have.
+/// Maximum size of a range, in bytes: 12 x 320 KiB, less than the 4 MB that the service allows.
 pub const RANGE_BYTES_MAX: usize = 12 * 320 * 1024;
-/// How often a folder is asked for again, at most, when it is not clear whether it was made.
+/// Maximum number of attempts at creating a folder when it is not clear whether it was created.
 const FOLDER_ATTEMPTS_MAX: usize = 4;
-/// A longer `Message-ID` is not asked for: RFC 5322 has lines of 998 bytes at most, and addresses have their limits.
+/// Maximum length of a `Message-ID` that is used in a filter. RFC 5322 limits lines to 998 bytes, and addresses have
+/// limits too.
 const FILTERED_LEN_MAX: usize = 900;
-/// An empty answer, or the little that the service says to a range.
+/// Maximum size of an answer that is empty or short, such as that to a range, in bytes.
 const SMALL_ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// A message that stands in a folder.
+/// A message that exists in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The immutable id.
     pub id: String,
-    /// Its version.
+    /// The version of the message.
     pub change_key: Option<String>,
-    /// Its `Message-ID`.
+    /// The `Message-ID`.
     pub internet_message_id: Option<String>,
-    /// Its subject.
+    /// The subject.
     pub subject: Option<String>,
     /// When it was sent, in seconds since 1970.
     pub sent: Option<i64>,
     /// When it arrived, in seconds since 1970.
     pub received: Option<i64>,
-    /// The mark that it was given when a restore made it.
+    /// The mark that a restore gave the message.
     pub mark: Option<String>,
 }
 
@@ -78,22 +81,22 @@ struct Id {
     id: String,
 }
 
-/// Returns the extended property that gives a message its mark.
+/// Returns the extended property that holds the mark of a message.
 pub fn mark_property(mark: &str) -> Value {
     json!({ "id": MARK, "value": mark })
 }
 
-/// Returns the extended property that says which job made a message.
+/// Returns the extended property that names the job that created a message.
 pub fn job_property(job: &str) -> Value {
     json!({ "id": JOB, "value": job })
 }
 
-/// A message that bears a mark.
+/// A message with a mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marked {
     /// The immutable id.
     pub id: String,
-    /// The job that made it.
+    /// The job that created the message.
     pub job: Option<String>,
 }
 
@@ -102,8 +105,8 @@ impl Mailbox {
         Request { method: method.clone(), ..self.get(label, segments) }.replayable(method != Method::POST).json(body)
     }
 
-    /// Returns the folder of this name directly in `parent`, if there is one. Like the service, it takes names for the
-    /// same that differ in case only; one that is equal goes first.
+    /// Returns the folder called `name` directly in `parent`, if there is one. Like the service, it ignores case; an
+    /// exact match comes first.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -111,7 +114,7 @@ impl Mailbox {
         let children = self.child_folders(parent).await?.into_iter().filter(|folder| !folder.is_search());
         let alike = |folder: &MailFolder| folder.display_name.as_deref().is_some_and(|other| same_name(other, name));
         let mut alike: Vec<_> = children.filter(alike).collect();
-        // Twins: the same one every time.
+        // If there are several, choose the same one every time.
         alike.sort_by(|a, b| {
             let is_other = |folder: &MailFolder| folder.display_name.as_deref() != Some(name);
             (is_other(a), &a.id).cmp(&(is_other(b), &b.id))
@@ -119,8 +122,8 @@ impl Mailbox {
         Ok(alike.into_iter().next())
     }
 
-    /// Returns the id of the folder of this name directly in `parent`, which is made if it is missing, and whether it
-    /// was.
+    /// Returns the id of the folder called `name` directly in `parent`. Creates the folder if it is missing; the flag
+    /// says whether it did.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -128,7 +131,7 @@ impl Mailbox {
         let segments = ["mailFolders", parent, "childFolders"];
         let mut attempt = 1;
         loop {
-            let request = self.send(Method::POST, "making a mail folder", &segments, &json!({ "displayName": name }));
+            let request = self.send(Method::POST, "creating a mail folder", &segments, &json!({ "displayName": name }));
             let error = match self.client.json::<Id>(request).await {
                 Ok(made) => return Ok((made.id, true)),
                 Err(error) => error,
@@ -136,7 +139,7 @@ impl Mailbox {
             if !error.is_ambiguous() && error.kind() != ErrorKind::Conflict {
                 return Err(error);
             }
-            // It may have been made all the same, or by somebody else meanwhile.
+            // The folder may have been created in spite of the error, or by somebody else in the meantime.
             if let Some(folder) = self.folder_called(parent, name).await? {
                 return Ok((folder.id, error.is_ambiguous()));
             }
@@ -147,7 +150,7 @@ impl Mailbox {
         }
     }
 
-    /// Tells `each` of the messages that stand in `folder`, page by page.
+    /// Calls `each` with every message in `folder`.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -158,7 +161,7 @@ impl Mailbox {
         let ask = |segments: &[&str]| {
             self.get(LABEL, segments).query("$select", STANDING_FIELDS).query("$expand", &expand).prefer(PAGE_SIZE)
         };
-        // Only a delta is sure to tell of all: what moves while a plain listing is read may be passed over.
+        // Only a delta is sure to list every message. A plain listing may miss a message that moves while it is read.
         let mut pages = self.client.pages(ask(&[&segments[..], &["delta"]].concat()), Ends::WithDeltaLink);
         match tell_page(&mut pages, &mut each).await {
             Err(error) if error.kind() == ErrorKind::DeltaUnsupported => {
@@ -170,8 +173,8 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Tells `each` of the messages in `folder` that have this `Message-ID` or, where that cannot be asked for, that
-    /// arrived in the same second; where neither is known, of all messages.
+    /// Calls `each` with every message in `folder` that has this `Message-ID`. If that cannot be asked for, uses the
+    /// second of arrival instead. If neither is known, calls `each` with every message.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -194,7 +197,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Gives a message a mark, and returns what the service says of it then.
+    /// Gives a message a mark, and returns the message's properties afterwards.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -203,13 +206,13 @@ impl Mailbox {
         self.client.json(self.send(Method::PATCH, "marking a message", &["messages", id], &properties)).await
     }
 
-    /// Makes a message in `folder` from its properties (Graph: message), and returns its id.
+    /// Creates a message in `folder` from its properties (Graph: message), and returns its id.
     ///
     /// # Errors
-    /// See [`GraphError`]; after an ambiguous one, [`Mailbox::marked`] tells whether it was made.
+    /// See [`GraphError`]. After an ambiguous error, [`Mailbox::marked`] tells whether the message was created.
     pub async fn create_message(&self, folder: &str, properties: &Value) -> Result<String, GraphError> {
         let segments = ["mailFolders", folder, "messages"];
-        let request = self.send(Method::POST, "making a message", &segments, properties);
+        let request = self.send(Method::POST, "creating a message", &segments, properties);
         self.client.json::<Id>(request).await.map(|made| made.id)
     }
 
@@ -222,7 +225,7 @@ impl Mailbox {
         page.rows::<Id>().map(|row| row.map(|row| row.id)).collect()
     }
 
-    /// Returns the messages in `folder` that have this mark, with the jobs that made them.
+    /// Returns the messages in `folder` that have this mark, and the jobs that created them.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -243,7 +246,7 @@ impl Mailbox {
         request.query("$filter", &filter).query("$select", "id")
     }
 
-    /// Changes properties of a message; the same change twice is one change.
+    /// Changes properties of a message. Repeating the same change does no harm.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -252,27 +255,27 @@ impl Mailbox {
         self.client.json::<serde::de::IgnoredAny>(request).await.map(drop)
     }
 
-    /// Attaches something to a message (Graph: attachment).
+    /// Adds an attachment to a message (Graph: attachment).
     ///
     /// # Errors
-    /// See [`GraphError`]; after an ambiguous one, it may be attached.
+    /// See [`GraphError`]. After an ambiguous error, the attachment may have been added.
     pub async fn attach(&self, id: &str, attachment: &Value) -> Result<(), GraphError> {
         let request = self.send(Method::POST, "attaching a file", &["messages", id, "attachments"], attachment);
         self.client.json::<serde::de::IgnoredAny>(request).await.map(drop)
     }
 
-    /// Takes an attachment away. That there is none is no error.
+    /// Removes an attachment. It is not an error if there is none.
     ///
     /// # Errors
     /// See [`GraphError`].
     pub async fn detach(&self, id: &str, attachment: &str) -> Result<(), GraphError> {
         let segments = ["messages", id, "attachments", attachment];
-        let request = Request { method: Method::DELETE, ..self.get("taking an attachment away", &segments) };
+        let request = Request { method: Method::DELETE, ..self.get("removing an attachment", &segments) };
         found(self.client.bytes(request, SMALL_ANSWER_BYTES_MAX).await).map(drop)
     }
 
-    /// Begins to attach a large file and returns where its ranges go. The URL is a secret: whoever has it can write
-    /// there.
+    /// Starts to upload a large attachment, and returns the URL for its ranges. The URL is a secret: whoever has it can
+    /// write there.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -284,29 +287,29 @@ impl Mailbox {
         }
         let segments = ["messages", id, "attachments", "createUploadSession"];
         let body = json!({ "AttachmentItem": item });
-        // A session that nobody uses attaches nothing, so it may be opened twice.
+        // This POST may be repeated: a session that nobody uses attaches nothing.
         let request = self.send(Method::POST, "beginning an upload", &segments, &body).replayable(true);
         self.client.json::<Session>(request).await.map(|session| session.upload_url)
     }
 
-    /// Sends the bytes from `offset` on of a file of `len` bytes. The last range makes the attachment.
+    /// Uploads a range that begins at `offset` in a file of `len` bytes. The last range creates the attachment.
     ///
     /// # Errors
-    /// See [`GraphError`]; after an ambiguous one the range may have arrived.
+    /// See [`GraphError`]. After an ambiguous error, the range may have arrived.
     pub async fn upload(&self, url: &str, bytes: Bytes, offset: u64, len: u64) -> Result<(), GraphError> {
         let last = offset + bytes.len() as u64 - 1;
         let range = HeaderValue::from_str(&format!("bytes {offset}-{last}/{len}")).expect("numbers are a header");
         let request = Request::permitted(Method::PUT, url.to_owned(), self.scope())
             .labelled("uploading a part of an attachment")
-            // Ranges come in order: one that comes again is refused.
+            // Ranges must arrive in order, and the service refuses a repeated one.
             .replayable(false)
             .header(CONTENT_RANGE, range)
             .bytes(HeaderValue::from_static("application/octet-stream"), bytes);
         self.client.bytes(request, SMALL_ANSWER_BYTES_MAX).await.map(drop)
     }
 
-    /// Returns what the service says of a message, to be held against what it should be; with the contents of what is
-    /// attached if `attachments`. Nothing is done to HTML, and text is given as text.
+    /// Returns the properties of a message, to compare them with what they should be. With `attachments`, the contents
+    /// of the attachments are included. HTML is returned unchanged, and text as text.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -320,7 +323,7 @@ impl Mailbox {
         found(self.client.json(request.prefer(format!("outlook.body-content-type=\"{body}\""))).await)
     }
 
-    /// Begins to read what one attachment holds.
+    /// Starts to read the content of one attachment.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -329,7 +332,7 @@ impl Mailbox {
         self.client.body(self.get("reading an attachment back", &segments).uncoded()).await
     }
 
-    /// Deletes a message, as a person would: it can still be had back. That there is none is no error.
+    /// Deletes a message as a person would: it can still be recovered. It is not an error if there is none.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -338,8 +341,8 @@ impl Mailbox {
         found(self.client.bytes(request, SMALL_ANSWER_BYTES_MAX).await).map(drop)
     }
 
-    /// Takes back a message that was just made. Not every cloud can do so without a trace (Graph: message,
-    /// permanentDelete); where it cannot, the message goes where deleted ones go.
+    /// Takes back a message that was just created. It is deleted permanently where the cloud supports that (Graph:
+    /// message, permanentDelete); elsewhere it becomes a deleted message.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -358,7 +361,7 @@ impl Mailbox {
     }
 }
 
-/// Tells `each` of the messages of the next page, and returns whether there was one.
+/// Calls `each` with every message of the next page. Returns false if there is no further page.
 async fn tell_page(pages: &mut Pages, each: &mut impl FnMut(Standing)) -> Result<bool, GraphError> {
     let Some(page) = pages.next().await? else { return Ok(false) };
     for row in page.rows::<StandingRow>() {
@@ -370,7 +373,8 @@ async fn tell_page(pages: &mut Pages, each: &mut impl FnMut(Standing)) -> Result
     Ok(true)
 }
 
-/// Returns the filter for a `Message-ID`, with and without its brackets; none for one that no filter should hold.
+/// Returns the filter for a `Message-ID`, with and without its brackets. Returns `None` for an id that is not safe in a
+/// filter.
 fn of_message_id(id: &str) -> Option<String> {
     let id = id.trim_matches(['<', '>', ' ']);
     let is_sane = (1..=FILTERED_LEN_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
@@ -384,7 +388,7 @@ fn of_second(received: i64) -> Option<String> {
     Some(format!("receivedDateTime ge {from} and receivedDateTime lt {to}"))
 }
 
-/// Returns whether the service would not let the two stand beside each other.
+/// Returns true if the service treats the two names as equal, so that they cannot exist in the same folder.
 pub fn same_name(a: &str, b: &str) -> bool {
     a == b || a.to_lowercase() == b.to_lowercase()
 }

@@ -1,6 +1,7 @@
-//! The numbers of the identity platform, in words that say what to do (Entra: authentication error codes).
+//! Explains the error numbers of the identity platform in words that say what to do (Entra: authentication error
+//! codes).
 
-/// Returns what to do about error `AADSTS<number>`; `None` for one that needs no help or is not known here.
+/// Returns what to do about error `AADSTS<number>`; `None` for a number that is unknown here or needs no explanation.
 pub(super) fn advice(number: u64) -> Option<&'static str> {
     Some(match number {
         50_011 => "add the redirect URI `http://localhost` for mobile and desktop applications to the app registration",
@@ -16,7 +17,7 @@ pub(super) fn advice(number: u64) -> Option<&'static str> {
         65_001 => "nobody consented to the permissions: an administrator must grant them in the app registration",
         65_004 => "consent was declined",
         70_000 | 70_008 | 70_043 | 700_082 | 700_084 => {
-            "the sign-in ran out: sign in again with `strongroom tenant login`"
+            "the sign-in has expired: sign in again with `strongroom tenant login`"
         }
         70_011 => "check that `cloud` in the configuration is the cloud of the tenant",
         70_016 => "nobody entered the code in time: start again",
@@ -28,7 +29,7 @@ pub(super) fn advice(number: u64) -> Option<&'static str> {
         7_000_112 => "the application is disabled in this tenant",
         7_000_215 => "the client secret is wrong: use its value, not its id",
         7_000_218 => "allow public client flows in the app registration, or configure a secret or a certificate",
-        7_000_222 => "the client secret ran out: create another in the app registration",
+        7_000_222 => "the client secret has expired: create another in the app registration",
         _ => return None,
     })
 }

@@ -1,5 +1,6 @@
-//! Signing in in a browser on this machine (RFC 8252; Entra: authorization code flow): the browser comes back to a port on
-//! loopback with a code, which is worth nothing without the verifier that never left this process (PKCE, RFC 7636).
+//! Signing in with a browser on this machine (RFC 8252; Entra: authorization code flow). The browser returns to a port
+//! on loopback with a code. The code is worthless without the verifier, which never leaves this process (PKCE, RFC
+//! 7636).
 
 use super::{SignedIn, delegated_scope, oauth, remember};
 use crate::format::crypto::random;
@@ -20,33 +21,34 @@ use tokio::time::timeout;
 use url::Url;
 use zeroize::Zeroizing;
 
-/// How long somebody may take.
+/// How long the person may take to sign in.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// How long a browser may take to say what it wants, and how much.
+/// How long a browser may take to send a request, and how many bytes the request may have.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 const REQUEST_BYTES_MAX: usize = 16 << 10;
 
-/// What the browser came back with.
+/// What the browser returned with.
 enum Return {
     Code(Zeroizing<String>),
     Refused { word: String, description: String },
 }
 
-/// Signs somebody in: calls `open` with the page that the browser of this machine must be led to, waits until it comes back,
-/// and keeps the sign-in in the token cache of `connection`.
+/// Signs a person in. Calls `open` with the page to show in a browser on this machine, waits until the browser returns,
+/// and stores the sign-in in the token cache of `connection`.
 ///
 /// # Errors
-/// [`ErrorKind::SignIn`] when they declined, were refused or took too long; [`GraphError::detail`] has the service's words.
+/// [`ErrorKind::SignIn`] if the person declined, was refused or took too long. [`GraphError::detail`] has the service's
+/// words.
 pub async fn sign_in(connection: &Connection, open: impl FnOnce(&Url)) -> Result<SignedIn, GraphError> {
     super::cache_of(connection)?;
     let http = Http::new(connection)?;
     let local = |error: io::Error| {
         GraphError::new(ErrorKind::SignIn, "sign-in")
-            .explained("no port for the browser to come back to".into())
+            .explained("there is no free port for the browser to return to".into())
             .with(error)
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(local)?;
-    // The service knows `http://localhost`, any port (Entra: redirect URI restrictions, localhost exceptions).
+    // The service accepts `http://localhost` with any port (Entra: redirect URI restrictions, localhost exceptions).
     let redirect_uri = format!("http://localhost:{}", listener.local_addr().map_err(local)?.port());
     let verifier = Zeroizing::new(URL_SAFE_NO_PAD.encode(random::<32>()));
     let state = URL_SAFE_NO_PAD.encode(random::<16>());
@@ -90,10 +92,10 @@ pub async fn sign_in(connection: &Connection, open: impl FnOnce(&Url)) -> Result
     remember(connection, oauth::token(&http, &connection.retry, &url, &form).await?)
 }
 
-/// Answers browsers until one comes back from the sign-in that `state` stands for.
+/// Answers requests until a browser returns from the sign-in that `state` identifies.
 ///
-/// Others may knock: for an icon, to look what is here, to pass off their own sign-in as this one; and browsers open
-/// connections that they then leave alone.
+/// Other requests may come: for an icon, from a program that looks what is listening here, or from somebody who tries
+/// to pass off their own sign-in as this one. Browsers also open connections that they never use.
 async fn wait_for_browser(listener: &TcpListener, state: &str) -> io::Result<Return> {
     let mut visits = JoinSet::new();
     loop {
@@ -112,7 +114,7 @@ async fn wait_for_browser(listener: &TcpListener, state: &str) -> io::Result<Ret
     }
 }
 
-/// Answers one browser, and returns what it brings if it comes from our sign-in.
+/// Answers one request. Returns its result if it comes from our own sign-in.
 async fn visit(mut stream: TcpStream, state: &str) -> io::Result<Option<Return>> {
     let returned = read_return(&request_line(&mut stream).await?, state);
     let (status, text) = match &returned {
@@ -125,17 +127,17 @@ async fn visit(mut stream: TcpStream, state: &str) -> io::Result<Option<Return>>
          Cache-Control: no-store\r\nReferrer-Policy: no-referrer\r\nConnection: close\r\n\r\n{text}",
         text.len()
     );
-    // A browser that does not stay for the answer has said what it had to say.
+    // If the browser does not wait for the answer, its result still counts.
     if stream.write_all(answer.as_bytes()).await.is_ok() {
         let _ = stream.shutdown().await;
     }
     Ok(returned)
 }
 
-/// Reads the head of a request and returns its first line.
+/// Reads the head of a request, and returns its first line.
 async fn request_line(stream: &mut TcpStream) -> io::Result<Zeroizing<String>> {
     let mut head = Zeroizing::new(Vec::with_capacity(REQUEST_BYTES_MAX));
-    // To the end of the head, else closing the connection would reset it before the answer is read.
+    // Read the whole head. Otherwise closing the connection would reset it before the browser reads the answer.
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if head.len() >= REQUEST_BYTES_MAX || stream.read_buf(&mut *head).await? == 0 {
             return Err(io::ErrorKind::InvalidData.into());
@@ -145,7 +147,7 @@ async fn request_line(stream: &mut TcpStream) -> io::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(String::from_utf8_lossy(line).into_owned()))
 }
 
-/// Returns what `GET /?code=...&state=... HTTP/1.1` brings, if it comes from our sign-in.
+/// Returns the result in `GET /?code=...&state=... HTTP/1.1`, if it comes from our own sign-in.
 fn read_return(line: &str, state: &str) -> Option<Return> {
     let target = line.strip_prefix("GET ")?.split(' ').next()?;
     let url = Url::parse("http://localhost").ok()?.join(target).ok()?;

@@ -1,11 +1,11 @@
-//! Refresh tokens at rest: encrypted files in a folder of the local state.
+//! Stores refresh tokens in encrypted files, in a folder of the local state.
 //!
-//! A refresh token lets whoever has it act for the one who signed in, for months. Each lies in a file of its own,
-//! sealed with AES-256-SIV under a random key that lies beside it, all of them for the owner's eyes only. So a copy of
-//! one file, a backup that leaves out the key, or a glance at the disk tells nothing; whoever can read the whole
-//! folder, as `root` on this machine can, has the tokens.
+//! Whoever has a refresh token can act for the person who signed in, for months. Each token is in its own file, sealed
+//! with AES-256-SIV. The key is random and lies in a file beside the tokens. All files are readable by their owner
+//! only. So neither a copy of one file nor a backup without the key reveals a token. But whoever can read the whole
+//! folder, such as `root` on this machine, has the tokens.
 //!
-//! Files are replaced in one step: a crash leaves the old token or the new one.
+//! Files are replaced in one step: after a crash, either the old or the new token is there.
 
 use crate::format::crypto::{Cipher, SivKey, TAG_LEN, random};
 use crate::local_files;
@@ -16,15 +16,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// The file with the key.
+/// The name of the file with the key.
 const KEY_FILE: &str = "tokens.key";
 const KEY_LEN: usize = 32;
-/// A refresh token has about 1.5 KB.
+/// Maximum size of a file, in bytes. A refresh token has about 1.5 KB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Names the use of the key, and the format.
+/// The context of the key derivation: it names the purpose of the key and the version of the format.
 const CONTEXT: &str = "strongroom: refresh tokens 1";
 
-/// Keeps refresh tokens, encrypted, in a folder. Clones share it, and so do processes.
+/// A folder of encrypted refresh tokens. Clones and other processes may use the same folder.
 #[derive(Clone)]
 pub struct TokenCache {
     folder: PathBuf,
@@ -37,20 +37,20 @@ impl fmt::Debug for TokenCache {
     }
 }
 
-/// Whose token it is. One file each.
+/// Identifies a token. Each holder has one file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Holder<'a> {
-    /// The token endpoint.
+    /// The URL of the token endpoint.
     pub(super) authority: &'a str,
-    /// The application's id.
+    /// The id of the application.
     pub(super) client_id: &'a str,
 }
 
 impl TokenCache {
-    /// Opens the cache in `folder`, and makes both if they are not there.
+    /// Opens the cache in `folder`. Creates the folder and the key if they do not exist.
     ///
     /// # Errors
-    /// When the folder cannot be used.
+    /// If the folder cannot be used.
     pub fn open(folder: &Path) -> io::Result<Self> {
         local_files::private_folder(folder)?;
         let key_file = folder.join(KEY_FILE);
@@ -68,7 +68,7 @@ impl TokenCache {
         Ok(Self { folder: folder.to_owned(), key: SivKey::derive(CONTEXT, &material) })
     }
 
-    /// Makes the key; the first of two processes wins.
+    /// Creates the key. If two processes do so at the same time, the first one wins.
     fn make_key(folder: &Path, key_file: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
         let material = Zeroizing::new(random::<KEY_LEN>());
         let temporary = Temporary::write(folder, &*material)?;
@@ -80,7 +80,7 @@ impl TokenCache {
         Ok(Zeroizing::new(local_files::read(key_file, FILE_BYTES_MAX)?))
     }
 
-    /// Returns the refresh token of `holder`, if somebody signed in.
+    /// Returns the refresh token of `holder`, if there is one.
     pub(super) fn load(&self, holder: Holder<'_>) -> io::Result<Option<Zeroizing<String>>> {
         let mut sealed = Zeroizing::new(Vec::new());
         match local_files::open(&self.file(holder)) {
@@ -95,7 +95,7 @@ impl TokenCache {
         Ok(Some(Zeroizing::new(text.to_owned())))
     }
 
-    /// Keeps the refresh token of `holder`, and returns once it is durable.
+    /// Stores the refresh token of `holder`. Returns once it is durable.
     pub(super) fn store(&self, holder: Holder<'_>, token: &str) -> io::Result<()> {
         let associated = [CONTEXT.as_bytes(), holder.authority.as_bytes(), holder.client_id.as_bytes()];
         let mut sealed = Zeroizing::new(vec![0; TAG_LEN + token.len()]);
@@ -115,7 +115,7 @@ impl TokenCache {
     }
 }
 
-/// A file that is gone when it is dropped, unless it was renamed.
+/// A temporary file. Dropping it deletes the file, unless it was renamed.
 struct Temporary {
     path: PathBuf,
 }
@@ -133,7 +133,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // It is not there after a rename, and of no use otherwise.
+        // After a rename, the file no longer has this name. Otherwise it is useless.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! Proof of a certificate's key, in place of a secret (Entra: certificate credentials).
+//! Signs in with a certificate instead of a secret (Entra: certificate credentials).
 
 use crate::format::crypto::random;
 use crate::source::graph::error::{ErrorKind, GraphError};
@@ -14,13 +14,13 @@ use serde_json::json;
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// Entra asks for five to ten minutes.
+/// How long a signed assertion is valid, in seconds. Entra recommends five to ten minutes.
 const ASSERTION_LIFETIME_S: i64 = 600;
 
-/// A certificate with its key.
+/// A certificate and its key.
 pub(super) struct Certificate {
     key: RsaKeyPair,
-    /// base64url of the SHA-256 of the certificate.
+    /// The SHA-256 hash of the certificate, as base64url.
     thumbprint: String,
 }
 
@@ -31,7 +31,8 @@ impl fmt::Debug for Certificate {
 }
 
 impl Certificate {
-    /// Reads a PEM text with a certificate (the first, if there is a chain) and its RSA key, in any order.
+    /// Reads a PEM text with a certificate and its RSA key, in any order. If the text holds a chain, the first
+    /// certificate counts.
     pub(super) fn read(pem: &str) -> Result<Self, GraphError> {
         let unusable = |what: &str| {
             let help = "the file must hold the certificate and its unencrypted RSA key, in PEM";
@@ -50,8 +51,8 @@ impl Certificate {
         Ok(Self { key, thumbprint: URL_SAFE_NO_PAD.encode(digest(&SHA256, &certificate)) })
     }
 
-    /// Returns a signed statement that `client_id` asks for a token at `url`, good for ten minutes from `now` (seconds
-    /// since 1970).
+    /// Returns a signed assertion that `client_id` requests a token at `url`. It is valid for ten minutes from `now`,
+    /// in seconds since 1970.
     pub(super) fn assertion(&self, client_id: &str, url: &str, now: i64) -> Zeroizing<String> {
         let header = json!({ "alg": "PS256", "typ": "JWT", "x5t#S256": self.thumbprint });
         let claims = json!({
@@ -94,7 +95,7 @@ mod tests {
     fn an_assertion_is_what_the_service_asks_for() {
         let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
-        // Only the thumbprint of a certificate matters, so any bytes will do.
+        // Only the certificate's thumbprint matters here, so any bytes will do.
         let (key_pem, first, second) =
             (section("PRIVATE KEY", der.as_ref()), section("CERTIFICATE", b"leaf"), section("CERTIFICATE", b"issuer"));
         for pem in [format!("{first}{second}{key_pem}"), format!("Bag Attributes\n{key_pem}\n{first}")] {

@@ -14,22 +14,23 @@ use zeroize::Zeroizing;
 
 /// How much longer to wait between two questions when the service asks to slow down (RFC 8628, 3.5).
 const SLOW_DOWN: Duration = Duration::from_secs(5);
-/// A code lives, and somebody waits between two questions, no longer than this, whatever the service says.
+/// Maximum lifetime of a code, in seconds, whatever the service says. The interval between two requests has its own
+/// maximum.
 const EXPIRES_IN_S_MAX: u64 = 60 * 60;
 const INTERVAL_S_MAX: u64 = 60;
-/// The interval where the service names none (RFC 8628, 3.2).
+/// The interval between two requests, in seconds, if the service names none (RFC 8628, 3.2).
 const INTERVAL_DEFAULT_S: u64 = 5;
 
-/// What somebody must be shown.
+/// What the person who signs in must be shown.
 #[derive(Clone)]
 pub struct Prompt {
     /// The code to type.
     pub user_code: String,
-    /// The page to type it on.
+    /// The page on which to type the code.
     pub verification_uri: String,
-    /// Both in a sentence of the service's.
+    /// A sentence with the page and the code, usually in the service's words.
     pub message: String,
-    /// How long there is for it.
+    /// How long the code is valid.
     pub expires_in: Duration,
 }
 
@@ -56,11 +57,11 @@ fn interval_default() -> u64 {
     INTERVAL_DEFAULT_S
 }
 
-/// Signs somebody in: calls `show` with what they must do, waits until they did, and keeps their sign-in in the token
-/// cache of `connection`.
+/// Signs a person in. Calls `show` with what the person must do, waits until it is done, and stores the sign-in in the
+/// token cache of `connection`.
 ///
 /// # Errors
-/// [`ErrorKind::SignIn`] when they declined, were refused or took too long; [`GraphError::detail`] has the service's
+/// [`ErrorKind::SignIn`] if the person declined, was refused or took too long. [`GraphError::detail`] has the service's
 /// words.
 pub async fn sign_in(connection: &Connection, show: impl FnOnce(&Prompt)) -> Result<SignedIn, GraphError> {
     super::cache_of(connection)?;
@@ -70,7 +71,7 @@ pub async fn sign_in(connection: &Connection, show: impl FnOnce(&Prompt)) -> Res
     let form = [("client_id", client_id), ("scope", &delegated_scope(connection))];
     let body = oauth::post(&http, policy, &url("devicecode"), &form).await?;
     let text: DeviceText = serde_json::from_slice(&body).map_err(|_| {
-        GraphError::new(ErrorKind::Malformed, "sign-in").explained("the answer is no device code".into())
+        GraphError::new(ErrorKind::Malformed, "sign-in").explained("the answer holds no device code".into())
     })?;
     let device_code = Zeroizing::new(text.device_code);
     let expires_in = Duration::from_secs(text.expires_in.min(EXPIRES_IN_S_MAX));
@@ -95,14 +96,14 @@ pub async fn sign_in(connection: &Connection, show: impl FnOnce(&Prompt)) -> Res
         match oauth::token(&http, policy, &url("token"), &form).await {
             Ok(grant) => return remember(connection, grant),
             Err(NoToken::Refused(refused)) => interval = after_refusal(refused, interval)?,
-            // Somebody may be typing the code just now: what passes until the code ends is waited for.
+            // The person may be typing the code right now, so go on after a transient failure until the code expires.
             Err(NoToken::Failed(error)) if error.is_transient() => debug!(%error, "the token endpoint did not answer"),
             Err(NoToken::Failed(error)) => return Err(error),
         }
     }
 }
 
-/// Returns how long to wait before the next question, if the refusal was one for now.
+/// Returns how long to wait before the next request, if the refusal means "not yet". Otherwise returns the error.
 fn after_refusal(refused: Refused, interval: Duration) -> Result<Duration, GraphError> {
     match &*refused.word {
         "authorization_pending" => Ok(interval),

@@ -1,4 +1,4 @@
-//! The token endpoint (Entra: OAuth 2.0 on the identity platform): one question, one answer, and asking again.
+//! Requests to the token endpoint, and their repetition (Entra: OAuth 2.0 on the identity platform).
 
 use super::aadsts;
 use crate::source::graph::error::{ErrorKind, GraphError};
@@ -11,34 +11,34 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
-/// An answer of the token endpoint is a few kilobytes; tokens with many groups are larger.
+/// Maximum size of an answer, in bytes. Answers have a few kilobytes; tokens of users with many groups are larger.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// A token is taken for one of a day at most, whatever is said of it: the service's live for 28 hours at the longest,
-/// and it says so itself when one has ended.
+/// Maximum lifetime that is assumed for a token, in seconds, whatever the service says. The service's longest-lived
+/// tokens last 28 hours, and it refuses a token that has expired.
 const LIFETIME_S_MAX: u64 = 24 * 60 * 60;
 
-/// What was granted.
+/// What the token endpoint granted.
 pub(super) struct Grant {
     pub(super) access_token: Zeroizing<String>,
     pub(super) lifetime: Duration,
     pub(super) refresh_token: Option<Zeroizing<String>>,
-    /// The permissions of a delegated sign-in.
+    /// The permissions that a person's sign-in has, separated by blanks.
     pub(super) scope: String,
 }
 
-/// What was refused, in the words of RFC 6749, 5.2.
+/// A refusal by the token endpoint (RFC 6749, 5.2).
 pub(super) struct Refused {
-    /// Such as `invalid_grant`.
+    /// The error code, such as `invalid_grant`.
     pub(super) word: String,
     pub(super) error: GraphError,
 }
 
 /// Why there is no token.
 pub(super) enum NoToken {
-    /// The service says no.
+    /// The service refused.
     Refused(Refused),
-    /// The service could not be asked.
+    /// The service did not answer, or its answer could not be read.
     Failed(GraphError),
 }
 
@@ -69,7 +69,7 @@ struct RefusedText {
     error_codes: Vec<u64>,
 }
 
-/// Asks for a token at `url`, again where that may help.
+/// Requests a token at `url`. Repeats the request if that may help.
 pub(super) async fn token(
     http: &Http,
     policy: &RetryPolicy,
@@ -87,10 +87,10 @@ pub(super) async fn token(
 }
 
 fn malformed() -> GraphError {
-    GraphError::new(ErrorKind::Malformed, "sign-in").explained("the answer is no token".into())
+    GraphError::new(ErrorKind::Malformed, "sign-in").explained("the answer holds no token".into())
 }
 
-/// Posts `form` to `url` and returns the body of a success.
+/// Posts `form` to `url`, and returns the body of a successful answer. Repeats the request if that may help.
 pub(super) async fn post(
     http: &Http,
     policy: &RetryPolicy,
@@ -117,7 +117,7 @@ pub(super) async fn post(
 
 type Passing = (Fault, GraphError);
 
-/// Posts once. The inner error is one that may pass.
+/// Posts once. The inner error is a transient one.
 async fn attempt(
     http: &Http,
     url: &str,
@@ -145,7 +145,7 @@ async fn attempt(
     };
     debug!(status = status.as_u16(), "token endpoint answered");
     if status.is_success() {
-        // A body that was cut off where nobody noticed.
+        // The body was cut off without any sign of it.
         return match serde_json::from_slice::<serde::de::IgnoredAny>(&body) {
             Ok(_) => Ok(Ok(body)),
             Err(_) => Ok(Err((Fault::Broken, malformed()))),
@@ -156,12 +156,12 @@ async fn attempt(
         return Ok(Err((Fault::Throttled(wait), error(ErrorKind::Throttled))));
     }
     match serde_json::from_slice::<RefusedText>(&body) {
-        // RFC 6749 has this word for a service that is busy.
+        // RFC 6749 defines this code for a service that is busy.
         Ok(refused) if !status.is_server_error() && refused.error != "temporarily_unavailable" => {
             Err(NoToken::Refused(refusal(status.as_u16(), refused)))
         }
         _ if status.is_server_error() || status == 408 || status.is_client_error() => {
-            // A gateway on the way answers in a form of its own, and is gone a moment later, more often than not.
+            // A gateway on the way answers in its own form. Most of these failures pass within a moment.
             Ok(Err((Fault::Broken, error(ErrorKind::Unavailable))))
         }
         _ => Err(NoToken::Failed(error(ErrorKind::Malformed))),

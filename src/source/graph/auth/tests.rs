@@ -1,4 +1,4 @@
-//! Signing in on behalf of somebody, against a service that answers with prepared bytes.
+//! Signing in on behalf of a person, against a service with prepared answers.
 
 use super::*;
 use crate::source::graph::request::{Request, Scope};
@@ -71,7 +71,7 @@ async fn a_refresh_token_is_replaced_by_each_newer_one() {
     assert_eq!(refreshes[0]["scope"], format!("{}/.default offline_access", service.url));
     assert_eq!(stored(&connection).as_deref(), Some("canary-refresh-9"));
 
-    // Another process got a newer one meanwhile: that is what counts.
+    // Another process stored a newer token, so that one counts.
     let (authority, client_id) = holder(&connection);
     let holder = Holder { authority: &authority, client_id: &client_id };
     connection.state.as_ref().unwrap().store(holder, "canary-refresh-other").unwrap();
@@ -79,7 +79,7 @@ async fn a_refresh_token_is_replaced_by_each_newer_one() {
     assert_eq!(forms(&service, "token").last().unwrap()["refresh_token"], "canary-refresh-other");
 }
 
-/// Else a crash between the two would leave a token that the service may have ended.
+/// Otherwise a crash between the two would leave a refresh token that the service may have revoked.
 #[tokio::test]
 async fn an_access_token_is_not_used_before_the_refresh_token_is_stored() {
     let folder = TempDir::new().unwrap();
@@ -88,7 +88,7 @@ async fn an_access_token_is_not_used_before_the_refresh_token_is_stored() {
     service.login([device_code(900), token(1, 3_600)]);
     device::sign_in(&connection, |_| ()).await.unwrap();
     let client = Client::new(connection.clone()).unwrap();
-    // Where the file should go, a folder stands.
+    // A folder takes the place of the token's file.
     let file = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
     let file = file.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "token")).unwrap();
     let sealed = std::fs::read(&file).unwrap();
@@ -122,7 +122,8 @@ async fn a_sign_in_that_ran_out_says_what_to_do() {
 
     service.login([device_code(900), token(1, 3_600)]);
     device::sign_in(&connection, |_| ()).await.unwrap();
-    for (codes, advice) in [("700082", "the sign-in ran out"), ("999999", "sign in with `strongroom tenant login`")] {
+    for (codes, advice) in [("700082", "the sign-in has expired"), ("999999", "sign in with `strongroom tenant login`")]
+    {
         service.login([json("400 Bad Request", &format!(r#"{{"error":"invalid_grant","error_codes":[{codes}]}}"#))]);
         let error = Client::new(connection.clone()).unwrap().json::<Value>(get()).await.unwrap_err();
         assert!(error.to_string().contains(advice), "{error}");
@@ -153,7 +154,7 @@ async fn a_device_is_waited_for() {
     assert_eq!(poll["grant_type"], "urn:ietf:params:oauth:grant-type:device_code");
     assert_eq!((&*poll["device_code"], &*poll["client_id"]), ("canary-device", "app"));
 
-    // Times without end are cut to size.
+    // Huge times are limited.
     let mut shown = None;
     service.login([device_code(u64::MAX), token(1, usize::MAX as u64)]);
     device::sign_in(&connection, |prompt| shown = Some(prompt.expires_in)).await.unwrap();
@@ -161,7 +162,7 @@ async fn a_device_is_waited_for() {
     service.login([token(2, u64::MAX)]);
     Client::new(connection.clone()).unwrap().json::<Value>(get()).await.unwrap();
 
-    // Nobody comes.
+    // Nobody enters the code.
     service.login([device_code(0)]);
     let error = device::sign_in(&connection, |_| ()).await.unwrap_err();
     assert!(error.to_string().contains("in time"), "{error}");

@@ -1,4 +1,4 @@
-//! An access token, and how long it is good for.
+//! An access token, and how long it is valid.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-/// A token is renewed this long before it ends (Entra: access tokens live for 60 to 90 minutes), or when a quarter of its
-/// life is left, if that is later.
+/// A token is renewed this long before it expires, or when a quarter of its lifetime is left, whichever is later
+/// (Entra: access tokens live for 60 to 90 minutes).
 const RENEW_BEFORE_END: Duration = Duration::from_secs(300);
 
-/// An access token. Its text is wiped from memory when it is dropped, and shown by nothing.
+/// An access token. Its text is wiped from memory when it is dropped, and is never printed.
 pub(crate) struct Token {
     text: Zeroizing<String>,
     renew_at: Instant,
@@ -26,7 +26,7 @@ impl Token {
         Self { text, renew_at: ends_at - RENEW_BEFORE_END.min(lifetime / 4), ends_at }
     }
 
-    /// Returns the value of the `Authorization` header, marked so that no layer below logs it.
+    /// Returns the value of the `Authorization` header, marked as sensitive so that no library logs it.
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         let text = Zeroizing::new(format!("Bearer {}", &*self.text));
         let mut value = HeaderValue::from_str(&text).ok()?;
@@ -54,13 +54,14 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What a token says of itself.
+/// The claims inside a token.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct Claims {
-    /// Permissions of an application that signed in as itself. One may have been granted in Exchange and not be here.
+    /// The permissions of an application that signed in as itself. A permission that was granted in Exchange may be
+    /// missing here.
     pub roles: Vec<String>,
-    /// Permissions of somebody who signed in, separated by blanks.
+    /// The permissions of a person's sign-in, separated by blanks.
     pub scp: String,
     /// The id of the tenant.
     pub tid: String,
@@ -68,8 +69,8 @@ pub struct Claims {
     pub appid: String,
 }
 
-/// Returns what `token` says of itself: to explain what is missing, never to decide by, as a token's form is the service's
-/// own affair (Entra: access tokens). `None` if it has another form.
+/// Returns the claims in `token`, or `None` if the token has another form. They serve to explain what is missing, never
+/// to decide: the form of a token is the service's own affair (Entra: access tokens).
 pub fn claims_of(token: &str) -> Option<Claims> {
     let payload = token.split('.').nth(1)?;
     let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
@@ -89,7 +90,7 @@ mod tests {
         assert!(!hour.is_fresh(now + Duration::from_secs(3_300)));
         assert!(hour.is_valid(now + Duration::from_secs(3_599)));
         assert!(!hour.is_valid(now + Duration::from_secs(3_600)));
-        // One that lives for less than the margin would otherwise never be used.
+        // A token whose lifetime is shorter than the margin would otherwise never be used.
         assert!(token(100).is_fresh(now + Duration::from_secs(74)));
         assert!(!token(0).is_fresh(now));
     }

@@ -1,4 +1,4 @@
-//! The client against a service that answers with prepared bytes.
+//! The client against a service with prepared answers.
 
 use super::*;
 use crate::source::graph::request::{Method, Target, path};
@@ -32,7 +32,7 @@ async fn what_passes_is_waited_for() {
         answer("504 Gateway Timeout", "", ""),
         answer("408 Request Timeout", "", ""),
         error("400 Bad Request", "whatever").with("IO error during request payload read"),
-        // An empty answer, one cut off in the middle, one of another kind, and none at all.
+        // An empty answer, one that is cut off in the middle, one of another type, and none at all.
         answer("200 OK", "", ""),
         Say::Cut(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{\"value\":".to_vec()),
         Say::Cut(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"val".to_vec()),
@@ -50,7 +50,7 @@ async fn what_passes_is_waited_for() {
 }
 
 impl Say {
-    /// Puts `words` in place of an error's message.
+    /// Replaces the message of an error by `words`.
     fn with(self, words: &str) -> Self {
         let Self::Raw(bytes) = self else { panic!("only whole answers have words") };
         let text = String::from_utf8(bytes).unwrap();
@@ -67,12 +67,12 @@ async fn what_does_not_pass_is_given_up() {
     assert!(error.is_transient() && !error.is_ambiguous());
     assert_eq!(service.requests("/users").len(), 6);
 
-    // JSON of another kind than was asked for is not likely to change.
+    // JSON of another type than expected is not likely to change.
     let service = Service::start(vec![json("200 OK", r#"{"name":"Alice"}"#); 9]).await;
     let error = service.client().json::<std::collections::HashMap<String, u32>>(get()).await.unwrap_err();
     assert_eq!((error.kind(), service.requests("/users").len()), (ErrorKind::Malformed, 3));
     let text = format!("{error:?}");
-    assert!(text.contains("something of another kind at line 1") && !text.contains("Alice"), "{text}");
+    assert!(text.contains("a value of another type at line 1") && !text.contains("Alice"), "{text}");
 
     let service = Service::start(vec![json("200 OK", "[1"); 9]).await;
     let error = service.client().json::<Value>(get()).await.unwrap_err();
@@ -81,7 +81,7 @@ async fn what_does_not_pass_is_given_up() {
 
     let unreachable = Service::start([]).await;
     let mut connection = unreachable.connection();
-    // Port 9 on loopback: nobody listens there.
+    // Nobody listens on port 9 of loopback.
     connection.endpoints = Endpoints::parse(&unreachable.url, "http://127.0.0.1:9").unwrap();
     let error = Client::new(connection).unwrap().json::<Value>(post()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -128,7 +128,7 @@ async fn a_post_is_not_sent_twice_unless_it_was_surely_not_carried_out() {
         let error = service.client().json::<Value>(post()).await.unwrap_err();
         assert!(error.is_ambiguous(), "{fault:?}");
         assert_eq!(service.requests("POST /v1.0").len(), 1, "{fault:?}");
-        // Unless the caller says that it makes nothing.
+        // Unless the caller says that the request creates nothing.
         let service = Service::start([fault]).await;
         service.client().json::<Value>(post().replayable(true)).await.unwrap();
     }
@@ -156,7 +156,7 @@ async fn a_refusal_is_waited_out_and_counted() {
 
 #[tokio::test]
 async fn a_service_that_asks_for_years_is_given_up_at_once() {
-    // A century, and so many seconds that they are no number.
+    // A century, and more seconds than fit into a number.
     for years in ["3155760000", "99999999999999999999999", "Thu, 31 Dec 9998 23:59:59 GMT"] {
         let service = Service::start([answer("429 Too Many Requests", &format!("Retry-After: {years}"), "")]).await;
         let client = service.client();
@@ -168,14 +168,14 @@ async fn a_service_that_asks_for_years_is_given_up_at_once() {
         assert!(start.elapsed() < Duration::from_secs(60), "{years}");
         assert_eq!(service.requests("/messages/").len(), 1, "it is left alone meanwhile");
         let error = client.json::<Value>(of_mailbox()).await.unwrap_err().to_string();
-        let words = error.split("left alone for ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+        let words = error.split("no requests for another ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
         assert!((3_500..=3_600).contains(&words.parse::<u64>().unwrap()), "no longer than an hour: {error}");
         assert_eq!(client.pause(), None);
         client.json::<Value>(get()).await.expect("the directory does not wait for a mailbox");
     }
 }
 
-/// One byte every now and then: never silent, never done.
+/// One byte every now and then: never silent, and never complete.
 #[tokio::test]
 async fn an_answer_that_drips_is_given_up() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
@@ -190,7 +190,7 @@ async fn an_answer_that_drips_is_given_up() {
     Client::new(connection.clone()).unwrap().json::<Value>(get()).await.expect("it is asked for again");
     assert_eq!(service.requests("/users").len(), 2);
 
-    // Read as a body, the error says how far it came; so it is with the words of an error, and with a token.
+    // If the answer is read as a body, the error says how much came. The words of an error and a token are limited too.
     let service = Service::start([drip.clone()]).await;
     connection.endpoints = service.connection().endpoints;
     let client = Client::new(connection.clone()).unwrap();
@@ -212,10 +212,10 @@ async fn an_answer_that_drips_is_given_up() {
     assert_eq!(service.requests("/oauth2/").len(), 2);
 }
 
-/// The deadline follows from the size, and only waiting for the network counts.
+/// The deadline depends on the size, and only the time spent waiting for the network counts.
 #[tokio::test]
 async fn what_comes_at_a_fair_pace_may_take_long() {
-    // 40 pieces of 4 KiB, 20 ms apart, are 200 KiB/s; the overhead alone would end after 300 ms.
+    // 40 pieces of 4 KiB, 20 ms apart, are 200 KiB/s. The overhead alone would end after 300 ms.
     let piece = vec![b'x'; 4 << 10];
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 40 * piece.len()).into_bytes();
     let service = Service::start([Say::Pieces(head, vec![piece; 40], Duration::from_millis(20))]).await;
@@ -245,7 +245,7 @@ async fn nobody_waits_for_a_head_that_does_not_come() {
     assert_eq!(service.requests("/users").len(), 2);
 }
 
-/// Somebody's mail goes up there: only to the service's own hosts.
+/// An upload carries a person's mail, so it goes only to the service's own hosts.
 #[tokio::test]
 async fn an_upload_goes_to_no_stranger() {
     let (service, elsewhere) = (Service::start([]).await, Service::start([]).await);
@@ -281,7 +281,7 @@ async fn a_refused_token_is_replaced() {
     assert_eq!(service.requests("/users").len(), 6);
 }
 
-/// Twenty requests whose token is refused at the same time need one new token, not twenty.
+/// If the service refuses the token of twenty requests at the same time, one new token is enough.
 #[tokio::test]
 async fn a_token_is_asked_for_once() {
     let service = Service::start(vec![error("401 Unauthorized", "InvalidAuthenticationToken"); 10]).await;
@@ -338,7 +338,7 @@ async fn the_token_endpoint_may_fail_for_a_while() {
 #[tokio::test]
 async fn a_token_near_its_end_is_used_while_no_other_is_to_be_had() {
     let service = Service::start([]).await;
-    // Two seconds of life: to be renewed after one and a half.
+    // The token lives for two seconds, and is renewed after one and a half.
     service.login([token(1, 2)]);
     let client = service.client();
     client.json::<Value>(get()).await.unwrap();
@@ -465,19 +465,19 @@ async fn a_body_that_ends_early_is_an_error() {
             }
         };
         assert!(error.is_transient());
-        // Read as a whole, it is asked for again.
+        // If the answer is read as a whole, the request is repeated.
         let service = Service::start([Say::Cut(cut.to_vec()), answer("200 OK", "", "whole")]).await;
         assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "whole");
     }
 }
 
-/// Such a body could have been cut off anywhere, and nobody would know.
+/// Such a body could have been cut off anywhere, and nobody would notice.
 #[tokio::test]
 async fn a_body_that_ends_with_its_connection_is_refused() {
     for head in [
         "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
         "HTTP/1.0 200 OK\r\n\r\n",
-        // Nothing in these says that the connection is about to end.
+        // Nothing in these answers says that the connection will end.
         "HTTP/1.1 200 OK\r\n\r\n",
         "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\n\r\n",
         "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\r\n",
@@ -489,7 +489,7 @@ async fn a_body_that_ends_with_its_connection_is_refused() {
         let error = service.client().body(of_mailbox().uncoded()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{head}");
     }
-    // What may have been unpacked has an end of its own, unless the service said that this answer is the last.
+    // A compressed body marks its own end, unless the service said that the connection ends after this answer.
     let unpacked = Say::Cut(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nperhaps more".to_vec());
     let service = Service::start([unpacked, answer("200 OK", "", "whole")]).await;
     assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "whole");
@@ -515,7 +515,7 @@ async fn packed_answers_are_unpacked() {
     let service = Service::start([packed(&PACKED)]).await;
     let got = service.client().json::<Value>(get()).await.unwrap();
     assert_eq!(got["value"], "unpacked unpacked unpacked");
-    // Cut off inside, where the length does not tell.
+    // The answer is cut off inside the compressed data, where no length reveals it.
     for len in [42, 35, 20, 5] {
         let service = Service::start([packed(&PACKED[..len]), answer("200 OK", "", "whole")]).await;
         assert_eq!(service.client().bytes(of_mailbox(), 99).await.unwrap(), "whole", "cut at {len}");
@@ -576,7 +576,7 @@ async fn other_methods_are_sent_as_asked() {
     assert_eq!(service.requests("DELETE /v1.0/users/u/messages/m ").len(), 2, "deleting twice is deleting once");
 }
 
-/// At the most talkative level, of this program and of all it is made of.
+/// At the most verbose level, of this program and of all its libraries.
 #[tokio::test]
 async fn no_log_has_a_secret_in_it() {
     use crate::source::graph::auth::{browser, device};
@@ -586,7 +586,7 @@ async fn no_log_has_a_secret_in_it() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
-    // On this thread alone, on which everything runs.
+    // All work of this test runs on this thread.
     let guard = subscriber.with_writer(move || writer.clone()).finish().set_default();
     let link = |service: &Service| format!("{}/v1.0/users?$skiptoken=canary-link", service.url);
     let service = Service::start([

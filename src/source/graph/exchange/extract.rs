@@ -1,7 +1,7 @@
-//! Takes the streams out of the answer to an export while it arrives, so that a long one is never in memory as text.
+//! Extracts the streams from the answer to an export while it arrives, so a long stream is never in memory as text.
 //!
-//! The values of `data` are decoded on the way, and their numbers stand in their places: what is left is small, and read as
-//! JSON in the end.
+//! The values of `data` are decoded on the way, and replaced by their numbers. The rest of the answer is small, and is
+//! read as JSON at the end.
 
 use crate::source::graph::error::{ErrorKind, GraphError};
 use crate::source::graph::json;
@@ -9,35 +9,35 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
 
-/// An answer without its streams is never longer: it names twenty items.
+/// Maximum size of an answer without its streams, in bytes. It describes at most twenty items.
 const REST_BYTES_MAX: usize = 256 << 10;
-/// The longest escape in a string of JSON: a code unit of UTF-16.
+/// Length of the longest escape in a JSON string: a UTF-16 code unit, `\uXXXX`.
 const ESCAPE_LEN: usize = 6;
 const DATA: &[u8] = b"data";
 
-/// Where in the text the next byte stands.
+/// Where the next byte of the text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
-    /// Between strings.
+    /// Outside strings.
     Outside,
-    /// In a string that began at this place of the rest; whether the byte is escaped.
+    /// In a string that began at `start` of the rest. `escaped` says whether the next byte is escaped.
     InString { start: usize, escaped: bool },
     /// In the value of `data`.
     InData,
 }
 
-/// The text on its way through.
+/// Splits the text of an answer into streams and the rest.
 pub(super) struct Extractor {
     at: At,
     rest: Vec<u8>,
-    /// Whether the string before was called `data`, and whether a colon followed.
+    /// Whether the last string was `data`, and whether a colon followed.
     named: bool,
     expected: bool,
-    /// How many streams began.
+    /// Number of streams that have begun.
     count: usize,
-    /// Letters that make no whole group yet.
+    /// Letters of base64 that do not form a whole group yet.
     group: Vec<u8>,
-    /// The start of an escape that was cut.
+    /// The start of an escape that continues in the next piece.
     escape: Vec<u8>,
 }
 
@@ -56,13 +56,13 @@ impl Default for Extractor {
 }
 
 fn malformed(why: &str) -> GraphError {
-    // It was cut or damaged on its way, and may come whole the next time.
+    // The answer was cut off or damaged on its way. It may arrive complete the next time.
     GraphError::new(ErrorKind::Malformed, "exporting messages").explained(why.to_owned())
 }
 
 impl Extractor {
-    /// Takes the next bytes of the text, and adds what they decode to to the last of `streams`, or to new ones. Returns how
-    /// many bytes that were.
+    /// Takes the next bytes of the text. Adds the decoded bytes to the last of `streams`, or to new ones, and returns
+    /// how many these were.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`].
@@ -77,7 +77,7 @@ impl Extractor {
         Ok(streams.iter().map(Vec::len).sum::<usize>() - before)
     }
 
-    /// Takes what stands before the next stream.
+    /// Takes the text up to the next stream. Returns what follows.
     fn text<'a>(&mut self, text: &'a [u8], streams: &mut Vec<Vec<u8>>) -> Result<&'a [u8], GraphError> {
         for (place, &byte) in text.iter().enumerate() {
             self.rest.push(byte);
@@ -103,15 +103,15 @@ impl Extractor {
             }
         }
         match self.rest.len() > REST_BYTES_MAX {
-            true => Err(malformed("it is longer than what was asked for can be")),
+            true => Err(malformed("it is longer than the requested items can be")),
             false => Ok(&[]),
         }
     }
 
-    /// Takes letters of a stream, up to its end.
+    /// Takes the letters of a stream, up to its end. Returns what follows.
     fn data<'a>(&mut self, text: &'a [u8], streams: &mut Vec<Vec<u8>>) -> Result<&'a [u8], GraphError> {
         if streams.is_empty() {
-            // The caller has taken away what came before.
+            // The caller may have taken away the bytes that came before.
             streams.push(Vec::new());
         }
         let stream = streams.last_mut().expect("pushed above");
@@ -124,7 +124,7 @@ impl Extractor {
         match text[end] {
             b'"' => {
                 if !self.group.is_empty() {
-                    return Err(malformed("a stream has no whole number of letters"));
+                    return Err(malformed("a stream is incomplete base64"));
                 }
                 self.rest.push(b'"');
                 self.at = At::Outside;
@@ -134,18 +134,18 @@ impl Extractor {
         Ok(&text[end + 1..])
     }
 
-    /// Takes an escape: some writers escape `+` and `/`, which base64 is made of.
+    /// Takes an escape inside a stream: some writers escape `+` and `/`, which occur in base64.
     fn escaped<'a>(&mut self, text: &'a [u8], stream: &mut Vec<u8>) -> Result<&'a [u8], GraphError> {
         let (byte, text) = text.split_first().expect("the caller has looked");
         self.escape.push(*byte);
         let letter = match self.escape.as_slice() {
             [_, b'u', hex @ ..] if hex.len() == ESCAPE_LEN - 2 => {
                 let hex = std::str::from_utf8(hex).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
-                hex.ok_or_else(|| malformed("a stream is no base64"))?
+                hex.ok_or_else(|| malformed("a stream is not base64"))?
             }
             [_, b'u', ..] => return Ok(text),
             [_, letter] => *letter,
-            _ => return Err(malformed("a stream is no base64")),
+            _ => return Err(malformed("a stream is not base64")),
         };
         self.escape.clear();
         self.letters(&[letter], stream)?;
@@ -153,7 +153,7 @@ impl Extractor {
     }
 
     fn letters(&mut self, mut letters: &[u8], stream: &mut Vec<u8>) -> Result<(), GraphError> {
-        let not_base64 = |_| malformed("a stream is no base64");
+        let not_base64 = |_| malformed("a stream is not base64");
         if !self.group.is_empty() {
             let missing = letters.len().min(4 - self.group.len());
             self.group.extend_from_slice(&letters[..missing]);
@@ -170,7 +170,7 @@ impl Extractor {
         Ok(())
     }
 
-    /// Reads what is left, once all of it has come.
+    /// Reads the rest of the answer as JSON. Call it after the last piece.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`].
@@ -201,7 +201,7 @@ mod tests {
             }).collect();
             let value = json!({ "@odata.context": "x", "value": rows });
             let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
-            // As .NET's encoder writes them.
+            // Escaped as the JSON encoder of .NET does.
             let text = text.replace('+', "\\u002B").replace('/', "\\/");
             let (rest, found) = extract(text.as_bytes(), cut).unwrap();
             prop_assert_eq!(found, streams);

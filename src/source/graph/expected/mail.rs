@@ -1,4 +1,5 @@
-//! A message against what its row says: Message-ID, subject, sender and date, and whether all of it came.
+//! Compares a message with its row in the list: Message-ID, subject, sender and date. Also checks whether the message
+//! is complete.
 
 use super::{Seen, Verdict};
 use crate::content::mail::header::{Header, split_message, unfolded};
@@ -7,26 +8,32 @@ use crate::content::mail::{self, date, words};
 use crate::source::graph::model::{MessageRow, Recipient, parse_date};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Dates that differ by so many seconds are the same: a message is sent and received, and two clocks say when.
+/// Maximum difference in seconds between two dates that count as equal. Sending and receiving are two events, by two
+/// clocks.
 const DATE_TOLERANCE_S: i64 = 60;
-/// Who leaves out a time zone, or has a wrong one, differs by whole half hours, up to so many seconds.
+/// Dates may also differ by a multiple of half an hour, up to `TIME_ZONES_MAX_S`: some writers leave out the time zone,
+/// or have a wrong one.
 const TIME_ZONE_S: i64 = 30 * 60;
 const TIME_ZONES_MAX_S: i64 = 14 * 60 * 60;
-/// Of ids that go on where the other ends so many letters must be the same.
+/// If one id is the beginning of the other, it must have at least this many letters to count as equal.
 const ID_PREFIX_LEN_MIN: usize = 60;
-/// Subjects of which one goes on where the other ends are the same from so many letters on: the service cuts long ones.
+/// If one subject is the beginning of the other, it must have at least this many letters to count as equal. The service
+/// cuts long subjects.
 const SUBJECT_PREFIX_LEN_MIN: usize = 100;
-/// One that ends with the other is the same from so many letters on: the service takes prefixes away.
+/// If one subject is the end of the other, it must have at least this many letters to count as equal. The service
+/// removes prefixes.
 const SUBJECT_SUFFIX_LEN_MIN: usize = 8;
-/// A message comes from a few people; whoever names more is not compared with them.
+/// Maximum number of senders that are compared. A message has only a few; if a header names more, senders are not
+/// compared.
 const PEOPLE_MAX: usize = 100;
-/// Below this the store's own bookkeeping may be larger than the message.
+/// Minimum size in bytes at which sizes are compared. In a smaller message, the overhead of the mailbox store may be
+/// larger than the message.
 const SIZE_MIN: u64 = 64 << 10;
 
-/// What a row tells of a message, as far as its bytes say it too.
+/// The facts in a message's row that its bytes contain too.
 #[derive(Debug)]
-pub(super) struct Told {
-    /// Without blanks and brackets, in lower case.
+pub(super) struct ListedFacts {
+    /// The Message-ID without blanks and brackets, in lower case.
     id: String,
     subject: String,
     people: Vec<Person>,
@@ -43,31 +50,31 @@ struct Person {
 }
 
 impl Person {
-    /// Returns an address of mail, which that of somebody in the organisation need not be (an X.500 name).
+    /// Returns the address if it is a mail address. Addresses inside the organisation may be X.500 names.
     fn mail_address(&self) -> Option<&str> {
         Some(self.address.as_str()).filter(|address| address.contains('@') && !address.starts_with('/'))
     }
 }
 
-/// What a header says. A field that occurs several times is there several times.
+/// The facts in a header. If a field occurs several times, each is kept.
 #[derive(Debug, Default)]
-struct Said {
+struct HeaderFacts {
     ids: Vec<String>,
     subjects: Vec<String>,
     people: Vec<Person>,
     dates: Vec<i64>,
 }
 
-/// How one fact compares.
+/// The result of comparing one fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fact {
     Agrees,
     Differs,
-    /// One of the two does not say, or not in a form that can be compared.
+    /// One of the two sides lacks the fact, or has it in a form that cannot be compared.
     Silent,
 }
 
-impl Told {
+impl ListedFacts {
     pub(super) fn of(row: &MessageRow) -> Self {
         let person = |recipient: &Recipient| {
             let address = recipient.email_address.as_ref()?;
@@ -85,54 +92,55 @@ impl Told {
         }
     }
 
-    /// Returns how many facts are told that nearly every message bears. A date is told of everything.
+    /// Returns how many facts the row has of those that nearly every message contains. The date is not counted, because
+    /// the service reports one for everything.
     fn count(&self) -> usize {
         let has_person =
             self.people.iter().any(|person| !letters(&person.name).is_empty() || !person.address.is_empty());
         usize::from(!self.id.is_empty()) + usize::from(!letters(&self.subject).is_empty()) + usize::from(has_person)
     }
 
-    /// Returns whether the message is the one that is told of.
+    /// Returns whether the bytes can be the message that the row describes.
     pub(super) fn compare(&self, seen: &Seen) -> Verdict {
         let begins = seen.begins_with_field();
-        let said = if begins { read_header(&seen.head) } else { Said::default() };
+        let said = if begins { read_header(&seen.head) } else { HeaderFacts::default() };
         let id = self.compare_id(&said);
         let others = [self.compare_subject(&said), self.compare_sender(&said), self.compare_date(&said)];
         let count = |fact: Fact| others.iter().filter(|other| **other == fact).count();
         let (agree, differ) = (count(Fact::Agrees), count(Fact::Differs));
         match (id, agree, differ) {
             (Fact::Agrees, ..) => Verdict::Right,
-            // Nobody but the service's own oddities could have it so.
+            // Only an oddity of the service can explain equal subject, sender and date with another Message-ID.
             (Fact::Differs, 2.., 0) if others[2] == Fact::Agrees => Verdict::Doubtful("it has another Message-ID"),
             (Fact::Differs, ..) => Verdict::Wrong("it is another message"),
             (Fact::Silent, 1.., 0) => Verdict::Right,
             (Fact::Silent, 0, 0) => self.compare_nothing(seen, begins),
-            (Fact::Silent, 2.., _) => Verdict::Doubtful("it differs in what the list says of it"),
-            // A draft changes under the hands of whoever writes it, and few messages share their second.
+            (Fact::Silent, 2.., _) => Verdict::Doubtful("it differs from what the list says"),
+            // A draft may be changed at any time by its writer. And few messages are from the same second.
             (Fact::Silent, 1, 1) if self.is_draft || others[2] == Fact::Agrees => {
-                Verdict::Doubtful("it differs in what the list says of it")
+                Verdict::Doubtful("it differs from what the list says")
             }
             (Fact::Silent, ..) => Verdict::Wrong("it is another message"),
         }
     }
 
-    /// Judges what has none of the facts that are told.
+    /// Judges bytes that contain none of the facts in the row.
     fn compare_nothing(&self, seen: &Seen, begins_with_field: bool) -> Verdict {
         match self.count() {
-            _ if seen.looks_like_an_answer() => Verdict::Wrong("it is an answer of a server"),
+            _ if seen.looks_like_an_answer() => Verdict::Wrong("it is the answer of a server"),
             0 if seen.is_empty() => Verdict::Doubtful("it is empty"),
             _ if seen.is_empty() => Verdict::Wrong("it is empty"),
             0 if begins_with_field => Verdict::Right,
-            1.. if !begins_with_field => Verdict::Wrong("it is no message"),
-            2.. => Verdict::Wrong("it says nothing of what the list says"),
-            _ => Verdict::Doubtful("it says nothing of what the list says"),
+            1.. if !begins_with_field => Verdict::Wrong("it is not a message"),
+            2.. => Verdict::Wrong("it contains nothing of what the list says"),
+            _ => Verdict::Doubtful("it contains nothing of what the list says"),
         }
     }
 
-    /// Returns whether a message was cut off although the answer was whole.
+    /// Returns whether the message was cut off, although the answer itself was complete.
     pub(super) fn is_cut(&self, seen: &Seen) -> Verdict {
         let size = self.size.unwrap_or(0);
-        // The store counts attachments as they are, and a message has them a third longer.
+        // The mailbox store counts attachments without encoding. In the message, they are a third longer.
         let is_short = size > SIZE_MIN && seen.len < size / 2;
         match () {
             () if seen.is_empty() => Verdict::Right,
@@ -144,9 +152,9 @@ impl Told {
         }
     }
 
-    fn compare_id(&self, said: &Said) -> Fact {
+    fn compare_id(&self, said: &HeaderFacts) -> Fact {
         let is_same = |said: &String| {
-            // The service cuts long ones.
+            // The service cuts long ids.
             let is_long = self.id.len().min(said.len()) >= ID_PREFIX_LEN_MIN;
             *said == self.id || is_long && (said.starts_with(&self.id) || self.id.starts_with(said.as_str()))
         };
@@ -157,7 +165,7 @@ impl Told {
         }
     }
 
-    fn compare_subject(&self, said: &Said) -> Fact {
+    fn compare_subject(&self, said: &HeaderFacts) -> Fact {
         let told = letters(&self.subject);
         let compare = |subject: &String| {
             let said = letters(subject);
@@ -168,7 +176,7 @@ impl Told {
                 () if told.is_empty() || said.is_empty() => Fact::Silent,
                 () if goes_on || had_prefix => Fact::Agrees,
                 () if short == long => Fact::Agrees,
-                // What one of the two could not decode.
+                // One of the two sides could not decode the subject.
                 () if is_undecoded(&self.subject) || is_undecoded(subject) => Fact::Silent,
                 () => Fact::Differs,
             }
@@ -176,7 +184,7 @@ impl Told {
         any(said.subjects.iter().map(compare))
     }
 
-    fn compare_sender(&self, said: &Said) -> Fact {
+    fn compare_sender(&self, said: &HeaderFacts) -> Fact {
         let pairs = self.people.iter().flat_map(|told| said.people.iter().map(move |said| (told, said)));
         any(pairs.map(|(told, said)| {
             let name = letters(&told.name);
@@ -189,13 +197,13 @@ impl Told {
         }))
     }
 
-    fn compare_date(&self, said: &Said) -> Fact {
+    fn compare_date(&self, said: &HeaderFacts) -> Fact {
         let pairs = self.dates.iter().flat_map(|told| said.dates.iter().map(move |said| told.abs_diff(*said) as i64));
         any(pairs.map(|apart| {
             let from_zone = apart % TIME_ZONE_S;
             match () {
                 () if apart <= DATE_TOLERANCE_S => Fact::Agrees,
-                // A draft has the date of its last change.
+                // The date of a draft is that of its last change.
                 () if self.is_draft => Fact::Silent,
                 () if apart <= TIME_ZONES_MAX_S && (from_zone <= 2 || from_zone >= TIME_ZONE_S - 2) => Fact::Silent,
                 () => Fact::Differs,
@@ -204,7 +212,7 @@ impl Told {
     }
 }
 
-/// Returns the kindest of several comparisons of one fact.
+/// Returns the most favourable of several comparisons of one fact.
 fn any(mut facts: impl Iterator<Item = Fact>) -> Fact {
     let mut kindest = None;
     loop {
@@ -218,12 +226,13 @@ fn any(mut facts: impl Iterator<Item = Fact>) -> Fact {
     }
 }
 
-/// Returns what of a text can be compared: blanks, punctuation and case differ between a list and a message.
+/// Returns only the letters and digits of a text, in lower case: blanks, punctuation and case differ between a list and
+/// a message.
 fn letters(text: &str) -> String {
     text.chars().filter(|char| char.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
-/// Returns whether a text holds what its writer could not decode, or its reader.
+/// Returns true if the text contains something that its writer or its reader could not decode.
 fn is_undecoded(text: &str) -> bool {
     text.contains('\u{fffd}') || text.contains("=?") || text.contains("??")
 }
@@ -232,16 +241,16 @@ fn bare_id(id: &str) -> String {
     id.chars().filter(|char| !char.is_whitespace() && !matches!(char, '<' | '>')).flat_map(char::to_lowercase).collect()
 }
 
-/// Reads the facts in a header: the one place of this comparison that knows how.
-fn read_header(head: &[u8]) -> Said {
-    // The check must not fail where the message itself can be stored.
+/// Reads the facts in a header. Only this function knows how headers are parsed.
+fn read_header(head: &[u8]) -> HeaderFacts {
+    // If parsing panics, there is nothing to compare: the message itself can still be stored.
     let read = catch_unwind(AssertUnwindSafe(|| {
         let head = mail::readable(head);
         let header = split_message(&head).header;
         let people = ["From", "Sender"].into_iter().flat_map(|name| mail::addresses(&header, name, None));
         let people = people.map(|one| Person { name: one.name, address: one.address.to_lowercase() });
         let dates = header.all("Date").filter_map(date::parse).chain(header.received());
-        Said {
+        HeaderFacts {
             ids: message_ids(&header),
             subjects: header.all("Subject").map(|subject| words::decode(subject, None)).collect(),
             people: people.take(PEOPLE_MAX).collect(),
@@ -251,13 +260,13 @@ fn read_header(head: &[u8]) -> Said {
     read.unwrap_or_default()
 }
 
-/// Returns every `Message-ID`, however it is written.
+/// Returns every `Message-ID` in the header, in whatever form it is written.
 fn message_ids(header: &Header<'_>) -> Vec<String> {
     let ids = header.all("Message-ID").map(|id| bare_id(&String::from_utf8_lossy(&unfolded(id))));
     ids.filter(|id| !id.is_empty()).collect()
 }
 
-/// Returns what separates the parts of a mail, if its header says that it has some.
+/// Returns the boundary between the parts of a mail, if its header names one.
 pub(super) fn boundary(head: &[u8]) -> Option<Vec<u8>> {
     let read = catch_unwind(AssertUnwindSafe(|| {
         let header = split_message(head).header;

@@ -39,7 +39,7 @@ fn what_is_something_else_is_wrong() {
         "Error: backend is down\n",
         OTHER,
     ] {
-        // Whatever the list happens to say: of a draft, or of what came without a Message-ID.
+        // These bytes are wrong for any row, also for that of a draft or of a message without a Message-ID.
         let drafts = |row: &mut Value| (row["isDraft"], row["internetMessageId"]) = (true.into(), Value::Null);
         for expected in [told(|_| {}), told(|row| row["internetMessageId"] = Value::Null), told(drafts)] {
             assert!(
@@ -57,7 +57,7 @@ fn what_is_the_message_is_right_however_it_is_written() {
     let plain = told(|_| {});
     right(&plain, MAIL);
     right(&plain, &MAIL.replace('\r', ""));
-    // Ids in blanks, in other brackets, folded, in other letters, twice, and none.
+    // Ids with blanks, with other brackets, folded, in another case, twice, and none.
     for id in ["<a.1@example.com >", "a.1@example.com", "\r\n <a.1@\r\n\texample.com>", "<A.1@Example.COM>"] {
         right(&plain, &MAIL.replace(ID, id));
     }
@@ -66,8 +66,8 @@ fn what_is_the_message_is_right_however_it_is_written() {
     right(&told(|row| row["internetMessageId"] = json!(" a.1@example.com ")), MAIL);
     let long = format!("<{}@example.com>", "x".repeat(300));
     right(&told(|row| row["internetMessageId"] = json!(&long[..255])), &MAIL.replace(ID, &long));
-    // Without any id: subjects encoded, folded, in another charset, with a prefix, cut, damaged; addresses of the
-    // organisation.
+    // Without any id: subjects encoded, folded, in another charset, with a prefix, cut and damaged; addresses inside
+    // the organisation.
     let drop_id = |row: &mut Value| row["internetMessageId"] = Value::Null;
     let nameless = told(drop_id);
     for subject in
@@ -88,7 +88,7 @@ fn what_is_the_message_is_right_however_it_is_written() {
     right(&nameless, &MAIL.replace("Date: Mon, 2 Nov 2026 10:30:00 +0100\r\n", "Date: soon\r\n"));
     right(&nameless, &MAIL.replace("From: Alice", "Sender: <desk@contoso.com>\r\nFrom: Alice"));
     right(&told(|row| (row["isDraft"], row["sentDateTime"]) = (true.into(), json!("2026-11-09T00:00:00Z"))), MAIL);
-    // Of which nothing is known, and which says nothing.
+    // A row that says nothing, and bytes that say nothing.
     let bare = |row: &mut Value| {
         *row = json!({"id": "x", "subject": "", "createdDateTime": "2026-11-02T09:30:08Z", "receivedDateTime": "2026-11-02T09:30:08Z"});
     };
@@ -98,15 +98,15 @@ fn what_is_the_message_is_right_however_it_is_written() {
 #[test]
 fn what_is_odd_is_accepted_when_it_comes_again() {
     let odd: Vec<(Expected, String)> = vec![
-        // Another id, and everything else as it should be.
+        // Another id, although everything else agrees.
         (told(|_| {}), MAIL.replace(ID, "<c.3@example.com>")),
         (told(|row| (row["internetMessageId"], row["subject"]) = (Value::Null, json!("Rewritten"))), MAIL.to_owned()),
-        // Nothing, of something of which nothing is known.
+        // No bytes, for a row that says nothing.
         (
             told(|row| *row = json!({"id": "x", "subject": "", "createdDateTime": "2026-11-02T09:30:08Z"})),
             String::new(),
         ),
-        // Multiparts that nobody closed, and a header without a body.
+        // Multiparts that are not closed, and a header without a body.
         (told(|_| {}), MAIL.replace("\r\n\r\n", "\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\n")),
         (told(|_| {}), MAIL.replace("\r\n\r\nHello\r\n", "\r\n")),
     ];
@@ -114,7 +114,7 @@ fn what_is_odd_is_accepted_when_it_comes_again() {
         let seen = Seen::of(mail.as_bytes());
         assert!(matches!(expected.judge(&seen), Verdict::Doubtful(_)), "{:?} {mail}", expected.judge(&seen));
         assert!(expected.accept(&seen).is_err());
-        // Something wrong between two of them makes them no more certain.
+        // A wrong answer between two doubtful ones makes them no more certain.
         assert!(expected.accept(&Seen::of(b"{}")).is_err());
         assert!(expected.accept(&seen).is_err());
         assert_eq!(expected.accept(&seen), Ok(()));
@@ -123,7 +123,7 @@ fn what_is_odd_is_accepted_when_it_comes_again() {
 
 #[test]
 fn neighbours_of_a_thread_are_told_apart() {
-    // The same subject, and another sender; the same sender, and another subject; both the same, and an id.
+    // The same subject and another sender; the same sender and another subject; both the same and another id.
     let nameless = told(|row| row["internetMessageId"] = Value::Null);
     let answer = "From: Bob <bob@contoso.com>\r\nSubject: AW: Minutes of Monday\r\nDate: Mon, 2 Nov 2026 11:41:00 +0000\r\n\r\nx";
     let next =
@@ -136,7 +136,7 @@ fn neighbours_of_a_thread_are_told_apart() {
         .replace("10:30:00 +0100", "10:35:00 +0100")
         .replace("09:30:07", "09:35:07");
     assert!(matches!(judged(&told(|_| {}), burst), Verdict::Wrong(_)));
-    // Ids that begin alike are no ids that were cut.
+    // Two ids with the same beginning are not one id that was cut.
     let similar = told(|row| row["internetMessageId"] = json!("<a.11@example.com>"));
     assert_ne!(judged(&similar, MAIL), Verdict::Right);
 }
@@ -187,7 +187,7 @@ fn streams_and_ids_are_compared() {
 }
 
 proptest! {
-    /// However it comes: in pieces, it is what it is as a whole.
+    /// The verdict is the same for a message in pieces and as a whole.
     #[test]
     fn pieces_change_no_verdict(cuts in prop::collection::vec(1usize..90, 1..30), which in 0usize..4) {
         let open = MAIL.replace("\r\n\r\n", "\r\nContent-Type: multipart/mixed; boundary=\"--a\"\r\n\r\n----a\r\n\r\n");

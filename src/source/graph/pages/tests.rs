@@ -1,4 +1,4 @@
-//! Pages of a service that gives out whatever it likes.
+//! Pages from a service that returns whatever the test wants.
 
 use super::*;
 use crate::source::graph::mail::Mailbox;
@@ -17,7 +17,7 @@ fn page(rows: Value, next: Option<String>, delta: Option<String>) -> Say {
 
 type Listing = Pin<Box<dyn Future<Output = Result<(), GraphError>>>>;
 
-/// Everything that is read page by page.
+/// All listings that are read page by page.
 fn listings(service: &Service) -> Vec<(&'static str, Listing)> {
     let client = service.client();
     let mailbox = Mailbox::new(client.clone(), "u", false);
@@ -79,18 +79,18 @@ async fn a_link_that_leads_in_a_circle_ends_every_listing() {
             let (name, listing) = listings(&service).swap_remove(number);
             let error = listing.await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Malformed, "{name}: {error}");
-            assert!(error.to_string().contains("a page that was read already"), "{name}: {error}");
+            assert!(error.to_string().contains("a page that was already read"), "{name}: {error}");
             assert_eq!(service.requests("/v1.0/").len(), circle + 1, "{name}");
         }
     }
 }
 
-/// Every link is a new one, and there is nothing behind it.
+/// Every link is new, and leads to an empty page.
 #[tokio::test]
 async fn pages_without_end_and_without_rows_end_every_listing() {
     let client = Service::start([]).await;
     let count = listings(&client).len();
-    // All of them take the same way: one that is read as a whole, and one that is not.
+    // All listings use the same code: one that reads the collection as a whole, and one that does not.
     for number in [0, 3] {
         assert!(number < count);
         let service = Service::start([]).await;
@@ -125,7 +125,7 @@ async fn a_collection_has_limits() {
     assert!(!service.client().may_follow(&long));
 }
 
-/// Within the limit of 64 MiB a page can have six million rows. As what they say they would take gigabytes.
+/// Within the limit of 64 MiB, a page can have six million rows. Parsed, they would take gigabytes.
 #[tokio::test]
 async fn a_page_of_millions_of_rows_is_refused_before_it_is_read() {
     let row = r#"{"id":""},"#;
@@ -137,7 +137,7 @@ async fn a_page_of_millions_of_rows_is_refused_before_it_is_read() {
     assert!(error.to_string().contains("more than 5000 rows"), "{error}");
     assert_eq!(service.requests("/v1.0/").len(), 1, "it will not get fewer");
 
-    // So many are taken.
+    // The maximum number of rows is accepted.
     let most = Value::Array(vec![serde_json::from_str(ROW).unwrap(); PAGE_ROWS_MAX]);
     service.graph([page(most, None, Some(format!("{}/v1.0/x", service.url)))]);
     let mut round = Mailbox::new(service.client(), "u", false).messages("f", None);
@@ -159,7 +159,7 @@ async fn rows_are_mended_one_by_one_and_one_of_another_kind_is_an_error() {
     assert_eq!(ids, [Ok("a\u{1}\u{fffd}".to_owned()), Ok("b".to_owned()), Err(ErrorKind::Malformed)]);
 }
 
-/// What the pages told is true, and the link is no good: it is not kept, so that the next run lists anew.
+/// The pages are correct, but the link is not. It is not stored, so the next run lists everything again.
 #[tokio::test]
 async fn a_link_for_changes_that_leads_astray_is_not_kept() {
     let service = Service::start([]).await;
@@ -181,7 +181,7 @@ async fn a_link_for_changes_that_leads_astray_is_not_kept() {
     let mut round = mailbox.messages("f", None);
     while round.next().await.unwrap().is_some() {}
     assert_eq!(round.link(), Some(link));
-    // A page with no link at all is not the last one.
+    // A page without any link is not the last one.
     service.graph([page(value!([row()]), None, None)]);
     assert_eq!(mailbox.messages("f", None).next().await.map(drop).unwrap_err().kind(), ErrorKind::Malformed);
 }

@@ -1,61 +1,62 @@
-//! Who goes next: the rules of [`super::Gate`] without waiting and without locks. Time is an argument.
+//! Decides which request is sent next: the rules of [`super::Gate`], without waiting and without locks. Time is an
+//! argument.
 
 use super::window::Window;
-use super::{Limits, MAILBOX_CONCURRENCY_MAX, Whose};
+use super::{Affected, Limits, MAILBOX_CONCURRENCY_MAX};
 use crate::source::graph::request::Scope;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Share of a limit that is used, in percent. The service counts when a request arrives, not when it left; the rest is
-/// for those that met on the way.
+/// The percentage of a limit that is used. The service counts requests when they arrive, not when they were sent, so
+/// requests can meet on the way. The rest is kept for these.
 const USED_PERCENT: u64 = 96;
-/// After so many requests without a refusal a mailbox that refused one gets a place back: were they to end in one more
-/// refusal, that would be half a percent.
+/// Number of consecutive successes after which a mailbox that refused a request may have one more in flight. If each
+/// such step ended in another refusal, only half a percent of the requests would be refused.
 const SUCCESSES_PER_PLACE: u32 = 200;
-/// Lanes are looked through for forgotten ones when so many were added.
+/// After this many new lanes, idle lanes are removed.
 const LANES_PER_SWEEP: usize = 256;
 
-/// Place in the queue of a lane: unknown sizes first, then the largest, then the order of arrival.
-pub(super) type Place = (Option<Reverse<u64>>, u64);
+/// The key of a request in the queue of its lane: unknown sizes first, then the largest, then the order of arrival.
+pub(super) type QueueKey = (Option<Reverse<u64>>, u64);
 
-/// What a request is about to do, as far as the rules care.
+/// What the rules need to know about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Load {
     /// Roughly how many bytes the answer will have.
     pub(super) size_hint: Option<u64>,
-    /// How many bytes it carries.
+    /// How many bytes the request carries.
     pub(super) upload: u64,
 }
 
-/// Requests that wait and requests in flight, and since when.
+/// The waiting requests, the requests in flight, and what was sent before.
 pub(super) struct Schedule {
     limits: Limits,
     origin: Instant,
     in_flight: usize,
     window: AdaptiveWindow,
     fence: Fence,
-    /// How long it is worth to wait for a service that takes nothing at all.
+    /// How long a request waits for a service that accepts nothing at all.
     patience: Duration,
     lanes: HashMap<Scope, Lane>,
-    /// Lanes that may be able to go, each once, in turns.
+    /// Lanes that may have a request to send. Each is in the queue at most once; they take turns.
     ready: VecDeque<Scope>,
-    /// Lanes that wait for a time.
+    /// Lanes that wait until a certain time.
     timed: BinaryHeap<Reverse<Timed>>,
     sequence: u64,
     lanes_added: usize,
 }
 
-/// How many requests of the whole tenant may be in flight: one more for each window full of successes, half as many
-/// after a refusal.
+/// Maximum number of requests in flight for the whole tenant. It grows by one for each window full of successes, and is
+/// halved after a refusal.
 struct AdaptiveWindow {
     size: f64,
     ceiling: f64,
     rounds: Rounds,
 }
 
-/// Counts refusals by rounds: those of requests that were under way together are one.
+/// Counts rounds of refusals. Refusals of requests that were in flight at the same time are one round.
 #[derive(Default)]
 struct Rounds {
     last: Option<Instant>,
@@ -63,14 +64,14 @@ struct Rounds {
 }
 
 impl Rounds {
-    /// Notes a refusal of a request that left at `sent`, and returns whether it begins a round.
+    /// Records the refusal of a request that was sent at `sent`. Returns true if it begins a new round.
     fn refused(&mut self, sent: Instant, now: Instant) -> bool {
         let is_new = self.last.is_none_or(|last| sent > last);
         if is_new {
             self.last = Some(now);
             self.count = self.count.saturating_add(1);
         }
-        // A straggler of a round that a success ended.
+        // A late refusal of a round can arrive after a success has reset the count.
         self.count = self.count.max(1);
         is_new
     }
@@ -80,19 +81,19 @@ impl Rounds {
     }
 }
 
-/// Keeps requests waiting until a time, and knows when that is of no use.
+/// Makes requests wait until a certain time, and knows when that is too long.
 #[derive(Default)]
 struct Fence {
     until: Option<Instant>,
-    /// When the service refused a request first after it had taken one.
+    /// Time of the first refusal since the last success.
     refused_since: Option<Instant>,
-    /// Whether it stands for longer than anybody waits.
+    /// True if it lasts longer than any request waits.
     is_closed: bool,
 }
 
 impl Fence {
-    /// Lets nobody pass before `until`. Whoever has been refused everything for `patience` by then does not wait for
-    /// it.
+    /// Makes requests wait until `until`. If by then everything will have been refused for longer than `patience`,
+    /// closes the fence, so that requests give up.
     fn hold(&mut self, until: Instant, patience: Duration, now: Instant) {
         // A refusal long after the last one has nothing to do with it.
         let is_old = self.until.is_some_and(|until| now.saturating_duration_since(until) > patience);
@@ -107,12 +108,12 @@ impl Fence {
         self.refused_since = None;
     }
 
-    /// Returns until when nobody passes, if it stands.
+    /// Returns the time until which requests must wait, if it is in the future.
     fn until(&self, now: Instant) -> Option<Instant> {
         self.until.filter(|&until| until > now)
     }
 
-    /// Returns until when nobody passes, if that is longer than anybody waits.
+    /// Returns the time until which requests must wait, if that is longer than any request waits.
     fn closed_until(&self, now: Instant) -> Option<Instant> {
         self.until(now).filter(|_| self.is_closed)
     }
@@ -120,7 +121,7 @@ impl Fence {
 
 impl AdaptiveWindow {
     fn places(&self) -> usize {
-        // At least one, at most the ceiling: far from what a cast could lose.
+        // The size is between 1 and the ceiling, so the cast loses only the fraction.
         self.size as usize
     }
 
@@ -137,11 +138,11 @@ impl AdaptiveWindow {
     }
 }
 
-/// A mailbox, or the directory.
+/// The queue of one mailbox, or of the directory.
 struct Lane {
-    waiting: BTreeMap<Place, Load>,
+    waiting: BTreeMap<QueueKey, Load>,
     in_flight: usize,
-    /// How many may be in flight, and how many at the best of times.
+    /// How many requests may be in flight now, and the maximum of that number.
     places: usize,
     places_max: usize,
     successes: u32,
@@ -149,9 +150,9 @@ struct Lane {
     requests: Window,
     uploads: Window,
     fence: Fence,
-    /// Whether it stands in `ready`.
+    /// True if the lane is in `ready`.
     is_ready: bool,
-    /// Its earliest time in `timed`.
+    /// The earliest time of this lane in `timed`.
     timed: Option<Instant>,
 }
 
@@ -209,7 +210,7 @@ impl Lane {
 
     fn refused(&mut self, sent: Instant, now: Instant) -> u32 {
         self.successes = 0;
-        // The directory has no places to count.
+        // The directory has no limit on requests in flight.
         if self.rounds.refused(sent, now) && self.places <= MAILBOX_CONCURRENCY_MAX {
             self.places = (self.places - 1).max(1);
         }
@@ -258,28 +259,29 @@ impl Schedule {
         }
     }
 
-    /// Lets a request wait, and returns its place.
-    pub(super) fn enqueue(&mut self, now: Instant, scope: &Scope, load: Load) -> Place {
+    /// Adds a waiting request, and returns its key.
+    pub(super) fn enqueue(&mut self, now: Instant, scope: &Scope, load: Load) -> QueueKey {
         self.sequence += 1;
-        let place = (load.size_hint.map(Reverse), self.sequence);
+        let key = (load.size_hint.map(Reverse), self.sequence);
         if !self.lanes.contains_key(scope) {
             self.sweep(now);
             self.lanes.insert(scope.clone(), Lane::new(scope, &self.limits, self.origin));
         }
         let lane = self.lanes.get_mut(scope).expect("it was inserted if it was missing");
-        lane.waiting.insert(place, load);
-        // It may be able to go although the lane waits for a time: the others may carry more than it.
+        lane.waiting.insert(key, load);
+        // The request may be ready although the lane waits for a time: the others may carry more bytes.
         make_ready(lane, scope, &mut self.ready);
-        place
+        key
     }
 
-    /// Takes a request that waits out of the queue, and returns whether it was still there.
-    pub(super) fn withdraw(&mut self, scope: &Scope, place: Place) -> bool {
-        self.lanes.get_mut(scope).is_some_and(|lane| lane.waiting.remove(&place).is_some())
+    /// Removes a waiting request. Returns false if it was no longer waiting.
+    pub(super) fn withdraw(&mut self, scope: &Scope, key: QueueKey) -> bool {
+        self.lanes.get_mut(scope).is_some_and(|lane| lane.waiting.remove(&key).is_some())
     }
 
-    /// Lets everybody go who may, and returns their places. Each of them must be given back with [`Schedule::finish`].
-    pub(super) fn dispatch(&mut self, now: Instant) -> Vec<Place> {
+    /// Grants all requests that may be sent now, and returns their keys. [`Schedule::finish`] must be called for each
+    /// of them.
+    pub(super) fn dispatch(&mut self, now: Instant) -> Vec<QueueKey> {
         let mut granted = Vec::new();
         while let Some(Reverse(timed)) = self.timed.peek()
             && timed.at <= now
@@ -300,11 +302,11 @@ impl Schedule {
         {
             let Some(lane) = self.lanes.get_mut(&scope) else { continue };
             lane.is_ready = false;
-            // A lane that is full is made ready again by the next of its requests that ends.
+            // A full lane becomes ready again when one of its requests ends.
             if lane.in_flight >= lane.places {
                 continue;
             }
-            let Some((&place, &load)) = lane.waiting.first_key_value() else { continue };
+            let Some((&key, &load)) = lane.waiting.first_key_value() else { continue };
             let ready_at = lane.ready_at(now, load);
             if ready_at > now {
                 if lane.timed.is_none_or(|timed| ready_at < timed) {
@@ -313,19 +315,20 @@ impl Schedule {
                 }
                 continue;
             }
-            lane.waiting.remove(&place);
+            lane.waiting.remove(&key);
             lane.requests.charge(now, 1);
             lane.uploads.charge(now, load.upload);
             lane.in_flight += 1;
             self.in_flight += 1;
-            granted.push(place);
-            // To the end of the row: every mailbox has its turn before this one has the next.
+            granted.push(key);
+            // The lane goes to the end of the queue: every other mailbox has its turn first.
             make_ready(lane, &scope, &mut self.ready);
         }
         granted
     }
 
-    /// Returns when to dispatch again although nothing ends until then, if that can help.
+    /// Returns when to call `dispatch` again if no request ends before. Returns `None` if only the end of a request can
+    /// help.
     pub(super) fn next_wake(&self, now: Instant) -> Option<Instant> {
         if let Some(fence) = self.fence.until(now) {
             return Some(fence);
@@ -336,12 +339,12 @@ impl Schedule {
         self.timed.peek().map(|Reverse(timed)| timed.at)
     }
 
-    /// Returns whether nothing is in flight.
+    /// Returns true if no request is in flight.
     pub(super) fn is_quiet(&self) -> bool {
         self.in_flight == 0
     }
 
-    /// Notes that a request was answered, and not with a refusal.
+    /// Records that a request was answered without a refusal.
     pub(super) fn succeeded(&mut self, scope: &Scope) {
         self.window.succeeded();
         self.fence.succeeded();
@@ -350,21 +353,21 @@ impl Schedule {
         }
     }
 
-    /// Notes that a request that left at `sent` was refused. Returns in how many rounds in a row that happened to
-    /// `whose`.
-    pub(super) fn refused(&mut self, scope: &Scope, whose: Whose, sent: Instant, now: Instant) -> u32 {
-        match whose {
-            Whose::Tenant => self.window.refused(sent, now),
-            Whose::Scope => self.lanes.get_mut(scope).map_or(1, |lane| lane.refused(sent, now)),
+    /// Records that a request that was sent at `sent` was refused. Returns the number of consecutive rounds of refusals
+    /// for `affected`.
+    pub(super) fn refused(&mut self, scope: &Scope, affected: Affected, sent: Instant, now: Instant) -> u32 {
+        match affected {
+            Affected::Tenant => self.window.refused(sent, now),
+            Affected::Scope => self.lanes.get_mut(scope).map_or(1, |lane| lane.refused(sent, now)),
         }
     }
 
-    /// Lets nobody of `whose` go before `until`. Returns the places of those who do not wait for that, since it is too
-    /// long.
-    pub(super) fn hold(&mut self, scope: &Scope, whose: Whose, until: Instant, now: Instant) -> Vec<Place> {
-        let fence = match whose {
-            Whose::Tenant => &mut self.fence,
-            Whose::Scope => match self.lanes.get_mut(scope) {
+    /// Makes the requests that `affected` concerns wait until `until`. If that is too long, removes them from the queue
+    /// and returns their keys.
+    pub(super) fn hold(&mut self, scope: &Scope, affected: Affected, until: Instant, now: Instant) -> Vec<QueueKey> {
+        let fence = match affected {
+            Affected::Tenant => &mut self.fence,
+            Affected::Scope => match self.lanes.get_mut(scope) {
                 Some(lane) => &mut lane.fence,
                 None => return Vec::new(),
             },
@@ -374,19 +377,19 @@ impl Schedule {
             return Vec::new();
         }
         let give_up = |lane: &mut Lane| std::mem::take(&mut lane.waiting).into_keys();
-        match whose {
-            Whose::Tenant => self.lanes.values_mut().flat_map(give_up).collect(),
-            Whose::Scope => self.lanes.get_mut(scope).into_iter().flat_map(give_up).collect(),
+        match affected {
+            Affected::Tenant => self.lanes.values_mut().flat_map(give_up).collect(),
+            Affected::Scope => self.lanes.get_mut(scope).into_iter().flat_map(give_up).collect(),
         }
     }
 
-    /// Returns until when nothing of `scope` goes, if that is longer than anybody waits.
+    /// Returns the time until which no request to `scope` may be sent, if that is longer than any request waits.
     pub(super) fn closed_until(&self, scope: &Scope, now: Instant) -> Option<Instant> {
         let lane = self.lanes.get(scope).and_then(|lane| lane.fence.closed_until(now));
         lane.max(self.fence.closed_until(now))
     }
 
-    /// Takes back the place of a request that was let go.
+    /// Ends a granted request.
     pub(super) fn finish(&mut self, scope: &Scope) {
         self.in_flight -= 1;
         if let Some(lane) = self.lanes.get_mut(scope) {
@@ -395,7 +398,7 @@ impl Schedule {
         }
     }
 
-    /// Forgets mailboxes that were not asked for a while, now and then, so that a large tenant takes no more memory
+    /// From time to time, removes mailboxes that had no requests for a while. So a large tenant takes no more memory
     /// than a small one.
     fn sweep(&mut self, now: Instant) {
         self.lanes_added += 1;

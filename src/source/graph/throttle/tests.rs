@@ -1,4 +1,4 @@
-//! The gate against models of the service, in time that is only counted.
+//! The gate against models of the service, in simulated time.
 
 use super::schedule::{Load, Schedule};
 use super::*;
@@ -13,9 +13,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 impl Permit {
-    fn refused_for(&self, whose: Whose, wait: Duration) {
-        self.refused(whose);
-        self.hold(whose, wait);
+    fn refused_for(&self, affected: Affected, wait: Duration) {
+        self.refused(affected);
+        self.hold(affected, wait);
     }
 }
 
@@ -28,7 +28,7 @@ fn enter(gate: &Arc<Gate>, number: usize) -> std::pin::Pin<Box<impl Future<Outpu
     Box::pin(async move { gate.enter(&mailbox(number), None, 0).await.expect("nothing is closed") })
 }
 
-/// Lets everybody who can do something do it, without time going by.
+/// Lets all tasks run that can, without time passing.
 async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
@@ -92,20 +92,20 @@ async fn a_refusal_holds_up_exactly_whom_it_speaks_of() {
         }
     };
     let permit = gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed");
-    permit.refused_for(Whose::Scope, 30 * SECOND);
+    permit.refused_for(Affected::Scope, 30 * SECOND);
     drop(permit);
     let all = || futures_util::future::join3(passes(mailbox(0)), passes(mailbox(1)), passes(Scope::Directory));
     assert_eq!(all().await, (30 * SECOND, Duration::ZERO, Duration::ZERO));
 
     let permit = gate.enter(&Scope::Directory, None, 0).await.expect("nothing is closed");
-    permit.refused_for(Whose::Scope, 10 * SECOND);
+    permit.refused_for(Affected::Scope, 10 * SECOND);
     // A shorter wait does not shorten a longer one.
-    permit.refused_for(Whose::Scope, SECOND);
+    permit.refused_for(Affected::Scope, SECOND);
     drop(permit);
     assert_eq!(all().await, (30 * SECOND, 30 * SECOND, 40 * SECOND));
 
     let permit = gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed");
-    permit.refused_for(Whose::Tenant, 60 * SECOND);
+    permit.refused_for(Affected::Tenant, 60 * SECOND);
     drop(permit);
     assert_eq!(all().await, (100 * SECOND, 100 * SECOND, 100 * SECOND));
 }
@@ -124,21 +124,21 @@ async fn a_refusal_reaches_those_who_wait_already() {
         }
     });
     settle().await;
-    first.refused_for(Whose::Scope, 20 * SECOND);
+    first.refused_for(Affected::Scope, 20 * SECOND);
     drop(first);
     advance(5 * SECOND).await;
-    second.refused_for(Whose::Scope, 20 * SECOND);
+    second.refused_for(Affected::Scope, 20 * SECOND);
     drop(second);
     assert_eq!(third.await.unwrap(), 25 * SECOND);
 }
 
-/// Whoever waits for a time on behalf of all may leave; somebody else must then wake the others.
+/// The request that sleeps on behalf of all may be dropped. Another one must then wake the others.
 #[tokio::test(start_paused = true)]
 async fn leaving_early_leaves_nobody_asleep() {
     let gate = Gate::new(4, Limits::default(), PATIENCE);
     let start = Instant::now();
     let permit = gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed");
-    permit.refused_for(Whose::Scope, 10 * SECOND);
+    permit.refused_for(Affected::Scope, 10 * SECOND);
     drop(permit);
     let spawn = || {
         let gate = Arc::clone(&gate);
@@ -147,18 +147,18 @@ async fn leaving_early_leaves_nobody_asleep() {
             start.elapsed()
         })
     };
-    let (keeper, next, last) = (spawn(), spawn(), spawn());
+    let (sleeper, next, last) = (spawn(), spawn(), spawn());
     settle().await;
-    keeper.abort();
+    sleeper.abort();
     settle().await;
     next.abort();
     assert_eq!(last.await.unwrap(), 10 * SECOND);
-    // Nothing of those who left is counted: all places are free, one less than before the refusal.
+    // The dropped requests do not count: the whole window is free, one less than before the refusal.
     let permits = futures_util::future::join_all((0..3).map(|_| enter(&gate, 0))).await;
     assert_eq!((permits.len(), start.elapsed()), (3, 10 * SECOND));
 }
 
-/// A refusal for two hours: nobody waits for that, whether they wait already or come meanwhile.
+/// After a refusal for two hours, no request waits, neither those that were waiting nor later ones.
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_is_too_long_is_given_up_by_all() {
     let gate = Gate::new(2, Limits::default(), PATIENCE);
@@ -175,8 +175,8 @@ async fn a_wait_that_is_too_long_is_given_up_by_all() {
         async move { gate.enter(&mailbox(0), None, 0).await.map(drop) }
     });
     settle().await;
-    first.refused_for(Whose::Scope, 7_200 * SECOND);
-    // Told to give up, it does not live to know.
+    first.refused_for(Affected::Scope, 7_200 * SECOND);
+    // The request is told to give up, but dropped before it notices.
     cancelled.abort();
     for waiting in waiting {
         assert_eq!(waiting.await.unwrap(), Err(Closed { wait: 7_200 * SECOND }));
@@ -185,11 +185,11 @@ async fn a_wait_that_is_too_long_is_given_up_by_all() {
     assert_eq!(gate.enter(&mailbox(0), None, 0).await.map(drop), Err(Closed { wait: 7_200 * SECOND }));
     drop(enter(&gate, 1).await);
     assert_eq!(start.elapsed(), Duration::ZERO, "nobody waited, and no other mailbox is held up");
-    // Afterwards it is asked again, and that it takes a request opens it.
+    // Afterwards requests are sent again, and the first success opens the gate.
     advance(7_200 * SECOND).await;
     enter(&gate, 0).await.succeeded();
     let permit = enter(&gate, 0).await;
-    permit.refused_for(Whose::Tenant, 3_600 * SECOND);
+    permit.refused_for(Affected::Tenant, 3_600 * SECOND);
     for number in 0..3 {
         assert!(gate.enter(&mailbox(number), None, 0).await.is_err(), "what the tenant refuses concerns all");
     }
@@ -200,7 +200,7 @@ async fn a_wait_that_is_too_long_is_given_up_by_all() {
     }
 }
 
-/// Each refusal is for less than anybody waits, and after it comes another: twenty requests must not take turns in
+/// Each refusal is shorter than a request waits, but another one follows it. Twenty requests must not take turns in
 /// waiting.
 #[tokio::test(start_paused = true)]
 async fn a_service_that_takes_nothing_is_not_waited_for_again_and_again() {
@@ -211,7 +211,7 @@ async fn a_service_that_takes_nothing_is_not_waited_for_again_and_again() {
         async move {
             loop {
                 match gate.enter(&mailbox(0), None, 0).await {
-                    Ok(permit) => permit.refused_for(Whose::Scope, 500 * SECOND),
+                    Ok(permit) => permit.refused_for(Affected::Scope, 500 * SECOND),
                     Err(_) => return,
                 }
             }
@@ -227,7 +227,7 @@ async fn a_place_that_nobody_comes_for_is_given_to_another() {
     let permit = enter(&gate, 0).await;
     let mut left = enter(&gate, 1);
     assert!(left.as_mut().now_or_never().is_none());
-    // It is let go here, and does not live to know.
+    // The request is granted here, but dropped before it notices.
     drop(permit);
     drop(left);
     assert!(enter(&gate, 2).now_or_never().is_some());
@@ -239,14 +239,14 @@ async fn refusals_in_the_name_of_the_tenant_halve_the_window_once_a_round() {
     let all = |n: usize| futures_util::future::join_all((0..n).map(|number| enter(&gate, number)));
     let permits = all(16).await;
     for permit in &permits[..5] {
-        permit.refused_for(Whose::Tenant, SECOND);
+        permit.refused_for(Affected::Tenant, SECOND);
     }
     drop(permits);
-    // All sixteen left before the first refusal: one halving.
+    // All sixteen requests were sent before the first refusal, so the window is halved once.
     let permits = all(8).await;
     let mut ninth = enter(&gate, 9);
     assert!(ninth.as_mut().now_or_never().is_none());
-    // A window of successes makes room for one more.
+    // A window full of successes makes room for one more.
     for permit in &permits {
         permit.succeeded();
     }
@@ -274,11 +274,11 @@ async fn a_mailbox_that_refuses_gets_a_place_less_for_a_while() {
     };
     assert_eq!(free_places().await, 4);
     let permit = gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed");
-    assert_eq!((permit.refused(Whose::Scope), permit.refused(Whose::Scope)), (1, 1), "one round");
+    assert_eq!((permit.refused(Affected::Scope), permit.refused(Affected::Scope)), (1, 1), "one round");
     assert_eq!(free_places().await, 2, "three, of which one is taken");
     advance(SECOND).await;
     let later = enter(&gate, 0).await;
-    assert_eq!((later.refused(Whose::Scope), later.refused(Whose::Tenant)), (2, 1));
+    assert_eq!((later.refused(Affected::Scope), later.refused(Affected::Tenant)), (2, 1));
     drop(later);
     assert_eq!(free_places().await, 1);
     for _ in 0..400 {
@@ -287,10 +287,10 @@ async fn a_mailbox_that_refuses_gets_a_place_less_for_a_while() {
     advance(SECOND).await;
     drop(permit);
     assert_eq!(free_places().await, 4);
-    assert_eq!(enter(&gate, 0).await.refused(Whose::Scope), 1, "a success ends the row");
+    assert_eq!(enter(&gate, 0).await.refused(Affected::Scope), 1, "a success ends the row");
 }
 
-/// The service's side of a mailbox: counts every arrival in the last while, exactly.
+/// A mailbox on the service's side. It counts every arrival in its window exactly.
 struct Service {
     limits: Limits,
     arrivals: HashMap<usize, VecDeque<Instant>>,
@@ -319,7 +319,8 @@ impl Service {
     }
 }
 
-/// The published limits, an hour, more work than they allow, and a network on which nothing takes the same time twice.
+/// An hour with the published limits, more work than they allow, and a network on which every request takes another
+/// time.
 #[tokio::test(start_paused = true)]
 async fn nine_tenths_of_the_limits_are_used_and_nothing_is_refused() {
     const MAILBOXES: usize = 3;
@@ -338,7 +339,7 @@ async fn nine_tenths_of_the_limits_are_used_and_nothing_is_refused() {
         let (gate, service, number) = (Arc::clone(&gate), Arc::clone(&service), worker % MAILBOXES);
         let mut random = worker as u64;
         let mut millis = move |most: u64| {
-            // Knuth's MMIX generator: any will do.
+            // Knuth's MMIX generator; any generator will do.
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             Duration::from_millis((random >> 33) % most)
         };
@@ -351,7 +352,7 @@ async fn nine_tenths_of_the_limits_are_used_and_nothing_is_refused() {
                 sleep(millis(60)).await;
                 let refusal = service.lock().arrive(number);
                 match refusal {
-                    Some(wait) => permit.refused_for(Whose::Scope, wait),
+                    Some(wait) => permit.refused_for(Affected::Scope, wait),
                     None => permit.succeeded(),
                 }
                 sleep(millis(120)).await;
@@ -374,10 +375,10 @@ struct Arrival {
     mailbox: usize,
     size: Option<u64>,
     upload: u64,
-    /// How long the service takes, and whether it refuses, and whom.
+    /// How long the service takes; whether it refuses, and whom.
     takes_ms: u64,
     refusal: Option<(bool, u64)>,
-    /// Whether the caller leaves when it has waited this long.
+    /// After how long a wait the caller leaves, if it does.
     patience_ms: Option<u64>,
 }
 
@@ -406,7 +407,7 @@ enum Happening {
 }
 
 proptest! {
-    /// Whatever arrives in whatever order, no limit is overrun at any time, and everybody gets a turn.
+    /// In whatever order requests arrive, no limit is ever exceeded, and every request gets its turn.
     #[test]
     fn no_limit_is_overrun(arrivals in prop::collection::vec(arrival(), 1..150), concurrency in 1usize..12) {
         let limits = Limits {
@@ -442,16 +443,16 @@ proptest! {
                     Happening::Arrives { index } => {
                         let arrival = &arrivals[index];
                         let load = Load { size_hint: arrival.size, upload: arrival.upload };
-                        let place = schedule.enqueue(now, &mailbox(arrival.mailbox), load);
-                        waiting.insert(place.1, (place, index));
+                        let key = schedule.enqueue(now, &mailbox(arrival.mailbox), load);
+                        waiting.insert(key.1, (key, index));
                         if let Some(patience) = arrival.patience_ms {
-                            let leaves = Happening::Leaves { number: place.1, mailbox: arrival.mailbox };
+                            let leaves = Happening::Leaves { number: key.1, mailbox: arrival.mailbox };
                             agenda.insert((now + Duration::from_millis(patience), leaves));
                         }
                     }
                     Happening::Leaves { number, mailbox: of } => {
-                        if let Some((place, _)) = waiting.remove(&number) {
-                            prop_assert!(schedule.withdraw(&mailbox(of), place));
+                        if let Some((key, _)) = waiting.remove(&number) {
+                            prop_assert!(schedule.withdraw(&mailbox(of), key));
                             done += 1;
                         }
                     }
@@ -459,10 +460,10 @@ proptest! {
                         let (index, left) = sent_at.remove(&number).expect("it was sent");
                         match arrivals[index as usize].refusal {
                             Some((is_tenant, wait_ms)) => {
-                                let whose = if is_tenant { Whose::Tenant } else { Whose::Scope };
+                                let affected = if is_tenant { Affected::Tenant } else { Affected::Scope };
                                 let wait = Duration::from_millis(wait_ms);
-                                prop_assert!(schedule.refused(&mailbox(of), whose, left, now) >= 1);
-                                prop_assert_eq!(schedule.hold(&mailbox(of), whose, now + wait, now), vec![]);
+                                prop_assert!(schedule.refused(&mailbox(of), affected, left, now) >= 1);
+                                prop_assert_eq!(schedule.hold(&mailbox(of), affected, now + wait, now), vec![]);
                                 let fence = fences.entry((!is_tenant).then_some(of)).or_insert(now);
                                 *fence = (*fence).max(now + wait);
                             }
@@ -474,8 +475,8 @@ proptest! {
                     }
                 }
             }
-            for place in schedule.dispatch(now) {
-                let (_, index) = waiting.remove(&place.1).expect("it waited");
+            for key in schedule.dispatch(now) {
+                let (_, index) = waiting.remove(&key.1).expect("it waited");
                 let arrival = &arrivals[index];
                 let of = arrival.mailbox;
                 for fence in [None, Some(of)] {
@@ -490,8 +491,8 @@ proptest! {
                 prop_assert!(recent(limits.mailbox_window).count() <= 20);
                 let uploads: Vec<_> = recent(limits.upload_window).map(|(_, bytes)| bytes).filter(|&&bytes| bytes > 0).collect();
                 prop_assert!(uploads.iter().copied().sum::<u64>() <= 500 || uploads.len() == 1);
-                sent_at.insert(place.1, (index as u64, now));
-                agenda.insert((now + Duration::from_millis(arrival.takes_ms), Happening::Ends { number: place.1, mailbox: of }));
+                sent_at.insert(key.1, (index as u64, now));
+                agenda.insert((now + Duration::from_millis(arrival.takes_ms), Happening::Ends { number: key.1, mailbox: of }));
             }
         }
         prop_assert_eq!(done, arrivals.len(), "somebody still waits");

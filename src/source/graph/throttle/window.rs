@@ -1,33 +1,33 @@
-//! How much went out in the last while.
+//! Measures how much was sent in a sliding window of time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Into how many slots a window is divided. An amount leaves the window with its slot, up to one slot late, so this many
-/// slots give away less than 1 % of a limit; and they are why ten thousand requests take 2 KB to remember, not 160.
+/// Number of slots in a window. An amount leaves the window together with its slot, so up to one slot late. With this
+/// number, less than 1 % of a limit is lost, and ten thousand requests take 2 KB of memory instead of 160.
 const SLOTS: u32 = 128;
 
-/// Amounts over a sliding window of time. Never lets more through in any stretch as long as the window than its limit;
-/// but an amount that alone is above the limit may pass when nothing else did.
+/// Amounts over a sliding window of time. In any stretch as long as the window, it never lets more through than the
+/// limit. There is one exception: a single amount above the limit may pass if the window is empty.
 #[derive(Debug)]
 pub(super) struct Window {
     limit: u64,
     length: Duration,
     origin: Instant,
-    /// The amount of each slot that has one, oldest first, by number since the origin.
+    /// The amount of each slot that has one, oldest first. Slots are numbered from the origin.
     slots: VecDeque<(u64, u64)>,
     total: u64,
 }
 
 impl Window {
-    /// Makes an empty window of `length`; no amount may be charged before `origin`.
+    /// Creates an empty window of `length`. No amount may be charged before `origin`.
     pub(super) fn new(limit: u64, length: Duration, origin: Instant) -> Self {
         let length = length.max(Duration::from_millis(1));
         Self { limit: limit.max(1), length, origin, slots: VecDeque::new(), total: 0 }
     }
 
-    /// Notes that `amount` goes out now.
+    /// Records that `amount` is sent now.
     pub(super) fn charge(&mut self, now: Instant, amount: u64) {
         self.forget(now);
         if amount == 0 {
@@ -41,7 +41,7 @@ impl Window {
         self.total += amount;
     }
 
-    /// Returns from when on `amount` may go out; not later than `now` if it may at once.
+    /// Returns the time from which `amount` may be sent. If it may be sent at once, that time is not later than `now`.
     pub(super) fn ready_at(&mut self, now: Instant, amount: u64) -> Instant {
         self.forget(now);
         let mut total = self.total;
@@ -56,7 +56,7 @@ impl Window {
         ready
     }
 
-    /// Returns whether nothing that is remembered matters any more.
+    /// Returns true if none of the recorded amounts matters any more.
     pub(super) fn is_idle(&mut self, now: Instant) -> bool {
         self.forget(now);
         self.slots.is_empty()
@@ -76,7 +76,7 @@ impl Window {
         u64::try_from(at.saturating_duration_since(self.origin).as_nanos() / slot.max(1)).unwrap_or(u64::MAX)
     }
 
-    /// Returns when the last amount that may lie in `slot` is a whole window old.
+    /// Returns when all amounts in `slot` are at least one window old.
     fn end_of(&self, slot: u64) -> Instant {
         let slot_nanos = self.length.as_nanos() / u128::from(SLOTS);
         let nanos = (u128::from(slot) + 1) * slot_nanos;
@@ -116,7 +116,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever goes as soon as it may never overruns the limit in any window, and loses little of it.
+        /// A caller that always sends at the earliest time never exceeds the limit, and uses nearly all of it.
         #[test]
         fn no_window_overruns(limit in 1u64..50, pauses in prop::collection::vec(0u64..3_000, 1..400)) {
             let start = Instant::now();
@@ -129,7 +129,7 @@ mod tests {
                 let ready = window.ready_at(now, 1);
                 prop_assert!(ready >= now);
                 if ready > now {
-                    // It was right to wait, but for the width of a slot.
+                    // The wait was necessary, except for the width of a slot.
                     let slack = length / SLOTS + Duration::from_millis(1);
                     let recent = charged.iter().filter(|&&at| at + length + slack > now).count() as u64;
                     prop_assert!(recent >= limit, "waited with {recent} of {limit}");
