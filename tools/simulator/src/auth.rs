@@ -1,10 +1,12 @@
-//! Sign-in: the token endpoint with every grant Strongroom and its tests use, and the tokens that Graph then accepts.
+//! Sign-in: the token endpoint with every grant that Strongroom and its tests use, and the tokens that Graph then
+//! accepts.
 //!
-//! An [`Authority`] knows one registered application in one tenant. It validates what a real authority validates
-//! (secrets, client assertions, PKCE verifiers, redirect URIs, scopes) and refuses in the same words, because a client
-//! decides by `error` and `error_codes`. All decisions take the time as an argument; only [`http`] asks the clock.
+//! An [`Authority`] knows one registered application in one tenant. It checks what a real authority checks (secrets,
+//! client assertions, PKCE verifiers, redirect URIs, scopes). Its refusals use the real words and numbers, because a
+//! client decides by `error` and `error_codes`. All decisions take the time as an argument; only [`http`] reads the
+//! clock.
 //!
-//! Which permission a route needs is told by [`crate::permissions`].
+//! [`crate::permissions`] says which permission a route needs.
 //!
 //! Microsoft's pages: "OAuth 2.0 client credentials flow", "certificate credentials", "device authorization grant",
 //! "authorization code flow", "refresh tokens", "configurable token lifetimes".
@@ -36,38 +38,38 @@ use crate::permissions;
 use crate::tenant::{Kind, Tenant};
 use token::{BadToken, TokenKey};
 
-/// Where Graph tokens of the global cloud are meant for.
+/// The resource that tokens for Graph in the global cloud are meant for.
 pub const GRAPH_RESOURCE: &str = "https://graph.microsoft.com";
 
-/// An application as it is registered in the tenant.
+/// An application registered in the tenant.
 #[derive(Debug, Clone)]
 pub struct Registration {
-    /// The directory's id.
+    /// The id of the directory.
     pub tenant_id: String,
-    /// Verified domains, which name the tenant in URLs as well as its id does.
+    /// Verified domains. In URLs they name the tenant like its id.
     pub domains: Vec<String>,
-    /// The application's id.
+    /// The id of the application.
     pub client_id: String,
     /// The application's secrets.
     pub secrets: Vec<Secret>,
     /// The application's certificates.
     pub certificates: Vec<Certificate>,
-    /// Redirect URIs beside those on loopback, which native applications may always use.
+    /// Additional redirect URIs. Native applications may always use those on loopback.
     pub redirect_uris: Vec<String>,
-    /// The root of Graph in the tenant's cloud: what scopes name and tokens are meant for.
+    /// The root URL of Graph in the tenant's cloud. Scopes contain it, and tokens are meant for it.
     pub resource: String,
 }
 
 /// A client secret.
 #[derive(Debug, Clone)]
 pub struct Secret {
-    /// What the client sends.
+    /// The value that the client sends.
     pub value: String,
-    /// From when on the secret is refused.
+    /// Time from which the secret is refused.
     pub expires: Option<Timestamp>,
 }
 
-/// Somebody who can sign in.
+/// A person who can sign in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
     /// The user's id in the directory.
@@ -76,10 +78,10 @@ pub struct Person {
     pub upn: String,
 }
 
-/// Finds a person by id or user principal name; with `None`, the one who signs in when nobody is named.
+/// Finds a person by id or user principal name. With `None`, returns the person who signs in if nobody is named.
 pub type FindPerson = Arc<dyn Fn(Option<&str>) -> Option<Person> + Send + Sync>;
 
-/// What a device code's poll is answered with.
+/// The answer to a poll for a device code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum DeviceAnswer {
@@ -89,13 +91,13 @@ pub enum DeviceAnswer {
     SlowDown,
     /// `authorization_pending` until somebody opens the verification page with the user code.
     AwaitPage,
-    /// `authorization_declined`, for ever.
+    /// `authorization_declined`, forever.
     Declined,
-    /// `expired_token`, for ever.
+    /// `expired_token`, forever.
     Expired,
 }
 
-/// Which mailboxes an application access policy leaves to the application.
+/// Which mailboxes an application access policy lets the application open.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AccessPolicy {
@@ -108,49 +110,49 @@ pub enum AccessPolicy {
     Deny(BTreeSet<String>),
 }
 
-/// A role that Exchange itself assigned to the application ("RBAC for Applications"): it opens mailboxes although no
-/// token says so.
+/// A role that Exchange itself assigned to the application ("RBAC for Applications"). It opens mailboxes even though
+/// the token has no such role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExchangeRole {
     /// The permission, such as `Mail.Read`.
     pub permission: String,
-    /// The users in its management scope; all when absent.
+    /// The users in its management scope; all users if absent.
     #[serde(default)]
     pub mailboxes: Option<BTreeSet<String>>,
 }
 
-/// What the tenant's administrator decided, and what a test may script. It may change at any time.
+/// Decisions of the tenant's administrator, and behaviour that a test may script. They may change at any time.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Rules {
-    /// Application permissions that were granted; they show in *new* tokens.
+    /// Granted application permissions. Only *new* tokens show a change.
     pub roles: BTreeSet<String>,
-    /// Delegated permissions that were consented to.
+    /// Delegated permissions with consent.
     pub scopes: BTreeSet<String>,
     /// The application access policy.
     pub access_policy: AccessPolicy,
     /// Roles assigned in Exchange.
     pub exchange_roles: Vec<ExchangeRole>,
-    /// Seconds a token lives; drawn between 60 and 90 minutes when absent, as the service does.
+    /// Lifetime of tokens in seconds. If absent, a random time between 60 and 90 minutes, as in the service.
     pub token_lifetime_s: Option<u32>,
-    /// Expires all tokens when this many requests have shown one.
+    /// Number of requests with a token after which all tokens expire.
     pub expire_tokens_at_request: Option<u64>,
-    /// Refuses a second assertion with the same `jti`. What the service does is not documented.
+    /// Refuses a second assertion with the same `jti`. It is not documented what the service does.
     pub refuse_reused_assertions: bool,
-    /// Takes each refresh token once. The service keeps old ones valid, but promises nothing.
+    /// Accepts each refresh token only once. The service keeps old ones valid, but does not promise to.
     pub single_use_refresh_tokens: bool,
-    /// The answers to the polls of each device code, in order; when they are used up the user has signed in.
+    /// The answers to the polls for each device code, in order. After the last one the user has signed in.
     pub device_answers: Vec<DeviceAnswer>,
-    /// Seconds between polls of a device code.
+    /// Required seconds between two polls for a device code.
     pub device_interval_s: u32,
-    /// Seconds a device code lives.
+    /// Lifetime of a device code in seconds.
     pub device_lifetime_s: u32,
-    /// Client secrets have expired (AADSTS7000222).
+    /// True if client secrets have expired (AADSTS7000222).
     pub secrets_expired: bool,
     /// Blocks device codes and authorization codes as a conditional access policy does (AADSTS53003).
     pub conditional_access_blocks: bool,
-    /// The administrator declines when asked for consent.
+    /// True if the administrator declines when asked for consent.
     pub admin_declines: bool,
 }
 
@@ -176,7 +178,7 @@ impl Default for Rules {
     }
 }
 
-/// Returns the authority of a tenant: one application is registered there, whose id and secret follow from the seed.
+/// Returns the authority of a tenant with one registered application, whose id and secret are derived from the seed.
 pub fn for_tenant(tenant: &Arc<Tenant>, certificates: Vec<Certificate>, rules: Rules) -> Authority {
     let mut rng = Rng::for_purpose(tenant.seed(), "application");
     let registration = Registration {
@@ -199,16 +201,16 @@ pub fn for_tenant(tenant: &Arc<Tenant>, certificates: Vec<Certificate>, rules: R
     Authority::new(registration, rules, tenant.seed(), find_person)
 }
 
-/// Why Graph's gateway turned a token away; always 401 `InvalidAuthenticationToken`.
+/// Why Graph's gateway refused a token. The answer is always 401 `InvalidAuthenticationToken`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthorized {
-    /// There is no `Authorization` header, or it holds no bearer token.
+    /// There is no `Authorization` header, or it has no bearer token.
     #[error("Access token is empty.")]
     Empty,
-    /// It is no token of this tenant.
+    /// The token is not one of this tenant.
     #[error("IDX14100: JWT is not well formed, there are no dots (.).")]
     Malformed,
-    /// It is over.
+    /// The token has expired.
     #[error("Lifetime validation failed, the token is expired.")]
     Expired,
 }
@@ -225,7 +227,7 @@ pub struct Authority {
     generation: AtomicU64,
 }
 
-/// What was handed out and may come back.
+/// Codes and tokens that were issued and may come back.
 struct Issued {
     rng: Rng,
     devices: HashMap<String, Device>,
@@ -252,7 +254,7 @@ struct Code {
     redeemed: bool,
 }
 
-/// A user's sign-in, as a refresh token stands for it.
+/// The sign-in of a user that a refresh token represents.
 #[derive(Clone)]
 struct Session {
     person: Person,
@@ -268,7 +270,7 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// Creates the authority for `registration`; codes and tokens follow from `seed`.
+    /// Creates the authority for `registration`. Codes and tokens are derived from `seed`.
     pub fn new(registration: Registration, rules: Rules, seed: u64, find_person: FindPerson) -> Self {
         let mut rng = Rng::for_purpose(seed, "sign-in");
         Self {
@@ -294,12 +296,12 @@ impl Authority {
         &self.registration
     }
 
-    /// Returns the rules as they stand.
+    /// Returns the current rules.
     pub fn rules(&self) -> Rules {
         self.rules.read().clone()
     }
 
-    /// Calls `read` with the rules as they stand.
+    /// Calls `read` with the current rules.
     pub fn with_rules<T>(&self, read: impl FnOnce(&Rules) -> T) -> T {
         read(&self.rules.read())
     }
@@ -309,17 +311,17 @@ impl Authority {
         change(&mut self.rules.write());
     }
 
-    /// Grants the application exactly these application permissions. Tokens already issued keep their roles.
+    /// Grants exactly these application permissions. Tokens that were already issued keep their roles.
     pub fn set_permissions<'a>(&self, roles: impl IntoIterator<Item = &'a str>) {
         self.rules.write().roles = roles.into_iter().map(str::to_owned).collect();
     }
 
-    /// Expires every access token that was issued so far.
+    /// Expires every access token issued so far.
     pub fn expire_tokens(&self) {
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Revokes every session: refresh tokens are refused from now on, and access tokens are expired.
+    /// Revokes every session: refresh tokens are refused from now on, and access tokens expire.
     pub fn revoke_sessions(&self) {
         self.issued.lock().refresh_tokens.values_mut().for_each(|session| session.revoked = true);
         self.expire_tokens();
@@ -330,12 +332,12 @@ impl Authority {
         self.tokens_issued.load(Ordering::Relaxed)
     }
 
-    /// Counts access tokens from zero again.
+    /// Sets the count of access tokens to zero.
     pub fn reset_tokens_issued(&self) {
         self.tokens_issued.store(0, Ordering::Relaxed);
     }
 
-    /// Signs in on the verification page. Returns whether the code waited for it.
+    /// Signs in on the verification page. Returns whether the code was waiting for that.
     pub fn approve_device(&self, user_code: &str) -> bool {
         let mut issued = self.issued.lock();
         let device = issued.devices.values_mut().find(|device| device.user_code == user_code);

@@ -1,8 +1,8 @@
 //! `$batch`: several requests in one ("Combine multiple HTTP requests using JSON batching").
 //!
-//! Each inner request goes the whole way that it would go alone: permission, throttling, faults. Those that depend on
-//! nothing run side by side, as the service does it; so a batch with more of them for one mailbox than the mailbox takes
-//! at a time gets 429 for the rest, inside an answer that is 200. Answers come in no particular order.
+//! Each inner request passes the same checks as a request on its own: permission, throttling, faults. Requests without
+//! dependencies run at the same time, as in the service. So if a batch has more requests for a mailbox than the mailbox
+//! accepts at the same time, the others get 429, inside an answer that is 200. The answers come in no particular order.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
@@ -21,18 +21,18 @@ use serde_json::{Map, Value, json};
 use strongroom_corpora::rng::Rng;
 use tower::{Service, ServiceExt as _};
 
-/// The most requests a batch may hold.
+/// Maximum number of requests in a batch.
 const REQUESTS_MAX: usize = 20;
 
-/// What has no place in a URL, but stands in the URLs of batches, which are JSON strings.
+/// Characters that are illegal in URLs but occur in the URLs of batches, because those are JSON strings.
 const NOT_IN_URLS: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`').add(b'{').add(b'}').add(b'|');
 
-/// Marks a request that came in a batch.
+/// Marks a request that is part of a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct InBatch;
 
-/// Why a batch was refused as a whole; 400.
+/// Why a whole batch was refused; 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadBatch(String);
@@ -58,11 +58,11 @@ struct Step {
 
 /// Runs the batch in `body` and returns the body of the answer.
 ///
-/// Inner requests go to `service` under `version` (such as `/v1.0`) with the token of the batch; `queue` runs them one
-/// after another. The order of the answers follows from `seed`.
+/// Inner requests go to `service` under `version` (such as `/v1.0`), with the token of the batch. If `queue` is true,
+/// they run one after another. The order of the answers is derived from `seed`.
 ///
 /// # Errors
-/// [`BadBatch`] if the batch itself is wrong; nothing was done then.
+/// [`BadBatch`] if the batch itself is wrong; then no request was executed.
 pub async fn run<S>(
     service: S,
     version: &str,
@@ -152,7 +152,7 @@ fn has_cycle(steps: &[Step]) -> bool {
     }
 }
 
-/// Ids are compared without regard to case.
+/// Returns the id in lower case, because ids are compared without regard to case.
 fn key(id: &str) -> String {
     id.to_lowercase()
 }
@@ -192,7 +192,7 @@ where
 
 fn request(version: &str, outer: &HeaderMap, step: &Step) -> Result<Request, BadBatch> {
     if step.url.contains("://") {
-        // The service takes an absolute URL for a path whose first segment is the scheme.
+        // The service reads an absolute URL as a path whose first segment is the scheme.
         let scheme = step.url.split('/').next().unwrap_or_default();
         return Err(BadBatch(format!("Resource not found for the segment '{scheme}'.")));
     }
@@ -223,7 +223,7 @@ fn request(version: &str, outer: &HeaderMap, step: &Step) -> Result<Request, Bad
     Ok(request)
 }
 
-/// Returns the bytes of a body: JSON as it stands, anything else from base64.
+/// Returns the bytes of a body: JSON as it is, anything else decoded from base64.
 fn body(step: &Step, headers: &HeaderMap) -> Result<Bytes, BadBatch> {
     let is_json =
         headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
@@ -247,7 +247,7 @@ fn failure(step: &Step, status: u16, code: &str, message: &str) -> (u16, Value) 
     (status, json!({"id": step.id, "status": status, "headers": headers, "body": body}))
 }
 
-/// Header names are lower case here and title case in the answers of the service.
+/// Returns the header name in title case, as in the service's answers. Here it is in lower case.
 fn canonical(name: &HeaderName) -> String {
     let title = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
     name.as_str().split('-').map(title).collect::<Vec<_>>().join("-")
@@ -264,7 +264,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers with what it was asked, and fails where the path says so.
+    /// A service that answers with the request itself, and fails if the path says so.
     fn echo() -> (Router, Arc<Mutex<Vec<String>>>) {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);

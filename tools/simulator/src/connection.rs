@@ -1,7 +1,7 @@
-//! Connections that can be broken on purpose: what a proxy or a failing server does, and HTTP alone cannot.
+//! Connections that can be broken on purpose, as a proxy or a failing server breaks them. HTTP alone cannot do that.
 //!
-//! [`Listener`] hands every request a [`Connection`] (as `ConnectInfo`), and [`Connection::reset`] makes the next write
-//! on it fail and the close a TCP reset (RST) instead of an orderly end. [`Connection::say_instead`] sends bytes that
+//! [`Listener`] attaches a [`Connection`] to every request (as `ConnectInfo`). [`Connection::reset`] makes the next
+//! write fail and closes with a TCP reset (RST) instead of an orderly end. [`Connection::say_instead`] sends bytes that
 //! no HTTP server would write.
 
 use std::io;
@@ -18,26 +18,26 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The connection a request came over.
+/// The connection over which a request came.
 #[derive(Debug, Clone, Default)]
 pub struct Connection(Arc<Fate>);
 
-/// What becomes of a connection.
+/// What happens to a connection.
 #[derive(Debug, Default)]
 struct Fate {
     is_reset: AtomicBool,
-    /// What is still to be sent instead of everything that the server writes.
+    /// The bytes still to send in place of everything that the server writes.
     instead: Mutex<Option<Bytes>>,
 }
 
 impl Connection {
-    /// Breaks the connection. Nothing more is sent, not even what waits in buffers; the peer sees a reset.
+    /// Breaks the connection. Nothing more is sent, not even data in buffers; the peer sees a reset.
     pub fn reset(&self) {
         self.0.is_reset.store(true, Ordering::Release);
     }
 
-    /// Sends `bytes` in place of the next answer and of all that the server writes after it. The server must close the
-    /// connection after that answer.
+    /// Sends `bytes` in place of the next answer and of everything that the server writes after it. The server must
+    /// close the connection after that answer.
     pub fn say_instead(&self, bytes: Bytes) {
         *self.0.instead.lock() = Some(bytes);
     }
@@ -64,7 +64,7 @@ impl axum::serve::Listener for Listener {
 
     async fn accept(&mut self) -> (Socket, SocketAddr) {
         let (stream, address) = axum::serve::Listener::accept(&mut self.0).await;
-        // Answers are small and a client waits for each.
+        // Send small answers at once, because a client waits for each.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
@@ -82,7 +82,7 @@ impl Connected<IncomingStream<'_, Listener>> for Connection {
     }
 }
 
-/// A TCP stream whose writes fail once it was reset.
+/// A TCP stream whose writes fail after a reset.
 #[derive(Debug)]
 pub struct Socket {
     stream: TcpStream,
@@ -90,7 +90,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Sends what is to be sent instead, if anything is, and returns whether that is the case.
+    /// Sends the replacement bytes, if there are any. Returns whether there were.
     fn poll_instead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let connection = self.connection.clone();
         let mut instead = connection.0.instead.lock();
@@ -112,7 +112,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Closing with a linger time of zero sends RST and throws away what was not sent (socket(7), SO_LINGER).
+        // Closing with a linger time of zero sends RST and discards unsent data (socket(7), SO_LINGER).
         if self.connection.is_reset()
             && let Err(error) = self.stream.set_zero_linger()
         {

@@ -1,4 +1,5 @@
-//! The control API: what tests and scripts do behind the clients' backs, over HTTP, without signing in.
+//! The control API: lets tests and scripts change the tenant without the clients' knowledge, over HTTP and without
+//! signing in.
 //!
 //! | request | does |
 //! | --- | --- |
@@ -7,16 +8,16 @@
 //! | `PATCH`, `DELETE /control/users/{u}` | renames, deletes |
 //! | `GET /control/users/{u}/truth` | the mailbox as JSON lines: folders, then messages |
 //! | `POST /control/users/{u}/folders` | adds a folder: `parent`, `name`, `hidden` |
-//! | `PATCH`, `DELETE /control/users/{u}/folders/{f}` | renames (`name`), moves (`parent`); removes for good |
+//! | `PATCH`, `DELETE /control/users/{u}/folders/{f}` | renames (`name`), moves (`parent`); removes permanently |
 //! | `POST /control/users/{u}/messages` | adds a message: `folder`, `mime` (base64), `received`, `read`, `draft`, `flag`, `categories` |
-//! | `PATCH`, `DELETE /control/users/{u}/messages/{m}` | changes any of `mime`, `read`, `flag`, `categories`, `folder`, `unreadable`; deletes for good |
-//! | `GET`, `DELETE /control/counters` | what clients did, and from zero again |
+//! | `PATCH`, `DELETE /control/users/{u}/messages/{m}` | changes any of `mime`, `read`, `flag`, `categories`, `folder`, `unreadable`; deletes permanently |
+//! | `GET`, `DELETE /control/counters` | returns what clients did; sets the counts to zero |
 //! | `GET`, `PUT /control/switches` | how the service behaves (see [`Switches`]) |
 //! | `GET`, `PUT /control/rules` | what the administrator decided (see [`Rules`](crate::auth::Rules)) |
-//! | `GET`, `PUT /control/limits` | how much is too much (see [`Limits`](crate::Limits)) |
-//! | `GET`, `PUT /control/faults` | what goes wrong (see [`Faults`](crate::Faults)) |
+//! | `GET`, `PUT /control/limits` | the throttling limits (see [`Limits`](crate::Limits)) |
+//! | `GET`, `PUT /control/faults` | the injected faults (see [`Faults`](crate::Faults)) |
 //! | `GET /control/faults/injected` | how often each fault happened |
-//! | `POST /control/expire-tokens`, `/control/expire-deltas`, `/control/expire-import-sessions` | makes tokens useless |
+//! | `POST /control/expire-tokens`, `/control/expire-deltas`, `/control/expire-import-sessions` | makes tokens invalid |
 //! | `POST /control/revoke-sessions` | signs everybody out: refresh tokens are refused as well |
 //! | `POST /control/devices/{user_code}/approve` | signs in on a device, as the user would on the page |
 
@@ -105,7 +106,7 @@ async fn remove_user(Extract(state): Shared, Path(user): Path<String>) -> Done {
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Streams the truth: a large mailbox is never in memory as a whole.
+/// Streams the truth, because a large mailbox must not be in memory as a whole.
 async fn truth(Extract(state): Shared, Path(user): Path<String>) -> Result<Response, ApiError> {
     const LINES_AHEAD: usize = 16;
     let tenant = Arc::clone(&state.tenant);
@@ -184,12 +185,12 @@ struct MessageInput {
     draft: Option<bool>,
     flag: Option<String>,
     categories: Option<Vec<String>>,
-    /// `Some(None)` heals.
+    /// `Some(None)` makes the message readable again.
     #[serde(deserialize_with = "present")]
     unreadable: Option<Option<Unreadable>>,
 }
 
-/// Tells `null` from absent.
+/// Distinguishes `null` from an absent field.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

@@ -1,4 +1,4 @@
-//! What clients did: the other half of many tests.
+//! Counts what clients do. Many tests check these counts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,41 +9,41 @@ use serde::Serialize;
 
 use crate::server::{Operation, Route, State};
 
-/// Counts as they are at one moment.
+/// The counts at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// Requests to Graph.
+    /// Number of requests to Graph.
     pub requests: u64,
-    /// Requests by what they asked for.
+    /// Number of requests by operation.
     pub by_operation: BTreeMap<String, u64>,
-    /// Requests by user id.
+    /// Number of requests by user id.
     pub by_mailbox: BTreeMap<String, u64>,
-    /// Most requests at the same time, by user id.
+    /// Maximum number of concurrent requests, by user id.
     pub peak_concurrency: BTreeMap<String, u64>,
-    /// Bytes of the bodies of requests.
+    /// Number of bytes in the bodies of requests.
     pub bytes_received: u64,
-    /// Answers that said to wait.
+    /// Number of answers that told the client to wait.
     pub throttled: u64,
-    /// Answers that a fault replaced or broke.
+    /// Number of answers that a fault replaced or damaged.
     pub faults: u64,
-    /// Tokens given out.
+    /// Number of issued tokens.
     pub tokens_issued: u64,
-    /// Mails that would have been sent to somebody: a backup or restore sends none.
+    /// Number of mails that would have been sent. A backup or restore sends none.
     pub mails_sent: u64,
-    /// Invitations that would have been sent to somebody.
+    /// Number of invitations that would have been sent.
     pub invitations_sent: u64,
 }
 
-/// Counts that grow.
+/// The running counts.
 #[derive(Debug, Default)]
 pub struct Counters {
     inner: Mutex<Inner>,
-    /// Mails that would have been sent.
+    /// Number of mails that would have been sent.
     pub mails_sent: AtomicU64,
-    /// Invitations that would have been sent.
+    /// Number of invitations that would have been sent.
     pub invitations_sent: AtomicU64,
-    /// Answers that said to wait.
+    /// Number of answers that told the client to wait.
     pub throttled: AtomicU64,
 }
 
@@ -62,7 +62,7 @@ struct Load {
     peak: u64,
 }
 
-/// A request that is being answered; it ends when this is dropped.
+/// A request that is being answered. Dropping this ends it.
 #[derive(Debug)]
 pub struct Running {
     counters: Arc<Counters>,
@@ -70,7 +70,7 @@ pub struct Running {
 }
 
 impl Counters {
-    /// Counts the beginning of a request for `operation`, whether it will be let in or not.
+    /// Counts a request for `operation` at its beginning, even if it is refused later.
     pub fn begin(self: &Arc<Self>, operation: &'static str, mailbox: Option<String>) -> Running {
         let mut inner = self.inner.lock();
         inner.requests += 1;
@@ -85,12 +85,12 @@ impl Counters {
         Running { counters: Arc::clone(self), mailbox }
     }
 
-    /// Counts the body of a request.
+    /// Counts `bytes` of a request body.
     pub fn received(&self, bytes: usize) {
         self.inner.lock().bytes_received += bytes as u64;
     }
 
-    /// Returns the counts of this moment, but for faults and tokens, which are counted where they are made.
+    /// Returns the current counts, except for faults and tokens, which are counted elsewhere.
     pub fn counts(&self) -> Counts {
         let inner = self.inner.lock();
         let by =
@@ -109,7 +109,7 @@ impl Counters {
         }
     }
 
-    /// Sets every count to zero; requests that are being answered still count as concurrent.
+    /// Sets every count to zero. Requests that are being answered still count as concurrent.
     pub fn reset(&self) {
         let mut inner = self.inner.lock();
         let running = std::mem::take(&mut *inner).by_mailbox.into_iter().filter(|(_, load)| load.running > 0);
@@ -131,20 +131,20 @@ impl Drop for Running {
 }
 
 impl State {
-    /// Returns everything that is counted.
+    /// Returns all current counts.
     pub fn counts(&self) -> Counts {
         let faults = self.faults.injected().values().sum();
         Counts { faults, tokens_issued: self.authority.tokens_issued(), ..self.counters.counts() }
     }
 
-    /// Counts everything from zero again.
+    /// Sets all counts to zero.
     pub fn reset_counts(&self) {
         self.counters.reset();
         self.faults.reset_injected();
         self.authority.reset_tokens_issued();
     }
 
-    /// Returns the id of the user whose mailbox a route touches; two names of one user are the same mailbox.
+    /// Returns the id of the user whose mailbox a route concerns. Both names of a user give the same id.
     pub fn mailbox_of(&self, route: &Route) -> Option<String> {
         let name = match route.operation {
             Operation::ExchangeMailbox => return crate::exchange::owner(&self.tenant, route.rest.first()?),

@@ -14,7 +14,7 @@ use crate::tenant::{Kind, Mailbox, User};
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 999;
 
-/// What `/users` shows without `$select` (Graph: "List users").
+/// Properties that `/users` returns without `$select` (Graph: "List users").
 const DEFAULT_PROPERTIES: [&str; 11] = [
     "businessPhones",
     "displayName",
@@ -29,7 +29,7 @@ const DEFAULT_PROPERTIES: [&str; 11] = [
     "userPrincipalName",
 ];
 
-/// What needs one call for each user: 501 on the collection (Graph: "List users").
+/// Properties that need one call per user: 501 on the collection (Graph: "List users").
 const NOT_ON_COLLECTION: [&str; 11] = [
     "aboutme",
     "birthday",
@@ -91,7 +91,7 @@ fn service_plan() -> Value {
            "appliesTo": "User"})
 }
 
-/// Where a listing of users goes on.
+/// Where a listing of users continues.
 #[derive(Serialize, Deserialize)]
 struct UsersToken {
     from: usize,
@@ -130,7 +130,7 @@ fn list(call: &Call, users: &[std::sync::Arc<User>], path: &str) -> Answer {
     let total = matching.len();
     let rows: Vec<Value> = matching.into_iter().skip(from).take(size).map(|user| shown(user, &select)).collect();
     let mut annotations = Vec::new();
-    // The count is on the first page only (Graph: "Paging").
+    // Only the first page has the count (Graph: "Paging").
     if call.query.is_true("$count") && from == 0 {
         annotations.push(("@odata.count", json!(total)));
     }
@@ -142,14 +142,14 @@ fn list(call: &Call, users: &[std::sync::Arc<User>], path: &str) -> Answer {
     Ok(collection(call.context("users"), rows, annotations))
 }
 
-/// How far a client knows the directory.
+/// The state of the directory that a client knows.
 #[derive(Serialize, Deserialize)]
 struct DeltaToken {
     change: u64,
     select: String,
 }
 
-/// `GET /users/delta`: all in one page, then those that changed since
+/// `GET /users/delta`: first all users in one page, then those that changed since
 pub fn users_delta(call: &Call) -> Answer {
     let token = call.query.get("$deltatoken").or_else(|| call.query.get("$skiptoken"));
     let known = match token {
@@ -181,7 +181,7 @@ fn bad_skip_token() -> ApiError {
     )
 }
 
-/// Refuses what a collection of the directory cannot do.
+/// Refuses query options that a collection of the directory does not support.
 fn check_collection(call: &Call, select: &Select) -> Result<(), ApiError> {
     if let Some(name) = NOT_ON_COLLECTION.iter().find(|name| select.names(name)) {
         return Err(ApiError::new(
@@ -252,7 +252,7 @@ fn user_json(user: &User) -> Value {
     let locale = user.mailbox().map(|mailbox| mailbox.lock().locale);
     let mail = match user.kind {
         Kind::Unlicensed => None,
-        // Guests carry the address of their home.
+        // Guests have an address of their home organisation.
         Kind::Guest => Some("eve@fabrikam.com".to_owned()),
         _ => Some(principal.clone()),
     };
@@ -299,7 +299,7 @@ pub fn license_details(call: &Call) -> Answer {
     Ok(collection(call.context(&format!("users('{}')/licenseDetails", user.id)), rows, Vec::new()))
 }
 
-/// `GET /users/{u}/mailboxSettings` and its single properties
+/// `GET /users/{u}/mailboxSettings`, and its single properties
 pub fn mailbox_settings(call: &Call) -> Answer {
     let user = call.user()?;
     let settings = call.with_mailbox(|mailbox| Ok(settings_json(call, &user, mailbox)))?;
@@ -365,7 +365,7 @@ pub fn update_mailbox_settings(call: &Call) -> Answer {
     let settings = call.with_mailbox(|mailbox| {
         let known = settings_json(call, &user, mailbox);
         for (name, value) in changes {
-            // What a mailbox is for is read-only, and so is which folder is the archive.
+            // The purpose of the mailbox and the archive folder are read-only.
             let writable = known.get(&name).is_some() && name != "userPurpose" && name != "archiveFolder";
             match writable || name.starts_with('@') {
                 true => drop(mailbox.settings.insert(name, value)),

@@ -1,8 +1,9 @@
 //! Mailbox import and export: `/admin/exchange/mailboxes`, another view of the same mailboxes.
 //!
-//! It names mailboxes, folders and items by ids of its own, sees folders of every class, exports items whole and takes them
-//! back ("Overview of the mailbox import and export APIs in Microsoft Graph"). Folder ids differ on purpose from those of
-//! `mailFolders`, and item ids change with every move whatever `Prefer` says: nothing is promised about either.
+//! This API has its own ids for mailboxes, folders and items. It sees folders of every class, exports whole items and
+//! imports them ("Overview of the mailbox import and export APIs in Microsoft Graph"). Folder ids differ on purpose
+//! from those of `mailFolders`, and item ids change with every move, whatever `Prefer` says: the documentation promises
+//! nothing about either.
 
 mod items;
 mod stream;
@@ -22,14 +23,15 @@ use crate::server::{Answer, ApiError, Call, Operation, Version, json_answer};
 use crate::tenant::id::{FolderKey, MailboxGuid};
 use crate::tenant::{Folder, Mailbox, Tenant, UNNAMED};
 
-/// How the folder ids of the two APIs begin; the rest is the same.
+/// How folder ids of this API begin. The rest of an id is the same as in `mailFolders`.
 const HERE: &str = "NJWt";
+/// How folder ids of `mailFolders` begin.
 const IN_MAIL_FOLDERS: &str = "AQMk";
 
 /// Answers a call to `settings/exchange` or below `/admin/exchange/mailboxes`.
 ///
 /// # Errors
-/// What the service answers.
+/// The service's error.
 pub fn answer(call: &Call) -> Answer {
     if call.state.tenant.switches().no_import_export {
         return Err(ApiError::new(
@@ -80,7 +82,7 @@ pub fn answer(call: &Call) -> Answer {
     }
 }
 
-/// Returns the id under which this API knows a mailbox.
+/// Returns the id of a mailbox in this API.
 pub fn mailbox_id(guid: &MailboxGuid, tenant: &Tenant) -> String {
     let hex: String = guid.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("MBX:{}-{}-{}-{}-{}@{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..], tenant.id)
@@ -112,12 +114,12 @@ fn settings(call: &Call) -> Answer {
     Ok(json_answer(StatusCode::OK, &body))
 }
 
-/// Returns the id that this API gives to a folder.
+/// Converts a folder id of `mailFolders` to one of this API.
 fn to_here(id: &str) -> String {
     id.replacen(IN_MAIL_FOLDERS, HERE, 1)
 }
 
-/// Returns what `mailFolders` calls a folder of this API; well-known names are the same.
+/// Converts a folder id of this API to one of `mailFolders`. Well-known names are the same in both.
 fn from_here(id: &str) -> Result<String, ApiError> {
     match id.strip_prefix(HERE) {
         Some(rest) => Ok(format!("{IN_MAIL_FOLDERS}{rest}")),
@@ -128,7 +130,7 @@ fn from_here(id: &str) -> Result<String, ApiError> {
 
 /// One mailbox of this API.
 struct Place {
-    /// Its path behind the version.
+    /// Its path after the version.
     path: String,
 }
 
@@ -146,7 +148,7 @@ struct Renamed {
 }
 
 impl Place {
-    /// Returns the folder whose children are meant: that of the path, or the top.
+    /// Returns the folder whose children the call concerns: the one in the path, or the top folder.
     fn parent(call: &Call, mailbox: &Mailbox) -> Result<FolderKey, ApiError> {
         folders::find(mailbox, call.route.folder.as_deref().unwrap_or("msgfolderroot"))
     }
@@ -200,7 +202,7 @@ impl Place {
         let new: NewFolder = call.json()?;
         let body = call.with_mailbox(|mailbox| {
             let parent = Self::parent(call, mailbox)?;
-            // The name is checked by adding a plain folder; its class can only be given at creation.
+            // Adding a plain folder checks the name. The class can only be set at creation.
             let key = mailbox.add_folder(parent, &new.display_name, false)?;
             mailbox.set_folder_class(key, new.r#type)?;
             self.json(call, mailbox, key, &Query::default()).ok_or_else(ApiError::item_not_found)

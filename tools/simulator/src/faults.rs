@@ -1,15 +1,15 @@
-//! Faults: what networks, proxies and a busy service do to requests, by seed.
+//! Faults: what networks, proxies and a busy service do to requests, derived from a seed.
 //!
 //! [`Faults`] says how likely each kind is, and may script single ones with [`Rule`]s. What happens to a request
-//! follows from the seed and the request's number alone ([`Faults::draw`]), so a run whose requests come in the same
-//! order breaks in the same places. Four kinds of fault must be told apart, because a client has to treat them
-//! differently: the request was refused before anything was done, the answer was damaged on its way, **the work was
-//! done and the answer was lost**, or **the answer was an error and the work is done seconds later**.
+//! depends only on the seed and the number of the request ([`Faults::draw`]), so a run with the same order of requests
+//! fails in the same places. There are four kinds of faults, which a client must treat differently: the request was
+//! refused before any work was done; the answer was damaged on its way; **the work was done and the answer was lost**;
+//! or **the answer was an error, and the work is done seconds later**.
 //!
-//! All but two of these can be noticed in the answer itself. [`Fault::OtherBody`] is whole and wrong: only what the
-//! client knows of the item tells. [`Fault::ShortBody`] may tell nobody, so no bad day has it. Two kinds are no faults
-//! of the service at all, but people who change things at an inconvenient moment; and some are what somebody would do
-//! who wants to harm the client, which never happen by chance.
+//! A client can notice all but two of them in the answer itself. [`Fault::OtherBody`] is a complete but wrong body:
+//! only what the client knows of the item reveals it. [`Fault::ShortBody`] may go unnoticed by any client, so a bad day
+//! does not include it. Two kinds are not faults of the service, but people who change something at a bad moment. Some
+//! kinds are attacks on the client; they never happen by chance.
 
 mod hostile;
 mod inject;
@@ -32,15 +32,15 @@ pub use inject::inject;
 pub enum Fault {
     /// 429 with `Retry-After`.
     TooManyRequests,
-    /// 429 in its older form: no `Retry-After`, code `UnknownError`, no message.
+    /// 429 in its older form: without `Retry-After`, with code `UnknownError` and no message.
     TooManyRequestsBare,
-    /// 401 `InvalidAuthenticationToken`, though the token is good.
+    /// 401 `InvalidAuthenticationToken`, although the token is good.
     InvalidToken,
     /// 400 "IO error during request payload read".
     PayloadRead,
     /// 404 without a body.
     NotFoundEmpty,
-    /// 404 `ErrorItemNotFound`, as replication delays give it for what was just created.
+    /// 404 `ErrorItemNotFound`, as replication delays cause it for an item that was just created.
     NotFound,
     /// 500 `ErrorInternalServerTransientError`.
     InternalError,
@@ -52,9 +52,9 @@ pub enum Fault {
     UnavailableEmpty,
     /// 504 without a body.
     GatewayTimeout,
-    /// 410 `SyncStateNotFound` for a delta link, which is dead from then on.
+    /// 410 `SyncStateNotFound` for a delta link, which is invalid from then on.
     DeltaExpired,
-    /// The connection is reset before any answer; nothing was done.
+    /// The connection is reset before any answer; no work is done.
     ResetBefore,
     /// The answer comes late.
     Slow,
@@ -64,41 +64,41 @@ pub enum Fault {
     LostAnswer,
     /// The work is done; the answer is 504 without a body.
     LostAnswerTimeout,
-    /// The answer is 504 without a body, and the work is done a while after it.
+    /// The answer is 504 without a body; the work is done some time later.
     LateWork,
     /// The connection is reset in the middle of the body.
     ResetInBody,
     /// The connection is closed in the middle of the body.
     CloseInBody,
-    /// A whole HTTP answer with half of its JSON.
+    /// A complete HTTP answer with only half of its JSON.
     TruncatedJson,
-    /// A whole HTTP answer that should be JSON and is not.
+    /// A complete HTTP answer with something else than the expected JSON.
     InvalidJson,
-    /// 200 without a body, where there should be JSON.
+    /// 200 without a body, in place of JSON.
     EmptyJson,
-    /// Half of the body, without `Content-Length` or chunks, and then the connection is closed in good order.
+    /// Half of the body, without `Content-Length` or chunks; then the connection is closed in an orderly way.
     CutWithoutLength,
-    /// The same from a gateway that says `Connection: keep-alive` before.
+    /// The same, from a gateway that announced `Connection: keep-alive`.
     CutWithoutLengthKeepAlive,
-    /// 200 with something else: an error as JSON, a page of HTML, nothing, or the body of another message.
+    /// 200 with another body: an error as JSON, a page of HTML, nothing, or the body of another message.
     OtherBody,
-    /// A whole HTTP answer with the beginning of the body.
+    /// A complete HTTP answer with only the beginning of the body.
     ShortBody,
-    /// The message that is asked for changes as soon as it was read.
+    /// The requested message changes as soon as it was read.
     ItemChanges,
-    /// The folder that is asked for is deleted just before.
+    /// The requested folder is deleted just before.
     FolderVanishes,
-    /// The link to the next page leads to this page.
+    /// The link to the next page points to this page.
     LinkToItself,
-    /// The link that tells changes leads to another host.
+    /// The link for later changes points to another host.
     StrayLink,
     /// The page has millions of rows.
     ManyRows,
-    /// The page tells of five thousand messages that were removed, and so does the next one, for ever.
+    /// The page reports five thousand removed messages, and so does the next page, forever.
     EndlessRemovals,
-    /// The body goes on for ever.
+    /// The body never ends.
     Endless,
-    /// The body comes byte by byte.
+    /// The body arrives byte by byte.
     Drip,
 }
 
@@ -142,18 +142,18 @@ impl Fault {
         Fault::Drip,
     ];
 
-    /// Returns whether the same request succeeds when it is sent again.
+    /// Returns whether the same request succeeds if it is sent again.
     fn goes_away(self) -> bool {
         use Fault::{FolderVanishes, ItemChanges, NotFound, NotFoundEmpty};
         !matches!(self, NotFoundEmpty | NotFound | ItemChanges | FolderVanishes) && !self.is_hostile()
     }
 
-    /// Returns whether no network does so: somebody wants to harm the client.
+    /// Returns whether the fault is an attack on the client, not something that a network does.
     pub fn is_hostile(self) -> bool {
         self >= Fault::LinkToItself
     }
 
-    /// Returns whether it needs the connection, which the requests inside a batch share.
+    /// Returns whether the fault needs a connection of its own. The requests inside a batch have none.
     fn breaks_connection(self) -> bool {
         matches!(
             self,
@@ -167,50 +167,50 @@ impl Fault {
         )
     }
 
-    /// Returns whether the client may send the same request again without asking what became of the first.
+    /// Returns whether the client may send the same request again without checking what the first one did.
     pub fn is_before_work(self) -> bool {
         self <= Fault::ResetBefore
     }
 }
 
-/// A scripted fault: it befalls chosen requests, whatever was drawn for them.
+/// A scripted fault. It hits chosen requests, regardless of chance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {
-    /// The method; any when absent.
+    /// The method; any method if absent.
     #[serde(default)]
     pub method: Option<String>,
-    /// What the path and query must contain, percent-decoded.
+    /// A text that the path and query must contain, percent-decoded.
     pub contains: String,
-    /// How many such requests are left alone first.
+    /// Number of such requests to leave alone first.
     #[serde(default)]
     pub skip: u32,
-    /// How many are then broken; all when absent.
+    /// Number of requests to break after that; all if absent.
     #[serde(default)]
     pub times: Option<u32>,
-    /// What happens to them.
+    /// The fault that these requests get.
     pub fault: Fault,
 }
 
-/// Which faults are injected.
+/// The faults to inject.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Faults {
-    /// What the draws follow from.
+    /// Seed of all chance.
     pub seed: u64,
-    /// Probability by kind, from 0 to 1; their sum is at most 1.
+    /// Probability of each kind, from 0 to 1. Their sum is at most 1.
     pub rates: BTreeMap<Fault, f64>,
-    /// How often in a row the same request may be broken by chance; the next attempt is left alone.
+    /// Maximum number of times in a row that chance may break the same request. The next attempt then succeeds.
     pub in_a_row_max: u32,
-    /// How long slow answers take, in milliseconds.
+    /// Duration of slow answers, in milliseconds.
     pub slow_ms: u64,
-    /// How long after the answer late work is done, in milliseconds.
+    /// Delay of late work after the answer, in milliseconds.
     pub late_ms: u64,
-    /// What `Retry-After` says.
+    /// Value of `Retry-After` in seconds.
     pub retry_after_s: u64,
-    /// Also breaks requests to the authority.
+    /// Whether requests to the authority may fail by chance, too.
     pub on_sign_in: bool,
-    /// Scripted faults; the first rule that fits a request decides.
+    /// Scripted faults. The first rule that matches a request decides.
     pub rules: Vec<Rule>,
 }
 
@@ -230,10 +230,9 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Returns the faults of a bad day: about one request in `one_in` goes wrong, in every way that a client can cope
-    /// with by trying again.
+    /// Returns the faults of a bad day: about one request in `one_in` fails, in every way that a retry can cope with.
     ///
-    /// A 404 is not among them, as what it means depends on what was asked; nor is what changes the tenant, and what
+    /// It does not include a 404, because its meaning depends on the request, nor faults that change the tenant or that
     /// nobody can notice.
     pub fn bad_day(seed: u64, one_in: u32) -> Self {
         let kinds = Fault::ALL.into_iter().filter(|fault| fault.goes_away() && *fault != Fault::ShortBody);
@@ -247,7 +246,7 @@ impl Faults {
         self
     }
 
-    /// Returns what befalls request `number`, if anything does.
+    /// Returns the fault that request `number` gets by chance, if any.
     pub fn draw(&self, number: u64) -> Option<Fault> {
         let mut left = fraction(&mut self.rng(number));
         for (&fault, &rate) in &self.rates {
@@ -259,25 +258,25 @@ impl Faults {
         None
     }
 
-    /// Returns the numbers for the details of request `number`.
+    /// Returns the random numbers for the details of request `number`.
     fn rng(&self, number: u64) -> Rng {
         Rng::new(self.seed.rotate_left(32) ^ number)
     }
 }
 
-/// Returns a number from 0 up to 1.
+/// Returns a number from 0 to 1, without 1.
 fn fraction(rng: &mut Rng) -> f64 {
-    // 53 bits are what an f64 holds.
+    // An f64 holds 53 bits.
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// What decides about a request.
+/// The parts of a request that decide about its fault.
 #[derive(Debug, Clone)]
 struct Subject {
     method: Method,
     /// Path and query, percent-decoded.
     url: String,
-    /// Whether it came over a connection of its own, and not in a batch.
+    /// True if the request came over a connection of its own, not in a batch.
     has_connection: bool,
 }
 
@@ -298,19 +297,19 @@ impl Subject {
         match fault {
             Fault::DeltaExpired => self.is_delta_link(),
             Fault::PayloadRead => self.method != Method::GET && self.method != Method::DELETE,
-            // What only asks does no work.
+            // A GET does no work that could be late.
             Fault::LateWork => self.method != Method::GET && !self.is_sign_in(),
             Fault::ItemChanges => self.url.contains("/messages/") && self.method == Method::GET,
             Fault::FolderVanishes => self.url.contains("/mailFolders/") && self.method == Method::GET,
-            // Of other answers a client has nothing to tell a right one from a wrong one by.
+            // For other answers, a client has no means to recognise a wrong body.
             Fault::OtherBody => self.is_message_bytes(),
-            // Each of these means something else where tokens are issued.
+            // Each of these means something else at the token endpoint.
             Fault::InvalidToken | Fault::NotFound | Fault::NotFoundEmpty => !self.is_sign_in(),
             _ => self.has_connection || !fault.breaks_connection(),
         }
     }
 
-    /// Returns whether it asks for the bytes of a message.
+    /// Returns whether the request asks for the bytes of a message.
     fn is_message_bytes(&self) -> bool {
         let path = self.url.split('?').next().unwrap_or_default();
         let is_message = path.contains("/messages/") && !path.contains("/attachments/");
@@ -324,7 +323,7 @@ impl Subject {
     }
 }
 
-/// Decides about requests and remembers what it decided.
+/// Decides about requests, and remembers its decisions.
 #[derive(Debug, Default)]
 pub struct FaultEngine {
     faults: RwLock<Arc<Faults>>,
@@ -334,9 +333,9 @@ pub struct FaultEngine {
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// How many requests each rule has met.
+    /// Number of requests that matched each rule so far.
     met: Vec<u32>,
-    /// How often in a row a request was broken by chance.
+    /// Number of times in a row that chance broke a request.
     streaks: HashMap<u64, u32>,
     dead_links: HashSet<u64>,
     injected: BTreeMap<Fault, u64>,
@@ -350,7 +349,7 @@ impl FaultEngine {
         engine
     }
 
-    /// Replaces the faults. Requests are numbered from zero again; delta links that are dead stay so.
+    /// Replaces the faults, and numbers requests from zero again. Invalid delta links stay invalid.
     pub fn set(&self, faults: Faults) {
         let mut memory = self.memory.lock();
         memory.met = vec![0; faults.rules.len()];
@@ -359,12 +358,12 @@ impl FaultEngine {
         *self.faults.write() = Arc::new(faults);
     }
 
-    /// Returns the faults as they stand.
+    /// Returns the current faults.
     pub fn faults(&self) -> Arc<Faults> {
         Arc::clone(&self.faults.read())
     }
 
-    /// Counts injected faults from zero again.
+    /// Sets the counts of injected faults to zero.
     pub fn reset_injected(&self) {
         self.memory.lock().injected.clear();
     }
@@ -374,7 +373,7 @@ impl FaultEngine {
         self.memory.lock().injected.clone()
     }
 
-    /// Decides about the next request: what befalls it, and the numbers for the details.
+    /// Decides about the next request. Returns its fault, and random numbers for the details.
     fn decide(&self, subject: &Subject) -> (Option<Fault>, Rng) {
         if subject.is_control() {
             return (None, Rng::new(0));
@@ -434,7 +433,7 @@ impl Memory {
             self.streaks.remove(&key);
             return None;
         };
-        // A slow answer is no failure: it costs the client no attempt.
+        // A slow answer is not a failure, so it does not count as a broken attempt.
         if matches!(fault, Fault::Slow | Fault::Trickle) {
             return Some(fault);
         }

@@ -1,7 +1,7 @@
-//! Generated tenants: the same people and mail for the same seed, of any size.
+//! Generated tenants of any size: the same seed gives the same people and mail.
 //!
-//! A generated message is a number; its bytes are made whenever somebody asks. The [`Library`] is what makes them, and
-//! what reads the files of a corpus.
+//! A generated message is only a number; its bytes are made when somebody asks for them. The [`Library`] makes them,
+//! and also reads the files of a corpus.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,20 +21,21 @@ use crate::tenant::{
     Arrival, Content, Extra, FlagStatus, Flags, Folder, Kind, Locale, Mailbox, Search, Tenant, UserSpec,
 };
 
-/// What a tenant holds at the start.
+/// Initial content of a tenant.
 #[derive(Clone, Debug)]
 pub struct Organisation {
-    /// The same seed gives the same tenant.
+    /// Seed; the same seed gives the same tenant.
     pub seed: u64,
-    /// Number of users with a mailbox. The first is in English, the next ones go through the other languages.
+    /// Number of users with a mailbox. The first mailbox is in English; the next ones cycle through the other
+    /// languages.
     pub users: usize,
-    /// Messages in each mailbox.
+    /// Number of messages in each mailbox.
     pub messages: usize,
-    /// Whether there is also one user of every other kind.
+    /// Whether to add one user of every other kind.
     pub every_kind: bool,
-    /// Whether there is also somebody whose folders and messages have names and bytes that hurt.
+    /// Whether to add a user whose folders and messages have names and bytes that break careless programs.
     pub hurting: bool,
-    /// A folder of `.eml` files, shared out among the mailboxes instead of generated messages.
+    /// A folder of `.eml` files to distribute among the mailboxes in place of generated messages.
     pub corpus: Option<PathBuf>,
 }
 
@@ -44,13 +45,13 @@ impl Default for Organisation {
     }
 }
 
-/// Makes contents from numbers.
+/// Makes the contents of messages from their numbers.
 pub struct Library {
     seed: u64,
     vocabulary: Vocabulary,
     people: Vec<Person>,
     logo: Arc<Vec<u8>>,
-    /// Documents go round among people, so there are few; each is made when it is first sent.
+    /// Documents that messages carry. There are few, because people pass the same ones on. Each is made on first use.
     documents: [OnceLock<Attachment>; DOCUMENTS],
     files: Vec<PathBuf>,
 }
@@ -84,17 +85,17 @@ impl Library {
         })
     }
 
-    /// Returns how many messages the corpus has.
+    /// Returns the number of messages in the corpus.
     pub fn corpus_len(&self) -> usize {
         self.files.len()
     }
 
-    /// Returns a message of the corpus, byte for byte; nothing if its file has gone.
+    /// Returns a message of the corpus, byte for byte; empty if its file is gone.
     pub fn corpus(&self, number: u32) -> Vec<u8> {
         self.files.get(number as usize).and_then(|path| std::fs::read(path).ok()).unwrap_or_default()
     }
 
-    /// Returns when the generated message of this number was sent.
+    /// Returns when the generated message with this number was sent.
     pub fn sent(&self, number: u64) -> i64 {
         let mut rng = Rng::new(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         office::BEGIN + rng.below((office::END - office::BEGIN - DAY) as u64) as i64
@@ -114,7 +115,7 @@ impl Library {
         self.documents[number].get_or_init(make).clone()
     }
 
-    /// Returns the generated message of this number: mostly a few kilobytes, now and then with documents.
+    /// Returns the generated message with this number: usually a few kilobytes, sometimes with documents.
     pub fn generated(&self, number: u64) -> Vec<u8> {
         let mut rng = Rng::for_purpose(self.seed, &format!("message {number}"));
         let language = office::language(&mut rng);
@@ -169,11 +170,11 @@ pub fn populate(tenant: &Tenant, organisation: &Organisation) {
     }
 }
 
-/// Names that no file system takes as they are, beside those of [`hostile::names`].
+/// Folder names that no file system accepts unchanged, in addition to those of [`hostile::names`].
 const FOLDER_NAMES: [&str; 9] =
     ["a/b", "/", ".", "..", "../../etc", "\u{1}control\u{1f}", "nul\u{0}inside", "README", "  "];
 
-/// Adds a mailbox whose folders and messages have names and bytes that hurt.
+/// Adds a mailbox whose folders and messages have names and bytes that break careless programs.
 fn add_hurting(tenant: &Tenant) {
     let user = tenant.add_user(UserSpec {
         principal_name: "hurt".to_owned(),
@@ -198,7 +199,7 @@ fn add_hurting(tenant: &Tenant) {
         for (_, mime) in hostile::mails() {
             put(mailbox, bytes, mime);
         }
-        // Twins to the byte, as migrations leave them.
+        // Two identical messages, as migrations create them.
         for _ in 0..2 {
             put(mailbox, bytes, b"Message-ID: <twin@contoso.com>\r\nSubject: Twin\r\n\r\nTwice.\r\n".to_vec());
         }
@@ -248,7 +249,7 @@ fn add_every_kind(tenant: &Tenant, organisation: &Organisation) {
     }
 }
 
-/// Fills a mailbox with folders and messages. One message in five lies in a folder of the user's own.
+/// Fills a mailbox with folders and messages. One message in five is in a folder that the user created.
 fn fill(tenant: &Tenant, mailbox: &mut Mailbox, organisation: &Organisation, user: u64) {
     let mut rng = Rng::for_purpose(organisation.seed, &format!("mailbox {user}"));
     let known = |mailbox: &Mailbox, name: &str| mailbox.well_known(name).expect("every mailbox has it");
@@ -316,7 +317,7 @@ fn fill(tenant: &Tenant, mailbox: &mut Mailbox, organisation: &Organisation, use
 }
 
 impl Library {
-    /// Returns when a file of the corpus was last changed, which is when its message was sent.
+    /// Returns when a file of the corpus was last modified. That counts as the time when its message was sent.
     fn corpus_date(&self, number: usize) -> i64 {
         let modified = self.files.get(number).and_then(|path| path.metadata().ok()?.modified().ok());
         let since = modified.and_then(|modified| modified.duration_since(std::time::UNIX_EPOCH).ok());

@@ -1,8 +1,8 @@
 //! A Microsoft 365 tenant on loopback.
 //!
-//! It speaks Microsoft Graph and the sign-in of Entra ID over plain HTTP as Microsoft's documentation describes them,
-//! with mailboxes that are generated from a seed, and breaks as the real service does when told to. Tests run it in
-//! their own process, on a real port; the binary `strongroom-simulator` is the same for people.
+//! It serves Microsoft Graph and the sign-in of Entra ID over plain HTTP, as Microsoft's documentation describes them.
+//! Its mailboxes are generated from a seed. On demand it fails as the real service does. Tests run it in their own
+//! process, on a real port; the binary `strongroom-simulator` is the same for people.
 //!
 //! ```
 //! use strongroom_simulator::{NewMessage, Options, Organisation, Simulator};
@@ -26,12 +26,12 @@
 //! # }
 //! ```
 //!
-//! - [`tenant`] is what the tenant holds, and how to change it behind the clients' backs; [`truth`] reads it back;
-//! - [`generate`] makes the mail, [`mime`] turns bytes into properties and back;
-//! - [`server`] takes requests apart; [`directory`] and [`mail`] answer them, with [`odata`] for their options;
-//! - [`auth`], [`permissions`], [`throttle`] and [`faults`] stand in front of them, [`batch`] sends requests through them;
-//! - [`uploads`] and [`exchange`] take what is too large or too whole for Graph's own messages;
-//! - [`counters`] counts; [`control`] is all this over HTTP.
+//! - [`tenant`] holds the content, and lets tests change it without the clients' knowledge; [`truth`] reads it back;
+//! - [`generate`] makes the mail, [`mime`] converts MIME bytes to properties and back;
+//! - [`server`] decodes requests; [`directory`] and [`mail`] answer them, with [`odata`] for their options;
+//! - [`auth`], [`permissions`], [`throttle`] and [`faults`] check requests first; [`batch`] sends requests through them;
+//! - [`uploads`] takes large attachments, [`exchange`] exports and imports whole items;
+//! - [`counters`] counts requests; [`control`] offers all of this to tests over HTTP.
 
 pub mod auth;
 pub mod batch;
@@ -72,60 +72,60 @@ use crate::auth::Authority;
 use crate::connection::{Connection, Listener};
 use crate::server::State;
 
-/// How to start a simulator.
+/// Options of a simulator.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Port on loopback; 0 takes a free one.
+    /// Port on loopback; 0 selects a free port.
     pub port: u16,
-    /// What the tenant holds.
+    /// Initial content of the tenant.
     pub organisation: Organisation,
-    /// How much is too much.
+    /// Throttling limits.
     pub limits: Limits,
-    /// What goes wrong.
+    /// Faults to inject.
     pub faults: Faults,
     /// How the service behaves where the documentation leaves it open.
     pub switches: Switches,
-    /// Certificates that the application may sign in with, beside its secret.
+    /// Certificates with which the application may sign in, in addition to its secret.
     pub certificates: Vec<Certificate>,
-    /// What the administrator decided: permissions, policies, how long tokens live.
+    /// Decisions of the administrator: permissions, policies, lifetime of tokens.
     pub rules: Rules,
 }
 
-/// How the service behaves where the documentation leaves it open, or where it was seen to behave so now and then.
+/// How the service behaves where the documentation leaves it open, or where it sometimes behaves in another way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Switches {
-    /// Every `$value` comes with other boundary strings.
+    /// Every `$value` of a message has other boundary strings.
     pub unstable_mime: bool,
-    /// `userPurpose` is an object, as in the sample of the documentation, and no plain string.
+    /// `userPurpose` is an object, as in the documentation's sample, not a plain string.
     pub user_purpose_is_object: bool,
-    /// Deltas show a move as a removal from the source folder and nothing else.
+    /// Deltas show a move only as a removal from the source folder.
     pub moves_show_only_as_removal: bool,
-    /// Deltas tell of some messages twice, and again of the last changes in the next round.
+    /// Deltas report some messages twice, and repeat the last changes in the next round.
     pub duplicate_rows: bool,
-    /// The first round of a delta tells of messages that were removed long ago.
+    /// The first round of a delta reports messages that were removed long ago.
     pub removed_in_first_round: bool,
-    /// The first page of a round of a delta is empty and has a link to the next.
+    /// The first page of each round of a delta is empty and links to the next page.
     pub empty_pages: bool,
-    /// A deleted message goes to the recoverable items at once, and not to Deleted Items first.
+    /// A deleted message goes directly to the recoverable items, not to Deleted Items first.
     pub deletes_go_to_recoverable_items: bool,
-    /// Attaching to a message that was just created answers 404 once.
+    /// Attaching to a message that was just created fails once with 404.
     pub new_messages_lag: bool,
-    /// Listing attachments with their contents answers 504 if these are together longer than this.
+    /// Listing attachments with their contents fails with 504 if the contents are longer than this many bytes in total.
     pub attachment_list_bytes_max: Option<u64>,
-    /// JSON is not compressed, even if the client would take it so.
+    /// JSON is not compressed, even if the client accepts compression.
     pub uncompressed: bool,
-    /// Every export of an item has other bytes.
+    /// Every export of an item has different bytes.
     pub unstable_exports: bool,
-    /// Import and export are not there, as in the clouds of governments.
+    /// The import and export APIs do not exist, as in government clouds.
     pub no_import_export: bool,
-    /// An import is done so many milliseconds after it was asked for, also when nobody waits for it any more.
+    /// Delay in milliseconds after which an import is done, even if the client no longer waits.
     pub imports_take_ms: u64,
-    /// Whoever waits longer for an import gets 504, and it goes on.
+    /// Milliseconds after which a client that waits for an import gets 504. The import continues.
     pub imports_answer_within_ms: Option<u64>,
-    /// URLs that carry their own permission refuse a request that carries a token as well.
+    /// URLs that carry their own permission refuse a request that also has a token.
     pub refuse_tokens_on_urls: bool,
-    /// A link to the next page dies when the mailbox has given out this many further ones.
+    /// Number of further links that a mailbox may issue before a link to a next page becomes invalid.
     pub next_links_live: Option<u64>,
 }
 
@@ -133,7 +133,7 @@ pub struct Switches {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The port is taken, or may not be used.
+    /// The port is in use or not permitted.
     #[error("could not listen on port {port}")]
     Listen {
         /// The port.
@@ -142,10 +142,10 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
-    /// The tenant could not be made, because its corpus could not be listed.
+    /// The tenant could not be created, because its corpus could not be listed.
     #[error("could not list the corpus")]
     Corpus(#[source] std::io::Error),
-    /// No thread or no event loop could be had.
+    /// A thread or the event loop could not be started.
     #[error("could not start the server's threads")]
     Threads(#[source] std::io::Error),
 }
@@ -159,10 +159,10 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Starts a simulator, and returns once it takes requests.
+    /// Starts a simulator, and returns when it accepts requests.
     ///
     /// # Errors
-    /// [`StartError`] if the port is taken or the corpus cannot be listed.
+    /// [`StartError`] if the port is in use or the corpus cannot be listed.
     pub fn start(options: Options) -> Result<Self, StartError> {
         let port = options.port;
         let listen = |source| StartError::Listen { port, source };
@@ -186,7 +186,7 @@ impl Simulator {
                     _ = stopped => {}
                 }
             });
-            // Connections that clients keep open would hold a graceful end up for ever.
+            // A graceful shutdown would wait forever for connections that clients keep open.
             runtime.shutdown_background();
         };
         let thread =
@@ -194,7 +194,7 @@ impl Simulator {
         Ok(Self { state, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Returns where sign-in and Graph are: `http://127.0.0.1:PORT`.
+    /// Returns the root URL of sign-in and Graph: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> &str {
         &self.state.url
     }
@@ -214,12 +214,12 @@ impl Simulator {
         &self.state.authority.registration().secrets[0].value
     }
 
-    /// Returns the tenant, to look at and to change it directly.
+    /// Returns the tenant, to inspect and change it directly.
     pub fn tenant(&self) -> Arc<Tenant> {
         Arc::clone(&self.state.tenant)
     }
 
-    /// Returns what all requests share.
+    /// Returns the state that all requests share.
     pub fn state(&self) -> &Arc<State> {
         &self.state
     }
@@ -229,17 +229,17 @@ impl Simulator {
         self.state.counts()
     }
 
-    /// Counts from zero again.
+    /// Sets all counts to zero.
     pub fn reset_counters(&self) {
         self.state.reset_counts();
     }
 
-    /// Sets how much is too much, from the next request on.
+    /// Sets the throttling limits, from the next request on.
     pub fn set_limits(&self, limits: Limits) {
         self.state.throttle.set_limits(limits);
     }
 
-    /// Sets what goes wrong, from the next request on.
+    /// Sets the faults to inject, from the next request on.
     pub fn set_faults(&self, faults: Faults) {
         self.state.faults.set(faults);
     }
@@ -249,7 +249,7 @@ impl Simulator {
         self.state.tenant.set_switches(switches);
     }
 
-    /// Returns the authority: rules of sign-in, permissions, access policies.
+    /// Returns the authority: the rules of sign-in, permissions, access policies.
     pub fn authority(&self) -> &Authority {
         &self.state.authority
     }
@@ -259,12 +259,12 @@ impl Simulator {
         self.state.authority.set_permissions(roles);
     }
 
-    /// Makes every access token useless.
+    /// Makes every access token invalid.
     pub fn expire_tokens(&self) {
         self.state.authority.expire_tokens();
     }
 
-    /// Makes every delta token useless.
+    /// Makes every delta token invalid.
     pub fn expire_deltas(&self) {
         self.state.tenant.expire_deltas();
     }

@@ -1,4 +1,4 @@
-//! `strongroom-simulator`: a Microsoft 365 tenant on loopback, to try things without risk.
+//! `strongroom-simulator`: a Microsoft 365 tenant on loopback, for safe experiments.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,34 +8,34 @@ use clap::Parser;
 use serde_json::json;
 use strongroom_simulator::{Certificate, Faults, Limits, Options, Organisation, Simulator, Switches};
 
-/// Starts a Microsoft 365 tenant on loopback: sign-in, directory and Outlook mail, as Microsoft Graph speaks them.
+/// Starts a Microsoft 365 tenant on loopback: sign-in, directory and Outlook mail, through the API of Microsoft Graph.
 ///
-/// Nothing leaves the machine, and nothing is kept: stop it with Ctrl-C, and it is gone.
+/// Nothing leaves the machine, and nothing is stored: when you stop it with Ctrl-C, the tenant is gone.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLE)]
 struct Arguments {
-    /// Port on 127.0.0.1; 0 takes a free one
+    /// Port on 127.0.0.1; 0 selects a free port
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     port: u16,
-    /// The same seed gives the same people and mail
+    /// Seed; the same seed gives the same people and mail
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Number of users with a mailbox
     #[arg(long, default_value_t = 3, value_name = "N")]
     users: usize,
-    /// Messages in each mailbox
+    /// Number of messages in each mailbox
     #[arg(long, default_value_t = 200, value_name = "N")]
     messages: usize,
-    /// Share out the .eml files of a folder among the mailboxes instead of generating messages
+    /// Distribute the .eml files of a folder among the mailboxes instead of generating messages
     #[arg(long, value_name = "DIR", conflicts_with = "messages")]
     corpus: Option<PathBuf>,
     /// Add a user of every kind: shared mailbox, room, guest, without licence, over quota and so on
     #[arg(long)]
     every_kind: bool,
-    /// Add a mailbox of names and bytes that hurt
+    /// Add a mailbox with names and bytes that break careless programs
     #[arg(long)]
     hurting: bool,
-    /// Give every download of a message other boundary strings, as Exchange does
+    /// Use other boundary strings in every download of a message, as Exchange does
     #[arg(long)]
     unstable_mime: bool,
     /// Throttle: `default` as the service does, `none`, or a JSON document of limits
@@ -44,10 +44,10 @@ struct Arguments {
     /// Break requests: `none`, `bad-day` (one in 20), `bad-day:N` (one in N), or a JSON document of faults
     #[arg(long, default_value = "none", value_name = "FAULTS")]
     faults: FaultsArgument,
-    /// Sign in with this certificate (PEM or DER) as well as with the secret
+    /// Accept this certificate (PEM or DER) for sign-in, in addition to the secret
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
-    /// Print one JSON document instead of a configuration
+    /// Print a JSON document instead of a configuration
     #[arg(long)]
     json: bool,
 }
@@ -58,7 +58,7 @@ Example:
   export SIMULATED_SECRET=$(sed -n 's/.*SIMULATED_SECRET=//p' strongroom.toml)
   strongroom --config strongroom.toml tenant users simulated";
 
-/// Faults as they are asked for; those of a bad day follow from the seed of the tenant.
+/// The requested faults. Those of a bad day use the seed of the tenant.
 #[derive(Debug, Clone)]
 enum FaultsArgument {
     BadDay(u32),
@@ -140,7 +140,8 @@ fn document(simulator: &Simulator) -> String {
     .to_string()
 }
 
-/// A configuration for Strongroom. The secret is no secret: whoever reaches the port may do everything anyway.
+/// Returns a configuration for Strongroom. It contains the secret, which is not really secret: whoever can reach the
+/// port can do everything anyway.
 fn configuration(simulator: &Simulator) -> String {
     let url = simulator.url();
     format!(

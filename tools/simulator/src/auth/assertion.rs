@@ -1,8 +1,10 @@
-//! Client assertions: a JWT signed with the key of a registered certificate stands in for the client's secret.
+//! Client assertions: a JWT, signed with the key of a registered certificate, that a client sends in place of its
+//! secret.
 //!
-//! The rules are those of "Microsoft identity platform application authentication certificate credentials": the header
-//! names the certificate by thumbprint (`x5t#S256`, or the older `x5t` with SHA-1) and is signed with PS256 (or the
-//! older RS256); `aud` is the very URL that is posted to, `iss` and `sub` are the client, `exp` lies ahead.
+//! The rules are those of "Microsoft identity platform application authentication certificate credentials". The header
+//! names the certificate by its thumbprint (`x5t#S256`, or the older `x5t` with SHA-1), and is signed with PS256 (or
+//! the older RS256). `aud` is exactly the URL that the client posts to, `iss` and `sub` are the client, and `exp` lies
+//! in the future.
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -15,10 +17,10 @@ use serde::Deserialize;
 
 use super::OauthError;
 
-/// How far the clocks of client and service may differ: the platform tolerates five minutes.
+/// Maximum difference in seconds between the clocks of client and service. The platform tolerates five minutes.
 const CLOCK_SKEW_S: i64 = 300;
 
-/// A certificate that was registered for the application.
+/// A certificate registered for the application.
 #[derive(Debug, Clone)]
 pub struct Certificate {
     thumbprint_sha1: String,
@@ -26,7 +28,7 @@ pub struct Certificate {
     rsa_public_key: Vec<u8>,
 }
 
-/// The bytes are no X.509 certificate with an RSA key.
+/// The bytes are not an X.509 certificate with an RSA key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an X.509 certificate with an RSA key")]
 pub struct NotACertificate;
@@ -35,7 +37,7 @@ impl Certificate {
     /// Reads a certificate in PEM or DER form.
     ///
     /// # Errors
-    /// [`NotACertificate`] if it is neither, or holds no RSA key.
+    /// [`NotACertificate`] if it is neither, or has no RSA key.
     pub fn new(bytes: &[u8]) -> Result<Self, NotACertificate> {
         let der = match CertificateDer::from_pem_slice(bytes) {
             Ok(der) => der.to_vec(),
@@ -50,12 +52,12 @@ impl Certificate {
         })
     }
 
-    /// Returns base64url of the SHA-256 of the certificate, as `x5t#S256` holds it.
+    /// Returns the SHA-256 of the certificate in base64url, for `x5t#S256`.
     pub fn thumbprint(&self) -> &str {
         &self.thumbprint_sha256
     }
 
-    /// Returns base64url of the SHA-1 of the certificate, as `x5t` holds it.
+    /// Returns the SHA-1 of the certificate in base64url, for `x5t`.
     pub fn thumbprint_sha1(&self) -> &str {
         &self.thumbprint_sha1
     }
@@ -86,7 +88,7 @@ pub(super) fn validate(
     if !matches!(header.alg, Algorithm::PS256 | Algorithm::RS256) {
         return Err(bad_signature("The algorithm of the assertion is neither PS256 nor RS256."));
     }
-    // A thumbprint may be padded: older client libraries did so, and the service takes it.
+    // A thumbprint may have padding: older client libraries added it, and the service accepts it.
     let named = |given: &Option<String>, ours: &str| {
         given.as_deref().is_some_and(|thumbprint| thumbprint.trim_end_matches('=') == ours)
     };
@@ -99,7 +101,7 @@ pub(super) fn validate(
             bad_signature("The certificate used to sign the assertion is not registered on the application.")
         })?;
 
-    // Only the signature is left to the library: each claim has a number of its own.
+    // The library checks only the signature, because each wrong claim has its own error number.
     let mut validation = Validation::new(header.alg);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
@@ -162,7 +164,7 @@ fn rsa_public_key(certificate: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Returns the content of the element that `bytes` begin with, and what follows it.
+/// Returns the content of the DER element at the start of `bytes`, and the bytes after it.
 fn der_value(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&found, rest) = bytes.split_first()?;
     if found != tag {

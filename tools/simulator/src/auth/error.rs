@@ -1,8 +1,8 @@
-//! The errors of the token endpoint, as the identity platform words them.
+//! The errors of the token endpoint, in the words of the identity platform.
 //!
 //! A client decides by `error` and `error_codes`; the text is for people. The numbers are those of "Microsoft Entra
-//! authentication and authorization error codes"; statuses follow RFC 6749, 5.2: 401 where the client itself failed to
-//! prove who it is, 400 for the rest.
+//! authentication and authorization error codes". The status follows RFC 6749, 5.2: 401 if the client failed to
+//! authenticate itself, 400 otherwise.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -14,11 +14,11 @@ use serde_json::json;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{error}: AADSTS{code}: {text}")]
 pub struct OauthError {
-    /// The number behind `AADSTS`.
+    /// The number after `AADSTS`.
     pub code: u32,
-    /// The OAuth error word, such as `invalid_client`.
+    /// The OAuth error code, such as `invalid_client`.
     pub error: &'static str,
-    /// What people read.
+    /// The text for people.
     pub text: String,
 }
 
@@ -43,12 +43,13 @@ impl OauthError {
         Self::new("invalid_client", code, text)
     }
 
-    /// Returns the status that goes with the error.
+    /// Returns the HTTP status of the error.
     pub fn status(&self) -> StatusCode {
         if self.error == "invalid_client" { StatusCode::UNAUTHORIZED } else { StatusCode::BAD_REQUEST }
     }
 
-    /// Returns the answer: the body real clients see, dated `now` and marked with `trace_id` and `correlation_id`.
+    /// Returns the response with the body that real clients see. It contains the time `now`, `trace_id` and
+    /// `correlation_id`.
     pub fn response(&self, now: Timestamp, trace_id: &str, correlation_id: &str) -> Response {
         let timestamp = now.strftime("%Y-%m-%d %H:%M:%SZ").to_string();
         let body = json!({

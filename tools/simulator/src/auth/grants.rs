@@ -1,4 +1,4 @@
-//! The grants: what each one demands, and what it gives.
+//! The grants: what each one requires and what it issues.
 
 use std::collections::HashMap;
 
@@ -15,32 +15,32 @@ use super::{Authority, Code, Device, DeviceAnswer, OauthError, Person, Session, 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const DEVICE_CODE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
-/// Seconds within which an authorization code must be redeemed ("about 10 minutes").
+/// Lifetime of an authorization code in seconds ("about 10 minutes").
 const CODE_LIFETIME_S: i64 = 600;
-/// Seconds a refresh token lives: 90 days, except for single-page applications.
+/// Lifetime of a refresh token in seconds: 90 days, except for single-page applications.
 const REFRESH_TOKEN_LIFETIME_S: i64 = 90 * 24 * 3600;
-/// Scopes that name no permission of Graph.
+/// Scopes that are not permissions of Graph.
 const OPENID_SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
 
-/// What was posted to the token endpoint.
+/// A request to the token endpoint.
 pub(super) struct TokenRequest {
     pub tenant: String,
-    /// The URL posted to, as the client knows it.
+    /// The URL that was posted to, as the client knows it.
     pub url: String,
     pub form: HashMap<String, String>,
-    /// User and password of HTTP Basic, which may stand for `client_id` and `client_secret`.
+    /// User and password of HTTP Basic, which may replace `client_id` and `client_secret`.
     pub basic: Option<(String, String)>,
 }
 
-/// What the authorize endpoint was asked.
+/// A request to the authorize endpoint.
 pub(super) struct AuthorizeRequest<'a> {
     pub tenant: &'a str,
     pub query: &'a HashMap<String, String>,
-    /// The simulator's own root, which may stand for Graph's in scopes.
+    /// The simulator's own root URL, which scopes may contain in place of Graph's.
     pub origin: &'a str,
 }
 
-/// How the client proved who it is.
+/// Whether the client authenticated itself.
 #[derive(PartialEq, Eq)]
 enum Client {
     Public,
@@ -56,7 +56,7 @@ impl TokenRequest {
         self.get(name).ok_or_else(|| OauthError::missing(name))
     }
 
-    /// Returns the simulator's own root, which the client has in place of the cloud's.
+    /// Returns the simulator's own root URL, which the client uses in place of the cloud's.
     fn origin(&self) -> &str {
         let path = self.url.find("://").map_or(0, |scheme| scheme + 3);
         self.url[path..].find('/').map_or(&self.url, |slash| &self.url[..path + slash])
@@ -64,7 +64,7 @@ impl TokenRequest {
 }
 
 impl Authority {
-    /// Answers a token request with the body of a 200.
+    /// Answers a token request. Returns the body of a 200 response.
     pub(super) fn token(&self, request: &TokenRequest, now: Timestamp) -> Result<Value, OauthError> {
         self.check_tenant(&request.tenant)?;
         match request.require("grant_type")? {
@@ -117,7 +117,7 @@ impl Authority {
         }))
     }
 
-    /// Starts a device code.
+    /// Issues a device code.
     pub(super) fn device_code(&self, request: &TokenRequest, now: Timestamp) -> Result<Value, OauthError> {
         self.check_tenant(&request.tenant)?;
         self.check_client_id(request.require("client_id")?, &request.tenant)?;
@@ -171,10 +171,10 @@ impl Authority {
         Ok(self.sign_in(person, scope, now))
     }
 
-    /// Signs the user in without a question and returns where the browser goes next.
+    /// Signs the user in without asking, and returns the URL to which the browser goes next.
     ///
     /// # Errors
-    /// What a page would show, because the redirect URI cannot be trusted.
+    /// An error to show on a page, because the redirect URI cannot be trusted.
     pub(super) fn authorize(&self, request: &AuthorizeRequest<'_>, now: Timestamp) -> Result<String, OauthError> {
         self.check_tenant(request.tenant)?;
         let get = |name: &str| request.query.get(name).map(String::as_str).filter(|value| !value.is_empty());
@@ -264,7 +264,7 @@ impl Authority {
                         "The Code_Verifier does not match the code_challenge supplied in the authorization request.";
                     return Err(OauthError::invalid_grant(501_481, text));
                 }
-                // Only the secret proves then that the code reached the one who asked for it.
+                // Without a challenge, only a secret proves that the code reached the client that asked for it.
                 (None, _) if client == Client::Public => {
                     let text = "Proof Key for Code Exchange is required for public clients.";
                     return Err(OauthError::new("invalid_request", 9_002_325, text));
@@ -296,7 +296,8 @@ impl Authority {
             session.revoked = single_use;
             session.clone()
         };
-        // Scopes may be narrowed, and none means the same as before (RFC 6749, 6). A refresh token it is again.
+        // A client may ask for fewer scopes; without the parameter they stay the same (RFC 6749, 6). The answer again
+        // includes a refresh token.
         let scope = match request.get("scope") {
             Some(scope) => format!("{} offline_access", self.check_scopes(scope, request.origin())?),
             None => session.scope,
@@ -304,7 +305,7 @@ impl Authority {
         Ok(self.sign_in(session.person, scope, now))
     }
 
-    /// Issues what a signed-in user's client gets.
+    /// Returns the tokens for a client whose user has signed in.
     fn sign_in(&self, person: Person, scope: String, now: Timestamp) -> Value {
         let has = |name: &str| scope.split(' ').any(|scope| scope == name);
         let granted: Vec<&str> = scope.split(' ').filter(|scope| !OPENID_SCOPES.contains(scope)).collect();
@@ -333,11 +334,11 @@ impl Authority {
         Value::Object(reply)
     }
 
-    /// Issues an access token, for a user with scopes or else for the application itself.
+    /// Issues an access token: for a user with scopes, or for the application itself if there is no user.
     fn issue(&self, user: Option<(&Person, &str)>, now: Timestamp) -> (u32, String) {
         let rules = self.rules.read();
         let mut issued = self.issued.lock();
-        // One second less than the life: the tokens of the service say 3599.
+        // One second less than the lifetime: the service's answers say 3599.
         let lifetime_s = match rules.token_lifetime_s {
             Some(lifetime_s) => lifetime_s,
             None => u32::try_from(issued.rng.between(3600, 5400)).expect("90 minutes are few seconds") - 1,
@@ -353,7 +354,7 @@ impl Authority {
             tid: self.registration.tenant_id.clone(),
             oid: user.map_or_else(|| issued.rng.uuid(), |(person, _)| person.id.clone()),
             idtyp: if user.is_some() { "user" } else { "app" }.into(),
-            // Without any permission the claim is absent, and not empty.
+            // Without any permission the claim is missing, not empty.
             roles: (user.is_none() && !roles.is_empty()).then_some(roles),
             scp: user.map(|(_, scopes)| scopes.to_owned()),
             upn: user.map(|(person, _)| person.upn.clone()),
@@ -436,7 +437,7 @@ impl Authority {
         }
     }
 
-    /// Returns a scope without its resource, unless the resource is not ours.
+    /// Returns a scope without its resource; `None` if it is a scope of another resource.
     fn scope_name<'a>(&self, scope: &'a str, origin: &str) -> Option<&'a str> {
         match scope.rfind('/') {
             None => Some(scope),
@@ -447,7 +448,7 @@ impl Authority {
         }
     }
 
-    /// Returns the delegated scopes that are granted for `requested`, without their resource.
+    /// Returns the granted delegated scopes among `requested`, without their resource.
     fn check_scopes(&self, requested: &str, origin: &str) -> Result<String, OauthError> {
         let rules = self.rules.read();
         let mut granted = Vec::new();
@@ -471,7 +472,7 @@ impl Authority {
         Ok(granted.join(" "))
     }
 
-    /// Returns whether the browser may be sent there. Native applications may use any port on loopback.
+    /// Returns whether the browser may be redirected to this URI. Native applications may use any port on loopback.
     fn is_registered(&self, redirect_uri: &str) -> bool {
         let on_loopback = ["http://localhost", "http://127.0.0.1", "http://[::1]"].iter().any(|root| {
             redirect_uri.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
@@ -479,7 +480,7 @@ impl Authority {
         on_loopback || self.registration.redirect_uris.iter().any(|ours| ours == redirect_uri)
     }
 
-    /// Returns where the browser goes after the administrator was asked for consent.
+    /// Returns the URL to which the browser goes after the administrator was asked for consent.
     pub(super) fn admin_consent(&self, request: &AuthorizeRequest<'_>) -> Result<String, OauthError> {
         self.check_tenant(request.tenant)?;
         let get = |name: &str| request.query.get(name).map(String::as_str);
@@ -504,7 +505,7 @@ impl Authority {
 const REFRESH_TOKEN_LIFETIME: SignedDuration = SignedDuration::from_secs(REFRESH_TOKEN_LIFETIME_S);
 
 impl Device {
-    /// Returns once the user has signed in.
+    /// Answers a poll. Returns `Ok` once the user has signed in.
     fn poll(&mut self, now: Timestamp) -> Result<(), OauthError> {
         let pending = || {
             let text = "OAuth 2.0 device flow error. Authorization is pending. Continue polling.";
@@ -541,8 +542,8 @@ impl Device {
         }
     }
 
-    /// RFC 8628, 3.5: "the interval MUST be increased by 5 seconds for this and all subsequent requests". The word is
-    /// not in Microsoft's list, the number is that of a client in a loop.
+    /// RFC 8628, 3.5: "the interval MUST be increased by 5 seconds for this and all subsequent requests". Microsoft's
+    /// list does not have `slow_down`; the number is the one for a client that polls in a loop.
     fn slow_down(&mut self) -> Result<(), OauthError> {
         if self.interval_s > 0 {
             self.interval_s += 5;

@@ -1,4 +1,4 @@
-//! The authority's endpoints over HTTP.
+//! The HTTP endpoints of the authority.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl Authority {
     }
 }
 
-/// Sends the browser on, or shows why not.
+/// Redirects the browser, or shows the error.
 fn page(target: Result<String, OauthError>) -> Response {
     match target {
         Ok(target) => Redirect::to(&target).into_response(),
@@ -134,7 +134,8 @@ fn page(target: Result<String, OauthError>) -> Response {
     }
 }
 
-/// A body that is no form has no parameters, and the first that is missing is reported.
+/// Reads a token request. A body that is not a form has no parameters; then the first required one is reported as
+/// missing.
 fn token_request(
     tenant: String,
     uri: &Uri,

@@ -185,7 +185,7 @@ fn every_claim_of_an_assertion_is_checked() {
     let authority = authority(Rules::default());
     let unregistered = good.signed(OTHER_CERTIFICATE, PRIVATE_KEY);
     assert_eq!(code_of(authority.token(&unregistered, now())), ("invalid_client", 700_027));
-    // The payload of one assertion under the signature of another.
+    // The payload of one assertion with the signature of another.
     let mut forged = good.signed(CERTIFICATE, PRIVATE_KEY);
     let other = good.with("jti", "j2").signed(CERTIFICATE, PRIVATE_KEY);
     let (head, _) = forged.form["client_assertion"].rsplit_once('.').unwrap();
@@ -356,7 +356,7 @@ fn the_browser_is_sent_to_registered_places_only() {
     let refused = |uri: &str| authorize(&authority, &[("redirect_uri", uri)]).unwrap_err().code;
     assert_eq!(refused("https://evil.example/"), 50_011);
     assert_eq!(refused("http://localhost.evil.example/"), 50_011);
-    // What goes wrong after that is told to the client and not to the user.
+    // From here on, errors go to the client, not to the user.
     assert_eq!(authorize(&authority, &[("response_type", "token")]).unwrap()["error"], "unsupported_response_type");
     assert_eq!(authorize(&authority, &[("scope", "Files.Read")]).unwrap()["error"], "invalid_grant");
     authority.change_rules(|rules| rules.conditional_access_blocks = true);

@@ -1,13 +1,13 @@
 //! Access tokens: what the simulator writes into them, and how it reads them back.
 //!
-//! They are JWTs because Graph's are, and a client may look at `roles` to explain what is missing; but the contract is
-//! that a client treats them as opaque, so they are signed with a key that only this process knows.
+//! They are JWTs because Graph's are, and because a client may look at `roles` to explain what is missing. But clients
+//! must treat tokens as opaque, so they are signed with a key that only this process knows.
 
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-/// Who a request comes from.
+/// Who sends a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// The application itself, with these application permissions.
@@ -43,16 +43,16 @@ pub(super) struct Claims {
     pub upn: Option<String>,
     pub uti: String,
     pub ver: String,
-    /// Tokens of an earlier generation were expired by the tenant's administrator.
+    /// Generation of the token. The administrator expired the tokens of earlier generations.
     pub generation: u64,
 }
 
-/// Why a token was not accepted.
+/// Why a token was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadToken {
-    /// It is no token of ours.
+    /// The token was not issued here.
     Invalid,
-    /// Its time is over.
+    /// The token has expired.
     Expired,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct TokenKey {
 
 impl TokenKey {
     pub fn new(secret: &[u8]) -> Self {
-        // Times are compared by the caller, whose clock a test may set.
+        // The caller compares the times, because a test may set its clock.
         let mut validation = Validation::new(Algorithm::HS256);
         validation.required_spec_claims.clear();
         validation.validate_exp = false;

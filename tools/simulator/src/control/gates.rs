@@ -1,6 +1,6 @@
-//! The gates under control: what the administrator decides, how much is too much, what goes wrong.
+//! Controls the gates: the administrator's decisions, the throttling limits, and the faults.
 //!
-//! Each is one JSON document that is read and replaced as a whole; what it leaves out has its default.
+//! Each is a JSON document that is read and replaced as a whole. Missing fields get their defaults.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

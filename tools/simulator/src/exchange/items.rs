@@ -1,4 +1,4 @@
-//! Items of a folder: every class alike, with their size and without what they say.
+//! The items of a folder, of every class: with their sizes, but without their content.
 
 use axum::http::StatusCode;
 use axum::response::IntoResponse as _;

@@ -1,7 +1,7 @@
-//! The stream an item is exported as: all of it, in a form that only the service can read.
+//! The stream in which an item is exported: the whole item, in a form that only the service can read.
 //!
-//! The real one is Exchange's FastTransfer format, undocumented, and clients are told to keep it as it is. So is this one:
-//! masked, so that no client is tempted to look inside, and with other bytes for every export if asked to.
+//! The real stream has Exchange's undocumented FastTransfer format, and clients must keep it unchanged. This one is
+//! masked, so that no client looks inside. If requested, every export has other bytes.
 //!
 //! ```text
 //! 0   8   magic
@@ -20,54 +20,54 @@ use serde_json::Value;
 use strongroom_corpora::rng::Rng;
 
 const MAGIC: [u8; 8] = [0x01, 0x00, 0x03, 0x40, 0x0b, 0x00, 0x4d, 0x66];
-/// What a stream may unpack to; the largest message a tenant can allow is 150 MB.
+/// Maximum unpacked length of a stream in bytes. The largest message that a tenant can allow is 150 MB.
 const UNPACKED_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// An item outside of any mailbox.
+/// An item that is in no mailbox.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Item {
-    /// What MIME does not carry.
+    /// What MIME cannot express.
     pub facts: Facts,
     /// Its MIME.
     pub mime: Vec<u8>,
 }
 
-/// What MIME does not carry.
+/// Facts about an item that MIME cannot express.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Facts {
     /// When it was received, in seconds since 1970.
     pub received: i64,
     /// When it was created.
     pub created: i64,
-    /// Was read.
+    /// True if the message was read.
     pub read: bool,
-    /// Was never sent.
+    /// True if the message was never sent.
     pub draft: bool,
-    /// Name of the follow-up flag's status.
+    /// Name of the status of the follow-up flag.
     pub flag: String,
     /// Dates of the follow-up flag.
     pub flag_dates: BTreeMap<String, Value>,
-    /// Goes to the "Other" inbox.
+    /// True if the message belongs to the "Other" inbox.
     pub other: bool,
-    /// Was answered or forwarded.
+    /// Verb of the last answer or forward; 0 if none.
     pub last_verb: u8,
     /// Names of categories.
     pub categories: Vec<String>,
     /// Extended properties by their canonical id.
     pub extended: BTreeMap<String, Value>,
-    /// Message class, if it is not that of a plain message.
+    /// Message class, if it is not the class of a plain message.
     pub class: Option<String>,
-    /// Importance, if it is another than the MIME says.
+    /// Importance, if it differs from the one in the MIME.
     pub importance: Option<String>,
 }
 
-/// The bytes are no stream of ours, or not all of it.
+/// The bytes are not a stream of this simulator, or not all of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("The data is not a valid stream.")]
 pub struct NotAStream;
 
 impl Item {
-    /// Packs the item; streams with different `number` share no bytes worth mentioning.
+    /// Packs the item. Streams with different `number` have practically no bytes in common.
     pub fn export(&self, number: u64) -> Vec<u8> {
         let facts = serde_json::to_vec(&self.facts).expect("facts are plain JSON");
         let mut packed = ZlibEncoder::new(Vec::new(), Compression::fast());
@@ -83,7 +83,7 @@ impl Item {
     /// Unpacks an item.
     ///
     /// # Errors
-    /// [`NotAStream`] for anything that [`Self::export`] did not make, whole and unchanged.
+    /// [`NotAStream`] for anything but the whole, unchanged output of [`Self::export`].
     pub fn import(stream: &[u8]) -> Result<Self, NotAStream> {
         let (head, packed) = stream.split_at_checked(16).ok_or(NotAStream)?;
         if head[..8] != MAGIC {
@@ -93,7 +93,7 @@ impl Item {
         let mut packed = packed.to_vec();
         mask(number, &mut packed);
         let mut bytes = Vec::new();
-        // Deflate ends with a checksum, so a stream that was cut or changed does not unpack.
+        // A deflate stream ends with a checksum, so a truncated or changed stream does not unpack.
         let unpacked = ZlibDecoder::new(&packed[..]).take(UNPACKED_BYTES_MAX).read_to_end(&mut bytes);
         unpacked.map_err(|_| NotAStream)?;
         let (len, rest) = bytes.split_at_checked(4).ok_or(NotAStream)?;

@@ -26,14 +26,14 @@ use crate::server::{Answer, ApiError, Call, State, json_answer};
 use crate::tenant::id::IdFormat;
 use crate::tenant::{Arrival, Content, Extra, FlagStatus, Flags, Mailbox, Record, Tenant, Unreadable};
 
-/// The most items in one export.
+/// Maximum number of items in one export.
 const EXPORT_MAX: usize = 20;
-/// How long an import session lives, unless it is ended before.
+/// Lifetime of an import session.
 const SESSION_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
-/// The longest body of an import: 150 MB as base64, and a little.
+/// Maximum length of the body of an import, in bytes: 150 MB as base64, and a little more.
 const IMPORT_BYTES_MAX: usize = 210 * 1024 * 1024;
 
-/// Numbers exports, and knows the open import sessions.
+/// Numbers the exports, and holds the open import sessions.
 #[derive(Debug)]
 pub struct Transfers {
     exports: AtomicU64,
@@ -53,13 +53,13 @@ struct Session {
 }
 
 impl Transfers {
-    /// Returns no sessions; the tokens of new ones follow from `seed`.
+    /// Returns no sessions. The tokens of new sessions are derived from `seed`.
     pub fn new(seed: u64) -> Self {
         let sessions = Sessions { rng: Rng::for_purpose(seed, "import sessions"), open: HashMap::new() };
         Self { exports: AtomicU64::new(0), sessions: Mutex::new(sessions) }
     }
 
-    /// Ends every import session before its time.
+    /// Ends all import sessions early.
     pub fn expire_sessions(&self) {
         self.sessions.lock().open.clear();
     }
@@ -85,7 +85,7 @@ struct ExportRequest {
     item_ids: Vec<String>,
 }
 
-/// `POST .../exportItems`: failures are rows, and rows come in no particular order
+/// `POST .../exportItems`: failures are rows too, and rows come in no particular order
 pub(super) fn export(call: &Call) -> Answer {
     let ids = call.json::<ExportRequest>()?.item_ids;
     if ids.is_empty() || ids.len() > EXPORT_MAX {
@@ -162,7 +162,7 @@ pub(super) fn create_session(call: &Call, mailbox: &str) -> Answer {
     Ok(json_answer(StatusCode::OK, &body))
 }
 
-/// Returns the routes of the host that import URLs lead to.
+/// Returns the routes of the host in import URLs.
 pub fn router() -> Router<Arc<State>> {
     Router::new().route("/outlook.office365.com/api/{version}/{mailbox}/importItem", post(import))
 }
@@ -204,7 +204,7 @@ async fn import(
     Ok(entry.hold(json_answer(StatusCode::OK, &json!({"itemId": item_id, "changeKey": change_key}))))
 }
 
-/// Does the import in its own time, which outlives a client that has gone and a gateway that has given up.
+/// Runs the import in the background. It completes even if the client disconnects or the gateway times out.
 async fn work(state: Arc<State>, request: ImportRequest, user: String) -> Result<(String, String), ApiError> {
     let switches = state.tenant.switches();
     let work = tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Answers of somebody who wants to harm the client.
+//! Answers of an attacker who wants to harm the client.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use strongroom_corpora::rng::Rng;
 
 use super::Fault;
 
-/// So many rows make a page of almost 64 MB.
+/// Number of rows of an oversized page: almost 64 MB.
 const ROWS: usize = 6_000_000;
-/// So many rows of a page tell of removals.
+/// Number of rows per page that report removals.
 const REMOVALS: usize = 5_000;
-/// A body without end comes in pieces of so many bytes.
+/// Length in bytes of the pieces of a body without end.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// Returns what becomes of `response`, which is not compressed, to a request for `url`. Where a page is spoilt and it
-/// is none, nothing does.
+/// Returns `response`, which is not compressed, as the fault changes it. `url` is the URL of the request. Faults that
+/// spoil a page leave other answers as they are.
 pub(super) async fn answer(fault: Fault, response: Response, url: &str, pause: Duration, rng: Rng) -> Response {
     let (mut parts, body) = response.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Does to a request what [`FaultEngine`] decided.
+//! Applies the decision of [`FaultEngine`] to a request.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use crate::server::{ApiError, Operation, Route, State};
 use crate::tenant::Tenant;
 use crate::tenant::id::IdFormat;
 
-/// How long the half of a body that is sent before a break gets to reach the client.
+/// Time for the first part of a body to reach the client before the connection breaks.
 const FLUSH: Duration = Duration::from_millis(20);
-/// In how many pieces a trickling body comes.
+/// Number of pieces of a trickling body.
 const PIECES: usize = 8;
 
-/// Middleware: passes requests on, and breaks those that the tenant's [`FaultEngine`](super::FaultEngine) chooses.
+/// Middleware: passes requests on, and breaks those that the tenant's [`FaultEngine`](super::FaultEngine) selects.
 pub async fn inject(Extract(state): Extract<Arc<State>>, mut request: Request, next: Next) -> Response {
     let engine = &state.faults;
     let connection = request.extensions().get::<ConnectInfo<Connection>>().map(|info| info.0.clone());
@@ -39,7 +39,7 @@ pub async fn inject(Extract(state): Extract<Arc<State>>, mut request: Request, n
     let Some(fault) = fault else { return next.run(request).await };
     tracing::debug!(?fault, "injected");
     let faults = engine.faults();
-    // A rule may ask for the impossible: inside a batch there is no connection to break.
+    // A rule may break the connection of a request inside a batch, which has no connection of its own.
     let connection = match connection {
         Some(connection) => connection,
         None if fault.breaks_connection() => return StatusCode::GATEWAY_TIMEOUT.into_response(),
@@ -96,7 +96,7 @@ pub async fn inject(Extract(state): Extract<Arc<State>>, mut request: Request, n
     }
 }
 
-/// Answers with something whole that is not what was asked for, wherever the true answer would be a success.
+/// Replaces a successful answer by a complete answer with another body.
 async fn other_body(tenant: &Tenant, request: Request, next: Next, mut rng: Rng) -> Response {
     let what = rng.between(0, 3);
     if what == 3
@@ -125,7 +125,7 @@ async fn other_body(tenant: &Tenant, request: Request, next: Next, mut rng: Rng)
     }
 }
 
-/// Returns where another message of the same mailbox is found, if the request asks for a message.
+/// Returns the URL of another message in the same mailbox, if the request asks for a message.
 fn neighbour(tenant: &Tenant, request: &Request, rng: &mut Rng) -> Option<Uri> {
     let route = Route::parse(request.method(), request.uri().path()).ok()?;
     let (Operation::GetMessage | Operation::GetMessageValue) = route.operation else { return None };
@@ -145,7 +145,7 @@ fn neighbour(tenant: &Tenant, request: &Request, rng: &mut Rng) -> Option<Uri> {
     format!("/{}/users/{user}/messages/{id}{value}{query}", route.version.name()).parse().ok()
 }
 
-/// Gives the message of a request new content: one header more.
+/// Gives the requested message new content: one more header.
 fn change_item(tenant: &Tenant, route: &Route) {
     let (Some(user), Some(message)) = (&route.user, &route.message) else { return };
     let found = tenant.with_mailbox(user, |mailbox| {
@@ -160,7 +160,7 @@ fn change_item(tenant: &Tenant, route: &Route) {
     }
 }
 
-/// Deletes the folder of a request, unless it is one that every mailbox has.
+/// Deletes the requested folder, unless it is one that every mailbox has.
 fn delete_folder(tenant: &Tenant, route: &Route) {
     let (Some(user), Some(folder)) = (&route.user, &route.folder) else { return };
     if let Err(error) = tenant.delete_folder(user, folder) {
@@ -168,7 +168,7 @@ fn delete_folder(tenant: &Tenant, route: &Route) {
     }
 }
 
-/// Returns the answer to a request that is refused before anything was done.
+/// Returns the answer to a request that is refused before any work is done.
 fn refusal(fault: Fault, faults: &Faults) -> Option<Response> {
     let error = |status, code: &'static str, message: &'static str| ApiError::new(status, code, message);
     let retry_after = HeaderValue::from(faults.retry_after_s);
@@ -210,13 +210,14 @@ fn refusal(fault: Fault, faults: &Faults) -> Option<Response> {
     })
 }
 
-/// Breaks the connection. The answer only makes the server write, which then fails.
+/// Breaks the connection. The returned answer only makes the server write, and that write fails.
 fn reset(connection: &Connection) -> Response {
     connection.reset();
     StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }
 
-/// Damages the body of an answer. One that is too short to break, or is no JSON to spoil, stays as it is.
+/// Damages the body of an answer. A body that is too short to cut, or that is not JSON where JSON is to be spoilt,
+/// stays as it is.
 async fn damage(fault: Fault, response: Response, mut rng: Rng, connection: Connection, faults: &Faults) -> Response {
     let is_json = response
         .headers()
@@ -231,7 +232,7 @@ async fn damage(fault: Fault, response: Response, mut rng: Rng, connection: Conn
     if body.len() < 2 {
         return Response::from_parts(parts, Body::from(body));
     }
-    // At least one byte comes, and at least one is missing.
+    // Send at least one byte, and leave out at least one.
     let cut = rng.between(1, body.len() as u64 - 1) as usize;
     if let Fault::CutWithoutLength | Fault::CutWithoutLengthKeepAlive = fault {
         let keeps_alive = fault == Fault::CutWithoutLengthKeepAlive;
@@ -247,17 +248,17 @@ async fn damage(fault: Fault, response: Response, mut rng: Rng, connection: Conn
             match fault {
                 Fault::TruncatedJson | Fault::ShortBody => Body::from(body.slice(..cut)),
                 Fault::InvalidJson if rng.chance(50) => Body::from("<html><body>Sign in to continue</body></html>"),
-                // Two commas in a row are valid nowhere outside of a string, and this is the beginning.
+                // Two commas after the first byte: outside of a string that is never valid JSON.
                 Fault::InvalidJson => Body::from([&body[..1], b",,", &body[1..]].concat()),
                 _ => Body::empty(),
             }
         }
     };
-    // A length that was promised is kept in the header: the client must notice that less came.
+    // A promised length stays in the header, so that the client can notice that bytes are missing.
     Response::from_parts(parts, body)
 }
 
-/// Returns the head of an answer whose body ends where its connection does (RFC 9112, 6.3).
+/// Returns the head of an answer whose body ends with its connection (RFC 9112, 6.3).
 fn head_without_length(parts: &Parts, keeps_alive: bool) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {}\r\n", parts.status).into_bytes();
     let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
@@ -269,7 +270,7 @@ fn head_without_length(parts: &Parts, keeps_alive: bool) -> Vec<u8> {
     head
 }
 
-/// Returns a body that ends with an error after `part`, which makes the server close the connection, or reset it.
+/// Returns a body that fails after `part`. The server then closes the connection, or resets it if `reset` is given.
 fn broken(part: Bytes, reset: Option<Connection>) -> Body {
     let stream = futures_util::stream::unfold(Some(part), move |part| {
         let reset = reset.clone();
@@ -277,7 +278,7 @@ fn broken(part: Bytes, reset: Option<Connection>) -> Body {
             if let Some(part) = part {
                 return Some((Ok(part), None));
             }
-            // The server sends what it has while it waits for more.
+            // While it waits for more, the server sends what it has.
             tokio::time::sleep(FLUSH).await;
             if let Some(connection) = reset {
                 connection.reset();
@@ -315,7 +316,7 @@ mod tests {
 
     const PATH: &str = "/v1.0/users/a/messages/delta?$deltatoken=x";
 
-    /// Serves one JSON document over real TCP and counts how often it was made.
+    /// Serves one JSON document over real TCP, and counts how often it was generated.
     struct Served {
         url: String,
         made: Arc<Mutex<u32>>,
@@ -341,7 +342,7 @@ mod tests {
         Served { url, made }
     }
 
-    /// What a client gets: the status and body, or the error and whether the head had come.
+    /// Sends a request. Returns status and body, or the error and whether the head had arrived.
     async fn ask(served: &Served) -> Result<(u16, Vec<u8>), (bool, String)> {
         let debug = |error: reqwest::Error| format!("{error:?}");
         let response = reqwest::Client::new().get(&served.url).send().await.map_err(|error| (false, debug(error)))?;
