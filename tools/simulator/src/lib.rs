@@ -29,7 +29,8 @@
 //! - [`tenant`] holds the content, and lets tests change it without the clients' knowledge; [`truth`] reads it back;
 //! - [`generate`] makes the mail, [`mime`] converts MIME bytes to properties and back;
 //! - [`server`] decodes requests; [`directory`] and [`mail`] answer them, with [`odata`] for their options;
-//! - [`auth`], [`permissions`], [`throttle`] and [`faults`] check requests first; [`batch`] sends requests through them;
+//! - [`auth`], [`permissions`], [`throttle`] and [`faults`] check requests first; [`batch`] passes its requests through
+//!   them;
 //! - [`uploads`] takes large attachments, [`exchange`] exports and imports whole items;
 //! - [`counters`] counts requests; [`control`] offers all of this to tests over HTTP.
 

@@ -1,4 +1,4 @@
-//! Outlook mail: folders, messages, their bytes, and what changed since.
+//! Outlook mail: folders, messages, their bytes, and deltas of their changes.
 
 pub mod attachments;
 pub mod delta;

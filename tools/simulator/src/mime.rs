@@ -1,7 +1,7 @@
-//! What a message says, in the two forms in which clients ask for it: MIME bytes and properties.
+//! The content of a message in the two forms in which clients ask for it: MIME bytes and properties.
 //!
-//! Of a message that came as MIME the bytes are the truth, and [`parse`] derives the properties. Of a message that came
-//! as JSON the properties are the truth, and [`render`] makes the bytes, the same ones each time.
+//! For a message that came as MIME, the bytes are authoritative, and [`parse`] derives the properties. For a message
+//! that came as JSON, the properties are authoritative, and [`render`] makes the bytes, always the same ones.
 
 mod parse;
 mod render;
@@ -11,7 +11,7 @@ pub use render::{made_message_id, render, render_as};
 
 use std::sync::Arc;
 
-/// Somebody's name and address; both may be empty, and the address need not be one of SMTP.
+/// Name and address of a person. Both may be empty, and the address need not be an SMTP address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recipient {
     /// Name for display.
@@ -29,15 +29,15 @@ pub struct Body {
     pub content: String,
 }
 
-/// How important its author thinks a message is.
+/// How important the author considers a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Importance {
-    /// Less than others.
+    /// Low importance.
     Low,
-    /// Like others.
+    /// Normal importance.
     #[default]
     Normal,
-    /// More than others.
+    /// High importance.
     High,
 }
 
@@ -47,85 +47,85 @@ impl Importance {
         ["low", "normal", "high"][self as usize]
     }
 
-    /// Returns the importance of this name, in any case.
+    /// Returns the importance with this name; case does not matter.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Low, Self::Normal, Self::High].into_iter().find(|known| known.name().eq_ignore_ascii_case(name))
     }
 }
 
-/// What is attached.
+/// The content of an attachment.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Payload {
     /// A file.
     File(Arc<Vec<u8>>),
     /// A message, as MIME.
     Message(Arc<Vec<u8>>),
-    /// An item that has no MIME (an event or a contact), as Graph shows it.
+    /// An item without MIME (an event or a contact), as Graph shows it.
     Item(Arc<serde_json::Value>),
     /// A link to a file in the cloud.
     Reference(String),
 }
 
-/// Something that a message carries.
+/// An attachment of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attachment {
-    /// Names it for as long as the message's content is not changed.
+    /// Identifies the attachment until the message's content changes.
     pub number: u32,
     /// File name.
     pub name: String,
     /// Media type.
     pub content_type: String,
-    /// Shown inside of the body.
+    /// True if it is shown inside the body.
     pub inline: bool,
-    /// How the body refers to it, without angle brackets.
+    /// The id by which the body refers to it, without angle brackets.
     pub content_id: Option<String>,
     /// Its Content-Location.
     pub content_location: Option<String>,
-    /// What it is.
+    /// The content.
     pub payload: Payload,
 }
 
-/// What a message says.
+/// The properties of a message's content.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Properties {
     /// Its subject.
     pub subject: String,
     /// Its text.
     pub body: Body,
-    /// Whom it is from.
+    /// The author.
     pub from: Option<Recipient>,
-    /// Who sent it, if for somebody else.
+    /// The sender, if somebody sent the message for the author.
     pub sender: Option<Recipient>,
-    /// Who receives it.
+    /// Recipients.
     pub to: Vec<Recipient>,
-    /// Who receives a copy.
+    /// Recipients of a copy.
     pub cc: Vec<Recipient>,
-    /// Who receives a copy, unseen.
+    /// Recipients of a blind copy.
     pub bcc: Vec<Recipient>,
-    /// Who receives answers.
+    /// Addresses to which answers go.
     pub reply_to: Vec<Recipient>,
     /// When it was sent, in seconds since 1970.
     pub sent: Option<i64>,
     /// Message-ID with its angle brackets.
     pub internet_message_id: Option<String>,
-    /// Every header, in order, with the white space around values removed.
+    /// Every header in order, without white space around the values.
     pub headers: Vec<(String, String)>,
-    /// The block of headers to show in MIME instead of headers made from the properties.
+    /// A header block for the MIME, in place of headers made from the properties.
     pub transport_headers: Option<String>,
-    /// How important it is.
+    /// The importance.
     pub importance: Importance,
-    /// Its place in the conversation, in base64.
+    /// Position in the conversation, in base64.
     pub conversation_index: Option<String>,
-    /// Whether the author asks to be told when it is read.
+    /// True if the author asks for a read receipt.
     pub read_receipt: bool,
-    /// Whether the author asks to be told when it is delivered.
+    /// True if the author asks for a delivery receipt.
     pub delivery_receipt: bool,
-    /// What it carries.
+    /// The attachments.
     pub attachments: Vec<Attachment>,
 }
 
 impl Properties {
-    /// Returns the subject without `RE:` and the like, by which conversations are told apart.
+    /// Returns the subject without `RE:` and similar prefixes. It identifies the conversation.
     pub fn topic(&self) -> &str {
         let mut topic = self.subject.trim();
         while let Some((prefix, rest)) = topic.split_once(':') {
@@ -138,7 +138,7 @@ impl Properties {
     }
 }
 
-/// Returns the same message with other boundary strings, as Exchange makes new ones each time it renders a message.
+/// Returns the same message with other boundary strings. Exchange creates new ones each time it renders a message.
 pub fn rebound(mime: &[u8], nth: u64) -> Vec<u8> {
     let text = String::from_utf8_lossy(&mime[..mime.len().min(64 * 1024)]).into_owned();
     let Some(boundary) = text.split_once("boundary=\"").and_then(|(_, rest)| rest.split('"').next()) else {

@@ -1,4 +1,4 @@
-//! Query options and preferences of OData, as far as Graph's mail and directory understand them.
+//! OData query options and preferences, as far as Graph's mail and directory support them.
 
 pub mod filter;
 pub mod token;
@@ -10,28 +10,28 @@ use serde_json::{Map, Value};
 use crate::server::ApiError;
 use filter::Filter;
 
-/// What may stand in a query unencoded, so that links stay readable.
+/// Characters to encode in a query. All others stay as they are, so that links are readable.
 const QUERY: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'$').remove(b',').remove(b'/');
 
 /// The query options of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
-    /// Names and decoded values in their order; names keep their `$`.
+    /// Names and decoded values, in order. Names keep their `$`.
     pairs: Vec<(String, String)>,
 }
 
 /// One `$expand`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expand {
-    /// What is expanded, in lower case.
+    /// Name of the expanded property, in lower case.
     pub name: String,
     /// The options between parentheses.
     pub options: String,
 }
 
 impl Query {
-    /// Reads the part of a URL behind the `?`.
+    /// Parses the part of a URL after the `?`.
     pub fn parse(text: &str) -> Self {
         let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
@@ -41,13 +41,13 @@ impl Query {
         Self { pairs: pairs.collect() }
     }
 
-    /// Reads the options between the parentheses of an `$expand`, which are separated by `;` and decoded already.
+    /// Parses the options in the parentheses of an `$expand`. They are separated by `;` and already decoded.
     pub fn parse_options(text: &str) -> Self {
         let pairs = text.split(';').filter_map(|pair| pair.trim().split_once('='));
         Self { pairs: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect() }
     }
 
-    /// Returns the options as the part of a URL behind the `?`.
+    /// Returns the options as the part of a URL after the `?`.
     pub fn encode(&self) -> String {
         let encode = |text: &str| utf8_percent_encode(text, QUERY).to_string();
         let pairs: Vec<String> =
@@ -55,7 +55,7 @@ impl Query {
         pairs.join("&")
     }
 
-    /// Returns the value of an option; the `$` may be missing, and case does not matter.
+    /// Returns the value of an option. The name may lack its `$`, and case does not matter.
     pub fn get(&self, name: &str) -> Option<&str> {
         let bare = name.trim_start_matches('$');
         self.pairs
@@ -73,10 +73,10 @@ impl Query {
         }
     }
 
-    /// Returns a whole number.
+    /// Returns the value of a numeric option.
     ///
     /// # Errors
-    /// 400 if the option is there and is no number.
+    /// 400 if the option is present but not a number.
     pub fn number(&self, name: &str) -> Result<Option<usize>, ApiError> {
         self.get(name)
             .map(|text| {
@@ -90,17 +90,17 @@ impl Query {
             .transpose()
     }
 
-    /// Returns whether an option is there and says `true`.
+    /// Returns whether an option has the value `true`.
     pub fn is_true(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
-    /// Returns what `$select` names.
+    /// Returns the properties in `$select`.
     pub fn select(&self) -> Select {
         Select::parse(self.get("$select"))
     }
 
-    /// Returns what `$expand` names.
+    /// Returns the properties in `$expand`.
     pub fn expand(&self) -> Vec<Expand> {
         let text = self.get("$expand").unwrap_or_default();
         split_top_level(text)
@@ -116,14 +116,14 @@ impl Query {
     /// Returns the parsed `$filter`.
     ///
     /// # Errors
-    /// 400 if it cannot be read.
+    /// 400 if it is invalid.
     pub fn filter(&self) -> Result<Option<Filter>, ApiError> {
         let Some(text) = self.get("$filter") else { return Ok(None) };
         let refused = |why: String| ApiError::bad_request("BadRequest", format!("Invalid filter clause: {why}"));
         Filter::parse(text).map(Some).map_err(refused)
     }
 
-    /// Returns what `$orderby` names, with whether it descends.
+    /// Returns the properties in `$orderby`, each with whether it is descending.
     pub fn order_by(&self) -> Vec<(String, bool)> {
         let text = self.get("$orderby").unwrap_or_default();
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
@@ -136,7 +136,7 @@ impl Query {
     }
 }
 
-/// Splits at commas outside of parentheses and quotes.
+/// Splits at commas outside parentheses and quotes.
 fn split_top_level(text: &str) -> Vec<&str> {
     let (mut depth, mut quoted, mut start) = (0, false, 0);
     let mut parts = Vec::new();
@@ -156,32 +156,32 @@ fn split_top_level(text: &str) -> Vec<&str> {
     parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
-/// Which properties an answer holds.
+/// The properties to include in an answer.
 #[derive(Clone, Debug, Default)]
 pub struct Select {
-    /// Lower-case names; none selects what is shown by default.
+    /// Names in lower case; `None` selects the default properties.
     names: Option<Vec<String>>,
-    /// Names that are computed and taken out again, because a filter or an order needs them.
+    /// Names of properties that are computed because a filter or an order needs them, and then removed.
     needed: Vec<String>,
 }
 
 impl Select {
-    /// Reads the value of `$select`.
+    /// Parses the value of `$select`.
     pub fn parse(text: Option<&str>) -> Self {
         let names = text.filter(|text| !text.trim().is_empty() && text.trim() != "*");
         let names = names.map(|text| text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect());
         Self { names, needed: Vec::new() }
     }
 
-    /// Returns whether the property is named.
+    /// Returns whether `$select` names the property.
     pub fn names(&self, property: &str) -> bool {
         self.names.as_ref().is_some_and(|names| names.contains(&property.to_ascii_lowercase()))
     }
 
-    /// Refuses names that are no property of a type.
+    /// Checks that all names are properties of a type.
     ///
     /// # Errors
-    /// 400 for the first such name.
+    /// 400 for the first name that is not.
     pub fn check(&self, kind: &str, known: &[&str]) -> Result<(), ApiError> {
         let is_known = |name: &&String| known.iter().any(|known| known.eq_ignore_ascii_case(name));
         match self.named().iter().find(|name| !is_known(name)) {
@@ -193,7 +193,7 @@ impl Select {
         }
     }
 
-    /// Returns whether properties are named at all.
+    /// Returns whether `$select` is present.
     pub fn is_explicit(&self) -> bool {
         self.names.is_some()
     }
@@ -215,14 +215,14 @@ impl Select {
         properties.iter().any(|property| self.wants(property))
     }
 
-    /// Has more properties computed, without showing them.
+    /// Marks more properties to be computed without being shown.
     #[must_use]
     pub fn needing(mut self, properties: impl IntoIterator<Item = String>) -> Self {
         self.needed.extend(properties);
         self
     }
 
-    /// Takes out what is not shown. `id` and annotations always are.
+    /// Removes the properties that are not shown. `id` and annotations always stay.
     pub fn retain(&self, object: &mut Map<String, Value>) {
         if let Some(names) = &self.names {
             object.retain(|key, _| key == "id" || key.starts_with('@') || names.contains(&key.to_ascii_lowercase()));
@@ -233,19 +233,19 @@ impl Select {
 /// The preferences of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Preferences {
-    /// Ids in the immutable format.
+    /// Whether ids are in the immutable format.
     pub immutable_ids: bool,
     /// `odata.maxpagesize`.
     pub page_size_max: Option<usize>,
-    /// Bodies as text.
+    /// Whether bodies are shown as text.
     pub text_body: bool,
-    /// HTML as it is in the mailbox.
+    /// Whether HTML is shown unchanged.
     pub unsafe_html: bool,
     applied: Vec<String>,
 }
 
 impl Preferences {
-    /// Reads every `Prefer` header.
+    /// Parses all `Prefer` headers.
     pub fn parse(headers: &HeaderMap) -> Self {
         let mut preferences = Self::default();
         for value in headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok()) {

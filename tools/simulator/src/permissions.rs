@@ -1,17 +1,18 @@
-//! Which permission a route needs, and what a request without it is told.
+//! Which permission a route needs, and the answer to a request without it.
 //!
-//! The table follows the "Permissions" section of each operation's page; the least privileged permission stands first in
-//! each list, and every later one opens the route too. Two families answer differently: directory routes with
-//! `Authorization_RequestDenied`, mailbox routes with `ErrorAccessDenied`. Mailboxes outside an application access policy
-//! get a message of their own ("Limiting application permissions to specific Exchange Online mailboxes").
+//! The table follows the "Permissions" section of each operation's page. Each list begins with the least privileged
+//! permission; all others in it open the route too. The two families answer differently: directory routes with
+//! `Authorization_RequestDenied`, mailbox routes with `ErrorAccessDenied`. Mailboxes outside an application access
+//! policy get a message of their own ("Limiting application permissions to specific Exchange Online mailboxes").
 
 use axum::http::Method;
 
 use crate::auth::{AccessPolicy, Caller, ExchangeRole, Rules};
 use crate::server::{Operation, Route};
 
-/// Application permissions that are granted unless told otherwise: those that a full backup and restore needs, and the one
-/// that it must never use, so that a mail sent by mistake is counted and not refused.
+/// Application permissions that are granted by default: those that a full backup and restore needs, and the permission
+/// to send mail, which a backup must never use. With that permission, a mail sent by mistake is counted instead of
+/// refused.
 pub const APPLICATION: &[&str] = &[
     "Mail.Send",
     "User.Read.All",
@@ -26,7 +27,7 @@ pub const APPLICATION: &[&str] = &[
     "MailboxItem.ImportExport.All",
 ];
 
-/// Delegated permissions that are consented to unless told otherwise.
+/// Delegated permissions that have consent by default.
 pub const DELEGATED: &[&str] = &[
     "User.Read",
     "User.Read.All",
@@ -42,29 +43,29 @@ pub const DELEGATED: &[&str] = &[
     "MailboxItem.ImportExport",
 ];
 
-/// Who guards a route.
+/// The system that guards a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// The directory: users, organisation, licences.
     Directory,
     /// Exchange, under application access policies.
     Mailbox,
-    /// Exchange, where application access policies do not reach: tasks and mailbox import/export.
+    /// Exchange routes to which application access policies do not apply: tasks and mailbox import/export.
     MailboxBeyondPolicy,
 }
 
-/// What a route needs.
+/// The permissions that a route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Requirement {
-    /// Who guards the route.
+    /// The system that guards the route.
     pub family: Family,
-    /// Any of these application permissions.
+    /// One of these application permissions is needed.
     pub application: &'static [&'static str],
-    /// Any of these delegated permissions.
+    /// One of these delegated permissions is needed.
     pub delegated: &'static [&'static str],
 }
 
-/// A request that is known but not allowed; always 403.
+/// Why a known request is not allowed; always 403.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct Forbidden {
@@ -103,7 +104,7 @@ const EXPORT_DELEGATED: &[&str] = &["MailboxItem.Export", "MailboxItem.ImportExp
 const IMPORT: &[&str] = &["MailboxItem.ImportExport.All"];
 const IMPORT_DELEGATED: &[&str] = &["MailboxItem.ImportExport"];
 
-/// Returns what a request needs, or nothing for a batch, whose requests are looked at one by one.
+/// Returns what a request needs; `None` for a batch, whose requests are checked one by one.
 pub fn requirement(route: &Route, method: &Method) -> Option<Requirement> {
     use Family::{Directory, Mailbox, MailboxBeyondPolicy as Beyond};
     use Operation as O;
@@ -165,11 +166,10 @@ pub fn requirement(route: &Route, method: &Method) -> Option<Requirement> {
     Some(Requirement { family, application, delegated })
 }
 
-/// Decides whether `caller` may do what needs `requirement`. `user_id` is the one whose data it is, if the directory
-/// knows them.
+/// Checks that `caller` fulfils `requirement`. `user_id` is the owner of the data, if the directory knows that user.
 ///
 /// # Errors
-/// [`Forbidden`] with the words of the service.
+/// [`Forbidden`] with the text of the service.
 pub fn check(
     rules: &Rules,
     caller: &Caller,
@@ -220,7 +220,8 @@ fn is_assigned(roles: &[ExchangeRole], requirement: &Requirement, user_id: Optio
     })
 }
 
-/// A mailbox that does not exist is inside no policy's scope, but that it is missing is told first.
+/// Returns whether the policy allows access to the user's mailbox. A missing mailbox is in no policy's scope; but that
+/// it is missing is reported first.
 fn is_inside(policy: &AccessPolicy, user_id: Option<&str>) -> bool {
     match (policy, user_id) {
         (AccessPolicy::None, _) | (_, None) => true,

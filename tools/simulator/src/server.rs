@@ -1,7 +1,8 @@
-//! The server: from an HTTP request to the function that answers it, and what every answer carries.
+//! The server: passes an HTTP request to the function that answers it, and adds what every answer has.
 //!
-//! The layers, from the outside: ids of the request and bodies of errors (here), faults, then for requests to Graph the
-//! gate (sign-in, permissions, throttling) and the functions of `directory` and `mail`. These see a request as a [`Route`].
+//! The layers, from the outside: request ids and bodies of errors (here); faults; then for requests to Graph the gate
+//! (sign-in, permissions, throttling) and the functions of `directory` and `mail`, which get the request as a
+//! [`Route`].
 
 mod error;
 mod gate;
@@ -36,32 +37,32 @@ use crate::throttle::Throttle;
 use crate::uploads::Uploads;
 use crate::{Options, auth, control, directory, exchange, mail, uploads};
 
-/// Bodies of requests to Graph may be this long: 4 MB, the limit of Exchange's JSON and MIME.
+/// Maximum length of the body of a request to Graph: 4 MB, Exchange's limit for JSON and MIME.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What all requests share.
+/// The state that all requests share.
 #[derive(Debug)]
 pub struct State {
-    /// Where clients find the server, without a slash at the end.
+    /// Root URL of the server, without a slash at the end.
     pub url: String,
     /// The tenant.
     pub tenant: Arc<Tenant>,
-    /// Sign-in, and what the application may do.
+    /// Sign-in, and the permissions of the application.
     pub authority: Arc<Authority>,
-    /// What clients did.
+    /// Counts what clients do.
     pub counters: Arc<Counters>,
-    /// How much is too much.
+    /// Enforces the throttling limits.
     pub throttle: Arc<Throttle>,
-    /// What goes wrong.
+    /// Injects faults.
     pub faults: FaultEngine,
-    /// Large attachments that are on their way.
+    /// Upload sessions of large attachments.
     pub uploads: Uploads,
     /// Exports and import sessions.
     pub transfers: exchange::Transfers,
 }
 
 impl State {
-    /// Returns the state of a simulator that clients find at `url`.
+    /// Returns the state of a simulator with the root URL `url`.
     ///
     /// # Errors
     /// Fails if the corpus cannot be listed.
@@ -84,11 +85,11 @@ impl State {
 /// A request to Graph.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// What all requests share.
+    /// The state that all requests share.
     pub state: Arc<State>,
-    /// What to do with it.
+    /// HTTP method.
     pub method: Method,
-    /// What is asked for.
+    /// The operation, and what it applies to.
     pub route: Route,
     /// Query options.
     pub query: Query,
@@ -118,7 +119,7 @@ pub fn router(state: Arc<State>) -> Router {
         .layer(middleware::from_fn(finish))
 }
 
-/// Returns the way of a request inside a batch: as that of any other, but to Graph only.
+/// Returns the routes for requests inside a batch: the same as for other requests, but only to Graph.
 fn inner(state: Arc<State>) -> Router {
     Router::new()
         .fallback(graph)
@@ -127,7 +128,7 @@ fn inner(state: Arc<State>) -> Router {
         .layer(middleware::from_fn(finish))
 }
 
-/// Gives every answer its ids, and every error its body.
+/// Adds ids to every answer, and a body to every error.
 pub(crate) async fn finish(request: Request, next: Next) -> Response {
     let request_id = random_uuid();
     let client_request_id = request.headers().get("client-request-id").cloned();
@@ -155,7 +156,7 @@ pub(crate) async fn finish(request: Request, next: Next) -> Response {
     response
 }
 
-/// Returns a UUID that nobody has seen.
+/// Returns a new random UUID.
 pub fn random_uuid() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("the system has random numbers");
@@ -188,7 +189,7 @@ async fn graph(Extract(state): Extract<Arc<State>>, request: Request) -> Answer 
         if route.operation == Operation::Batch {
             return Err(ApiError::bad_request("BadRequest", "A batch cannot be in a batch."));
         }
-        // Those of a batch that run side by side are all let in, or not, before the first is answered.
+        // All requests of a batch that run at the same time are admitted or refused before the first one is answered.
         tokio::task::yield_now().await;
     }
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
@@ -232,7 +233,7 @@ async fn run_batch(state: &Arc<State>, route: &Route, headers: &HeaderMap, body:
     }
 }
 
-/// Answers a call whose right to ask has been checked.
+/// Answers a call whose permissions were checked.
 pub fn dispatch(call: &Call) -> Answer {
     use Operation as O;
     match call.route.operation {
@@ -289,19 +290,19 @@ pub fn dispatch(call: &Call) -> Answer {
 }
 
 impl Call {
-    /// Returns the user that the path names.
+    /// Returns the user in the path.
     ///
     /// # Errors
-    /// 404 if nobody has this id or name.
+    /// 404 if no user has this id or name.
     pub fn user(&self) -> Result<Arc<User>, ApiError> {
         let name = self.route.user.as_deref().unwrap_or_default();
         self.state.tenant.user(name).ok_or_else(|| ApiError::resource_not_found(name))
     }
 
-    /// Calls `f` with the mailbox of the user that the path names, locked.
+    /// Calls `f` with the locked mailbox of the user in the path.
     ///
     /// # Errors
-    /// What Exchange says of users without mailbox, or what `f` says.
+    /// Exchange's error for users without a mailbox, or the error of `f`.
     pub fn with_mailbox<T>(&self, f: impl FnOnce(&mut Mailbox) -> Result<T, ApiError>) -> Result<T, ApiError> {
         let name = self.route.user.as_deref().unwrap_or_default();
         let user = self.user().map_err(|_| {
@@ -312,21 +313,21 @@ impl Call {
                 Err(ApiError::new(StatusCode::FORBIDDEN, "ErrorAccessDenied", "Access to OData is disabled."))
             }
             (_, Some(mailbox)) => f(&mut mailbox.lock()),
-            // The same user can get either answer; it depends on which server is asked.
+            // The same user can get either answer, depending on which server answers.
             (Kind::OnPremises, None) => Err(no_mailbox(0)),
             (_, None) => Err(no_mailbox(user.next_probe())),
         }
     }
 
-    /// Returns the format in which ids are wanted.
+    /// Returns the requested format of ids.
     pub fn id_format(&self) -> IdFormat {
         if self.preferences.immutable_ids { IdFormat::Immutable } else { IdFormat::Default }
     }
 
-    /// Returns how many rows a page has: what is asked for, at most `max`.
+    /// Returns the number of rows in a page: the requested number, at most `max`.
     ///
     /// # Errors
-    /// 400 if `$top` is no number, or none that is allowed.
+    /// 400 if `$top` is not a number, or not an allowed one.
     pub fn page_size(&self, default: usize, max: usize) -> Result<usize, ApiError> {
         let top = self.query.number("$top")?;
         if let Some(top) = top.filter(|top| *top == 0 || *top > max) {
@@ -340,22 +341,22 @@ impl Call {
         Ok(top.or(self.preferences.page_size_max).unwrap_or(default).min(max))
     }
 
-    /// Returns the body as JSON of this shape.
+    /// Returns the body, parsed from JSON.
     ///
     /// # Errors
-    /// 400 if it is something else.
+    /// 400 if the body does not have this type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         serde_json::from_slice(&self.body).map_err(|error| {
             ApiError::bad_request("UnableToDeserializePostBody", format!("were unable to deserialize: {error}"))
         })
     }
 
-    /// Returns `http://host/v1.0/$metadata#what`, the context of an answer.
+    /// Returns `http://host/v1.0/$metadata#what`, the context URL of an answer.
     pub fn context(&self, what: &str) -> String {
         format!("{}/{}/$metadata#{what}", self.state.url, self.route.version.name())
     }
 
-    /// Returns an absolute link to `path` of the same version, with `query`.
+    /// Returns an absolute link to `path` in the same version of the API, with `query`.
     pub fn link(&self, path: &str, query: &Query) -> String {
         format!("{}/{}/{path}?{}", self.state.url, self.route.version.name(), query.encode())
     }

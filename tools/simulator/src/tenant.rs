@@ -1,7 +1,7 @@
-//! A tenant: its organisation, its people and their mailboxes, and the one place where contents come from.
+//! A tenant: its organisation, its users, their mailboxes, and the contents of messages.
 //!
-//! This is the direct way to look at and change what clients see over HTTP. Each mailbox has its own lock, and nothing
-//! that takes long happens inside of it.
+//! Tests use it to inspect and change directly what clients see over HTTP. Each mailbox has a lock of its own, which is
+//! never held for long.
 
 mod change;
 mod folder;
@@ -45,18 +45,18 @@ pub struct Tenant {
     renderings: AtomicU64,
 }
 
-/// Everybody, and by what names they are found.
+/// All users, and the names by which they are found.
 #[derive(Debug, Default)]
 struct Directory {
     users: Vec<Arc<User>>,
-    /// By id and by user principal name in lower case.
+    /// Users by id and by user principal name in lower case.
     by_name: HashMap<String, Arc<User>>,
     /// Number of the latest change of a user.
     change: u64,
 }
 
 impl Tenant {
-    /// Returns the tenant that `organisation` describes, with all its people and mail.
+    /// Returns the tenant that `organisation` describes, with all its users and mail.
     ///
     /// # Errors
     /// Fails if the corpus cannot be listed.
@@ -76,12 +76,12 @@ impl Tenant {
         Ok(tenant)
     }
 
-    /// Returns the seed that it was made from.
+    /// Returns the seed from which the tenant was generated.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// Returns where contents come from.
+    /// Returns the source of generated contents.
     pub fn library(&self) -> &Library {
         &self.library
     }
@@ -101,24 +101,24 @@ impl Tenant {
         *self.switches.write() = switches;
     }
 
-    /// Returns everybody, those who were deleted included.
+    /// Returns all users, including deleted ones.
     pub fn all_users(&self) -> Vec<Arc<User>> {
         self.directory.read().users.clone()
     }
 
-    /// Returns everybody whom the directory lists.
+    /// Returns all users that the directory lists.
     pub fn users(&self) -> Vec<Arc<User>> {
         self.directory.read().users.iter().filter(|user| !user.is_deleted()).cloned().collect()
     }
 
-    /// Returns the user of this id or user principal name, in any case.
+    /// Returns the user with this id or user principal name; case does not matter.
     pub fn user(&self, id_or_name: &str) -> Option<Arc<User>> {
         let directory = self.directory.read();
         let found = directory.by_name.get(id_or_name).or_else(|| directory.by_name.get(&id_or_name.to_lowercase()));
         found.filter(|user| !user.is_deleted()).cloned()
     }
 
-    /// Returns the MIME bytes of a message: what `$value` gives.
+    /// Returns the MIME bytes of a message, as `$value` returns them.
     pub fn mime(&self, mailbox: &id::MailboxGuid, key: id::MessageKey, record: &Record) -> Arc<Vec<u8>> {
         let mime = match &record.content {
             Content::Generated(number) => Arc::new(self.library.generated(*number)),
@@ -139,7 +139,7 @@ impl Tenant {
         mime
     }
 
-    /// Returns what a message says.
+    /// Returns the properties of a message's content.
     pub fn properties(&self, record: &Record) -> Arc<Properties> {
         match &record.content {
             Content::Properties(properties) => Arc::clone(properties),
@@ -149,7 +149,7 @@ impl Tenant {
         }
     }
 
-    /// Makes every delta token useless, as if the service had forgotten its state.
+    /// Makes every delta token invalid, as if the service had forgotten its state.
     pub fn expire_deltas(&self) {
         for user in self.all_users() {
             if let Some(mailbox) = user.mailbox() {

@@ -1,12 +1,12 @@
-//! Throttling: the budgets Graph gives an application, and what it is told when it is over one.
+//! Throttling: the budgets that Graph gives an application, and the answers if one is exceeded.
 //!
-//! Two pools matter. The Outlook pool is per application and mailbox: requests per ten minutes, requests at a time,
+//! There are two pools. The Outlook pool is per application and mailbox: requests per ten minutes, concurrent requests,
 //! megabytes uploaded per five minutes. The identity pool is per application and tenant, in resource units. One more
-//! limit spans everything. All numbers are settings, and every request counts, those that are refused as well
-//! ("Microsoft Graph service-specific throttling limits", "Microsoft Graph throttling guidance").
+//! limit applies to all requests. All numbers are settings. Every request counts, including refused ones ("Microsoft
+//! Graph service-specific throttling limits", "Microsoft Graph throttling guidance").
 //!
-//! Windows slide. They are kept in a hundred slots, not request by request, and forget a slot when its *first* moment
-//! leaves the window: a client that keeps to the limit exactly is never refused.
+//! Windows slide. A window is stored in a hundred slots, not request by request. A slot is forgotten when its *first*
+//! moment leaves the window, so a client that keeps exactly to the limit is never refused.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -16,46 +16,46 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
-/// How many slots a window is kept in.
+/// Number of slots of a window.
 const SLOTS: u32 = 100;
 
-/// So much in so long.
+/// A maximum amount per window of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rate {
-    /// The most that fits into a window.
+    /// Maximum amount in a window.
     pub max: u64,
-    /// The length of the window.
+    /// Length of the window in milliseconds.
     pub window_ms: u64,
 }
 
 impl Rate {
-    /// Returns the rate of `max` in `seconds`.
+    /// Returns the rate of `max` per `seconds`.
     pub const fn per(max: u64, seconds: u64) -> Self {
         Self { max, window_ms: seconds * 1000 }
     }
 }
 
-/// How `Retry-After` is written.
+/// Form of `Retry-After`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RetryAfter {
-    /// In whole seconds, rounded up.
+    /// Whole seconds, rounded up.
     #[default]
     Seconds,
-    /// As an HTTP date (RFC 9110, 10.2.3).
+    /// An HTTP date (RFC 9110, 10.2.3).
     Date,
-    /// Not at all, as a few services do.
+    /// No header, as a few services do.
     Absent,
 }
 
-/// The limits. An absent limit does not limit.
+/// The limits. `None` means no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Limits {
     /// Requests to one mailbox.
     pub mailbox_requests: Option<Rate>,
-    /// Requests to one mailbox at a time.
+    /// Maximum number of concurrent requests to one mailbox.
     pub mailbox_concurrency: Option<u32>,
     /// Bytes in the bodies of POST, PATCH and PUT to one mailbox.
     pub mailbox_upload_bytes: Option<Rate>,
@@ -65,14 +65,14 @@ pub struct Limits {
     pub identity_writes: Option<Rate>,
     /// Requests of any kind.
     pub requests: Option<Rate>,
-    /// Seconds a client is told to wait that had too many requests at a time.
+    /// Seconds to wait after too many concurrent requests.
     pub concurrency_retry_after_s: u64,
-    /// How clients are told when to come back.
+    /// Form in which clients are told when to come back.
     pub retry_after: RetryAfter,
-    /// Runs the requests of a batch one after another instead of refusing those over the concurrency.
+    /// Runs the requests of a batch one after another, instead of refusing those that exceed the concurrency.
     pub queue_batches: bool,
-    /// How long every request keeps its mailbox busy, in milliseconds. Without it a request is answered too quickly for
-    /// another to come at the same time, and a client that asks too much at a time may get away with it.
+    /// How long every request occupies its mailbox, in milliseconds. Without it, a request is answered so quickly that
+    /// the next one rarely overlaps, and a client that sends too many concurrent requests may go unnoticed.
     pub service_time_ms: u64,
 }
 
@@ -107,7 +107,7 @@ impl Limits {
         }
     }
 
-    /// Returns the limits of a tenant with `users` users: small ones have less of the identity pool.
+    /// Returns the limits of a tenant with `users` users. Small tenants have a smaller identity pool.
     pub fn for_tenant(users: usize) -> Self {
         let units = match users {
             0..50 => 3_500,
@@ -118,14 +118,14 @@ impl Limits {
     }
 }
 
-/// Which pool a request draws from.
+/// The pool that a request counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cost<'a> {
     /// The Outlook pool of a mailbox.
     Mailbox {
-        /// The mailbox, under one name however the request calls it.
+        /// The mailbox. Both names of a user give the same mailbox.
         id: &'a str,
-        /// Length of the body, if it is an upload.
+        /// Length of the body in bytes, if it is an upload.
         upload_bytes: u64,
     },
     /// The identity pool.
@@ -135,11 +135,11 @@ pub enum Cost<'a> {
         /// Whether the directory is changed.
         write: bool,
     },
-    /// None but the limit that spans everything.
+    /// Only the limit on all requests.
     Free,
 }
 
-/// The limit that was reached.
+/// The limit that was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// [`Limits::mailbox_requests`]
@@ -156,12 +156,12 @@ pub enum Limit {
     Requests,
 }
 
-/// A request that is over a limit; 429.
+/// Refusal of a request that exceeds a limit; 429.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     /// The limit.
     pub limit: Limit,
-    /// From when on the request would fit.
+    /// Time until the request would be admitted.
     pub wait: Duration,
 }
 
@@ -184,7 +184,7 @@ impl Refusal {
         }
     }
 
-    /// Returns `x-ms-throttle-information`, which the identity pool sends.
+    /// Returns the header `x-ms-throttle-information`, which only the identity pool sends.
     pub fn information(&self) -> Option<&'static str> {
         match self.limit {
             Limit::IdentityUnits => Some("ResourceUnitLimitExceeded"),
@@ -193,17 +193,17 @@ impl Refusal {
         }
     }
 
-    /// Returns the seconds to write into `Retry-After`: rounded up, so that who waits them is not refused again.
+    /// Returns the seconds for `Retry-After`, rounded up, so that a client that waits this long is not refused again.
     pub fn retry_after_s(&self) -> u64 {
         (self.wait.as_millis().div_ceil(1000) as u64).max(1)
     }
 }
 
-/// A request that was let in. The mailbox is free for another when this is dropped.
+/// An admitted request. Dropping it makes room for another request to the mailbox.
 pub struct Permit {
     /// Resource units that the request took.
     pub units: Option<u64>,
-    /// How full the identity pool is, 1.0 being the limit.
+    /// Usage of the identity pool; 1.0 is the limit.
     pub used: f64,
     mailbox: Option<(Arc<Throttle>, String)>,
 }
@@ -222,7 +222,7 @@ impl Drop for Permit {
     }
 }
 
-/// Counts what an application does against [`Limits`].
+/// Counts the requests of an application against [`Limits`].
 #[derive(Debug)]
 pub struct Throttle {
     limits: RwLock<Limits>,
@@ -251,12 +251,13 @@ impl Throttle {
         Self { limits: RwLock::new(limits), pools: Mutex::default(), begin: Instant::now() }
     }
 
-    /// Returns the limits as they stand.
+    /// Returns the current limits.
     pub fn limits(&self) -> Limits {
         self.limits.read().clone()
     }
 
-    /// Counts bytes of an upload whose length was not told beforehand. What is too much is felt by the next one.
+    /// Counts bytes of an upload whose length was not known in advance. If they exceed the limit, the next upload is
+    /// refused.
     pub fn charge_upload(&self, mailbox: &str, bytes: u64, now: Instant) {
         let rate = self.limits.read().mailbox_upload_bytes;
         let now = now.saturating_duration_since(self.begin);
@@ -265,7 +266,7 @@ impl Throttle {
         }
     }
 
-    /// Replaces the limits and forgets what was counted against the old ones, except requests under way.
+    /// Replaces the limits and forgets what was counted so far, except for requests under way.
     pub fn set_limits(&self, limits: Limits) {
         *self.limits.write() = limits;
         let mut pools = self.pools.lock();
@@ -278,7 +279,7 @@ impl Throttle {
         }
     }
 
-    /// Lets a request in, or says which limit it is over.
+    /// Admits a request, or says which limit it exceeds.
     ///
     /// # Errors
     /// [`Refusal`] with the time to wait.
@@ -323,7 +324,7 @@ impl Throttle {
     }
 }
 
-/// What was counted in the last while.
+/// The amounts counted within the window.
 #[derive(Debug, Default)]
 struct Window {
     /// Slot number and amount, oldest first.
@@ -332,7 +333,7 @@ struct Window {
 }
 
 impl Window {
-    /// Counts `amount`, and refuses if the window then holds more than it may.
+    /// Counts `amount`, and refuses if the window then exceeds its maximum.
     fn take(&mut self, rate: Option<Rate>, amount: u64, now: Duration, limit: Limit) -> Result<(), Refusal> {
         let Some(rate) = rate else { return Ok(()) };
         let slot_us = (rate.window_ms * 1000 / u64::from(SLOTS)).max(1);
@@ -353,8 +354,8 @@ impl Window {
         if self.total <= rate.max {
             return Ok(());
         }
-        // If nothing else comes, the same amount fits once so much has left the window. What is larger than the window
-        // never fits, and is told to wait until all has left.
+        // If nothing else is counted, the same amount fits once enough has left the window. An amount larger than the
+        // maximum never fits; the client must wait until the window is empty.
         let mut left = self.total;
         let free = self.slots.iter().find_map(|&(slot, sum)| {
             left -= sum;
@@ -403,12 +404,12 @@ mod tests {
         let at = begin + Duration::from_secs(300);
         let refusal = throttle.admit(A, at).unwrap_err();
         assert_eq!((refusal.limit, refusal.retry_after_s()), (Limit::MailboxRequests, 300));
-        // The refused request at 300 s still counts at 600 s, when the first 10,000 are forgotten.
+        // The refused request at 300 s still counts at 600 s, when the first 10,000 have left the window.
         let at = begin + Duration::from_secs(600);
         for _ in 0..9_999 {
             throttle.admit(A, at).unwrap();
         }
-        // One more of 10,000 fits only when this one and the 9,999 are forgotten too.
+        // Another 10,000 requests fit only after this one and the 9,999 have left the window.
         assert_eq!(throttle.admit(A, at).unwrap_err().retry_after_s(), 600);
     }
 
@@ -448,7 +449,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a log of every request: who keeps to the limit is never refused, and who waits as told is let in.
+        /// Compares with a log of all requests: a client that keeps to the limit is never refused, and a client that
+        /// waits as told is admitted.
         #[test]
         fn a_window_never_refuses_what_fits(gaps in proptest::collection::vec(0u64..400, 1..200)) {
             let rate = Rate { max: 5, window_ms: 1000 };

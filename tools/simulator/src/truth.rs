@@ -1,4 +1,4 @@
-//! The truth: what a mailbox holds, in a form that two parties can compare byte for byte.
+//! The truth: the content of a mailbox in a form that can be compared byte for byte.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
@@ -10,25 +10,26 @@ use crate::server::Version;
 use crate::tenant::id::{IdFormat, MessageKey};
 use crate::tenant::{Tenant, TenantError};
 
-/// A folder as it is.
+/// The true state of a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrueFolder {
-    /// Id, the same in both formats.
+    /// Id, which is the same in both formats.
     pub id: String,
-    /// Names from the top that users see; what lies elsewhere begins at the root. The top itself is empty.
+    /// Names on the path from the top folder that users see, or from the root for folders outside of it. Empty for the
+    /// top folder itself.
     pub path: Vec<String>,
     /// The name that is the same in every language.
     pub well_known: Option<String>,
-    /// Listed on request only.
+    /// True if it is listed only on request.
     pub hidden: bool,
-    /// Whether it shows messages that live elsewhere.
+    /// True if it shows messages of other folders.
     pub search: bool,
-    /// Whether it lies under the top that users see.
+    /// True if it is inside the top folder that users see.
     pub visible: bool,
 }
 
-/// A message as it is.
+/// The true state of a message.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrueMessage {
@@ -36,14 +37,14 @@ pub struct TrueMessage {
     pub id: String,
     /// Id of its folder.
     pub folder: String,
-    /// The bytes that `$value` gives.
+    /// The bytes that `$value` returns.
     #[serde(serialize_with = "as_base64")]
     pub mime: Vec<u8>,
-    /// `isRead`, `flag`, `categories` and the like, as Graph shows them.
+    /// `isRead`, `flag`, `categories` and other properties, as Graph shows them.
     pub properties: Value,
 }
 
-/// A mailbox as it is: folders by path, messages by id.
+/// The true state of a mailbox: folders sorted by path, messages sorted by id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Truth {
     /// Every folder.
@@ -56,12 +57,13 @@ fn as_base64<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok,
     serializer.serialize_str(&STANDARD.encode(bytes))
 }
 
-/// What of a message is no content and yet worth keeping.
+/// Properties of a message that are not in its content but must be restored or compared.
 const PROPERTIES: &str = "changeKey,isRead,isDraft,flag,categories,importance,inferenceClassification,receivedDateTime,\
     sentDateTime,createdDateTime,internetMessageId,subject,hasAttachments";
 
 impl Tenant {
-    /// Returns what a user's mailbox holds, with all its bytes in memory; see [`Self::true_messages`] for large ones.
+    /// Returns the truth about a user's mailbox, with all its bytes in memory. For large mailboxes see
+    /// [`Self::true_messages`].
     ///
     /// # Errors
     /// [`TenantError`] if there is no such user or mailbox.
@@ -69,10 +71,10 @@ impl Tenant {
         Ok(Truth { folders: self.true_folders(user)?, messages: self.true_messages(user)?.collect() })
     }
 
-    /// Returns the folders of a mailbox, by path.
+    /// Returns the folders of a mailbox, sorted by path.
     ///
     /// # Errors
-    /// As [`Self::truth`].
+    /// Those of [`Self::truth`].
     pub fn true_folders(&self, user: &str) -> Result<Vec<TrueFolder>, TenantError> {
         let mut folders = self.with_mailbox(user, |mailbox| {
             let top = mailbox.well_known("msgfolderroot");
@@ -90,10 +92,11 @@ impl Tenant {
         Ok(folders)
     }
 
-    /// Returns the messages of a mailbox, by immutable id, one at a time: each as it is when its turn comes.
+    /// Returns the messages of a mailbox one at a time, sorted by immutable id. Each is in its state at the time it is
+    /// returned.
     ///
     /// # Errors
-    /// As [`Self::truth`].
+    /// Those of [`Self::truth`].
     pub fn true_messages(&self, user: &str) -> Result<impl Iterator<Item = TrueMessage> + '_, TenantError> {
         let mut keys = self.with_mailbox(user, |mailbox| {
             let guid = mailbox.guid;
@@ -134,7 +137,7 @@ impl Tenant {
 }
 
 impl Truth {
-    /// Returns the lines that the control API streams: folders, then messages, as one JSON object each.
+    /// Returns the lines that the control API streams: one JSON object per folder, then one per message.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         let folders = self.folders.iter().map(|folder| json!({ "folder": folder }).to_string());
         folders.chain(self.messages.iter().map(|message| json!({ "message": message }).to_string()))

@@ -1,8 +1,8 @@
-//! Upload sessions: a large attachment comes in ranges, to a URL that carries its own permission.
+//! Upload sessions: a client uploads a large attachment in ranges, to a URL that contains the permission.
 //!
-//! The state of a session is decided here, without HTTP: ranges come in order and without gaps, the size was told at the
-//! beginning, and the last range makes the attachment. The URL stands on a path of its own, as if it were another host, and
-//! takes no token ("Attach large files to Outlook messages or events").
+//! This module keeps the state of sessions, without HTTP. Ranges must come in order and without gaps, the total size is
+//! given at the beginning, and the last range creates the attachment. The URL has a path of its own, as if it were on
+//! another host, and needs no token ("Attach large files to Outlook messages or events").
 
 mod http;
 
@@ -17,18 +17,18 @@ use crate::tenant::id::MessageKey;
 
 pub use http::{create_session, router};
 
-/// Smaller attachments are refused: they go up in one request.
+/// Minimum size of an attachment in bytes. Smaller ones are refused, because they fit into one request.
 pub const SIZE_BYTES_MIN: u64 = 3_000_000;
-/// The largest attachment.
+/// Maximum size of an attachment in bytes.
 pub const SIZE_BYTES_MAX: u64 = 150 * 1024 * 1024;
-/// How long a session lives; a range that arrives prolongs nothing.
+/// Lifetime of a session. Uploading a range does not extend it.
 const LIFETIME: SignedDuration = SignedDuration::from_hours(2);
 
-/// What `createUploadSession` is told about the attachment.
+/// The description of the attachment in `createUploadSession`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentItem {
-    /// Only `file` is possible for messages.
+    /// Only `file` is allowed for messages.
     pub attachment_type: String,
     /// File name.
     pub name: String,
@@ -37,24 +37,24 @@ pub struct AttachmentItem {
     /// Media type.
     #[serde(default)]
     pub content_type: Option<String>,
-    /// Shown inside of the body.
+    /// True if it is shown inside the body.
     #[serde(default)]
     pub is_inline: bool,
-    /// How the body refers to it.
+    /// The id by which the body refers to it.
     #[serde(default)]
     pub content_id: Option<String>,
 }
 
-/// A session, as its creator sees it.
+/// A session, as the client that created it sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Names the session in its URL.
+    /// Identifies the session in its URL.
     pub token: String,
     /// When it ends.
     pub expires: Timestamp,
 }
 
-/// Where an attachment goes.
+/// The message that will get an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Id of the user.
@@ -63,21 +63,21 @@ pub struct Target {
     pub message: MessageKey,
 }
 
-/// What a range led to.
+/// Result of uploading a range.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// More is expected, from this offset on.
+    /// The next range is expected.
     Next {
-        /// The offset.
+        /// Offset at which it must begin.
         from: u64,
         /// When the session ends.
         expires: Timestamp,
     },
-    /// That was all: the attachment is to be made.
+    /// The upload is complete, and the attachment must be created.
     Complete {
-        /// Of what.
+        /// The message to attach it to.
         target: Target,
-        /// As it was announced.
+        /// Its description from the beginning of the session.
         item: AttachmentItem,
         /// Its bytes.
         bytes: Vec<u8>,
@@ -87,25 +87,25 @@ pub enum Progress {
 /// Why a session or a range was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UploadError {
-    /// Too small for a session; 400.
+    /// The attachment is too small for a session; 400.
     #[error("The size of the attachment should not be less than the minimum size of {SIZE_BYTES_MIN} bytes.")]
     TooSmall,
-    /// Too large for a message; 400.
+    /// The attachment is too large for a message; 400.
     #[error("The message exceeds the maximum supported size.")]
     TooLarge,
-    /// Something else than a file; 400.
+    /// The attachment is not a file; 400.
     #[error("The attachment type '{0}' is not supported.")]
     Type(String),
-    /// No such session, or not any more; 404.
+    /// The session does not exist, or no longer; 404.
     #[error("The upload session was not found.")]
     Unknown,
-    /// The header is no range, or says another length than the body; 400.
+    /// The header is not a range, or its length differs from the body's; 400.
     #[error("The Content-Range header is invalid.")]
     BadRange,
-    /// Not the range that comes next; 416.
+    /// The range is not the expected next one; 416.
     #[error("The range is not the expected one: {expected} comes next.")]
     OutOfOrder {
-        /// The offset that comes next.
+        /// Offset at which the next range must begin.
         expected: u64,
     },
 }
@@ -124,7 +124,7 @@ impl UploadError {
     }
 }
 
-/// The sessions that are open.
+/// The open sessions.
 #[derive(Debug)]
 pub struct Uploads(Mutex<Inner>);
 
@@ -143,7 +143,7 @@ struct Open {
 }
 
 impl Uploads {
-    /// Returns no sessions; the names of new ones follow from `seed`.
+    /// Returns no sessions. The names of new ones are derived from `seed`.
     pub fn new(seed: u64) -> Self {
         Self(Mutex::new(Inner { rng: Rng::for_purpose(seed, "uploads"), open: HashMap::new() }))
     }
@@ -151,7 +151,7 @@ impl Uploads {
     /// Opens a session.
     ///
     /// # Errors
-    /// [`UploadError`] for what is too small, too large or no file.
+    /// [`UploadError`] if the attachment is too small, too large or not a file.
     pub fn create(&self, target: Target, item: AttachmentItem, now: Timestamp) -> Result<Session, UploadError> {
         if !item.attachment_type.eq_ignore_ascii_case("file") {
             return Err(UploadError::Type(item.attachment_type));
@@ -170,7 +170,7 @@ impl Uploads {
         Ok(Session { token, expires })
     }
 
-    /// Returns where the attachment of a session goes.
+    /// Returns the message to which the attachment of a session belongs.
     ///
     /// # Errors
     /// [`UploadError::Unknown`].
@@ -180,7 +180,7 @@ impl Uploads {
         Ok(open.target.clone())
     }
 
-    /// Returns the offset that comes next, and when the session ends.
+    /// Returns the offset of the next range, and when the session ends.
     ///
     /// # Errors
     /// [`UploadError::Unknown`].
@@ -190,10 +190,10 @@ impl Uploads {
         Ok((open.bytes.len() as u64, open.expires))
     }
 
-    /// Takes a range. The one that completes the attachment closes the session.
+    /// Stores a range. The range that completes the attachment closes the session.
     ///
     /// # Errors
-    /// [`UploadError`] for a range that is not the next; the session goes on.
+    /// [`UploadError`] if the range is not the next one; the session stays open.
     pub fn put(&self, token: &str, range: &str, body: &[u8], now: Timestamp) -> Result<Progress, UploadError> {
         let mut inner = self.0.lock();
         let open = inner.open.get_mut(token).filter(|open| open.expires > now).ok_or(UploadError::Unknown)?;
@@ -213,7 +213,7 @@ impl Uploads {
         Ok(Progress::Complete { target: open.target, item: open.item, bytes: open.bytes })
     }
 
-    /// Closes a session without an attachment.
+    /// Closes a session without creating the attachment.
     ///
     /// # Errors
     /// [`UploadError::Unknown`].
@@ -222,7 +222,7 @@ impl Uploads {
     }
 }
 
-/// Reads `bytes 0-2097151/3483322`.
+/// Parses a range such as `bytes 0-2097151/3483322`.
 fn parse_range(text: &str) -> Option<(u64, u64, u64)> {
     let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;

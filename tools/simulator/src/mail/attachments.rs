@@ -17,7 +17,7 @@ use crate::server::{Answer, ApiError, Call, Version, collection, json_answer};
 use crate::tenant::id::{IdFormat, MessageKey, Named};
 use crate::tenant::{Content, Mailbox, Tenant, Unreadable};
 
-/// What MAPI adds to the length of an attachment's content.
+/// Number of bytes that MAPI adds to the length of an attachment's content.
 const OVERHEAD: usize = 178;
 
 /// `GET /users/{u}/messages/{m}/attachments`
@@ -28,7 +28,7 @@ pub fn list(call: &Call) -> Answer {
     let said = view.said(&call.state.tenant);
     if select.wants("contentBytes") {
         check_openable(&view)?;
-        // The whole list fails when it is too much at once; there are no pages.
+        // If the contents are too long in total, the whole list fails. There are no pages.
         let bytes: usize = said.attachments.iter().map(size).sum();
         if call.state.tenant.switches().attachment_list_bytes_max.is_some_and(|max| bytes as u64 > max) {
             return Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "UnknownError", ""));
@@ -39,7 +39,7 @@ pub fn list(call: &Call) -> Answer {
     Ok(collection(call.context(&context), rows, Vec::new()))
 }
 
-/// Returns what a message carries, shaped as `query` says.
+/// Returns the attachments of a message as JSON, with the options of `query`.
 pub fn rows(call: &Call, view: &View, query: &Query) -> Vec<Value> {
     let said = view.said(&call.state.tenant);
     said.attachments.iter().map(|attachment| show(call, view, attachment, query)).collect()
@@ -70,7 +70,7 @@ pub fn value(call: &Call) -> Answer {
     Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
 }
 
-/// Returns the attachment that the path names, and its message.
+/// Returns the attachment in the path, and its message.
 fn find(call: &Call) -> Result<(View, Attachment), ApiError> {
     let view = view(call)?;
     view.check_readable()?;
@@ -107,14 +107,14 @@ fn show(call: &Call, view: &View, attachment: &Attachment, query: &Query) -> Val
     attachment_json(call, view, attachment, &query.select(), &as_of)
 }
 
-/// How an attachment is to be shown.
+/// How to show an attachment.
 #[derive(Clone, Copy, Debug)]
 pub struct As {
-    /// Which id.
+    /// Format of its id.
     pub format: IdFormat,
     /// Version of the API.
     pub version: Version,
-    /// Whether an attached item is shown too.
+    /// Whether to include an attached item.
     pub expand_item: bool,
 }
 
@@ -164,7 +164,7 @@ pub fn attachment_json(call: &Call, view: &View, attachment: &Attachment, select
     out
 }
 
-/// An attached message has no place in the mailbox, and so an empty id.
+/// Returns an attached message as JSON. It is in no mailbox, so its id is empty.
 fn attached_message(call: &Call, mime: &[u8]) -> Value {
     let said = mime::parse(mime);
     let sent = said.sent.unwrap_or_default();
@@ -180,7 +180,7 @@ fn attached_message(call: &Call, mime: &[u8]) -> Value {
     Value::Object(item)
 }
 
-/// Returns an event as iCalendar, a contact as vCard: as much of them as tells which is which.
+/// Returns an event as iCalendar and a contact as vCard, with just enough in it to recognise it.
 fn plain_item(item: &Value) -> Vec<u8> {
     let text = |name: &str| item.get(name).and_then(Value::as_str).unwrap_or_default();
     let contact = text("@odata.type").to_ascii_lowercase().ends_with("contact");
@@ -203,7 +203,7 @@ fn id(view: &View, number: u32, format: IdFormat) -> String {
 /// `POST /users/{u}/messages/{m}/attachments`
 pub fn create(call: &Call) -> Answer {
     let attachment = input::attachment(&call.json()?, call.route.version)?;
-    // Right after a message was created, not every server knows it yet.
+    // Right after a message was created, some servers do not know it yet.
     let lagging = call.with_mailbox(|mailbox| {
         let key = resolve(call, mailbox)?;
         Ok(mailbox.lagging.remove(&key))
@@ -224,18 +224,18 @@ pub fn create(call: &Call) -> Answer {
     Ok(json_answer(StatusCode::CREATED, &body))
 }
 
-/// Attaches something to a message and returns its number. The message is rendered from its properties from then on.
+/// Adds an attachment to a message and returns its number. From then on, the message is rendered from its properties.
 ///
 /// # Errors
-/// 404 if the message has gone.
+/// 404 if the message is gone.
 pub fn attach(tenant: &Tenant, user: &str, message: MessageKey, attachment: Attachment) -> Result<u32, ApiError> {
     rewrite(tenant, user, message, |said| Ok(input::attach(said, attachment)))
 }
 
-/// Returns the ids, default and immutable, of an attachment.
+/// Returns the default id and the immutable id of an attachment.
 ///
 /// # Errors
-/// 404 if the message has gone.
+/// 404 if the message is gone.
 pub fn ids(tenant: &Tenant, user: &str, message: MessageKey, number: u32) -> Result<(String, String), ApiError> {
     let view = tenant.with_mailbox(user, |mailbox| current(mailbox, message))??;
     Ok((id(&view, number, IdFormat::Default), id(&view, number, IdFormat::Immutable)))
@@ -256,8 +256,8 @@ fn current(mailbox: &Mailbox, key: MessageKey) -> Result<View, ApiError> {
     Ok(View::new(mailbox, key, mailbox.message(key).ok_or_else(ApiError::item_not_found)?))
 }
 
-/// Changes what a message says. Content is parsed outside of the lock, so another writer may have come first: then the
-/// change is made again, upon what that one left.
+/// Changes the content of a message. The content is parsed without holding the lock, so another writer may change the
+/// message in the meantime. Then this starts again from the new content.
 fn rewrite<T>(
     tenant: &Tenant,
     user: &str,

@@ -1,7 +1,7 @@
-//! Deltas: everything first, then what changed since.
+//! Deltas: first everything, then what changed since.
 //!
-//! A token says how far its owner has read in a log, and remembers the query of the first call. A round ends where the log
-//! ends at that moment, so it also tells of changes that happened while it ran.
+//! A token contains the position in a log up to which the client has read, and the query of the first call. A round
+//! ends at the current end of the log, so it also reports changes that happened during the round.
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -18,51 +18,52 @@ use crate::tenant::{Event, FolderEvent, Kind, Mailbox, message_id};
 const PAGE: usize = 10;
 const PAGE_MAX: usize = 1000;
 
-/// With a filter a round returns at most this many messages (Graph: "message: delta").
+/// Maximum number of messages that a round with a filter returns (Graph: "message: delta").
 const FILTERED_MAX: usize = 5000;
 
-/// What a link of a delta remembers.
+/// The state in a link of a delta.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Token {
-    /// Generation of the mailbox's state.
+    /// Generation of the mailbox's delta state.
     generation: u64,
-    /// How many tokens the mailbox had given out.
+    /// Number of tokens that the mailbox had issued.
     serial: u64,
-    /// The folder; none for the delta of folders.
+    /// The folder; `None` for the delta of folders.
     folder: Option<u32>,
-    /// How far its owner has read.
+    /// Position in the log up to which the client has read.
     position: u32,
-    /// Length of the log when the first round began; 0 in later rounds. What was removed before is not told.
+    /// Length of the log when the first round began; 0 in later rounds. The first round does not report removals before
+    /// that.
     initial_until: u32,
-    /// Where this round began.
+    /// Position in the log at which this round began.
     round_from: u32,
-    /// Rows still allowed by `$top` or a filter.
+    /// Number of rows that `$top` or a filter still allows.
     left: Option<usize>,
-    /// Whether it goes on within a round.
+    /// True if the link continues a round.
     next: bool,
-    /// Whether the page before was left empty, so that this one is not.
+    /// True if the previous page was left empty on purpose, so that this page is not.
     was_empty: bool,
-    /// Query of the first call.
+    /// The query of the first call.
     query: String,
 }
 
-/// What a page of a delta tells of.
+/// A row in a page of a delta.
 pub enum Row {
-    /// A message that came or changed.
+    /// A message that was added or changed.
     Changed(Box<View>),
-    /// A message that left after this many moves.
+    /// A message that left the folder, with the number of its moves until then.
     Removed(MessageKey, u32),
 }
 
-/// A page of a delta of messages, not shown yet.
+/// A page of a delta of messages, before it is converted to JSON.
 pub struct Page {
     token: Token,
-    /// What it tells.
+    /// The rows.
     pub rows: Vec<Row>,
     more: bool,
     /// The folder.
     pub folder: FolderKey,
-    /// Query of the first call.
+    /// The query of the first call.
     pub frozen: Query,
 }
 
@@ -90,19 +91,19 @@ pub fn messages(call: &Call) -> Answer {
 }
 
 impl Page {
-    /// Returns the answer with these rows; `path` is that of the collection.
+    /// Returns the answer with these rows. `path` is the path of the collection.
     ///
     /// # Errors
-    /// 400 if the query was wrong.
+    /// 400 if the query is invalid.
     pub fn answer(self, call: &Call, rows: Vec<Value>, path: &str, kind: &str) -> Answer {
         answer(call, self.token, rows, self.more, path, kind)
     }
 }
 
-/// Reads the page that a call asks for from the log of the folder that its route names.
+/// Reads the page that a call asks for, from the log of the folder in its route.
 ///
 /// # Errors
-/// 410 for a token that is too old, 403 for a mailbox that is full, 400 for a query that deltas do not support.
+/// 410 for a token that is too old, 403 for a full mailbox, 400 for a query that deltas do not support.
 pub fn read(call: &Call) -> Result<Page, ApiError> {
     let user = call.user()?;
     let mut token = read_token(call)?;
@@ -146,7 +147,7 @@ pub fn read(call: &Call) -> Result<Page, ApiError> {
     Ok(Page { token, rows, more, folder, frozen })
 }
 
-/// Returns what a log's event means to the owner of a token, if anything.
+/// Returns the row for an event of the log, if the client of the token must see one.
 fn row(mailbox: &Mailbox, folder: FolderKey, token: &Token, position: u32, event: Event, all: bool) -> Option<Row> {
     match event {
         Event::Changed(key) | Event::CameUnnoticed(key) => {
@@ -159,7 +160,7 @@ fn row(mailbox: &Mailbox, folder: FolderKey, token: &Token, position: u32, event
     }
 }
 
-/// Whether a row is of the wanted `changeType`.
+/// Returns whether a row has the requested `changeType`.
 fn wanted(row: &Row, only: &Option<String>, token: &Token) -> bool {
     let created = match row {
         Row::Changed(view) => view.record.entered >= token.round_from,
@@ -179,7 +180,7 @@ fn passes(row: &Row, filter: Option<&Filter>) -> bool {
     filter.holds(&json!({"receivedDateTime": crate::clock::iso(view.record.received)}))
 }
 
-/// Only the time of receipt can be filtered by, and only from below (Graph: "message: delta").
+/// Returns the filter. Only a lower bound of the time of receipt is allowed (Graph: "message: delta").
 fn checked_filter(query: &Query) -> Result<Option<Filter>, ApiError> {
     let filter = query.filter()?;
     let allowed = match &filter {
@@ -201,7 +202,7 @@ fn unsupported(text: &str) -> ApiError {
 /// `GET /users/{u}/mailFolders/delta`
 pub fn folders(call: &Call) -> Answer {
     let path = format!("users('{}')/mailFolders", call.user()?.id);
-    // Later calls carry the options of the first in their token.
+    // In later calls the token contains the options of the first call.
     super::folders::check_select(call, &call.query)?;
     let show = |mailbox: &Mailbox, key: FolderKey, query: &Query| {
         let shown = mailbox.folder(key).is_some_and(|folder| !folder.hidden || query.is_true("includeHiddenFolders"));
@@ -210,10 +211,11 @@ pub fn folders(call: &Call) -> Answer {
     folders_with(call, &path, "mailFolder", show, |id| id)
 }
 
-/// Answers a delta of the folders that the user sees; `show` makes rows of those it wants, `id_of` their ids.
+/// Answers a delta of the folders that the user sees. `show` returns the rows of the folders that it wants, `id_of`
+/// their ids.
 ///
 /// # Errors
-/// As [`read`].
+/// Those of [`read`].
 pub fn folders_with(
     call: &Call,
     path: &str,
@@ -255,13 +257,13 @@ pub fn folders_with(
     answer(call, token, rows, more, path, kind)
 }
 
-/// Rows of a page: what the header asks for. `$top` caps all pages together, and so is no size.
+/// Returns the number of rows per page, from the header. `$top` limits all pages together, so it does not count here.
 fn page_size(call: &Call, frozen: &Query) -> Result<usize, ApiError> {
     frozen.number("$top")?;
     Ok(call.preferences.page_size_max.unwrap_or(PAGE).min(PAGE_MAX))
 }
 
-/// Returns the token of a call, or that of a first one.
+/// Returns the token of a call, or a new token for a first call.
 fn read_token(call: &Call) -> Result<Token, ApiError> {
     let text = call.query.get("$deltatoken").or_else(|| call.query.get("$skiptoken"));
     let Some(text) = text else {
@@ -284,7 +286,7 @@ fn read_token(call: &Call) -> Result<Token, ApiError> {
     token.ok_or_else(|| ApiError::bad_request("SyncStateInvalid", "The sync state is invalid. Badly formed token."))
 }
 
-/// Binds a first token to the mailbox's state, or checks that a later one still fits it.
+/// Binds a new token to the mailbox's state, or checks that an older one is still valid.
 fn check(
     token: &mut Token,
     mailbox: &mut Mailbox,
@@ -323,7 +325,7 @@ fn answer(call: &Call, mut token: Token, rows: Vec<Value>, more: bool, path: &st
         token.initial_until = 0;
         token.round_from = token.position;
         if call.state.tenant.switches().duplicate_rows {
-            // Old changes come back in the next round.
+            // The last changes appear again in the next round.
             token.position = token.position.saturating_sub(2);
         }
         token.was_empty = false;

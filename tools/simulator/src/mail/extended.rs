@@ -1,4 +1,4 @@
-//! Extended properties: what MAPI knows of an item, by tags such as `Integer 0x0E08`.
+//! Extended properties: MAPI properties of an item, named by tags such as `Integer 0x0E08`.
 
 use serde_json::{Value, json};
 
@@ -8,9 +8,9 @@ use crate::odata::Query;
 use crate::odata::filter::Filter;
 use crate::tenant::{Extra, Record};
 
-/// Returns the one spelling under which a property is kept: `Integer 0xe08`, `String {guid} Name Marker`.
+/// Returns the canonical spelling of a property id: `Integer 0xe08`, `String {guid} Name Marker`.
 ///
-/// Digits, types and GUIDs are compared in any case; names of named properties are not.
+/// Case does not matter in digits, types and GUIDs, but in the names of named properties.
 pub fn canonical(id: &str) -> String {
     let mut parts = id.trim().splitn(2, ' ');
     let (kind, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default().trim());
@@ -27,7 +27,7 @@ pub fn canonical(id: &str) -> String {
     }
 }
 
-/// Returns the ids that `$expand=singleValueExtendedProperties($filter=id eq ..)` asks for, as they were written.
+/// Returns the ids in `$expand=singleValueExtendedProperties($filter=id eq ..)`, in their original spelling.
 pub fn wanted(query: &Query, navigation: &str) -> Vec<String> {
     let expansions = query.expand().into_iter().filter(|expand| expand.name == navigation);
     expansions
@@ -39,9 +39,9 @@ pub fn wanted(query: &Query, navigation: &str) -> Vec<String> {
         .collect()
 }
 
-/// Returns the property of this id that a message has.
+/// Returns the value of a message's property with this id, if it has one.
 ///
-/// `mime_len` is asked for only when the size is wanted.
+/// Calls `mime_len` only if the size is requested.
 pub fn of_message(id: &str, record: &Record, said: &Properties, mime_len: impl FnOnce() -> usize) -> Option<Value> {
     let canonical = canonical(id);
     let extra = record.extra.as_deref();

@@ -17,7 +17,7 @@ const PAGE_MAX: usize = 1000;
 const PROPERTIES: [&str; 7] =
     ["id", "displayName", "parentFolderId", "childFolderCount", "unreadItemCount", "totalItemCount", "isHidden"];
 
-/// Refuses what is no property of a folder; that of its well-known name is in beta only.
+/// Refuses names that are not properties of a folder. Its well-known name is a property only in beta.
 ///
 /// # Errors
 /// 400 for such a name.
@@ -26,7 +26,7 @@ pub fn check_select(call: &Call, query: &Query) -> Result<(), ApiError> {
     query.select().check("MailFolder", &[PROPERTIES.as_slice(), well_known].concat())
 }
 
-/// `GET /users/{u}/mailFolders`: the children of the top in v1.0, all folders in beta
+/// `GET /users/{u}/mailFolders`: in v1.0 the children of the top folder, in beta all folders
 pub fn list(call: &Call) -> Answer {
     check_select(call, &call.query)?;
     let hidden = call.query.is_true("includeHiddenFolders");
@@ -64,22 +64,23 @@ pub fn get(call: &Call) -> Answer {
     Ok(json_answer(StatusCode::OK, &body))
 }
 
-/// Returns the folder that the path names.
+/// Returns the folder in the path.
 ///
 /// # Errors
-/// 404 if there is none, 400 if the id is none.
+/// 404 if there is none, 400 if the id is invalid.
 pub fn resolve(call: &Call, mailbox: &Mailbox) -> Result<FolderKey, ApiError> {
     find(mailbox, call.route.folder.as_deref().unwrap_or_default())
 }
 
-/// Returns the folder of this id or well-known name.
+/// Returns the folder with this id or well-known name.
 ///
 /// # Errors
-/// 404 if there is none, 400 if the id is none.
+/// 404 if there is none, 400 if the id is invalid.
 pub fn find(mailbox: &Mailbox, id_or_name: &str) -> Result<FolderKey, ApiError> {
     let absent = ["clutter", "scheduled", "conversationhistory", "archive"];
     mailbox.resolve_folder(id_or_name).ok_or_else(|| {
-        // A long text was an id of another mailbox or of something gone; a short one is no name that Exchange knows.
+        // A long text was once an id, of another mailbox or of a folder that is gone. A short text is a name that
+        // Exchange does not know.
         let known = id_or_name.len() >= 60 || absent.iter().any(|name| name.eq_ignore_ascii_case(id_or_name));
         if known { ApiError::item_not_found() } else { ApiError::invalid_id() }
     })
@@ -97,10 +98,10 @@ fn rows(call: &Call, mailbox: &Mailbox, keys: Vec<FolderKey>, hidden: bool) -> V
     shown.map(|key| folder_json(call, mailbox, key, &select, &call.query)).collect()
 }
 
-/// Answers with the page that a call asks for of these folders; `path` is that of the collection.
+/// Returns the page of these folders that a call asks for. `path` is the path of the collection.
 ///
 /// # Errors
-/// 400 if the query is wrong.
+/// 400 if the query is invalid.
 pub fn page(call: &Call, rows: Vec<Value>, path: &str) -> Answer {
     let size = call.page_size(PAGE, PAGE_MAX)?;
     let skip = call.query.number("$skip")?.unwrap_or(0);
@@ -139,7 +140,7 @@ pub fn folder_json(call: &Call, mailbox: &Mailbox, key: FolderKey, select: &Sele
     let child_count =
         folder.children.iter().filter(|child| mailbox.folder(**child).is_some_and(|child| hidden || !child.hidden));
     let shown_in = |count: fn(&Folder) -> u32| match &folder.search {
-        // What a search folder shows is counted where it lives.
+        // The messages in a search folder count in their own folders.
         Some(search) => search.sources.iter().filter_map(|source| mailbox.folder(*source)).map(count).sum(),
         None => count(folder),
     };
@@ -183,7 +184,7 @@ pub fn folder_json(call: &Call, mailbox: &Mailbox, key: FolderKey, select: &Sele
     out
 }
 
-/// What a request says of a folder.
+/// The properties of a folder in a request.
 #[derive(Debug, Default)]
 struct FolderInput {
     name: Option<String>,
@@ -259,7 +260,7 @@ fn with_context(call: &Call, mut body: Value, status: StatusCode) -> Answer {
     Ok(json_answer(status, &body))
 }
 
-/// `PATCH /users/{u}/mailFolders/{f}`: the name, and extended properties; whether it is hidden was said at creation
+/// `PATCH /users/{u}/mailFolders/{f}`: the name, and extended properties; `isHidden` can only be set at creation
 pub fn update(call: &Call) -> Answer {
     let input = read_folder(call)?;
     let body = call.with_mailbox(|mailbox| {
@@ -311,7 +312,7 @@ fn copy(mailbox: &mut Mailbox, key: FolderKey, target: FolderKey) -> Result<Fold
     Ok(copied)
 }
 
-/// `DELETE /users/{u}/mailFolders/{f}`: to Deleted Items, and from there for good
+/// `DELETE /users/{u}/mailFolders/{f}`: to Deleted Items, and from there permanently
 pub fn delete(call: &Call) -> Answer {
     call.with_mailbox(|mailbox| {
         let (key, deleted) = (resolve(call, mailbox)?, find(mailbox, "deleteditems")?);

@@ -1,7 +1,7 @@
-//! What clients say of a message in JSON, checked as the service checks it.
+//! The properties of a message that clients send as JSON, checked as the service checks them.
 //!
-//! A property that nobody knows fails the whole request; one that only the service sets is passed over in silence, so that
-//! a client that relies on `receivedDateTime` loses the date where it can be seen.
+//! An unknown property fails the whole request. A property that only the service sets is silently ignored. So if a
+//! client relies on `receivedDateTime`, its loss of the date becomes visible.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::mime::{self, Attachment, Body, Importance, Payload, Properties, Recip
 use crate::server::{ApiError, Version};
 use crate::tenant::FlagStatus;
 
-/// What only the service sets (Graph: "message resource type").
+/// Properties that only the service sets (Graph: "message resource type").
 const SET_BY_SERVICE: [&str; 14] = [
     "id",
     "createddatetime",
@@ -34,11 +34,11 @@ const SET_BY_SERVICE: [&str; 14] = [
     "size",
 ];
 
-/// What makes an attached message fail where a message by itself would pass.
+/// Properties that fail in an attached message but not in a message of its own.
 const NOT_IN_ATTACHED: [&str; 5] =
     ["attachments", "hasattachments", "parentfolderid", "internetmessageheaders", "isdraft"];
 
-/// What a request says of a message; what it does not mention is `None`.
+/// The properties of a message in a request. A property that is not mentioned is `None`.
 #[derive(Clone, Debug, Default)]
 pub struct Input {
     /// `subject`
@@ -73,7 +73,7 @@ pub struct Input {
     pub attachments: Vec<Attachment>,
     /// `isRead`
     pub read: Option<bool>,
-    /// `flag`: the status, and the dates as they were given
+    /// `flag`: the status, and the dates as they were sent
     pub flag: Option<(FlagStatus, BTreeMap<String, Value>)>,
     /// `categories`
     pub categories: Option<Vec<String>>,
@@ -164,7 +164,7 @@ impl Input {
         Ok(())
     }
 
-    /// Returns whether it says something that only a draft lets change (Graph: "Update message").
+    /// Returns whether the request has properties that can only be changed in drafts (Graph: "Update message").
     pub fn changes_content(&self) -> bool {
         self.subject.is_some()
             || self.body.is_some()
@@ -177,7 +177,7 @@ impl Input {
             || self.internet_message_id.is_some()
     }
 
-    /// Puts what it says of the content into `said`.
+    /// Copies the properties of the content into `said`.
     pub fn apply(&self, said: &mut Properties) {
         fn set<T: Clone>(to: &mut T, from: &Option<T>) {
             if let Some(from) = from {
@@ -205,14 +205,14 @@ impl Input {
         }
     }
 
-    /// Takes an extended property out, as the service does with those it gives a meaning.
+    /// Removes and returns an extended property, as the service does with those that it interprets.
     pub fn take(&mut self, canonical: &str) -> Option<String> {
         let value = self.extended.remove(canonical)?;
         Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     }
 }
 
-/// Attaches something and returns its number.
+/// Adds an attachment and returns its number.
 pub fn attach(said: &mut Properties, mut attachment: Attachment) -> u32 {
     attachment.number = said.attachments.iter().map(|one| one.number + 1).max().unwrap_or(0);
     let number = attachment.number;
@@ -232,7 +232,7 @@ fn recipient(value: &Value) -> Result<Recipient, ApiError> {
     Ok(Recipient { name: if name.is_empty() { address.clone() } else { name }, address })
 }
 
-/// Answers go to an address of SMTP or to a distinguished name of X.500, nowhere else.
+/// Checks addresses: only SMTP addresses and X.500 distinguished names are valid.
 fn check_addresses(people: &[Recipient]) -> Result<(), ApiError> {
     let good = |address: &str| address.contains('@') || address.to_ascii_lowercase().starts_with("/o=");
     if people.iter().all(|person| good(&person.address)) {
@@ -274,7 +274,7 @@ fn follow_up(value: &Value) -> Result<(FlagStatus, BTreeMap<String, Value>), Api
     Ok((status, dates.map(|(name, value)| (name.clone(), value.clone())).collect()))
 }
 
-/// Reads an extended property: its canonical id, and its value if that fits the type.
+/// Reads an extended property. Returns its canonical id and its value, if the value fits the type.
 pub fn extended_property(property: &Value) -> Result<(String, Value), ApiError> {
     let invalid = |text: String| ApiError::bad_request("ErrorInvalidPropertyForOperation", text);
     let id = property.get("id").and_then(Value::as_str).unwrap_or_default();
@@ -299,7 +299,7 @@ pub fn extended_property(property: &Value) -> Result<(String, Value), ApiError> 
 /// Reads an attachment.
 ///
 /// # Errors
-/// 400 for an unknown type or property, and for content that is no base64.
+/// 400 for an unknown type or property, and for content that is not base64.
 pub fn attachment(value: &Value, version: Version) -> Result<Attachment, ApiError> {
     let object = value.as_object().ok_or_else(|| wrong_type("attachment"))?;
     let kind = object.get("@odata.type").and_then(Value::as_str).unwrap_or("#microsoft.graph.fileAttachment");

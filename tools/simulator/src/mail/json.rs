@@ -1,4 +1,4 @@
-//! Messages as JSON: from a record and, only if something wanted needs it, from what the content says.
+//! Messages as JSON. Uses the record, and parses the content only if a requested property needs it.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::tenant::{Content, Flags, Mailbox, Record, Tenant, Unreadable, message
 const SINGLE: &str = "singleValueExtendedProperties";
 const MULTI: &str = "multiValueExtendedProperties";
 
-/// What the content says, as opposed to the record.
+/// Properties that come from the content.
 const OF_CONTENT: [&str; 19] = [
     "subject",
     "body",
@@ -41,7 +41,7 @@ const OF_CONTENT: [&str; 19] = [
     "isDeliveryReceiptRequested",
 ];
 
-/// What the record says.
+/// Properties that come from the record.
 const OF_RECORD: [&str; 14] = [
     "id",
     "changeKey",
@@ -59,16 +59,16 @@ const OF_RECORD: [&str; 14] = [
     "multiValueExtendedProperties",
 ];
 
-/// A message, taken out of its mailbox's lock.
+/// A copy of a message's record, to use without the mailbox's lock.
 #[derive(Clone, Debug)]
 pub struct View {
     /// The mailbox.
     pub guid: MailboxGuid,
     /// The message.
     pub key: MessageKey,
-    /// Its record, as it was then.
+    /// Its record at that time.
     pub record: Record,
-    /// Whether it lies in Sent Items, where headers are not shown.
+    /// True if it is in Sent Items, where headers are not shown.
     pub sent_item: bool,
     said: OnceCell<Arc<Properties>>,
 }
@@ -86,7 +86,7 @@ impl View {
         }
     }
 
-    /// Returns the view of a message that lies in no mailbox.
+    /// Returns the view of a message that is in no mailbox.
     pub fn of_content(content: Content, time: i64) -> Self {
         let record = Record {
             folder: FolderKey(0),
@@ -105,17 +105,17 @@ impl View {
         Self { guid: MailboxGuid::default(), key: MessageKey(0), record, sent_item: false, said: OnceCell::new() }
     }
 
-    /// Returns its id.
+    /// Returns the id of the message.
     pub fn id(&self, format: IdFormat) -> String {
         message_id(&self.guid, self.key, self.record.moves, format)
     }
 
-    /// Returns what it says.
+    /// Returns the properties of the content.
     pub fn said(&self, tenant: &Tenant) -> &Arc<Properties> {
         self.said.get_or_init(|| tenant.properties(&self.record))
     }
 
-    /// Returns the Message-ID: that of the MIME, which gets one when it is made from properties without one.
+    /// Returns the Message-ID of the MIME. If the properties have none, the MIME gets one when it is rendered.
     fn internet_message_id(&self, said: &Properties) -> Option<String> {
         match (&said.internet_message_id, &self.record.content) {
             (None, Content::Properties(_)) => {
@@ -125,15 +125,15 @@ impl View {
         }
     }
 
-    /// Returns the change key: new with every change.
+    /// Returns the change key, which is new after every change.
     pub fn change_key(&self) -> String {
         change_key(&self.guid, self.record.change)
     }
 
-    /// Refuses if the message cannot be read at all.
+    /// Checks that the message can be read.
     ///
     /// # Errors
-    /// What the service answers for it, each time.
+    /// The service's permanent error for this message.
     pub fn check_readable(&self) -> Result<(), ApiError> {
         match self.record.extra.as_ref().and_then(|extra| extra.unreadable) {
             Some(unreadable @ (Unreadable::CorruptData | Unreadable::InvalidRecipients)) => Err(unreadable.into()),
@@ -141,10 +141,10 @@ impl View {
         }
     }
 
-    /// Refuses if the message cannot be had as MIME.
+    /// Checks that the MIME of the message can be rendered.
     ///
     /// # Errors
-    /// What the service answers for it, each time.
+    /// The service's permanent error for this message.
     pub fn check_renderable(&self) -> Result<(), ApiError> {
         match self.record.extra.as_ref().and_then(|extra| extra.unreadable) {
             Some(unreadable) => Err(unreadable.into()),
@@ -171,7 +171,7 @@ impl From<Unreadable> for ApiError {
     }
 }
 
-/// Returns the change key that stands for a change of a mailbox.
+/// Returns the change key for change number `change` of a mailbox.
 pub fn change_key(mailbox: &MailboxGuid, change: u64) -> String {
     let mut bytes = vec![0x09, 0, 0, 0, 0x16, 0];
     bytes.extend_from_slice(mailbox);
@@ -179,36 +179,36 @@ pub fn change_key(mailbox: &MailboxGuid, change: u64) -> String {
     STANDARD.encode(bytes)
 }
 
-/// How messages are to be shown.
+/// How to show messages.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// Which properties.
+    /// The properties to show.
     pub select: Select,
-    /// Which ids.
+    /// Format of ids.
     pub format: IdFormat,
-    /// Extended properties, as the request spells them.
+    /// Extended properties with one value, in the spelling of the request.
     pub extended: Vec<String>,
-    /// Extended properties of several values, as the request spells them.
+    /// Extended properties with several values, in the spelling of the request.
     pub multi_extended: Vec<String>,
-    /// Bodies as text.
+    /// Whether to show bodies as text.
     pub text_body: bool,
-    /// HTML as it is in the mailbox.
+    /// Whether to show HTML unchanged.
     pub unsafe_html: bool,
     /// Version of the API.
     pub version: Version,
 }
 
 impl Shape {
-    /// Returns the shape that a call asks for, with the options of `query`.
+    /// Returns the shape for a call, with the options of `query`.
     ///
     /// # Errors
-    /// 400 if `$select` names what is no property of a message, such as `size`.
+    /// 400 if `$select` contains a name that is not a property of a message, such as `size`.
     pub fn new(call: &Call, query: &Query) -> Result<Self, ApiError> {
         query.select().check("Message", &[OF_RECORD.as_slice(), OF_CONTENT.as_slice()].concat())?;
         Ok(Self::of_any(call, query))
     }
 
-    /// Returns the shape of messages as they are shown by default.
+    /// Returns the shape in which messages are shown by default.
     pub fn default_of(call: &Call) -> Self {
         Self::of_any(call, &Query::default())
     }
@@ -225,7 +225,7 @@ impl Shape {
         }
     }
 
-    /// Returns a message in this shape; what only the select needs is still in it.
+    /// Returns a message in this shape. It may still contain properties that only a filter or an order needs.
     pub fn full(&self, tenant: &Tenant, view: &View) -> Map<String, Value> {
         let mut out = Map::new();
         let record = &view.record;
@@ -323,7 +323,7 @@ impl Shape {
         put("isDeliveryReceiptRequested", &|| {
             if view.record.flags.draft { Value::Null } else { json!(said.delivery_receipt) }
         });
-        // Two properties are shown to those who ask, and headers not even then in Sent Items.
+        // Two properties are shown only if requested, and headers not even then in Sent Items.
         if self.select.names("uniqueBody") {
             out.insert("uniqueBody".to_owned(), self.body(&said.body));
         }
@@ -354,7 +354,7 @@ impl Shape {
     }
 }
 
-/// Returns the type of a message whose class is not that of a plain one.
+/// Returns the type of a message from its class; `None` for a plain message.
 fn type_of(class: &str) -> Option<&'static str> {
     let class = class.to_ascii_lowercase();
     Some(match () {
@@ -377,7 +377,7 @@ fn recipients(recipients: &[Recipient]) -> Value {
     recipients.iter().map(|one| recipient(Some(one))).collect()
 }
 
-/// The first 255 characters of the text.
+/// Returns the first 255 characters of the text.
 fn preview(body: &Body) -> String {
     let text = if body.html { text_of(&body.content) } else { body.content.clone() };
     let words: Vec<&str> = text.split_whitespace().take(255).collect();
@@ -392,7 +392,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Returns HTML without scripts, which is what the service shows unless asked not to.
+/// Returns HTML without scripts, as the service shows it by default.
 fn sanitised(html: &str) -> String {
     let mut out = String::with_capacity(html.len());
     let lower = html.to_ascii_lowercase();

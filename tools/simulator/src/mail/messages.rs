@@ -1,4 +1,4 @@
-//! Reading messages: listings, single ones, and their bytes.
+//! Reads messages: listings, single messages, and their bytes.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::tenant::id::MessageKey;
 const PAGE: usize = 10;
 const PAGE_MAX: usize = 1000;
 
-/// How many bytes of a message go into one chunk of the answer.
+/// Number of bytes of a message in one chunk of the answer.
 const CHUNK: usize = 16 * 1024;
 
 /// `GET /users/{u}[/mailFolders/{f}]/messages`
@@ -32,7 +32,7 @@ pub fn list(call: &Call) -> Answer {
         let folder = call.route.folder.as_ref().map(|_| folders::resolve(call, mailbox)).transpose()?;
         let search = folder.and_then(|folder| mailbox.folder(folder)?.search.clone());
         let keys = match &search {
-            // A search folder shows messages that live elsewhere.
+            // A search folder shows messages of other folders.
             Some(search) => {
                 Arc::new(search.sources.iter().flat_map(|source| mailbox.listing(Some(*source)).to_vec()).collect())
             }
@@ -83,7 +83,7 @@ fn first(path: &str) -> String {
     path.split('/').next().unwrap_or(path).to_owned()
 }
 
-/// With a filter, an order must begin with what is filtered by (Graph: "List messages").
+/// With a filter, `$orderby` must begin with the filtered properties (Graph: "List messages").
 fn check_order(filter: Option<&Filter>, order: &[(String, bool)]) -> Result<(), ApiError> {
     let (Some(filter), Some((name, _))) = (filter, order.first()) else { return Ok(()) };
     if filter.properties().first().is_some_and(|property| property.eq_ignore_ascii_case(&first(name))) {
@@ -92,7 +92,7 @@ fn check_order(filter: Option<&Filter>, order: &[(String, bool)]) -> Result<(), 
     Err(ApiError::bad_request("InefficientFilter", "The restriction or sort order is too complex for this operation."))
 }
 
-/// Returns the messages that a filter holds of, in the wanted order.
+/// Returns the messages that match a filter, in the requested order.
 fn search(
     call: &Call,
     shape: &Shape,
@@ -144,10 +144,10 @@ pub fn count(call: &Call) -> Answer {
     Ok(([(header::CONTENT_TYPE, "text/plain")], count.to_string()).into_response())
 }
 
-/// Returns the message that the path names.
+/// Returns the message in the path.
 ///
 /// # Errors
-/// 404 if there is none, 400 if the id is none, and what the service says of one that cannot be read.
+/// 404 if there is none, 400 if the id is invalid, and the service's error for a message that cannot be read.
 pub fn view(call: &Call) -> Result<View, ApiError> {
     call.with_mailbox(|mailbox| {
         let key = resolve(call, mailbox)?;
@@ -156,14 +156,14 @@ pub fn view(call: &Call) -> Result<View, ApiError> {
     })
 }
 
-/// Returns the key of the message that the path names.
+/// Returns the key of the message in the path.
 ///
 /// # Errors
-/// 404 if there is none, 400 if the id is none.
+/// 404 if there is none, 400 if the id is invalid.
 pub fn resolve(call: &Call, mailbox: &Mailbox) -> Result<MessageKey, ApiError> {
     let id = call.route.message.as_deref().unwrap_or_default();
     let key = mailbox.resolve_message(id).ok_or_else(|| {
-        // An old or foreign id has the form of one; anything else is malformed.
+        // An old id, or one of another mailbox, has the form of an id. Anything else is malformed.
         if id.len() >= 60 { ApiError::item_not_found() } else { ApiError::invalid_id() }
     })?;
     if let Some(folder) = &call.route.folder {
@@ -194,7 +194,7 @@ pub fn value(call: &Call) -> Answer {
     view.check_renderable()?;
     let mime = call.state.tenant.mime(&view.guid, view.key, &view.record);
     let chunks: Vec<Result<Vec<u8>, std::io::Error>> = mime.chunks(CHUNK).map(|chunk| Ok(chunk.to_vec())).collect();
-    // A stream, because the service does not say how long the message is before it has rendered it.
+    // Streamed without a length, because the service does not know the length before it has rendered the message.
     let body = Body::from_stream(futures_util::stream::iter(chunks));
     Ok(([(header::CONTENT_TYPE, "text/plain")], body).into_response())
 }

@@ -1,4 +1,4 @@
-//! What else a mailbox knows: categories, rules, and how ids in different formats belong together.
+//! Other parts of a mailbox: categories, rules, and the translation of ids between formats.
 
 use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::URL_SAFE};
@@ -10,7 +10,7 @@ use crate::server::{Answer, ApiError, Call, collection, json_answer};
 use crate::tenant::id::{IdFormat, Named};
 use crate::tenant::{Mailbox, message_id};
 
-/// Graph translates this many ids in one request.
+/// Maximum number of ids that Graph translates in one request.
 const IDS_MAX: usize = 1000;
 
 /// `GET /users/{u}/outlook/masterCategories`
@@ -75,7 +75,7 @@ pub fn create_rule(call: &Call) -> Answer {
     Ok(json_answer(StatusCode::CREATED, &Value::Object(rule)))
 }
 
-/// Only the inbox has rules.
+/// Checks that the folder is the inbox, as only the inbox has rules.
 fn check_inbox(call: &Call, mailbox: &Mailbox) -> Result<(), ApiError> {
     let folder = super::folders::resolve(call, mailbox)?;
     if mailbox.folder(folder).is_some_and(|folder| folder.well_known == Some("inbox")) {
@@ -92,7 +92,7 @@ struct Translation {
     target_id_type: Format,
 }
 
-/// The formats of ids (Graph: "user: translateExchangeIds").
+/// Formats of ids (Graph: "user: translateExchangeIds").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 enum Format {
     #[serde(rename = "entryId")]
@@ -115,17 +115,17 @@ impl Format {
         }
     }
 
-    /// Writes an id of Graph in this format.
+    /// Converts an id of Graph to this format.
     fn write(self, rest: String) -> String {
         match self {
             Self::Rest | Self::RestImmutableEntry => rest,
             Self::Ews => rest.replace('-', "/").replace('_', "+"),
-            // Entry ids are bytes, shown in base64 like everything else.
+            // Entry ids are bytes, shown in base64 like all other ids.
             Self::Entry | Self::ImmutableEntry => URL_SAFE.encode(rest.trim_end_matches('=')),
         }
     }
 
-    /// Returns the id of Graph that an id in this format stands for.
+    /// Converts an id in this format to the id of Graph.
     fn read(self, id: &str) -> Option<String> {
         Some(match self {
             Self::Rest | Self::RestImmutableEntry => id.to_owned(),

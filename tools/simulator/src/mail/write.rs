@@ -1,4 +1,5 @@
-//! Writing messages: created from JSON and from MIME, changed, moved, copied, deleted. Nothing here sends anything.
+//! Writes messages: creates them from JSON and from MIME, changes, moves, copies and deletes them. Nothing here sends
+//! mail.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -50,7 +51,7 @@ fn target_folder(call: &Call, mailbox: &Mailbox) -> Result<FolderKey, ApiError> 
     }
 }
 
-/// A message from MIME is a draft, received now; only the time it was sent comes from its headers.
+/// Returns a message from MIME: a draft, received now. Only the time when it was sent comes from its headers.
 fn from_mime(body: &[u8]) -> Result<Arrival, ApiError> {
     let text: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let mime = STANDARD.decode(text).map_err(|_| {
@@ -67,7 +68,8 @@ fn from_mime(body: &[u8]) -> Result<Arrival, ApiError> {
     })
 }
 
-/// A message from JSON is a draft, received now, unless extended properties say otherwise. They do at creation only.
+/// Returns a message from JSON: a draft, received now, unless extended properties say otherwise. They can do so only at
+/// creation.
 fn from_json(mut input: Input) -> Arrival {
     let now = clock::now();
     let mut said = Properties::default();
@@ -80,7 +82,7 @@ fn from_json(mut input: Input) -> Arrival {
         said.headers = mime::parse(format!("{block}\r\n\r\n").as_bytes()).headers;
     }
     let received = time(input.take("systemtime 0xe06")).unwrap_or(now);
-    // The store writes these itself.
+    // The mailbox sets these itself.
     for overwritten in ["systemtime 0x3007", "systemtime 0x3008"] {
         input.take(overwritten);
     }
@@ -106,7 +108,7 @@ fn from_json(mut input: Input) -> Arrival {
     Arrival { folder: FolderKey(0), content, flags, received, created: now, extra }
 }
 
-/// Returns the view of a message that is there.
+/// Returns the view of a message in the mailbox.
 fn view_of(mailbox: &Mailbox, key: MessageKey) -> Result<View, ApiError> {
     let record = mailbox.message(key).ok_or_else(ApiError::item_not_found)?;
     Ok(View::new(mailbox, key, record))
@@ -142,7 +144,8 @@ pub fn update(call: &Call) -> Answer {
         let text = "Set action is invalid for a property that can be changed in drafts only.";
         return Err(ApiError::bad_request("ErrorInvalidPropertySet", text));
     }
-    // What the message says is worked out before the mailbox is locked again; a draft is rewritten from then on.
+    // Compute the new content before locking the mailbox again. From then on, the draft is rendered from its
+    // properties.
     let content = input.changes_content().then(|| {
         let mut said = Properties::clone(before.said(&call.state.tenant));
         input.apply(&mut said);
@@ -190,7 +193,7 @@ fn change(record: &mut Record, mut input: Input, content: Option<Content>) {
     if let Some(verb) = input.take("integer 0x1081").and_then(|text| text.parse().ok()) {
         record.flags.last_verb = verb;
     }
-    // These could be set when the message was created, and not any more.
+    // These can be set only when a message is created.
     for fixed in ["integer 0xe07", "systemtime 0xe06", "systemtime 0x39", "systemtime 0x3007", "systemtime 0x3008"] {
         input.take(fixed);
     }
@@ -205,7 +208,7 @@ struct Destination {
     id: String,
 }
 
-/// Returns the folder that a body names as destination.
+/// Returns the destination folder that the body of the request names.
 ///
 /// # Errors
 /// 400 and 404 if there is none.
@@ -236,7 +239,7 @@ pub fn copy_to(call: &Call) -> Answer {
 /// Copies a message into a folder and returns the copy.
 ///
 /// # Errors
-/// [`crate::tenant::MailboxError::NotFound`] without message or folder.
+/// [`crate::tenant::MailboxError::NotFound`] if the message or the folder does not exist.
 pub fn copy_message(mailbox: &mut Mailbox, key: MessageKey, target: FolderKey) -> Result<MessageKey, ApiError> {
     let record = mailbox.message(key).ok_or_else(ApiError::item_not_found)?.clone();
     let Record { content, flags, received, extra, .. } = record;
@@ -275,7 +278,7 @@ pub fn permanently_delete(call: &Call) -> Answer {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Anything that would send: counted, and nothing else happens.
+/// All operations that would send mail. They only increase the counter.
 pub fn send(call: &Call) -> Answer {
     call.user()?;
     call.state.counters.mails_sent.fetch_add(1, Ordering::Relaxed);

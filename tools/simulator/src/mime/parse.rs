@@ -1,4 +1,4 @@
-//! From MIME to properties, as Exchange would read it; anything at all is a message.
+//! Converts MIME to properties, as Exchange would read it. Any bytes at all are a valid message.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use mail_parser::{Address, Message, MessageParser, MessagePart, MimeHeaders, Par
 
 use super::{Attachment, Body, Importance, Payload, Properties, Recipient};
 
-/// Returns what the message in `mime` says.
+/// Returns the properties of the message in `mime`.
 pub fn parse(mime: &[u8]) -> Properties {
     let Some(message) = MessageParser::default().parse(mime) else { return Properties::default() };
     Properties {
@@ -36,7 +36,7 @@ fn raw<'a>(message: &'a Message<'_>, name: &'static str) -> &'a str {
 }
 
 fn body(message: &Message<'_>) -> Body {
-    // The first part that is meant to be read decides; where there is HTML, it is what Outlook shows.
+    // The first readable part is the body. If there is HTML, Outlook shows that.
     let html = message.html_bodies().find_map(|part| match &part.body {
         PartType::Html(html) => Some(html.to_string()),
         _ => None,

@@ -1,4 +1,4 @@
-//! From properties to MIME. The same properties give the same bytes; nothing is drawn and no clock is read.
+//! Converts properties to MIME. The same properties always give the same bytes: no random numbers and no clock.
 
 use std::borrow::Cow;
 
@@ -12,17 +12,17 @@ use strongroom_corpora::rng::Rng;
 
 use super::{Attachment, Importance, Payload, Properties, Recipient};
 
-/// Returns the Message-ID that a message gets which came without one.
+/// Returns the Message-ID for a message that came without one.
 pub fn made_message_id(identity: &str) -> String {
     format!("<{identity}@contoso.com>")
 }
 
-/// Returns the message of this class that says this; see [`render`].
+/// Returns the MIME of a message of this class; see [`render`].
 pub fn render_as(properties: &Properties, class: Option<&str>, identity: &str) -> Vec<u8> {
     class.and_then(|class| render_smime(properties, class)).unwrap_or_else(|| render(properties, identity))
 }
 
-/// Returns the message that says this, with a Message-ID made from `identity` if it has none.
+/// Returns the MIME of a message. If it has no Message-ID, it gets one made from `identity`.
 pub fn render(properties: &Properties, identity: &str) -> Vec<u8> {
     let body = structure(properties, identity);
     let mut out = Vec::new();
@@ -62,12 +62,12 @@ pub fn render(properties: &Properties, identity: &str) -> Vec<u8> {
     out
 }
 
-/// Custom headers begin with `x-`; the others are made from properties.
+/// Returns whether a header is a custom one, which begins with `x-`. The others are made from properties.
 fn is_custom(name: &str) -> bool {
     name.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("x-"))
 }
 
-/// Writes a header block without what describes the content, which is made anew.
+/// Writes a header block, except for the headers that describe the content, which are written anew.
 fn write_transport_headers(out: &mut Vec<u8>, block: &str) {
     let mut keep = true;
     for line in block.lines().filter(|line| !line.trim().is_empty()) {
@@ -83,8 +83,8 @@ fn write_transport_headers(out: &mut Vec<u8>, block: &str) {
     out.extend_from_slice(b"MIME-Version: 1.0\r\n");
 }
 
-/// Returns a signed or encrypted message: its one attachment holds the whole body ([MS-OXOSMIME] 2.1.3), so that the bytes
-/// that were signed come out as they went in. Nothing where the class or the attachments are those of another message.
+/// Returns a signed or encrypted message. Its only attachment holds the whole body ([MS-OXOSMIME] 2.1.3), so the signed
+/// bytes come out unchanged. Returns `None` if the class or the attachments are those of another kind of message.
 fn render_smime(properties: &Properties, class: &str) -> Option<Vec<u8>> {
     let class = class.to_ascii_lowercase();
     let ([Attachment { name, content_type, payload: Payload::File(bytes), .. }], Some(block)) =
@@ -139,7 +139,7 @@ fn attachment(attachment: &Attachment) -> MimePart<'_> {
     let disposition = if attachment.inline { "inline" } else { "attachment" };
     let disposition = ContentType::new(disposition).attribute("filename", attachment.name.as_str());
     let named = |media_type: &str| {
-        // A media type that is no token would break the header.
+        // A media type that is not a valid token would break the header.
         let media_type = if media_type.contains('/') { media_type } else { "application/octet-stream" };
         ContentType::new(media_type.to_owned()).attribute("name", attachment.name.as_str())
     };

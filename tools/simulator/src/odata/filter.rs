@@ -1,25 +1,25 @@
-//! `$filter`: parsed into a tree, and asked of the JSON of an object.
+//! `$filter`: parsed into a tree, and evaluated on the JSON of an object.
 
 use serde_json::Value;
 
 /// A filter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
-    /// Both hold.
+    /// True if both are true.
     And(Box<Filter>, Box<Filter>),
-    /// One holds.
+    /// True if one of them is true.
     Or(Box<Filter>, Box<Filter>),
-    /// It does not hold.
+    /// True if the inner filter is false.
     Not(Box<Filter>),
-    /// Two values compare so.
+    /// Compares two values.
     Compare(Operand, Comparison, Operand),
-    /// A function of two strings holds.
+    /// A function of two strings.
     Text(TextFunction, Operand, Operand),
-    /// It holds of an element of a collection.
+    /// True if the inner filter is true for an element of a collection.
     Any(Vec<String>, String, Option<Box<Filter>>),
 }
 
-/// How two values compare.
+/// A comparison operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     /// `eq`
@@ -36,7 +36,7 @@ pub enum Comparison {
     LessOrEqual,
 }
 
-/// What two strings may have in common.
+/// A function of two strings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TextFunction {
     /// The first begins with the second.
@@ -47,7 +47,7 @@ pub enum TextFunction {
     Contains,
 }
 
-/// A value, or where to find it.
+/// A constant or a property.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operand {
     /// A property, by its path.
@@ -67,10 +67,10 @@ enum Token {
 }
 
 impl Filter {
-    /// Reads a filter.
+    /// Parses a filter.
     ///
     /// # Errors
-    /// A text that says what was not understood.
+    /// A text that says what is invalid.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0 };
         let filter = parser.or()?;
@@ -80,7 +80,7 @@ impl Filter {
         }
     }
 
-    /// Returns whether it holds of `object`.
+    /// Returns whether the filter is true for `object`.
     pub fn holds(&self, object: &Value) -> bool {
         match self {
             Self::And(left, right) => left.holds(object) && right.holds(object),
@@ -102,14 +102,14 @@ impl Filter {
                 let Some(elements) = collection.as_array() else { return false };
                 elements.iter().any(|element| match inner {
                     None => true,
-                    // The variable becomes a property, so that `a:a/id eq ..` is found by its path.
+                    // Add the variable as a property, so that `a:a/id eq ..` finds its path.
                     Some(inner) => inner.holds(&serde_json::json!({ variable: element })),
                 })
             }
         }
     }
 
-    /// Returns the first names of all paths: the properties that must be there to ask.
+    /// Returns the first name of each path: the properties that the filter needs.
     pub fn properties(&self) -> Vec<String> {
         let first = |operand: &Operand| match operand {
             Operand::Path(path) => path.first().cloned().into_iter().collect::<Vec<_>>(),
@@ -123,7 +123,7 @@ impl Filter {
         }
     }
 
-    /// Returns every text that a property of this name is compared with.
+    /// Returns every text with which the filter compares this property.
     pub fn texts_compared_with(&self, property: &str) -> Vec<String> {
         match self {
             Self::And(left, right) | Self::Or(left, right) => {
@@ -140,7 +140,7 @@ impl Filter {
         }
     }
 
-    /// Returns whether it needs what the directory calls an advanced query.
+    /// Returns whether the directory calls this an advanced query.
     pub fn is_advanced(&self) -> bool {
         match self {
             Self::And(left, right) | Self::Or(left, right) => left.is_advanced() || right.is_advanced(),
@@ -210,7 +210,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
                 let mut value = String::new();
                 loop {
                     match characters.next() {
-                        // An apostrophe is doubled inside of a text.
+                        // Inside a text an apostrophe is doubled.
                         Some('\'') if characters.peek() == Some(&'\'') => {
                             characters.next();
                             value.push('\'');
@@ -227,7 +227,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
                 while let Some(next) = characters.next_if(|next| !next.is_whitespace() && !"(),'".contains(*next)) {
                     word.push(next);
                 }
-                // `any(a:a/b ..)`: the colon of a variable, not that of a time.
+                // The colon of a variable, as in `any(a:a/b ..)`, not of a time.
                 match word.split_once(':') {
                     Some((variable, rest))
                         if !variable.is_empty() && variable.chars().all(|c| c.is_ascii_alphabetic()) =>
@@ -251,7 +251,7 @@ struct Parser {
     depth: usize,
 }
 
-/// How deep conditions may be nested; the service has a limit too, and so does the stack.
+/// Maximum nesting depth of conditions, to protect the stack. The service has a limit too.
 const DEPTH_MAX: usize = 100;
 
 impl Parser {
@@ -333,7 +333,7 @@ impl Parser {
                 "le" => Comparison::LessOrEqual,
                 other => return Err(format!("unknown operator {other}")),
             },
-            // A property alone must be true.
+            // A property on its own must be true.
             found => {
                 self.at -= usize::from(found.is_some());
                 return Ok(Filter::Compare(left, Comparison::Equal, Operand::Literal(Value::Bool(true))));
@@ -342,7 +342,7 @@ impl Parser {
         Ok(Filter::Compare(left, comparison, self.operand()?))
     }
 
-    /// Reads what follows `name(`.
+    /// Parses what follows `name(`.
     fn call(&mut self, name: &str) -> Result<Filter, String> {
         let function = match name.to_ascii_lowercase().as_str() {
             "startswith" => TextFunction::StartsWith,

@@ -1,10 +1,10 @@
-//! Opaque tokens in links: state that comes back from the client, unread by it.
+//! Opaque tokens in links: state that clients send back without reading it.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Serialize, de::DeserializeOwned};
 use strongroom_corpora::rng::Rng;
 
-/// Returns `state` as a token.
+/// Returns a token that contains `state`.
 pub fn seal(state: &impl Serialize) -> String {
     let json = serde_json::to_vec(state).expect("tokens hold plain data");
     let mut bytes = check(&json).to_vec();
@@ -12,7 +12,7 @@ pub fn seal(state: &impl Serialize) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Returns what a token holds, or `None` for anything that was not sealed here.
+/// Returns the content of a token, or `None` for anything that was not sealed here.
 pub fn open<T: DeserializeOwned>(token: &str) -> Option<T> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     let (sum, masked_json) = bytes.split_at_checked(8)?;
@@ -20,7 +20,7 @@ pub fn open<T: DeserializeOwned>(token: &str) -> Option<T> {
     (check(&json) == sum).then(|| serde_json::from_slice(&json).ok())?
 }
 
-/// Not a secret, only a hindrance: nobody should be tempted to look into a token.
+/// Masks the bytes. This keeps nothing secret, but discourages clients from looking into a token.
 fn masked(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().zip(Rng::new(bytes.len() as u64).bytes(bytes.len())).map(|(byte, mask)| byte ^ mask).collect()
 }

@@ -1,4 +1,4 @@
-//! Errors in the form in which Graph gives them.
+//! Errors in the form that Graph uses.
 
 use std::borrow::Cow;
 
@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::tenant::{MailboxError, TenantError};
 
-/// An error of the service: a status, a code that clients branch on, and a text for people.
+/// An error of the service: a status, a code by which clients decide, and a text for people.
 ///
-/// As a response it has no body yet: the outermost layer of the server adds it, because it names the request's ids.
+/// As a response it has no body yet. The outermost layer of the server adds the body, because it contains the request's
+/// ids.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiError {
     /// Status of the answer.
@@ -19,7 +20,7 @@ pub struct ApiError {
     pub code: Cow<'static, str>,
     /// `error.message`.
     pub message: String,
-    /// Headers beside those that every answer has, such as `Retry-After`.
+    /// Additional headers, such as `Retry-After`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -41,7 +42,7 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// Returns what Exchange answers for an item that is not there.
+    /// Returns Exchange's error for an item that does not exist.
     pub fn item_not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -50,12 +51,12 @@ impl ApiError {
         )
     }
 
-    /// Returns what Exchange answers for an id that is none.
+    /// Returns Exchange's error for an invalid id.
     pub fn invalid_id() -> Self {
         Self::bad_request("ErrorInvalidIdMalformed", "Id is malformed.")
     }
 
-    /// Returns what the directory answers for an object that is not there.
+    /// Returns the directory's error for an object that does not exist.
     pub fn resource_not_found(name: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -66,7 +67,7 @@ impl ApiError {
         )
     }
 
-    /// Returns what Graph answers for a path that means nothing.
+    /// Returns Graph's error for an unknown path.
     pub fn unknown_segment(segment: &str) -> Self {
         Self::bad_request("BadRequest", format!("Resource not found for the segment '{segment}'."))
     }

@@ -1,7 +1,8 @@
-//! The gate: who may ask, and whether it is their turn.
+//! The gate: decides whether a request is allowed, and whether it must wait.
 //!
-//! In the order of the service: the token, then the permission, then the budgets. A request that was let in keeps its place
-//! in the mailbox until the last byte of its answer is handed over, so that four at a time means four answers under way.
+//! It checks in the order of the service: first the token, then the permission, then the budgets. An admitted request
+//! counts as concurrent until the last byte of its answer is handed over. So four concurrent requests mean four answers
+//! under way.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::odata::Query;
 use crate::permissions::{self, Family};
 use crate::throttle::{Cost, Permit, Refusal, RetryAfter};
 
-/// A request that was let in: drop it when its answer has been given.
+/// An admitted request. Drop it when its answer is complete.
 #[derive(Debug)]
 pub struct Entry {
     permit: Permit,
@@ -26,10 +27,10 @@ pub struct Entry {
 }
 
 impl State {
-    /// Lets a request to Graph in. The signed-in user takes the place of `me` in `route`.
+    /// Admits a request to Graph. Replaces `me` in `route` by the signed-in user.
     ///
     /// # Errors
-    /// 401 without a good token, 403 without permission, 429 when a budget is used up.
+    /// 401 without a valid token, 403 without permission, 429 if a budget is used up.
     pub fn enter(
         &self,
         route: &mut Route,
@@ -64,10 +65,10 @@ impl State {
         self.admit(cost, running)
     }
 
-    /// Lets a request in that carries its permission in its URL, and only has to wait its turn.
+    /// Admits a request that has its permission in its URL. Only the budgets are checked.
     ///
     /// # Errors
-    /// 429 when a budget is used up.
+    /// 429 if a budget is used up.
     pub fn enter_by_url(&self, kind: &'static str, mailbox: &str, upload_bytes: u64) -> Result<Entry, ApiError> {
         let running = self.counters.begin(kind, Some(mailbox.to_owned()));
         self.admit(Cost::Mailbox { id: mailbox, upload_bytes }, running)
@@ -96,7 +97,7 @@ impl State {
         match self.throttle.limits().retry_after {
             RetryAfter::Seconds => error.headers.push((header::RETRY_AFTER, seconds.into())),
             RetryAfter::Date => {
-                // A date has no fractions: one second more, lest the client comes too early.
+                // A date has no fractions, so add one second, or the client might come too early.
                 let seconds = i64::try_from(seconds + 1).unwrap_or(i64::MAX);
                 let date = Timestamp::now() + SignedDuration::from_secs(seconds);
                 let date = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
@@ -115,14 +116,15 @@ impl State {
         error
     }
 
-    /// Returns how long every request keeps its mailbox busy.
+    /// Returns how long every request occupies its mailbox.
     pub fn service_time(&self) -> Duration {
         Duration::from_millis(self.throttle.limits().service_time_ms)
     }
 }
 
 impl Entry {
-    /// Gives an answer what the pool tells with it, and the place in the mailbox until the answer is handed over.
+    /// Adds the headers of the pool to an answer, and keeps the request counted as concurrent until the answer is
+    /// handed over.
     pub fn hold(self, mut response: Response) -> Response {
         let headers = response.headers_mut();
         if let Some(units) = self.permit.units {
@@ -144,9 +146,10 @@ impl Entry {
         Response::from_parts(parts, self.follow(body, exact))
     }
 
-    /// Returns the same body, which ends the request when it ends.
+    /// Returns the same body; when it ends, the request ends.
     ///
-    /// The place is free just before the last bytes are on their way: who has read them may come again at once.
+    /// The request ends just before the last bytes are sent, so that a client that has read them may send the next
+    /// request at once.
     fn follow(self, body: Body, len: Option<u64>) -> Body {
         let begin = (Some(self), body.into_data_stream(), len);
         Body::from_stream(futures_util::stream::unfold(begin, |(mut entry, mut data, mut left)| async move {

@@ -1,4 +1,4 @@
-//! Compression: JSON goes gzipped to who accepts it, as from the service.
+//! Compression: like the service, sends JSON with gzip to clients that accept it.
 
 use std::io::Write as _;
 
@@ -9,16 +9,16 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::BodyExt as _;
 
-/// Shorter bodies fit into one packet anyway.
+/// Minimum length in bytes of a body to compress. Shorter bodies fit into one packet anyway.
 const BYTES_MIN: u64 = 1400;
 
-/// Returns whether a request takes gzip.
+/// Returns whether the client accepts gzip.
 pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
     let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     accepted.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("gzip"))
 }
 
-/// Compresses an answer that is JSON; streams stay as they are.
+/// Compresses an answer if it is JSON. Streams stay as they are.
 pub(super) async fn compress(response: Response) -> Response {
     let kind = response.headers().get(header::CONTENT_TYPE);
     let is_json = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));

@@ -1,8 +1,9 @@
-//! What a path of Graph means.
+//! Parses the paths of Graph.
 //!
-//! Graph's paths are OData: names come in any case, `users('id')` is `users/id`, and ids are single segments whose
-//! characters are percent-encoded. Routing gives a [`Route`] that says what is asked for and of whom; who may ask, what
-//! it counts against and what answers it are decided elsewhere.
+//! Graph's paths are OData: names may be in any case, `users('id')` is the same as `users/id`, and an id is a single
+//! segment whose characters are percent-encoded. Routing returns a [`Route`], which says what the request asks for and
+//! whose data it concerns. Other modules decide who may ask, which budget the request counts against, and who answers
+//! it.
 
 use axum::http::Method;
 use percent_encoding::percent_decode_str;
@@ -28,12 +29,12 @@ impl Version {
 
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident)*) => {
-        /// What is asked for.
+        /// The operation that a request asks for.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Operation { $($(#[$doc])* $name,)* }
 
         impl Operation {
-            /// Returns its name, as the counters show it.
+            /// Returns its name, as shown in the counters.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }
             }
@@ -116,7 +117,7 @@ operations! {
     MoveMessage
     /// `POST /users/{u}/messages/{m}/copy`
     CopyMessage
-    /// `POST /users/{u}/messages/{m}/send`, and `sendMail`, `reply`, `forward` and their kin
+    /// `POST /users/{u}/messages/{m}/send`, `sendMail`, `reply`, `forward` and similar operations
     SendMail
     /// `GET /users/{u}/messages/{m}/attachments`
     ListAttachments
@@ -138,14 +139,14 @@ operations! {
     ExchangeMailbox
 }
 
-/// What a request asks for, and of whom.
+/// The operation of a request, and what it applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Version of the API.
     pub version: Version,
-    /// What is asked for.
+    /// The operation.
     pub operation: Operation,
-    /// Id or principal name of the user; `me` for the signed-in one, until the gate knows who that is.
+    /// Id or principal name of the user; `me` for the signed-in user, until the gate replaces it.
     pub user: Option<String>,
     /// Id or well-known name of the folder.
     pub folder: Option<String>,
@@ -153,26 +154,26 @@ pub struct Route {
     pub message: Option<String>,
     /// Id of the attachment.
     pub attachment: Option<String>,
-    /// What follows: the property of `mailboxSettings`, or the path inside of an Exchange mailbox (first its id).
+    /// The rest of the path: the property of `mailboxSettings`, or the path inside an Exchange mailbox (first its id).
     pub rest: Vec<String>,
 }
 
-/// Why a path means nothing.
+/// Why a path could not be routed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoRoute {
-    /// It is no path of Graph.
+    /// It is not a path of Graph.
     NotGraph,
-    /// Graph knows no such segment.
+    /// Graph does not know this segment.
     UnknownSegment(String),
-    /// The path is there, for other methods.
+    /// The path exists, but not for this method.
     MethodNotAllowed,
 }
 
 impl Route {
-    /// Returns what `method` on `path` (still encoded, without query) means.
+    /// Returns the route of `method` on `path` (still encoded, without query).
     ///
     /// # Errors
-    /// [`NoRoute`] if it means nothing.
+    /// [`NoRoute`] if there is none.
     pub fn parse(method: &Method, path: &str) -> Result<Self, NoRoute> {
         let mut segments = path.split('/').filter(|segment| !segment.is_empty());
         let version = match segments.next() {
@@ -221,7 +222,7 @@ impl Route {
         Ok(route)
     }
 
-    /// Routes what follows a user.
+    /// Routes the path after a user.
     fn of_user(&mut self, method: &Method, lower: &[&str], raw: &[String]) -> Result<Operation, NoRoute> {
         use Operation as O;
         let by = |get: Option<O>, post: Option<O>, patch: Option<O>, delete: Option<O>| {
@@ -270,7 +271,7 @@ impl Route {
         }
     }
 
-    /// Routes `messages` and what follows.
+    /// Routes `messages` and the path after it.
     #[allow(clippy::type_complexity)] // The one parameter that is a function has four of a kind.
     fn of_messages(
         &mut self,
@@ -313,7 +314,7 @@ impl Route {
     }
 }
 
-/// Splits `users('id')` into `users` and `id`, and decodes.
+/// Splits `users('id')` into `users` and `id`, and decodes both.
 fn key_form(segment: &str) -> Vec<String> {
     let segment = percent_decode_str(segment).decode_utf8_lossy();
     match segment.split_once("('").and_then(|(name, key)| Some((name, key.strip_suffix("')")?))) {
@@ -359,7 +360,7 @@ mod tests {
     fn what_means_nothing() {
         assert_eq!(route("/v1.0/users/u/frobs"), Err(NoRoute::UnknownSegment("frobs".to_owned())));
         assert_eq!(route("/v2.0/users"), Err(NoRoute::NotGraph));
-        // Message deltas exist by folder only.
+        // Message deltas exist only per folder.
         let all = route("/v1.0/users/u/messages/delta").expect("read as the id of a message");
         assert_eq!(all.operation, Operation::GetMessage);
         assert_eq!(Route::parse(&Method::PUT, "/v1.0/users/u/messages"), Err(NoRoute::MethodNotAllowed));

@@ -1,4 +1,4 @@
-//! Changing a tenant directly: what tests and the control API do behind the clients' backs.
+//! Direct changes of a tenant, for tests and the control API, without the clients' knowledge.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::clock;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TenantError {
-    /// Nobody has this id or name.
+    /// No user has this id or name.
     #[error("there is no user {0}")]
     NoUser(String),
     /// The user has no mailbox.
@@ -32,16 +32,16 @@ pub enum TenantError {
     Mailbox(#[from] MailboxError),
 }
 
-/// A message to be put into a mailbox, as if it had been delivered.
+/// A message to add to a mailbox, as if it had been delivered.
 #[derive(Clone, Debug, Default)]
 pub struct NewMessage {
-    /// Its bytes, exactly as `$value` is to give them.
+    /// Its bytes, exactly as `$value` will return them.
     pub mime: Vec<u8>,
     /// When it was received, in seconds since 1970; now if absent.
     pub received: Option<i64>,
-    /// Was read.
+    /// True if it was read.
     pub read: bool,
-    /// Was never sent.
+    /// True if it was never sent.
     pub draft: bool,
     /// The follow-up flag.
     pub flag: FlagStatus,
@@ -50,7 +50,7 @@ pub struct NewMessage {
 }
 
 impl Tenant {
-    /// Adds somebody to the directory and returns the id.
+    /// Adds a user to the directory and returns the id.
     pub fn add_user(&self, mut spec: UserSpec) -> String {
         if !spec.principal_name.contains('@') {
             spec.principal_name = format!("{}@{}", spec.principal_name, self.domain);
@@ -74,7 +74,7 @@ impl Tenant {
         id
     }
 
-    /// Deletes a user; the mailbox answers no more.
+    /// Deletes a user. The mailbox no longer answers.
     ///
     /// # Errors
     /// [`TenantError::NoUser`].
@@ -86,7 +86,7 @@ impl Tenant {
         Ok(())
     }
 
-    /// Renames a user; id and mailbox stay.
+    /// Renames a user. The id and the mailbox stay.
     ///
     /// # Errors
     /// [`TenantError::NoUser`].
@@ -144,7 +144,8 @@ impl Tenant {
 
     /// Adds a folder under `parent` (an id or a well-known name such as `msgfolderroot`) and returns its id.
     ///
-    /// Twins are allowed here: real mailboxes hold siblings of the same name, though Graph creates none.
+    /// Two siblings may have the same name here: real mailboxes contain such folders, although Graph does not create
+    /// them.
     ///
     /// # Errors
     /// [`TenantError`] if there is no such user, mailbox or parent.
@@ -158,7 +159,7 @@ impl Tenant {
     /// Adds a hidden folder and returns its id.
     ///
     /// # Errors
-    /// As [`Self::add_folder`].
+    /// Those of [`Self::add_folder`].
     pub fn add_hidden_folder(&self, user: &str, parent: &str, name: &str) -> Result<String, TenantError> {
         self.with_folder(user, parent, |mailbox, parent| {
             let key = mailbox.insert_folder(super::Folder { hidden: true, ..super::Folder::new(name, Some(parent)) });
@@ -169,7 +170,7 @@ impl Tenant {
     /// Adds a search folder over `source` and returns its id.
     ///
     /// # Errors
-    /// As [`Self::add_folder`], and [`MailboxError::FolderExists`].
+    /// Those of [`Self::add_folder`], and [`MailboxError::FolderExists`].
     pub fn add_search_folder(
         &self,
         user: &str,
@@ -189,12 +190,12 @@ impl Tenant {
     /// Renames a folder.
     ///
     /// # Errors
-    /// [`TenantError`], also for well-known folders and for a name that is taken.
+    /// [`TenantError`], also for well-known folders and if the name already exists.
     pub fn rename_folder(&self, user: &str, folder: &str, name: &str) -> Result<(), TenantError> {
         self.with_folder(user, folder, |mailbox, key| mailbox.rename_folder(key, name))
     }
 
-    /// Moves a folder with all in it under another.
+    /// Moves a folder with its content under another folder.
     ///
     /// # Errors
     /// [`TenantError`], also for well-known folders and for moves into itself.
@@ -205,7 +206,7 @@ impl Tenant {
         })
     }
 
-    /// Removes a folder with all in it, for good.
+    /// Removes a folder with its content permanently.
     ///
     /// # Errors
     /// [`TenantError`], also for well-known folders.
@@ -213,7 +214,7 @@ impl Tenant {
         self.with_folder(user, folder, |mailbox, key| mailbox.remove_folder(key))
     }
 
-    /// Puts a message into a folder (an id or a well-known name) and returns its immutable id.
+    /// Adds a message to a folder (an id or a well-known name) and returns its immutable id.
     ///
     /// # Errors
     /// [`TenantError`] if there is no such user, mailbox or folder.
@@ -248,7 +249,7 @@ impl Tenant {
     /// Marks a message as read or unread.
     ///
     /// # Errors
-    /// As [`Self::change_message`].
+    /// Those of [`Self::change_message`].
     pub fn set_read(&self, user: &str, message: &str, read: bool) -> Result<(), TenantError> {
         self.edit(user, message, |record| record.flags.read = read)
     }
@@ -256,7 +257,7 @@ impl Tenant {
     /// Sets the follow-up flag.
     ///
     /// # Errors
-    /// As [`Self::change_message`].
+    /// Those of [`Self::change_message`].
     pub fn set_flag(&self, user: &str, message: &str, flag: FlagStatus) -> Result<(), TenantError> {
         self.edit(user, message, |record| record.flags.flag = flag)
     }
@@ -264,15 +265,15 @@ impl Tenant {
     /// Sets the categories.
     ///
     /// # Errors
-    /// As [`Self::change_message`].
+    /// Those of [`Self::change_message`].
     pub fn set_categories(&self, user: &str, message: &str, categories: Vec<String>) -> Result<(), TenantError> {
         self.edit(user, message, |record| Mailbox::extra(record).categories = categories)
     }
 
-    /// Moves a message to another folder; the immutable id stays.
+    /// Moves a message to another folder. Its immutable id stays.
     ///
     /// # Errors
-    /// As [`Self::change_message`], and [`TenantError::NoFolder`].
+    /// Those of [`Self::change_message`], and [`TenantError::NoFolder`].
     pub fn move_message(&self, user: &str, message: &str, target: &str) -> Result<(), TenantError> {
         self.with_message(user, message, |mailbox, key| {
             let target = mailbox.resolve_folder(target).ok_or_else(|| TenantError::NoFolder(target.to_owned()))?;
@@ -280,23 +281,23 @@ impl Tenant {
         })
     }
 
-    /// Deletes a message for good.
+    /// Deletes a message permanently.
     ///
     /// # Errors
-    /// As [`Self::change_message`].
+    /// Those of [`Self::change_message`].
     pub fn delete_message(&self, user: &str, message: &str) -> Result<(), TenantError> {
         self.with_message(user, message, |mailbox, key| Ok(mailbox.remove_message(key)?))
     }
 
-    /// Makes a message unreadable for ever; `None` heals it. Deltas show no change.
+    /// Makes a message unreadable forever; `None` makes it readable again. Deltas show no change.
     ///
     /// # Errors
-    /// As [`Self::change_message`].
+    /// Those of [`Self::change_message`].
     pub fn mark_unreadable(&self, user: &str, message: &str, why: Option<Unreadable>) -> Result<(), TenantError> {
         self.with_message(user, message, |mailbox, key| Ok(mailbox.mark_unreadable(key, why)?))
     }
 
-    /// Returns how many users of a kind there are.
+    /// Returns the number of users of a kind.
     pub fn count(&self, kind: Kind) -> usize {
         self.all_users().iter().filter(|user| user.kind == kind).count()
     }

@@ -1,4 +1,4 @@
-//! Folders: their names, their places, and for each the log that its message delta reads.
+//! Folders: their names, their places, and the log from which a folder's message delta is read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,44 +8,44 @@ use super::id::{FolderKey, MessageKey};
 /// A folder of a mailbox.
 #[derive(Clone, Debug)]
 pub struct Folder {
-    /// Name for display; may hold any character.
+    /// Name for display; may contain any character.
     pub name: String,
-    /// The folder it lies in; none for the root.
+    /// The folder that contains it; `None` for the root.
     pub parent: Option<FolderKey>,
     /// The name that is the same in every language.
     pub well_known: Option<&'static str>,
-    /// Listed on request only.
+    /// True if it is listed only on request.
     pub hidden: bool,
     /// Container class, such as `IPF.Note`.
     pub class: String,
-    /// Set for a search folder, whose messages live elsewhere.
+    /// Set for a search folder, which shows messages of other folders.
     pub search: Option<Search>,
-    /// Folders inside, in the order in which they came.
+    /// Its child folders, in the order of their creation.
     pub children: Vec<FolderKey>,
     /// Number of messages.
     pub total: u32,
-    /// Number of messages not read.
+    /// Number of unread messages.
     pub unread: u32,
     /// Change number of its last change.
     pub change: u64,
-    /// Where it stands in the mailbox's log of folders.
+    /// Its position in the mailbox's log of folders.
     pub log_position: u32,
-    /// What happened to its messages.
+    /// Log of the changes of its messages.
     pub log: Log,
-    /// Its messages, newest first; made when a listing asks for it.
+    /// Its messages, newest first. Computed when a listing needs it.
     pub order: Option<Arc<Vec<MessageKey>>>,
     /// Extended properties by their canonical id.
     pub extended: BTreeMap<String, serde_json::Value>,
 }
 
-/// What a search folder searches.
+/// What a search folder shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Search {
     /// The OData filter.
     pub filter: String,
-    /// Whether folders within the sources are searched too.
+    /// Whether it also searches the folders inside its sources.
     pub nested: bool,
-    /// Where it searches.
+    /// The folders that it searches.
     pub sources: Vec<FolderKey>,
 }
 
@@ -71,25 +71,25 @@ impl Folder {
     }
 }
 
-/// What happened to the messages of a folder, oldest first: four bytes an event.
+/// Log of the changes of a folder's messages, oldest first, with four bytes per event.
 ///
-/// A message's last event is the one at its record's `log_position`; earlier ones are passed over, so a round of a delta
-/// that reads from a position to the end tells of each message once.
+/// The last event of a message is the one at its record's `log_position`. Readers skip earlier ones, so a round of a
+/// delta that reads from a position to the end reports each message once.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     events: Vec<u32>,
-    /// How often a message had moved when it left: what its default id was until then.
+    /// For each removal, the number of moves of the message until then. Its default id contained that number.
     moves_of_removed: BTreeMap<u32, u32>,
 }
 
 /// An event of a [`Log`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The message came or changed.
+    /// The message was added or changed.
     Changed(MessageKey),
-    /// The message came, but a client that was here before is not told.
+    /// The message was added, but clients that already know the folder are not told.
     CameUnnoticed(MessageKey),
-    /// The message, which had moved so often, left.
+    /// The message left the folder, after this many moves.
     Removed(MessageKey, u32),
 }
 
@@ -123,17 +123,17 @@ impl Log {
         })
     }
 
-    /// Returns how many events there were.
+    /// Returns the number of events.
     pub fn len(&self) -> u32 {
         u32::try_from(self.events.len()).expect("a folder sees fewer than four billion changes")
     }
 
-    /// Returns whether nothing ever happened.
+    /// Returns whether there are no events.
     pub fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
-    /// Makes room for `additional` events.
+    /// Reserves space for `additional` events.
     pub fn reserve(&mut self, additional: usize) {
         self.events.reserve_exact(additional);
     }

@@ -1,52 +1,53 @@
-//! Ids as Exchange makes them: opaque to clients, and decoded here instead of looked up.
+//! Ids like those of Exchange: opaque to clients. Here they are decoded instead of looked up.
 //!
-//! An id spells out what it names (mailbox, kind, key), so a million messages need no table of ids. A message has two:
-//! the immutable one, and the default one that counts the moves and is wrong after the next one. An id is taken only if
-//! encoding what it names gives the very same characters; ids are compared case by case, and some differ in nothing else.
+//! An id contains what it identifies (mailbox, kind, key), so a million messages need no table of ids. A message has
+//! two ids: the immutable one, and the default one, which contains the number of moves and becomes invalid with the
+//! next move. An id is accepted only if encoding its meaning again gives exactly the same characters, because ids are
+//! case-sensitive, and some differ only in case.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 use strongroom_corpora::rng::Rng;
 
-/// Names a mailbox inside of ids.
+/// Identifies a mailbox inside ids.
 pub type MailboxGuid = [u8; 16];
 
-/// Names a folder of one mailbox.
+/// Identifies a folder of a mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FolderKey(pub u32);
 
-/// Names a message of one mailbox, wherever it moves.
+/// Identifies a message of a mailbox, even after moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageKey(pub u32);
 
-/// Which of its two ids a message is shown with.
+/// Format in which the id of a message is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum IdFormat {
     /// Changes when the message moves.
     #[default]
     Default,
-    /// Stays as long as the message stays in its mailbox (`Prefer: IdType="ImmutableId"`).
+    /// Stays the same while the message is in its mailbox (`Prefer: IdType="ImmutableId"`).
     Immutable,
 }
 
-/// What an id names.
+/// What an id identifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// A folder; the same in both formats.
+    /// A folder. Its id is the same in both formats.
     Folder(FolderKey),
     /// A message by its immutable id.
     Message(MessageKey),
-    /// A message by its default id: valid while it has made this many moves.
+    /// A message by its default id, which is valid while the message has made this many moves.
     MessageInPlace(MessageKey, u32),
-    /// An attachment: its message, the edition of the message's content, and its number; with the moves if the id is the
-    /// default one.
+    /// An attachment: its message, the edition of the message's content, and its number. A default id also contains the
+    /// moves.
     Attachment {
-        /// The message that carries it.
+        /// The message that has the attachment.
         message: MessageKey,
-        /// Moves of the message, in a default id.
+        /// Number of moves of the message, in a default id.
         moves: Option<u32>,
         /// Edition of the message's content.
         edition: u32,
-        /// Its number in the message.
+        /// Number of the attachment in the message.
         number: u32,
     },
 }
@@ -58,9 +59,9 @@ const ATTACHMENT: u8 = 4;
 const ATTACHMENT_IN_PLACE: u8 = 5;
 
 impl Named {
-    /// Returns the id's characters: 120 for folders; 72 or 152 for messages, 108 or 196 for attachments.
+    /// Returns the characters of the id: 120 for folders, 72 or 152 for messages, 108 or 196 for attachments.
     pub fn encode(self, mailbox: &MailboxGuid) -> String {
-        // `AQMk`, `AAMk` and `AAkA` are how the ids of Exchange begin; a length of 3n + 2 bytes ends them in one `=`.
+        // Ids of Exchange begin with `AQMk`, `AAMk` or `AAkA`. A length of 3n + 2 bytes makes them end with one `=`.
         let (kind, prefix, len, numbers): (u8, [u8; 3], usize, [u32; 4]) = match self {
             Self::Folder(key) => (FOLDER, [0x01, 0x03, 0x24], 89, [0, 0, 0, key.0]),
             Self::Message(key) => (MESSAGE, [0x00, 0x09, 0x00], 53, [0, 0, 0, key.0]),
@@ -74,7 +75,7 @@ impl Named {
         };
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(&prefix);
-        // Every id holds `-` and `_`: a client that forgets them in a path must notice at once.
+        // Every id contains `-` and `_`, so that a client that does not encode them correctly in a path fails at once.
         bytes.extend_from_slice(&[0x03, 0xef, 0xc0]);
         bytes.extend_from_slice(mailbox);
         bytes.push(kind);
@@ -86,7 +87,7 @@ impl Named {
         URL_SAFE.encode(bytes)
     }
 
-    /// Returns what `id` names in `mailbox`, or `None` for anything that this mailbox never gave out.
+    /// Returns what `id` identifies in `mailbox`, or `None` for anything that this mailbox never issued.
     pub fn decode(id: &str, mailbox: &MailboxGuid) -> Option<Self> {
         let bytes = URL_SAFE.decode(id).ok()?;
         let kind = *bytes.get(22)?;

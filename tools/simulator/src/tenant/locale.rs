@@ -1,4 +1,4 @@
-//! The folders that every mailbox has, and what they are called in the languages of its owners.
+//! The folders that every mailbox has, and their names in the languages of the users.
 
 /// A language of a mailbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -31,7 +31,7 @@ pub struct DefaultFolder {
     pub well_known: Option<&'static str>,
     /// Well-known name of its parent.
     pub parent: &'static str,
-    /// Listed on request only.
+    /// True if it is listed only on request.
     pub hidden: bool,
     /// Container class.
     pub class: &'static str,
@@ -49,7 +49,7 @@ impl Locale {
         ["en-US", "de-DE", "fr-FR", "zh-TW", "zh-CN", "ja-JP"][self as usize]
     }
 
-    /// Returns its name for people, in English.
+    /// Returns its English name for people.
     pub fn display_name(self) -> &'static str {
         [
             "English (United States)",
@@ -61,7 +61,7 @@ impl Locale {
         ][self as usize]
     }
 
-    /// Returns the time zone of its people, as Windows names it.
+    /// Returns the Windows name of the time zone of its users.
     pub fn time_zone(self) -> &'static str {
         [
             "Pacific Standard Time",
@@ -73,7 +73,7 @@ impl Locale {
         ][self as usize]
     }
 
-    /// Returns what a default folder is called.
+    /// Returns the name of a default folder in this language.
     pub fn name(self, folder: &DefaultFolder) -> &'static str {
         folder.names[self as usize]
     }
@@ -87,7 +87,8 @@ const fn inner(well_known: &'static str, parent: &'static str, names: [&'static 
     DefaultFolder { well_known: Some(well_known), parent, hidden: false, class: "IPF.Note", names }
 }
 
-/// Parents before children. `clutter` and `scheduled` are in no new mailbox: asking for them is a 404.
+/// The default folders, parents before children. New mailboxes have no `clutter` and `scheduled`: asking for them gives
+/// 404.
 pub const DEFAULT_FOLDERS: &[DefaultFolder] = &[
     inner(
         "msgfolderroot",
@@ -158,7 +159,7 @@ pub const DEFAULT_FOLDERS: &[DefaultFolder] = &[
         "syncissues",
         ["Server Failures", "Serverfehler", "Défaillances du serveur", "伺服器失敗", "服务器故障", "サーバーの失敗"],
     ),
-    // Copies of chat messages; whoever lists messages by folder does not meet them.
+    // Copies of chat messages. A client that lists messages by folder does not see them.
     DefaultFolder {
         well_known: None,
         parent: "root",
@@ -175,5 +176,5 @@ pub const DEFAULT_FOLDERS: &[DefaultFolder] = &[
     },
 ];
 
-/// Well-known names that are ours only: Graph knows these folders by no name.
+/// Well-known names that only the simulator uses: Graph has no names for these folders.
 pub const UNNAMED: &[&str] = &["recoverableitemsroot", "recoverableitemspurges", "recoverableitemsversions"];

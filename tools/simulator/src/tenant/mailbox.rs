@@ -1,7 +1,8 @@
-//! A mailbox: folders, records of messages, and what a delta needs to know of the past.
+//! A mailbox: folders, records of messages, and the logs that deltas need.
 //!
-//! Everything here is quick and holds the mailbox's lock; content is made elsewhere, from copies of records. Each change
-//! takes the next change number, and is written into the log of its folder (messages) or of the mailbox (folders).
+//! Everything here is quick and runs under the mailbox's lock. Contents are made elsewhere, from copies of records.
+//! Each change gets the next change number, and is written into the log of its folder (messages) or of the mailbox
+//! (folders).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::id::{FolderKey, IdFormat, MailboxGuid, MessageKey, Named};
 use super::locale::{Locale, UNNAMED};
 use super::message::{Content, Extra, Flags, Record, Unreadable};
 
-/// The root that users do not see.
+/// The root, which users do not see.
 pub const ROOT: FolderKey = FolderKey(0);
 
 /// Why a change was refused.
@@ -23,18 +24,18 @@ pub enum MailboxError {
     /// There is no such folder or message.
     #[error("the item was not found in the mailbox")]
     NotFound,
-    /// A sibling has this name.
+    /// A sibling already has this name.
     #[error("a folder with the specified name already exists")]
     FolderExists,
-    /// Well-known folders stay what and where they are, and no folder can lie in itself.
+    /// Well-known folders cannot be changed, and no folder can be inside itself.
     #[error("the folder cannot be renamed, moved or deleted")]
     Refused,
 }
 
-/// What somebody's mailbox holds.
+/// The mailbox of a user.
 #[derive(Debug)]
 pub struct Mailbox {
-    /// Names the mailbox inside of ids.
+    /// Identifies the mailbox inside ids.
     pub guid: MailboxGuid,
     /// Language of the names of default folders.
     pub locale: Locale,
@@ -42,53 +43,53 @@ pub struct Mailbox {
     pub categories: Vec<(String, String)>,
     /// Rules of the inbox, as Graph shows them.
     pub rules: Vec<Value>,
-    /// Delta tokens of an earlier generation are refused.
+    /// Generation of the delta state. Delta tokens of an earlier generation are refused.
     pub generation: u64,
-    /// How many delta tokens were given out.
+    /// Number of delta tokens issued.
     pub tokens: u64,
     /// Messages so new that attaching to them fails once.
     pub lagging: BTreeSet<MessageKey>,
     /// Mailbox settings that were changed, as Graph shows them.
     pub settings: BTreeMap<String, Value>,
-    /// A move shows as a removal in the source folder, and nowhere else, to those who follow deltas.
+    /// True if deltas show a move only as a removal from the source folder.
     pub moves_show_only_as_removal: bool,
     folders: Vec<Option<Folder>>,
     messages: Vec<Option<Record>>,
     live: usize,
     folder_log: Vec<FolderEvent>,
     change: u64,
-    /// Every message, newest first, as of a change.
+    /// All messages, newest first, as of a change number.
     order: Option<(u64, Arc<Vec<MessageKey>>)>,
 }
 
-/// An event of the mailbox's log of folders.
+/// An event in the mailbox's log of folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FolderEvent {
-    /// The folder came or changed.
+    /// The folder was added or changed.
     Changed(FolderKey),
-    /// The folder left.
+    /// The folder was removed.
     Removed(FolderKey),
 }
 
-/// A message to be put into a mailbox.
+/// A message to add to a mailbox.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// Where it goes.
+    /// The folder to add it to.
     pub folder: FolderKey,
-    /// Where its content comes from.
+    /// Source of its content.
     pub content: Content,
-    /// State beside the content.
+    /// State that is not in the content.
     pub flags: Flags,
     /// When it was received.
     pub received: i64,
     /// When it was created in the mailbox.
     pub created: i64,
-    /// What few messages have.
+    /// State that few messages have.
     pub extra: Option<Arc<Extra>>,
 }
 
 impl Mailbox {
-    /// Returns a mailbox with the folders that every mailbox has, and no message.
+    /// Returns a mailbox with the default folders and no messages.
     pub fn new(guid: MailboxGuid, locale: Locale) -> Self {
         let mut mailbox = Self {
             guid,
@@ -152,14 +153,14 @@ impl Mailbox {
             .filter_map(|(key, folder)| Some((FolderKey(u32::try_from(key).ok()?), folder.as_ref()?)))
     }
 
-    /// Returns the folder of this well-known name, in any case.
+    /// Returns the folder with this well-known name; case does not matter.
     pub fn well_known(&self, name: &str) -> Option<FolderKey> {
         self.folders()
             .find(|(_, folder)| folder.well_known.is_some_and(|known| known.eq_ignore_ascii_case(name)))
             .map(|(key, _)| key)
     }
 
-    /// Returns the folder that an id or a well-known name means.
+    /// Returns the folder with this id or well-known name.
     pub fn resolve_folder(&self, id_or_name: &str) -> Option<FolderKey> {
         match Named::decode(id_or_name, &self.guid) {
             Some(Named::Folder(key)) => self.folder(key).map(|_| key),
@@ -168,7 +169,7 @@ impl Mailbox {
         }
     }
 
-    /// Returns whether `inner` is `outer` or lies under it.
+    /// Returns whether `inner` is `outer` or inside it.
     pub fn lies_in(&self, inner: FolderKey, outer: FolderKey) -> bool {
         let mut at = Some(inner);
         while let Some(key) = at {
@@ -180,7 +181,7 @@ impl Mailbox {
         false
     }
 
-    /// Returns `key` and every folder under it, parents before children.
+    /// Returns `key` and every folder inside it, parents before children.
     pub fn subtree(&self, key: FolderKey) -> Vec<FolderKey> {
         let mut found = vec![key];
         let mut at = 0;
@@ -194,7 +195,8 @@ impl Mailbox {
     /// Adds a folder under `parent`.
     ///
     /// # Errors
-    /// [`MailboxError::FolderExists`] if a sibling has the name, in any case; [`MailboxError::NotFound`] without parent.
+    /// [`MailboxError::FolderExists`] if a sibling has the same name in any case; [`MailboxError::NotFound`] if
+    /// `parent` does not exist.
     pub fn add_folder(&mut self, parent: FolderKey, name: &str, hidden: bool) -> Result<FolderKey, MailboxError> {
         self.check_name(parent, name, None)?;
         Ok(self.insert_folder(Folder { hidden, ..Folder::new(name, Some(parent)) }))
@@ -203,7 +205,7 @@ impl Mailbox {
     /// Adds a search folder under `parent`.
     ///
     /// # Errors
-    /// As [`Self::add_folder`].
+    /// Those of [`Self::add_folder`].
     pub fn add_search_folder(
         &mut self,
         parent: FolderKey,
@@ -214,7 +216,8 @@ impl Mailbox {
         Ok(self.insert_folder(Folder { search: Some(search), ..Folder::new(name, Some(parent)) }))
     }
 
-    /// Adds a folder as it is, whatever its siblings are called: old mailboxes hold twins that differ in case only.
+    /// Adds a folder without checking the names of its siblings: old mailboxes contain siblings whose names differ only
+    /// in case.
     pub fn insert_folder(&mut self, folder: Folder) -> FolderKey {
         let key = FolderKey(u32::try_from(self.folders.len()).expect("fewer than four billion folders"));
         let parent = folder.parent;
@@ -236,7 +239,7 @@ impl Mailbox {
         if taken { Err(MailboxError::FolderExists) } else { Ok(()) }
     }
 
-    /// Writes a folder into the log: something of it changed.
+    /// Records in the log that a folder changed.
     pub fn touch_folder(&mut self, key: FolderKey) {
         let change = self.next_change();
         let position = u32::try_from(self.folder_log.len()).expect("fewer than four billion changes");
@@ -249,7 +252,7 @@ impl Mailbox {
     /// Renames a folder.
     ///
     /// # Errors
-    /// [`MailboxError::Refused`] for well-known folders, [`MailboxError::FolderExists`] if the name is taken.
+    /// [`MailboxError::Refused`] for well-known folders, [`MailboxError::FolderExists`] if a sibling has the name.
     pub fn rename_folder(&mut self, key: FolderKey, name: &str) -> Result<(), MailboxError> {
         let folder = self.folder(key).ok_or(MailboxError::NotFound)?;
         let parent = folder.parent.filter(|_| folder.well_known.is_none()).ok_or(MailboxError::Refused)?;
@@ -262,7 +265,7 @@ impl Mailbox {
     /// Sets the container class of a folder, such as `IPF.Contact`.
     ///
     /// # Errors
-    /// [`MailboxError::NotFound`] without folder.
+    /// [`MailboxError::NotFound`] if the folder does not exist.
     pub fn set_folder_class(&mut self, key: FolderKey, class: String) -> Result<(), MailboxError> {
         self.folder_mut(key).ok_or(MailboxError::NotFound)?.class = class;
         Ok(())
@@ -271,14 +274,14 @@ impl Mailbox {
     /// Sets an extended property of a folder.
     ///
     /// # Errors
-    /// [`MailboxError::NotFound`] without folder.
+    /// [`MailboxError::NotFound`] if the folder does not exist.
     pub fn set_folder_property(&mut self, key: FolderKey, id: String, value: Value) -> Result<(), MailboxError> {
         self.folder_mut(key).ok_or(MailboxError::NotFound)?.extended.insert(id, value);
         self.touch_folder(key);
         Ok(())
     }
 
-    /// Moves a folder with all in it. It keeps its id, and gets a number behind its name if that is taken.
+    /// Moves a folder with its content. It keeps its id. If its name already exists there, a number is appended.
     ///
     /// # Errors
     /// [`MailboxError::Refused`] for well-known folders and for moves into itself.
@@ -303,7 +306,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Moves a folder into another as [`Self::move_folder`] does, under a new name if its own is taken there.
+    /// Moves a folder like [`Self::move_folder`], under a new name if its name already exists there.
     ///
     /// # Errors
     /// [`MailboxError::Refused`] for well-known folders and for moves into itself.
@@ -321,7 +324,7 @@ impl Mailbox {
         unreachable!("some number is free")
     }
 
-    /// Removes a folder with all in it, for good.
+    /// Removes a folder with its content permanently.
     ///
     /// # Errors
     /// [`MailboxError::Refused`] for well-known folders.
@@ -346,7 +349,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Returns what happened to folders, oldest first.
+    /// Returns the log of folders, oldest event first.
     pub fn folder_log(&self) -> &[FolderEvent] {
         &self.folder_log
     }
@@ -366,17 +369,17 @@ impl Mailbox {
             .filter_map(|(key, record)| Some((MessageKey(u32::try_from(key).ok()?), record.as_ref()?)))
     }
 
-    /// Returns how many messages there are.
+    /// Returns the number of messages.
     pub fn len(&self) -> usize {
         self.live
     }
 
-    /// Returns whether there is no message.
+    /// Returns whether there are no messages.
     pub fn is_empty(&self) -> bool {
         self.live == 0
     }
 
-    /// Makes room for `additional` messages in `folder`, without the slack of growing.
+    /// Reserves space for exactly `additional` messages in `folder`.
     pub fn reserve(&mut self, folder: FolderKey, additional: usize) {
         self.messages.reserve_exact(additional);
         if let Some(folder) = self.folder_mut(folder) {
@@ -384,7 +387,7 @@ impl Mailbox {
         }
     }
 
-    /// Returns the message that an id means now: an immutable id, or the default id of its present place.
+    /// Returns the message with this id: its immutable id, or the default id of its current place.
     pub fn resolve_message(&self, id: &str) -> Option<MessageKey> {
         match Named::decode(id, &self.guid)? {
             Named::Message(key) => self.message(key).map(|_| key),
@@ -405,10 +408,10 @@ impl Mailbox {
         Named::Folder(key).encode(&self.guid)
     }
 
-    /// Puts a message into a folder.
+    /// Adds a message to a folder.
     ///
     /// # Errors
-    /// [`MailboxError::NotFound`] without folder.
+    /// [`MailboxError::NotFound`] if the folder does not exist.
     pub fn add_message(&mut self, arrival: Arrival) -> Result<MessageKey, MailboxError> {
         let Arrival { folder, content, flags, received, created, extra } = arrival;
         self.folder(folder).ok_or(MailboxError::NotFound)?;
@@ -435,10 +438,10 @@ impl Mailbox {
         Ok(key)
     }
 
-    /// Changes a message where it lies: `edit` may set everything but its place.
+    /// Changes a message without moving it. `edit` may set everything but its place.
     ///
     /// # Errors
-    /// [`MailboxError::NotFound`] without message.
+    /// [`MailboxError::NotFound`] if the message does not exist.
     pub fn change_message(
         &mut self,
         key: MessageKey,
@@ -458,10 +461,10 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Makes a message unreadable, or heals it, without a trace in any delta.
+    /// Makes a message unreadable or readable again. No delta shows this.
     ///
     /// # Errors
-    /// [`MailboxError::NotFound`] without message.
+    /// [`MailboxError::NotFound`] if the message does not exist.
     pub fn mark_unreadable(&mut self, key: MessageKey, why: Option<Unreadable>) -> Result<(), MailboxError> {
         let record = self.messages.get_mut(key.0 as usize).and_then(Option::as_mut).ok_or(MailboxError::NotFound)?;
         Self::extra(record).unreadable = why;
@@ -471,7 +474,7 @@ impl Mailbox {
     /// Moves a message. Its immutable id stays.
     ///
     /// # Errors
-    /// [`MailboxError::NotFound`] without message or folder.
+    /// [`MailboxError::NotFound`] if the message or the folder does not exist.
     pub fn move_message(&mut self, key: MessageKey, target: FolderKey, now: i64) -> Result<(), MailboxError> {
         self.folder(target).ok_or(MailboxError::NotFound)?;
         let mut record = self.message(key).cloned().ok_or(MailboxError::NotFound)?;
@@ -494,10 +497,10 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Removes a message for good.
+    /// Removes a message permanently.
     ///
     /// # Errors
-    /// [`MailboxError::NotFound`] without message.
+    /// [`MailboxError::NotFound`] if the message does not exist.
     pub fn remove_message(&mut self, key: MessageKey) -> Result<(), MailboxError> {
         let record = self.messages.get_mut(key.0 as usize).and_then(Option::take).ok_or(MailboxError::NotFound)?;
         self.live -= 1;
@@ -540,12 +543,13 @@ impl Mailbox {
         });
     }
 
-    /// Returns the extended properties and other rare state of a message, to be changed.
+    /// Returns the extended properties and other rare state of a message, for changes.
     pub fn extra(record: &mut Record) -> &mut Extra {
         Arc::make_mut(record.extra.get_or_insert_default())
     }
 
-    /// Returns a folder's path of names from the top that its user sees (or from the root, for what lies elsewhere).
+    /// Returns the names on the path to a folder, from the top folder that the user sees, or from the root for folders
+    /// outside of that.
     pub fn path(&self, key: FolderKey) -> Vec<String> {
         let top = self.well_known("msgfolderroot");
         let mut names = Vec::new();
@@ -561,7 +565,7 @@ impl Mailbox {
 }
 
 impl Folder {
-    /// Counts a message in or out, and forgets the order of the listing.
+    /// Adds or subtracts a message in the counts, and invalidates the cached order of listings.
     fn count(&mut self, flags: &Flags, comes: bool) {
         let step = |count: &mut u32, counted: bool| {
             let by = u32::from(counted);
@@ -573,7 +577,7 @@ impl Folder {
     }
 }
 
-/// Returns the id of the message of a mailbox that has moved so often.
+/// Returns the id of a message that has moved `moves` times.
 pub fn message_id(mailbox: &MailboxGuid, key: MessageKey, moves: u32, format: IdFormat) -> String {
     match format {
         IdFormat::Default => Named::MessageInPlace(key, moves).encode(mailbox),
@@ -581,5 +585,5 @@ pub fn message_id(mailbox: &MailboxGuid, key: MessageKey, moves: u32, format: Id
     }
 }
 
-/// Properties by name, as [`Folder`] and [`Extra`] keep them.
+/// Properties by name, as stored in [`Folder`] and [`Extra`].
 pub type Extended = BTreeMap<String, Value>;

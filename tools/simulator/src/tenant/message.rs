@@ -1,4 +1,4 @@
-//! Messages: a small record each, and the content it points to.
+//! Messages: a small record for each, and a reference to its content.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use serde_json::Value;
 use super::id::FolderKey;
 use crate::mime::{Importance, Properties};
 
-/// What is kept of a message. A million of these is what a large mailbox costs, so it stays under 100 bytes.
+/// The stored state of a message. Large mailboxes have a million of these, so each stays under 100 bytes.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// The folder it lies in.
+    /// The folder that contains it.
     pub folder: FolderKey,
-    /// Where its folder's log last speaks of it.
+    /// Position of its last event in its folder's log.
     pub log_position: u32,
-    /// Where its folder's log first speaks of it since it came.
+    /// Position of its first event in its folder's log since it was added there.
     pub entered: u32,
-    /// How often it has moved.
+    /// Number of moves so far.
     pub moves: u32,
-    /// Edition of its content; ids of attachments end with it.
+    /// Edition of its content. The ids of its attachments contain it.
     pub edition: u32,
-    /// State that is in no content.
+    /// State that is not in the content.
     pub flags: Flags,
     /// Change number of its last change.
     pub change: u64,
@@ -31,31 +31,31 @@ pub struct Record {
     pub created: i64,
     /// When it last changed.
     pub modified: i64,
-    /// Where its content comes from.
+    /// Source of its content.
     pub content: Content,
-    /// What few messages have.
+    /// State that few messages have.
     pub extra: Option<Arc<Extra>>,
 }
 
-/// State of a message that MIME does not carry.
+/// State of a message that MIME cannot express.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// Was read.
+    /// True if it was read.
     pub read: bool,
-    /// Was never sent.
+    /// True if it was never sent.
     pub draft: bool,
     /// The follow-up flag.
     pub flag: FlagStatus,
-    /// Goes to the "Other" inbox.
+    /// True if it belongs to the "Other" inbox.
     pub other: bool,
-    /// Was answered (102, 103) or forwarded (104); 0 if neither.
+    /// Verb of the last answer (102, 103) or forward (104); 0 if neither.
     pub last_verb: u8,
 }
 
-/// The follow-up flag.
+/// Status of the follow-up flag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlagStatus {
-    /// None.
+    /// Not flagged.
     #[default]
     NotFlagged,
     /// To be done.
@@ -74,7 +74,7 @@ impl FlagStatus {
         }
     }
 
-    /// Returns the status of this name, in any case.
+    /// Returns the status with this name; case does not matter.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::NotFlagged, Self::Flagged, Self::Complete]
             .into_iter()
@@ -82,20 +82,20 @@ impl FlagStatus {
     }
 }
 
-/// Where a message's content comes from.
+/// Source of a message's content.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// Made from the tenant's seed and this number whenever it is asked for.
+    /// Generated on each use from the tenant's seed and this number.
     Generated(u64),
     /// The file of the corpus with this number.
     Corpus(u32),
     /// These bytes.
     Mime(Arc<Vec<u8>>),
-    /// Properties given as JSON; the MIME is rendered from them.
+    /// Properties that came as JSON. The MIME is rendered from them.
     Properties(Arc<Properties>),
 }
 
-/// What few messages have.
+/// State that few messages have.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Extra {
     /// Names of categories.
@@ -104,25 +104,25 @@ pub struct Extra {
     pub flag: BTreeMap<String, Value>,
     /// Extended properties by their canonical id.
     pub extended: BTreeMap<String, Value>,
-    /// Class, if it is not `IPF.Note`'s `IPM.Note`.
+    /// Message class, if it is not `IPM.Note`.
     pub class: Option<String>,
-    /// Importance, if it was changed since the content came.
+    /// Importance, if it was changed after the content came.
     pub importance: Option<Importance>,
-    /// Why it cannot be read, ever.
+    /// Why it can never be read; `None` for readable messages.
     pub unreadable: Option<Unreadable>,
 }
 
-/// Why a message cannot be read, however often one tries.
+/// Why a message can never be read, no matter how often a client tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Unreadable {
-    /// 500 `ErrorCorruptData`, whatever is asked of it.
+    /// 500 `ErrorCorruptData` for every request.
     CorruptData,
-    /// 400 `ErrorInvalidRecipients`, whatever is asked of it.
+    /// 400 `ErrorInvalidRecipients` for every request.
     InvalidRecipients,
-    /// 400 `ErrorCannotOpenFileAttachment` for its MIME and for what is attached; its properties can be read.
+    /// 400 `ErrorCannotOpenFileAttachment` for its MIME and its attachments; its properties can be read.
     CannotOpenFileAttachment,
-    /// 500 `ErrorCorruptData` for its MIME; its properties and what is attached can be read.
+    /// 500 `ErrorCorruptData` for its MIME; its properties and its attachments can be read.
     NoMime,
 }
 

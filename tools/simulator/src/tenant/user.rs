@@ -1,4 +1,4 @@
-//! People, and what is not quite people: rooms, shared mailboxes, guests.
+//! Users of the directory: people, rooms, shared mailboxes, guests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use super::locale::Locale;
 use super::mailbox::Mailbox;
 use crate::clock;
 
-/// What kind of user somebody is; it decides what the directory says and whether there is a mailbox.
+/// Kind of a user. It decides what the directory says, and whether there is a mailbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
@@ -21,17 +21,17 @@ pub enum Kind {
     Shared,
     /// A meeting room.
     Room,
-    /// A beamer or a car.
+    /// Equipment, such as a projector or a car.
     Equipment,
-    /// Somebody from another organisation, without mailbox.
+    /// A user of another organisation, without a mailbox.
     Guest,
-    /// An account from before 2014, which has no user type; licensed.
+    /// A licensed account from before 2014, which has no user type.
     NullType,
     /// The mailbox is still on a server of the organisation.
     OnPremises,
     /// The mailbox is full: even a delta cannot be read.
     OverQuota,
-    /// Licensed, but the application may not look.
+    /// Licensed, but the access policy keeps the application out.
     OutsidePolicy,
     /// Deleted less than thirty days ago.
     SoftDeleted,
@@ -63,7 +63,7 @@ impl Kind {
         matches!(self, Self::Licensed | Self::NullType | Self::OverQuota | Self::OutsidePolicy | Self::SoftDeleted)
     }
 
-    /// Returns `userPurpose`, as the mailbox settings give it.
+    /// Returns `userPurpose`, as in the mailbox settings.
     pub fn purpose(self) -> &'static str {
         match self {
             Self::Shared => "shared",
@@ -74,28 +74,28 @@ impl Kind {
     }
 }
 
-/// Somebody to be added to the directory.
+/// A user to add to the directory.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UserSpec {
-    /// User principal name; a name without `@` gets the tenant's domain.
+    /// User principal name. The tenant's domain is added to a name without `@`.
     pub principal_name: String,
-    /// Name for display; the principal name if empty.
+    /// Name for display; if empty, the principal name is used.
     pub display_name: String,
-    /// What kind of user.
+    /// Kind of the user.
     pub kind: Kind,
     /// Language of the mailbox.
     pub locale: Locale,
 }
 
-/// Somebody in the directory.
+/// A user in the directory.
 #[derive(Debug)]
 pub struct User {
     /// Object id; never changes.
     pub id: String,
-    /// When the account was made.
+    /// When the account was created.
     pub created: i64,
-    /// What kind of user.
+    /// Kind of the user.
     pub kind: Kind,
     names: RwLock<Names>,
     mailbox: Option<Mutex<Mailbox>>,
@@ -135,7 +135,7 @@ impl User {
         self.names.read().display.clone()
     }
 
-    /// Returns the number of the directory's change that touched the user last.
+    /// Returns the number of the last change to this user in the directory.
     pub fn change(&self) -> u64 {
         self.names.read().change
     }
@@ -158,12 +158,12 @@ impl User {
         names.change = change;
     }
 
-    /// Returns the mailbox, to be locked for a moment.
+    /// Returns the mailbox. Lock it only briefly.
     pub fn mailbox(&self) -> Option<&Mutex<Mailbox>> {
         self.mailbox.as_ref()
     }
 
-    /// Returns how often somebody asked in vain for the mailbox: the service does not always answer the same.
+    /// Returns how often the mailbox was requested in vain so far: the service's answer varies.
     pub fn next_probe(&self) -> u64 {
         self.probes.fetch_add(1, Ordering::Relaxed)
     }

@@ -36,7 +36,7 @@ impl From<UploadError> for ApiError {
 /// `POST /users/{u}/messages/{m}/attachments/createUploadSession`
 ///
 /// # Errors
-/// 404 without message, 400 for what no session is for.
+/// 404 if the message does not exist, 400 if the attachment cannot have a session.
 pub fn create_session(call: &Call) -> Answer {
     let request: CreateRequest = call.json()?;
     let user = call.user()?;
@@ -63,7 +63,7 @@ pub fn create_session(call: &Call) -> Answer {
     Ok(json_answer(StatusCode::CREATED, &body))
 }
 
-/// Returns the routes of the host that upload URLs lead to.
+/// Returns the routes of the host in upload URLs.
 pub fn router() -> Router<Arc<State>> {
     Router::new().route("/outlook.office.com/api/{version}/{user}/{message}/{session}", any(session))
 }
@@ -128,7 +128,7 @@ fn put(state: &State, token: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
     }
 }
 
-/// The property with a capital letter and the number without a dash are as the service writes them.
+/// The capital letter of the property and the number without a dash are as in the service's answers.
 fn progress((from, expires): (u64, Timestamp)) -> axum::response::Response {
     let body = json!({"ExpirationDateTime": expires.to_string(), "nextExpectedRanges": [from.to_string()]});
     json_answer(StatusCode::OK, &body)
