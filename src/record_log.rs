@@ -34,13 +34,13 @@ const DAMAGED_FILES_MAX: u32 = 8;
 #[non_exhaustive]
 pub enum RecordLogError {
     /// Another process, or another part of this process, has the log open.
-    #[error("it is in use")]
+    #[error("the log is in use")]
     Busy,
     /// The log holds an authentic record that this version does not understand.
-    #[error("a later version of this program has written to it")]
+    #[error("a later version of this program has written to the log")]
     Newer,
     /// Reading or writing the file failed.
-    #[error("could not read or write it")]
+    #[error("could not read or write the log")]
     Io(#[from] io::Error),
 }
 

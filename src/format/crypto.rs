@@ -15,7 +15,7 @@ pub const TAG_LEN: usize = 16;
 
 /// The data failed authentication: it is damaged or was tampered with, or the key belongs to another repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("failed authentication")]
+#[error("the data failed authentication")]
 pub struct NotAuthentic;
 
 /// How data at rest is encrypted and authenticated.

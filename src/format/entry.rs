@@ -359,13 +359,13 @@ const LINK: u64 = 34;
 #[non_exhaustive]
 pub enum EntryError {
     /// The entry is not the expected CBOR.
-    #[error("entry is malformed")]
+    #[error("the entry is malformed")]
     Cbor(#[from] CborError),
     /// The name is empty, too long, `.` or `..`, or contains `/` or a zero byte.
-    #[error("entry has an illegal name")]
+    #[error("the entry has an illegal name")]
     Name,
     /// A field is missing, or fields contradict each other.
-    #[error("entry is incomplete")]
+    #[error("the entry is incomplete")]
     Incomplete,
 }
 

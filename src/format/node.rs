@@ -22,16 +22,16 @@ pub const LEVEL_MAX: u8 = 30;
 #[non_exhaustive]
 pub enum NodeError {
     /// The node is not the expected CBOR.
-    #[error("node is malformed")]
+    #[error("the node is malformed")]
     Cbor(#[from] CborError),
     /// One of its entries is invalid.
     #[error(transparent)]
     Entry(#[from] EntryError),
     /// Its records are not in ascending order, or it has no records but needs some.
-    #[error("node is out of order")]
+    #[error("the node is out of order")]
     Order,
     /// Its hints do not match its references.
-    #[error("hints are malformed")]
+    #[error("the hints are malformed")]
     Hints,
 }
 

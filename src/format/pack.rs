@@ -116,7 +116,7 @@ pub struct Footer {
 #[non_exhaustive]
 pub enum PackError {
     /// The last bytes are not the trailer of a pack.
-    #[error("does not end like a pack")]
+    #[error("the last bytes are not the trailer of a pack")]
     NoTrailer,
     /// The envelope of the footer could not be opened.
     #[error("could not open the footer")]
@@ -250,13 +250,16 @@ pub struct Pack {
 }
 
 /// Space for the last block and the footer, which come on top of the size at which a pack is closed.
-const ROOM_BEYOND: usize = 1 << 20;
+const LAST_BLOCK_AND_FOOTER_LEN: usize = 1 << 20;
 
 impl PackBuilder {
     /// Creates an empty pack. Reserves a little more than `size` bytes, because growing the buffer would double its
     /// memory.
     pub fn new(kind: PackKind, size: u32) -> Self {
-        Self { bytes: Vec::with_capacity(size as usize + ROOM_BEYOND), footer: Footer { kind, blocks: Vec::new() } }
+        Self {
+            bytes: Vec::with_capacity(size as usize + LAST_BLOCK_AND_FOOTER_LEN),
+            footer: Footer { kind, blocks: Vec::new() },
+        }
     }
 
     /// Returns whether the pack has no blocks.

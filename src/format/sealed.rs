@@ -25,16 +25,16 @@ pub const PLAINTEXT_LEN_MAX: usize = 256 << 20;
 #[non_exhaustive]
 pub enum OpenError {
     /// It is damaged, was tampered with, or was sealed under another key.
-    #[error("failed authentication")]
+    #[error("the sealed data failed authentication")]
     NotAuthentic,
     /// It is authentic, but its header contradicts the body.
-    #[error("contradicts its own header")]
+    #[error("the sealed data contradicts its own header")]
     Malformed,
     /// It is authentic, but only a later version of the program knows its compression.
-    #[error("is compressed in a way that this program does not know (number {0})")]
+    #[error("the sealed data is compressed in a way that this program does not know (number {0})")]
     UnknownForm(u8),
     /// It is authentic, but zstd cannot decompress it.
-    #[error("could not be decompressed")]
+    #[error("the sealed data could not be decompressed")]
     Compression(#[source] std::io::Error),
 }
 

@@ -188,7 +188,7 @@ fn jpeg(rng: &mut Rng, size: usize) -> Vec<u8> {
     for byte in rng.bytes(size.saturating_sub(out.len() + 2)) {
         out.push(byte);
         if byte == 0xff {
-            out.push(0); // coded data escapes 0xff, else it would be a marker
+            out.push(0); // escape 0xff in coded data, or it would be a marker
         }
     }
     out.extend_from_slice(b"\xff\xd9");
@@ -296,7 +296,7 @@ impl ZipEntry {
 
     /// Returns the 26 bytes that are the same in the local header and in the central directory.
     fn common(&self) -> Vec<u8> {
-        const DOS_TIME: u32 = 0x5c21_0000; // 2026-01-01 00:00, as office programs write a fixed date too
+        const DOS_TIME: u32 = 0x5c21_0000; // 2026-01-01 00:00; office programs also write a fixed date
         let mut out = Vec::new();
         for number in [20, 0, self.method] {
             out.extend_from_slice(&u16::to_le_bytes(number));

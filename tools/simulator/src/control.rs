@@ -123,7 +123,7 @@ fn send_truth(tenant: &Tenant, user: &str, sender: &tokio::sync::mpsc::Sender<Re
     let folders = folders.into_iter().map(|folder| json!({ "folder": folder }));
     for line in folders.chain(messages.map(|message| json!({ "message": message }))) {
         if sender.blocking_send(Ok(format!("{line}\n"))).is_err() {
-            return; // The client has gone.
+            return; // The client has disconnected.
         }
     }
 }

@@ -24,9 +24,9 @@ use crate::tenant::id::{FolderKey, MailboxGuid};
 use crate::tenant::{Folder, Mailbox, Tenant, UNNAMED};
 
 /// How folder ids of this API begin. The rest of an id is the same as in `mailFolders`.
-const HERE: &str = "NJWt";
+const ID_PREFIX: &str = "NJWt";
 /// How folder ids of `mailFolders` begin.
-const IN_MAIL_FOLDERS: &str = "AQMk";
+const MAIL_FOLDER_ID_PREFIX: &str = "AQMk";
 
 /// Answers a call to `settings/exchange` or below `/admin/exchange/mailboxes`.
 ///
@@ -52,7 +52,7 @@ pub fn answer(call: &Call) -> Answer {
     call.route.user = Some(user);
     let lower: Vec<String> = rest.iter().map(|segment| segment.trim_end_matches("()").to_ascii_lowercase()).collect();
     let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
-    let place = Place { path: format!("admin/exchange/mailboxes/{mailbox}") };
+    let exchange = ExchangeMailbox { path: format!("admin/exchange/mailboxes/{mailbox}") };
     if let ["folders", _, "items", _, ..] = lower.as_slice()
         && lower[3] != "delta"
     {
@@ -61,20 +61,20 @@ pub fn answer(call: &Call) -> Answer {
     if let ["folders", folder, ..] = lower.as_slice()
         && *folder != "delta"
     {
-        call.route.folder = Some(from_here(&rest[1])?);
+        call.route.folder = Some(to_mail_folder_id(&rest[1])?);
     }
     match (&call.method, lower.as_slice()) {
-        (&Method::GET, ["folders"]) => place.list(&call),
-        (&Method::GET, ["folders", "delta"]) => place.folders_delta(&call),
-        (&Method::GET, ["folders", _]) => place.get(&call),
-        (&Method::GET, ["folders", _, "childfolders"]) => place.list(&call),
-        (&Method::GET, ["folders", _, "childfolders", "delta"]) => place.folders_delta(&call),
-        (&Method::POST, ["folders"] | ["folders", _, "childfolders"]) => place.create(&call),
-        (&Method::PATCH, ["folders", _]) => place.rename(&call),
-        (&Method::DELETE, ["folders", _]) => place.delete(&call),
-        (&Method::GET, ["folders", _, "items"]) => items::list(&call, &place),
-        (&Method::GET, ["folders", _, "items", "delta"]) => items::delta(&call, &place),
-        (&Method::GET, ["folders", _, "items", _]) => items::get(&call, &place),
+        (&Method::GET, ["folders"]) => exchange.list(&call),
+        (&Method::GET, ["folders", "delta"]) => exchange.folders_delta(&call),
+        (&Method::GET, ["folders", _]) => exchange.get(&call),
+        (&Method::GET, ["folders", _, "childfolders"]) => exchange.list(&call),
+        (&Method::GET, ["folders", _, "childfolders", "delta"]) => exchange.folders_delta(&call),
+        (&Method::POST, ["folders"] | ["folders", _, "childfolders"]) => exchange.create(&call),
+        (&Method::PATCH, ["folders", _]) => exchange.rename(&call),
+        (&Method::DELETE, ["folders", _]) => exchange.delete(&call),
+        (&Method::GET, ["folders", _, "items"]) => items::list(&call, &exchange),
+        (&Method::GET, ["folders", _, "items", "delta"]) => items::delta(&call, &exchange),
+        (&Method::GET, ["folders", _, "items", _]) => items::get(&call, &exchange),
         (&Method::DELETE, ["folders", _, "items", _]) => items::delete(&call),
         (&Method::POST, ["exportitems"]) => transfer::export(&call),
         (&Method::POST, ["createimportsession"]) => transfer::create_session(&call, &mailbox),
@@ -115,21 +115,21 @@ fn settings(call: &Call) -> Answer {
 }
 
 /// Converts a folder id of `mailFolders` to one of this API.
-fn to_here(id: &str) -> String {
-    id.replacen(IN_MAIL_FOLDERS, HERE, 1)
+fn to_exchange_id(id: &str) -> String {
+    id.replacen(MAIL_FOLDER_ID_PREFIX, ID_PREFIX, 1)
 }
 
 /// Converts a folder id of this API to one of `mailFolders`. Well-known names are the same in both.
-fn from_here(id: &str) -> Result<String, ApiError> {
-    match id.strip_prefix(HERE) {
-        Some(rest) => Ok(format!("{IN_MAIL_FOLDERS}{rest}")),
+fn to_mail_folder_id(id: &str) -> Result<String, ApiError> {
+    match id.strip_prefix(ID_PREFIX) {
+        Some(rest) => Ok(format!("{MAIL_FOLDER_ID_PREFIX}{rest}")),
         None if id.len() < 60 => Ok(id.to_owned()),
         None => Err(ApiError::item_not_found()),
     }
 }
 
 /// One mailbox of this API.
-struct Place {
+struct ExchangeMailbox {
     /// Its path after the version.
     path: String,
 }
@@ -147,7 +147,7 @@ struct Renamed {
     display_name: String,
 }
 
-impl Place {
+impl ExchangeMailbox {
     /// Returns the folder whose children the call concerns: the one in the path, or the top folder.
     fn parent(call: &Call, mailbox: &Mailbox) -> Result<FolderKey, ApiError> {
         folders::find(mailbox, call.route.folder.as_deref().unwrap_or("msgfolderroot"))
@@ -158,7 +158,7 @@ impl Place {
             let parent = Self::parent(call, mailbox)?;
             let children = mailbox.folder(parent).map(|folder| folder.children.clone()).unwrap_or_default();
             let rows = children.into_iter().filter_map(|key| self.json(call, mailbox, key, &call.query)).collect();
-            Ok((rows, to_here(&mailbox.folder_id(parent))))
+            Ok((rows, to_exchange_id(&mailbox.folder_id(parent))))
         })?;
         let path = match call.route.folder {
             Some(_) => format!("{}/folders('{id}')/childFolders", self.path),
@@ -173,7 +173,7 @@ impl Place {
             Ok(call.route.folder.is_some().then(|| (parent, mailbox.folder_id(parent))))
         })?;
         let path = match &only {
-            Some((_, id)) => format!("{}/folders('{}')/childFolders", self.path, to_here(id)),
+            Some((_, id)) => format!("{}/folders('{}')/childFolders", self.path, to_exchange_id(id)),
             None => format!("{}/folders", self.path),
         };
         let show = |mailbox: &Mailbox, key: FolderKey, query: &Query| {
@@ -187,7 +187,7 @@ impl Place {
             query.select().retain(row.as_object_mut()?);
             Some(row)
         };
-        delta::folders_with(call, &path, "mailboxFolder", show, |id| to_here(&id))
+        delta::folders_with(call, &path, "mailboxFolder", show, |id| to_exchange_id(&id))
     }
 
     fn get(&self, call: &Call) -> Answer {
@@ -231,9 +231,9 @@ impl Place {
     fn json(&self, call: &Call, mailbox: &Mailbox, key: FolderKey, query: &Query) -> Option<Value> {
         let folder: &Folder = mailbox.folder(key)?;
         let mut row = json!({
-            "id": to_here(&mailbox.folder_id(key)),
+            "id": to_exchange_id(&mailbox.folder_id(key)),
             "displayName": folder.name,
-            "parentFolderId": folder.parent.map(|parent| to_here(&mailbox.folder_id(parent))),
+            "parentFolderId": folder.parent.map(|parent| to_exchange_id(&mailbox.folder_id(parent))),
             "parentMailboxUrl": format!("{}/{}/{}", call.state.url, call.route.version.name(), self.path),
             "childFolderCount": folder.children.len(),
             "totalItemCount": folder.total,

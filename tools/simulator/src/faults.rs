@@ -381,7 +381,7 @@ impl FaultEngine {
         let faults = self.faults();
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let mut rng = faults.rng(number);
-        rng.next_u64(); // the draw itself
+        rng.next_u64(); // skip the number that decided about the fault
         let mut memory = self.memory.lock();
         let fault = memory.decide(&faults, number, subject);
         if let Some(fault) = fault {

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use serde_json::{Map, Value, json};
 
-use super::Place;
+use super::ExchangeMailbox;
 use crate::clock;
 use crate::mail::delta::{self, Row};
 use crate::mail::json::View;
@@ -18,7 +18,7 @@ const PAGE: usize = 10;
 const PAGE_MAX: usize = 1000;
 
 /// `GET .../folders/{f}/items`
-pub(super) fn list(call: &Call, place: &Place) -> Answer {
+pub(super) fn list(call: &Call, exchange: &ExchangeMailbox) -> Answer {
     let size = call.page_size(PAGE, PAGE_MAX)?;
     let skip = call.query.number("$skip")?.unwrap_or(0);
     let (views, total) = call.with_mailbox(|mailbox| {
@@ -29,7 +29,7 @@ pub(super) fn list(call: &Call, place: &Place) -> Answer {
         Ok((views, keys.len()))
     })?;
     let rows = views.iter().map(|view| row(call, view, &call.query)).collect();
-    let path = items_path(call, place)?;
+    let path = items_path(call, exchange)?;
     let mut annotations = Vec::new();
     if skip + size < total {
         let mut query = call.query.clone();
@@ -40,7 +40,7 @@ pub(super) fn list(call: &Call, place: &Place) -> Answer {
 }
 
 /// `GET .../folders/{f}/items/delta`
-pub(super) fn delta(call: &Call, place: &Place) -> Answer {
+pub(super) fn delta(call: &Call, exchange: &ExchangeMailbox) -> Answer {
     let mut page = delta::read(call)?;
     let guid = call.with_mailbox(|mailbox| Ok(mailbox.guid))?;
     let rows = std::mem::take(&mut page.rows).into_iter().map(|entry| match entry {
@@ -52,12 +52,12 @@ pub(super) fn delta(call: &Call, place: &Place) -> Answer {
         }),
     });
     let rows = rows.collect();
-    let path = items_path(call, place)?;
+    let path = items_path(call, exchange)?;
     page.answer(call, rows, &path, "mailboxItem")
 }
 
 /// `GET .../folders/{f}/items/{i}`
-pub(super) fn get(call: &Call, _place: &Place) -> Answer {
+pub(super) fn get(call: &Call, _exchange: &ExchangeMailbox) -> Answer {
     let view = messages::view(call)?;
     let mut body = row(call, &view, &call.query);
     body["@odata.context"] = json!(call.context("mailboxItem"));
@@ -84,12 +84,12 @@ pub(super) fn delete(call: &Call) -> Answer {
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-fn items_path(call: &Call, place: &Place) -> Result<String, ApiError> {
+fn items_path(call: &Call, exchange: &ExchangeMailbox) -> Result<String, ApiError> {
     let id = call.with_mailbox(|mailbox| {
         let folder = folders::resolve(call, mailbox)?;
-        Ok(super::to_here(&mailbox.folder_id(folder)))
+        Ok(super::to_exchange_id(&mailbox.folder_id(folder)))
     })?;
-    Ok(format!("{}/folders('{id}')/items", place.path))
+    Ok(format!("{}/folders('{id}')/items", exchange.path))
 }
 
 fn row(call: &Call, view: &View, query: &Query) -> Value {

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use strongroom_corpora::rng::Rng;
 
-use super::{Facts, Item, from_here};
+use super::{Facts, Item, to_mail_folder_id};
 use crate::clock;
 use crate::mail::folders;
 use crate::mail::json::View;
@@ -224,7 +224,7 @@ impl ImportRequest {
         let stream = STANDARD.decode(&self.data).map_err(|_| invalid("Data is not base64."))?;
         let item =
             Item::import(&stream).map_err(|error| ApiError::bad_request("ErrorCorruptData", error.to_string()))?;
-        let folder_id = from_here(&self.folder_id)?;
+        let folder_id = to_mail_folder_id(&self.folder_id)?;
         let is_update = match self.mode.to_ascii_lowercase().as_str() {
             "create" => false,
             "update" => true,

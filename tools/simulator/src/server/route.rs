@@ -272,7 +272,7 @@ impl Route {
     }
 
     /// Routes `messages` and the path after it.
-    #[allow(clippy::type_complexity)] // The one parameter that is a function has four of a kind.
+    #[allow(clippy::type_complexity)] // One parameter is a function with four similar parameters.
     fn of_messages(
         &mut self,
         method: &Method,
