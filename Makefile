@@ -92,11 +92,18 @@ uninstall:
 	  "$(FISHDIR)/strongroom.fish" "$(UNITDIR)/strongroom-mount@.service" "$(DOCDIR)"/{README.md,CHANGELOG.md,LICENSE}
 	! [ -d "$(DOCDIR)" ] || rmdir --ignore-fail-on-non-empty "$(DOCDIR)"
 
-# Stages what `make install` installs, and packs it.
+# Stages what `make install` installs, with what Debian asks for, and packs it.
 PACKAGE := target/package
+PACKAGE_DOC := $(PACKAGE)/usr/share/doc/strongroom
 deb: build
 	rm -rf $(PACKAGE)
 	$(MAKE) --no-print-directory install DESTDIR=$(PACKAGE) PREFIX=/usr ZSHDIR=$(PACKAGE)/usr/share/zsh/vendor-completions
+	strip $(PACKAGE)/usr/bin/strongroom
+	rm $(PACKAGE_DOC)/{LICENSE,CHANGELOG.md}
+	gzip -9n <CHANGELOG.md >$(PACKAGE_DOC)/changelog.gz
+	tools/package/licences.py >$(PACKAGE_DOC)/THIRD-PARTY.txt
+	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml); \
+	  sed "s|@VERSION@|$$version|; s|@DATE@|$$(date -R)|" tools/package/changelog >$(PACKAGE)/changelog
 	STRONGROOM_CACHE=$(CACHE) tools/deb.sh --profile dist --no-build --output target/debian/
 
 # The corpus of real mail comes as an npm package.
