@@ -93,7 +93,7 @@ fn every_key_is_understood() {
 }
 
 #[test]
-fn what_is_dropped_rests_for_two_seconds_unless_the_file_says_otherwise() {
+fn a_dropped_file_waits_two_seconds_by_default() {
     let restore = |text: &str| parse(text).unwrap().restore;
     let two_seconds = RestoreSettings { commit: Commit::Close, delay: Duration::from_secs(2) };
     assert_eq!((restore(""), restore("[restore]")), (two_seconds, two_seconds));
@@ -111,7 +111,7 @@ fn an_empty_file_is_a_configuration() {
 }
 
 #[test]
-fn without_secret_or_certificate_somebody_logs_in() {
+fn without_secret_or_certificate_a_person_signs_in() {
     let settings = parse("[tenants.a]\ntenant_id = \"a.com\"\nclient_id = \"1\"\n").unwrap();
     assert!(matches!(settings.tenant("a").unwrap().credential, CredentialSettings::Login));
 }
@@ -145,7 +145,7 @@ fn with(line: &str, set: &str) -> String {
 }
 
 #[test]
-fn what_is_no_toml_is_refused_with_its_line() {
+fn invalid_toml_is_refused_with_its_line() {
     refused("[sets.a]\ntenant = contoso\n", 2, "", &["this is not TOML"]);
     refused("[sets.a\n", 1, "", &["this is not TOML"]);
     refused("[sets.a]\n\n[sets.a]\n", 3, "", &["duplicate"]);
@@ -191,7 +191,7 @@ fn names_must_lead_somewhere_and_be_usable() {
 }
 
 #[test]
-fn ids_and_addresses_must_be_such() {
+fn ids_and_addresses_must_be_valid() {
     for id in ["", "a b", "../other", "a/b", ".."] {
         refused(
             &format!("[tenants.a]\nclient_id = \"b\"\ntenant_id = \"{id}\"\n"),
@@ -430,7 +430,7 @@ fn a_file_that_is_not_there_is_an_error_only_where_it_was_asked_for() {
 }
 
 #[test]
-fn what_is_asked_for_by_a_wrong_name_is_told_the_right_ones() {
+fn a_wrong_name_is_answered_with_the_known_ones() {
     let settings = parse(WHOLE).unwrap();
     let error = settings.tenant("contso").unwrap_err();
     assert_eq!(error.to_string(), format!("there is no tenant called `contso` in {FILE}"));

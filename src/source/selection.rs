@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_selected_is_so_with_all_below_it() {
+    fn a_pattern_selects_everything_below_its_match() {
         let some = selection(&["Users/*/Outlook", "Teams"], &["Users/*/Outlook/Junk Email", "**/Drafts"]);
         for path in ["Users/a/Outlook", "Users/a/Outlook/Inbox/2026/x.eml", "Teams", "Teams/b/General"] {
             assert!(some.selects(path) && some.may_contain(path), "{path}");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused_with_its_text() {
+    fn an_invalid_pattern_is_refused_and_quoted() {
         for pattern in ["", "/", "a//b", "./a", "a/../b", "a/b**", "a/**b/c", "!a", "a/[b", "a/[]", "a/[b-a]", "a\\"] {
             let error = Selection::new(&[pattern], &[]).expect_err(pattern);
             assert!(error.pattern == pattern && !error.problem.is_empty(), "{error}");
@@ -275,7 +275,7 @@ mod tests {
     proptest::proptest! {
         /// The crate `globset` reads patterns as .gitignore does. Earlier versions used it for these patterns.
         #[test]
-        fn patterns_mean_what_they_mean_elsewhere(
+        fn patterns_match_as_globset_matches_them(
             pattern in "([ab?*]{1,4}|\\*\\*|[ab]?\\[[!]?[a-c][b-d]?\\][*]?|a\\\\[*?]b)(/([ab?*]{1,4}|\\*\\*|a\\*b)){0,3}",
             path in "[abc*]{1,5}(/[abc]{1,5}){0,4}",
         ) {
@@ -289,7 +289,7 @@ mod tests {
 
         /// If an item is selected, `may_contain` is true for every folder that the item lies in.
         #[test]
-        fn whatever_is_selected_can_be_reached(
+        fn every_selected_path_can_be_reached(
             include in proptest::collection::vec("([ab*]|\\*\\*)(/([ab?]|\\*\\*|\\*b)){0,3}", 0..3),
             exclude in proptest::collection::vec("([ab*]|\\*\\*)(/([ab?]|\\*\\*|\\*b)){0,3}", 0..3),
             path in "[ab]{1,2}(/[ab]{1,2}){0,4}",

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_snapshot_is_read_once_and_told_of_a_bounded_number_of_times() {
+    fn junk_objects_are_read_once_and_reported_a_limited_number_of_times() {
         let (backend, repository, catalog) = catalog();
         repository.save_snapshot(&snapshot(1)).expect("room");
         for number in 0..5000u64 {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_that_was_mended_is_shown() {
+    fn a_repaired_snapshot_is_shown() {
         let (backend, repository, catalog) = catalog();
         let id = repository.save_snapshot(&snapshot(1)).expect("room");
         let name = ObjectName::snapshot(id.0);

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reading_one_file_after_the_other_is_seen_though_others_read_too() {
+    fn reading_in_order_is_detected_among_other_readers() {
         let mut steps = Steps::default();
         assert_eq!(steps.step(100), None);
         assert_eq!(steps.step(5000), None);

@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_longest_goes_and_who_is_answered_stays() {
+    fn the_connection_that_waits_longest_is_ended() {
         let here = IpAddr::from([127, 0, 0, 1]);
         let connections = Arc::new(Connections::default());
         let slots: Vec<_> = (0..CONNECTIONS_MAX).map(|_| connections.take(here).expect("room")).collect();

@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_stands_for_what_gitignore_says() {
+    fn a_pattern_matches_as_in_gitignore() {
         // Pattern; path; whether a folder at this path is left out; whether a file at this path is left out.
         let cases = [
             ("*.tmp", "a.tmp", true, true),
@@ -431,14 +431,14 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_text_are_matched_by_byte() {
+    fn names_that_are_not_utf8_are_matched_by_byte() {
         assert!(exclusions(&["a?b"]).excludes(0, b"a\xffb", false));
         assert!(exclusions(&["a[!x]b"]).excludes(0, b"a\xffb", false));
         assert!(!exclusions(&["a?b"]).excludes(0, b"a\xff\xfeb", false));
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused_with_its_text() {
+    fn an_invalid_pattern_is_refused_and_quoted() {
         for pattern in ["", "/", "!", "a//b", "./a", "a/../b", "b**", "a[b", r"a\", "[b-a]", "/srv", "/srv/"] {
             let wrong = Exclusions::new(&[pattern.as_bytes().to_vec()], &["/srv".into()]).expect_err(pattern);
             assert!(wrong.pattern == pattern && !wrong.problem.is_empty(), "{wrong}");
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_backtrack_end_soon() {
+    fn patterns_that_backtrack_end_quickly() {
         let pattern = "*a".repeat(1000) + "b";
         assert!(!exclusions(&[&pattern]).excludes(0, &[b'a'; 255], false));
         let path = "a/".repeat(2000) + "c";

@@ -113,7 +113,7 @@ fn a_folder_that_becomes_a_link_does_not_lead_out_of_the_source() {
 }
 
 #[test]
-fn what_takes_a_files_place_is_not_waited_for() {
+fn a_pipe_that_replaces_a_file_is_not_waited_for() {
     let lab = TempDir::new().unwrap();
     let source = lab.path().join("source");
     write(source.join("pipe"), "file");
@@ -220,7 +220,7 @@ fn exclude(patterns: &[&str]) -> Options {
 }
 
 #[test]
-fn what_patterns_exclude_is_not_even_looked_at() {
+fn excluded_entries_are_not_even_looked_at() {
     let lab = TempDir::new().unwrap();
     for path in ["a.tmp", "keep", "cache/x", "sub/cache/y", "sub/keep.tmp", "sub/deep/z"] {
         write(lab.path().join(path), path);

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn words_count_where_there_is_no_code() {
+    fn words_decide_if_there_is_no_code() {
         let delta =
             r#"{"error":{"code":"BadRequest","message":"Parameter 'DeltaToken' not supported for this request."}}"#;
         assert_eq!(judged(&of_mailbox(), 400, &[], delta).error.kind(), ErrorKind::DeltaUnsupported);
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_for_want_of_capacity_is_known_in_all_its_forms() {
+    fn a_refusal_for_lack_of_capacity_is_recognised_in_all_its_forms() {
         let seconds = |n| Some(Fault::Throttled(Some(Duration::from_secs(n))));
         let throttled = r#"{"error":{"code":"ApplicationThrottled","message":"over its MailboxConcurrency limit"}}"#;
         let old = r#"{"error":{"code":"UnknownError","message":""}}"#;
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_speaks_of_a_mailbox_unless_it_names_more() {
+    fn a_refusal_concerns_the_mailbox_unless_it_names_a_wider_limit() {
         let affected = |request: Request, scope: &'static str| {
             judged(&request, 429, &[("x-ms-throttle-scope", scope)], "").affected
         };
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_decide_where_no_code_does() {
+    fn a_status_decides_if_no_code_does() {
         let kind = |status| judged(&of_mailbox(), status, &[], "<html>").error.kind();
         let kinds = [301, 401, 403, 404, 409, 410, 412, 413, 423, 418, 500, 599].map(kind);
         use ErrorKind as K;

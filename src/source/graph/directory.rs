@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_named_by_whatever_there_is() {
+    fn a_user_is_named_by_principal_name_then_address_then_id() {
         let named = |upn, mail| user(json!({ "id": "AB", "userPrincipalName": upn, "mail": mail })).name();
         assert_eq!(named(json!("Alice@Contoso.com"), json!("other@contoso.com")), "alice@contoso.com");
         assert_eq!(named(json!(null), json!("Alice@contoso.com")), "alice@contoso.com");

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_the_properties_say() {
+    fn the_mail_contains_what_the_properties_say() {
         let file = Attachment {
             properties: json!({"name": "a.pdf", "contentType": "application/pdf"}),
             content: Ok(bytes::Bytes::from_static(b"\x00pdf\xff")),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn is_a_function_of_what_it_is_given() {
+    fn the_same_properties_give_the_same_bytes() {
         let mut bare = properties();
         bare["internetMessageId"] = Value::Null;
         let lost = || [Attachment { properties: json!({"name": "b"}), content: Err("gone".to_owned()) }];

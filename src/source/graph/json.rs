@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn millions_of_small_values_are_no_answer() {
+    fn millions_of_small_values_are_refused() {
         let list = |value: &str, count: usize| format!("[{}]", vec![value; count].join(","));
         for value in ["[]", "{}", "1", "{\"a\":[1,2]}"] {
             assert!(read::<Value>(list(value, 1000).as_bytes()).is_ok());
@@ -125,7 +125,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sound_json_is_what_it_was(text in "\\PC*", bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn valid_json_is_unchanged(text in "\\PC*", bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let value = json!({ "text": text });
             prop_assert_eq!(mend(value.to_string().as_bytes()), None);
             prop_assert_eq!(read::<Value>(value.to_string().as_bytes()).unwrap(), value);

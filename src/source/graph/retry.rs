@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_is_asked_six_times() {
+    fn a_failing_request_is_sent_six_times() {
         assert_eq!(waits(Fault::Broken, 1.0), [1, 2, 4, 8, 16].map(Duration::from_secs));
         assert_eq!(waits(Fault::Broken, 0.0), [500, 1_000, 2_000, 4_000, 8_000].map(Duration::from_millis));
     }

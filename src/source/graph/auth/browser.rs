@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn strangers_are_answered_and_waited_past() {
+    async fn other_requests_are_answered_and_do_not_end_the_wait() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let ask = |line: &'static str| async move {

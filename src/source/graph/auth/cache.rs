@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_make_the_key_at_once_agree() {
+    fn two_processes_that_create_the_key_agree() {
         let folder = tempfile::tempdir().unwrap();
         let barrier = std::sync::Barrier::new(8);
         std::thread::scope(|scope| {

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said_and_nothing_shown() {
+    fn a_certificate_error_says_what_is_missing_and_shows_nothing() {
         let certificate = section("CERTIFICATE", b"leaf");
         let ec = section("EC PRIVATE KEY", b"hush");
         let rsa = section("PRIVATE KEY", b"hush");

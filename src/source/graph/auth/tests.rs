@@ -111,7 +111,7 @@ async fn an_access_token_is_not_used_before_the_refresh_token_is_stored() {
 }
 
 #[tokio::test]
-async fn a_sign_in_that_ran_out_says_what_to_do() {
+async fn an_expired_sign_in_says_what_to_do() {
     let folder = TempDir::new().unwrap();
     let service = Service::start([]).await;
     let connection = connection(&service, folder.path());

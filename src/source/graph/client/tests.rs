@@ -24,7 +24,7 @@ fn header<'a>(request: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[tokio::test]
-async fn what_passes_is_waited_for() {
+async fn a_transient_failure_is_tried_again() {
     let faults = [
         answer("500 Internal Server Error", "", ""),
         error("503 Service Unavailable", "ServiceNotAvailable"),
@@ -60,7 +60,7 @@ impl Say {
 }
 
 #[tokio::test]
-async fn what_does_not_pass_is_given_up() {
+async fn a_lasting_failure_is_given_up() {
     let service = Service::start(vec![answer("503 Service Unavailable", "", ""); 9]).await;
     let error = service.client().json::<Value>(get()).await.unwrap_err();
     assert_eq!((error.kind(), error.status()), (ErrorKind::Unavailable, Some(503)));
@@ -89,7 +89,7 @@ async fn what_does_not_pass_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_is_refused_for_good_is_not_asked_again() {
+async fn a_final_refusal_is_not_tried_again() {
     for (status, code, kind) in [
         ("400 Bad Request", "invalidRequest", ErrorKind::BadRequest),
         ("403 Forbidden", "ErrorAccessDenied", ErrorKind::Denied),
@@ -214,7 +214,7 @@ async fn an_answer_that_drips_is_given_up() {
 
 /// The deadline depends on the size, and only the time spent waiting for the network counts.
 #[tokio::test]
-async fn what_comes_at_a_fair_pace_may_take_long() {
+async fn an_answer_at_a_steady_rate_may_take_long() {
     // 40 pieces of 4 KiB, 20 ms apart, are 200 KiB/s. The overhead alone would end after 300 ms.
     let piece = vec![b'x'; 4 << 10];
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 40 * piece.len()).into_bytes();
@@ -237,7 +237,7 @@ async fn what_comes_at_a_fair_pace_may_take_long() {
 }
 
 #[tokio::test]
-async fn nobody_waits_for_a_head_that_does_not_come() {
+async fn a_head_that_does_not_come_is_given_up() {
     let service = Service::start([Say::Raw(Vec::new()), json("200 OK", "{}")]).await;
     let mut connection = service.connection();
     connection.pace.silence_max = Duration::from_millis(300);
@@ -247,7 +247,7 @@ async fn nobody_waits_for_a_head_that_does_not_come() {
 
 /// An upload carries a person's mail, so it goes only to the service's own hosts.
 #[tokio::test]
-async fn an_upload_goes_to_no_stranger() {
+async fn an_upload_goes_only_to_the_service() {
     let (service, elsewhere) = (Service::start([]).await, Service::start([]).await);
     let client = service.client();
     let put = |url: String| Request::permitted(Method::PUT, url, Scope::mailbox("u"));

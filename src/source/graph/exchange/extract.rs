@@ -212,7 +212,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_is_cut_or_strange_is_taken_for_a_whole(stream in prop::collection::vec(any::<u8>(), 1..50), at: prop::sample::Index) {
+        fn an_answer_that_is_cut_or_damaged_is_an_error(stream in prop::collection::vec(any::<u8>(), 1..50), at: prop::sample::Index) {
             let text = json!({"value": [{"itemId": "a", "data": STANDARD.encode(stream)}]}).to_string();
             let cut = at.index(text.len());
             prop_assert!(extract(&text.as_bytes()[..cut], 7).is_err());

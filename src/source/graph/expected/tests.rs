@@ -28,7 +28,7 @@ fn size(bytes: u64) -> Value {
 }
 
 #[test]
-fn what_is_something_else_is_wrong() {
+fn an_answer_that_is_something_else_is_wrong() {
     for answer in [
         "",
         "{}",
@@ -52,7 +52,7 @@ fn what_is_something_else_is_wrong() {
 }
 
 #[test]
-fn what_is_the_message_is_right_however_it_is_written() {
+fn the_message_is_right_however_it_is_written() {
     let right = |expected: &Expected, mail: &str| assert_eq!(judged(expected, mail), Verdict::Right, "{mail}");
     let plain = told(|_| {});
     right(&plain, MAIL);
@@ -96,7 +96,7 @@ fn what_is_the_message_is_right_however_it_is_written() {
 }
 
 #[test]
-fn what_is_odd_is_accepted_when_it_comes_again() {
+fn an_odd_answer_is_accepted_when_it_comes_again() {
     let odd: Vec<(Expected, String)> = vec![
         // Another id, although everything else agrees.
         (told(|_| {}), MAIL.replace(ID, "<c.3@example.com>")),
@@ -142,7 +142,7 @@ fn neighbours_of_a_thread_are_told_apart() {
 }
 
 #[test]
-fn what_was_cut_off_is_noticed() {
+fn a_message_that_was_cut_off_is_noticed() {
     let part = "A line of a part.\r\n".repeat(10_000);
     let mail = MAIL.replace(
         "\r\n\r\nHello\r\n",
@@ -189,7 +189,7 @@ fn streams_and_ids_are_compared() {
 proptest! {
     /// The verdict is the same for a message in pieces and as a whole.
     #[test]
-    fn pieces_change_no_verdict(cuts in prop::collection::vec(1usize..90, 1..30), which in 0usize..4) {
+    fn the_verdict_does_not_depend_on_the_pieces(cuts in prop::collection::vec(1usize..90, 1..30), which in 0usize..4) {
         let open = MAIL.replace("\r\n\r\n", "\r\nContent-Type: multipart/mixed; boundary=\"--a\"\r\n\r\n----a\r\n\r\n");
         let closed = format!("{open}----a--\r\n");
         let mail = [MAIL, OTHER, &open, &closed][which];

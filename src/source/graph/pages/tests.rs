@@ -161,7 +161,7 @@ async fn rows_are_mended_one_by_one_and_one_of_another_kind_is_an_error() {
 
 /// The pages are correct, but the link is not. It is not stored, so the next run lists everything again.
 #[tokio::test]
-async fn a_link_for_changes_that_leads_astray_is_not_kept() {
+async fn a_delta_link_that_leads_elsewhere_is_not_stored() {
     let service = Service::start([]).await;
     let mailbox = Mailbox::new(service.client(), "u", false);
     for link in ["https://evil.example/v1.0/delta?$deltatoken=x", "/v1.0/delta", "", "http://127.0.0.1:1/v1.0/delta"] {

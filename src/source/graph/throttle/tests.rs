@@ -81,7 +81,7 @@ async fn mailboxes_take_turns_and_the_largest_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_holds_up_exactly_whom_it_speaks_of() {
+async fn a_refusal_holds_up_exactly_the_requests_that_it_concerns() {
     let gate = Gate::new(16, Limits::default(), PATIENCE);
     let start = Instant::now();
     let passes = |scope: Scope| {
@@ -111,7 +111,7 @@ async fn a_refusal_holds_up_exactly_whom_it_speaks_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_reaches_those_who_wait_already() {
+async fn a_refusal_reaches_requests_that_already_wait() {
     let gate = Gate::new(2, Limits::default(), PATIENCE);
     let start = Instant::now();
     let first = gate.enter(&mailbox(0), None, 0).await.expect("nothing is closed");
@@ -203,7 +203,7 @@ async fn a_wait_that_is_too_long_is_given_up_by_all() {
 /// Each refusal is shorter than a request waits, but another one follows it. Twenty requests must not take turns in
 /// waiting.
 #[tokio::test(start_paused = true)]
-async fn a_service_that_takes_nothing_is_not_waited_for_again_and_again() {
+async fn a_service_that_accepts_nothing_is_waited_for_once() {
     let gate = Gate::new(16, Limits::default(), PATIENCE);
     let start = Instant::now();
     let ask = || {
@@ -222,7 +222,7 @@ async fn a_service_that_takes_nothing_is_not_waited_for_again_and_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_nobody_comes_for_is_given_to_another() {
+async fn a_permit_that_nobody_takes_goes_to_another_request() {
     let gate = Gate::new(1, Limits::default(), PATIENCE);
     let permit = enter(&gate, 0).await;
     let mut left = enter(&gate, 1);
@@ -234,7 +234,7 @@ async fn a_place_that_nobody_comes_for_is_given_to_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_in_the_name_of_the_tenant_halve_the_window_once_a_round() {
+async fn refusals_for_the_tenant_halve_the_window_once_per_round() {
     let gate = Gate::new(16, Limits::default(), PATIENCE);
     let all = |n: usize| futures_util::future::join_all((0..n).map(|number| enter(&gate, number)));
     let permits = all(16).await;

@@ -92,7 +92,7 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     #[test]
-    fn what_was_charged_comes_back_a_window_later() {
+    fn a_charged_amount_is_free_again_one_window_later() {
         let start = Instant::now();
         let mut window = Window::new(3, MINUTE, start);
         for _ in 0..3 {
