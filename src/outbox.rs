@@ -31,9 +31,10 @@ pub use self::sign_in::reason as signed_out;
 
 use self::contents::{Contents, ContentsError};
 use self::drafts::{DraftFile, Identifier};
+use self::jobs::Counts;
 use self::journal::{Dropped, Journal};
 use self::live::{JOBS, ORIGINAL, Spot, Target};
-use self::queue::{Counts, Queue};
+use self::queue::Queue;
 use self::sign_in::SignIn;
 use self::staging::{StagedId, Staging};
 use crate::format::id::SnapshotId;

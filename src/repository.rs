@@ -6,6 +6,7 @@
 pub mod check;
 pub mod compare;
 pub mod local_state;
+pub mod read_error;
 pub mod reader;
 pub mod select;
 pub mod store;

@@ -351,7 +351,7 @@ fn json_of_what_is_listed_has_the_keys_of_the_contract() {
     }
     let report = lab.json_with_exit(["check"], 13);
     assert_keys(&report["problems"][0], ["object", "error"]);
-    assert_keys(&report["lost"][0], ["snapshot", "path", "error"]);
+    assert_keys(&report["lost"][0], ["snapshot", "path", "part", "error"]);
     assert!(text(&lab.run(["check"], 13).stdout).contains("(everything)"));
 
     for slot in lab.json(["key", "list"]).as_array().unwrap() {

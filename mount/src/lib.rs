@@ -32,6 +32,7 @@ mod fuse;
 mod guard;
 pub mod inode;
 mod live;
+mod mount_error;
 mod mountpoint;
 mod outbox;
 mod requests;
@@ -41,8 +42,9 @@ mod workers;
 
 pub use catalog::Changes;
 pub use fs::Target;
+pub use mount_error::MountError;
 pub use mountpoint::{is_own_device, is_own_mount};
 pub use outbox::{Draft, Item, ItemKind, Outbox, OutboxError, State};
 pub use requests::{Operation, Requests};
-pub use session::{MountError, Mounted, Options, Owner, Unmounted, Unmounter, mount};
+pub use session::{Mounted, Options, Owner, Unmounted, Unmounter, mount};
 pub use view::{Attr, Catalog, Kind, READ_SIZE_BYTES_MAX, Rank, Side, SnapshotInfo, Time, Totals, View, ViewError};

@@ -3,7 +3,7 @@
 //! The device number in `/proc/self/mountinfo` identifies our mount. Asking the folder itself would send a request to
 //! the file system, and would fail if the serving process is dead.
 
-use crate::session::MountError;
+use crate::mount_error::MountError;
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use std::ffi::OsString;

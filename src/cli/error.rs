@@ -8,7 +8,7 @@ use crate::format::config::ConfigError;
 use crate::outbox::OpenError;
 use crate::repository::RepositoryError;
 use crate::repository::local_state::LocalError;
-use crate::repository::reader::ReadError;
+use crate::repository::read_error::ReadError;
 use crate::repository::store::StoreError;
 use crate::restore::RestoreError;
 use crate::serve::webdav::WebdavError;
@@ -57,6 +57,14 @@ pub enum UsageError {
     PasswordsDiffer,
     #[error("{0}")]
     Other(String),
+}
+
+/// The mount would hide the repository or the cache that it reads.
+#[derive(Debug, thiserror::Error)]
+#[error("{} holds the {what}, or is a part of it", at.display())]
+pub struct Unsuitable {
+    pub at: PathBuf,
+    pub what: &'static str,
 }
 
 /// Prints `error` and returns its exit code.
@@ -204,7 +212,7 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
         _ if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(OpenError::Busy))) => {
             "one at a time: unmount the other, or mount without `--restore`"
         }
-        _ if error.is::<super::mount::Unsuitable>() => "name an empty folder elsewhere",
+        _ if error.is::<Unsuitable>() => "name an empty folder elsewhere",
         _ if exit == Exit::Damaged => {
             "`strongroom check --read-data` says what is damaged and which items that affects"
         }

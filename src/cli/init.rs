@@ -38,7 +38,7 @@ impl Init {
         let password = secret::new_password(given, session.place()?.password(), "New password")?;
         let cost = PasswordCost { memory_kib: self.password_memory << 10, ..PasswordCost::default() };
         let options = CreateOptions { cipher, cost };
-        output::refuse_no_reader("the recovery key")?;
+        secret::refuse_no_reader("the recovery key")?;
         let prepared = Repository::prepare(backend, &password, &options).with_context(creating)?;
         // The key is shown before the repository exists. A repository whose recovery key nobody saw would have to be
         // made again.

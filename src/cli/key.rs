@@ -111,7 +111,7 @@ impl Add {
         };
         let output = session.output();
         if self.recovery {
-            output::refuse_no_reader("the recovery key")?;
+            secret::refuse_no_reader("the recovery key")?;
             // The key is shown before its slot is stored. Otherwise a failure could leave a key that opens the
             // repository and that nobody saw.
             let (id, _) = repository.add_recovery(&label, |id, recovery| {

@@ -4,9 +4,9 @@
 //! process through a pipe, because trying the password again would take most of the time of mounting. It returns when
 //! the second process says that the folder is ready. So an error of mounting is an error of the command.
 
-use super::error::{Exit, UsageError};
+use super::error::{Exit, Unsuitable, UsageError};
 use super::{Session, absolute, canonical, outbox, output, reader};
-use crate::outbox::queue::Counts;
+use crate::outbox::jobs::Counts;
 use crate::outbox::{RunningOutbox, history};
 use crate::repository::Repository;
 use crate::repository::reader::{Reader, Traffic};
@@ -70,14 +70,6 @@ pub struct Mount {
     /// Runs as the process in the background; the key comes through standard input
     #[arg(long, hide = true)]
     background: bool,
-}
-
-/// The mount would hide the repository or the cache that it reads.
-#[derive(Debug, thiserror::Error)]
-#[error("{} holds the {what}, or is a part of it", at.display())]
-pub struct Unsuitable {
-    at: PathBuf,
-    what: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]

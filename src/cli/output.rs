@@ -4,10 +4,8 @@
 //! terminal or mislead the reader (`shown`). [`path`] escapes a name inside a line. Every line is escaped once more
 //! before it is written.
 
-use super::error::UsageError;
 use crate::shown;
 use anyhow::Result;
-use rustix::fs::OFlags;
 use serde::Serialize;
 use std::io::Write;
 
@@ -47,24 +45,6 @@ pub fn line(text: impl std::fmt::Display) -> Result<()> {
 /// Flushes standard output.
 pub fn flush() -> Result<()> {
     Ok(std::io::stdout().flush()?)
-}
-
-/// Fails if standard output is closed, because then nobody would see `what`.
-///
-/// If standard output is closed, the runtime opens `/dev/null` in its place, for reading and writing. A shell that
-/// throws output away opens `/dev/null` only for writing, so the two cases differ.
-pub fn refuse_no_reader(what: &str) -> Result<()> {
-    let stdout = std::io::stdout();
-    let is_null = rustix::fs::fstat(&stdout)
-        .ok()
-        .zip(rustix::fs::stat("/dev/null").ok())
-        .is_some_and(|(out, null)| (out.st_mode & !0o7777) == (null.st_mode & !0o7777) && out.st_rdev == null.st_rdev);
-    let is_both = rustix::fs::fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR);
-    if is_null && is_both {
-        let text = format!("standard output is closed, so nobody would see {what}");
-        return Err(UsageError::Other(text).into());
-    }
-    Ok(())
 }
 
 /// Writes one JSON document or one object of a stream to `out`.

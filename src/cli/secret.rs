@@ -4,6 +4,7 @@ use super::Global;
 use super::error::UsageError;
 use crate::settings::{SecretSource, first_line, read_secret_file};
 use anyhow::{Context, Result};
+use rustix::fs::OFlags;
 use std::io::IsTerminal;
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -61,4 +62,22 @@ fn ask(prompt: &str) -> Result<Secret> {
     let typed = rpassword::prompt_password(format!("{prompt}: ")).context("could not ask for the password")?;
     let secret = Zeroizing::new(typed.into_bytes());
     if secret.is_empty() { Err(UsageError::EmptyPassword.into()) } else { Ok(secret) }
+}
+
+/// Fails if standard output is closed, because then nobody would see `what`.
+///
+/// If standard output is closed, the runtime opens `/dev/null` in its place, for reading and writing. A shell that
+/// throws output away opens `/dev/null` only for writing, so the two cases differ.
+pub fn refuse_no_reader(what: &str) -> Result<()> {
+    let stdout = std::io::stdout();
+    let is_null = rustix::fs::fstat(&stdout)
+        .ok()
+        .zip(rustix::fs::stat("/dev/null").ok())
+        .is_some_and(|(out, null)| (out.st_mode & !0o7777) == (null.st_mode & !0o7777) && out.st_rdev == null.st_rdev);
+    let is_both = rustix::fs::fcntl_getfl(&stdout).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR);
+    if is_null && is_both {
+        let text = format!("standard output is closed, so nobody would see {what}");
+        return Err(UsageError::Other(text).into());
+    }
+    Ok(())
 }

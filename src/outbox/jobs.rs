@@ -1,11 +1,36 @@
 //! Reports of the dropped files, for people: `restore/jobs/2026-11-22 10.30.00.txt`.
 
 use super::journal::{Dropped, Fate};
-use super::queue::Counts;
 use crate::restore::printable;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use std::fmt::Write;
+
+/// The number of files in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Files that wait for `restore commit`.
+    pub waiting: u64,
+    /// Files that will be restored or are being restored.
+    pub queued: u64,
+    /// Files that were restored.
+    pub done: u64,
+    /// Files that cannot be restored.
+    pub failed: u64,
+}
+
+impl Counts {
+    /// Counts a file with this state. A withdrawn file does not count.
+    pub fn add(&mut self, fate: &Fate) {
+        match fate {
+            Fate::Waiting => self.waiting += 1,
+            Fate::Queued => self.queued += 1,
+            Fate::Done(_) => self.done += 1,
+            Fate::Failed(_) => self.failed += 1,
+            Fate::Withdrawn => {}
+        }
+    }
+}
 
 /// Returns the name of a job's report. `job` is the time when the job began, in seconds since 1970.
 pub fn file_name(job: i64) -> String {

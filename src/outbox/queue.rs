@@ -3,6 +3,7 @@
 //! A change is written to the journal before it is made here. Files that are dropped together form a job. A job begins
 //! with a drop while no job is open. It ends when all files are settled and nothing was dropped for [`QUIET`].
 
+use super::jobs::Counts;
 use super::journal::{Dropped, Fate, Journal, Record};
 use super::staging::{StagedId, Stray};
 use crate::format::crypto::Keys;
@@ -79,32 +80,6 @@ pub enum Sealed {
     New(Option<StagedId>),
     /// The same content is at this path already.
     Same,
-}
-
-/// The number of files in each state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Files that wait for `restore commit`.
-    pub waiting: u64,
-    /// Files that will be restored or are being restored.
-    pub queued: u64,
-    /// Files that were restored.
-    pub done: u64,
-    /// Files that cannot be restored.
-    pub failed: u64,
-}
-
-impl Counts {
-    /// Counts a file with this state. A withdrawn file does not count.
-    pub fn add(&mut self, fate: &Fate) {
-        match fate {
-            Fate::Waiting => self.waiting += 1,
-            Fate::Queued => self.queued += 1,
-            Fate::Done(_) => self.done += 1,
-            Fate::Failed(_) => self.failed += 1,
-            Fate::Withdrawn => {}
-        }
-    }
 }
 
 /// Files that were dropped together.

@@ -1,7 +1,7 @@
 //! Compares two snapshots: which items were added, removed, moved and changed.
 
 use crate::format::entry::{Directory, Entry};
-use crate::repository::reader::ReadError;
+use crate::repository::read_error::ReadError;
 use crate::repository::tree::{self, Change, Entries, NodeSource};
 use std::collections::HashMap;
 

@@ -9,7 +9,7 @@ use crate::format::pack::PackError;
 use crate::format::sealed::OpenError;
 use crate::format::snapshot::SnapshotError;
 use crate::repository::local_state::LocalError;
-use crate::repository::reader::ReadError;
+use crate::repository::read_error::ReadError;
 
 /// Why an operation on a repository failed.
 #[derive(Debug, thiserror::Error)]

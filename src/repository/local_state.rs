@@ -20,7 +20,8 @@ use crate::format::id::{BlobId, IndexId, KeyId, PackId, RepositoryId, SnapshotId
 use crate::format::index::Index;
 use crate::format::pack::{BlockLocation, Footer, Location};
 use crate::local_files;
-use crate::repository::reader::{Lookup, ReadError};
+use crate::repository::read_error::ReadError;
+use crate::repository::reader::Lookup;
 use crate::repository::{Repository, RepositoryError};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{DB, Direction, ErrorKind, IteratorMode, Options, WriteBatch, WriteOptions};

@@ -72,8 +72,8 @@ impl From<LocalError> for StoreError {
     }
 }
 
-impl From<crate::repository::reader::ReadError> for StoreError {
-    fn from(error: crate::repository::reader::ReadError) -> Self {
+impl From<crate::repository::read_error::ReadError> for StoreError {
+    fn from(error: crate::repository::read_error::ReadError) -> Self {
         StoreError::Repository(error.into())
     }
 }

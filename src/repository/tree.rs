@@ -14,7 +14,7 @@ pub mod edit;
 
 use crate::format::entry::{Directory, Entry, NodeRef, Sums};
 use crate::format::node::{NewNode, Node, NodeKind};
-use crate::repository::reader::ReadError;
+use crate::repository::read_error::ReadError;
 use std::sync::Arc;
 
 pub use build::TreeBuilder;

@@ -6,7 +6,8 @@
 
 use super::{RestoreError, printable};
 use crate::format::entry::{Directory, Entry};
-use crate::repository::reader::{ReadError, Reader};
+use crate::repository::read_error::ReadError;
+use crate::repository::reader::Reader;
 use crate::repository::tree::{self, Entries, Found, NodeSource};
 use std::collections::BTreeMap;
 

@@ -35,6 +35,7 @@ mod answer;
 pub mod auth;
 pub mod client;
 pub mod cloud;
+mod connection;
 pub mod directory;
 pub mod eml;
 pub mod error;
@@ -52,13 +53,16 @@ pub mod retry;
 #[cfg(test)]
 mod testing;
 pub mod throttle;
+mod urls;
 pub mod write;
 
 pub use auth::{Credential, TokenCache};
-pub use client::{Body, Client, Connection, Counters};
+pub use client::{Body, Client, Counters};
 pub use cloud::{Cloud, Endpoints};
+pub use connection::Connection;
 pub use error::{ErrorKind, GraphError};
 pub use pace::Pace;
-pub use request::{Request, Scope, Target, path};
+pub use request::{Request, Scope, Target};
 pub use retry::RetryPolicy;
 pub use throttle::Limits;
+pub use urls::path;

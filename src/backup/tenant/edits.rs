@@ -6,7 +6,7 @@
 use super::Context;
 use crate::format::cbor;
 use crate::format::entry::{Directory, Entry};
-use crate::repository::reader::ReadError;
+use crate::repository::read_error::ReadError;
 use crate::repository::store::{Store, StoreError};
 use crate::repository::tree::build::Cutter;
 use crate::repository::tree::{self, Entries, TreeBuilder};

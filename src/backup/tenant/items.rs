@@ -15,7 +15,7 @@ use crate::backup::splitter::{Split, SplitError, Splitter};
 use crate::content::names::{UniqueNames, mail_name};
 use crate::format::cbor;
 use crate::format::entry::{Content, Directory, Entry, EntryKind, Facts, Timestamp, marks};
-use crate::repository::reader::ReadError;
+use crate::repository::read_error::ReadError;
 use crate::repository::store::StoreError;
 use crate::repository::tree::Entries;
 use crate::runtime::{blocking, guarded};

@@ -2,7 +2,8 @@
 
 use super::state::MailboxState;
 use crate::format::entry::{Directory, Entry};
-use crate::repository::reader::{ReadError, Reader};
+use crate::repository::read_error::ReadError;
+use crate::repository::reader::Reader;
 use crate::repository::tree::{self, Entries};
 use std::collections::HashMap;
 

@@ -3,8 +3,8 @@
 use crate::cli::error::Exit;
 use crate::cli::{Session, outbox, output, progress, reader};
 use crate::outbox::jobs;
+use crate::outbox::jobs::Counts;
 use crate::outbox::journal::{Dropped, Fate};
-use crate::outbox::queue::Counts;
 use crate::outbox::{self as dropped, OpenError};
 use crate::restore::printable;
 use anyhow::{Context, Result, bail};

@@ -140,7 +140,8 @@ mod tests {
     use crate::format::id::BlobId;
     use crate::format::pack::{BlobRecord, Location, PackBuilder};
     use crate::format::sealed;
-    use crate::repository::reader::{CacheSizes, Lookup, ReadError};
+    use crate::repository::read_error::ReadError;
+    use crate::repository::reader::{CacheSizes, Lookup};
     use std::time::{Duration, Instant};
 
     struct Nowhere;

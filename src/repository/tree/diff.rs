@@ -3,7 +3,7 @@
 use super::{NodeSource, load};
 use crate::format::entry::{Directory, Entry, NodeRef};
 use crate::format::node::{Node, NodeKind};
-use crate::repository::reader::ReadError;
+use crate::repository::read_error::ReadError;
 use std::cmp::Ordering;
 use std::sync::Arc;
 

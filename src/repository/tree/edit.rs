@@ -9,7 +9,7 @@ use super::{NodeSink, NodeSource, TreeBuilder, load};
 use crate::format::entry::{Directory, Entry, NodeRef};
 use crate::format::id::NodeId;
 use crate::format::node::{Child, Node, NodeKind};
-use crate::repository::reader::ReadError;
+use crate::repository::read_error::ReadError;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ use super::there::{Found, Mark};
 use super::twins::Doubt;
 use super::verify::{Expected, Print, Told, attached, print};
 use crate::format::entry::{Content, Entry};
-use crate::repository::reader::ReadError;
+use crate::repository::read_error::ReadError;
 use crate::restore::{WhenExists, chain};
 use crate::runtime::{Fault, blocking, guarded};
 use crate::source::graph::mail::Mailbox;

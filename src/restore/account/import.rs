@@ -295,7 +295,7 @@ impl Delivery {
                     context.reader.read(&stream, offset, PIECE_BYTES, &mut piece)?;
                     take(&piece);
                 }
-                Ok::<_, crate::repository::reader::ReadError>(())
+                Ok::<_, crate::repository::read_error::ReadError>(())
             })
         });
         Ok(request.await?)

@@ -22,7 +22,7 @@ mod token;
 pub use cache::TokenCache;
 pub use token::{Claims, claims_of};
 
-use super::client::Connection;
+use super::connection::Connection;
 use super::error::{ErrorKind, GraphError};
 use super::http::Http;
 use super::retry::RetryPolicy;

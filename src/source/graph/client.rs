@@ -5,16 +5,17 @@
 //! which is also logged.
 
 use super::answer::{Refusal, refusal};
-use super::auth::{Authenticator, Credential, TokenCache};
+use super::auth::Authenticator;
 use super::cloud::Endpoints;
+use super::connection::Connection;
 use super::error::{ErrorKind, GraphError};
 use super::expected::{Expected, Seen};
-use super::http::{Http, NoAnswer, guid, has_an_end, too_large};
+use super::http::{Http, NoAnswer, guid, has_an_end};
 use super::json;
-use super::pace::{Arrival, Pace};
+use super::pace::Arrival;
 use super::request::{Method, Payload, Request, Scope, Target};
 use super::retry::{Attempts, Fault, RetryPolicy, random};
-use super::throttle::{Affected, Gate, Limits, Permit};
+use super::throttle::{Affected, Gate, Permit};
 use bytes::{Bytes, BytesMut};
 use reqwest::Response;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -40,59 +41,6 @@ const LARGE_BYTES_MIN: usize = 8 << 20;
 const LARGE_AT_ONCE_MAX: usize = 2;
 /// Maximum number of bytes that are read of an error's body.
 const ERROR_BYTES_MAX: u64 = 64 << 10;
-
-/// How to reach a tenant.
-#[derive(Clone)]
-pub struct Connection {
-    /// The hosts of the cloud.
-    pub endpoints: Endpoints,
-    /// The id of the tenant, or one of its verified domains.
-    pub tenant_id: String,
-    /// How the application signs in.
-    pub credential: Credential,
-    /// The HTTP proxy; if `None`, the environment decides.
-    pub proxy: Option<Url>,
-    /// Maximum number of requests in flight at the same time.
-    pub concurrency: usize,
-    /// The limits of the service.
-    pub limits: Limits,
-    /// How often, and for how long, failed requests are repeated.
-    pub retry: RetryPolicy,
-    /// How slowly answers may arrive.
-    pub pace: Pace,
-    /// Where refresh tokens are stored. Only [`Credential::Login`] needs it.
-    pub state: Option<TokenCache>,
-}
-
-impl Connection {
-    /// Returns a connection with defaults for everything else: 16 requests in flight, the published limits, no proxy
-    /// and no token cache.
-    pub fn new(endpoints: Endpoints, tenant_id: impl Into<String>, credential: Credential) -> Self {
-        Self {
-            endpoints,
-            tenant_id: tenant_id.into(),
-            credential,
-            proxy: None,
-            concurrency: 16,
-            limits: Limits::default(),
-            retry: RetryPolicy::default(),
-            pace: Pace::default(),
-            state: None,
-        }
-    }
-}
-
-impl fmt::Debug for Connection {
-    /// Leaves out the proxy, because its URL may hold a password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("endpoints", &self.endpoints)
-            .field("tenant_id", &self.tenant_id)
-            .field("credential", &self.credential)
-            .field("concurrency", &self.concurrency)
-            .finish_non_exhaustive()
-    }
-}
 
 /// Counts what went over the network since the client was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -614,14 +562,14 @@ impl Body {
     async fn rest(mut self, max: u64) -> Result<(Bytes, Option<OwnedSemaphorePermit>), GraphError> {
         let first = self.chunk().await?.unwrap_or_default();
         if first.len() as u64 > max {
-            return Err(too_large(self.label, max));
+            return Err(GraphError::endless(self.label, max));
         }
         let Some(second) = self.chunk().await? else { return Ok((first, None)) };
         let (mut body, mut room) = (BytesMut::from(first), None);
         let mut next = Some(second);
         while let Some(chunk) = next {
             if (body.len() + chunk.len()) as u64 > max {
-                return Err(too_large(self.label, max));
+                return Err(GraphError::endless(self.label, max));
             }
             if body.len() > LARGE_BYTES_MIN && room.is_none() {
                 let large = self.shared.large.clone().acquire_owned();

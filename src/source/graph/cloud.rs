@@ -117,7 +117,7 @@ impl Endpoints {
 
     /// Returns the URL of `operation` (`token`, `devicecode` or `authorize`) at the OAuth 2.0 endpoint of `tenant`.
     pub fn oauth(&self, tenant: &str, operation: &str) -> String {
-        let tenant = super::request::path(&[tenant]);
+        let tenant = super::urls::path(&[tenant]);
         format!("{}{tenant}/oauth2/v2.0/{operation}", self.login.as_str().trim_end_matches('/'))
     }
 

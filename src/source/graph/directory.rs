@@ -7,7 +7,8 @@
 use super::client::Client;
 use super::error::{ErrorKind, GraphError};
 use super::pages::Ends;
-use super::request::{Request, Scope, path};
+use super::request::{Request, Scope};
+use super::urls::path;
 use serde::{Deserialize, Deserializer};
 
 /// Maximum number of users on a page (Graph: List users).

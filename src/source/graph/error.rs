@@ -133,7 +133,12 @@ impl GraphError {
 
     /// Creates the error for an answer that has more than the `max` bytes it may have.
     pub fn endless(label: &'static str, max: u64) -> Self {
-        super::http::too_large(label, max)
+        Self::new(ErrorKind::TooLarge, label).explained(format!("the answer has more than {max} bytes"))
+    }
+
+    /// Makes the error of an answer whose connection ended before the answer did.
+    pub(crate) fn cut_off(label: &'static str, error: reqwest::Error) -> Self {
+        Self::new(ErrorKind::Unavailable, label).explained("the answer was cut off".into()).with(error.without_url())
     }
 
     /// Creates the error for an answer with more than `max` of `what`.

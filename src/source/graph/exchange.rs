@@ -17,7 +17,8 @@ use self::extract::Extractor;
 use super::client::Body;
 use super::error::{ErrorKind, GraphError};
 use super::mail::Mailbox;
-use super::request::{Method, Request, Scope, path};
+use super::request::{Method, Request, Scope};
+use super::urls::path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -198,7 +199,7 @@ impl Exchange {
         while let Some(piece) = exporting.body.chunk().await? {
             len += exporting.extractor.push(&piece, &mut streams)?;
             if len > EXPORT_BYTES_MAX {
-                return Err(super::http::too_large("exporting messages", EXPORT_BYTES_MAX as u64));
+                return Err(GraphError::endless("exporting messages", EXPORT_BYTES_MAX as u64));
             }
         }
         let rows = exporting.extractor.finish::<ExportPage>()?.value;

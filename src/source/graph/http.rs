@@ -1,6 +1,6 @@
 //! Carries requests: one pool of connections, with limits on everything that could hang or grow.
 
-use super::client::Connection;
+use super::connection::Connection;
 use super::error::{ErrorKind, GraphError};
 use super::pace::{Arrival, Pace};
 use bytes::{Bytes, BytesMut};
@@ -76,7 +76,7 @@ impl Http {
         let mut body = BytesMut::new();
         while let Some(chunk) = arrival.chunk(&mut response, label).await? {
             if (body.len() + chunk.len()) as u64 > max {
-                return Err(too_large(label, max));
+                return Err(GraphError::endless(label, max));
             }
             body.extend_from_slice(&chunk);
         }
@@ -108,14 +108,6 @@ fn is_chunked(headers: &HeaderMap) -> bool {
 fn says_close(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.any(|value| value.split(',').any(|word| word.trim().eq_ignore_ascii_case("close")))
-}
-
-pub(crate) fn cut_off(label: &'static str, error: reqwest::Error) -> GraphError {
-    GraphError::new(ErrorKind::Unavailable, label).explained("the answer was cut off".into()).with(error.without_url())
-}
-
-pub(crate) fn too_large(label: &'static str, max: u64) -> GraphError {
-    GraphError::new(ErrorKind::TooLarge, label).explained(format!("the answer has more than {max} bytes"))
 }
 
 /// Returns `random` as a version 4 GUID (RFC 9562).

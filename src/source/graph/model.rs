@@ -3,6 +3,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+/// The property that holds the mark (Graph: "Outlook extended properties overview"). The GUID is Strongroom's own.
+pub(super) const MARK: &str = "String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItem";
+
 /// A mail folder (Graph: mailFolder).
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -152,7 +155,7 @@ impl MessageRow {
 
     /// Returns the mark that a restore gave the message, if there is one.
     pub fn mark(&self) -> Option<&str> {
-        let is_mark = |property: &&ExtendedProperty| property.id.eq_ignore_ascii_case(super::write::MARK);
+        let is_mark = |property: &&ExtendedProperty| property.id.eq_ignore_ascii_case(MARK);
         self.single_value_extended_properties.iter().find(is_mark)?.value.as_deref()
     }
 

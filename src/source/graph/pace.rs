@@ -5,7 +5,6 @@
 //! Only the time counts in which the program waits for the network: a body that nobody reads for a while is not late.
 
 use super::error::{ErrorKind, GraphError};
-use super::http::cut_off;
 use bytes::Bytes;
 use reqwest::Response;
 use std::time::Duration;
@@ -78,7 +77,7 @@ impl Arrival {
                 self.received += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
                 Ok(chunk)
             }
-            Ok(Err(error)) => Err(cut_off(label, error)),
+            Ok(Err(error)) => Err(GraphError::cut_off(label, error)),
             Err(_) => {
                 let (bytes, waited) = (self.received, self.waited.as_secs());
                 let why = format!("the answer came too slowly: {bytes} bytes in {waited} s");

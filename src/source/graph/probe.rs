@@ -10,7 +10,8 @@ use super::client::Client;
 use super::directory::{self, Organization, User};
 use super::error::{ErrorKind, GraphError};
 use super::mail::Mailbox;
-use super::request::{Request, path};
+use super::request::Request;
+use super::urls::path;
 use serde::Deserialize;
 
 /// Maximum number of mailboxes that are tried until one has a message to read.

@@ -2,41 +2,24 @@
 
 use super::cloud::Endpoints;
 use super::error::{ErrorKind, GraphError};
+use super::urls::QUERY;
 use bytes::Bytes;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 pub use reqwest::Method;
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use std::fmt;
 use std::sync::Arc;
 use url::Url;
 
-/// Characters that are not encoded in a path segment: unreserved characters (RFC 3986, 2.3), and `$` for `$value`.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'$');
-/// Characters that are not encoded in a query value: those of `SEGMENT`, and those that OData expressions consist of.
-const QUERY: &AsciiSet = &SEGMENT.remove(b',').remove(b'(').remove(b')').remove(b'\'').remove(b'/').remove(b':');
-
 /// Value of `Accept-Encoding` for an answer without content coding (RFC 9110, 12.5.3).
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
-
-/// Returns the path that consists of `segments`. Each segment is percent-encoded, whatever it holds:
-/// `/users/a%23b/messages`.
-///
-/// Ids are opaque and may hold `/`, `+`, `=` or `#`. User principal names may hold `@`, `'` and `#`.
-pub fn path(segments: &[&str]) -> String {
-    let mut path = String::new();
-    for segment in segments {
-        path.push('/');
-        path.extend(utf8_percent_encode(segment, SEGMENT));
-    }
-    path
-}
 
 /// The URL that a request goes to.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A path below `/v1.0`, made by [`path`], with or without a query.
+    /// A path below `/v1.0`, made by [`super::urls::path`], with or without a query.
     Path(String),
-    /// A path below `/beta`, made by [`path`].
+    /// A path below `/beta`, made by [`super::urls::path`].
     Beta(String),
     /// A `nextLink` or `deltaLink`, used unchanged. It must lead to the Graph endpoint.
     Link(String),

@@ -1,7 +1,7 @@
 //! A service for tests, with prepared answers, some of them broken.
 
-use super::client::Connection;
 use super::cloud::Endpoints;
+use super::connection::Connection;
 use super::retry::RetryPolicy;
 use super::{Client, Credential};
 use parking_lot::Mutex;

@@ -11,7 +11,7 @@
 use super::client::Body;
 use super::error::{ErrorKind, GraphError};
 use super::mail::{Mailbox, PAGE_SIZE, found};
-use super::model::{ExtendedProperty, MailFolder, parse_date};
+use super::model::{ExtendedProperty, MARK, MailFolder, parse_date};
 use super::pages::{Ends, Pages};
 use super::request::{Method, Request, Scope};
 use bytes::Bytes;
@@ -19,8 +19,6 @@ use reqwest::header::{CONTENT_RANGE, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The property that holds the mark (Graph: "Outlook extended properties overview"). The GUID is Strongroom's own.
-pub(super) const MARK: &str = "String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItem";
 /// The property that names the job that created a message. If two messages have the same mark, only our own is ever
 /// taken back.
 const JOB: &str = "String {6f0c1d5b-3a52-4b7e-9d0e-2b7c8a41e6f3} Name StrongroomItemJob";

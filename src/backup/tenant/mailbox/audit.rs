@@ -11,7 +11,7 @@ use crate::backup::tenant::Context;
 use crate::backup::tenant::previous::{ItemKey, Previous, message_id};
 use crate::backup::tenant::rounds::Listed;
 use crate::format::entry::{Directory, Entry};
-use crate::repository::reader::ReadError;
+use crate::repository::read_error::ReadError;
 use crate::repository::tree::Entries;
 use crate::runtime::blocking;
 use crate::source::graph::expected::{Expected, Seen, Verdict};

@@ -4,7 +4,7 @@
 
 use super::{SignedIn, delegated_scope, oauth, remember};
 use crate::format::crypto::random;
-use crate::source::graph::client::Connection;
+use crate::source::graph::connection::Connection;
 use crate::source::graph::error::{ErrorKind, GraphError};
 use crate::source::graph::http::Http;
 use aws_lc_rs::constant_time::verify_slices_are_equal;

@@ -2,7 +2,7 @@
 
 use super::oauth::{self, NoToken, Refused};
 use super::{SignedIn, delegated_scope, remember};
-use crate::source::graph::client::Connection;
+use crate::source::graph::connection::Connection;
 use crate::source::graph::error::{ErrorKind, GraphError};
 use crate::source::graph::http::Http;
 use serde::Deserialize;

@@ -1,8 +1,10 @@
 //! The client against a service with prepared answers.
 
 use super::*;
-use crate::source::graph::request::{Method, Target, path};
+use crate::source::graph::pace::Pace;
+use crate::source::graph::request::{Method, Target};
 use crate::source::graph::testing::{SECRET, Say, Service, answer, error, json, token};
+use crate::source::graph::urls::path;
 use serde_json::{Value, json as value};
 
 fn get() -> Request {
