@@ -18,6 +18,7 @@
 # Measure it
 #   make bench        Strongroom, restic, borg and the plain disk side by side (BENCH_ARGS)
 #   make bench-big    how fast one file of 1 GiB is read through the mount (BENCH_BIG_ARGS)
+#   make bench-mail   how fast mails are taken apart, beside an older version (BENCH_MAIL_ARGS)
 #   make bench-build  what a build costs, by settings of the compiler (BENCH_BUILD_ARGS)
 #   make drill        loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=500, DRILL_SEEDS=5)
 #   make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
@@ -49,7 +50,7 @@ ZSHDIR = $(SHAREDIR)/zsh/site-functions
 FISHDIR = $(SHAREDIR)/fish/vendor_completions.d
 UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
-.PHONY: help demo screenshot build build-demo build-release install uninstall deb test slowest test-sdk bench bench-big bench-build \
+.PHONY: help demo screenshot build build-demo build-release install uninstall deb test slowest test-sdk bench bench-big bench-mail bench-build \
 	drill drill-large drill-pace soak readers scale corpus packages packages-bench lint deny test-rust clean
 
 help:
@@ -162,6 +163,10 @@ bench: build-release packages-bench
 
 bench-big: build-release packages-bench
 	python3 tools/bench/big.py --strongroom $(RELEASE) $(BENCH_BIG_ARGS)
+
+BENCH_MAIL_ARGS ?= $(CACHE)/spam-assassin
+bench-mail: corpus
+	python3 tools/bench/mail.py $(BENCH_MAIL_ARGS)
 
 bench-build: packages
 	python3 tools/bench/build.py $(BENCH_BUILD_ARGS)

@@ -2,6 +2,7 @@
 //!
 //! - [`header`] finds the header and its fields; [`words`], [`params`], [`address`] and [`date`] read what stands in
 //!   them.
+//! - [`find`] finds the fields of one name anywhere.
 //! - [`structure`] finds the parts, [`transfer`] undoes how they travelled, [`charset`] makes text of bytes.
 //! - This module says what is a mail at all, and reads the facts that a listing shows.
 //!
@@ -13,6 +14,7 @@
 pub mod address;
 pub mod charset;
 pub mod date;
+pub mod find;
 pub mod header;
 pub mod params;
 pub mod structure;
@@ -84,7 +86,7 @@ pub struct MailFacts {
 /// `start` should hold the header, or as much of it as there is up to [`HEADER_BYTES_MAX`]; more does no harm. Text
 /// with lines such as `To:` and `From:` is no mail unless it has an address or a field that only mails have.
 pub fn looks_like_mail(start: &[u8]) -> bool {
-    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    let start = start.strip_prefix(header::BYTE_ORDER_MARK).unwrap_or(start);
     let header = &start[..start.len().min(HEADER_BYTES_MAX)];
     let mut evidence = Evidence::default();
     for line in skip_from_line(header).split_inclusive(|&byte| byte == b'\n') {

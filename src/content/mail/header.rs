@@ -14,6 +14,8 @@ const FIELD_NAME_BYTES_MAX: usize = 100;
 const JUNK_LINES_MAX: usize = 4;
 /// A value is unfolded and decoded up to this length; several thousand recipients fit.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// What some programs write before a text in UTF-8.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Fields that stand at most once in a header, and only there.
 const SINGLE: [&str; 14] = [
@@ -140,6 +142,22 @@ pub fn split_field(line: &[u8]) -> Option<Field<'_>> {
     is_name.then_some(Field { name, value: &line[colon + 1..] })
 }
 
+/// Returns the field that `bytes` begin with.
+pub fn first_field(bytes: &[u8], cr: bool) -> Option<Field<'_>> {
+    read_field(bytes, cr).0
+}
+
+/// Returns the field that `bytes` begin with, and its length with all folds; of a line that is none, its length.
+fn read_field(bytes: &[u8], cr: bool) -> (Option<Field<'_>>, usize) {
+    let mut len = line_len(bytes, cr);
+    let Some(field) = split_field(&bytes[..len]) else { return (None, len) };
+    let name_len = len - field.value.len();
+    while matches!(bytes.get(len), Some(b' ' | b'\t')) {
+        len += line_len(&bytes[len..], cr);
+    }
+    (Some(Field { name: field.name, value: &bytes[name_len..len] }), len)
+}
+
 fn position(names: &[&str], name: &[u8]) -> Option<usize> {
     names.iter().position(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
@@ -174,13 +192,13 @@ impl Seen {
 
 /// Splits a message: what stands before its header (a byte order mark, empty lines, an mbox From_ line) is passed over.
 pub fn split_message(message: &[u8]) -> Halves<'_> {
-    let cr = ends_lines_with_cr(message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message));
+    let cr = ends_lines_with_cr(message.strip_prefix(BYTE_ORDER_MARK).unwrap_or(message));
     split_inner_message(message, cr)
 }
 
 /// Splits a message that stands in another, whose lines end as `cr` says.
 pub fn split_inner_message(message: &[u8], cr: bool) -> Halves<'_> {
-    let mut start = message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message);
+    let mut start = message.strip_prefix(BYTE_ORDER_MARK).unwrap_or(message);
     let mut first = start;
     loop {
         let (line, rest) = split_line(first, cr);
@@ -281,18 +299,11 @@ impl<'a> Header<'a> {
         let (mut rest, cr) = (self.bytes, self.cr);
         std::iter::from_fn(move || {
             while !rest.is_empty() {
-                let mut len = line_len(rest, cr);
-                let Some(field) = split_field(&rest[..len]) else {
-                    rest = &rest[len..];
-                    continue;
-                };
-                let name_len = len - field.value.len();
-                while matches!(rest.get(len), Some(b' ' | b'\t')) {
-                    len += line_len(&rest[len..], cr);
-                }
-                let value = &rest[name_len..len];
+                let (field, len) = read_field(rest, cr);
                 rest = &rest[len..];
-                return Some(Field { name: field.name, value });
+                if field.is_some() {
+                    return field;
+                }
             }
             None
         })

@@ -228,10 +228,13 @@ fn begins_param(text: &[u8]) -> bool {
     len > 1 && text.get(len) == Some(&b'=') && !text[len..].starts_with(b"==")
 }
 
-/// Returns the length of the comment that `text` begins with; none if it does not end.
-fn comment_len(text: &[u8]) -> Option<usize> {
+/// Returns the length of the comment that `text` begins with; none if there is none, or if it does not end.
+pub(super) fn comment_len(text: &[u8]) -> Option<usize> {
     /// Longer ones are none, so that many that never end take no time.
     const COMMENT_BYTES_MAX: usize = 1000;
+    if !text.starts_with(b"(") {
+        return None;
+    }
     let mut depth = 0_usize;
     let end = text.iter().take(COMMENT_BYTES_MAX).position(|byte| {
         match byte {

@@ -23,6 +23,8 @@ use super::transfer::{Encoded, Encoding};
 pub const PARTS_MAX: usize = 10_000;
 /// Multiparts and messages in each other; 20 are real.
 pub const DEPTH_MAX: usize = 100;
+/// Further fields that say what a part is are not looked at.
+const TYPES_MAX: usize = 8;
 /// So far into a body that declares nothing a first boundary is looked for.
 const PREAMBLE_LINES_MAX: usize = 8;
 /// A boundary that was not declared has so many letters and digits if no field stands behind it.
@@ -195,10 +197,18 @@ impl<'a> Reading<'a> {
 
     fn part(&self, halves: Halves<'a>, parent: Option<usize>, start: usize) -> Part<'a> {
         let header = halves.header;
-        let parsed = |name: &str| header.raw(name).map(Params::parse).unwrap_or_default();
+        let (mut types, mut disposition, mut encoding) = (Vec::new(), None, None);
+        for field in header.fields().filter(|field| field.name.len() >= 12 && !field.value.trim_ascii().is_empty()) {
+            if field.is("Content-Type") && types.len() < TYPES_MAX {
+                types.push(field.value);
+            } else if field.is("Content-Disposition") {
+                disposition = disposition.or(Some(field.value));
+            } else if field.is("Content-Transfer-Encoding") {
+                encoding = encoding.or(Some(field.value));
+            }
+        }
         // Of several the one that has parts; those were not made for nothing.
-        let mut types =
-            header.all("Content-Type").filter(|value| !value.trim_ascii().is_empty()).take(8).map(Params::parse);
+        let mut types = types.into_iter().map(Params::parse);
         let first = types.next().unwrap_or_default();
         let multipart = if first.value.starts_with("multipart/") {
             None
@@ -222,8 +232,8 @@ impl<'a> Reading<'a> {
             body_start: start + halves.body_start,
             kind: Kind::Leaf,
             content,
-            disposition: parsed("Content-Disposition"),
-            encoding: header.raw("Content-Transfer-Encoding").map(Encoding::named).unwrap_or_default(),
+            disposition: disposition.map(Params::parse).unwrap_or_default(),
+            encoding: encoding.map(Encoding::named).unwrap_or_default(),
             parent,
             alternative,
             end: 0,

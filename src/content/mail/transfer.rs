@@ -1,7 +1,7 @@
 //! How the bytes of a part travelled (RFC 2045, 6), undone as leniently as mail programs do.
 
 use super::header::{ends_lines_with_cr, line_len, unfolded, without_eol};
-use super::words;
+use super::{params, words};
 use std::borrow::Cow;
 
 /// A `Content-Transfer-Encoding`.
@@ -31,15 +31,20 @@ pub struct Encoded<'a> {
 impl Encoding {
     /// Returns the encoding that a field's value means; comments, quotes and semicolons do not matter.
     pub fn named(value: &[u8]) -> Self {
-        let line = unfolded(value);
-        let text = if line.starts_with(b"=?") {
-            words::decode(&line, None)
-        } else {
-            String::from_utf8_lossy(&line).into_owned()
+        let mut value = value.trim_ascii_start();
+        while let Some(len) = params::comment_len(value) {
+            value = value[len..].trim_ascii_start();
+        }
+        let words;
+        if value.starts_with(b"=?") {
+            words = words::decode(&unfolded(value), None);
+            value = words.as_bytes();
+        }
+        let start = value.iter().position(u8::is_ascii_alphanumeric).unwrap_or(value.len());
+        let value = &value[start..];
+        let is = |names: &[&str]| {
+            names.iter().any(|name| value.get(..name.len()).is_some_and(|v| v.eq_ignore_ascii_case(name.as_bytes())))
         };
-        let text = text.to_ascii_lowercase();
-        let text = text.trim_start_matches(|char: char| !char.is_ascii_alphanumeric());
-        let is = |names: &[&str]| names.iter().any(|name| text.starts_with(name));
         if is(&["base64", "base-64", "b64", "x-base64"]) {
             Encoding::Base64
         } else if is(&["quoted-printable", "quoted printable", "quoted_printable", "quotedprintable", "qp"]) {
@@ -123,32 +128,132 @@ impl<'a> Encoded<'a> {
     }
 }
 
-/// What [`VALUES`] holds for other bytes.
-const NO_VALUE: u8 = 0xff;
-
-/// The value of each character of base64 (RFC 4648, 4).
-static VALUES: [u8; 256] = values(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
-/// The same in the alphabet for URLs (RFC 4648, 5).
-static URL_VALUES: [u8; 256] = values(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
-
-const fn values(alphabet: &[u8; 64]) -> [u8; 256] {
-    let mut values = [NO_VALUE; 256];
-    let mut value = 0;
-    while value < 64 {
-        values[alphabet[value] as usize] = value as u8;
-        value += 1;
-    }
-    values
+/// The characters of base64 (RFC 4648, 4), and what groups of four of them encode.
+struct Alphabet {
+    /// For each place in a group what a character there adds to the group's 24 bits; [`NO_VALUE`] for other bytes.
+    parts: [[u32; 256]; 4],
 }
 
-/// Returns the alphabet that a text is in: that for URLs only where nothing of the other stands in it.
-fn alphabet_of(text: &[u8]) -> &'static [u8; 256] {
-    let is_url = memchr::memchr2(b'-', b'_', text).is_some() && memchr::memchr2(b'+', b'/', text).is_none();
-    if is_url { &URL_VALUES } else { &VALUES }
+/// A bit that no group of characters has.
+const NO_VALUE: u32 = 1 << 31;
+
+const CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+static STANDARD: Alphabet = Alphabet::of(CHARS);
+/// The alphabet for URLs (RFC 4648, 5).
+static URL: Alphabet = Alphabet::of(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
+
+impl Alphabet {
+    const fn of(chars: &[u8; 64]) -> Self {
+        let mut parts = [[NO_VALUE; 256]; 4];
+        let mut place = 0;
+        while place < 4 {
+            let mut value = 0;
+            while value < 64 {
+                parts[place][chars[value] as usize] = (value as u32) << (18 - 6 * place);
+                value += 1;
+            }
+            place += 1;
+        }
+        Self { parts }
+    }
+
+    /// Returns the alphabet that a text is in: that for URLs only where nothing of the other stands in it.
+    fn of_text(text: &[u8]) -> &'static Self {
+        let is_url = memchr::memchr2(b'-', b'_', text).is_some() && memchr::memchr2(b'+', b'/', text).is_none();
+        if is_url { &URL } else { &STANDARD }
+    }
+
+    /// Returns what a character stands for.
+    fn value(&self, char: u8) -> Option<u8> {
+        let value = self.parts[3][usize::from(char)];
+        (value != NO_VALUE).then_some(value as u8)
+    }
+
+    /// Returns the three bytes that four characters encode, and [`NO_VALUE`] if one of them is none.
+    fn group(&self, chars: &[u8]) -> u32 {
+        let part = |place: usize| self.parts[place][usize::from(chars[place])];
+        part(0) | part(1) | part(2) | part(3)
+    }
+
+    /// Appends what whole groups encode. Returns false, and appends nothing, if they hold any other byte.
+    fn decode_groups(&self, groups: &[u8], decoded: &mut Vec<u8>) -> bool {
+        let start = decoded.len();
+        decoded.resize(start + groups.len() / 4 * 3, 0);
+        // Whether anything was wrong is looked at once at the end, so that the loop has no branches.
+        let mut seen = 0;
+        let mut pairs = groups.chunks_exact(8);
+        let mut bytes = decoded[start..].chunks_exact_mut(6);
+        for (pair, bytes) in pairs.by_ref().zip(bytes.by_ref()) {
+            let (first, second) = (self.group(&pair[..4]), self.group(&pair[4..]));
+            seen |= first | second;
+            let both = u64::from(first) << 40 | u64::from(second) << 16;
+            bytes.copy_from_slice(&both.to_be_bytes()[..6]);
+        }
+        for (group, bytes) in pairs.remainder().chunks_exact(4).zip(bytes.into_remainder().chunks_exact_mut(3)) {
+            let group = self.group(group);
+            seen |= group;
+            bytes.copy_from_slice(&group.to_be_bytes()[1..]);
+        }
+        let is_good = seen & NO_VALUE == 0;
+        if !is_good {
+            decoded.truncate(start);
+        }
+        is_good
+    }
+}
+
+/// The two characters of each 12 bits.
+static PAIRS: [[u8; 2]; 4096] = {
+    let mut pairs = [[0; 2]; 4096];
+    let mut bits = 0;
+    while bits < 4096 {
+        pairs[bits] = [CHARS[bits >> 6], CHARS[bits & 0x3f]];
+        bits += 1;
+    }
+    pairs
+};
+
+/// Appends bytes as base64 text without line endings, padded (RFC 4648, 4).
+pub fn append_base64(bytes: &[u8], text: &mut Vec<u8>) {
+    let start = text.len();
+    text.resize(start + bytes.len().div_ceil(3) * 4, b'=');
+    write_base64(bytes, &mut text[start..]);
+}
+
+/// Writes bytes as base64 text without padding to the start of `text`, which has room for it.
+pub fn write_base64(bytes: &[u8], text: &mut [u8]) {
+    let pairs = |bits: u64, shifts: [u32; 2]| {
+        let pair = |shift: u32| u32::from(u16::from_le_bytes(PAIRS[(bits >> shift & 0xfff) as usize]));
+        pair(shifts[0]) | pair(shifts[1]) << 16
+    };
+    let mut sixes = bytes.chunks_exact(6);
+    for (six, chars) in sixes.by_ref().zip(text.chunks_exact_mut(8)) {
+        let bits = u64::from_be_bytes([0, 0, six[0], six[1], six[2], six[3], six[4], six[5]]);
+        let chars_of_both = u64::from(pairs(bits, [36, 24])) | u64::from(pairs(bits, [12, 0])) << 32;
+        chars.copy_from_slice(&chars_of_both.to_le_bytes());
+    }
+    // Less than six bytes are left.
+    let text = &mut text[bytes.len() / 6 * 8..];
+    for (group, chars) in sixes.remainder().chunks(3).zip(text.chunks_mut(4)) {
+        let byte = |at: usize| u64::from(group.get(at).copied().unwrap_or(0));
+        let all = pairs(byte(0) << 16 | byte(1) << 8 | byte(2), [12, 0]).to_le_bytes();
+        chars[..=group.len()].copy_from_slice(&all[..=group.len()]);
+    }
+}
+
+/// Returns what a character of base64 stands for (RFC 4648, 4).
+pub fn base64_value(char: u8) -> Option<u8> {
+    STANDARD.value(char)
+}
+
+/// Appends what whole groups of four characters of base64 encode, nothing between them. Returns false, and appends
+/// nothing, if they hold any other byte, padding included.
+pub fn base64_groups(groups: &[u8], decoded: &mut Vec<u8>) -> bool {
+    STANDARD.decode_groups(groups, decoded)
 }
 
 fn is_char(byte: u8) -> bool {
-    VALUES[usize::from(byte)] != NO_VALUE || URL_VALUES[usize::from(byte)] != NO_VALUE
+    STANDARD.value(byte).is_some() || matches!(byte, b'-' | b'_')
 }
 
 /// Returns whether what says so can be base64: nearly all of its characters are, and it is no sentence.
@@ -216,37 +321,27 @@ fn is_more(line: &[u8]) -> bool {
 
 /// Decodes base64. What is no base64 is passed over; padding ends a group, and another text may follow.
 pub fn base64(encoded: &[u8]) -> Vec<u8> {
-    let values = alphabet_of(encoded);
+    let alphabet = Alphabet::of_text(encoded);
     let mut decoded = Vec::with_capacity(encoded.len() / 4 * 3 + 3);
-    let (mut group, mut count) = (0_u32, 0_usize);
+    let (mut group, mut count) = (0, 0);
     let mut rest = encoded;
-    while let Some((&byte, after)) = rest.split_first() {
-        if count == 0 {
-            // As long as all is well, four at a time.
-            let mut whole = 0;
-            for quad in rest.chunks_exact(4) {
-                let [a, b, c, d] = [quad[0], quad[1], quad[2], quad[3]].map(|byte| values[usize::from(byte)]);
-                if (a | b | c | d) & 0xc0 != 0 {
-                    break;
-                }
-                decoded.extend_from_slice(&[a << 2 | b >> 4, b << 4 | c >> 2, c << 6 | d]);
-                whole += 4;
+    while !rest.is_empty() {
+        let len = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+        let (line, behind) = rest.split_at(rest.len().min(len + 1));
+        rest = behind;
+        // As long as all is well, the whole groups of a line at a time.
+        let whole = len / 4 * 4;
+        let is_good = count == 0 && alphabet.decode_groups(&line[..whole], &mut decoded);
+        for &byte in &line[if is_good { whole } else { 0 }..] {
+            if let Some(value) = alphabet.value(byte) {
+                group = group << 6 | u32::from(value);
+                count += 1;
             }
-            if whole > 0 {
-                rest = &rest[whole..];
-                continue;
+            // Padding that cannot be one is passed over, too.
+            if count == 4 || (byte == b'=' && count >= 2) {
+                push_group(group, count, &mut decoded);
+                (group, count) = (0, 0);
             }
-        }
-        rest = after;
-        let value = values[usize::from(byte)];
-        if value != NO_VALUE {
-            group = group << 6 | u32::from(value);
-            count += 1;
-        }
-        // Padding that cannot be one is passed over, too.
-        if count == 4 || (byte == b'=' && count >= 2) {
-            push_group(group, count, &mut decoded);
-            (group, count) = (0, 0);
         }
     }
     push_group(group, count, &mut decoded);
@@ -260,10 +355,10 @@ fn push_group(group: u32, count: usize, decoded: &mut Vec<u8>) {
 }
 
 fn base64_len(encoded: &[u8]) -> usize {
-    let values = alphabet_of(encoded);
+    let alphabet = Alphabet::of_text(encoded);
     let (mut len, mut count) = (0, 0);
     for &byte in encoded {
-        count += usize::from(values[usize::from(byte)] != NO_VALUE);
+        count += usize::from(alphabet.value(byte).is_some());
         if count == 4 || (byte == b'=' && count >= 2) {
             len += count - 1;
             count = 0;
@@ -353,6 +448,9 @@ mod tests {
             ("base64", Encoding::Base64),
             ("BASE64;", Encoding::Base64),
             ("base64 (really)", Encoding::Base64),
+            ("(a (nested) comment) \r\n\t(and another) \"Base64\"", Encoding::Base64),
+            ("(base64", Encoding::Base64),
+            ("(never closed base64", Encoding::Identity),
             (" \"quoted-printable\"", Encoding::QuotedPrintable),
             ("=?utf-8?Q?base64?=", Encoding::Base64),
             ("x-uuencode", Encoding::Uuencode),
@@ -409,6 +507,9 @@ mod tests {
             let lines: Vec<&str> = text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
             let text = lines.join(if crlf { "\r\n" } else { "\n" }) + if blank { "\n\n\n" } else { "" };
             prop_assert_eq!(base64(text.as_bytes()), bytes.clone());
+            let mut written = b"before".to_vec();
+            append_base64(&bytes, &mut written);
+            prop_assert_eq!(written, [b"before", STANDARD.encode(&bytes).as_bytes()].concat());
             prop_assert_eq!(base64_len(text.as_bytes()), bytes.len());
             if !url {
                 let encoded = Encoding::Base64.of(text.as_bytes());

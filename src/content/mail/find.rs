@@ -1,0 +1,93 @@
+//! Finds the fields of one name in a whole message, without reading its headers one by one.
+//!
+//! So a message that has no such field is known at once, and fields are found in headers that are part of no structure:
+//! of a mail that a report quotes in clear, or behind what damaged the mail around them.
+
+use super::header::{self, Field};
+
+/// The text of a name in lower case, and how to look for it.
+pub struct FieldFinder<const N: usize> {
+    name: &'static [u8; N],
+    /// How far the end of a comparison may move on after seeing a byte there (Horspool's search, both cases); 0 for the
+    /// last letter.
+    shifts: [u8; 256],
+}
+
+impl<const N: usize> FieldFinder<N> {
+    /// Makes a finder of a name in lower case. Its last letter occurs only once in it, so that no text takes more than
+    /// one step a byte.
+    pub const fn new(name: &'static [u8; N]) -> Self {
+        assert!(0 < N && N < 256);
+        let last = N - 1;
+        let mut shifts = [N as u8; 256];
+        let mut at = 0;
+        while at < last {
+            assert!(name[at] != name[last]);
+            shifts[name[at] as usize] = (last - at) as u8;
+            shifts[name[at].to_ascii_uppercase() as usize] = (last - at) as u8;
+            at += 1;
+        }
+        shifts[name[last] as usize] = 0;
+        shifts[name[last].to_ascii_uppercase() as usize] = 0;
+        Self { name, shifts }
+    }
+
+    /// Returns the first field of this name that begins a line at or after `from`, and where it stands.
+    pub fn find<'a>(&self, message: &'a [u8], from: usize) -> Option<(usize, Field<'a>)> {
+        let mut from = from;
+        loop {
+            let at = self.find_name(message, from)?;
+            from = at + N;
+            let before = &message[..at];
+            let is_line_start =
+                matches!(before.last(), None | Some(b'\n' | b'\r')) || before == header::BYTE_ORDER_MARK;
+            // A value that ends at CR is right for headers of all line endings.
+            if is_line_start
+                && let Some(field) = header::first_field(&message[at..], true)
+                && field.name.len() == N
+            {
+                return Some((at, field));
+            }
+        }
+    }
+
+    fn find_name(&self, message: &[u8], from: usize) -> Option<usize> {
+        let mut last = from + N - 1;
+        while let Some(&byte) = message.get(last) {
+            let shift = usize::from(self.shifts[usize::from(byte)]);
+            if shift > 0 {
+                last += shift;
+                continue;
+            }
+            if message[last + 1 - N..=last].eq_ignore_ascii_case(self.name) {
+                return Some(last + 1 - N);
+            }
+            last += N;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINDER: FieldFinder<7> = FieldFinder::new(b"subject");
+
+    #[test]
+    fn fields_are_found_at_the_starts_of_lines() {
+        let message =
+            b"SUBject : a\r\n b\r\nX-Subject: c\n\n> Subject: d\nSubjects: e\nSubject\ntext\rsubjecT:f\rsubject";
+        let mut found = Vec::new();
+        let mut from = 0;
+        while let Some((at, field)) = FINDER.find(message, from) {
+            found.push((at, String::from_utf8_lossy(field.value).trim().to_owned()));
+            from = at + 1;
+        }
+        let last = message.windows(7).position(|window| window == b"subjecT").expect("it stands there");
+        assert_eq!(found, [(0, "a\r\n b".to_owned()), (last, "f".to_owned())]);
+        assert!(FINDER.find("\u{feff}Subject: x".as_bytes(), 0).is_some());
+        assert!(FINDER.find(b"Subject: x", 1).is_none());
+        assert!(FINDER.find(b"", 0).is_none());
+    }
+}

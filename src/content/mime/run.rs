@@ -1,0 +1,158 @@
+//! Base64 text of one layout: found, decoded, and proven to come back.
+
+use super::form::{Base64Form, char_count};
+use crate::content::mail::transfer::{base64_groups, base64_value};
+use std::ops::Range;
+
+/// A run that has so many decoded bytes is long.
+const LONG_BYTES: usize = 4096;
+
+/// The longest stretch of base64 text of one form from the start of a line.
+pub(super) struct Run {
+    /// Where it stands in the message.
+    pub range: Range<usize>,
+    /// What it encodes.
+    pub decoded: Vec<u8>,
+    /// How it is laid out.
+    pub form: Base64Form,
+}
+
+impl Run {
+    /// Reads whole lines as long as the first, and the shorter last one.
+    ///
+    /// `start` must be the start of a line. Returns none if there is no base64 text at all.
+    pub fn scan(message: &[u8], start: usize) -> Option<Self> {
+        let text = &message[start..];
+        let (line_len, crlf) = first_line(text);
+        let eol: &[u8] = if crlf { b"\r\n" } else { b"\n" };
+        let mut decoder = Decoder::default();
+        let mut at = 0;
+        while line_len > 0 && text[at..].get(line_len..).is_some_and(|rest| rest.starts_with(eol)) {
+            if !decoder.feed_line(&text[at..at + line_len]) {
+                break;
+            }
+            at += line_len + eol.len();
+            // What goes on for so long will go on, so that its bytes need not be moved each time there is no more room.
+            if decoder.decoded.len() >= LONG_BYTES && decoder.decoded.capacity() < text.len() / 4 * 3 {
+                decoder.decoded.reserve(text.len() / 4 * 3 - decoder.decoded.len());
+            }
+        }
+        decoder.feed_last_line(&text[at..], line_len);
+        let mut decoded = decoder.decoded;
+        decoded.shrink_to_fit();
+        Self::measure(text, &decoded, line_len, crlf).map(|(len, form)| Run {
+            range: start..start + len,
+            decoded,
+            form,
+        })
+    }
+
+    /// Returns the length and the form of the text that begins `text` and encodes `decoded`.
+    fn measure(text: &[u8], decoded: &[u8], line_len: usize, crlf: bool) -> Option<(usize, Base64Form)> {
+        if decoded.is_empty() {
+            return None;
+        }
+        let decoded_len = decoded.len() as u64;
+        let unbroken = char_count(decoded_len) <= line_len as u64;
+        let line_len = if unbroken { 0 } else { u32::try_from(line_len).ok()? };
+        let mut form = Base64Form { line_len, crlf, final_eol: false };
+        let len = form.encoded_len(decoded_len) as usize;
+        form.final_eol = text.get(len..)?.starts_with(form.eol());
+        Some((len + if form.final_eol { form.eol().len() } else { 0 }, form))
+    }
+
+    /// Renders the decoded bytes as a restore will and compares them with `message`.
+    pub fn is_proven(&self, message: &[u8]) -> bool {
+        let decoded_len = self.decoded.len() as u64;
+        if self.form.encoded_len(decoded_len) != self.range.len() as u64 {
+            return false;
+        }
+        let piece_len = self.form.piece_len();
+        let mut rendered = Vec::with_capacity(piece_len);
+        let mut offset = 0;
+        message[self.range.clone()].chunks(piece_len).all(|expected| {
+            let encoded = offset..offset + expected.len() as u64;
+            let span = self.form.decoded_span(encoded.clone(), decoded_len);
+            offset = encoded.end;
+            rendered.clear();
+            let decoded = &self.decoded[span.start as usize..span.end as usize];
+            self.form.render(encoded, decoded_len, decoded, &mut rendered);
+            rendered == expected
+        })
+    }
+}
+
+/// Returns the length of the first line without its ending, and whether that is CR LF.
+fn first_line(text: &[u8]) -> (usize, bool) {
+    match memchr::memchr(b'\n', text) {
+        Some(end) if text[..end].ends_with(b"\r") => (end - 1, true),
+        Some(end) => (end, false),
+        None => (text.len(), false),
+    }
+}
+
+/// The character whose bits are all zero.
+const ZERO: u8 = b'A';
+
+/// Decodes canonical base64 text line by line.
+#[derive(Default)]
+struct Decoder {
+    decoded: Vec<u8>,
+    /// Characters whose group of four is not complete: lines may end inside a group.
+    partial: [u8; 4],
+    partial_len: usize,
+}
+
+impl Decoder {
+    /// Decodes a line without padding. Returns false, and forgets the line, if it holds anything but the alphabet.
+    fn feed_line(&mut self, line: &[u8]) -> bool {
+        let before = (self.decoded.len(), self.partial, self.partial_len);
+        // First completes the group that the line before began.
+        let (head, rest) = line.split_at(line.len().min((4 - self.partial_len) % 4));
+        let (groups, tail) = rest.split_at(rest.len() / 4 * 4);
+        let good = self.feed_chars(head) && base64_groups(groups, &mut self.decoded) && self.feed_chars(tail);
+        if !good {
+            self.decoded.truncate(before.0);
+            (self.partial, self.partial_len) = (before.1, before.2);
+        }
+        good
+    }
+
+    fn feed_chars(&mut self, chars: &[u8]) -> bool {
+        for &char in chars {
+            if base64_value(char).is_none() {
+                return false;
+            }
+            self.partial[self.partial_len] = char;
+            self.partial_len += 1;
+            if self.partial_len == 4 {
+                base64_groups(&self.partial, &mut self.decoded);
+                self.partial_len = 0;
+            }
+        }
+        true
+    }
+
+    /// Decodes what of the line at the start of `text` is still in form: at most `line_len` characters and padding.
+    ///
+    /// A line that goes on with other text is no base64, even if it starts with a word.
+    fn feed_last_line(&mut self, text: &[u8], line_len: usize) {
+        let line = &text[..text.len().min(line_len)];
+        let chars = line.iter().take_while(|&&char| base64_value(char).is_some()).count();
+        let pads = line[chars..].iter().take(2).take_while(|&&char| char == b'=').count();
+        if text.get(chars + pads).is_some_and(|next| !next.is_ascii_whitespace()) {
+            return;
+        }
+        if !self.feed_line(&line[..chars]) || pads == 0 || self.partial_len + pads != 4 {
+            return;
+        }
+        let mut group = self.partial;
+        group[self.partial_len..].fill(ZERO);
+        if base64_groups(&group, &mut self.decoded) {
+            let end = self.decoded.len() - pads;
+            let is_canonical = self.decoded[end..].iter().all(|&byte| byte == 0);
+            // Characters of a group that is not finished canonically stay raw.
+            self.decoded.truncate(if is_canonical { end } else { end + pads - 3 });
+        }
+    }
+}
