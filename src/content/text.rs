@@ -12,6 +12,9 @@
 //! ======== Attached message ========         nested messages in the same form
 //! ```
 //!
+//! What stands in a multipart before its first boundary and behind its last is shown in its place, but for notes that the
+//! message is in MIME. A multipart that is encoded as a whole is shown like any other.
+//!
 //! Of alternatives the plain one is shown, and of the HTML one the lines with words that the plain one lacks.
 //!
 //! Invariants, for any input whatever:
@@ -22,11 +25,12 @@
 //! - The same message gives the same text: sizes and deduplication rely on it.
 
 mod html;
+mod outside;
 
 use crate::content::mail;
 use crate::content::mail::address::one_line;
-use crate::content::mail::charset::Charset;
-use crate::content::mail::structure::{Kind, PARTS_MAX, Part, Structure};
+use crate::content::mail::charset::{self, Charset};
+use crate::content::mail::structure::{Kind, Outside, PARTS_MAX, Part, Structure};
 use crate::content::mail::words;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -67,9 +71,11 @@ enum Waiting {
     Encoded(usize),
 }
 
-/// A part that is read, with its text.
-struct Body<'s, 'a> {
-    part: &'s Part<'a>,
+/// What is read, as text.
+struct Body {
+    /// The group of alternatives that it is one of.
+    alternative: Option<usize>,
+    is_html: bool,
     text: String,
 }
 
@@ -78,6 +84,8 @@ impl Text {
     fn read(&mut self, message: &[u8], depth: usize) {
         let message = mail::readable(message);
         let structure = Structure::of(&message, self.parts_left);
+        let opened = structure.opened(&message);
+        let structure = opened.as_ref().map_or(structure, |opened| Structure::of(opened, self.parts_left));
         self.cut |= structure.incomplete;
         self.parts_left = self.parts_left.saturating_sub(structure.parts.len());
         // The messages that are still to be shown, the next one last.
@@ -143,30 +151,39 @@ impl Text {
     }
 
     fn bodies(&mut self, structure: &Structure<'_>, root: usize) {
-        let mut bodies: Vec<Body<'_, '_>> = Vec::new();
+        let mut bodies: Vec<Body> = Vec::new();
         let mut len = 0;
-        for (_, part) in structure.leaves(root).filter(|(_, part)| is_body(part)) {
+        let mut outside = structure.outside(root).peekable();
+        let mut leaves = structure.leaves(root).filter(|(_, part)| is_body(part)).peekable();
+        loop {
             let left = TEXT_BYTES_MAX.saturating_sub(self.out.len() + len);
+            let number = leaves.peek().map(|(number, _)| *number);
+            let body = if let Some(outside) = outside.next_if(|next| number.is_none_or(|number| next.next <= number)) {
+                Body { alternative: None, is_html: false, text: self.outside(structure, outside, left) }
+            } else if let Some((_, part)) = leaves.next() {
+                Body { alternative: part.alternative, is_html: part.is_html(), text: self.body(part, left) }
+            } else {
+                break;
+            };
             if left == 0 {
                 self.cut = true;
                 break;
             }
-            let text = self.body(part, left);
-            len += text.len();
-            bodies.push(Body { part, text });
+            len += body.text.len();
+            bodies.push(body);
         }
         // The words of the plain parts of each group of alternatives that has HTML, too.
         let with_html: HashSet<usize> =
-            bodies.iter().filter(|body| body.part.is_html()).filter_map(|body| body.part.alternative).collect();
+            bodies.iter().filter(|body| body.is_html).filter_map(|body| body.alternative).collect();
         let mut plain: HashMap<usize, HashSet<&str>> = HashMap::new();
-        for body in bodies.iter().filter(|body| !body.part.is_html()) {
-            if let Some(group) = body.part.alternative.filter(|group| with_html.contains(group)) {
+        for body in bodies.iter().filter(|body| !body.is_html) {
+            if let Some(group) = body.alternative.filter(|group| with_html.contains(group)) {
                 plain.entry(group).or_default().extend(words_in(&body.text));
             }
         }
         for body in &bodies {
-            let words = body.part.alternative.and_then(|group| plain.get(&group));
-            let shown = match words.filter(|words| body.part.is_html() && !words.is_empty()) {
+            let words = body.alternative.and_then(|group| plain.get(&group));
+            let shown = match words.filter(|words| body.is_html && !words.is_empty()) {
                 Some(words) => what_is_new(&body.text, words),
                 None => Cow::Borrowed(&*body.text),
             };
@@ -188,11 +205,27 @@ impl Text {
             "text/enriched" | "text/richtext" => clean(&html::without_tags(&text)),
             _ => clean(&text),
         };
-        if body.len() > left {
-            self.cut = true;
-            body.truncate(body.floor_char_boundary(left));
-        }
+        self.shorten(&mut body, left);
         body
+    }
+
+    /// Returns what stands outside of all parts, about `left` bytes at most.
+    fn outside(&mut self, structure: &Structure<'_>, outside: &Outside<'_>, left: usize) -> String {
+        let bytes = &outside.text[..outside.text.len().min(TEXT_BYTES_MAX)];
+        self.cut |= bytes.len() < outside.text.len();
+        let mut text = clean(&charset::decode_as(bytes, None));
+        if outside.next == outside.parent + 1 && structure.parts[outside.parent].end > outside.next {
+            text = outside::without_notes(&text);
+        }
+        self.shorten(&mut text, left);
+        text.trim_matches('\n').to_owned()
+    }
+
+    fn shorten(&mut self, text: &mut String, len_max: usize) {
+        if text.len() > len_max {
+            self.cut = true;
+            text.truncate(text.floor_char_boundary(len_max));
+        }
     }
 
     fn attachments(&mut self, structure: &Structure<'_>, root: usize, charset: Option<Charset>) {

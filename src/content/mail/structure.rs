@@ -13,6 +13,8 @@
 //! holds at most [`PARTS_MAX`] parts. What lies beyond these bounds is not told apart, and [`Structure::incomplete`]
 //! says so.
 
+mod opened;
+
 use super::address::one_line;
 use super::charset::{self, Charset};
 use super::header::{self, Halves, Header, line_len};
@@ -66,11 +68,24 @@ pub struct Part<'a> {
     pub end: usize,
 }
 
+/// Text in a multipart that is in no part: it stands before the first boundary, or behind the last.
+#[derive(Clone, Copy, Debug)]
+pub struct Outside<'a> {
+    /// The number of the multipart.
+    pub parent: usize,
+    /// The number of the first part behind it.
+    pub next: usize,
+    /// What stands there; more than blanks.
+    pub text: &'a [u8],
+}
+
 /// A message taken apart.
 #[derive(Clone, Debug)]
 pub struct Structure<'a> {
     /// The parts in their order. The first is the message itself.
     pub parts: Vec<Part<'a>>,
+    /// What stands in multiparts outside of their parts, in its order.
+    pub outside: Vec<Outside<'a>>,
     /// There is more than was told apart.
     pub incomplete: bool,
     /// Lines may end with CR alone.
@@ -111,13 +126,17 @@ impl<'a> Structure<'a> {
         let cr = halves.header.ends_lines_with_cr();
         let mut reading = Reading {
             message,
-            structure: Structure { parts: Vec::new(), incomplete: false, cr },
+            structure: Structure { parts: Vec::new(), outside: Vec::new(), incomplete: false, cr },
+            outside_start: None,
             frames: Vec::new(),
             open: Vec::new(),
             parts_max: parts_max.clamp(1, PARTS_MAX),
         };
         reading.begin(halves, None, 0);
         reading.read();
+        let Structure { parts, outside, .. } = &mut reading.structure;
+        // Of a multipart that has no parts all is its body.
+        outside.retain(|outside| parts[outside.parent].kind == Kind::Multipart);
         reading.structure
     }
 
@@ -136,6 +155,27 @@ impl<'a> Structure<'a> {
             }
             None
         })
+    }
+
+    /// Returns what stands outside of all parts in the message that begins with part `root`, without that of messages in
+    /// it.
+    pub fn outside(&self, root: usize) -> impl Iterator<Item = &Outside<'a>> {
+        let end = self.parts.get(root).map_or(0, |part| part.end);
+        let first = self.outside.partition_point(|outside| outside.next <= root);
+        let inside = self.outside[first..].iter().take_while(move |outside| outside.next <= end);
+        inside.filter(move |outside| self.root_of(outside.parent) == root)
+    }
+
+    /// Returns the number of the first part of the message that a part is in.
+    fn root_of(&self, number: usize) -> usize {
+        let mut number = number;
+        while let Some(parent) = self.parts[number].parent {
+            if self.parts[parent].kind == Kind::Message {
+                break;
+            }
+            number = parent;
+        }
+        number
     }
 
     /// Returns the charset that the message beginning with part `root` names for its text; where it names none, and its
@@ -161,6 +201,8 @@ struct Reading<'a> {
     frames: Vec<Frame>,
     /// The parts that are open, the innermost last.
     open: Vec<usize>,
+    /// Where text begins that is in no part, if the last thing that was read was no part.
+    outside_start: Option<usize>,
     parts_max: usize,
 }
 
@@ -188,6 +230,7 @@ impl<'a> Reading<'a> {
             self.structure.parts.push(part);
             self.open.push(number);
             if kind != Kind::Message {
+                self.outside_start = (kind == Kind::Multipart).then_some(body_start);
                 return;
             }
             (parent, start) = (Some(number), body_start);
@@ -259,6 +302,7 @@ impl<'a> Reading<'a> {
             let line = &self.message[at..at + line_len(&self.message[at..], cr)];
             match self.boundary(line, at + line.len()) {
                 Some((frame, ends)) => {
+                    self.end_outside(at);
                     self.close(frame, at);
                     if self.structure.parts.len() >= self.parts_max {
                         self.structure.incomplete = true;
@@ -266,7 +310,9 @@ impl<'a> Reading<'a> {
                     }
                     at += line.len();
                     self.frames[frame].closed = ends;
-                    if !ends {
+                    if ends {
+                        self.outside_start = Some(at);
+                    } else {
                         self.frames[frame].has_parts = true;
                         let halves = header::split_part(&self.message[at..], cr);
                         self.begin(halves, Some(self.frames[frame].part), at);
@@ -308,8 +354,19 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Ends the text outside of parts, if there is any, before the line at `at`.
+    fn end_outside(&mut self, at: usize) {
+        if let (Some(start), Some(frame)) = (self.outside_start.take(), self.frames.last()) {
+            let text = without_eol(&self.message[start..at]);
+            if !text.trim_ascii().is_empty() {
+                self.structure.outside.push(Outside { parent: frame.part, next: self.structure.parts.len(), text });
+            }
+        }
+    }
+
     /// Ends all parts at `at`.
     fn end(&mut self, at: usize) {
+        self.end_outside(at);
         while let Some(open) = self.open.pop() {
             self.end_part(open, at);
         }
@@ -562,6 +619,38 @@ mod tests {
         let leaves: Vec<_> = structure.leaves(0).map(|(number, part)| (number, part.kind, part.alternative)).collect();
         assert_eq!(leaves, [(2, Kind::Leaf, Some(1)), (3, Kind::Message, None), (5, Kind::Leaf, None)]);
         assert_eq!(structure.leaves(4).map(|(_, part)| part.body).collect::<Vec<_>>(), [b"inner"]);
+    }
+
+    #[test]
+    fn what_is_in_no_part_is_known() {
+        let mixed = "Content-Type: multipart/mixed; boundary=";
+        let inner = format!("{mixed}in\n\nbefore in\n--in\n\na\n--in--\nbehind in\n");
+        let outside = |message: &str, root: usize| {
+            let structure = Structure::of(message.as_bytes(), PARTS_MAX);
+            let shown = |outside: &Outside<'_>| {
+                (outside.parent, outside.next, String::from_utf8_lossy(outside.text).into_owned())
+            };
+            structure.outside(root).map(shown).collect::<Vec<_>>()
+        };
+        let owned = |parent, next, text: &str| (parent, next, text.to_owned());
+        assert_eq!(
+            outside(&format!("{mixed}out\n\nbefore out\n--out\n{inner}\n--out--\n\nbehind out\n"), 0),
+            [
+                owned(0, 1, "before out"),
+                owned(1, 2, "before in"),
+                owned(1, 3, "behind in\n"),
+                owned(0, 3, "\nbehind out")
+            ]
+        );
+        let nested = format!("{mixed}out\n\n--out\nContent-Type: message/rfc822\n\n{inner}\n--out--\nbehind out\n");
+        assert_eq!(outside(&nested, 0), [owned(0, 4, "behind out")]);
+        assert_eq!(outside(&nested, 2), [owned(2, 3, "before in"), owned(2, 4, "behind in\n")]);
+        assert_eq!(outside(&format!("{mixed}out\n\nno parts\n"), 0), []);
+        assert_eq!(outside(&format!("{mixed}out\n\n--out--\nno parts\n"), 0), []);
+        assert_eq!(
+            outside(&format!("{mixed}out\n\n--out\n\na\n--out--\nback\n--out\n\nb\n"), 0),
+            [owned(0, 2, "back")]
+        );
     }
 
     #[test]

@@ -49,6 +49,10 @@ const HIDDEN: [&[u8]; 6] = [b"iframe", b"noembed", b"noframes", b"script", b"sty
 /// nothing that anybody wrote to be read.
 const RAW: [&str; 7] = ["iframe", "noembed", "noframes", "style", "textarea", "title", "xmp"];
 
+/// The tokenizer takes the content of `noscript` for text, as browsers with scripts do; people who read mail have none.
+/// Pages in it that lie deeper in each other than this lose their tags alone.
+const NOSCRIPT_DEPTH_MAX: usize = 4;
+
 /// Returns the text that a page shows.
 pub(super) fn to_text(html: &str) -> String {
     let mut page = Page::default();
@@ -105,6 +109,10 @@ struct Page {
     newlines: usize,
     hidden: bool,
     preformatted: usize,
+    /// The next text is the content of a `noscript`.
+    noscript: bool,
+    /// How many of them are open.
+    noscript_depth: usize,
 }
 
 impl Page {
@@ -123,12 +131,17 @@ impl Page {
             CallbackEvent::OpenStartTag { name } => {
                 self.tag(name);
                 self.hidden = HIDDEN.contains(&name);
+                self.noscript = name == b"noscript";
                 self.preformatted += usize::from(name == b"pre");
             }
             CallbackEvent::EndTag { name } => {
                 self.tag(name);
                 self.hidden = false;
+                self.noscript = false;
                 self.preformatted = self.preformatted.saturating_sub(usize::from(name == b"pre"));
+            }
+            CallbackEvent::String { value } if self.noscript => {
+                self.noscript(&String::from_utf8_lossy(value));
             }
             CallbackEvent::String { value } if !self.hidden => {
                 let text = String::from_utf8_lossy(value);
@@ -136,6 +149,20 @@ impl Page {
             }
             _ => {}
         }
+    }
+
+    /// Reads the content of a `noscript`, which is HTML.
+    fn noscript(&mut self, html: &str) {
+        let preformatted = self.preformatted;
+        self.noscript = false;
+        if self.noscript_depth < NOSCRIPT_DEPTH_MAX {
+            self.noscript_depth += 1;
+            self.read(html);
+            self.noscript_depth -= 1;
+        } else {
+            without_tags(html).chars().for_each(|char| self.char(char));
+        }
+        (self.hidden, self.noscript, self.preformatted) = (false, false, preformatted);
     }
 
     fn tag(&mut self, name: &[u8]) {

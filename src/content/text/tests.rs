@@ -1,4 +1,6 @@
 use super::*;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::time::{Duration, Instant};
@@ -74,9 +76,11 @@ fn a_comment_that_never_ends_ends_with_its_tag() {
 
 /// A multipart with these parts.
 fn multipart(kind: &str, parts: &[&str]) -> String {
-    let mut message = format!("Content-Type: multipart/{kind}; boundary=\"{kind}\"\n\nnobody reads this\n");
+    let mut message = format!(
+        "Content-Type: multipart/{kind}; boundary=\"{kind}\"\n\nThis is a multi-part message in MIME format.\n"
+    );
     parts.iter().for_each(|part| message += &format!("--{kind}\n{part}\n"));
-    message + &format!("--{kind}--\nnor this\n")
+    message + &format!("--{kind}--\n\n")
 }
 
 #[test]
@@ -243,4 +247,49 @@ proptest! {
         message.truncate(end.index(message.len()) + 1);
         assert_sound(&message)?;
     }
+}
+
+#[test]
+fn noscript_is_read_as_html() {
+    let text = of_mail(
+        b"Content-Type: text/html\n\n<p>one<noscript><style>p {}</style><p>two &amp; <b>three</b></p></noscript>four\
+        <pre><noscript>a<pre>b</noscript>c</pre>d\ne<noscript><noscript><noscript><noscript><noscript><i>deep</i>",
+        true,
+    );
+    for words in ["one\n\ntwo & three\n\nfour", "c\n\nd e", "deep"] {
+        assert!(text.contains(words), "{words:?} is not in {text:?}");
+    }
+    assert!(!text.contains('<') && !text.contains("p {}"), "{text:?}");
+    let start = std::time::Instant::now();
+    let many = format!("Content-Type: text/html\n\n{}", "<noscript>".repeat(400_000));
+    of_mail(many.as_bytes(), true);
+    assert!(start.elapsed().as_secs() < 20);
+}
+
+#[test]
+fn encoded_multiparts_are_told_apart() {
+    let inner = "--b\nContent-Type: text/html\n\n<p>needle</p>\n--b\nContent-Type: a/b; name=plan.pdf\n\
+        Content-Transfer-Encoding: base64\n\nQUJDREVGRw==\n--b--\n";
+    let message = format!(
+        "Subject: S\nContent-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: base64\n\n{}\n-- \nlist footer\n",
+        STANDARD.encode(inner)
+    );
+    let text = of_mail(message.as_bytes(), true);
+    for words in ["\nneedle\n", "- plan.pdf, 7 bytes", "list footer"] {
+        assert!(text.contains(words), "{words:?} is not in {text:?}");
+    }
+    assert!(!text.contains("--b") && !text.contains("<p>"), "{text:?}");
+}
+
+#[test]
+fn words_outside_of_all_parts_are_shown_in_their_places() {
+    let message = b"Subject: S\nContent-Type: multipart/mixed; boundary=out\n\n\
+        This is a multi-part message in MIME format.\n\nGateway: one attachment was removed.\n--out\n\
+        Content-Type: multipart/alternative; boundary=in\n\nThis is a multi-part message in MIME format.\n\
+        --in\n\nbody\n--in\nContent-Type: text/html\n\n<p>body</p>\n--in--\n\n--out\n\nsecond\n--out--\n\
+        _____\nThe list\nhttp://list.example\n";
+    let text = of_mail(message, true);
+    let shown =
+        "Subject: S\n\nGateway: one attachment was removed.\nbody\nsecond\n_____\nThe list\nhttp://list.example\n";
+    assert_eq!(text, shown);
 }

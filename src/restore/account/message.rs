@@ -138,6 +138,8 @@ impl Mail {
         crate::runtime::trip(mime, "restoring");
         let mime = mail::readable(mime);
         let message = Message::of(&mime, matches!(mime, Cow::Borrowed(_)));
+        let opened = message.structure.opened(&mime);
+        let message = opened.as_ref().map_or(message, |opened| Message::of(opened, false));
         let incomplete = message.structure.incomplete;
         let mut mail = Self { properties: Map::new(), files: Vec::new(), html: false, incomplete };
         let times = match stored {
@@ -438,6 +440,20 @@ mod tests {
             FileBytes::Kept(bytes) => bytes,
             elsewhere => panic!("{elsewhere:?}"),
         }
+    }
+
+    #[test]
+    fn a_multipart_that_is_encoded_as_a_whole_has_its_parts() {
+        let inner = "--b\r\nContent-Type: text/plain\r\n\r\nneedle\r\n--b\r\nContent-Type: a/b; name=plan.pdf\r\n\
+            Content-Transfer-Encoding: base64\r\n\r\nQUJDREVGRw==\r\n--b--\r\n";
+        let mime = format!(
+            "Subject: S\r\nContent-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n",
+            STANDARD.encode(inner)
+        );
+        let mail = Mail::read(mime.as_bytes(), None);
+        assert_eq!(mail.properties["body"]["content"], "needle");
+        let files: Vec<_> = mail.files.iter().map(|file| (&*file.name, kept(file))).collect();
+        assert_eq!(files, [("plan.pdf", &b"ABCDEFG"[..])]);
     }
 
     #[test]

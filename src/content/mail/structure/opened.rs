@@ -1,0 +1,121 @@
+//! Multiparts that are encoded as a whole: RFC 2045 (6.4) forbids them, and programs write them.
+//!
+//! A mail with such a multipart is read as if its body stood there decoded. All that lies in it is then found like any
+//! other part.
+
+use super::{Kind, PARTS_MAX, Part, Structure};
+use crate::content::mail::transfer::Encoding;
+
+/// Encoded multiparts in encoded multiparts. What lies deeper is text.
+const OPENED_DEPTH_MAX: usize = 8;
+
+impl Structure<'_> {
+    /// Returns the message, of which this is the structure, with decoded multiparts; none if none is encoded.
+    ///
+    /// Decoding makes each shorter, so memory holds no more than three times the message.
+    pub fn opened(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let mut opened = self.opened_once(message)?;
+        for _ in 1..OPENED_DEPTH_MAX {
+            let Some(next) = Structure::of(&opened, PARTS_MAX).opened_once(&opened) else { break };
+            opened = next;
+        }
+        Some(opened)
+    }
+
+    fn opened_once(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let mut opened = Vec::new();
+        let mut done = 0;
+        for part in self.parts.iter().filter(|part| part.is_encoded_multipart()) {
+            let encoded = part.encoded();
+            let decoded = encoded.decoded(usize::MAX);
+            if has_parts(part, &decoded) {
+                opened.extend_from_slice(&message[done..part.body_start]);
+                opened.extend_from_slice(&decoded);
+                if !encoded.footer.is_empty() {
+                    opened.extend_from_slice(b"\r\n");
+                    opened.extend_from_slice(encoded.footer);
+                }
+                done = part.body_start + part.body.len();
+            }
+        }
+        (done > 0).then(|| {
+            opened.extend_from_slice(&message[done..]);
+            opened
+        })
+    }
+}
+
+impl Part<'_> {
+    fn is_encoded_multipart(&self) -> bool {
+        self.kind == Kind::Leaf
+            && self.content.value.starts_with("multipart")
+            && self.encoding != Encoding::Identity
+            && self.encoding.is_encoded(self.body)
+    }
+}
+
+/// Returns whether a multipart with this body has parts. Of one that has none the body is text.
+fn has_parts(part: &Part<'_>, body: &[u8]) -> bool {
+    let entity = [part.header.bytes(), b"\n", body].concat();
+    Structure::of(&entity, 2).parts.len() > 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    /// Returns a multipart of this body, encoded.
+    fn encoded(body: &str) -> String {
+        let lines: Vec<String> = STANDARD
+            .encode(body)
+            .as_bytes()
+            .chunks(76)
+            .map(|line| String::from_utf8_lossy(line).into_owned())
+            .collect();
+        format!(
+            "Content-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: base64\n\n{}\n",
+            lines.join("\n")
+        )
+    }
+
+    fn contents(message: &str) -> Option<Vec<String>> {
+        let opened = Structure::of(message.as_bytes(), PARTS_MAX).opened(message.as_bytes())?;
+        let structure = Structure::of(&opened, PARTS_MAX);
+        let leaves = structure.parts.iter().filter(|part| part.kind == Kind::Leaf);
+        Some(leaves.map(|part| String::from_utf8_lossy(&part.encoded().decoded(usize::MAX)).into_owned()).collect())
+    }
+
+    #[test]
+    fn encoded_multiparts_have_their_parts() {
+        let inner = "--b\n\none\n--b\nContent-Transfer-Encoding: base64\n\ndHdv\n--b--\n";
+        assert_eq!(contents(&encoded(inner)), Some(vec!["one".to_owned(), "two".to_owned()]));
+        let outer =
+            format!("Content-Type: multipart/mixed; boundary=o\n\n--o\n{}--o\n\nthree\n--o--\n", encoded(inner));
+        assert_eq!(contents(&outer), Some(vec!["one".to_owned(), "two".to_owned(), "three".to_owned()]));
+        let twice = encoded(&format!("--b\n{}\n--b--\n", encoded(inner).replace("=b", "=c")).replace("--c", "--b"));
+        assert!(contents(&twice).is_some());
+        let qp = "Content-Type: multipart/mixed; boundary=\"=b\"\nContent-Transfer-Encoding: quoted-printable\n\n\
+            --=3Db\n\none=\n two\n--=3Db--\n";
+        assert_eq!(contents(qp), Some(vec!["one two".to_owned()]));
+    }
+
+    #[test]
+    fn what_has_no_parts_stays() {
+        assert_eq!(contents(&encoded("a text without any parts, only words")), None);
+        assert_eq!(contents("Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\nLS1iCgphCi0tYi0t\n"), None);
+        let wrong = "Content-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: base64\n\n--b\n\na\n--b--\n";
+        assert_eq!(contents(wrong), None);
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let mut message = "--b\n\ninnermost\n--b--\n".to_owned();
+        for _ in 0..OPENED_DEPTH_MAX + 3 {
+            message = format!("--b\n{}--b--\n", encoded(&message));
+        }
+        let message = encoded(&message);
+        assert!(contents(&message).expect("it is opened").iter().all(|text| !text.contains("innermost")));
+    }
+}
