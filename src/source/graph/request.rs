@@ -84,7 +84,8 @@ impl Payload {
 /// use strongroom::source::graph::{Request, Scope, path};
 ///
 /// let user = "48d31887-5fad-4d73-a9f5-3c356e68a038";
-/// let request = Request::get(path(&["users", user, "mailFolders", "inbox", "messages", "delta"]), Scope::mailbox(user))
+/// let path = path(&["users", user, "mailFolders", "inbox", "messages", "delta"]);
+/// let request = Request::get(path, Scope::mailbox(user))
 ///     .labelled("listing messages")
 ///     .query("$select", "id,changeKey")
 ///     .prefer("odata.maxpagesize=500");
@@ -167,8 +168,8 @@ impl Request {
         self
     }
 
-    /// Adds `name=value` to the query; `value` is percent-encoded. Links keep their own query, so this does nothing for
-    /// them.
+    /// Adds `name=value` to the query; `value` is percent-encoded. Do not use it with a link, which has its own query:
+    /// the request would fail.
     pub fn query(mut self, name: &str, value: &str) -> Self {
         if !self.query.is_empty() {
             self.query.push('&');

@@ -35,7 +35,7 @@ impl Default for RetryPolicy {
 const DOUBTFUL_ATTEMPTS_MAX: u32 = 3;
 /// Maximum wait that the service may ask for. The real service asks for minutes.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
-/// Maximum number of attempts with a new token after the token was refused. The service sometimes refuses a new token
+/// Maximum number of attempts if the token is refused, each with a new token. The service sometimes refuses a new token
 /// for a few seconds.
 const UNAUTHORIZED_ATTEMPTS_MAX: u32 = 6;
 
