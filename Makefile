@@ -99,7 +99,6 @@ PACKAGE_DOC := $(PACKAGE)/usr/share/doc/strongroom
 deb: build
 	rm -rf $(PACKAGE)
 	$(MAKE) --no-print-directory install DESTDIR=$(PACKAGE) PREFIX=/usr ZSHDIR=$(PACKAGE)/usr/share/zsh/vendor-completions
-	strip $(PACKAGE)/usr/bin/strongroom
 	rm $(PACKAGE_DOC)/{LICENSE,CHANGELOG.md}
 	gzip -9n <CHANGELOG.md >$(PACKAGE_DOC)/changelog.gz
 	tools/package/licences.py >$(PACKAGE_DOC)/THIRD-PARTY.txt
