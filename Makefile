@@ -24,6 +24,8 @@
 #   make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
 #   make drill-pace   restores 10,200 messages at the published limits; takes half an hour (DRILL_MAILBOX=10200)
 #   make soak         backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
+#   make fuzz         tries inputs that nobody wrote on all that reads mail (SECONDS=600, FUZZ_THREADS=1, SEED=1)
+#   make compare-mail  holds what is read in mails against what Python's `email` reads in them (COMPARE_ARGS)
 #   make readers      64 readers of a mount for ten minutes, while snapshots come and go (READERS_S=600)
 #   make scale        writes, mounts and walks a snapshot of twenty million mails (SCALE_MAILS, SCALE_FOLDER)
 #
@@ -51,7 +53,7 @@ FISHDIR = $(SHAREDIR)/fish/vendor_completions.d
 UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
 .PHONY: help demo screenshot build build-demo build-release install uninstall deb test slowest test-sdk bench bench-big bench-mail bench-build \
-	drill drill-large drill-pace soak readers scale corpus packages packages-bench lint deny test-rust clean
+	drill drill-large drill-pace soak fuzz compare-mail readers scale corpus packages packages-bench lint deny test-rust clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -187,6 +189,21 @@ drill-pace: packages
 SOAK_PERCENT ?= 100
 soak: packages
 	STRONGROOM_SOAK_PERCENT=$(SOAK_PERCENT) cargo test --release --locked --test soak -- --nocapture
+
+# Inputs that failed are in FUZZ_OUT, each beside a small one: `strongroom-proofs check FILE` tries one again. The build
+# for tests checks arithmetic for overflows.
+FUZZ_OUT ?= target/fuzz
+FUZZ_THREADS ?= 1
+SEED ?= 1
+SECONDS ?= 600
+fuzz: corpus
+	cargo build --locked -p strongroom-proofs
+	target/debug/strongroom-proofs fuzz --seconds $(SECONDS) --threads $(FUZZ_THREADS) --seed $(SEED) \
+	  --mails $(CACHE)/spam-assassin --out $(FUZZ_OUT)
+
+compare-mail: corpus
+	cargo build --locked -p strongroom-proofs
+	tools/compare-mail.py --proofs target/debug/strongroom-proofs --mails $(CACHE)/spam-assassin $(COMPARE_ARGS)
 
 READERS_S ?= 600
 readers: packages

@@ -35,6 +35,7 @@ pub use crate::backup::Progress;
 pub use crate::shown::name as printable;
 pub use account::{
     AccountOptions, AccountPlan, AccountSurvey, AccountTarget, Brought, Bytes, Courier, Home, Load, Parcel, Refused,
+    attached_files,
 };
 
 /// Conflicts and problems that a [`Survey`] keeps by name, each; their number is always exact.

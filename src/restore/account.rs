@@ -65,6 +65,7 @@ use tokio::task::JoinSet;
 
 pub use courier::{Brought, Bytes, Courier, Home, Parcel, Refused};
 pub use estimate::Load;
+pub use message::attached_files;
 pub use route::AccountTarget;
 
 /// Items that are worked on in one mailbox: twice as many as it answers at a time, so that none of its places is empty

@@ -325,6 +325,16 @@ fn is_plain_form(part: &Part<'_>) -> bool {
     is_readable(part) && part.media_type() == "text/plain" && part.file_name(None).is_none()
 }
 
+/// Takes a mail apart as a restore into a mailbox does. Returns the name and the length of each file that it attaches;
+/// none if the service could not take the message.
+///
+/// This is for tools that try many mails without a service.
+pub fn attached_files(mime: &[u8]) -> Option<Vec<(String, u64)>> {
+    let mail = Mail::read(mime, None);
+    mail.request().ok()?;
+    Some(mail.files.iter().map(|file| (file.name.clone(), file.len())).collect())
+}
+
 /// What is said of a file.
 struct Described {
     name: String,
