@@ -139,8 +139,17 @@ impl Text {
     fn message(&mut self, structure: &Structure<'_>, root: usize) {
         let charset = structure.charset(root);
         let header = structure.parts[root].header;
-        for name in SHOWN {
-            let value = header.raw(name).map(|value| one_line(&words::decode(value, charset)));
+        let mut values: [Option<&[u8]>; SHOWN.len()] = [None; SHOWN.len()];
+        for field in header.fields() {
+            if let Some(number) = SHOWN.iter().position(|name| field.is(name))
+                && values[number].is_none()
+                && !field.value.trim_ascii().is_empty()
+            {
+                values[number] = Some(field.value);
+            }
+        }
+        for (name, value) in SHOWN.iter().zip(values) {
+            let value = value.map(|value| one_line(&words::decode(value, charset)));
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 self.line(&format!("{name}: {value}"));
             }
@@ -291,18 +300,33 @@ fn what_is_new<'a>(text: &'a str, known: &HashSet<&str>) -> Cow<'a, str> {
 fn clean(text: &str) -> String {
     // A line ending that was converted once too often.
     let text = if text.contains("\r\r\n") { Cow::Owned(text.replace("\r\r\n", "\n")) } else { Cow::Borrowed(text) };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut clean = String::with_capacity(text.len());
-    let mut chars = text.strip_prefix('\u{feff}').unwrap_or(&text).chars().peekable();
-    while let Some(char) = chars.next() {
-        match char {
-            '\r' if chars.peek() == Some(&'\n') => {}
-            '\r' => clean.push('\n'),
-            '\n' | '\t' => clean.push(char),
-            _ if char.is_control() => clean.push(' '),
-            _ => clean.push(char),
+    // What is copied as it stands begins here.
+    let mut copied = 0;
+    let mut at = 0;
+    while let Some(len) = text.as_bytes()[at..].iter().position(may_begin_control) {
+        at += len;
+        let char = text[at..].chars().next().expect("a byte that begins a letter stands there");
+        let next = at + char.len_utf8();
+        if char.is_control() && !matches!(char, '\n' | '\t') {
+            clean.push_str(&text[copied..at]);
+            match char {
+                '\r' if text.as_bytes().get(next) == Some(&b'\n') => {}
+                '\r' => clean.push('\n'),
+                _ => clean.push(' '),
+            }
+            copied = next;
         }
+        at = next;
     }
+    clean.push_str(&text[copied..]);
     clean
+}
+
+/// Returns whether a byte is a control character but a tab or LF, or begins one of those beyond ASCII.
+fn may_begin_control(byte: &u8) -> bool {
+    matches!(byte, 0..=8 | 0x0b..=0x1f | 0x7f | 0xc2)
 }
 
 #[cfg(test)]

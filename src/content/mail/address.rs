@@ -32,7 +32,13 @@ impl Address {
 ///
 /// `charset` is that of the message, for what nobody encoded. Takes linear time.
 pub fn parse(value: &[u8], charset: Option<Charset>) -> impl Iterator<Item = Address> {
-    let mut rest = Rest { line: unfolded(value).into_owned(), at: 0, unclosed: false };
+    let line = unfolded(value);
+    // Of text that nobody encoded, halves of letters may look like quotes, commas and backslashes (ISO-2022, Shift_JIS).
+    let line = match line.is_ascii() && !line.contains(&0x1b) {
+        true => line.into_owned(),
+        false => words::raw(&line, charset).into_owned().into_bytes(),
+    };
+    let mut rest = Rest { line, at: 0, unclosed: false };
     std::iter::from_fn(move || {
         while let Some(byte) = rest.line.get(rest.at) {
             if matches!(byte, b',' | b';' | b' ') {
@@ -238,6 +244,23 @@ mod tests {
         }
         let latin = parse(b"J\xfcrgen <j@example.org>", None).next().unwrap();
         assert_eq!(latin.name, "Jürgen");
+    }
+
+    /// Between `ESC $ B` and `ESC ( B`, and behind the first byte of a letter, quotes, commas, semicolons and backslashes
+    /// are halves of letters.
+    #[test]
+    fn halves_of_letters_that_nobody_encoded_are_no_marks() {
+        for (value, charset, expected) in [
+            (&b"\x1b$B;3ED\x1b(B <yamada@example.jp>, b@c.d"[..], None, "山田 <yamada@example.jp>|b@c.d"),
+            (b"\x1b$BF|K\\8l!\"\x1b(B <a@b.c>", None, "日本語、 <a@b.c>"),
+            (b"\"\x97\x5c\x92\xe8\" <a@b.c>, b@c.d", Charset::named("shift_jis"), "予定 <a@b.c>|b@c.d"),
+            (b"\"\x91\xe3\x95\x5c\" <a@b.c>", Charset::named("shift_jis"), "代表 <a@b.c>"),
+            (b"\"\xb3\x5c\xa5\\\" <a@b.c>", Charset::named("big5"), "許功 <a@b.c>"),
+            (b"\"M\xfcller\\\"s\" <a@b.c>", Charset::named("iso-8859-1"), "Müller\"s <a@b.c>"),
+        ] {
+            let shown: Vec<_> = parse(value, charset).map(|one| one.shown().into_owned()).collect();
+            assert_eq!(shown.join("|"), expected, "{}", value.escape_ascii());
+        }
     }
 
     #[test]

@@ -14,8 +14,10 @@ use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 use std::borrow::Cow;
 
-/// The detector looks at this much, from the first letter on that is not ASCII.
-const DETECTED_BYTES_MAX: usize = 64 << 10;
+/// The detector looks at this much of the words that are not ASCII alone.
+const DETECTED_BYTES_MAX: usize = 16 << 10;
+/// Those words are looked for in this much of a text.
+const SEARCHED_BYTES_MAX: usize = 1 << 20;
 /// UTF-8 in a charset in which every byte is a letter needs this many letters beyond ASCII to be taken for UTF-8.
 const UTF8_LETTERS_MIN: usize = 3;
 
@@ -168,15 +170,33 @@ pub fn detect(bytes: &[u8]) -> Option<Charset> {
 }
 
 fn detected(bytes: &[u8]) -> &'static Encoding {
-    let start = bytes.iter().position(|byte| !byte.is_ascii()).unwrap_or(0).saturating_sub(64);
-    let sample = &bytes[start..bytes.len().min(start + DETECTED_BYTES_MAX)];
+    let sample = words_beyond_ascii(&bytes[..bytes.len().min(SEARCHED_BYTES_MAX)]);
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
-    detector.feed(sample, true);
+    detector.feed(&sample, true);
     let guessed = detector.guess(None, Utf8Detection::Deny);
     // A pound sign is a Polish letter elsewhere; signs alone say nothing of a language.
     let is_central = [encoding_rs::ISO_8859_2, encoding_rs::WINDOWS_1250, encoding_rs::WINDOWS_1257].contains(&guessed);
     let has_signs_alone = sample.iter().all(|byte| byte.is_ascii() || (0x80..=0xbf).contains(byte));
     if is_central && has_signs_alone { WINDOWS_1252 } else { guessed }
+}
+
+/// Returns the words of a text that are not ASCII alone, with the blanks around them. Other words say nothing of a
+/// charset, and the detector is slow.
+fn words_beyond_ascii(bytes: &[u8]) -> Vec<u8> {
+    let is_blank = |byte: &u8| byte.is_ascii_whitespace();
+    let mut words = Vec::new();
+    let mut rest = bytes;
+    while words.len() < DETECTED_BYTES_MAX
+        && let Some(at) = rest.iter().position(|byte| !byte.is_ascii())
+    {
+        let start = rest[..at].iter().rposition(is_blank).unwrap_or(0);
+        let end = rest[at..].iter().position(is_blank).map_or(rest.len(), |len| at + len);
+        words.extend_from_slice(&rest[start..end]);
+        rest = &rest[end..];
+    }
+    words.truncate(DETECTED_BYTES_MAX);
+    words.push(b' ');
+    words
 }
 
 fn decode_detected(bytes: &[u8]) -> Cow<'_, str> {

@@ -34,7 +34,7 @@ impl Params {
         if line.starts_with(b"=?") {
             line = words::decode(&line, None).into_bytes().into();
         }
-        let mut rest = Rest(&line);
+        let mut rest = Rest { line: &line, halves: std::str::from_utf8(&line).is_err(), shifts: true };
         let mut value = rest.unquoted();
         value.retain(|byte| !byte.is_ascii_whitespace() && *byte != b'"');
         let mut params = Self { value: String::from_utf8_lossy(&value).to_lowercase(), list: Vec::new() };
@@ -116,17 +116,24 @@ fn unescape(mut text: &[u8], bytes: &mut Vec<u8>) {
 }
 
 /// What of a value is not read yet.
-struct Rest<'a>(&'a [u8]);
+struct Rest<'a> {
+    line: &'a [u8],
+    /// Letters of two bytes may stand in it, the second of which may look like a backslash (Shift_JIS, Big5, GBK).
+    halves: bool,
+    /// Between `ESC $` and the next `ESC`, quotes and semicolons are halves of letters (ISO-2022). False once such a
+    /// text did not end.
+    shifts: bool,
+}
 
 impl Rest<'_> {
     /// Passes over blanks, semicolons and comments.
     fn skip(&mut self) {
         loop {
-            self.0 = self.0.trim_ascii_start();
-            match self.0.first() {
-                Some(b';' | b',') => self.0 = &self.0[1..],
-                Some(b'(') => match comment_len(self.0) {
-                    Some(len) => self.0 = &self.0[len..],
+            self.line = self.line.trim_ascii_start();
+            match self.line.first() {
+                Some(b';' | b',') => self.line = &self.line[1..],
+                Some(b'(') => match comment_len(self.line) {
+                    Some(len) => self.line = &self.line[len..],
                     None => return,
                 },
                 _ => return,
@@ -137,57 +144,74 @@ impl Rest<'_> {
     fn param(&mut self) -> Option<Param> {
         loop {
             self.skip();
-            if self.0.is_empty() {
+            if self.line.is_empty() {
                 return None;
             }
-            let len = memchr::memchr2(b'=', b';', self.0).unwrap_or(self.0.len());
-            if self.0.get(len) == Some(&b'=') {
-                let name = self.0[..len].trim_ascii().to_ascii_lowercase();
-                self.0 = self.0[len + 1..].trim_ascii_start();
+            let len = memchr::memchr2(b'=', b';', self.line).unwrap_or(self.line.len());
+            if self.line.get(len) == Some(&b'=') {
+                let name = self.line[..len].trim_ascii().to_ascii_lowercase();
+                self.line = self.line[len + 1..].trim_ascii_start();
                 let (name, section, extended) = split_name(&name);
                 let (name, value) = (name.to_vec(), self.value());
                 return Some(Param { name, section, extended, value });
             }
             // A word without a value.
-            self.0 = &self.0[len..];
+            self.line = &self.line[len..];
         }
     }
 
     fn value(&mut self) -> Vec<u8> {
-        if self.0.first() == Some(&b'"') {
+        if self.line.first() == Some(&b'"') {
             if let Some(value) = self.quoted() {
                 return value;
             }
-            self.0 = &self.0[1..];
+            self.line = &self.line[1..];
         }
-        if self.0.first() == Some(&b'(')
-            && let Some(len) = comment_len(self.0)
-            && self.0[len..].first().is_some_and(|byte| !matches!(byte, b';'))
+        if self.line.first() == Some(&b'(')
+            && let Some(len) = comment_len(self.line)
+            && self.line[len..].first().is_some_and(|byte| !matches!(byte, b';'))
         {
-            self.0 = self.0[len..].trim_ascii_start();
+            self.line = self.line[len..].trim_ascii_start();
         }
         self.unquoted()
     }
 
-    /// Reads a quoted value; none if its end is missing. A backslash that quotes nothing stands for itself: `C:\temp`.
+    /// Reads a quoted value; none if its end is missing.
     fn quoted(&mut self) -> Option<Vec<u8>> {
+        let found = self.find_quoted().or_else(|| {
+            self.shifts = false;
+            self.find_quoted()
+        });
+        let (value, len) = found?;
+        self.line = &self.line[len..];
+        Some(value)
+    }
+
+    /// Returns a quoted value and its length with the quotes. A backslash that quotes nothing stands for itself:
+    /// `C:\temp`.
+    fn find_quoted(&self) -> Option<(Vec<u8>, usize)> {
         let mut value = Vec::new();
         let mut at = 1;
+        // Whether the byte before is the first half of a letter, and whether all are halves.
+        let (mut half, mut shifted) = (false, false);
         loop {
-            match (self.0.get(at)?, self.0.get(at + 1)) {
-                (b'"', _) => break,
-                (b'\\', Some(quoted @ (b'"' | b'\\'))) => {
-                    value.push(*quoted);
+            let (byte, next) = (*self.line.get(at)?, self.line.get(at + 1).copied());
+            if byte == 0x1b {
+                shifted = self.shifts && next == Some(b'$');
+            }
+            match (byte, next) {
+                (b'"', _) if !shifted => return Some((value, at + 1)),
+                (b'\\', Some(quoted @ (b'"' | b'\\'))) if !shifted && !half => {
+                    value.push(quoted);
                     at += 2;
                 }
-                (byte, _) => {
-                    value.push(*byte);
+                _ => {
+                    value.push(byte);
                     at += 1;
+                    half = self.halves && byte >= 0x81 && !half;
                 }
             }
         }
-        self.0 = &self.0[at + 1..];
-        Some(value)
     }
 
     /// Reads a value up to the next semicolon, or the next parameter where that is missing. It may have blanks in it.
@@ -195,12 +219,18 @@ impl Rest<'_> {
         let mut at = 0;
         let mut end = None;
         while end.is_none() {
-            at += match self.0[at..].iter().position(|byte| matches!(byte, b';' | b' ' | b'\t')) {
+            at += match self.line[at..].iter().position(|byte| matches!(byte, b';' | b' ' | b'\t' | 0x1b)) {
                 Some(len) => len,
                 None => break,
             };
-            let behind = self.0[at..].trim_ascii_start();
-            let blanks = self.0.len() - at - behind.len();
+            if self.line[at] == 0x1b {
+                let is_shift = self.line[at + 1..].starts_with(b"$");
+                let end = if is_shift { memchr::memchr(0x1b, &self.line[at + 1..]) } else { None };
+                at += 1 + end.unwrap_or(0);
+                continue;
+            }
+            let behind = self.line[at..].trim_ascii_start();
+            let blanks = self.line.len() - at - behind.len();
             match behind.first() {
                 _ if blanks == 0 => end = Some(at),
                 // A comment at the end, and nothing behind it.
@@ -211,8 +241,8 @@ impl Rest<'_> {
                 _ => at += blanks,
             }
         }
-        let (value, rest) = self.0.split_at(end.unwrap_or(self.0.len()));
-        self.0 = rest;
+        let (value, rest) = self.line.split_at(end.unwrap_or(self.line.len()));
+        self.line = rest;
         value.trim_ascii().to_vec()
     }
 }
@@ -328,6 +358,32 @@ mod tests {
         assert_eq!(Params::parse(b"attachment; filename=\"\"").text("filename", None), None);
         let latin = Params::parse(b"attachment; filename=\"Gr\xfc\xdfe.txt\"");
         assert_eq!(latin.text("filename", None).as_deref(), Some("Grüße.txt"));
+    }
+
+    #[test]
+    fn halves_of_letters_that_nobody_encoded_are_no_marks() {
+        for (value, charset, name) in [
+            (&b"attachment; filename=\"\x1b$B8+!\"\x1b(B.txt\"; size=1"[..], None, "見、.txt"),
+            (b"attachment; filename=\x1b$B;3ED\x1b(B.txt; size=1", None, "山田.txt"),
+            (b"attachment; filename=\"\x1b$B;3\"; size=1", None, "山"),
+            (b"attachment; filename=\"\x91\xe3\x95\x5c\"; size=1", Charset::named("shift_jis"), "代表"),
+            (b"attachment; filename=\"\xb3\x5c.doc\"; size=1", Charset::named("big5"), "許.doc"),
+            (b"attachment; filename=\"Gr\xfc\xdfe \\\"x\\\".txt\"", Charset::named("iso-8859-1"), "Grüße \"x\".txt"),
+            ("attachment; filename=\"Grüße\\\".txt\"".as_bytes(), None, "Grüße\".txt"),
+        ] {
+            let found = Params::parse(value).text("filename", charset);
+            assert_eq!(found.as_deref(), Some(name), "{}", value.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn shifted_values_that_never_end_take_linear_time() {
+        for unit in ["; a=\"\x1b$", "; a=\x1b$B", "\x1b$", "; a=\"\x1b$\x1b(", "; a=\"\\"] {
+            let value = unit.repeat((1 << 20) / unit.len());
+            let start = std::time::Instant::now();
+            Params::parse(value.as_bytes());
+            assert!(start.elapsed().as_millis() < 1000, "{unit:?} took {:?}", start.elapsed());
+        }
     }
 
     proptest! {

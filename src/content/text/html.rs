@@ -45,9 +45,10 @@ const PARAGRAPHS: [&[u8]; 10] = [b"blockquote", b"h1", b"h2", b"h3", b"h4", b"h5
 /// Elements whose text nobody sees. The tokenizer gives it as one string, up to their own end tag.
 const HIDDEN: [&[u8]; 6] = [b"iframe", b"noembed", b"noframes", b"script", b"style", b"title"];
 
-/// Elements whose content is no markup, and swallows all that follows where its end is missing. What scripts hold is
-/// nothing that anybody wrote to be read.
-const RAW: [&str; 7] = ["iframe", "noembed", "noframes", "style", "textarea", "title", "xmp"];
+/// Elements whose content is no markup, and swallows all that follows where its end is missing.
+const RAW: [&[u8]; 8] = [b"iframe", b"noembed", b"noframes", b"script", b"style", b"textarea", b"title", b"xmp"];
+/// The one of them that nobody reads, even where its end is missing.
+const SCRIPT: usize = 3;
 
 /// The tokenizer takes the content of `noscript` for text, as browsers with scripts do; people who read mail have none.
 /// Pages in it that lie deeper in each other than this lose their tags alone.
@@ -70,17 +71,57 @@ pub(super) fn to_text(html: &str) -> String {
 
 /// Returns where comments and elements begin that never end, and would hide all that follows. Old mail programs took
 /// such comments for tags.
+///
+/// Two passes over the text find them all. What lies in a comment or an element that does end is none.
 fn unended(html: &str) -> Vec<usize> {
-    let comments = html.rfind("-->").unwrap_or(0);
-    let mut starts: Vec<usize> = html[comments..].match_indices("<!--").map(|(at, _)| comments + at).collect();
-    let lower = html.to_ascii_lowercase();
-    for name in RAW {
-        let end = lower.rfind(&format!("</{name}")).unwrap_or(0);
-        let is_tag = |at: &usize| !lower[at + 1 + name.len()..].starts_with(|char: char| char.is_ascii_alphanumeric());
-        starts.extend(lower[end..].match_indices(&format!("<{name}")).map(|(at, _)| end + at).filter(is_tag));
+    let html = html.as_bytes();
+    let last_comment_end = memchr::memmem::rfind(html, b"-->").unwrap_or(0);
+    let mut last_ends = [0; RAW.len()];
+    for at in memchr::memchr_iter(b'<', html) {
+        if let Some(element) = html[at + 1..].strip_prefix(b"/").and_then(raw_element) {
+            last_ends[element] = at;
+        }
     }
-    starts.sort_unstable();
+    let mut starts = Vec::new();
+    // What lies before this is in a comment; of elements, the one that is open.
+    let (mut comment_end, mut open) = (0, None);
+    for at in memchr::memchr_iter(b'<', html) {
+        let tag = &html[at + 1..];
+        if at < comment_end {
+            continue;
+        }
+        if let Some(element) = open {
+            if tag.strip_prefix(b"/").and_then(raw_element) == Some(element) {
+                open = None;
+            }
+        } else if tag.starts_with(b"!--") {
+            // Searched for only where there is one; `<!-->` is one, too.
+            match (at < last_comment_end).then(|| memchr::memmem::find(&tag[1..], b"-->")).flatten() {
+                Some(len) => comment_end = at + len,
+                None => starts.push(at),
+            }
+        } else if let Some(element) = raw_element(tag)
+            && !tag.get(RAW[element].len()).is_some_and(u8::is_ascii_alphanumeric)
+        {
+            if at < last_ends[element] {
+                open = Some(element);
+            } else if element == SCRIPT {
+                break;
+            } else {
+                starts.push(at);
+            }
+        }
+    }
     starts
+}
+
+/// Returns the number in [`RAW`] of the name that `tag` begins with.
+fn raw_element(tag: &[u8]) -> Option<usize> {
+    // Most tags have another first letter.
+    if !matches!(tag.first()?.to_ascii_lowercase(), b'i' | b'n' | b's' | b't' | b'x') {
+        return None;
+    }
+    RAW.iter().position(|name| tag.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))
 }
 
 /// Returns a text without its tags: of kinds of marked-up text that are older than HTML.
@@ -144,8 +185,7 @@ impl Page {
                 self.noscript(&String::from_utf8_lossy(value));
             }
             CallbackEvent::String { value } if !self.hidden => {
-                let text = String::from_utf8_lossy(value);
-                text.chars().for_each(|char| self.char(char));
+                self.text(&String::from_utf8_lossy(value));
             }
             _ => {}
         }
@@ -175,17 +215,25 @@ impl Page {
         }
     }
 
-    fn char(&mut self, char: char) {
+    fn text(&mut self, mut text: &str) {
+        while let Some(char) = text.chars().next() {
+            let word = text.find(|char| is_blank(char) || is_unseen(char)).unwrap_or(text.len());
+            if word > 0 {
+                self.separate();
+                self.out.push_str(&text[..word]);
+                text = &text[word..];
+            } else {
+                self.blank(char);
+                text = &text[char.len_utf8()..];
+            }
+        }
+    }
+
+    fn blank(&mut self, char: char) {
         match char {
             '\n' if self.preformatted > 0 => self.newlines = (self.newlines + 1).min(2),
-            // Who searches for a phrase types spaces, and no hyphens that are not seen.
-            '\u{a0}' => self.space = true,
-            '\u{ad}' | '\u{200b}' | '\u{feff}' => {}
-            _ if char.is_ascii_whitespace() || char.is_control() => self.space = true,
-            _ => {
-                self.separate();
-                self.out.push(char);
-            }
+            _ if is_unseen(char) => {}
+            _ => self.space = true,
         }
     }
 
@@ -199,4 +247,14 @@ impl Page {
         }
         (self.newlines, self.space) = (0, false);
     }
+}
+
+/// Returns whether a letter stands for a space: who searches for a phrase types spaces.
+fn is_blank(char: char) -> bool {
+    char.is_ascii_whitespace() || char.is_control() || char == '\u{a0}'
+}
+
+/// Returns whether nobody sees a letter, so that nobody searches for it.
+fn is_unseen(char: char) -> bool {
+    matches!(char, '\u{ad}' | '\u{200b}' | '\u{feff}')
 }
