@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 use strongroom::source::graph::auth::{browser, device};
 use strongroom::source::graph::{
@@ -432,15 +433,16 @@ impl Write for Log {
 /// The log at the highest level, of this program and of all its libraries.
 #[tokio::test]
 async fn no_log_has_a_secret_or_a_person_in_it() {
-    use tracing_subscriber::util::SubscriberInitExt;
+    use tracing_subscriber::filter::dynamic_filter_fn;
+    use tracing_subscriber::fmt::layer;
+    use tracing_subscriber::prelude::*;
     let log = Log::default();
     let writer = log.clone();
-    // Only for this thread, on which the client runs too.
-    let guard = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish()
-        .set_default();
+    // Only for this thread, on which the client runs too. The subscriber is that of the process: a subscriber of one
+    // thread misses each log statement that another test of this file reached first.
+    let here = thread::current().id();
+    let is_here = dynamic_filter_fn(move |_, _| thread::current().id() == here);
+    tracing_subscriber::registry().with(layer().with_writer(move || writer.clone()).with_filter(is_here)).init();
     let simulator = start(Options::default());
     let folder = TempDir::new().expect("a folder");
     let login = login(&simulator, &folder);
@@ -462,7 +464,6 @@ async fn no_log_has_a_secret_or_a_person_in_it() {
     read_folder(&client, &alice, "inbox").await.unwrap();
     simulator.expire_tokens();
     client.json::<Value>(inbox("nobody@contoso.com")).await.unwrap_err();
-    drop(guard);
 
     let log = String::from_utf8(log.0.lock().expect("nobody panics here").clone()).expect("text");
     assert!(log.contains("client_request_id"), "something was logged");
