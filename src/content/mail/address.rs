@@ -39,18 +39,36 @@ pub fn parse(value: &[u8], charset: Option<Charset>) -> impl Iterator<Item = Add
         false => words::raw(&line, charset).into_owned().into_bytes(),
     };
     let mut rest = Rest { line, at: 0, unclosed: false };
-    std::iter::from_fn(move || {
+    let mut next = move || {
         while let Some(byte) = rest.line.get(rest.at) {
             if matches!(byte, b',' | b';' | b' ') {
                 rest.at += 1;
                 continue;
             }
-            let address = rest.one(charset);
+            let (address, is_in_brackets) = rest.one(charset);
             if address != Address::default() {
-                return Some(address);
+                return Some((address, is_in_brackets));
             }
         }
         None
+    };
+    // What was read to see whether it belongs to the name before.
+    let mut seen = None;
+    std::iter::from_fn(move || {
+        let (first, _) = seen.take().or_else(&mut next)?;
+        if !first.address.is_empty() {
+            return Some(first);
+        }
+        // `Doe, John <john@contoso.com>`: who forgot the quotes means one name.
+        match next() {
+            Some((Address { name, address }, true)) if !name.is_empty() => {
+                Some(Address { name: format!("{}, {name}", first.name), address })
+            }
+            other => {
+                seen = other;
+                Some(first)
+            }
+        }
     })
     .take(ADDRESSES_MAX)
 }
@@ -74,8 +92,8 @@ struct Pieces {
 }
 
 impl Rest {
-    /// Reads up to the next comma.
-    fn one(&mut self, charset: Option<Charset>) -> Address {
+    /// Reads up to the next comma. Returns also whether the address stands in `<>`.
+    fn one(&mut self, charset: Option<Charset>) -> (Address, bool) {
         let mut pieces = Pieces::default();
         while let Some(&byte) = self.line.get(self.at) {
             self.at += 1;
@@ -124,7 +142,8 @@ impl Rest {
                 _ => pieces.phrase.push(byte),
             }
         }
-        pieces.address(charset)
+        let is_in_brackets = pieces.angle.is_some();
+        (pieces.address(charset), is_in_brackets)
     }
 
     /// Returns how much of an encoded word stands from its second byte on: commas and brackets in it are its own.
@@ -187,7 +206,10 @@ impl Pieces {
         }
         let comment = one_line(&words::decode(&self.comment, charset));
         // `alice@contoso.com (Alice)`; words without an address are a name.
-        if phrase.contains('@') && !phrase.contains(' ') || self.quoted && phrase.contains('@') {
+        // Before there were domains, `!` led from machine to machine.
+        let is_path =
+            phrase.contains('!') && !phrase.contains(' ') && !phrase.starts_with('!') && !phrase.ends_with('!');
+        if phrase.contains('@') && !phrase.contains(' ') || self.quoted && phrase.contains('@') || is_path {
             Address { name: comment, address: phrase }
         } else if let Some(address) = phrase.split(' ').find(|word| word.contains('@')) {
             let name = phrase.replace(address, "");
@@ -239,6 +261,14 @@ mod tests {
             ("Bob <mailto:b@c>", "Bob <b@c>"),
             ("a <b <c@d>", "a b <c@d>"),
             ("Alice alice@contoso.com", "Alice <alice@contoso.com>"),
+            ("Doe, John <j@d.e>", "Doe, John <j@d.e>"),
+            ("Doe, John <j@d.e>, Smith, Ann <a@b.c>, Bob", "Doe, John <j@d.e> | Smith, Ann <a@b.c> | Bob"),
+            ("=?iso-8859-1?Q?M=FCller?=, =?iso-8859-1?Q?J=F6rg?= <j@d.e>", "Müller, Jörg <j@d.e>"),
+            ("Bob, a@b.c", "Bob | a@b.c"),
+            ("Bob, <a@b.c>", "Bob | a@b.c"),
+            ("Bob, Ann, Eve <a@b.c>", "Bob | Ann, Eve <a@b.c>"),
+            ("decvax!ucbvax!ann (Ann Other)", "Ann Other <decvax!ucbvax!ann>"),
+            ("Yahoo!", "Yahoo!"),
         ] {
             assert_eq!(all(value), expected, "{value:?}");
         }

@@ -314,6 +314,7 @@ mod tests {
             ),
             ("iso-2022-jp-ms", b"\x1b$B-!\x1b(B", "①"),
             ("iso-2022-jp", b"\x1b(I1\x1b(B", "ｱ"),
+            ("iso-2022-jp", b"\x1b(J\\100~\x1b(B\\", "¥100~\\"),
             ("tis-620 iso-8859-11 windows-874 cp874", b"\xca\xc7\xd1\xca\xb4\xd5", "สวัสดี"),
             ("iso-8859-8-i iso-8859-8 logical windows-1255 cp1255", b"\xf9\xec\xe5\xed", "שלום"),
             ("utf-16 utf-16le ucs-2 unicode", b"G\0r\0\xfc\0", "Grü"),

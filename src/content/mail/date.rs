@@ -12,18 +12,18 @@ const FIRST_YEAR: i16 = 1900;
 
 /// Names of months: the first letters by which each is known in English, then in other languages where they differ.
 const MONTHS: [&[&str]; 12] = [
-    &["jan", "ene", "gen", "janv", "jän"],
-    &["feb", "fév", "fev"],
-    &["mar", "mär", "mrz", "mae"],
-    &["apr", "avr", "abr"],
-    &["may", "mai", "mag", "mei"],
-    &["jun", "juin", "giu"],
-    &["jul", "juil", "lug"],
-    &["aug", "aoû", "aou", "ago"],
-    &["sep", "set"],
-    &["oct", "okt", "ott", "out"],
-    &["nov"],
-    &["dec", "dez", "dic", "déc"],
+    &["jan", "ene", "gen", "janv", "jän", "янв"],
+    &["feb", "fév", "fev", "фев"],
+    &["mar", "mär", "mrz", "mae", "мар"],
+    &["apr", "avr", "abr", "апр"],
+    &["may", "mai", "mag", "mei", "мая", "май"],
+    &["jun", "juin", "giu", "июн"],
+    &["jul", "juil", "lug", "июл"],
+    &["aug", "aoû", "aou", "ago", "авг"],
+    &["sep", "set", "сен"],
+    &["oct", "okt", "ott", "out", "окт"],
+    &["nov", "ноя"],
+    &["dec", "dez", "dic", "déc", "дек"],
 ];
 
 /// Names of time zones and their distance from UTC in minutes. Letters of the military are no help: RFC 822 had their
@@ -389,6 +389,8 @@ mod tests {
             ("Mon, 2 March 2026 10:00:00 CEST", "2026-03-02 08.00"),
             ("Mon, 2. März 2026 10:00:00 +0100", "2026-03-02 09.00"),
             ("Montag, 02.03.2026 10:00:00 MEZ", "2026-03-02 09.00"),
+            ("Пн, 2 мар 2026 13:00:00 +0300", "2026-03-02 10.00"),
+            ("понедельник, 2 мая 2026 г. 13:00:00 +0300", "2026-05-02 10.00"),
             ("Mon, 2 Mar 2026 10:00:00 -0930", "2026-03-02 19.30"),
             ("Mon, 2 Mar 2026 10:00:00 +1400", "2026-03-01 20.00"),
             ("Mon, 2 Mar 2026 10:00:00 \"GMT\"", "2026-03-02 10.00"),

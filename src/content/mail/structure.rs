@@ -439,6 +439,8 @@ impl<'a> Part<'a> {
         kind.starts_with("text/")
             || kind.starts_with("multipart")
             || matches!(kind, "message/delivery-status" | "message/disposition-notification" | "application/xhtml+xml")
+            // A piece of a message that was sent in several (RFC 2046, 5.2.2).
+            || kind == "message/partial"
             // What is no type says nothing; most mails are text.
             || !kind.contains('/') && self.name_field().is_none()
     }

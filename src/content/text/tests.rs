@@ -163,6 +163,12 @@ fn attachments_are_named_and_nested_messages_shown() {
 }
 
 #[test]
+fn a_piece_of_a_message_is_text() {
+    let piece = "Content-Type: message/partial; id=x; number=2; total=2\n\nthe second half\n";
+    assert_eq!(text(piece), "\nthe second half\n");
+}
+
+#[test]
 fn broken_structure_is_read_as_far_as_it_goes() {
     let inner = "Content-Type: multipart/mixed; boundary=inner\n\n--inner\n\ninner\n";
     let outer = format!("Content-Type: multipart/mixed; boundary=outer\n\n--outer\n{inner}\n--outer\n\nouter");

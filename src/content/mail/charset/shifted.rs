@@ -134,6 +134,8 @@ pub(super) fn hz(bytes: &[u8]) -> Read<'_> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Set {
     Ascii,
+    /// JIS X 0201: ASCII with a yen sign for the backslash.
+    Roman,
     /// Half-width katakana.
     Kana,
     Japanese,
@@ -150,7 +152,9 @@ impl Set {
     fn of_escape(escape: &[u8]) -> Option<(Self, bool, usize)> {
         // The set, whether it waits for a shift, and the length of the escape without its first byte.
         Some(match escape {
-            [b'(', b'B' | b'J' | b'H' | b'@' | b'A', ..] => (Set::Ascii, false, 2),
+            [b'(', b'B' | b'@' | b'A', ..] => (Set::Ascii, false, 2),
+            // WHATWG Encoding, 12.2.1. `H` is Swedish, and what some programs wrote for it.
+            [b'(', b'J' | b'H', ..] => (Set::Roman, false, 2),
             [b'(', b'I', ..] => (Set::Kana, false, 2),
             [b'$', b'@' | b'B', ..] => (Set::Japanese, false, 2),
             [b'$', b'A', ..] => (Set::Chinese, false, 2),
@@ -207,7 +211,8 @@ pub(super) fn iso2022(bytes: &[u8], korean: bool) -> Read<'_> {
                 let set = if is_shifted { shifted } else { now };
                 let pair = after.first().copied().filter(|second| (0x21..=0x7e).contains(second));
                 match (set, pair) {
-                    (Set::Ascii, _) => runs.push(None, &[byte], 0),
+                    (Set::Roman, _) if byte == b'\\' => runs.push(None, &[0xa5], 0),
+                    (Set::Ascii | Set::Roman, _) => runs.push(None, &[byte], 0),
                     (Set::Kana, _) if byte <= 0x5f => runs.push(Some(EUC_JP), &[0x8e, byte | 0x80], 0),
                     (Set::Kana, _) => runs.push(None, &[byte], 0),
                     (_, None) => runs.push(None, &[byte], 0),
