@@ -18,7 +18,7 @@
 # Measure it
 #   make bench        Strongroom, restic, borg and the plain disk side by side (BENCH_ARGS)
 #   make bench-big    how fast one file of 1 GiB is read through the mount (BENCH_BIG_ARGS)
-#   make bench-mail   how fast mails are taken apart, beside an older version (BENCH_MAIL_ARGS)
+#   make bench-mail   how fast mails are taken apart, beside an older version (BASE=881f9f4, BENCH_MAIL_ARGS)
 #   make bench-build  what a build costs, by settings of the compiler (BENCH_BUILD_ARGS)
 #   make drill        loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=500, DRILL_SEEDS=5)
 #   make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
@@ -166,8 +166,9 @@ bench-big: build-release packages-bench
 	python3 tools/bench/big.py --strongroom $(RELEASE) $(BENCH_BIG_ARGS)
 
 BENCH_MAIL_ARGS ?= $(CACHE)/spam-assassin
+BASE ?= 881f9f4
 bench-mail: corpus
-	python3 tools/bench/mail.py $(BENCH_MAIL_ARGS)
+	python3 tools/bench/mail.py --before $(BASE) $(BENCH_MAIL_ARGS) $(CACHE)/spam-assassin
 
 bench-build: packages
 	python3 tools/bench/build.py $(BENCH_BUILD_ARGS)

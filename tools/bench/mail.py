@@ -18,14 +18,16 @@ import tomllib
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-MODULES = ("mail", "mime", "text")
-DEPENDENCIES = ("base64", "chardetng", "encoding_rs", "html5gum", "jiff", "memchr")
+# Older versions also use the last module and the last two dependencies.
+MODULES = ("mail", "mime", "text", "mbox")
+DEPENDENCIES = ("base64", "chardetng", "encoding_rs", "html5gum", "jiff", "memchr", "mail-parser", "thiserror")
 # The last version in which splitting found attachments by itself.
 BEFORE = "99747bb"
 
 
-def make_crate(crate: Path, source: Path) -> None:
+def make_crate(crate: Path, tree: Path) -> None:
     """Writes a crate of the modules of one version."""
+    source = tree / "src"
     # They once lay in src/ itself.
     in_content = (source / "content" / "mail.rs").exists()
     shutil.rmtree(crate, ignore_errors=True)
@@ -37,11 +39,12 @@ def make_crate(crate: Path, source: Path) -> None:
     else:
         for name in MODULES:
             (crate / f"{name}.rs").symlink_to(source / f"{name}.rs")
-            (crate / name).symlink_to(source / name)
+            if (source / name).exists():
+                (crate / name).symlink_to(source / name)
     (crate / "lib.rs").write_text("\n".join(["#![allow(dead_code)]", *lines, ""]))
-    table = tomllib.loads((PROJECT / "Cargo.toml").read_text())["workspace"]["dependencies"]
+    table = tomllib.loads((tree / "Cargo.toml").read_text())["workspace"]["dependencies"]
     dependencies = []
-    for name in DEPENDENCIES:
+    for name in filter(table.__contains__, DEPENDENCIES):
         wanted = table[name] if isinstance(table[name], dict) else {"version": table[name]}
         fields = ", ".join(f"{key.replace('_', '-')} = {str(value).lower() if isinstance(value, bool) else repr(value)}"
                            for key, value in wanted.items())
@@ -63,10 +66,10 @@ def main() -> None:
     work = PROJECT / "target" / "bench-mail"
     shutil.rmtree(work / "old", ignore_errors=True)
     (work / "old").mkdir(parents=True)
-    archive = subprocess.run(["git", "archive", arguments.before, "src"], cwd=PROJECT, check=True, capture_output=True)
+    archive = subprocess.run(["git", "archive", arguments.before, "src", "Cargo.toml"], cwd=PROJECT, check=True, capture_output=True)
     subprocess.run(["tar", "-x", "-C", work / "old"], input=archive.stdout, check=True)
-    make_crate(work / "before", work / "old" / "src")
-    make_crate(work / "after", PROJECT / "src")
+    make_crate(work / "before", work / "old")
+    make_crate(work / "after", PROJECT)
     shutil.copy(PROJECT / "Cargo.lock", work / "Cargo.lock")
     (work / "Cargo.toml").write_text("\n".join([
         "[workspace]", 'members = ["before", "after"]',

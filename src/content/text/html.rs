@@ -200,7 +200,7 @@ impl Page {
             self.read(html);
             self.noscript_depth -= 1;
         } else {
-            without_tags(html).chars().for_each(|char| self.char(char));
+            self.text(&without_tags(html));
         }
         (self.hidden, self.noscript, self.preformatted) = (false, false, preformatted);
     }
