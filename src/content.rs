@@ -5,3 +5,17 @@ pub mod mbox;
 pub mod mime;
 pub mod names;
 pub mod text;
+
+#[cfg(test)]
+mod testing {
+    use rustix::time::{ClockId, clock_gettime};
+    use std::time::Duration;
+
+    /// Returns how long something was on the processor. Other work on the machine does not count.
+    pub(super) fn processor_time(run: impl FnOnce()) -> Duration {
+        let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("a time since the thread began");
+        let before = now();
+        run();
+        now() - before
+    }
+}
