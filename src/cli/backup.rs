@@ -29,24 +29,25 @@ const TEMPORARY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 #[command(
     after_help = "Examples:\n  strongroom backup --set everyone\n  strongroom backup --files /home/alice --as alice\n  \
     strongroom backup --files /home --files /etc --as machine --exclude '*.tmp' --exclude-caches\n  \
-    strongroom backup --mbox ~/mail/archive.mbox --as archive\n\nExit code 3 means that some items could not be read: \
-    they are listed, tried again by the next run, and everything else is stored."
+    strongroom backup --mbox ~/mail/archive.mbox --as archive\n\n\
+    Exit code 3 means that some items could not be read. They are listed, and the next run tries \
+    them again. Everything else is stored."
 )]
 pub struct Backup {
-    /// Backs up this set of the configuration into one snapshot; may be given several times
+    /// Backs up this set of the configuration, one snapshot for each set; may be given several times
     #[arg(long, value_name = "NAME", group = "what")]
     set: Vec<String>,
     /// Backs up every set of the configuration
     #[arg(long, group = "what")]
     all: bool,
-    /// Backs up everything in this folder: Maildir, .eml trees, and all other files. May be given several times: then
-    /// each becomes a folder of the snapshot, named after the last part of its path
+    /// Backs up everything in this folder: Maildir, .eml files, and all other files. May be given several times; then
+    /// each DIR becomes a folder in the snapshot, named after the last part of its path
     #[arg(long, value_name = "DIR", group = "what")]
     files: Vec<PathBuf>,
     /// Backs up the messages in this mbox file; may be given several times
     #[arg(long, value_name = "FILE", group = "what")]
     mbox: Vec<PathBuf>,
-    /// Names the set that the snapshot of files belongs to [default: the last part of the folder's or file's path]
+    /// Names the set of this backup of files or mbox files [default: the last part of the path]
     #[arg(long = "as", value_name = "NAME", conflicts_with_all = ["set", "all"])]
     named: Option<String>,
     #[command(flatten)]

@@ -21,7 +21,7 @@ const PIECE_LEN: usize = 1 << 20;
     The file is written byte for byte. On a terminal, characters that could control it are shown escaped."
 )]
 pub struct Cat {
-    /// Which snapshot, and which file in it
+    /// The snapshot, and the file in it
     #[arg(value_name = "SNAPSHOT:PATH")]
     what: OsString,
 }

@@ -21,7 +21,7 @@ const SHOWN_MAX: usize = 100;
     Exit code 13 means damage."
 )]
 pub struct Check {
-    /// Reads and proves every byte, or this share of the packs
+    /// Also reads and verifies every byte, or only this percentage of the packs
     #[arg(long, value_name = "N%", num_args = 0..=1, require_equals = true, default_missing_value = "100%")]
     read_data: Option<String>,
 }

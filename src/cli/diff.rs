@@ -13,10 +13,9 @@ use std::os::unix::ffi::OsStrExt;
 
 /// Shows what changed between two snapshots
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  strongroom diff latest~1 latest\n  strongroom diff 2026-11-01 latest Users/alice@contoso.com\n\n\
-    + added; - removed; R moved; M changed; T touched (only its time, permissions or owner changed)"
-)]
+#[command(after_help = "Examples:\n  strongroom diff latest~1 latest\n  \
+    strongroom diff 2026-11-01 latest Users/alice@contoso.com\n\n\
+    + added; - removed; R moved; M changed; T touched (only its time, permissions or owner changed)")]
 pub struct Diff {
     /// The older snapshot
     #[arg(value_name = "A")]
@@ -24,7 +23,7 @@ pub struct Diff {
     /// The newer snapshot
     #[arg(value_name = "B")]
     new: OsString,
-    /// Compares this folder alone
+    /// Compares only this folder
     #[arg(value_name = "PATH")]
     path: Option<OsString>,
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(after_help = "Example:\n  strongroom completions bash > /etc/bash_completion.d/strongroom")]
 pub struct Completions {
-    /// Which shell
+    /// The shell
     shell: Shell,
 }
 
@@ -30,7 +30,7 @@ impl Completions {
 #[derive(Args)]
 #[command(after_help = "Examples:\n  strongroom man | man -l -\n  strongroom man --dir /usr/local/share/man/man1")]
 pub struct Man {
-    /// Writes strongroom.1, strongroom-backup.1 and so on here
+    /// Writes strongroom.1, strongroom-backup.1 and so on into DIR
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

@@ -19,11 +19,11 @@ use std::sync::Arc;
 #[derive(Args)]
 #[command(after_help = "Example:\n  strongroom init --repo /srv/strongroom --password-file /etc/strongroom/password")]
 pub struct Init {
-    /// How everything is encrypted: aes-256-siv (RFC 5297), or aes-256-pmac-siv, which is faster and has no RFC
+    /// Encrypts everything with aes-256-siv (RFC 5297), or with aes-256-pmac-siv, which is faster but has no RFC
     #[arg(long, default_value = Cipher::Aes256Siv.name(), value_parser = Cipher::ALL.map(Cipher::name))]
     cipher: String,
-    /// Memory that trying a password takes, in MiB, from 1 to 1024: more makes guessing dearer and
-    /// opening slower
+    /// Memory that each try of the password takes, in MiB, from 1 to 1024. More makes guessing the password
+    /// harder and opening the repository slower
     #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024))]
     password_memory: u32,
 }

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  strongroom key list\n  strongroom key add --label ops --new-password-file ops.txt\n  \
-    strongroom key remove 5f0c\n\nNothing that is stored is written again: a key slot holds the repository's own key, \
-    wrapped for a password."
+    strongroom key remove 5f0c\n\nA key slot holds the repository's own key, encrypted with a password or \
+    recovery key. So these commands change no backup."
 )]
 pub struct Key {
     #[command(subcommand)]
@@ -33,7 +33,7 @@ enum Action {
     /// Removes a key slot
     #[command(after_help = "Example:\n  strongroom key remove 5f0c")]
     Remove {
-        /// Its id, or the beginning of it
+        /// The id of the key slot, or the beginning of the id
         #[arg(value_name = "KEY")]
         id: String,
     },
@@ -43,17 +43,17 @@ enum Action {
 #[command(after_help = "Examples:\n  strongroom key add --label ops --new-password-file ops.txt\n  \
     strongroom key add --recovery --label safe")]
 struct Add {
-    /// What to call the key slot
+    /// A name for the key slot
     #[arg(long, default_value = "")]
     label: String,
-    /// Reads the new password from the first line of this file [env: STRONGROOM_NEW_PASSWORD holds it itself]
+    /// Reads the new password from the first line of FILE [env: STRONGROOM_NEW_PASSWORD holds the password itself]
     #[arg(long, value_name = "FILE", conflicts_with = "recovery")]
     new_password_file: Option<PathBuf>,
-    /// Memory that trying the password takes, in MiB, from 1 to 1024: more makes guessing dearer and
-    /// opening slower
+    /// Memory that each try of the password takes, in MiB, from 1 to 1024. More makes guessing the password
+    /// harder and opening the repository slower
     #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024))]
     password_memory: u32,
-    /// Makes a new recovery key and prints it, once
+    /// Adds a new recovery key instead, and prints it (only once)
     #[arg(long)]
     recovery: bool,
 }

@@ -20,10 +20,10 @@ use std::os::unix::ffi::OsStrExt;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  strongroom ls latest\n  strongroom ls -R latest:Users/alice@contoso.com/Outlook")]
 pub struct Ls {
-    /// Lists everything under the folder
+    /// Lists subfolders too
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// Which snapshot, and where in it
+    /// The snapshot, and a folder or file in it
     #[arg(value_name = "SNAPSHOT[:PATH]")]
     what: OsString,
 }

@@ -36,35 +36,35 @@ const HANDOVER_LEN_MAX: usize = 4096;
 #[command(
     after_help = "Examples:\n  strongroom mount /mnt/backup\n  ls /mnt/backup/latest\n  rg Invoice /mnt/backup/text\n  \
     strongroom mount /mnt/backup --snapshot latest:mail --foreground\n  strongroom mount /mnt/backup --restore\n  \
-    cp '/mnt/backup/latest/Users/alice@contoso.com/Outlook/Inbox/'*Budget*.eml /mnt/backup/restore/original/\n\nTo leave: `fusermount3 -u /mnt/backup`, or Ctrl-C \
-    with --foreground."
+    cp '/mnt/backup/latest/Users/alice@contoso.com/Outlook/Inbox/'*Budget*.eml /mnt/backup/restore/original/\n\n\
+    To unmount: `fusermount3 -u /mnt/backup`, or Ctrl-C with --foreground."
 )]
 pub struct Mount {
-    /// Where to mount: a folder that exists
+    /// The folder to mount on; it must exist and be empty
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Mounts this snapshot alone, its root at DIR
+    /// Mounts only this snapshot, with its root at DIR
     #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<OsString>,
-    /// What is shown: the items as they are (eml), by year and month, or as Maildir for programs
-    /// that read mail; the text of mails, for `grep`; or the items and the text [default: both;
-    /// with --snapshot eml]
+    /// How to show the items: as they are (eml), as the text of the mails for `grep` (text), in both ways
+    /// (both), by year and month (by-month), or as Maildir for mail programs (maildir) [default: both; with
+    /// --snapshot eml]
     #[arg(long, value_enum, value_name = "LAYOUT")]
     layout: Option<Layout>,
-    /// Adds the folder `restore`: what is copied there goes to mailboxes of the organisations in
-    /// the configuration, or back to where it came from
+    /// Adds the folder `restore`. Mails that you copy there are restored: to a mailbox of an organisation in
+    /// the configuration, or to where they came from
     #[arg(long, conflicts_with = "snapshot")]
     restore: bool,
-    /// Lets `close` and `fsync` in `restore` wait until the file is restored
+    /// In `restore`, `close` and `fsync` return only when the file is restored
     #[arg(long, requires = "restore")]
     restore_sync: bool,
-    /// Lets other users look inside
+    /// Lets other users read the mount
     #[arg(long)]
     allow_other: bool,
-    /// Shows each item's facts as extended attributes; costs `ls -l` two requests a file
+    /// Shows subject, sender and more as extended attributes; `ls -l` then takes two more requests for each file
     #[arg(long)]
     xattr: bool,
-    /// Stays until the folder is unmounted
+    /// Runs in the foreground until the folder is unmounted
     #[arg(long)]
     foreground: bool,
     /// Runs as the process in the background; the key comes through standard input

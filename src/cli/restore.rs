@@ -29,34 +29,38 @@ const FAILURES_SHOWN_MAX: usize = 20;
 
 /// Brings mails, files or whole folders back: to this machine, or to mailboxes
 ///
-/// To a folder, each path arrives under its last name: `latest:Users/alice/Inbox` becomes DIR/Inbox. Without a path,
-/// what the snapshot holds goes directly into DIR, which is made if need be. To a mailbox, messages go to the folders
-/// they came from, or to their counterparts in the language of the mailbox; with `--into`, below that folder. Nothing
-/// is sent, and nothing that is there already is deleted.
+/// Into a folder: each path is restored under its last name, so `latest:Users/alice/Inbox` becomes DIR/Inbox. Without a
+/// path, the whole content of the snapshot goes into DIR. DIR is made if it does not exist.
+///
+/// Into a mailbox: messages go to the folders they came from, or to the same folders in the language of the mailbox.
+/// With `--into`, they go below that folder. No mail is sent.
+///
+/// Existing items stay, except for those that `--when-exists overwrite` replaces.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Examples:\n  strongroom restore latest --to local:/tmp/back\n  \
     strongroom restore latest:Mail/Inbox latest:Mail/Sent --to local:/tmp/mail --dry-run\n  \
     strongroom restore latest~1:report.odt --to local:. --when-exists keep-both\n  \
     strongroom restore latest:Users/alice@contoso.com --to original --dry-run\n  \
-    strongroom restore latest:Users/alice@contoso.com/Outlook/Inbox --to contoso:Users/bob@contoso.com --into Alice\n\nA restore that was interrupted goes on \
-    when the same command is given again.\n\nExit code 3 means that some items could not be restored (with --dry-run: \
-    cannot be): they are listed, and everything else is restored.")]
+    strongroom restore latest:Users/alice@contoso.com/Outlook/Inbox --to contoso:Users/bob@contoso.com \
+    --into Alice\n\nTo continue an interrupted restore, give the same command again.\n\n\
+    Exit code 3 means that some items could not be restored (with --dry-run: cannot be). They \
+    are listed, and everything else is restored.")]
 pub struct Restore {
-    /// Which snapshot, and which folder or file in it; may be given several times
+    /// The snapshot, and a folder or file in it; may be given several times
     #[arg(value_name = "SNAPSHOT[:PATH]", required = true)]
     what: Vec<OsString>,
-    /// Where to: local:DIR, a folder of this machine; original, the mailboxes it came from; TENANT:Users/NAME,
-    /// somebody's mailbox in an organisation of the configuration
+    /// The target: `local:DIR` is a folder on this machine; `original` is the mailboxes the mail came from;
+    /// `TENANT:Users/NAME` is a mailbox in an organisation of the configuration
     #[arg(long, value_name = "TARGET", required = true)]
     to: Option<OsString>,
-    /// Puts everything below this folder of the mailbox, which is made if need be
+    /// Restores everything below this folder of the mailbox; the folder is made if it does not exist
     #[arg(long, value_name = "FOLDER")]
     into: Option<String>,
-    /// What to do with an item whose name is taken
+    /// What to do if there is already another item with the same name
     #[arg(long, value_name = "WHAT", default_value = WhenExists::default().name(), value_parser = when_exists_parser())]
     when_exists: WhenExists,
-    /// Shows what would be done and writes nothing
+    /// Shows what would be restored, and writes nothing
     #[arg(long)]
     dry_run: bool,
     #[command(subcommand)]
@@ -73,9 +77,12 @@ enum Dropped {
 fn when_exists_parser() -> impl TypedValueParser<Value = WhenExists> {
     let value = |when: WhenExists, help: &'static str| PossibleValue::new(when.name()).help(help);
     PossibleValuesParser::new([
-        value(WhenExists::Skip, "leave what is there"),
-        value(WhenExists::Overwrite, "replace it; a folder and a file never replace each other"),
-        value(WhenExists::KeepBoth, "restore beside it: `Budget (restored 2026-11-22 10.30).xlsx`"),
+        value(WhenExists::Skip, "leave the existing item"),
+        value(WhenExists::Overwrite, "replace the existing item; a folder and a file never replace each other"),
+        value(
+            WhenExists::KeepBoth,
+            "keep both: the restored one gets a name like `Budget (restored 2026-11-22 10.30).xlsx`",
+        ),
     ])
     .map(|name| WhenExists::from_name(&name).expect("one of the names above"))
 }

@@ -23,8 +23,8 @@ const ATTEMPTS_MAX: u32 = 3;
 /// Tests the connection to a Microsoft 365 organisation, signs in, and lists its users
 #[derive(Args)]
 #[command(after_help = "Examples:\n  strongroom tenant test contoso\n  strongroom tenant login contoso\n  \
-    strongroom tenant users contoso\n\nNAME is that of a table [tenants.NAME] in the configuration; \
-    docs/microsoft365.md says how to get there.")]
+    strongroom tenant users contoso\n\nNAME is the name of a table [tenants.NAME] in the configuration; \
+    docs/microsoft365.md explains how to set it up.")]
 pub struct Tenant {
     #[command(subcommand)]
     action: Action,
@@ -32,28 +32,28 @@ pub struct Tenant {
 
 #[derive(Subcommand)]
 enum Action {
-    /// Signs in, tries what the tenant's backup sets need, and says which permission is missing and what to do
+    /// Signs in, tests what the tenant's backup sets need, and says which permission is missing and what to do
     #[command(
-        after_help = "Example:\n  strongroom tenant test contoso\n\nNothing is changed. Exit code 1 means that a \
-        backup would fail."
+        after_help = "Example:\n  strongroom tenant test contoso\n\nThe test changes nothing. Exit code 1 means that \
+        a backup would fail."
     )]
     Test {
         /// The tenant's name in the configuration
         name: String,
     },
-    /// Signs a person in, for a tenant without client_secret and certificate, and keeps the sign-in
+    /// Signs in a person, for a tenant without client_secret and certificate, and keeps the sign-in
     #[command(
         after_help = "Examples:\n  strongroom tenant login contoso\n  strongroom tenant login contoso --browser\n\n\
-        The sign-in is kept encrypted in the local state, and renewed whenever it is used."
+        The sign-in is kept encrypted in the local state, and is renewed on each use."
     )]
     Login {
         /// The tenant's name in the configuration
         name: String,
-        /// Opens a browser on this machine, in place of showing a code to type on any other
+        /// Opens a browser on this machine, instead of showing a code to type on any device
         #[arg(long)]
         browser: bool,
     },
-    /// Lists the users as a backup sees them: name, kind of mailbox, licence, and which sets take them
+    /// Lists the users as a backup sees them: name, kind of mailbox, licence, and the sets that back them up
     #[command(
         after_help = "Example:\n  strongroom tenant users contoso --json | jq -r '.[] | select(.sets == []).name'"
     )]

@@ -17,16 +17,15 @@ use tokio::sync::oneshot;
 
 /// Serves all snapshots, or one, over WebDAV: for macOS, Windows and other machines without FUSE
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  strongroom webdav\n  strongroom webdav --snapshot latest:mail --listen 127.0.0.1:8080\n\n\
-    From another machine: `ssh -L 4918:127.0.0.1:4918 SERVER`, then connect to http://127.0.0.1:4918/ there (macOS: Finder, Go, \
-    Connect to Server; Windows: `net use S: http://127.0.0.1:4918/`). Ctrl-C ends it."
-)]
+#[command(after_help = "Examples:\n  strongroom webdav\n  \
+    strongroom webdav --snapshot latest:mail --listen 127.0.0.1:8080\n\n\
+    From another machine: `ssh -L 4918:127.0.0.1:4918 SERVER`, then connect to http://127.0.0.1:4918/ there (macOS: \
+    Finder, Go, Connect to Server; Windows: `net use S: http://127.0.0.1:4918/`). Ctrl-C stops the server.")]
 pub struct Webdav {
-    /// Listens here; port 0 takes any that is free. Whoever can reach the address can read everything
+    /// Listens at this address; port 0 takes any free port. Everybody who can reach the address can read everything
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:4918")]
     listen: SocketAddr,
-    /// Serves this snapshot alone
+    /// Serves only this snapshot
     #[arg(long, value_name = "SNAPSHOT")]
     snapshot: Option<OsString>,
 }

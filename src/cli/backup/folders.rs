@@ -16,20 +16,20 @@ const EXCLUDE_FILE_BYTES_MAX: u64 = 4 << 20;
 /// What is left out of folders
 #[derive(Args)]
 pub struct Excluded {
-    /// With --files: leaves out what this pattern stands for, written as in .gitignore; may be given several times
+    /// With --files: leaves out files and folders that match PATTERN, as in .gitignore; may be given several times
     #[arg(long, value_name = "PATTERN", requires = "files")]
     exclude: Vec<OsString>,
-    /// With --files: reads such patterns from a file, one a line; may be given several times
+    /// With --files: reads such patterns from FILE, one on each line; may be given several times
     #[arg(long, value_name = "FILE", requires = "files")]
     exclude_file: Vec<PathBuf>,
-    /// With --files: leaves out what lies in folders that a file CACHEDIR.TAG marks as caches
+    /// With --files: leaves out the contents of folders that a file CACHEDIR.TAG marks as caches
     #[arg(long, requires = "files")]
     exclude_caches: bool,
-    /// With --files: leaves out what lies in folders that hold something of this name, such as .nobackup; may be given
-    /// several times
+    /// With --files: leaves out the contents of folders that hold a file or folder NAME, such as .nobackup; may be
+    /// given several times
     #[arg(long, value_name = "NAME", requires = "files")]
     exclude_if_present: Vec<OsString>,
-    /// With --files: stays on the file system that the folder is on
+    /// With --files: leaves out other file systems that are mounted in the folder
     #[arg(long, requires = "files")]
     one_file_system: bool,
 }

@@ -17,9 +17,10 @@ const JOBS_SHOWN_MAX: usize = 20;
 /// Maximum number of failures that are shown for a job.
 const FAILURES_SHOWN_MAX: usize = 20;
 
-/// Restores what was dropped into a mount and waits, or was not restored yet
+/// Restores files that were dropped into a mount and wait, or that are not restored yet
 ///
-/// If a mount with `--restore` is there, it is told to; otherwise this command does it.
+/// If a mount with `--restore` is running, the command tells that mount to restore them. Otherwise it restores them
+/// itself.
 #[derive(Args)]
 #[command(after_help = "Example:\n  strongroom restore commit")]
 pub struct Commit {}
@@ -82,11 +83,11 @@ fn tell_the_mount(session: &Session, folder: &std::path::Path) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Shows what was dropped into mounts, and what became of it
+/// Shows the files that were dropped into mounts, and what became of them
 #[derive(Args)]
 #[command(after_help = "Examples:\n  strongroom restore jobs\n  strongroom restore jobs --json")]
 pub struct Jobs {
-    /// Shows all jobs that are remembered, not only the last twenty
+    /// Shows all remembered jobs, not only the last twenty
     #[arg(long)]
     all: bool,
 }
