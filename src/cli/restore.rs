@@ -79,10 +79,7 @@ fn when_exists_parser() -> impl TypedValueParser<Value = WhenExists> {
     PossibleValuesParser::new([
         value(WhenExists::Skip, "leave the existing item"),
         value(WhenExists::Overwrite, "replace the existing item; a folder and a file never replace each other"),
-        value(
-            WhenExists::KeepBoth,
-            "keep both: the restored one gets a name like `Budget (restored 2026-11-22 10.30).xlsx`",
-        ),
+        value(WhenExists::KeepBoth, "restore it under a name like `Budget (restored 2026-11-22 10.30).xlsx`"),
     ])
     .map(|name| WhenExists::from_name(&name).expect("one of the names above"))
 }
