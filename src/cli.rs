@@ -204,12 +204,12 @@ struct Session {
 }
 
 /// Where a repository is, and its settings in the configuration.
-struct Place<'a> {
+struct RepositoryPlace<'a> {
     url: &'a str,
     settings: Option<&'a RepositorySettings>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> RepositoryPlace<'a> {
     fn password(&self) -> Option<&'a SecretSource> {
         self.settings?.password.as_ref()
     }
@@ -246,10 +246,10 @@ impl Session {
         Ok(self.settings.get_or_init(|| settings))
     }
 
-    fn place(&self) -> Result<Place<'_>> {
+    fn place(&self) -> Result<RepositoryPlace<'_>> {
         let asked = self.global.repo.as_deref();
         if let Some(path) = asked.filter(|asked| asked.contains('/')) {
-            return Ok(Place { url: path, settings: None });
+            return Ok(RepositoryPlace { url: path, settings: None });
         }
         let known = &self.settings()?.repositories;
         let named = match asked {
@@ -261,7 +261,7 @@ impl Session {
             },
         };
         let url = named.map_or(asked.unwrap_or_default(), |settings| &settings.url);
-        Ok(Place { url, settings: named })
+        Ok(RepositoryPlace { url, settings: named })
     }
 
     /// Returns the folder of the repository.

@@ -70,7 +70,7 @@ const END_WAIT: Duration = Duration::from_secs(10);
 /// Maximum number of threads that wait for disks.
 const BLOCKING_THREADS_MAX: usize = 32;
 
-const ENDS: &str = "the mount is ending";
+const MOUNT_ENDING: &str = "the mount is ending";
 
 /// Why the outbox cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -147,13 +147,13 @@ fn journal_path(folder: &Path) -> PathBuf {
 
 /// A running outbox.
 pub struct RunningOutbox {
-    shared: Arc<Shared>,
+    shared: Arc<OutboxState>,
     /// The runtime and the task of the executor.
     runtime: Option<(Runtime, JoinHandle<()>)>,
 }
 
 /// The state that all parts of an outbox share. The mount calls it through the trait [`Outbox`].
-pub struct Shared {
+pub struct OutboxState {
     options: Options,
     repository: Arc<Repository>,
     reader: Arc<Reader>,
@@ -172,7 +172,7 @@ pub struct Shared {
     identifier: Identifier,
     /// The folders that users made in `original/`: the names in each parent folder.
     made: Mutex<HashMap<Vec<u8>, BTreeSet<Vec<u8>>>>,
-    this: Weak<Shared>,
+    this: Weak<OutboxState>,
     /// Folders that refused a file for want of permission: when, and the reason.
     denied: Mutex<HashMap<Vec<u8>, (Instant, String)>>,
     /// The last text of each report, with the version of the queue that it shows.
@@ -228,7 +228,7 @@ impl RunningOutbox {
             .build()
             .map_err(OpenError::Runtime)?;
         let made = made_for(&queue);
-        let shared = Arc::new_cyclic(|this| Shared {
+        let shared = Arc::new_cyclic(|this| OutboxState {
             this: this.clone(),
             identifier: Identifier::new(repository),
             options,
@@ -358,7 +358,7 @@ fn now() -> Time {
 }
 
 /// The meaning of a path below `restore/`.
-enum Place {
+enum RestorePath {
     Root,
     /// `original/` or a folder in it.
     Original,
@@ -367,7 +367,7 @@ enum Place {
     Live(Arc<Target>, Spot),
 }
 
-impl Shared {
+impl OutboxState {
     fn target(&self, name: &str) -> Option<&Arc<Target>> {
         self.targets.iter().find(|target| target.name == name)
     }
@@ -375,7 +375,7 @@ impl Shared {
     /// Runs a request to an organisation, unless the outbox is stopping.
     fn ask<T>(&self, asked: impl Future<Output = Result<T, OutboxError>>) -> Result<T, OutboxError> {
         match self.cancel.load(Ordering::Relaxed) {
-            true => Err(OutboxError::Unreachable { reason: ENDS.to_owned() }),
+            true => Err(OutboxError::Unreachable { reason: MOUNT_ENDING.to_owned() }),
             false => self.handle.block_on(async {
                 let late = || OutboxError::Unreachable { reason: "the service did not answer in time".to_owned() };
                 tokio::time::timeout(ASK_TIME_MAX, asked).await.unwrap_or_else(|_| Err(late()))
@@ -384,17 +384,17 @@ impl Shared {
     }
 
     /// Returns which folder or report is at `path`.
-    fn place(&self, path: &[u8]) -> Result<Place, OutboxError> {
+    fn place(&self, path: &[u8]) -> Result<RestorePath, OutboxError> {
         let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
         let name = |name: &[u8]| std::str::from_utf8(name).map(str::to_owned).map_err(|_| OutboxError::NotFound);
-        let Some((first, below)) = names.split_first() else { return Ok(Place::Root) };
+        let Some((first, below)) = names.split_first() else { return Ok(RestorePath::Root) };
         match (name(first)?.as_str(), below) {
-            (ORIGINAL, []) => Ok(Place::Original),
-            (ORIGINAL, _) if self.is_made(path) => Ok(Place::Original),
-            (JOBS, []) => Ok(Place::Jobs),
+            (ORIGINAL, []) => Ok(RestorePath::Original),
+            (ORIGINAL, _) if self.is_made(path) => Ok(RestorePath::Original),
+            (JOBS, []) => Ok(RestorePath::Jobs),
             (JOBS, [report]) => {
                 let job = jobs::parse_name(&name(report)?).ok_or(OutboxError::NotFound)?;
-                self.queue.lock().job(job).map(|_| Place::Job(job)).ok_or(OutboxError::NotFound)
+                self.queue.lock().job(job).map(|_| RestorePath::Job(job)).ok_or(OutboxError::NotFound)
             }
             (ORIGINAL | JOBS, _) => Err(OutboxError::NotFound),
             (target, below) => {
@@ -402,7 +402,7 @@ impl Shared {
                 let below = below.iter().map(|one| name(one)).collect::<Result<Vec<_>, _>>()?;
                 let below: Vec<&str> = below.iter().map(String::as_str).collect();
                 let spot = self.ask(target.find(&below))?;
-                Ok(Place::Live(target, spot))
+                Ok(RestorePath::Live(target, spot))
             }
         }
     }
@@ -416,8 +416,8 @@ impl Shared {
     /// Returns whether files may be dropped into the folder at `path`.
     fn check_folder(&self, path: &[u8]) -> Result<(), OutboxError> {
         match self.place(path)? {
-            Place::Original => Ok(()),
-            Place::Live(target, Spot::Folder(_, folder)) => match &target.closed {
+            RestorePath::Original => Ok(()),
+            RestorePath::Live(target, Spot::Folder(_, folder)) => match &target.closed {
                 Some(reason) => Err(OutboxError::Denied { reason: reason.clone() }),
                 None if folder.accepts => self.check_denied(path),
                 None => Err(OutboxError::NotPermitted),
@@ -479,7 +479,7 @@ impl Shared {
                 Some(_) => return Ok(()),
             }
             if self.cancel.load(Ordering::Relaxed) {
-                return Err(OutboxError::Unreachable { reason: ENDS.to_owned() });
+                return Err(OutboxError::Unreachable { reason: MOUNT_ENDING.to_owned() });
             }
             self.settled.wait(&mut queue);
         }
@@ -504,17 +504,17 @@ fn dropped_item(name: &[u8], item: &queue::Item) -> Item {
     Item { name: name.to_vec(), kind, mtime: item.dropped.mtime }
 }
 
-impl Outbox for Shared {
+impl Outbox for OutboxState {
     fn item(&self, path: &[u8]) -> Result<Item, OutboxError> {
         let (_, name) = queue::split(path);
         if let Some(item) = self.queue.lock().at(path) {
             return Ok(dropped_item(name, item));
         }
         match self.place(path)? {
-            Place::Root | Place::Jobs => Ok(self.folder_item(name, false)),
-            Place::Original => Ok(self.folder_item(name, true)),
-            Place::Job(job) => self.report_item(job),
-            Place::Live(target, spot) => {
+            RestorePath::Root | RestorePath::Jobs => Ok(self.folder_item(name, false)),
+            RestorePath::Original => Ok(self.folder_item(name, true)),
+            RestorePath::Job(job) => self.report_item(job),
+            RestorePath::Live(target, spot) => {
                 let accepts = match &spot {
                     Spot::Folder(_, folder) => folder.accepts,
                     spot => matches!(spot, Spot::Mailbox(_)),
@@ -529,23 +529,23 @@ impl Outbox for Shared {
             return Err(OutboxError::NotAFolder);
         }
         let mut items = match self.place(path)? {
-            Place::Root => {
+            RestorePath::Root => {
                 let mut items =
                     vec![self.folder_item(ORIGINAL.as_bytes(), true), self.folder_item(JOBS.as_bytes(), false)];
                 items.extend(self.targets.iter().map(|target| self.folder_item(target.name.as_bytes(), false)));
                 items
             }
-            Place::Original => {
+            RestorePath::Original => {
                 let made = self.made.lock();
                 made.get(path).into_iter().flatten().map(|name| self.folder_item(name, true)).collect()
             }
-            Place::Jobs => {
+            RestorePath::Jobs => {
                 let jobs: Vec<i64> = self.queue.lock().jobs().collect();
                 // A report that was forgotten in the meantime is left out.
                 jobs.into_iter().filter_map(|job| self.report_item(job).ok()).collect()
             }
-            Place::Job(_) => return Err(OutboxError::NotAFolder),
-            Place::Live(target, spot) => {
+            RestorePath::Job(_) => return Err(OutboxError::NotAFolder),
+            RestorePath::Live(target, spot) => {
                 let listed = self.ask(target.list(&spot))?;
                 listed.iter().map(|(name, accepts)| self.folder_item(name.as_bytes(), *accepts)).collect()
             }
@@ -563,7 +563,7 @@ impl Outbox for Shared {
             };
         }
         match self.place(path)? {
-            Place::Job(job) => {
+            RestorePath::Job(job) => {
                 let text = self.report(job)?;
                 let from = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
                 Ok(text.as_bytes()[from..text.len().min(from.saturating_add(size))].to_vec())
@@ -578,7 +578,7 @@ impl Outbox for Shared {
         }
         let (parent, name) = queue::split(path);
         match self.place(parent)? {
-            Place::Original => {
+            RestorePath::Original => {
                 let mut made = self.made.lock();
                 if made.values().map(BTreeSet::len).sum::<usize>() >= VIRTUAL_MAX {
                     return Err(OutboxError::Full);
@@ -586,7 +586,7 @@ impl Outbox for Shared {
                 made.entry(parent.to_vec()).or_default().insert(name.to_vec());
                 Ok(())
             }
-            Place::Live(target, spot) => {
+            RestorePath::Live(target, spot) => {
                 let name = std::str::from_utf8(name).map_err(|_| OutboxError::NotPermitted)?;
                 match (&target.closed, &spot) {
                     (Some(reason), _) => Err(OutboxError::Denied { reason: reason.clone() }),

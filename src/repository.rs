@@ -23,7 +23,7 @@ mod snapshots;
 
 pub use error::RepositoryError;
 pub use missing::Missing;
-pub use opening::{Found, Prepared};
+pub use opening::{FoundRepository, Prepared};
 pub use removals::Removals;
 pub use search::IndexSearch;
 pub use slots::SlotEntry;
@@ -153,7 +153,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::Pack`] when it is damaged, or an error of the storage.
     pub fn load_footer(&self, id: PackId, len: u64) -> Result<Footer> {
-        self.or_doubt(ObjectName::pack(id.0), || self.try_footer(id, len))
+        self.retry_without_copy(ObjectName::pack(id.0), || self.try_footer(id, len))
     }
 
     fn try_footer(&self, id: PackId, len: u64) -> Result<Footer> {
@@ -198,7 +198,7 @@ impl Repository {
     /// Loads an object that is named by the hash of its bytes, and compares the two. Otherwise somebody without a key
     /// could replace a new snapshot with an old one.
     fn load_sealed(&self, name: ObjectName, purpose: Purpose) -> Result<Vec<u8>> {
-        self.or_doubt(name, || {
+        self.retry_without_copy(name, || {
             let (object, _turn) = load_limited(&*self.backend, name, SEALED_LEN_MAX, &self.turns)?;
             if blake3::hash(&object).as_bytes() != name.id_bytes() {
                 return Err(RepositoryError::Renamed { name });
@@ -209,7 +209,7 @@ impl Repository {
 
     /// Calls `read`. If the bytes of `name` are wrong, and the backend may have served them from a local copy, drops
     /// that copy and calls `read` once more.
-    fn or_doubt<T>(&self, name: ObjectName, read: impl Fn() -> Result<T>) -> Result<T> {
+    fn retry_without_copy<T>(&self, name: ObjectName, read: impl Fn() -> Result<T>) -> Result<T> {
         match read() {
             // Not retried: missing and too long objects. A local copy never gives these errors.
             Err(

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const LAYOUT: &[u8] = b"2";
 const LAYOUT_KEY: &[u8] = b"layout";
 /// Maximum number of places of one content that are looked at. A million places may hold an empty mail.
-const PLACES_MAX: usize = 1000;
+const PATHS_MAX: usize = 1000;
 /// Maximum number of records in one write.
 const BATCH_MAX: usize = 4096;
 /// Maximum depth of folders in a snapshot that are searched.
@@ -65,14 +65,14 @@ pub enum ContentsError {
 
 /// A place that holds a content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct SnapshotPath {
     /// The snapshot.
     pub snapshot: SnapshotId,
     /// The path in the snapshot.
     pub path: Vec<u8>,
 }
 
-impl Place {
+impl SnapshotPath {
     /// Returns the name of the account's folder: NAME in `Users/NAME/...`.
     pub fn account(&self) -> Option<&[u8]> {
         let mut names = self.path.split(|byte| *byte == b'/');
@@ -149,7 +149,8 @@ impl Contents {
     /// [`ContentsError`]; the snapshots added so far stay in the database.
     pub fn fill(&self, repository: &Repository, reader: &Reader, cancel: &AtomicBool) -> Result<(), ContentsError> {
         // Dropping `ends` wakes the waiting threads, even after a panic.
-        let mut ends = Ends { contents: self, progress: Progress::Failed("a fault of this program".to_owned()) };
+        let mut ends =
+            EndOfFilling { contents: self, progress: Progress::Failed("a fault of this program".to_owned()) };
         let filled = self.fill_all(repository, reader, cancel).map(|known| *self.known.lock() = known);
         ends.progress = match &filled {
             Ok(()) => Progress::Complete,
@@ -299,19 +300,19 @@ impl Contents {
     ///
     /// # Errors
     /// [`ContentsError::Database`].
-    pub fn find(&self, content: &blake3::Hash, dropped: &[u8]) -> Result<Vec<Place>, ContentsError> {
+    pub fn find(&self, content: &blake3::Hash, dropped: &[u8]) -> Result<Vec<SnapshotPath>, ContentsError> {
         let known = self.known.lock();
         let prefix = [b"c", &content.as_bytes()[..16]].concat();
         let mut places = Vec::new();
-        for row in self.db.iterator(IteratorMode::From(&prefix, Direction::Forward)).take(PLACES_MAX) {
+        for row in self.db.iterator(IteratorMode::From(&prefix, Direction::Forward)).take(PATHS_MAX) {
             let (key, sealed) = row?;
             if !key.starts_with(&prefix) {
                 break;
             }
             places.extend(self.open_place(&key, sealed.into_vec()));
         }
-        let best = places.iter().map(|place| alike(&place.path, dropped)).max().unwrap_or_default();
-        places.retain(|place| alike(&place.path, dropped) == best);
+        let best = places.iter().map(|place| likeness(&place.path, dropped)).max().unwrap_or_default();
+        places.retain(|place| likeness(&place.path, dropped) == best);
         places.sort_by_key(|place| std::cmp::Reverse(known.times.get(&place.snapshot).copied()));
         Ok(places)
     }
@@ -322,20 +323,20 @@ impl Contents {
         Ok(sealed.and_then(|sealed| self.open_place(key, sealed)).map(|place| place.snapshot))
     }
 
-    fn open_place(&self, key: &[u8], mut sealed: Vec<u8>) -> Option<Place> {
+    fn open_place(&self, key: &[u8], mut sealed: Vec<u8>) -> Option<SnapshotPath> {
         let opened = self.keys.decrypt(Purpose::LocalState, key, &mut sealed).ok()?;
         let (id, path) = opened.split_first_chunk::<32>()?;
-        Some(Place { snapshot: SnapshotId(*id), path: path.to_vec() })
+        Some(SnapshotPath { snapshot: SnapshotId(*id), path: path.to_vec() })
     }
 }
 
 /// When dropped, sets the progress and wakes the threads that wait for it.
-struct Ends<'a> {
+struct EndOfFilling<'a> {
     contents: &'a Contents,
     progress: Progress,
 }
 
-impl Drop for Ends<'_> {
+impl Drop for EndOfFilling<'_> {
     fn drop(&mut self) {
         *self.contents.progress.lock() = std::mem::replace(&mut self.progress, Progress::Filling);
         self.contents.changed.notify_all();
@@ -344,7 +345,7 @@ impl Drop for Ends<'_> {
 
 /// Returns how much the path of a place resembles that of a dropped file: whether the dropped path names the place's
 /// account as its origin, whether the two files have the same name, and how many of the nearest folders are equal.
-fn alike(place: &[u8], dropped: &[u8]) -> (bool, bool, usize) {
+fn likeness(place: &[u8], dropped: &[u8]) -> (bool, bool, usize) {
     let parts = |path| <[u8]>::split(path, |byte| *byte == b'/');
     let account: Vec<_> = parts(place).take(2).collect();
     let came_from: Vec<_> = dropped.strip_prefix(b"original/").into_iter().flat_map(parts).collect();
@@ -432,7 +433,7 @@ fn options() -> Options {
 
 #[cfg(test)]
 mod tests {
-    use super::alike;
+    use super::likeness;
 
     #[test]
     fn paths_are_alike_by_the_account_first_then_by_the_name_and_then_by_the_folders_next_to_it() {
@@ -446,7 +447,7 @@ mod tests {
             b"Users/alice/Outlook/Inbox/y.eml",
             b"bob/Outlook/Inbox/y.eml",
         ]
-        .map(|path| alike(path, dropped));
+        .map(|path| likeness(path, dropped));
         let expected = [
             (true, true, 4),
             (true, true, 0),
@@ -458,6 +459,9 @@ mod tests {
         ];
         assert_eq!(likeness, expected);
         // The folder that a file goes to says nothing about where it came from.
-        assert_eq!(alike(b"Users/bob/Outlook/Inbox/x.eml", b"contoso/Users/bob/Outlook/Inbox/x.eml"), (false, true, 4));
+        assert_eq!(
+            likeness(b"Users/bob/Outlook/Inbox/x.eml", b"contoso/Users/bob/Outlook/Inbox/x.eml"),
+            (false, true, 4)
+        );
     }
 }

@@ -4,7 +4,7 @@ use super::journal::{Dropped, Fate};
 use super::live::ORIGINAL;
 use super::queue::{self, Sealed};
 use super::staging::{StagedFile, StagedId};
-use super::{FILE_BYTES_MAX, Shared, now};
+use super::{FILE_BYTES_MAX, OutboxState, now};
 use crate::backup::splitter::{Nowhere, Split, SplitError, Splitter};
 use crate::content::mail::{HEADER_BYTES_MAX, MailFacts, facts, is_named_as_mail, looks_like_mail};
 use crate::format::chunker::Chunker;
@@ -62,7 +62,7 @@ impl Identifier {
 
 /// A file that is being written.
 pub struct DraftFile {
-    outbox: Arc<Shared>,
+    outbox: Arc<OutboxState>,
     /// `None` once it was handed over.
     file: Option<StagedFile>,
     state: DraftState,
@@ -80,7 +80,7 @@ enum DraftState {
 
 impl DraftFile {
     /// Begins a file.
-    pub fn new(outbox: Arc<Shared>) -> Self {
+    pub fn new(outbox: Arc<OutboxState>) -> Self {
         let file = Some(outbox.staging.begin());
         Self { outbox, file, state: DraftState::Written }
     }
@@ -215,7 +215,7 @@ impl Drop for DraftFile {
     }
 }
 
-impl Shared {
+impl OutboxState {
     /// Releases a sealed file. Returns whether it still exists.
     fn release(&self, id: StagedId) -> bool {
         let is_there = self.queue.lock().release(id);

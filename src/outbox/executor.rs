@@ -1,10 +1,10 @@
 //! Restores the files of the queue, in the background.
 
-use super::contents::Place;
+use super::contents::SnapshotPath;
 use super::journal::{Dropped, Fate};
 use super::live::{ORIGINAL, Spot};
 use super::queue::{self, Item};
-use super::{Shared, Target};
+use super::{OutboxState, Target};
 use crate::backup::tenant::state::TenantState;
 use crate::content::mail::{HEADER_BYTES_MAX, arrival};
 use crate::format::entry::{Entry, EntryKind, Timestamp};
@@ -32,15 +32,15 @@ const DOUBTFUL_MAX: u32 = 3;
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// The reason if no snapshot holds the file.
-const NOWHERE: &str =
+const UNKNOWN_ORIGIN: &str =
     "no snapshot holds a mail with these bytes; drop it into the folder of an account to restore it as a new mail";
-const SEVERAL: &str =
+const SEVERAL_ORIGINS: &str =
     "snapshots of several mailboxes hold it; drop it below its account: original/Users/NAME/Outlook/FOLDER";
 
 const NO_TENANT: &str = "the configuration has no tenant for the organisation that its snapshot came from";
 
 /// Works until the outbox is stopped.
-pub async fn run(outbox: Arc<Shared>) {
+pub async fn run(outbox: Arc<OutboxState>) {
     let waiting = outbox.clone();
     let known = tokio::task::spawn_blocking(move || waiting.contents.wait());
     let mut tick = tokio::time::interval(TICK);
@@ -70,7 +70,7 @@ pub async fn run(outbox: Arc<Shared>) {
     while running.join_next().await.is_some() {}
 }
 
-impl Shared {
+impl OutboxState {
     fn take(&self) -> Option<Item> {
         self.queue.lock().take()
     }
@@ -104,19 +104,19 @@ impl Shared {
     ///
     /// # Errors
     /// [`Refused::ForGood`] if no snapshot has its content, or several accounts have it.
-    pub(super) fn origin(&self, content: &blake3::Hash, path: &[u8]) -> Result<Place, Refused> {
+    pub(super) fn origin(&self, content: &blake3::Hash, path: &[u8]) -> Result<SnapshotPath, Refused> {
         let places = self.places(content, path)?;
         let several = places.iter().any(|place| place.account() != places[0].account());
         match places.into_iter().next() {
-            None => Err(Refused::ForGood(NOWHERE.to_owned())),
-            Some(_) if several => Err(Refused::ForGood(SEVERAL.to_owned())),
+            None => Err(Refused::ForGood(UNKNOWN_ORIGIN.to_owned())),
+            Some(_) if several => Err(Refused::ForGood(SEVERAL_ORIGINS.to_owned())),
             Some(place) => Ok(place),
         }
     }
 
     /// Returns the places that hold a content. If none is known, snapshots that were made since are searched first:
     /// otherwise the item would be restored without what its snapshot knows of it, such as its flags.
-    fn places(&self, content: &blake3::Hash, path: &[u8]) -> Result<Vec<Place>, Refused> {
+    fn places(&self, content: &blake3::Hash, path: &[u8]) -> Result<Vec<SnapshotPath>, Refused> {
         let find = || self.contents.find(content, path).map_err(|error| Refused::Doubtful(chain(&error)));
         let places = find()?;
         if !places.is_empty() && self.contents.is_complete() {
@@ -133,7 +133,10 @@ impl Shared {
     }
 
     /// Reads the item of a snapshot at the place that `find` returns. Returns `None` if `find` returns none.
-    fn item_of(&self, find: impl Fn() -> Result<Option<Place>, Refused>) -> Result<Option<Stored>, Refused> {
+    fn item_of(
+        &self,
+        find: impl Fn() -> Result<Option<SnapshotPath>, Refused>,
+    ) -> Result<Option<SnapshotItem>, Refused> {
         let Some(place) = find()? else { return Ok(None) };
         match self.stored(place) {
             Err(Refused::ForGood(_)) => {
@@ -147,12 +150,12 @@ impl Shared {
     }
 
     /// Reads the item at `place`.
-    fn stored(&self, place: Place) -> Result<Stored, Refused> {
+    fn stored(&self, place: SnapshotPath) -> Result<SnapshotItem, Refused> {
         let snapshot = self.snapshot(place.snapshot)?;
         let found = tree::find_path(&*self.reader, snapshot.1.directory(), &place.path);
         let found = found.map_err(|error| unless_damaged(error.is_damage(), &error))?;
         let found = found.ok_or_else(|| Refused::ForGood("it is not in its snapshot any more".to_owned()))?;
-        Ok(Stored { entry: found.entry().clone(), snapshot, place })
+        Ok(SnapshotItem { entry: found.entry().clone(), snapshot, place })
     }
 
     fn snapshot(&self, id: SnapshotId) -> Result<Arc<(SnapshotId, Snapshot)>, Refused> {
@@ -211,7 +214,7 @@ impl Shared {
 }
 
 /// Tries to restore a file, and notes its new state.
-async fn settle(outbox: Arc<Shared>, item: Item) {
+async fn settle(outbox: Arc<OutboxState>, item: Item) {
     let id = item.dropped.id;
     let brought = guarded_async(bring(outbox.clone(), item.dropped)).await;
     let brought = brought.unwrap_or_else(|fault| Err(Refused::ForGood(fault.to_string())));
@@ -262,26 +265,26 @@ fn unless_damaged(is_damage: bool, error: &(dyn std::error::Error + 'static)) ->
 }
 
 /// An item of a snapshot.
-struct Stored {
+struct SnapshotItem {
     snapshot: Arc<(SnapshotId, Snapshot)>,
-    place: Place,
+    place: SnapshotPath,
     entry: Entry,
 }
 
 /// What a dropped file is.
-enum Found {
+enum DroppedItem {
     /// An item of a snapshot.
-    In(Stored),
+    In(SnapshotItem),
     /// A mail that is in no snapshot.
     Nowhere(Parcel),
 }
 
-async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused> {
+async fn bring(outbox: Arc<OutboxState>, dropped: Dropped) -> Result<Brought, Refused> {
     let this = outbox.clone();
     let (content, path) = (blake3::Hash::from(dropped.content), dropped.path.clone());
     if path.split(|byte| *byte == b'/').next() == Some(ORIGINAL.as_bytes()) {
         let found = blocking(move || this.item_of(|| this.origin(&content, &path).map(Some)));
-        let Stored { snapshot, place, entry } = found.await?.expect("without a place there is an error");
+        let SnapshotItem { snapshot, place, entry } = found.await?.expect("without a place there is an error");
         let mut parcel = Parcel { entry, bytes: None, owner: None };
         let mut last = Err(Refused::ForGood(NO_TENANT.to_owned()));
         // An organisation may have two applications, one that may read and one that may write. So every target is tried
@@ -298,12 +301,12 @@ async fn bring(outbox: Arc<Shared>, dropped: Dropped) -> Result<Brought, Refused
     let (target, user, to) = live(&outbox, folder).await?;
     let (folder, file) = (folder.to_vec(), dropped.clone());
     let found = blocking(move || match this.item_of(|| Ok(this.places(&content, &path)?.into_iter().next()))? {
-        Some(stored) => Ok(Found::In(stored)),
-        None => this.import(&file).map(Found::Nowhere),
+        Some(stored) => Ok(DroppedItem::In(stored)),
+        None => this.import(&file).map(DroppedItem::Nowhere),
     });
     let parcel = match found.await? {
-        Found::Nowhere(parcel) => parcel,
-        Found::In(Stored { snapshot, place, entry }) => {
+        DroppedItem::Nowhere(parcel) => parcel,
+        DroppedItem::In(SnapshotItem { snapshot, place, entry }) => {
             let owner = target.courier.owner(&snapshot, &place.path).await;
             Parcel { entry, bytes: None, owner }
         }
@@ -339,7 +342,7 @@ async fn signed_out(target: &Target) -> Option<Refused> {
 async fn bring_home(
     target: &Target,
     snapshot: &Arc<(SnapshotId, Snapshot)>,
-    place: &Place,
+    place: &SnapshotPath,
     parcel: &mut Parcel,
 ) -> Result<Brought, Refused> {
     if let Some(reason) = &target.closed {
@@ -351,7 +354,7 @@ async fn bring_home(
 }
 
 /// Returns the target, the user and the id of the mailbox folder at `path`.
-async fn live(outbox: &Shared, path: &[u8]) -> Result<(Arc<Target>, String, String), Refused> {
+async fn live(outbox: &OutboxState, path: &[u8]) -> Result<(Arc<Target>, String, String), Refused> {
     let gone = || Refused::ForGood("its folder is gone".to_owned());
     let path = std::str::from_utf8(path).map_err(|_| gone())?;
     let names: Vec<&str> = path.split('/').collect();

@@ -28,7 +28,7 @@ const ASKED_MAX: usize = 1000;
 
 const ROOT: &str = "msgfolderroot";
 /// Well-known folders that accept no files: the service would send or remove items in them.
-const CLOSED: [&str; 2] = ["outbox", "scheduled"];
+const CLOSED_FOLDERS: [&str; 2] = ["outbox", "scheduled"];
 
 /// The name of the folder whose files go back to where they came from.
 pub const ORIGINAL: &str = "original";
@@ -321,7 +321,7 @@ fn named(mut folders: Vec<MailFolder>, well_known: &HashMap<String, &'static str
     names.reserve(REPORT_NAME);
     let folder = |folder: MailFolder| Folder {
         name: names.claim(&mail_folder_name(folder.display_name.as_deref().unwrap_or_default())),
-        accepts: !well_known.get(&folder.id).is_some_and(|known| CLOSED.contains(known)),
+        accepts: !well_known.get(&folder.id).is_some_and(|known| CLOSED_FOLDERS.contains(known)),
         id: folder.id,
     };
     folders.into_iter().map(folder).collect()

@@ -1,7 +1,7 @@
 //! The dropped files in memory: by path for the mount, in order for the executor, by job for the reports.
 //!
 //! A change is written to the journal before it is made here. Files that are dropped together form a job. A job begins
-//! with a drop while no job is open. It ends when all files are settled and nothing was dropped for [`QUIET`].
+//! with a drop while no job is open. It ends when all files are settled and nothing was dropped for [`JOB_END_WAIT`].
 
 use super::jobs::Counts;
 use super::journal::{Dropped, Fate, Journal, Record};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use strongroom_mount::{OutboxError, State, Time};
 
 /// A job ends when nothing was dropped for this long.
-const QUIET: Duration = Duration::from_secs(5);
+const JOB_END_WAIT: Duration = Duration::from_secs(5);
 /// Number of restored files that are remembered when a job ends. A long job may reach twice as many.
 const SETTLED_MAX: usize = 20_000;
 /// Maximum number of files that wait or have failed. Each takes some memory, so more are refused.
@@ -25,10 +25,10 @@ const KEPT_MAX: usize = 250_000;
 const STALE_MAX: u64 = 1000;
 const STALE_WHILE_OPEN_MAX: u64 = 100_000;
 /// The reason of a file whose record is lost. It is not restored by itself.
-const NAMELESS: &str = "this machine's record of the file is damaged on the disk: it is unknown where the file was \
+const RECORD_LOST: &str = "this machine's record of the file is damaged on the disk: it is unknown where the file was \
     dropped and whether it is complete. Read it here, drop it again where it belongs, and remove this one";
 /// The reason of a file whose bytes are lost. It cannot be restored.
-const BODILESS: &str = "this machine's record of the file is damaged on the disk, and its bytes are gone: it was \
+const BYTES_LOST: &str = "this machine's record of the file is damaged on the disk, and its bytes are gone: it was \
     taken back or is restored already";
 /// Maximum number of changed paths that wait for the mount. If there are more, the mount notices the others on its own.
 const NEWS_MAX: usize = 10_000;
@@ -217,7 +217,7 @@ impl Queue {
         let is_gone = |item: &&Item| !item.is_settled() && !there.contains(&item.dropped.id);
         let gone: Vec<_> = self.items.values().filter(is_gone).map(|item| item.dropped.id).collect();
         for id in gone {
-            self.settle(id, Fate::Failed(BODILESS.to_owned()))?;
+            self.settle(id, Fate::Failed(BYTES_LOST.to_owned()))?;
         }
         let job = now.max(self.jobs.last_key_value().map_or(i64::MIN, |(last, _)| last.saturating_add(1)));
         let mut unneeded = Vec::new();
@@ -227,7 +227,7 @@ impl Queue {
                 Some(_) => {}
                 None => {
                     let path = format!("{}/damaged-{id}.eml", super::live::ORIGINAL).into_bytes();
-                    let fate = Fate::Failed(NAMELESS.to_owned());
+                    let fate = Fate::Failed(RECORD_LOST.to_owned());
                     let dropped = Dropped { id, path, mtime, len, content: [0; 32], job, fate };
                     self.journal.note_lazily(&Record::Dropped(dropped.clone()))?;
                     self.insert(dropped);
@@ -514,12 +514,13 @@ impl Queue {
         }
     }
 
-    /// Ends the open job if all files are settled and nothing was dropped for [`QUIET`]. Returns whether the job ended.
+    /// Ends the open job if all files are settled and nothing was dropped for [`JOB_END_WAIT`]. Returns whether the job
+    /// ended.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn end_job(&mut self) -> io::Result<bool> {
-        let is_quiet = self.open_job.is_some_and(|(_, since)| since.elapsed() >= QUIET);
+        let is_quiet = self.open_job.is_some_and(|(_, since)| since.elapsed() >= JOB_END_WAIT);
         if !is_quiet || self.open > 0 {
             return Ok(false);
         }
@@ -676,8 +677,8 @@ mod tests {
         drop(queue);
         let mut queue = open(&path);
         assert!(queue.take().is_none());
-        assert_eq!((fate(&queue, 1), fate(&queue, 2)), (Fate::Failed(BODILESS.to_owned()), Fate::Waiting));
-        assert_eq!(fate(&queue, 4), Fate::Failed(NAMELESS.to_owned()));
+        assert_eq!((fate(&queue, 1), fate(&queue, 2)), (Fate::Failed(BYTES_LOST.to_owned()), Fate::Waiting));
+        assert_eq!(fate(&queue, 4), Fate::Failed(RECORD_LOST.to_owned()));
         let shown: Vec<_> =
             queue.in_folder(b"original").map(|(name, item)| (name.to_vec(), item.dropped.len)).collect();
         assert_eq!(shown, [(format!("damaged-{}.eml", StagedId([4; 16])).into_bytes(), 5)]);
@@ -818,7 +819,7 @@ mod tests {
         };
         let quiet = |queue: &mut Queue| {
             let (job, since) = queue.open_job.unwrap();
-            queue.open_job = Some((job, since.checked_sub(QUIET).unwrap()));
+            queue.open_job = Some((job, since.checked_sub(JOB_END_WAIT).unwrap()));
         };
         assert_eq!((seal(&mut queue, 1, 100), seal(&mut queue, 2, 103)), (100, 100));
         queue.settle(StagedId([1; 16]), Fate::Done(String::new())).unwrap();

@@ -1,6 +1,6 @@
 //! Lets another process ask a mount to commit: by a file beside the journal, which the mount removes.
 
-use super::Shared;
+use super::OutboxState;
 use crate::local_files;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use strongroom_mount::{Outbox, OutboxError};
 
 /// How long the asking process waits for the mount.
-const WAIT: Duration = Duration::from_secs(10);
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Time between two looks for the file.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 fn path(folder: &Path) -> PathBuf {
     folder.join("commit")
@@ -24,11 +24,11 @@ pub fn ask_to_commit(folder: &Path) -> io::Result<bool> {
     let path = path(folder);
     local_files::append(&path)?;
     let asked = Instant::now();
-    while asked.elapsed() < WAIT {
+    while asked.elapsed() < ANSWER_WAIT {
         if !path.exists() {
             return Ok(true);
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
     match std::fs::remove_file(&path) {
         // The mount has removed it just now.
@@ -37,7 +37,7 @@ pub fn ask_to_commit(folder: &Path) -> io::Result<bool> {
     }
 }
 
-impl Shared {
+impl OutboxState {
     /// Commits if another process has asked for it.
     pub(super) fn take_request(&self) {
         let path = path(&self.options.folder);

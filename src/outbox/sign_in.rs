@@ -3,7 +3,7 @@
 //! One of the files is tried from time to time. If it is not refused, the others follow. While files wait, a file
 //! beside the journal holds the reason, so that `restore jobs` can show it from another process.
 
-use super::Shared;
+use super::OutboxState;
 use super::staging::StagedId;
 use crate::format::crypto::{Keys, Purpose, TAG_LEN};
 use crate::local_files;
@@ -86,7 +86,7 @@ impl SignIn {
     }
 }
 
-impl Shared {
+impl OutboxState {
     /// Makes a file wait until somebody has signed in again.
     pub(super) fn wait_for_sign_in(&self, id: StagedId, reason: String) {
         let is_first = self.sign_in.lock().park(id, reason.clone(), Instant::now());

@@ -11,7 +11,7 @@ use std::thread;
 /// enough.
 const FIRST_LEN: u64 = 4 << 20;
 /// Maximum number of requests at a time. On far storage, a thousand snapshots then load in a sixteenth of the time.
-const BESIDE_MAX: usize = 16;
+const CONCURRENT_REQUESTS_MAX: usize = 16;
 
 /// The right to load a long object, which only one thread has at a time. The thread keeps it until the object is
 /// verified. Otherwise several forged long objects could be in memory at once, and the storage would decide how much
@@ -64,7 +64,7 @@ pub(super) fn names(backend: &dyn Backend, kind: ObjectKind) -> Result<Vec<Objec
 }
 
 /// Calls `each` for all `items`, several at a time, until one call fails.
-pub(super) fn each_beside<T: Sync>(items: &[T], each: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+pub(super) fn each_concurrently<T: Sync>(items: &[T], each: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     let (next, failed) = (AtomicUsize::new(0), OnceLock::new());
     let work = || {
         while failed.get().is_none()
@@ -77,7 +77,7 @@ pub(super) fn each_beside<T: Sync>(items: &[T], each: impl Fn(&T) -> Result<()> 
     };
     thread::scope(|scope| {
         // This thread works too, so a single item needs no other thread.
-        for _ in 1..items.len().min(BESIDE_MAX) {
+        for _ in 1..items.len().min(CONCURRENT_REQUESTS_MAX) {
             if thread::Builder::new().spawn_scoped(scope, work).is_err() {
                 break;
             }
@@ -128,7 +128,8 @@ mod tests {
         }
         delayed.reset();
         let turns = Mutex::default();
-        each_beside(&names, |name| load_limited(&delayed, *name, u64::MAX, &turns).map(drop)).expect("all are there");
+        each_concurrently(&names, |name| load_limited(&delayed, *name, u64::MAX, &turns).map(drop))
+            .expect("all are there");
         // The first requests run at the same time. The length and the rest of each object are asked for in turn.
         assert!(delayed.rounds() > 2 * names.len() as u64, "{} rounds", delayed.rounds());
     }
@@ -142,7 +143,7 @@ mod tests {
             loaded.lock().push(*item);
             error
         };
-        each_beside(&items, |item| {
+        each_concurrently(&items, |item| {
             load(item);
             Ok(())
         })
@@ -150,10 +151,10 @@ mod tests {
         loaded.lock().sort_unstable();
         assert_eq!(std::mem::take(&mut *loaded.lock()), items);
         assert!(delayed.rounds() <= 20, "{} rounds for 100 requests", delayed.rounds());
-        each_beside(&[] as &[u64], |_| unreachable!("there is none")).expect("nothing failed");
+        each_concurrently(&[] as &[u64], |_| unreachable!("there is none")).expect("nothing failed");
 
-        let failed = each_beside(&items, |item| Err(load(item).into()));
+        let failed = each_concurrently(&items, |item| Err(load(item).into()));
         assert!(matches!(failed, Err(RepositoryError::Backend(BackendError::NotFound { .. }))));
-        assert!(loaded.lock().len() <= BESIDE_MAX, "{:?}", loaded.lock());
+        assert!(loaded.lock().len() <= CONCURRENT_REQUESTS_MAX, "{:?}", loaded.lock());
     }
 }

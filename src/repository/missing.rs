@@ -47,8 +47,8 @@ impl Missing {
         let (snapshots, keys) = (self.snapshots.len(), self.keys.len());
         (snapshots + keys > 0).then(|| {
             format!(
-                "{snapshots} snapshots and {keys} key slots that this machine has seen are gone, and no record says that \
-                 somebody removed them: the repository was put back to an earlier state, or somebody deleted them \
+                "{snapshots} snapshots and {keys} key slots that this machine has seen are gone, and no record says \
+                 that somebody removed them: the repository was put back to an earlier state, or somebody deleted them \
                  without a record; `strongroom check` names them"
             )
         })

@@ -1,6 +1,6 @@
 //! Creates and opens a repository: finds `config`, tries a secret on the key slots, and says why none of them opens.
 
-use super::loading::{each_beside, load_short, names};
+use super::loading::{each_concurrently, load_short, names};
 use super::{CreateOptions, Repository, RepositoryError, Result, SMALL_LEN_MAX};
 use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
 use crate::format::config::Config;
@@ -22,19 +22,19 @@ const WORK_MAX: u64 = 64 * (16 << 20);
 /// objects, then `config` is the wrong part.
 const UNPROVEN_MAX: usize = 64;
 /// Maximum length in bytes of the object on which unproven master keys are tried.
-const WITNESS_LEN_MAX: u64 = 4 << 20;
+const SAMPLE_LEN_MAX: u64 = 4 << 20;
 /// Maximum number of objects that are read to find an undamaged one.
-const WITNESSES_MAX: usize = 16;
+const SAMPLES_READ_MAX: usize = 16;
 
 /// A repository that was found but not opened yet. A password or the recovery key opens it.
-pub struct Found {
+pub struct FoundRepository {
     backend: Arc<dyn Backend>,
     /// `config` as it is stored. Its seal can be checked only with a key.
     object: Vec<u8>,
     config: Config,
 }
 
-impl Found {
+impl FoundRepository {
     /// Opens the repository with a password or its recovery key.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Found {
                 Tried::Unproven(_) | Tried::Unfit => {}
             }
         }
-        if self.opens_anything(&unproven) {
+        if self.opens_a_stored_object(&unproven) {
             return Err(RepositoryError::ForeignConfig { id: self.config.id });
         }
         Err(RepositoryError::NoKeyFits { tried, untried })
@@ -68,7 +68,7 @@ impl Found {
         let count = names.len();
         names.truncate(SLOTS_MAX);
         let slots = Mutex::new(Vec::new());
-        each_beside(&names, |name| {
+        each_concurrently(&names, |name| {
             let id = KeyId::from_slice(name.id_bytes()).expect("key names have 16 bytes");
             match load_short(&*self.backend, *name, SMALL_LEN_MAX) {
                 Ok(object) => slots.lock().extend(Slot::decode(&object).ok().map(|slot| (id, slot))),
@@ -86,29 +86,29 @@ impl Found {
 
     /// Returns whether one of `masters` opens an object of this repository. Then the secret was right, and `config` is
     /// from another repository: every key slot is bound to the id in `config`.
-    fn opens_anything(&self, masters: &[MasterKey]) -> bool {
+    fn opens_a_stored_object(&self, masters: &[MasterKey]) -> bool {
         if masters.is_empty() {
             return false;
         }
-        let Some((purpose, witness)) = self.witness() else { return false };
+        let Some((purpose, sample)) = self.sample() else { return false };
         let keys = masters.iter().flat_map(|master| Cipher::ALL.map(|cipher| Keys::derive(master, cipher)));
         // If these keys verify `config`, then `config` is right and the slot is wrong: it is stored under another
         // slot's name.
         let mut foreign = keys.filter(|keys| Config::verify(&self.object, keys).is_err());
-        foreign.any(|keys| sealed::open(&keys, purpose, witness.clone()).is_ok())
+        foreign.any(|keys| sealed::open(&keys, purpose, sample.clone()).is_ok())
     }
 
     /// Returns an object that is sealed under the repository's keys and not bound to the repository's id.
-    fn witness(&self) -> Option<(Purpose, Vec<u8>)> {
+    fn sample(&self) -> Option<(Purpose, Vec<u8>)> {
         [(ObjectKind::Snapshot, Purpose::Snapshot), (ObjectKind::Index, Purpose::Index)].into_iter().find_map(
             |(kind, purpose)| {
                 // Errors of the storage do not matter here: the object is only needed for a better error message.
                 let names = names(&*self.backend, kind).ok()?;
                 let whole = |name: &ObjectName| {
-                    let object = load_short(&*self.backend, *name, WITNESS_LEN_MAX).ok()?;
+                    let object = load_short(&*self.backend, *name, SAMPLE_LEN_MAX).ok()?;
                     (blake3::hash(&object).as_bytes() == name.id_bytes()).then_some(object)
                 };
-                Some((purpose, names.iter().take(WITNESSES_MAX).find_map(whole)?))
+                Some((purpose, names.iter().take(SAMPLES_READ_MAX).find_map(whole)?))
             },
         )
     }
@@ -227,7 +227,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::NoRepository`], [`RepositoryError::NoConfig`], [`RepositoryError::Config`], or an error of
     /// the storage.
-    pub fn find(backend: Arc<dyn Backend>) -> Result<Found> {
+    pub fn find(backend: Arc<dyn Backend>) -> Result<FoundRepository> {
         let object = match load_short(&*backend, ObjectName::config(), SMALL_LEN_MAX) {
             Err(RepositoryError::Backend(BackendError::NotFound { .. })) => {
                 let place = backend.describe();
@@ -239,7 +239,7 @@ impl Repository {
             object => object?,
         };
         let config = Config::decode(&object)?;
-        Ok(Found { backend, object, config })
+        Ok(FoundRepository { backend, object, config })
     }
 
     /// Opens a repository with a password or its recovery key.
@@ -258,7 +258,7 @@ impl Repository {
     pub fn open_handed_over(backend: Arc<dyn Backend>, handover: &[u8]) -> Result<Self> {
         let parts = handover.split_first_chunk().and_then(|(master, rest)| Some((*master, rest.split_first_chunk()?)));
         let (master, (slot, object)) = parts.ok_or(RepositoryError::NoKeyFits { tried: 0, untried: 0 })?;
-        let found = Found { backend, object: object.to_vec(), config: Config::decode(object)? };
+        let found = FoundRepository { backend, object: object.to_vec(), config: Config::decode(object)? };
         found.with_master(MasterKey::from_bytes(master), KeyId(*slot))
     }
 }

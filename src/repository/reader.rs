@@ -109,7 +109,11 @@ impl Reader {
 
     /// Calls `read` with `at`. If the block there is wrong, and the backend may have served it from a local copy, drops
     /// that copy and calls `read` once more: the stored block may be good.
-    fn or_doubt<T>(&self, at: Location, read: impl Fn(Location) -> Result<T, ReadError>) -> Result<T, ReadError> {
+    fn retry_without_copy<T>(
+        &self,
+        at: Location,
+        read: impl Fn(Location) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
         match read(at) {
             Err(ReadError::Block { .. } | ReadError::Mismatch { .. })
                 if self.backend.doubt(ObjectName::pack(at.block.pack.0), stored_range(at.block)) =>
@@ -138,7 +142,7 @@ impl Reader {
                     None => break,
                 },
             };
-            match self.or_doubt(at, &read) {
+            match self.retry_without_copy(at, &read) {
                 Ok(found) => return Ok(found),
                 Err(error) => failed = Some(error),
             }

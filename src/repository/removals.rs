@@ -1,6 +1,6 @@
 //! Records of objects that were removed on purpose.
 
-use super::loading::{each_beside, load_limited, names};
+use super::loading::{each_concurrently, load_limited, names};
 use super::{Repository, RepositoryError, Result, SEALED_LEN_MAX};
 use crate::backend::{Backend, ObjectKind, ObjectName};
 use crate::format::cbor::{MapWriter, Writer};
@@ -60,7 +60,7 @@ impl Repository {
     /// [`RepositoryError::Backend`] if the storage fails.
     pub fn removed(&self) -> Result<Removals> {
         let removals = Mutex::new(Removals::default());
-        each_beside(&self.removal_records()?, |name| {
+        each_concurrently(&self.removal_records()?, |name| {
             match self.load_removals(*name) {
                 Ok((keys, snapshots)) => {
                     let mut removals = removals.lock();

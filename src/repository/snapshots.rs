@@ -1,6 +1,6 @@
 //! Stores and reads snapshots.
 
-use super::loading::each_beside;
+use super::loading::each_concurrently;
 use super::{Repository, RepositoryError, Result};
 use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
 use crate::format::crypto::Purpose;
@@ -87,7 +87,7 @@ impl Repository {
         ids: &[SnapshotId],
         each: impl Fn(SnapshotId, std::result::Result<Snapshot, LeftOut>) + Sync,
     ) -> Result<()> {
-        each_beside(ids, |id| {
+        each_concurrently(ids, |id| {
             match self.load_snapshot(*id) {
                 Ok(snapshot) => each(*id, Ok(snapshot)),
                 // Somebody removed the snapshot after it was listed.
@@ -155,8 +155,8 @@ impl Snapshots {
         let (id, last) = ahead.max_by_key(|(_, snapshot)| snapshot.started)?;
         let time = jiff::Timestamp::from_second(last.started.secs).unwrap_or(jiff::Timestamp::MAX);
         Some(format!(
-            "{count} snapshots have a time in the future, up to {time} ({} of the set {}): a clock was wrong then or is \
-             wrong now; `latest` passes over them until then",
+            "{count} snapshots have a time in the future, up to {time} ({} of the set {}): a clock was wrong then \
+             or is wrong now; `latest` passes over them until then",
             id.short(),
             last.set
         ))

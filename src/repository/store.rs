@@ -153,7 +153,7 @@ struct Blocks {
     next_number: u64,
 }
 
-struct Shared {
+struct StoreState {
     repository: Arc<Repository>,
     local: LocalState,
     blocks: Mutex<Blocks>,
@@ -167,7 +167,7 @@ struct Shared {
 
 /// Writes into a repository; see the module. Methods may be called from any thread.
 pub struct Store {
-    shared: Arc<Shared>,
+    shared: Arc<StoreState>,
     to_sealers: Option<Sender<OpenBlock>>,
     to_packer: Option<Sender<ToPacker>>,
     nodes: Mutex<NodeQueue>,
@@ -178,7 +178,7 @@ impl Store {
     /// Starts the threads. `adopted` are packs that no index object lists ([`LocalState::sync`]); this run will index
     /// them.
     pub fn new(repository: Arc<Repository>, local: LocalState, adopted: Vec<(PackId, Footer)>) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(StoreState {
             repository,
             local,
             blocks: Mutex::default(),
@@ -414,7 +414,7 @@ impl Blocks {
     }
 }
 
-impl Shared {
+impl StoreState {
     fn fail(&self, error: StoreError) {
         self.error.lock().get_or_insert(error);
         self.failed.store(true, Ordering::Relaxed);
@@ -454,7 +454,7 @@ impl Shared {
 }
 
 /// Sets the error if a stage panics, so that nobody waits for that stage.
-struct OnPanic<'a>(&'a Shared);
+struct OnPanic<'a>(&'a StoreState);
 
 impl Drop for OnPanic<'_> {
     fn drop(&mut self) {
@@ -464,7 +464,7 @@ impl Drop for OnPanic<'_> {
     }
 }
 
-fn seal_blocks(shared: &Shared, input: &Receiver<OpenBlock>, output: &Sender<ToPacker>) {
+fn seal_blocks(shared: &StoreState, input: &Receiver<OpenBlock>, output: &Sender<ToPacker>) {
     let _on_panic = OnPanic(shared);
     let mut compressor = Compressor::new(DATA_LEVEL);
     for block in input {
@@ -495,7 +495,7 @@ fn holds(keys: &Keys, sealed: Vec<u8>, blobs: &[BlobRecord]) -> bool {
 }
 
 /// Puts blocks into packs in the order of their arrival. Answers a flush when all earlier blocks have arrived.
-fn pack_blocks(shared: &Shared, input: &Receiver<ToPacker>, output: &Sender<ToStorer>) {
+fn pack_blocks(shared: &StoreState, input: &Receiver<ToPacker>, output: &Sender<ToStorer>) {
     let _on_panic = OnPanic(shared);
     let mut packer = Packer {
         shared,
@@ -521,7 +521,7 @@ fn pack_blocks(shared: &Shared, input: &Receiver<ToPacker>, output: &Sender<ToSt
 }
 
 struct Packer<'a> {
-    shared: &'a Shared,
+    shared: &'a StoreState,
     output: &'a Sender<ToStorer>,
     compressor: Compressor,
     builder: PackBuilder,
@@ -566,7 +566,7 @@ impl Packer<'_> {
     }
 }
 
-fn store_packs(shared: &Shared, input: &Receiver<ToStorer>) {
+fn store_packs(shared: &StoreState, input: &Receiver<ToStorer>) {
     let _on_panic = OnPanic(shared);
     for message in input {
         match message {

@@ -1,6 +1,6 @@
 //! Writes nodes into metadata packs, each node with the locations of everything it refers to.
 
-use super::{Shared, Store, StoreError};
+use super::{Store, StoreError, StoreState};
 use crate::format::compress::{Compressor, META_LEVEL};
 use crate::format::crypto::Keys;
 use crate::format::id::{BlobId, NodeId};
@@ -25,7 +25,7 @@ pub(super) struct NodeQueue {
 
 /// Writes nodes into metadata packs; see the module.
 pub(super) struct NodeWriter<'a> {
-    shared: &'a Shared,
+    shared: &'a StoreState,
     keys: Arc<Keys>,
     compressor: Compressor,
     builder: PackBuilder,
@@ -38,7 +38,7 @@ pub(super) struct NodeWriter<'a> {
 }
 
 impl<'a> NodeWriter<'a> {
-    pub fn new(shared: &'a Shared) -> Self {
+    pub fn new(shared: &'a StoreState) -> Self {
         Self {
             shared,
             keys: shared.repository.keys().clone(),
