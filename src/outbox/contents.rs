@@ -311,8 +311,8 @@ impl Contents {
             }
             places.extend(self.open_place(&key, sealed.into_vec()));
         }
-        let best = places.iter().map(|place| likeness(&place.path, dropped)).max().unwrap_or_default();
-        places.retain(|place| likeness(&place.path, dropped) == best);
+        let best = places.iter().map(|place| path_likeness(&place.path, dropped)).max().unwrap_or_default();
+        places.retain(|place| path_likeness(&place.path, dropped) == best);
         places.sort_by_key(|place| std::cmp::Reverse(known.times.get(&place.snapshot).copied()));
         Ok(places)
     }
@@ -345,7 +345,7 @@ impl Drop for EndOfFilling<'_> {
 
 /// Returns how much the path of a place resembles that of a dropped file: whether the dropped path names the place's
 /// account as its origin, whether the two files have the same name, and how many of the nearest folders are equal.
-fn likeness(place: &[u8], dropped: &[u8]) -> (bool, bool, usize) {
+fn path_likeness(place: &[u8], dropped: &[u8]) -> (bool, bool, usize) {
     let parts = |path| <[u8]>::split(path, |byte| *byte == b'/');
     let account: Vec<_> = parts(place).take(2).collect();
     let came_from: Vec<_> = dropped.strip_prefix(b"original/").into_iter().flat_map(parts).collect();
@@ -433,7 +433,7 @@ fn options() -> Options {
 
 #[cfg(test)]
 mod tests {
-    use super::likeness;
+    use super::path_likeness;
 
     #[test]
     fn paths_are_alike_by_the_account_first_then_by_the_name_and_then_by_the_folders_next_to_it() {
@@ -447,7 +447,7 @@ mod tests {
             b"Users/alice/Outlook/Inbox/y.eml",
             b"bob/Outlook/Inbox/y.eml",
         ]
-        .map(|path| likeness(path, dropped));
+        .map(|path| path_likeness(path, dropped));
         let expected = [
             (true, true, 4),
             (true, true, 0),
@@ -460,7 +460,7 @@ mod tests {
         assert_eq!(likeness, expected);
         // The folder that a file goes to says nothing about where it came from.
         assert_eq!(
-            likeness(b"Users/bob/Outlook/Inbox/x.eml", b"contoso/Users/bob/Outlook/Inbox/x.eml"),
+            path_likeness(b"Users/bob/Outlook/Inbox/x.eml", b"contoso/Users/bob/Outlook/Inbox/x.eml"),
             (false, true, 4)
         );
     }
