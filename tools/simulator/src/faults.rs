@@ -11,6 +11,7 @@
 //! does not include it. Two kinds are not faults of the service, but people who change something at a bad moment. Some
 //! kinds are attacks on the client; they never happen by chance.
 
+mod careless;
 mod hostile;
 mod inject;
 
@@ -88,6 +89,16 @@ pub enum Fault {
     ItemChanges,
     /// The requested folder is deleted just before.
     FolderVanishes,
+    /// The last byte of a file that is written is another one.
+    ChangesBytes,
+    /// Half of the text of a message is written.
+    CutsText,
+    /// The first file of a message is called something else.
+    RenamesFile,
+    /// The first file of a message is not written.
+    DropsFile,
+    /// The first two files of a message change places.
+    SwapsFiles,
     /// The link to the next page points to this page.
     LinkToItself,
     /// The link for later changes points to another host.
@@ -104,7 +115,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind of fault.
-    pub const ALL: [Fault; 35] = [
+    pub const ALL: [Fault; 40] = [
         Fault::TooManyRequests,
         Fault::TooManyRequestsBare,
         Fault::InvalidToken,
@@ -134,6 +145,11 @@ impl Fault {
         Fault::ShortBody,
         Fault::ItemChanges,
         Fault::FolderVanishes,
+        Fault::ChangesBytes,
+        Fault::CutsText,
+        Fault::RenamesFile,
+        Fault::DropsFile,
+        Fault::SwapsFiles,
         Fault::LinkToItself,
         Fault::StrayLink,
         Fault::ManyRows,
@@ -145,7 +161,14 @@ impl Fault {
     /// Returns whether the same request succeeds if it is sent again.
     fn goes_away(self) -> bool {
         use Fault::{FolderVanishes, ItemChanges, NotFound, NotFoundEmpty};
-        !matches!(self, NotFoundEmpty | NotFound | ItemChanges | FolderVanishes) && !self.is_hostile()
+        !matches!(self, NotFoundEmpty | NotFound | ItemChanges | FolderVanishes)
+            && !self.is_careless()
+            && !self.is_hostile()
+    }
+
+    /// Returns whether something else is written than was given.
+    pub fn is_careless(self) -> bool {
+        self >= Fault::ChangesBytes && !self.is_hostile()
     }
 
     /// Returns whether the fault is an attack on the client, not something that a network does.

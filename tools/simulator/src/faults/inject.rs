@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
 use strongroom_corpora::rng::Rng;
 
-use super::{Fault, Faults, Subject, hostile};
+use super::{Fault, Faults, Subject, careless, hostile};
 use crate::connection::Connection;
 use crate::server::{ApiError, Operation, Route, State};
 use crate::tenant::Tenant;
@@ -91,6 +91,7 @@ pub async fn inject(Extract(state): Extract<Arc<State>>, mut request: Request, n
             let (url, pause) = (format!("{}{path}", state.url), Duration::from_millis(faults.slow_ms));
             hostile::answer(fault, next.run(request).await, &url, pause, rng).await
         }
+        fault if fault.is_careless() => next.run(careless::falsified(fault, request).await).await,
         Fault::OtherBody => other_body(&state.tenant, request, next, rng).await,
         _ => damage(fault, next.run(request).await, rng, connection, &faults).await,
     }
