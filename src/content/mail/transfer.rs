@@ -271,13 +271,26 @@ fn is_base64(body: &[u8]) -> bool {
             _ => others += 1,
         }
     }
-    if others * 8 > chars {
+    if others * 8 > chars || is_junk_in_each_line(sample) {
         return false;
     }
-    // Words: short, many, and what they would encode is no text.
-    let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    let (count, longest) = words.fold((0, 0), |(count, longest), word: &[u8]| (count + 1, longest.max(word.len())));
-    count < 3 || longest > 24 || !line.is_ascii() || is_text(&base64(line))
+    // Words: short, several, and what they would encode is no text.
+    let words = || line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let (count, longest) = words().fold((0, 0), |(count, longest), word: &[u8]| (count + 1, longest.max(word.len())));
+    // Two groups of base64 with a blank between them: `AAEC AwQF`, but not `Dear customer`.
+    let is_plain = |word: &[u8]| word.iter().skip(1).all(u8::is_ascii_lowercase);
+    let are_groups = count == 2 && words().all(|word| word.len() % 4 == 0) && !words().all(is_plain);
+    count < 2 || longest > 24 || are_groups || !line.is_ascii() || is_text(&base64(line))
+}
+
+/// Returns whether there is more in each line than a stray byte: a table, say, whose columns have commas between them.
+fn is_junk_in_each_line(sample: &[u8]) -> bool {
+    /// So many tell.
+    const LINES_MAX: usize = 8;
+    let is_junk = |byte: &&u8| !is_char(**byte) && !matches!(**byte, b'=' | b' ' | b'\t' | 0);
+    let lines = sample.split(|byte| matches!(byte, b'\r' | b'\n')).map(<[u8]>::trim_ascii);
+    let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).take(LINES_MAX).collect();
+    lines.len() > 1 && lines.iter().all(|line| line.iter().filter(is_junk).count() * 20 > line.len())
 }
 
 fn is_text(bytes: &[u8]) -> bool {
@@ -286,28 +299,41 @@ fn is_text(bytes: &[u8]) -> bool {
 
 /// Splits base64 text from what others put behind it in clear. It can only begin where base64 ends: behind padding, an
 /// empty line, or a line that is shorter than those before.
-fn split_footer(encoded: &[u8]) -> (&[u8], &[u8]) {
+fn split_footer(whole: &[u8]) -> (&[u8], &[u8]) {
+    // A boundary without a line ending before it: `AAEC==--boundary--`.
+    let end = memchr::memmem::find(whole, b"=--").map_or(whole.len(), |at| at + 1);
+    let encoded = &whole[..end];
     let cr = ends_lines_with_cr(encoded);
     let (mut at, mut longest, mut may_end) = (0, 0, false);
+    // Padding, and an empty line behind it.
+    let (mut is_padded, mut has_ended) = (false, false);
     while at < encoded.len() {
         let len = line_len(&encoded[at..], cr);
         let line = encoded[at..at + len].trim_ascii();
         if line.is_empty() {
             may_end |= longest > 0;
-        } else if may_end && !is_more(line) || longest > 0 && is_rule(line) {
-            return encoded.split_at(at);
+            has_ended |= is_padded;
+        } else if may_end && !is_more(line) || longest > 0 && is_rule(line) || has_ended && is_word(line) {
+            return whole.split_at(at);
         } else {
-            may_end = line.ends_with(b"=") || line.len() < longest;
+            is_padded = line.ends_with(b"=");
+            has_ended = false;
+            may_end = is_padded || line.len() < longest;
             longest = longest.max(line.len());
         }
         at += len;
     }
-    (encoded, b"")
+    whole.split_at(end)
 }
 
 /// Returns whether a line is what lists and signatures begin with, though the alphabet for URLs has these characters.
 fn is_rule(line: &[u8]) -> bool {
     line.len() > 1 && line.iter().all(|byte| matches!(byte, b'-' | b'_' | b'*'))
+}
+
+/// Returns whether a line is a word of people rather than another text in base64.
+fn is_word(line: &[u8]) -> bool {
+    line.len() < 20 && !line.ends_with(b"=")
 }
 
 /// Returns whether a line goes on with base64 text.
@@ -316,7 +342,8 @@ fn is_more(line: &[u8]) -> bool {
     let padding = line.iter().rev().take_while(|&&byte| byte == b'=').count();
     // A stray byte in a long line is a fault; in a short one it is text.
     let junk = line.len() - chars - padding;
-    !is_rule(line) && (junk == 0 || line.len() > 60 && junk <= 2 && !line.contains(&b' '))
+    // A boundary of somebody else, too, is no base64.
+    !is_rule(line) && !line.starts_with(b"--") && (junk == 0 || line.len() > 60 && junk <= 2 && !line.contains(&b' '))
 }
 
 /// Decodes base64. What is no base64 is passed over; padding ends a group, and another text may follow.
@@ -473,6 +500,12 @@ mod tests {
             ("SGVsbG8gd29ybGQ=\n\n-- \nThe list\n", "Hello world", "-- \nThe list\n"),
             ("SGVsbG8gd29ybGQ=\n______\nList\n", "Hello world", "______\nList\n"),
             ("SGVsbG8g\nd29y\nThe list\n", "Hello wor", "The list\n"),
+            ("SGVsbG8gd29ybGQ=\n\nRegards\nAnn\n", "Hello world", "Regards\nAnn\n"),
+            ("SGVsbG8gd29ybGQ=--BB--\n", "Hello world", "--BB--\n"),
+            ("firstname,lastname\nAnn,Lee\n", "firstname,lastname\nAnn,Lee\n", ""),
+            ("Dear customer\n", "Dear customer\n", ""),
+            ("SGVs bG8g", "Hello ", ""),
+            ("SGVsbG8gd29ybGQ=\n--TheListTheList--\nx\n", "Hello world", "--TheListTheList--\nx\n"),
             ("w7_Dv8O_Pj4-Pz8_", "ÿÿÿ>>>???", ""),
             ("Email text that is not encoded at all", "Email text that is not encoded at all", ""),
             ("Dear all,\nthis: is (clear).\n", "Dear all,\nthis: is (clear).\n", ""),
