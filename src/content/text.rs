@@ -55,6 +55,11 @@ pub fn of_mail(message: &[u8], whole: bool) -> String {
     text.out
 }
 
+/// Returns the text that a page of HTML shows.
+pub fn of_html(html: &str) -> String {
+    html::to_text(html)
+}
+
 struct Text {
     out: String,
     /// How many more parts are looked at.

@@ -15,7 +15,7 @@ use super::message::Mail;
 use super::patience::Patience;
 use super::there::{Found, Mark};
 use super::twins::Doubt;
-use super::verify::{Expected, Print, Told, attached, print};
+use super::verify::{Attached, Expected, Told, attached, print};
 use crate::format::entry::{Content, Entry};
 use crate::repository::read_error::ReadError;
 use crate::restore::{WhenExists, chain};
@@ -32,6 +32,8 @@ use tokio::time::Instant;
 
 /// How often something is tried whose answer was lost, each time after a look at what became of it.
 pub(super) const ATTEMPTS_MAX: u32 = 7;
+/// How often a message is read back before it counts as different from what it should be.
+pub(super) const LOOKS_MAX: u32 = 3;
 /// The first wait before that; it doubles. What was just made is not known everywhere at once.
 const WAIT: Duration = Duration::from_millis(100);
 
@@ -414,10 +416,10 @@ impl<'a> Item<'a> {
 
     /// Returns what is not attached yet, and takes away what is attached twice.
     async fn missing(&self, id: &str) -> Result<Vec<&File>, Trouble> {
-        let mut there: Vec<(String, Print)> = attached(self.mailbox(), id).await?;
+        let mut there: Vec<(String, Attached)> = attached(self.mailbox(), id).await?;
         let mut missing = Vec::new();
         for file in &self.mail.files {
-            match there.iter().position(|(_, print)| *print == file.print) {
+            match there.iter().position(|(_, there)| there.print == file.print) {
                 Some(at) => drop(there.swap_remove(at)),
                 None => missing.push(file),
             }
@@ -472,8 +474,9 @@ impl<'a> Item<'a> {
                         self.attach(id, file, &self.bytes_of(file).await?).await?;
                     }
                 }
-                // What was written a moment ago may be read from a server that does not know of it.
-                Some(_) if fresh && attempt < 3 => wait(attempt).await,
+                // What was written a moment ago may be read from a server that does not know of it, and any answer may
+                // be a wrong one: a difference is one that is seen again.
+                Some(_) if attempt < LOOKS_MAX => wait(attempt).await,
                 Some(difference) => return Err(Trouble::Item(difference)),
             }
             attempt += 1;

@@ -11,7 +11,7 @@
 //!
 //! What the service does not import goes back as all other items do, and the report says how many did, and why.
 
-use super::deliver::{ATTEMPTS_MAX, Delivery, Outcome, Trouble, wait};
+use super::deliver::{ATTEMPTS_MAX, Delivery, LOOKS_MAX, Outcome, Trouble, wait};
 use super::guide::Spot;
 use super::journal::Key;
 use super::patience::Patience;
@@ -276,9 +276,17 @@ impl Delivery {
                 (import.make(exchange, request, key).await?, Outcome::Restored)
             }
         };
-        let found = import.mark(&id).await?;
-        if let Some(difference) = import.told.difference(&found, folder, true) {
-            return Err(Trouble::Item(difference).into());
+        let mut found = import.mark(&id).await?;
+        let mut attempt = 1;
+        while let Some(difference) = import.told.difference(&found, folder, true) {
+            // Any answer may be a wrong one: a difference is one that is seen again.
+            if attempt == LOOKS_MAX {
+                return Err(Trouble::Item(difference).into());
+            }
+            wait(attempt).await;
+            attempt += 1;
+            let again = self.mailbox.message(found["id"].as_str().unwrap_or(&id)).await?;
+            found = again.and_then(|again| serde_json::from_str(again.raw.get()).ok()).unwrap_or(found);
         }
         self.journal.lock().verified(key)?;
         Ok(outcome)

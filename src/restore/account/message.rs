@@ -14,6 +14,7 @@
 
 use super::file::{File, FileBytes, KEPT_BYTES_MAX};
 use super::verify::print;
+use super::witness;
 use crate::content::mail::charset::Charset;
 use crate::content::mail::structure::{DEPTH_MAX, Kind, PARTS_MAX, Part, Structure};
 use crate::content::mail::transfer::Encoding;
@@ -159,6 +160,16 @@ impl Mail {
         mail
     }
 
+    /// Returns it if another look at the stored bytes finds the same in them ([`witness`]).
+    ///
+    /// # Errors
+    /// What it does not hold, or has and should not.
+    pub fn proven(self, mime: &[u8]) -> Result<Self, String> {
+        // What has more parts than can be told apart is not made anyway.
+        let objection = if self.incomplete { None } else { witness::objection(&mail::readable(mime), &self) };
+        objection.map_or(Ok(self), Err)
+    }
+
     /// Takes over what the service said. Returns when it was sent and when it arrived, as the service says it.
     fn take_properties(&mut self, stored: &Stored) -> (Option<String>, Option<String>) {
         let said: Map<String, Value> = serde_json::from_str(stored.raw.get()).unwrap_or_default();
@@ -257,6 +268,11 @@ impl Mail {
     fn extend(&mut self, id: &str, value: &str) {
         let extended = self.properties.entry("singleValueExtendedProperties").or_insert_with(|| json!([]));
         extended.as_array_mut().expect("it was made an array").push(json!({ "id": id, "value": value }));
+    }
+
+    /// Returns its text, in HTML if [`Self::html`] says so.
+    pub fn body(&self) -> &str {
+        self.properties.get("body").and_then(|body| body["content"].as_str()).unwrap_or_default()
     }
 
     /// Returns whether it was never sent.

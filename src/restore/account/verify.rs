@@ -1,8 +1,10 @@
 //! Whether what was restored is what was to be restored: it is read back and compared.
 //!
 //! The text is compared by its letters and digits alone: the service writes HTML anew, and ends lines its own way. What
-//! is attached is compared byte for byte, by hash; people's marks (read, flag, categories) only right after the message
-//! was made.
+//! is attached is compared by number, name, length and hash; people's marks (read, flag, categories) only right after
+//! the message was made.
+//!
+//! That what was to be restored is what the stored mail holds was proven before ([`super::witness`]).
 
 use super::file::File;
 use super::message::Mail;
@@ -12,7 +14,6 @@ use crate::source::graph::write::Standing;
 use crate::source::graph::{ErrorKind, GraphError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use mail_parser::decoders::html::html_to_text;
 use serde_json::Value;
 
 /// So much of what is attached comes with the message itself; the list of what is more has been seen to fail as a whole
@@ -26,8 +27,22 @@ const MARKS_TOLD: [&str; 4] = ["isRead", "flag", "categories", "importance"];
 
 /// No attachment is longer than 250 MB: the service takes 150 MB (Graph: attachment, createUploadSession).
 const ATTACHED_BYTES_MAX: u64 = 250_000_000;
-/// Something that is attached, as it is compared: length and hash.
+/// Bytes that are attached, as they are compared: length and hash.
 pub(super) type Print = (u64, blake3::Hash);
+
+/// Something that is attached to a message, as it is compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Attached {
+    /// Its name, on one line.
+    name: String,
+    pub print: Print,
+}
+
+impl Attached {
+    fn new(name: &str, print: Print) -> Self {
+        Self { name: one_line(name), print }
+    }
+}
 
 /// What a message should be.
 pub(super) struct Expected {
@@ -36,7 +51,7 @@ pub(super) struct Expected {
     /// Properties that people change.
     marks: Vec<(&'static str, Value)>,
     text: blake3::Hash,
-    files: Vec<Print>,
+    files: Vec<Attached>,
     html: bool,
     with_message: bool,
 }
@@ -57,12 +72,11 @@ impl Expected {
             told.collect::<Vec<_>>()
         };
         facts.extend(told(&["subject", "internetMessageId"]));
-        let content = mail.properties["body"]["content"].as_str().unwrap_or_default();
         Self {
             facts,
             marks: told(&["isRead", "flag", "categories", "importance"]),
-            text: letters(content, mail.html),
-            files: prints(&mail.files),
+            text: letters(mail.body(), mail.html),
+            files: mail.files.iter().map(|file| Attached::new(&file.name, file.print)).collect(),
             html: mail.html,
             with_message: mail.files.iter().map(File::len).sum::<u64>() <= WITH_MESSAGE_BYTES_MAX,
         }
@@ -78,30 +92,50 @@ impl Expected {
             return Ok(Some("it is not there".to_owned()));
         };
         let marks = if fresh { self.marks.as_slice() } else { &[] };
-        let mut differs: Vec<&str> = Vec::new();
+        let mut differs: Vec<String> = Vec::new();
         for (name, wanted) in self.facts.iter().chain(marks) {
             if comparable(name, &found[*name]) != comparable(name, wanted) {
-                differs.push(name);
+                differs.push((*name).to_owned());
             }
         }
         let body = &found["body"];
         let is_html = body["contentType"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("html"));
         if letters(body["content"].as_str().unwrap_or_default(), is_html) != self.text {
-            differs.push("body");
+            differs.push("body".to_owned());
         }
-        let attached = match (self.with_message, found.get("attachments").and_then(Value::as_array)) {
-            (true, Some(rows)) => Some(sorted(rows.iter().filter_map(print_of_row).collect())),
-            (true, None) if self.files.is_empty() => {
-                let none = found["hasAttachments"] != true;
-                none.then(Vec::new)
-            }
-            _ => Some(sorted(attached(mailbox, id).await?.into_iter().map(|(_, print)| print).collect())),
+        let there = match (self.with_message, found.get("attachments").and_then(Value::as_array)) {
+            (true, Some(rows)) => rows.iter().map(attached_of_row).collect(),
+            (true, None) if self.files.is_empty() && found["hasAttachments"] != true => Vec::new(),
+            _ => attached(mailbox, id).await?.into_iter().map(|(_, attached)| attached).collect(),
         };
-        if attached.as_ref() != Some(&self.files) {
-            differs.push("attachments");
-        }
+        differs.extend(attached_otherwise(&self.files, there));
         Ok((!differs.is_empty()).then(|| format!("what was read back differs: {}", differs.join(", "))))
     }
+}
+
+/// Returns in what `there` differs from what should be attached, if it does; the order does not matter.
+fn attached_otherwise(wanted: &[Attached], mut there: Vec<Attached>) -> Option<String> {
+    let mut missing = Vec::new();
+    for wanted in wanted {
+        match there.iter().position(|there| there == wanted) {
+            Some(at) => drop(there.swap_remove(at)),
+            None => missing.push(wanted),
+        }
+    }
+    let Some(first) = missing.first() else {
+        let extra = there.first()?;
+        return Some(format!("attachment {:?}, which should not be there", extra.name));
+    };
+    let name = &first.name;
+    let (len, count) = (first.print.0, missing.len());
+    let what = if let Some(other) = there.iter().find(|there| there.name == *name) {
+        format!("attachment {name:?} has other bytes: {} of them instead of {len}", other.print.0)
+    } else if let Some(other) = there.iter().find(|there| there.print == first.print) {
+        format!("attachment {name:?} is called {:?}", other.name)
+    } else {
+        format!("attachment {name:?} of {len} bytes is missing")
+    };
+    Some(if count > 1 { format!("{what} (and {} more)", count - 1) } else { what })
 }
 
 /// What the service said of a message when it was backed up: what one that was imported is held against.
@@ -156,11 +190,12 @@ impl Told {
 ///
 /// # Errors
 /// See [`GraphError`].
-pub(super) async fn attached(mailbox: &Mailbox, id: &str) -> Result<Vec<(String, Print)>, GraphError> {
+pub(super) async fn attached(mailbox: &Mailbox, id: &str) -> Result<Vec<(String, Attached)>, GraphError> {
     let mut attached = Vec::new();
     for row in mailbox.attachments(id).await? {
         let Some(attachment) = row["id"].as_str() else { continue };
-        attached.push((attachment.to_owned(), read_print(mailbox, id, attachment).await?));
+        let print = read_print(mailbox, id, attachment).await?;
+        attached.push((attachment.to_owned(), Attached::new(row["name"].as_str().unwrap_or_default(), print)));
     }
     Ok(attached)
 }
@@ -194,22 +229,19 @@ pub(super) fn print(bytes: &[u8]) -> Print {
     (bytes.len() as u64, blake3::hash(bytes))
 }
 
-fn prints(files: &[File]) -> Vec<Print> {
-    sorted(files.iter().map(|file| file.print).collect())
+/// Returns what a row of attachments says. One that holds no bytes is like no file.
+fn attached_of_row(row: &Value) -> Attached {
+    let bytes = row["contentBytes"].as_str().and_then(|bytes| STANDARD.decode(bytes).ok());
+    let none = (u64::MAX, blake3::hash(b""));
+    Attached::new(row["name"].as_str().unwrap_or_default(), bytes.map_or(none, |bytes| print(&bytes)))
 }
 
-fn sorted(mut prints: Vec<Print>) -> Vec<Print> {
-    prints.sort_by(|a, b| (a.0, a.1.as_bytes()).cmp(&(b.0, b.1.as_bytes())));
-    prints
-}
-
-fn print_of_row(row: &Value) -> Option<Print> {
-    let bytes = STANDARD.decode(row["contentBytes"].as_str()?).ok()?;
-    Some(print(&bytes))
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn letters(text: &str, html: bool) -> blake3::Hash {
-    let text = if html { html_to_text(text).into() } else { std::borrow::Cow::Borrowed(text) };
+    let text = if html { crate::content::text::of_html(text).into() } else { std::borrow::Cow::Borrowed(text) };
     let letters: String = text.chars().filter(|letter| letter.is_alphanumeric()).collect();
     blake3::hash(letters.as_bytes())
 }
@@ -219,9 +251,7 @@ fn comparable(name: &str, value: &Value) -> Value {
     match name {
         "sentDateTime" | "receivedDateTime" => value.as_str().and_then(parse_date).into(),
         "flag" => value["flagStatus"].clone(),
-        "subject" | "bodyPreview" => {
-            value.as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ").into()
-        }
+        "subject" | "bodyPreview" => one_line(value.as_str().unwrap_or_default()).into(),
         "categories" => {
             let mut names: Vec<_> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             names.sort_unstable();
@@ -235,6 +265,32 @@ fn comparable(name: &str, value: &Value) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_attached_otherwise_is_said() {
+        let file = |name: &str, bytes: &[u8]| Attached::new(name, print(bytes));
+        let (a, b) = (file("a.bin", b"aa"), file("b  c", b"b"));
+        let wanted = [a.clone(), b.clone()];
+        let said = |there: &[&Attached]| attached_otherwise(&wanted, there.iter().copied().cloned().collect());
+        assert_eq!(said(&[&b, &a]), None);
+        assert_eq!(said(&[&file("b c", b"b"), &a]), None);
+        for (there, what) in [
+            (&[&a][..], "attachment \"b c\" of 1 bytes is missing"),
+            (&[], "attachment \"a.bin\" of 2 bytes is missing (and 1 more)"),
+            (&[&a, &b, &b], "attachment \"b c\", which should not be there"),
+            (&[&file("a.bin", b"a"), &b], "attachment \"a.bin\" has other bytes: 1 of them instead of 2"),
+            (&[&file("a.bin", b"ab"), &b], "attachment \"a.bin\" has other bytes: 2 of them instead of 2"),
+            (&[&file("x", b"aa"), &b], "attachment \"a.bin\" is called \"x\""),
+            (
+                &[&file("b c", b"aa"), &file("a.bin", b"b")],
+                "attachment \"a.bin\" has other bytes: 1 of them instead of 2 (and 1 more)",
+            ),
+        ] {
+            assert_eq!(said(there).as_deref(), Some(what));
+        }
+        let no_file = attached_of_row(&json!({ "name": "a.bin", "@odata.type": "#microsoft.graph.itemAttachment" }));
+        assert!(said(&[&no_file, &b]).is_some());
+    }
 
     #[test]
     fn what_the_service_writes_its_own_way_is_the_same() {
