@@ -72,6 +72,23 @@ impl Office {
             .with_mailbox(&self.user, |mailbox| mailbox.messages().map(|(_, record)| made(&record.content)).collect())
             .unwrap()
     }
+
+    /// Returns the names of the folders below `into`, joined by slashes, with the subjects in each.
+    fn folders(&self, into: &str) -> BTreeMap<String, Vec<String>> {
+        let folders = self.tenant.true_folders(&self.user).unwrap();
+        let below = folders
+            .iter()
+            .filter_map(|folder| Some((folder.id.clone(), folder.path.strip_prefix(&[into.to_owned()])?)));
+        let paths: BTreeMap<String, String> = below.map(|(id, path)| (id, path.join("/"))).collect();
+        let mut found: BTreeMap<String, Vec<String>> = paths.values().map(|path| (path.clone(), Vec::new())).collect();
+        for message in self.tenant.true_messages(&self.user).unwrap() {
+            if let Some(path) = paths.get(&message.folder) {
+                found.get_mut(path).unwrap().push(message.properties["subject"].as_str().unwrap().to_owned());
+            }
+        }
+        found.values_mut().for_each(|subjects| subjects.sort());
+        found
+    }
 }
 
 /// A mail and what must be in the mailbox afterwards.
@@ -603,4 +620,46 @@ fn a_wrong_answer_when_it_is_read_back_is_no_difference() {
         assert_eq!(report["restored"], 2, "{report}");
         assert!(office.simulator.state().faults.injected().contains_key(&Fault::OtherBody));
     }
+}
+
+#[test]
+fn the_folders_of_a_maildir_are_those_that_it_stands_for() {
+    let office = Office::new();
+    let maildir = office.lab.dir("Mail");
+    let mail = |subject: &str| format!("{}\nThe text of {subject}\n", head(subject));
+    for (path, subject) in [
+        ("cur/1.1.host:2,S", "read"),
+        ("new/3.1.host", "new"),
+        (".Sent/cur/5.1.host:2,S", "sent"),
+        (".Archive.2019/cur/6.1.host:2,S", "old"),
+        (".Archive.2019/new/7.1.host", "old and new"),
+        (".Entw&APw-rfe/cur/8.1.host:2,D", "draft"),
+        ("Work/cur/3f/9.1.host:2,S", "spread"),
+    ] {
+        write(&maildir.join(path), mail(subject));
+    }
+    for folder in ["", ".Sent", ".Archive.2019", ".Entw&APw-rfe", "Work"] {
+        for shelf in ["cur", "new", "tmp"] {
+            fs::create_dir_all(maildir.join(folder).join(shelf)).unwrap();
+        }
+    }
+    office.lab.backup(&maildir, "maildir");
+    let report = office.restore("maildir", "Back", 0);
+    let expected = |folders: &[(&str, &[&str])]| {
+        let owned = |subjects: &[&str]| subjects.iter().map(|subject| (*subject).to_owned()).collect::<Vec<_>>();
+        folders.iter().map(|(path, subjects)| ((*path).to_owned(), owned(subjects))).collect::<BTreeMap<_, _>>()
+    };
+    let folders: [(&str, &[&str]); 6] = [
+        ("", &["new", "read"]),
+        ("Archive", &[]),
+        ("Archive/2019", &["old", "old and new"]),
+        ("Entwürfe", &["draft"]),
+        ("Sent", &["sent"]),
+        ("Work", &["spread"]),
+    ];
+    assert_eq!(office.folders("Back"), expected(&folders), "{report}");
+    // Again, nothing is made.
+    let report = office.restore("maildir", "Back", 0);
+    assert_eq!((&report["restored"], &report["already_there"]), (&0.into(), &7.into()), "{report}");
+    assert_eq!(office.folders("Back"), expected(&folders));
 }

@@ -23,6 +23,7 @@ mod guide;
 mod import;
 mod journal;
 mod lock;
+mod maildir;
 mod message;
 mod patience;
 mod route;

@@ -4,6 +4,7 @@
 //! what it meets through a short channel. Folders of the target are asked for when something is put there.
 
 use super::folders::{Folders, Place};
+use super::maildir::{self, Maildirs};
 use super::route::{Named, Part, Route};
 use super::there::There;
 use crate::backup::tenant::REPORT_NAME;
@@ -47,8 +48,10 @@ pub(super) enum Met {
 enum Event {
     /// The part with this number begins.
     Part(usize),
-    /// A folder. Without a name it is the mailbox itself.
-    Enter(Option<Named>, Inside),
+    /// A folder, by its name and those of the folders between. Without a name it is the mailbox itself.
+    Enter(Vec<Named>, Inside),
+    /// A folder whose items go where those of the folder around it go.
+    Stay(Inside),
     Leave,
     Item(Box<Entry>, Vec<u8>),
     Unreadable(Vec<u8>, u64, String),
@@ -129,12 +132,17 @@ impl<'a> Guide<'a> {
         while let Some(event) = self.events.recv().await {
             match event {
                 Event::Part(number) => self.begin(number).await?,
-                Event::Enter(name, inside) => {
-                    let above = self.levels.last().expect("a part begins with a place").place.clone();
-                    let place = match name {
-                        Some(name) => self.folders.below(&above, &name, inside.is_empty).await?,
-                        None => above,
-                    };
+                Event::Enter(names, inside) => {
+                    let mut place = self.levels.last().expect("a part begins with a place").place.clone();
+                    for name in &names {
+                        place = self.folders.below(&place, name, inside.is_empty).await?;
+                    }
+                    self.levels.push(Level::new(place, inside.items, inside.ids));
+                }
+                Event::Stay(inside) => {
+                    let around = self.levels.last().expect("a part begins with a place").place.clone();
+                    // Others may have put something there by now.
+                    let place = Place { is_new: false, ..around };
                     self.levels.push(Level::new(place, inside.items, inside.ids));
                 }
                 Event::Leave => drop(self.levels.pop()),
@@ -235,8 +243,11 @@ fn walk_part(reader: &Reader, root: &Entry, part: &Part, random: &RandomState, t
         Err(_) => return Some(()),
     };
     let is_everything = matches!(selection, Selection::Everything(_));
+    // Mailboxes of an organisation are none; there every folder is what it is called.
+    let mut maildirs = (part.prefix_len == 0).then(Maildirs::default);
     if let Some(dir) = part.entry.directory().filter(|_| is_everything) {
-        send(Event::Enter(None, look_inside(reader, dir, random)))?;
+        maildirs.iter_mut().for_each(|maildirs| drop(maildirs.enter(reader, &part.entry)));
+        send(Event::Enter(Vec::new(), look_inside(reader, dir, random)))?;
     }
     let mut walk = Walk::new(reader, &selection);
     let mut depth = 0;
@@ -252,11 +263,18 @@ fn walk_part(reader: &Reader, root: &Entry, part: &Part, random: &RandomState, t
                     depth -= 1;
                     continue;
                 }
-                let inside = found.entry().directory().map(|dir| look_inside(reader, dir, random));
-                send(Event::Enter(part.name_of(walk.path()), inside.unwrap_or_default()))?;
+                let inside = found.entry().directory().map(|dir| look_inside(reader, dir, random)).unwrap_or_default();
+                let folder = maildirs.as_mut().map_or(maildir::Folder::Own, |way| way.enter(reader, found.entry()));
+                let named = |display: String| Named { display, well_known: None };
+                send(match folder {
+                    maildir::Folder::Own => Event::Enter(part.name_of(walk.path()).into_iter().collect(), inside),
+                    maildir::Folder::Around => Event::Stay(inside),
+                    maildir::Folder::Named(names) => Event::Enter(names.into_iter().map(named).collect(), inside),
+                })?;
             }
             Step::Leave => {
                 depth -= 1;
+                maildirs.iter_mut().for_each(Maildirs::leave);
                 send(Event::Leave)?;
             }
             // What a backup says of itself is nobody's mail.
