@@ -9,9 +9,13 @@
 //! the results behind it.
 
 mod before;
+mod collection;
+mod collections;
 mod commit;
+mod context;
 mod describe;
 pub mod splitter;
+mod splitters;
 pub mod tenant;
 
 use self::before::Before;

@@ -1,46 +1,37 @@
-//! Makes a snapshot of an organisation: of its mailboxes, many at a time, as far as they have changed.
+//! Makes a snapshot of an organisation: of what its users have, many users at a time, as far as it has changed.
 //!
 //! ```text
-//! users ─► mailboxes (concurrently): folders ─► rounds (what changed) ─► items (decide, download, split) ─► trees
-//!                                                                              └► all mailboxes ─► root ─► snapshot
+//! users ─► each user's collections (concurrently) ─► the user's folder ─► all users ─► root ─► snapshot
 //! ```
 //!
 //! The snapshot before is what a run starts from: its trees hold ids and versions of everything, its source state the
 //! links that tell changes. So any machine can continue, and what did not change costs one request a folder.
 //!
-//! Kept here and in the modules below, whatever the service answers: an item is only taken out of the tree when a
-//! complete round says that it left *and* asking for the item itself says so too; what cannot be read stays as it was,
-//! is listed, and is tried again; every item that was enumerated is stored, carried over or failed ([`state::Ledger`]).
+//! What holds for each collection, whatever the service answers, stands in `backup::collection`.
 
-mod content;
-mod edits;
-mod folders;
-mod items;
-mod mailbox;
-mod previous;
-mod rounds;
 pub mod state;
-mod streams;
+mod user;
 
-use self::content::Splitters;
-use self::mailbox::{Kept, Outcome};
+pub use super::context::{OUTLOOK, REPORT_NAME, TenantOptions, USERS};
+
 use self::state::{Ledger, MailboxState, TenantState};
+use self::user::{Kept, Outcome};
 use super::before::Before;
 use super::commit::{Made, commit, is_whole, now};
-use super::{BackupError, BackupOptions, Progress};
+use super::context::Context;
+use super::splitters::Splitters;
+use super::{BackupError, Progress};
 use crate::content::names::{UniqueNames, safe_name};
 use crate::format::entry::{Directory, Entry, EntryKind, Timestamp};
 use crate::format::id::SnapshotId;
 use crate::format::snapshot::{Failure, ROOT_NAME, Snapshot};
 use crate::repository::local_state::LocalState;
-use crate::repository::reader::{CacheSizes, Reader};
+use crate::repository::reader::CacheSizes;
 use crate::repository::store::{Store, StoreError, Stored};
-use crate::repository::tree::build::Cutter;
-use crate::repository::tree::{self, TreeBuilder};
+use crate::repository::tree;
 use crate::repository::{IndexSearch, Repository};
 use crate::source::graph::directory::{self, User};
-use crate::source::graph::{Client, Counters, ErrorKind, GraphError};
-use crate::source::selection::Selection;
+use crate::source::graph::{Client, Counters, ErrorKind};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeMap;
@@ -48,10 +39,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Where the users' folders stand in a snapshot.
-const USERS: &str = "Users";
-/// Where a user's mailbox stands.
-const OUTLOOK: &str = "Outlook";
 /// Threads that split, read and build trees; of more the allocator keeps memory for each.
 const BLOCKING_THREADS_MAX: usize = 6;
 /// So many failures of a run are told of by name.
@@ -67,30 +54,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const MAILBOXES_WAITING_MAX: usize = 2;
 /// What [`TenantOptions::listed_anew`] usually is.
 pub const LISTED_ANEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// What says, in a folder of the snapshot, what is missing there.
-pub const REPORT_NAME: &str = "_report.txt";
-
-/// What a run over an organisation is asked to do.
-#[derive(Debug, Clone)]
-pub struct TenantOptions {
-    /// The set and this machine.
-    pub backup: BackupOptions,
-    /// What of the organisation belongs to the set.
-    pub selection: Selection,
-    /// Whether users without a licence are left out: shared, room and equipment mailboxes.
-    pub licensed_only: bool,
-    /// Whether folders that Outlook does not show belong to the set.
-    pub hidden_folders: bool,
-    /// Whether what was deleted and can still be had back belongs to the set.
-    pub recoverable_items: bool,
-    /// Whether each message is also kept as the stream as which the service exports it.
-    pub streams: bool,
-    /// How many mailboxes are worked on at a time; more where all of these wait for the service's limits.
-    pub mailboxes_at_once: usize,
-    /// After how long a folder is listed in full rather than by changes: a change that the service never told of is
-    /// found then. It costs a request for a thousand messages, and nothing is downloaded twice.
-    pub listed_anew: Duration,
-}
 
 /// What a run did.
 #[derive(Debug, Clone)]
@@ -110,35 +73,6 @@ pub struct TenantReport {
     pub ledger: Ledger,
     /// What it took.
     pub counters: Counters,
-}
-
-/// What everything in a run shares.
-struct Context {
-    repository: Arc<Repository>,
-    store: Arc<Store>,
-    reader: Arc<Reader>,
-    client: Client,
-    splitters: Splitters,
-    options: TenantOptions,
-    started: Timestamp,
-    progress: Arc<Progress>,
-    cancel: Arc<AtomicBool>,
-    next_area: AtomicU64,
-    /// The states of mailboxes in the snapshot before.
-    parts_before: Option<Directory>,
-    /// The area of the local state where those of this run are kept.
-    states: u64,
-}
-
-impl Context {
-    /// Returns an area of the local state that nobody else uses in this run.
-    fn area(&self) -> u64 {
-        self.next_area.fetch_add(1, Ordering::Relaxed)
-    }
-
-    fn check(&self) -> Result<(), BackupError> {
-        if self.cancel.load(Ordering::Relaxed) { Err(BackupError::Interrupted) } else { Ok(()) }
-    }
 }
 
 /// Backs the organisation behind `client` up, and returns once the snapshot is durable.
@@ -176,7 +110,7 @@ pub fn backup_tenant(
     let store = Arc::new(Store::new(repository.clone(), local, adopted));
     let context = Arc::new(Context {
         repository: repository.clone(),
-        splitters: Splitters::new(repository, &store),
+        splitters: Arc::new(Splitters::new(repository, &store)),
         store: store.clone(),
         reader: reader.clone(),
         client: client.clone(),
@@ -300,21 +234,40 @@ struct Whole {
     skipped: Vec<(String, String)>,
     /// Under which names this machine remembers what it read of the mailboxes that are in the snapshot now.
     finished: Vec<[u8; 32]>,
-    /// Mailboxes with messages that have no export stream, how many messages these are, and why the first has none.
-    streamless: (u64, u64, Option<String>),
+    /// What items lack that the set asks for.
+    lacking: BTreeMap<&'static str, Lacking>,
+}
+
+/// What items of several users lack.
+#[derive(Default)]
+struct Lacking {
+    /// How many users have such items.
+    mailboxes: u64,
+    /// How many items these are.
+    items: u64,
+    /// Why the first of them lacks it.
+    why: Option<String>,
 }
 
 impl Whole {
-    /// Says how many messages have no export stream, if there are any.
-    fn without_streams(&self) -> Option<String> {
-        let (mailboxes, messages, why) = &self.streamless;
-        let why = why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
-        (*messages > 0).then(|| {
-            format!(
-                "{messages} messages in {mailboxes} mailboxes are kept without the stream that fidelity = \"full\" asks for; \
-                 later runs try again{why}"
-            )
-        })
+    /// Notes what items of a user lack.
+    fn note_lacking(&mut self, lacking: user::Lacking) {
+        let all = self.lacking.entry(lacking.what).or_default();
+        all.mailboxes += u64::from(lacking.items > 0);
+        all.items += lacking.items;
+        all.why = all.why.take().or(lacking.why);
+    }
+
+    /// Says what items lack.
+    fn warn_of_lacking(&mut self) {
+        for (what, Lacking { mailboxes, items, why }) in std::mem::take(&mut self.lacking) {
+            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            if items > 0 {
+                self.warnings.push(format!(
+                    "{items} messages in {mailboxes} mailboxes are kept without {what}; later runs try again{why}"
+                ));
+            }
+        }
     }
 }
 
@@ -352,7 +305,7 @@ impl Run {
             warnings: Vec::new(),
             skipped: Vec::new(),
             finished: Vec::new(),
-            streamless: (0, 0, None),
+            lacking: BTreeMap::new(),
         };
         self.users = self.users_before()?;
         let mut accounts = self.accounts(users)?;
@@ -370,7 +323,7 @@ impl Run {
         let mut denied = 0;
         let mut backed_up = 0;
         {
-            let working = accounts.into_iter().map(|account| mailbox::back_up(context.clone(), account));
+            let working = accounts.into_iter().map(|account| user::back_up(context.clone(), account));
             let mut working = Working::new(working, context.options.mailboxes_at_once, || context.client.pause());
             while let Some(outcome) = working.next().await {
                 let outcome = outcome?;
@@ -384,13 +337,13 @@ impl Run {
             // Not one mailbox may be read: that is no policy but a missing permission.
             return Err(BackupError::NothingAllowed);
         }
-        whole.warnings.extend(whole.without_streams());
+        whole.warn_of_lacking();
         whole.failures.sort_by(|a, b| a.path.cmp(&b.path));
         whole.warnings.sort();
         whole.skipped.sort();
         whole.root = self.root(entries)?;
         let before = context.store.stored().added_bytes;
-        let storing = content::with_splitter(context, {
+        let storing = context.splitters.run({
             let context = context.clone();
             move |splitter| context.store_states(splitter)
         });
@@ -486,14 +439,12 @@ impl Run {
         whole: &mut Whole,
         entries: &mut BTreeMap<Box<[u8]>, Entry>,
     ) -> Result<(), BackupError> {
-        whole.failed += outcome.failures.len() as u64 + outcome.failed_unnamed;
+        let report = outcome.report;
+        whole.failed += report.failures.len() as u64 + report.failed_unnamed;
         let room = FAILURES_NAMED_MAX.saturating_sub(whole.failures.len());
-        whole.failures.extend(outcome.failures.into_iter().take(room));
-        whole.warnings.extend(outcome.warnings);
-        let (messages, why) = outcome.streamless;
-        whole.streamless.0 += u64::from(messages > 0);
-        whole.streamless.1 += messages;
-        whole.streamless.2 = whole.streamless.2.take().or(why);
+        whole.failures.extend(report.failures.into_iter().take(room));
+        whole.warnings.extend(report.warnings);
+        outcome.lacking.into_iter().for_each(|lacking| whole.note_lacking(lacking));
         match outcome.kept {
             Kept::Skipped(reason) => whole.skipped.push((outcome.name, reason)),
             Kept::Nothing => {}
@@ -502,8 +453,8 @@ impl Run {
                 self.carry(&outcome.user, &outcome.name, *entry, state, whole, entries)?;
             }
             Kept::Made(made) => {
-                let (entry, state) = *made;
-                whole.finished.push(items::unfinished_key(&self.context, &outcome.user));
+                let user::Made { entry, state, unfinished } = *made;
+                whole.finished.push(unfinished);
                 entries.insert(entry.name.clone(), entry);
                 whole.state.ledger += state.ledger();
                 self.context.keep_state(&outcome.user, &state)?;
@@ -526,7 +477,7 @@ impl Run {
         entries.insert(entry.name.clone(), entry);
         let Some(mut state) = state else { return Ok(()) };
         state.name = name.to_owned();
-        state.folders.iter_mut().for_each(carry_ledger);
+        state.carry();
         whole.state.ledger += state.ledger();
         Ok(self.context.keep_state(user, &state)?)
     }
@@ -545,41 +496,11 @@ impl Run {
     }
 }
 
-impl Context {
-    /// Makes a directory of entries in order.
-    fn directory(&self, entries: impl Iterator<Item = Entry>) -> Result<Directory, StoreError> {
-        let cutter = Cutter::new(self.repository.keys(), self.repository.config().node_size);
-        let mut builder = TreeBuilder::new(cutter);
-        for entry in entries {
-            builder.push(entry, &mut &*self.store)?;
-        }
-        builder.finish(&mut &*self.store)
-    }
-
-    /// Makes the entry of a folder. Its time is that of the run that changed it.
-    fn folder_entry(&self, name: &str, dir: Directory, before: Option<&Entry>) -> Entry {
-        let unchanged = before.filter(|before| before.directory().is_some_and(|old| old.root == dir.root));
-        let mtime = unchanged.map_or(Timestamp { secs: self.started.secs, nanos: 0 }, |before| before.mtime);
-        Entry::new(name.as_bytes(), EntryKind::Directory(dir), mtime)
-    }
-}
-
 /// Returns when somebody has asked to stop.
 async fn cancelled(cancel: &AtomicBool) {
     while !cancel.load(Ordering::Relaxed) {
         tokio::time::sleep(CANCEL_POLL_INTERVAL).await;
     }
-}
-
-/// Counts everything of a folder as carried over, except what failed before.
-fn carry_ledger(folder: &mut state::FolderState) {
-    folder.ledger.carried += folder.ledger.stored;
-    folder.ledger.stored = 0;
-}
-
-/// Says whether an error concerns more than the mailbox at hand.
-fn ends_the_run(error: &GraphError) -> bool {
-    matches!(error.kind(), ErrorKind::SignIn | ErrorKind::Cancelled)
 }
 
 #[cfg(test)]

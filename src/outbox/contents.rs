@@ -10,7 +10,7 @@
 //! snapshot and path, sealed; `s` snapshot that is in the database. Only items from a mailbox are in it: of other files
 //! the snapshots know no more than the bytes.
 
-use super::live::USERS;
+use crate::backup::tenant::USERS;
 use crate::backup::tenant::state::TenantState;
 use crate::format::crypto::{Keys, Purpose, TAG_LEN};
 use crate::format::entry::{Directory, Entry};

@@ -11,7 +11,7 @@
 //! folders from which the service sends mail by itself.
 
 use super::Organisation;
-use crate::backup::tenant::REPORT_NAME;
+use crate::backup::tenant::{OUTLOOK, REPORT_NAME, USERS};
 use crate::content::names::{UniqueNames, mail_folder_name, safe_name};
 use crate::restore::{Courier, chain};
 use crate::source::graph::mail::{Mailbox, WELL_KNOWN};
@@ -34,8 +34,6 @@ const CLOSED_FOLDERS: [&str; 2] = ["outbox", "scheduled"];
 pub const ORIGINAL: &str = "original";
 /// The name of the folder of reports.
 pub const JOBS: &str = "jobs";
-pub(super) const USERS: &str = "Users";
-const OUTLOOK: &str = "Outlook";
 
 /// An organisation that users can restore to.
 pub struct Target {

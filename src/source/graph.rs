@@ -15,6 +15,7 @@
 //!
 //! - [`directory`]: the organisation, its users, and their mailboxes;
 //! - [`mail`]: folders, changes and messages of a mailbox;
+//! - [`round`]: lists the items of a folder, or what changed in it;
 //! - [`write`](mod@write): creates folders and messages for a restore;
 //! - [`exchange`]: exports and imports messages with all their properties;
 //! - [`model`]: the service's JSON for folders and messages;
@@ -50,6 +51,7 @@ mod pages;
 pub mod probe;
 pub mod request;
 pub mod retry;
+pub mod round;
 #[cfg(test)]
 mod testing;
 pub mod throttle;

@@ -1,10 +1,12 @@
-//! What a snapshot says of a mailbox beside its tree: where to ask for changes, and the ledger.
+//! What a snapshot says of a mailbox beside its tree: what it is for, and the states of its collections.
 //!
 //! It is JSON and stands in the snapshot that holds the tree it describes, so that any machine can continue from there
 //! (docs/repository-format.md, "Source state").
 
-use super::Context;
-use super::previous::ItemKey;
+pub use crate::backup::collection::state::{CollectionState, FolderState, Ledger};
+
+use crate::backup::collection::item::ItemKey;
+use crate::backup::context::Context;
 use crate::backup::splitter::Splitter;
 use crate::format::entry::{Directory, Entry, EntryKind, Timestamp};
 use crate::format::snapshot::Snapshot;
@@ -15,7 +17,6 @@ use crate::repository::tree::build::Cutter;
 use crate::repository::tree::{self, TreeBuilder};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::ops::AddAssign;
 
 const VERSION: u32 = 1;
 /// The organisation stands under this.
@@ -37,126 +38,15 @@ pub struct MailboxState {
     /// Why it is kept although the service does not have it any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
-    /// Whether folders that Outlook does not show are among them.
-    #[serde(default)]
-    pub hidden: bool,
-    /// Where to ask what became of its folders; none if that is not to be relied on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub folder_link: Option<String>,
-    /// Its folders, parents before their children.
-    pub folders: Vec<FolderState>,
-}
-
-/// What the next run needs to know of a folder.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FolderState {
-    /// Its id.
-    pub id: String,
-    /// The folder it lies in; none, or one that is not listed, at the top.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<String>,
-    /// The name that people see.
-    pub display: String,
-    /// Its name in the snapshot.
-    pub name: String,
-    /// The name that it has in every mailbox, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub well_known: Option<String>,
-    /// How many folders lay in it.
-    #[serde(default)]
-    pub children: u64,
-    /// Whether its messages belong to the snapshot.
-    #[serde(default)]
-    pub selected: bool,
-    /// Where to ask for changes of its messages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link: Option<String>,
-    /// When all of its messages were listed last, in seconds since 1970.
-    #[serde(default)]
-    pub listed: i64,
-    /// Whether export streams belong to the snapshot, and what lacks one was counted.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub streams: bool,
-    /// Which comparison everything in it has passed (`mailbox::audit`).
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub compared: u32,
-    /// The name up to which that has been looked at, where there are more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub compared_to: Option<String>,
-    /// The counts.
-    #[serde(default)]
-    pub ledger: Ledger,
-    /// The messages that could not be read.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub failed: Vec<FailedItem>,
-    /// Why the folder as a whole could not be read; what stands in the snapshot is as it was before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-}
-
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
-
-/// A message that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FailedItem {
-    /// Its id.
-    pub id: String,
-    /// What it is or would be called.
-    pub name: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// Where every item of a folder went: `enumerated = stored + carried + failed`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
-    /// What the service counted, of any kind; changes while one looks.
-    pub counted: u64,
-    /// What it listed.
-    pub enumerated: u64,
-    /// What this run wrote.
-    pub stored: u64,
-    /// What stands as an earlier run wrote it.
-    pub carried: u64,
-    /// What could not be read as it is now; an older version may stand in its place.
-    pub failed: u64,
-    /// Of all that stands there, what has no export stream although the set asks for them.
-    #[serde(default)]
-    pub streamless: u64,
-}
-
-impl Ledger {
-    /// Returns whether nothing is missing.
-    pub fn adds_up(&self) -> bool {
-        self.enumerated == self.stored + self.carried + self.failed
-    }
-}
-
-impl AddAssign for Ledger {
-    fn add_assign(&mut self, other: Self) {
-        self.counted += other.counted;
-        self.enumerated += other.enumerated;
-        self.stored += other.stored;
-        self.carried += other.carried;
-        self.failed += other.failed;
-        self.streamless += other.streamless;
-    }
+    /// Its mail.
+    #[serde(flatten)]
+    pub mail: CollectionState,
 }
 
 impl MailboxState {
-    /// Starts the state of a mailbox that nothing is known of.
-    pub fn new(name: String) -> Self {
-        Self {
-            version: VERSION,
-            name,
-            purpose: None,
-            kept: None,
-            hidden: false,
-            folder_link: None,
-            folders: Vec::new(),
-        }
+    /// Makes the state of a mailbox, called `name` in the snapshot.
+    pub fn new(name: String, purpose: Option<String>, mail: CollectionState) -> Self {
+        Self { version: VERSION, name, purpose, kept: None, mail }
     }
 
     /// Reads what a snapshot whose states are `parts` knows of the mailbox of the user with this id; `None` if it knows
@@ -176,21 +66,14 @@ impl MailboxState {
         Ok(state.filter(|state: &Self| state.version == VERSION))
     }
 
-    /// Returns the path of the folder at `index` below the mailbox.
-    pub fn path(&self, index: usize) -> String {
-        let folder = &self.folders[index];
-        let parent = folder.parent.as_deref().and_then(|id| self.folders[..index].iter().position(|f| f.id == id));
-        match parent {
-            Some(parent) => format!("{}/{}", self.path(parent), folder.name),
-            None => folder.name.clone(),
-        }
+    /// Returns the counts of everything in it together.
+    pub fn ledger(&self) -> Ledger {
+        self.mail.ledger()
     }
 
-    /// Returns the counts of all folders together.
-    pub fn ledger(&self) -> Ledger {
-        let mut sum = Ledger::default();
-        self.folders.iter().filter(|folder| folder.selected).for_each(|folder| sum += folder.ledger);
-        sum
+    /// Counts everything as carried over from an earlier run, except what failed.
+    pub fn carry(&mut self) {
+        self.mail.carry();
     }
 }
 

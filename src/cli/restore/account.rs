@@ -2,6 +2,7 @@
 
 use super::{Restore, Wanted, group, json_of, list_failures, show};
 use crate::backup::tenant::state::TenantState;
+use crate::backup::tenant::{OUTLOOK, USERS};
 use crate::cli::error::{Exit, UsageError};
 use crate::cli::{Session, connect, output, progress, reader};
 use crate::restore::{AccountOptions, AccountPlan, AccountSurvey, AccountTarget, Report, RestoreError, printable};
@@ -35,8 +36,8 @@ impl Account {
         }
         let (tenant, path) = to.split_once(':')?;
         let mut names = folders(path).into_iter();
-        let user = (names.next()? == "Users" && !tenant.is_empty()).then(|| names.next())??;
-        if names.next().is_some_and(|name| name != "Outlook") {
+        let user = (names.next()? == USERS && !tenant.is_empty()).then(|| names.next())??;
+        if names.next().is_some_and(|name| name != OUTLOOK) {
             return None;
         }
         let into = names.chain(below).collect();

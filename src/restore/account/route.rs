@@ -5,6 +5,7 @@
 //! files, goes below the target as it stands.
 
 use crate::backup::tenant::state::{MailboxState, TenantState};
+use crate::backup::tenant::{OUTLOOK, USERS};
 use crate::format::entry::{Directory, Entry};
 use crate::format::snapshot::Snapshot;
 use crate::repository::reader::Reader;
@@ -12,9 +13,6 @@ use crate::repository::tree::{self, Entries};
 use crate::restore::{RestoreError, printable};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-
-const USERS: &str = "Users";
-const OUTLOOK: &str = "Outlook";
 
 /// Where a restore goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,7 +259,7 @@ fn names_of(mailbox: &MailboxState) -> HashMap<Vec<u8>, Named> {
     let mut paths: HashMap<&str, Vec<u8>> = HashMap::new();
     let mut names = HashMap::new();
     // Parents stand before their children.
-    for folder in &mailbox.folders {
+    for folder in &mailbox.mail.folders {
         let above = folder.parent.as_deref().and_then(|parent| paths.get(parent));
         let path = above.map_or_else(Vec::new, |above| [above, &b"/"[..]].concat());
         let path = [&path, folder.name.as_bytes()].concat();

@@ -7,8 +7,9 @@ use super::client::{Body, Client, Patience};
 use super::error::{ErrorKind, GraphError};
 use super::expected::Expected;
 use super::model::{MailFolder, Message};
-use super::pages::{Ends, Page, Pages};
+use super::pages::Ends;
 use super::request::{Request, Scope};
+use super::round::Round;
 use super::urls::path;
 use serde::Deserialize;
 use serde_json::Value;
@@ -201,7 +202,7 @@ impl Mailbox {
 
     /// Starts to list the messages of `folder`: those that changed since `link` was given out, or all of them without a
     /// link.
-    pub fn messages(&self, folder: &str, link: Option<&str>) -> Round {
+    pub fn messages(&self, folder: &str, link: Option<&str>) -> Round<Message> {
         const LABEL: &str = "listing messages";
         let request = match link {
             Some(link) => self.follow(LABEL, link),
@@ -210,18 +211,18 @@ impl Mailbox {
                 .query("$select", MESSAGE_FIELDS)
                 .query("$expand", MESSAGE_PROPERTIES),
         };
-        Round(self.client.pages(request.prefer(PAGE_SIZE), Ends::WithDeltaLink))
+        Round::new(self.client.pages(request.prefer(PAGE_SIZE), Ends::WithDeltaLink))
     }
 
     /// Starts to list all messages of `folder`, for a mailbox that cannot report changes. A message that moves in the
     /// meantime may be listed twice or not at all.
-    pub fn plain_messages(&self, folder: &str) -> Round {
+    pub fn plain_messages(&self, folder: &str) -> Round<Message> {
         const LABEL: &str = "listing messages in full";
         let request = self
             .get(LABEL, &["mailFolders", folder, "messages"])
             .query("$select", MESSAGE_FIELDS)
             .query("$expand", MESSAGE_PROPERTIES);
-        Round(self.client.pages(request.prefer(PAGE_SIZE), Ends::Plainly))
+        Round::new(self.client.pages(request.prefer(PAGE_SIZE), Ends::Plainly))
     }
 
     /// Returns the row that a listing would have for the message, in whichever folder it is now.
@@ -308,38 +309,5 @@ pub(super) fn found<T>(answer: Result<T, GraphError>) -> Result<Option<T>, Graph
         Ok(found) => Ok(Some(found)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// A listing of the messages of a folder, page by page. Do not rely on a listing that did not reach its end.
-pub struct Round(Pages);
-
-/// A page of messages. Its rows are parsed one by one, when they are needed.
-pub struct MessagePage(Page);
-
-impl Round {
-    /// Returns the next page, or `None` after the last one. An empty page may be followed by others. A message may
-    /// occur in several rows: the last one counts. Take the rows of a page before sending any other request.
-    ///
-    /// # Errors
-    /// See [`GraphError`]. The listing is over then, and nothing follows from the messages that it did not contain.
-    pub async fn next(&mut self) -> Result<Option<MessagePage>, GraphError> {
-        Ok(self.0.next().await?.map(MessagePage))
-    }
-
-    /// Returns the delta link for the next time, once the listing has reached its end. Returns `None` if the link must
-    /// not be followed.
-    pub fn link(self) -> Option<String> {
-        self.0.link()
-    }
-}
-
-impl MessagePage {
-    /// Returns the rows of the page, one after the other.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Malformed`] for each row that is not a message.
-    pub fn rows(&self) -> impl Iterator<Item = Result<Message, GraphError>> + '_ {
-        self.0.rows()
     }
 }

@@ -1,60 +1,60 @@
 //! Streams that messages of the snapshot before lack: since the set did not ask for them then, or they could not be
 //! had.
 
-use super::{Making, Stop};
+use super::Mail;
+use super::streams::BACKFILLED_MAX;
 use crate::backup::BackupError;
-use crate::backup::tenant::Context;
-use crate::backup::tenant::previous::{Previous, message_id};
-use crate::backup::tenant::rounds::Listed;
-use crate::backup::tenant::streams::BACKFILLED_MAX;
+use crate::backup::collection::item::item_id;
+use crate::backup::collection::listed::{Departed, Listed, Names, Rounds};
+use crate::backup::collection::plan::Plan;
+use crate::backup::collection::previous::Previous;
+use crate::backup::collection::state::FolderState;
+use crate::backup::context::{Context, Ended};
 use crate::format::entry::{Directory, Entry};
 use crate::repository::tree::Entries;
 use crate::runtime::blocking;
 use crate::source::graph::model::Message;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-type Names = HashSet<Box<[u8]>>;
-
-impl Making<'_> {
+impl Mail {
     /// Returns whether messages of a folder lack their streams, or may.
-    pub(super) fn owes_streams(&self, index: usize) -> bool {
-        let folder = &self.state.folders[index];
+    pub(super) fn owes_streams(&self, folder: &FolderState) -> bool {
         self.exports.is_some() && (!folder.streams || folder.ledger.streamless > 0)
     }
 
     /// Adds messages that lack their streams to the rows of the rounds, and returns for each folder how many more there
-    /// are: a run takes up [`BACKFILLED_MAX`] of a folder, so that those of an old mailbox do not keep it from coming
-    /// to an end.
+    /// are: a run takes up to [`BACKFILLED_MAX`] of a folder, so that those of an old mailbox do not keep it from coming to
+    /// an end.
     pub(super) async fn owed_streams(
         &self,
-        rounds: &mut HashMap<usize, Listed>,
+        context: &Arc<Context>,
+        plan: &Plan<'_>,
         previous: &Previous,
-        departed: &HashMap<usize, Names>,
-    ) -> Result<HashMap<usize, u64>, Stop> {
+        (rounds, departed): (&mut Rounds<Message>, &Departed),
+    ) -> Result<HashMap<usize, u64>, Ended> {
         let mut owed = HashMap::new();
         let Some(exports) = &self.exports else { return Ok(owed) };
         // A listing of everything tells of them itself.
-        let owing: Vec<_> = rounds
-            .iter()
-            .filter(|(index, listed)| !listed.full && self.owes_streams(**index))
-            .map(|(i, _)| *i)
-            .collect();
+        let is_owing =
+            |(index, listed): &(&usize, &Listed<Message>)| !listed.full && self.owes_streams(&plan.folders[**index]);
+        let owing: Vec<_> = rounds.complete.iter().filter(is_owing).map(|(index, _)| *index).collect();
         for index in owing {
-            let folder = &self.state.folders[index];
+            let folder = &plan.folders[index];
             let Some(base) = previous.folder(&folder.id).copied() else { continue };
             let is_open = exports.open(&self.mailbox).await?.is_some();
             if !is_open && folder.streams {
                 owed.insert(index, folder.ledger.streamless);
                 continue;
             }
-            let mut listed = rounds.remove(&index).expect("it was just listed");
-            let (context, gone) = (self.context.clone(), departed.get(&index).cloned().unwrap_or_default());
+            let mut listed = rounds.complete.remove(&index).expect("it was just listed");
+            let (context, gone) = (context.clone(), departed.get(&index).cloned().unwrap_or_default());
             let (listed, left) = blocking(move || {
                 let left = take_owed(&context, &mut listed, &base, &gone, if is_open { BACKFILLED_MAX } else { 0 });
                 (listed, left)
             })
             .await;
-            rounds.insert(index, listed);
+            rounds.complete.insert(index, listed);
             owed.insert(index, left?);
         }
         Ok(owed)
@@ -64,7 +64,7 @@ impl Making<'_> {
 /// Takes up to `max` messages of `base` that lack their streams into the rows, and returns how many are left.
 fn take_owed(
     context: &Context,
-    listed: &mut Listed,
+    listed: &mut Listed<Message>,
     base: &Directory,
     gone: &Names,
     max: usize,
@@ -73,7 +73,7 @@ fn take_owed(
     for found in Entries::new(&*context.reader, base)? {
         let found = found?;
         let entry = found.entry();
-        let is_told_of = || message_id(entry).is_none_or(|id| listed.tells_of(id));
+        let is_told_of = || item_id(entry).is_none_or(|id| listed.tells_of(id));
         if entry.stream().is_some() || gone.contains(&entry.name) || is_told_of() {
             continue;
         }

@@ -1,64 +1,37 @@
 //! Which folders a mailbox has now, what they are called in the snapshot, and which of them belong to it.
 
-use super::state::{FolderState, MailboxState};
-use super::{Context, OUTLOOK, REPORT_NAME, USERS};
+use super::is_wanted;
+use crate::backup::collection::plan::Planned;
+use crate::backup::collection::state::{CollectionState, FolderState, Ledger, parent_of, path_of};
+use crate::backup::context::{Context, REPORT_NAME, ends_the_run};
 use crate::content::names::{UniqueNames, mail_folder_name};
 use crate::source::graph::mail::{Mailbox, RECOVERABLE_ITEMS, WELL_KNOWN};
 use crate::source::graph::model::MailFolder;
 use crate::source::graph::{ErrorKind, GraphError};
 use std::collections::{HashMap, HashSet};
 
-/// The folders of a mailbox as they are now.
-pub struct Planned {
-    /// Parents before children. Links, ledgers and failures are those of the snapshot before.
-    pub folders: Vec<FolderState>,
-    /// Where to ask next time what became of them.
-    pub link: Option<String>,
-    /// What the folders at the top lie in.
-    pub root: Option<String>,
-}
-
-/// Finds out which folders there are.
+/// Finds out which folders there are. `path` is where the mail stands in the snapshot.
 ///
 /// # Errors
 /// See [`GraphError`].
 pub async fn plan(
     context: &Context,
     mailbox: &Mailbox,
-    user: &str,
-    before: Option<&MailboxState>,
+    path: &str,
+    before: Option<&CollectionState>,
 ) -> Result<Planned, GraphError> {
-    let hidden = context.options.hidden_folders;
-    let is_wanted = |folder: &MailFolder| !folder.is_search() && (hidden || !folder.is_hidden);
-    let mut tops = mailbox.top_folders().await?;
-    if tops.is_empty() {
-        // Every mailbox has folders.
-        return Err(GraphError::malformed("listing mail folders"));
-    }
-    let root = tops[0].parent_folder_id.clone();
-    tops.retain(is_wanted);
-    if context.options.recoverable_items {
-        // It lies beside what people see, and is asked for once.
-        let is_it = |folder: &&FolderState| folder.well_known.as_deref() == Some(RECOVERABLE_ITEMS);
-        match before.and_then(|before| before.folders.iter().find(is_it)) {
-            Some(before) => tops.push(as_listed(before)),
-            None => tops.extend(mailbox.folder(RECOVERABLE_ITEMS).await?),
-        }
-    }
+    let is_wanted = |folder: &MailFolder| is_wanted(context, folder);
+    let known = before.map_or(&[][..], |before| &before.folders);
+    let Tops { root, folders: tops } = tops(context, mailbox, known).await?;
     // What was left out before is not told of by changes.
-    let continued = before.filter(|before| before.hidden == hidden);
-    let (mut listed, link) = match told_by_changes(mailbox, &tops, continued).await? {
+    let continued = before.filter(|before| before.hidden == context.options.hidden_folders);
+    let Listing { folders: mut listed, link } = match told_by_changes(mailbox, &tops, continued).await? {
         Some(told) => told,
         None => list_all(mailbox, tops.clone(), is_wanted).await?,
     };
     listed.retain(is_wanted);
-    let gone = keep_what_is_still_there(mailbox, before, &root, is_wanted, &mut listed).await?;
-    let known = before.map_or(&[][..], |before| &before.folders);
-    let new_at_top = tops.iter().any(|top| known.iter().all(|folder| folder.id != top.id));
-    let well_known = match new_at_top {
-        true => mailbox.well_known().await?,
-        false => known.iter().filter_map(well_known_before).collect(),
-    };
+    let gone = keep_what_is_still_there(mailbox, known, &root, is_wanted, &mut listed).await?;
+    let well_known = well_known(mailbox, &tops, known).await?;
     let tops: HashSet<&str> = tops.iter().map(|top| top.id.as_str()).collect();
     let mut folders = in_order(&tops, root.as_ref(), &listed);
     if known.iter().any(|old| !gone.contains(&old.id) && folders.iter().all(|folder| folder.id != old.id)) {
@@ -73,16 +46,62 @@ pub async fn plan(
                 display: std::mem::take(&mut folder.display),
                 children: folder.children,
                 well_known: folder.well_known.take(),
-                ledger: super::state::Ledger { counted: folder.ledger.counted, ..old.ledger },
+                ledger: Ledger { counted: folder.ledger.counted, ..old.ledger },
                 ..old.clone()
             };
         }
     }
-    let mut state = MailboxState::new(user.to_owned());
-    state.folders = folders;
-    name(&mut state, known);
-    select(context, &mut state);
-    Ok(Planned { folders: state.folders, link, root })
+    name(&mut folders, known);
+    select(context, path, &mut folders);
+    Ok(Planned { folders, link, root })
+}
+
+/// The folders at the top of a mailbox.
+struct Tops {
+    /// The id of what they lie in.
+    root: Option<String>,
+    /// Those that belong to the backup.
+    folders: Vec<MailFolder>,
+}
+
+/// The folders of a mailbox, as a listing or changes told of them.
+struct Listing {
+    folders: Vec<MailFolder>,
+    /// Where to ask for changes, if that can be relied on.
+    link: Option<String>,
+}
+
+async fn tops(context: &Context, mailbox: &Mailbox, known: &[FolderState]) -> Result<Tops, GraphError> {
+    let mut tops = mailbox.top_folders().await?;
+    if tops.is_empty() {
+        // Every mailbox has folders.
+        return Err(GraphError::malformed("listing mail folders"));
+    }
+    let root = tops[0].parent_folder_id.clone();
+    tops.retain(|folder| is_wanted(context, folder));
+    if context.options.recoverable_items {
+        // It lies beside what people see, and is asked for once.
+        let is_it = |folder: &&FolderState| folder.well_known.as_deref() == Some(RECOVERABLE_ITEMS);
+        match known.iter().find(is_it) {
+            Some(before) => tops.push(as_listed(before)),
+            None => tops.extend(mailbox.folder(RECOVERABLE_ITEMS).await?),
+        }
+    }
+    Ok(Tops { root, folders: tops })
+}
+
+/// Returns which folders have well-known names: id -> name. It is asked for only where a folder at the top is new.
+async fn well_known(
+    mailbox: &Mailbox,
+    tops: &[MailFolder],
+    known: &[FolderState],
+) -> Result<HashMap<String, &'static str>, GraphError> {
+    let is_new = |top: &MailFolder| known.iter().all(|folder| folder.id != top.id);
+    if tops.iter().any(is_new) {
+        mailbox.well_known().await
+    } else {
+        Ok(known.iter().filter_map(well_known_before).collect())
+    }
 }
 
 fn well_known_before(folder: &FolderState) -> Option<(String, &'static str)> {
@@ -94,8 +113,8 @@ fn well_known_before(folder: &FolderState) -> Option<(String, &'static str)> {
 async fn told_by_changes(
     mailbox: &Mailbox,
     tops: &[MailFolder],
-    before: Option<&MailboxState>,
-) -> Result<Option<(Vec<MailFolder>, Option<String>)>, GraphError> {
+    before: Option<&CollectionState>,
+) -> Result<Option<Listing>, GraphError> {
     let known = before.and_then(|before| Some((before, before.folder_link.as_deref()?)));
     let Some((before, link)) = known.filter(|(_, link)| mailbox.may_follow(link)) else {
         return Ok(None);
@@ -106,50 +125,70 @@ async fn told_by_changes(
         Err(error) if is_of_the_link(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut folders: HashMap<String, MailFolder> =
-        before.folders.iter().map(|folder| (folder.id.clone(), as_listed(folder))).collect();
-    let mut touched = HashSet::new();
-    for row in changes.rows {
-        if row.removed.is_none() && (row.display_name.is_none() || row.parent_folder_id.is_none()) {
-            // It tells only what changed.
-            return Ok(None);
+    let Some(mut changed) = Changed::apply(&before.folders, changes.rows) else { return Ok(None) };
+    Ok(changed
+        .agrees_with(tops)
+        .then(|| Listing { folders: changed.folders.into_values().collect(), link: changes.link }))
+}
+
+/// The folders before, with changes applied.
+struct Changed {
+    folders: HashMap<String, MailFolder>,
+    /// Folders that changes told of, or whose number of children they changed.
+    touched: HashSet<String>,
+}
+
+impl Changed {
+    /// Applies changes; `None` if one of them tells not all of a folder.
+    fn apply(before: &[FolderState], rows: Vec<MailFolder>) -> Option<Self> {
+        let mut folders: HashMap<String, MailFolder> =
+            before.iter().map(|folder| (folder.id.clone(), as_listed(folder))).collect();
+        let mut touched = HashSet::new();
+        for row in rows {
+            if row.removed.is_none() && (row.display_name.is_none() || row.parent_folder_id.is_none()) {
+                // It tells only what changed.
+                return None;
+            }
+            touched.insert(row.id.clone());
+            touched.extend(row.parent_folder_id.clone());
+            if row.removed.is_some() {
+                // Its parent has one child fewer now.
+                touched.extend(folders.remove(&row.id).and_then(|folder| folder.parent_folder_id));
+            } else {
+                touched.extend(folders.get(&row.id).and_then(|folder| folder.parent_folder_id.clone()));
+                folders.insert(row.id.clone(), row);
+            }
         }
-        touched.insert(row.id.clone());
-        touched.extend(row.parent_folder_id.clone());
-        if row.removed.is_some() {
-            // Its parent has one child fewer now.
-            touched.extend(folders.remove(&row.id).and_then(|folder| folder.parent_folder_id));
-        } else {
-            touched.extend(folders.get(&row.id).and_then(|folder| folder.parent_folder_id.clone()));
-            folders.insert(row.id.clone(), row);
-        }
+        Some(Self { folders, touched })
     }
-    for top in tops {
-        let lies_in_it = |folder: &&MailFolder| folder.parent_folder_id.as_ref() == Some(&top.id);
-        let agrees = match folders.get(&top.id) {
-            Some(folder) => folder.child_folder_count == top.child_folder_count || touched.contains(&top.id),
-            // It came since, and what lies in it, if anything, has been told of.
-            None => folders.values().filter(lies_in_it).count() as u64 == top.child_folder_count,
+
+    /// Brings in the folders at the top as they were listed, and returns whether everything fits together.
+    fn agrees_with(&mut self, tops: &[MailFolder]) -> bool {
+        let Self { folders, touched } = self;
+        for top in tops {
+            let lies_in_it = |folder: &&MailFolder| folder.parent_folder_id.as_ref() == Some(&top.id);
+            let agrees = match folders.get(&top.id) {
+                Some(folder) => folder.child_folder_count == top.child_folder_count || touched.contains(&top.id),
+                // It came since, and what lies in it, if anything, has been told of.
+                None => folders.values().filter(lies_in_it).count() as u64 == top.child_folder_count,
+            };
+            if !agrees {
+                return false;
+            }
+            folders.insert(top.id.clone(), top.clone());
+        }
+        let is_listed = |folder: &MailFolder| tops.iter().any(|top| top.id == folder.id);
+        // One that was at the top is listed there, or has told where it went.
+        if folders.values().any(|folder| folder.parent_folder_id.is_none() && !is_listed(folder)) {
+            return false;
+        }
+        let root = tops.first().and_then(|top| top.parent_folder_id.as_ref());
+        let is_orphaned = |folder: &MailFolder| {
+            let parent = folder.parent_folder_id.as_ref().filter(|parent| Some(*parent) != root);
+            parent.is_some_and(|parent| !folders.contains_key(parent)) && !is_listed(folder)
         };
-        if !agrees {
-            return Ok(None);
-        }
-        folders.insert(top.id.clone(), top.clone());
+        !folders.values().any(is_orphaned)
     }
-    // One that was at the top is listed there, or has told where it went.
-    if folders.values().any(|folder| folder.parent_folder_id.is_none() && !tops.iter().any(|top| top.id == folder.id)) {
-        return Ok(None);
-    }
-    let root = tops.first().and_then(|top| top.parent_folder_id.clone());
-    let orphaned = |folder: &MailFolder| {
-        let parent = folder.parent_folder_id.as_ref();
-        let at_top = parent.is_none() || parent == root.as_ref();
-        !at_top && parent.is_some_and(|parent| !folders.contains_key(parent)) && !tops.iter().any(|t| t.id == folder.id)
-    };
-    if folders.values().any(orphaned) {
-        return Ok(None);
-    }
-    Ok(Some((folders.into_values().collect(), changes.link)))
 }
 
 /// Returns whether asking for changes failed for a reason that another link, or none, does not have.
@@ -177,17 +216,17 @@ async fn list_all(
     mailbox: &Mailbox,
     tops: Vec<MailFolder>,
     is_wanted: impl Fn(&MailFolder) -> bool,
-) -> Result<(Vec<MailFolder>, Option<String>), GraphError> {
-    let listed = mailbox.folders_below(tops).await?;
+) -> Result<Listing, GraphError> {
+    let folders = mailbox.folders_below(tops).await?;
     let changes = match mailbox.folder_changes(None).await {
         Ok(changes) => changes,
-        Err(error) if super::ends_the_run(&error) || error.is_transient() => return Err(error),
+        Err(error) if ends_the_run(&error) || error.is_transient() => return Err(error),
         // Then they are listed each time.
-        Err(_) => return Ok((listed, None)),
+        Err(_) => return Ok(Listing { folders, link: None }),
     };
     let told: HashSet<&str> = changes.rows.iter().map(|row| row.id.as_str()).collect();
-    let all = listed.iter().filter(|folder| is_wanted(folder)).all(|folder| told.contains(folder.id.as_str()));
-    Ok((listed, changes.link.filter(|_| all)))
+    let all = folders.iter().filter(|folder| is_wanted(folder)).all(|folder| told.contains(folder.id.as_str()));
+    Ok(Listing { folders, link: changes.link.filter(|_| all) })
 }
 
 /// Asks for every folder that was there before and is not listed now: a listing that was cut short takes nothing away.
@@ -195,13 +234,13 @@ async fn list_all(
 /// Returns the ids of those that are not there, or do not belong to what is backed up any more.
 async fn keep_what_is_still_there(
     mailbox: &Mailbox,
-    before: Option<&MailboxState>,
+    known: &[FolderState],
     root: &Option<String>,
     is_wanted: impl Fn(&MailFolder) -> bool,
     listed: &mut Vec<MailFolder>,
 ) -> Result<HashSet<String>, GraphError> {
     let mut gone = HashSet::new();
-    for folder in before.map_or(&[][..], |before| &before.folders) {
+    for folder in known {
         if listed.iter().any(|now| now.id == folder.id) {
             continue;
         }
@@ -240,7 +279,7 @@ fn in_order(tops: &HashSet<&str>, root: Option<&String>, listed: &[MailFolder]) 
                 parent: parent.map(str::to_owned),
                 display: child.display_name.clone().unwrap_or_default(),
                 children: child.child_folder_count,
-                ledger: super::state::Ledger { counted: child.total_item_count.unwrap_or(0), ..Default::default() },
+                ledger: Ledger { counted: child.total_item_count.unwrap_or(0), ..Default::default() },
                 ..FolderState::default()
             });
             parents.push(Some(&child.id));
@@ -250,7 +289,7 @@ fn in_order(tops: &HashSet<&str>, root: Option<&String>, listed: &[MailFolder]) 
 }
 
 /// Gives folders their names. One that is called as before keeps the name it has.
-fn name(state: &mut MailboxState, before: &[FolderState]) {
+fn name(folders: &mut [FolderState], before: &[FolderState]) {
     let mut taken: HashMap<Option<String>, UniqueNames> = HashMap::new();
     let names = |folder: &FolderState| {
         let old = before
@@ -258,7 +297,7 @@ fn name(state: &mut MailboxState, before: &[FolderState]) {
             .find(|old| old.id == folder.id && old.display == folder.display && old.parent == folder.parent);
         old.map(|old| old.name.clone())
     };
-    for folder in &mut state.folders {
+    for folder in &mut *folders {
         let there = taken.entry(folder.parent.clone()).or_insert_with(|| {
             let mut names = UniqueNames::new();
             names.reserve(REPORT_NAME);
@@ -266,39 +305,37 @@ fn name(state: &mut MailboxState, before: &[FolderState]) {
         });
         folder.name = names(folder).filter(|name| there.reserve(name)).unwrap_or_default();
     }
-    for folder in state.folders.iter_mut().filter(|folder| folder.name.is_empty()) {
+    for folder in folders.iter_mut().filter(|folder| folder.name.is_empty()) {
         let there = taken.get_mut(&folder.parent).expect("every parent was met above");
         folder.name = there.claim(&mail_folder_name(&folder.display));
     }
 }
 
 /// Decides which folders belong to the snapshot.
-fn select(context: &Context, state: &mut MailboxState) {
-    let root = format!("{USERS}/{}/{OUTLOOK}", state.name);
-    for index in 0..state.folders.len() {
-        let path = format!("{root}/{}", state.path(index));
-        let other = format!("{root}/{}", well_known_path(state, index));
+fn select(context: &Context, root: &str, folders: &mut [FolderState]) {
+    for index in 0..folders.len() {
+        let path = format!("{root}/{}", path_of(folders, index));
+        let other = format!("{root}/{}", well_known_path(folders, index));
         let selected = context.options.selection.selects_either(&path, &other);
-        let folder = &mut state.folders[index];
+        let folder = &mut folders[index];
         if !(selected && folder.selected) {
             // What is not in the snapshot before cannot be continued from there.
             folder.link = None;
             folder.failed.clear();
             folder.error = None;
-            folder.ledger = super::state::Ledger { counted: folder.ledger.counted, ..Default::default() };
+            folder.ledger = Ledger { counted: folder.ledger.counted, ..Default::default() };
         }
         folder.selected = selected;
     }
 }
 
 /// Returns the path of a folder as an English mailbox calls it, so that patterns mean the same in every language.
-fn well_known_path(state: &MailboxState, index: usize) -> String {
-    let folder = &state.folders[index];
+fn well_known_path(folders: &[FolderState], index: usize) -> String {
+    let folder = &folders[index];
     let own = folder.well_known.as_deref().and_then(|known| WELL_KNOWN.iter().find(|(name, _)| *name == known));
     let own = own.map_or(folder.name.as_str(), |(_, english)| english);
-    let parent = folder.parent.as_deref().and_then(|id| state.folders[..index].iter().position(|f| f.id == id));
-    match parent {
-        Some(parent) => format!("{}/{own}", well_known_path(state, parent)),
+    match parent_of(folders, index) {
+        Some(parent) => format!("{}/{own}", well_known_path(folders, parent)),
         None => own.to_owned(),
     }
 }

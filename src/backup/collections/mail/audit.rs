@@ -5,18 +5,21 @@
 //! reading: the start and the end of each message, and all of it where these are not enough. A run looks through
 //! [`LOOKED_AT_MAX`] messages of a mailbox, and the state says how far it came.
 
-use super::{Making, Stop};
 use crate::backup::BackupError;
-use crate::backup::tenant::Context;
-use crate::backup::tenant::previous::{ItemKey, Previous, message_id};
-use crate::backup::tenant::rounds::Listed;
+use crate::backup::collection::item::{ItemKey, item_id};
+use crate::backup::collection::listed::{Departed, Names, Rounds};
+use crate::backup::collection::plan::Plan;
+use crate::backup::collection::previous::Previous;
+use crate::backup::collection::state::FolderState;
+use crate::backup::collection::{Amendments, Examined};
+use crate::backup::context::{Context, Ended};
 use crate::format::entry::{Directory, Entry};
 use crate::repository::read_error::ReadError;
 use crate::repository::tree::Entries;
 use crate::runtime::blocking;
 use crate::source::graph::expected::{Expected, Seen, Verdict};
 use crate::source::graph::model::Message;
-use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// The comparison that everything in a folder has passed once it stands in the folder's state. A stricter one gets the
 /// next number, and each folder is looked through once more.
@@ -31,8 +34,6 @@ const END_BYTES: usize = 4 << 10;
 /// So much of a message is read at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-type Names = HashSet<Box<[u8]>>;
-
 /// What came of looking through a folder.
 struct Looked {
     /// Messages to be fetched again: their ids, and what the service said of them.
@@ -43,62 +44,53 @@ struct Looked {
     to: Option<String>,
 }
 
-impl Making<'_> {
-    /// Returns whether messages of a folder may have been stored without being compared.
-    pub(super) fn owes_comparison(&self, index: usize) -> bool {
-        self.state.folders[index].compared < COMPARED
-    }
+/// Returns whether messages of a folder may have been stored without being compared.
+pub fn owes_comparison(folder: &FolderState) -> bool {
+    folder.compared < COMPARED
+}
 
-    /// Returns the ids of the folders whose messages may have been stored without being compared.
-    pub(super) fn uncompared(&self) -> HashSet<String> {
-        let owing = (0..self.state.folders.len()).filter(|index| self.owes_comparison(*index));
-        owing.map(|index| self.state.folders[index].id.clone()).collect()
-    }
-
-    /// Looks through what was stored without being compared, adds what is suspicious to the rows of the rounds, and
-    /// returns it.
-    pub(super) async fn audit(
-        &mut self,
-        rounds: &mut HashMap<usize, Listed>,
-        previous: &Previous,
-        departed: &HashMap<usize, Names>,
-    ) -> Result<HashSet<ItemKey>, Stop> {
-        let mut suspects = HashSet::new();
-        let mut left = LOOKED_AT_MAX;
-        let mut owing: Vec<_> = rounds.keys().copied().filter(|index| self.owes_comparison(*index)).collect();
-        owing.sort_unstable();
-        for index in owing {
-            let folder = &self.state.folders[index];
-            let looked = match previous.folder(&folder.id).copied() {
-                // All of it is stored by this version.
-                None => Looked { suspects: Vec::new(), count: 0, to: None },
-                Some(_) if left == 0 => continue,
-                Some(base) => {
-                    let (context, after) = (self.context.clone(), folder.compared_to.clone());
-                    let gone = departed.get(&index).cloned().unwrap_or_default();
-                    blocking(move || look_through(&context, &base, after.as_deref(), &gone, left)).await?
-                }
-            };
-            left -= looked.count;
-            let listed = rounds.get_mut(&index).expect("its number came from there");
-            for (id, told) in looked.suspects {
-                suspects.insert(ItemKey::of(&id));
-                if !listed.tells_of(&id) {
-                    listed.take(&told, self.context)?;
-                }
+/// Looks through what was stored without being compared, adds what is suspicious to the rows of the rounds, and returns it.
+///
+/// # Errors
+/// What ends the run.
+pub async fn audit(
+    context: &Arc<Context>,
+    plan: &Plan<'_>,
+    previous: &Previous,
+    rounds: &mut Rounds<Message>,
+    departed: &Departed,
+) -> Result<Amendments, Ended> {
+    let mut audited = Amendments::default();
+    let owing = plan.folders.iter().filter(|folder| owes_comparison(folder));
+    audited.unexamined = owing.map(|folder| folder.id.clone()).collect();
+    let mut left = LOOKED_AT_MAX;
+    for (index, folder) in plan.folders.iter().enumerate().filter(|(_, folder)| owes_comparison(folder)) {
+        let Some(listed) = rounds.complete.get_mut(&index) else { continue };
+        let looked = match previous.folder(&folder.id).copied() {
+            // All of it is stored by this version.
+            None => Looked { suspects: Vec::new(), count: 0, to: None },
+            Some(_) if left == 0 => continue,
+            Some(base) => {
+                let (context, after) = (context.clone(), folder.compared_to.clone());
+                let gone = departed.get(&index).cloned().unwrap_or_default();
+                blocking(move || look_through(&context, &base, after.as_deref(), &gone, left)).await?
             }
-            let folder = &mut self.state.folders[index];
-            if looked.to.is_none() {
-                folder.compared = COMPARED;
+        };
+        left -= looked.count;
+        for (id, told) in looked.suspects {
+            audited.suspects.insert(ItemKey::of(&id));
+            if !listed.tells_of(&id) {
+                listed.take(&told, context)?;
             }
-            folder.compared_to = looked.to;
         }
-        if !suspects.is_empty() {
-            let messages = suspects.len();
-            tracing::warn!(messages, "stored messages are not what was said of them, fetching them again");
-        }
-        Ok(suspects)
+        let compared = if looked.to.is_none() { COMPARED } else { folder.compared };
+        audited.examined.insert(index, Examined { compared, compared_to: looked.to });
     }
+    if !audited.suspects.is_empty() {
+        let messages = audited.suspects.len();
+        tracing::warn!(messages, "stored messages are not what was said of them, fetching them again");
+    }
+    Ok(audited)
 }
 
 /// Looks at up to `max` messages of a folder, from behind the name `after` on.
@@ -115,7 +107,7 @@ fn look_through(
         let found = found?;
         let entry = found.entry();
         let is_done = after.is_some_and(|after| *entry.name <= *after.as_bytes());
-        let Some(id) = message_id(entry).filter(|_| !is_done && !gone.contains(&entry.name)) else { continue };
+        let Some(id) = item_id(entry).filter(|_| !is_done && !gone.contains(&entry.name)) else { continue };
         context.check()?;
         if looked.count == max {
             // Only names that are text can be kept; this program gives no others.

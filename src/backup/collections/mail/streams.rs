@@ -5,13 +5,14 @@
 //! told of, and never outlives it. It is no part of what makes a message safe: what cannot be exported is stored
 //! without its stream, counted, and asked for again by later runs.
 
-use super::content::{WHOLE_BYTES_MAX, len_max, split_arriving};
-use super::{Context, ends_the_run};
-use crate::backup::BackupError;
+use super::arriving::{Lengths, len_max, split_arriving};
+use crate::backup::context::{Context, Ended, ends_the_run};
+use crate::backup::splitters::WHOLE_BYTES_MAX;
 use crate::format::entry::Content;
 use crate::source::graph::exchange::{EXPORT_ITEMS_MAX, Exchange, Exported, is_unavailable};
 use crate::source::graph::expected::{Expected, Seen, Verdict};
 use crate::source::graph::mail::Mailbox;
+use crate::source::graph::throttle::MAILBOX_CONCURRENCY_MAX;
 use crate::source::graph::{ErrorKind, GraphError};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -25,8 +26,6 @@ use tokio::sync::OnceCell;
 pub const BACKFILLED_MAX: usize = 10_000;
 /// So many bytes of messages are asked for at once.
 const BATCH_BYTES_MAX: u64 = 6 << 20;
-/// A mailbox answers so many requests at a time (Graph: "Outlook service limits").
-const EXPORTS_AT_ONCE: usize = 4;
 /// An export that breaks off is asked for again, so often in all; each time the client tries several times itself.
 const ATTEMPTS_MAX: usize = 3;
 
@@ -71,7 +70,7 @@ impl Exports {
     ///
     /// # Errors
     /// What ends the run.
-    pub async fn open(&self, mailbox: &Mailbox) -> Result<Option<&Exchange>, BackupError> {
+    pub async fn open(&self, mailbox: &Mailbox) -> Result<Option<&Exchange>, Ended> {
         let opening = async || match mailbox.exchange().await {
             Ok(exchange) => Ok(Some(exchange)),
             Err(error) => self.note_error(error).map(|()| {
@@ -98,7 +97,7 @@ impl Exports {
     }
 
     /// Notes an error, unless it ends the run.
-    fn note_error(&self, error: GraphError) -> Result<(), BackupError> {
+    fn note_error(&self, error: GraphError) -> Result<(), Ended> {
         if ends_the_run(&error) {
             return Err(error.into());
         }
@@ -119,7 +118,7 @@ impl Exports {
         context: &Arc<Context>,
         mailbox: &Mailbox,
         wanted: impl Iterator<Item = Wanted>,
-    ) -> Result<HashMap<String, Stream>, BackupError> {
+    ) -> Result<HashMap<String, Stream>, Ended> {
         let wanted: Vec<_> = wanted.collect();
         let mut streams = HashMap::new();
         if wanted.is_empty() {
@@ -136,7 +135,8 @@ impl Exports {
         });
         let (long, short): (Vec<Asked>, Vec<Asked>) = asked.partition(|(wanted, _)| wanted.len() > WHOLE_BYTES_MAX);
         let exporting = batches(short).into_iter().map(|batch| self.export(context, exchange, batch));
-        let mut exporting = std::pin::pin!(futures_util::stream::iter(exporting).buffer_unordered(EXPORTS_AT_ONCE));
+        let mut exporting =
+            std::pin::pin!(futures_util::stream::iter(exporting).buffer_unordered(MAILBOX_CONCURRENCY_MAX));
         while let Some(exported) = exporting.next().await {
             streams.extend(exported?);
         }
@@ -148,11 +148,7 @@ impl Exports {
 
     /// Returns by which ids messages are asked for: those that other programs use, which is all that is documented; or
     /// where nobody translates them, their immutable ones.
-    async fn ids(
-        &self,
-        exchange: &Exchange,
-        wanted: &[Wanted],
-    ) -> Result<Option<HashMap<String, String>>, BackupError> {
+    async fn ids(&self, exchange: &Exchange, wanted: &[Wanted]) -> Result<Option<HashMap<String, String>>, Ended> {
         let immutable = || wanted.iter().map(|wanted| wanted.id.as_str());
         match exchange.ids_of(&immutable().collect::<Vec<_>>()).await {
             Ok(ids) => Ok(Some(ids)),
@@ -169,7 +165,7 @@ impl Exports {
         context: &Arc<Context>,
         exchange: &Exchange,
         batch: Vec<Asked<'_>>,
-    ) -> Result<Vec<(String, Stream)>, BackupError> {
+    ) -> Result<Vec<(String, Stream)>, Ended> {
         let ids: Vec<_> = batch.iter().map(|(_, id)| *id).collect();
         let size = batch.iter().map(|(wanted, _)| wanted.len()).sum();
         let mut attempt = 1;
@@ -224,7 +220,7 @@ impl Exports {
         context: &Arc<Context>,
         exchange: &Exchange,
         (wanted, id): Asked<'_>,
-    ) -> Result<Option<(String, Stream)>, BackupError> {
+    ) -> Result<Option<(String, Stream)>, Ended> {
         let _turn = context.splitters.one_long().await;
         let mut expected = Expected::stream();
         let mut attempt = 1;
@@ -234,20 +230,23 @@ impl Exports {
             }
             context.check()?;
             let mut seen = Seen::default();
-            let error = match stream_one(context, exchange, wanted, id, &mut seen).await? {
-                Ok(Ok((version, content))) if is_version(wanted, version.as_deref()) => match expected.accept(&seen) {
-                    Ok(()) => return Ok(Some((wanted.id.clone(), Stream::Stored(content)))),
-                    Err(why) => GraphError::malformed("exporting messages").explained(why.to_owned()),
-                },
-                Ok(Ok(_)) => {
+            let error = match stream_one(context, exchange, wanted, id, &mut seen).await {
+                Ok(Export::Stream { version, content }) if is_version(wanted, version.as_deref()) => {
+                    match expected.accept(&seen) {
+                        Ok(()) => return Ok(Some((wanted.id.clone(), Stream::Stored(content)))),
+                        Err(why) => GraphError::malformed("exporting messages").explained(why.to_owned()),
+                    }
+                }
+                Ok(Export::Stream { .. }) => {
                     self.note(|| "it changed while it was exported".to_owned());
                     return Ok(None);
                 }
-                Ok(Err(why)) => {
+                Ok(Export::Refused(why)) => {
                     self.note(|| why);
                     return Ok(None);
                 }
-                Err(error) => error,
+                Err(Ended::Item(error)) => error,
+                Err(ended) => return Err(ended),
             };
             if !may_pass(&error) || attempt == ATTEMPTS_MAX {
                 return self.note_error(error).map(|()| None);
@@ -257,31 +256,44 @@ impl Exports {
     }
 }
 
-/// Exports one message and stores its stream, of which `seen` takes note: its version and content, or why there is
-/// none.
+/// What exporting one message came to.
+enum Export {
+    /// Its stream.
+    Stream {
+        /// The version that was exported.
+        version: Option<String>,
+        /// The stream, stored.
+        content: Content,
+    },
+    /// The service does not give it, for this reason.
+    Refused(String),
+}
+
+/// Exports one message and stores its stream, of which `seen` takes note.
+///
+/// # Errors
+/// [`Ended::Item`] when the export failed; it may be tried again.
 async fn stream_one(
     context: &Arc<Context>,
     exchange: &Exchange,
     wanted: &Wanted,
     id: &str,
     seen: &mut Seen,
-) -> Result<Result<Result<(Option<String>, Content), String>, GraphError>, BackupError> {
-    let mut exporting = match exchange.begin_export(&[id], wanted.len()).await {
-        Ok(exporting) => exporting,
-        Err(error) => return Ok(Err(error)),
-    };
+) -> Result<Export, Ended> {
+    let mut exporting = exchange.begin_export(&[id], wanted.len()).await.map_err(Ended::Item)?;
     let next = async || {
         let piece = exporting.next().await?;
         piece.iter().for_each(|piece| seen.push(piece));
         Ok(piece)
     };
-    let (start, len_max) = (Vec::new(), len_max(wanted.size));
-    let stored =
-        split_arriving(context, start, wanted.len(), len_max, next, |splitter, stream| splitter.split_export(stream));
-    Ok(match stored.await? {
-        Ok(content) => exporting.finish().map(|done| done.map(|version| (version, content))),
-        Err(error) => Err(error),
-    })
+    let lengths = Lengths { about: wanted.len(), max: len_max(wanted.size) };
+    let splitting =
+        split_arriving(&context.splitters, Vec::new(), lengths, next, |splitter, stream| splitter.split_export(stream));
+    let content = splitting.await?;
+    match exporting.finish().map_err(Ended::Item)? {
+        Ok(version) => Ok(Export::Stream { version, content }),
+        Err(why) => Ok(Export::Refused(why)),
+    }
 }
 
 fn is_version(wanted: &Wanted, exported: Option<&str>) -> bool {

@@ -1,32 +1,21 @@
-//! What the snapshot before has of a mailbox: its folders, and where each message stands in them.
+//! What the snapshot before has of a collection: its folders, and where each item stands in them.
 
-use super::state::MailboxState;
+use super::item::{ItemKey, item_id};
+use super::state::{FolderState, path_of};
 use crate::format::entry::{Directory, Entry};
 use crate::repository::read_error::ReadError;
 use crate::repository::reader::Reader;
 use crate::repository::tree::{self, Entries};
 use std::collections::HashMap;
 
-/// Stands for an item's id, which is long; two ids never meet in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ItemKey(pub [u8; 16]);
-
-impl ItemKey {
-    /// Returns the key of the item with this id.
-    pub fn of(id: &str) -> Self {
-        let hash = blake3::hash(id.as_bytes());
-        Self(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
-    }
-}
-
-/// Where a message stands: the folder, and its number there.
+/// Where an item stands: the folder, and its number there.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     folder: u32,
     number: u32,
 }
 
-/// A mailbox in the snapshot before.
+/// A collection in the snapshot before.
 #[derive(Default)]
 pub struct Previous {
     folders: Vec<(String, Directory)>,
@@ -38,10 +27,10 @@ impl Previous {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn folders(reader: &Reader, root: &Directory, state: &MailboxState) -> Result<Self, ReadError> {
+    pub fn folders(reader: &Reader, root: &Directory, state: &[FolderState]) -> Result<Self, ReadError> {
         let mut folders = Vec::new();
-        for (index, folder) in state.folders.iter().enumerate() {
-            let found = tree::find_path(reader, root, state.path(index).as_bytes())?;
+        for (index, folder) in state.iter().enumerate() {
+            let found = tree::find_path(reader, root, path_of(state, index).as_bytes())?;
             if let Some(dir) = found.as_ref().and_then(|found| found.entry().directory()) {
                 folders.push((folder.id.clone(), *dir));
             }
@@ -49,7 +38,7 @@ impl Previous {
         Ok(Self { folders, items: HashMap::new() })
     }
 
-    /// Reads where every message stands: about 30 bytes of memory for each.
+    /// Reads where every item stands: about 30 bytes of memory for each.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -57,7 +46,7 @@ impl Previous {
         for (folder, (_, dir)) in (0..).zip(&self.folders) {
             for (number, found) in (0..).zip(Entries::new(reader, dir)?) {
                 let found = found?;
-                if let Some(id) = message_id(found.entry()) {
+                if let Some(id) = item_id(found.entry()) {
                     self.items.insert(ItemKey::of(id), Place { folder, number });
                 }
             }
@@ -75,7 +64,7 @@ impl Previous {
         self.folders.iter().find(|(folder, _)| folder == id).map(|(_, dir)| dir)
     }
 
-    /// Returns where the message stands, once the items are loaded.
+    /// Returns where the item stands, once the items are loaded.
     pub fn place(&self, item: ItemKey) -> Option<Place> {
         self.items.get(&item).copied()
     }
@@ -93,9 +82,4 @@ impl Previous {
         let (_, dir) = &self.folders[place.folder as usize];
         Ok(tree::nth(reader, dir, u64::from(place.number))?.map(|found| found.entry().clone()))
     }
-}
-
-/// Returns the id of a message; folders, and what this program adds, have none here.
-pub fn message_id(entry: &Entry) -> Option<&str> {
-    entry.content().and(entry.facts.source_id.as_deref())
 }

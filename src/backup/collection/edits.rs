@@ -3,7 +3,7 @@
 //! A few are kept in memory; many go to the local state in sorted runs that are merged in the end, so that memory does not
 //! grow with the folder. Names stand inside of what is sealed there, never in a key.
 
-use super::Context;
+use crate::backup::context::Context;
 use crate::format::cbor;
 use crate::format::entry::{Directory, Entry};
 use crate::repository::read_error::ReadError;

@@ -1,0 +1,3 @@
+//! The collections there are.
+
+pub mod mail;
