@@ -48,7 +48,8 @@ impl Maildirs {
     /// Goes into a folder, or begins with one.
     pub fn enter(&mut self, reader: &Reader, folder: &Entry) -> Folder {
         let has_maildir = folder.directory().is_some_and(|dir| is_maildir(reader, dir));
-        self.enter_named(&folder.name, has_maildir, folder.sums().items == 0)
+        let is_empty = folder.directory().is_none_or(|dir| dir.sums.entries == 0);
+        self.enter_named(&folder.name, has_maildir, is_empty)
     }
 
     fn enter_named(&mut self, name: &[u8], is_maildir: bool, is_empty: bool) -> Folder {
