@@ -24,10 +24,13 @@ impl Run {
     pub fn scan(message: &[u8], start: usize) -> Option<Self> {
         let text = &message[start..];
         let (line_len, crlf) = first_line(text);
+        if line_len == 0 {
+            return None;
+        }
         let eol: &[u8] = if crlf { b"\r\n" } else { b"\n" };
         let mut decoder = Decoder::default();
         let mut at = 0;
-        while line_len > 0 && text[at..].get(line_len..).is_some_and(|rest| rest.starts_with(eol)) {
+        while text[at..].get(line_len..).is_some_and(|rest| rest.starts_with(eol)) {
             if !decoder.feed_line(&text[at..at + line_len]) {
                 break;
             }
