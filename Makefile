@@ -176,20 +176,20 @@ bench-build: packages
 DRILL_MESSAGES ?= 500
 DRILL_SEEDS ?= 5
 drill: packages
-	STRONGROOM_DRILL_MESSAGES=$(DRILL_MESSAGES) STRONGROOM_SEEDS=$(DRILL_SEEDS) cargo test --release --locked --test drill -- --nocapture
+	STRONGROOM_DRILL_MESSAGES=$(DRILL_MESSAGES) STRONGROOM_SEEDS=$(DRILL_SEEDS) cargo test --release --locked --test all -- --nocapture drill::
 
 DRILL_FOLDER ?= 100000
 drill-large: packages
-	STRONGROOM_DRILL_MESSAGES=$(DRILL_FOLDER) cargo test --release --locked --test drill -- --nocapture memory_does_not_grow_with_the_folder
+	STRONGROOM_DRILL_MESSAGES=$(DRILL_FOLDER) cargo test --release --locked --test all -- --nocapture drill::memory_does_not_grow_with_the_folder
 
 DRILL_MAILBOX ?= 10200
 drill-pace: packages
-	STRONGROOM_DRILL_MESSAGES=$(DRILL_MAILBOX) cargo test --release --locked --test drill -- --nocapture --include-ignored \
+	STRONGROOM_DRILL_MESSAGES=$(DRILL_MAILBOX) cargo test --release --locked --test all -- --nocapture --include-ignored \
 	  nine_tenths published_limits
 
 SOAK_PERCENT ?= 100
 soak: packages
-	STRONGROOM_SOAK_PERCENT=$(SOAK_PERCENT) cargo test --release --locked --test soak -- --nocapture
+	STRONGROOM_SOAK_PERCENT=$(SOAK_PERCENT) cargo test --release --locked --test all -- --nocapture soak::
 
 # Inputs that failed are in FUZZ_OUT, each beside a small one: `strongroom-proofs check FILE` tries one again. The build
 # for tests checks arithmetic for overflows.
@@ -208,7 +208,7 @@ compare-mail: corpus
 
 READERS_S ?= 600
 readers: packages
-	STRONGROOM_READERS_S=$(READERS_S) cargo test --release --locked --test readers -- --nocapture
+	STRONGROOM_READERS_S=$(READERS_S) cargo test --release --locked --test all -- --nocapture readers::
 
 SCALE_MAILS ?= 20000000
 SCALE_FOLDER ?= 200000

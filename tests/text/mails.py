@@ -1,4 +1,4 @@
-"""What Python's `email` reads in mails, for tests/text.rs: another reading of the same bytes.
+"""What Python's `email` reads in mails, for tests/all/text.rs: another reading of the same bytes.
 
     mails.py expect DIR      prints, for each file under DIR, what must be found in its text
     mails.py generate DIR    writes mails in many charsets and encodings, and prints what is in them
