@@ -139,7 +139,7 @@ impl Mail {
         crate::runtime::trip(mime, "restoring");
         let mime = mail::readable(mime);
         let message = Message::of(&mime, matches!(mime, Cow::Borrowed(_)));
-        let opened = message.structure.opened(&mime);
+        let opened = message.structure.opened_outside_messages(&mime);
         let message = opened.as_ref().map_or(message, |opened| Message::of(opened, false));
         let incomplete = message.structure.incomplete;
         let mut mail = Self { properties: Map::new(), files: Vec::new(), html: false, incomplete };

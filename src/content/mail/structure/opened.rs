@@ -9,23 +9,43 @@ use crate::content::mail::transfer::Encoding;
 /// Encoded multiparts in encoded multiparts. What lies deeper is text.
 const OPENED_DEPTH_MAX: usize = 8;
 
+/// Which of the encoded multiparts are decoded.
+type IsWanted = fn(&Structure<'_>, &Part<'_>) -> bool;
+
 impl Structure<'_> {
-    /// Returns the message, of which this is the structure, with decoded multiparts; none if none is encoded.
+    /// Returns the message of this structure with its encoded multiparts decoded, those of nested messages too; none if
+    /// none is encoded.
     ///
-    /// Decoding makes each shorter, so memory holds no more than three times the message.
+    /// Decoding makes each shorter, so memory holds at most three times the message.
     pub fn opened(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let mut opened = self.opened_once(message)?;
+        self.opened_where(message, |_, _| true)
+    }
+
+    /// Does the same, but leaves nested messages as they are: each of them is a file with bytes of its own.
+    pub fn opened_outside_messages(&self, message: &[u8]) -> Option<Vec<u8>> {
+        self.opened_where(message, |structure, part| !structure.is_in_message(part))
+    }
+
+    fn opened_where(&self, message: &[u8], is_wanted: IsWanted) -> Option<Vec<u8>> {
+        let mut opened = self.opened_once(message, is_wanted)?;
         for _ in 1..OPENED_DEPTH_MAX {
-            let Some(next) = Structure::of(&opened, PARTS_MAX).opened_once(&opened) else { break };
+            let Some(next) = Structure::of(&opened, PARTS_MAX).opened_once(&opened, is_wanted) else { break };
             opened = next;
         }
         Some(opened)
     }
 
-    fn opened_once(&self, message: &[u8]) -> Option<Vec<u8>> {
+    /// Returns whether a part lies in a nested message. At most [`DEPTH_MAX`](super::DEPTH_MAX) steps.
+    fn is_in_message(&self, part: &Part<'_>) -> bool {
+        let above = |part: &Part<'_>| part.parent.map(|parent| &self.parts[parent]);
+        std::iter::successors(above(part), |part| above(part)).any(|part| part.kind == Kind::Message)
+    }
+
+    fn opened_once(&self, message: &[u8], is_wanted: IsWanted) -> Option<Vec<u8>> {
         let mut opened = Vec::new();
         let mut done = 0;
-        for part in self.parts.iter().filter(|part| part.is_encoded_multipart()) {
+        let multiparts = self.parts.iter().filter(|part| part.is_encoded_multipart());
+        for part in multiparts.filter(|part| is_wanted(self, part)) {
             let encoded = part.encoded();
             let decoded = encoded.decoded(usize::MAX);
             if has_parts(part, &decoded) {
@@ -107,6 +127,25 @@ mod tests {
         assert_eq!(contents("Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\nLS1iCgphCi0tYi0t\n"), None);
         let wrong = "Content-Type: multipart/mixed; boundary=b\nContent-Transfer-Encoding: base64\n\n--b\n\na\n--b--\n";
         assert_eq!(contents(wrong), None);
+    }
+
+    #[test]
+    fn nested_messages_keep_their_bytes_where_that_is_asked_for() {
+        let inner = encoded("--b\n\none\n--b--\n");
+        let outer = |inner: &str| {
+            format!(
+                "Content-Type: multipart/mixed; boundary=o\n\n--o\nContent-Type: message/rfc822\n\n{inner}\n--o--\n"
+            )
+        };
+        let message = outer(&inner);
+        let structure = Structure::of(message.as_bytes(), PARTS_MAX);
+        assert!(structure.opened(message.as_bytes()).is_some());
+        assert_eq!(structure.opened_outside_messages(message.as_bytes()), None);
+        let both = message.replace("\n--o--\n", &format!("\n--o\n{inner}\n--o--\n"));
+        let opened =
+            Structure::of(both.as_bytes(), PARTS_MAX).opened_outside_messages(both.as_bytes()).expect("one is opened");
+        let opened = String::from_utf8(opened).expect("ASCII");
+        assert!(opened.contains(&inner) && opened.contains("\none\n"), "{opened}");
     }
 
     #[test]
