@@ -45,7 +45,7 @@ fn too_many_patterns_are_refused_at_once_and_by_the_name_of_their_list() {
         let said = refused(key, many.clone());
         assert!(said.contains(&format!("sets.s.{key}")) && said.contains("there are 200000 patterns"), "{said}");
         for (pattern, problem) in
-            [("Users/[", "has no `]`"), ("Nowhere/*", "can match nothing"), ("Users/a**", "stands alone")]
+            [("Users/[", "has no `]`"), ("Nowhere/*", "can match nothing"), ("Users/a**", "must stand alone")]
         {
             let said = refused(key, vec!["Users/*".to_owned(), pattern.to_owned()]);
             assert!(said.contains(&format!("sets.s.{key}")) && said.contains(problem), "{said}");
