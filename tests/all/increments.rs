@@ -528,7 +528,7 @@ fn what_is_no_mailbox_is_refused_with_the_reason() {
     for (name, _, reason) in files.iter().filter(|(.., reason)| !reason.is_empty()) {
         assert!(said[name].contains(reason), "{name}: {}", said[name]);
     }
-    assert!(said["folder"].contains("folder without a file `mbox`") && said["missing"].contains("No such file"));
+    assert!(said["folder"].contains("the folder has no file `mbox` in it") && said["missing"].contains("No such file"));
     // Apple Mail exports a folder with a file `mbox`.
     write(&lab.path("folder/mbox"), files[5].1);
     assert_eq!(counts(&lab.json(["backup", "--as", "apple", "--mbox", "folder"])), json!({ "new": 1 }));

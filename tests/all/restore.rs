@@ -282,7 +282,7 @@ fn wrong_usage_is_told_before_anything_is_written() {
     for elsewhere in ["Local:x", "", "contoso:Sites/x", "contoso"] {
         refused(&lab, ["restore", "latest", "--to", elsewhere], 2, &["a target is `local:DIR`, `original`, or"]);
     }
-    refused(&lab, ["restore", "latest", "--to", "original"], 2, &["none of an organisation"]);
+    refused(&lab, ["restore", "latest", "--to", "original"], 2, &["this snapshot is not from an organisation"]);
     refused(&lab, ["restore", "latest", "--to", "contoso:Users/bob@contoso.com"], 2, &["no tenant"]);
     refused(&lab, restore(&["latest"], &to, &["--into", "x"]), 2, &["a folder of a mailbox"]);
     refused(&lab, ["restore", "latest", "--to", "/tmp/back"], 2, &["`local:/tmp/back`"]);

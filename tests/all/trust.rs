@@ -323,7 +323,7 @@ fn a_config_of_another_repository_is_no_wrong_password() {
 
     fs::copy(config(&other), config(&lab)).unwrap();
     let said = fails(&mut lab.command(["snapshots"]), 13);
-    assert!(said.contains("the password is right, but the object `config` is not that of this repository"), "{said}");
+    assert!(said.contains("the password is right, but the object `config` belongs to another repository"), "{said}");
     assert!(said.contains("Hint: put the `config` of this repository back"), "{said}");
     wrong(&lab);
 
