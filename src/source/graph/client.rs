@@ -283,7 +283,8 @@ impl Patience {
         let Some(wait) = self.attempts.next(&shared.retry, fault, 0, Instant::now(), random()) else {
             return Ok(false);
         };
-        warn!(%error, wait_ms = wait.as_millis() as u64, "the answer was rejected, asking again");
+        // Broken mail of real people is met in every backup: no warning as long as asking again may help.
+        debug!(%error, wait_ms = wait.as_millis() as u64, "the answer was rejected, asking again");
         self.client
             .unless_cancelled("waiting", async {
                 sleep(wait).await;
