@@ -4,8 +4,8 @@
 //! file, the configuration. Opening a named pipe would block forever, and opening a device could do worse; both are
 //! refused.
 //!
-//! [`private_folder`] is for what this program stores for itself: sign-ins, journals, dropped files, indexes. Whoever
-//! can write to such a folder could use links to make this program create, read and remove files elsewhere.
+//! [`private_folder`] is for what this program stores for itself: sign-ins, journals, dropped files, indexes. A user
+//! who can write to such a folder could use links to make this program create, read and remove files elsewhere.
 //!
 //! Reasons: docs/decisions/0012-what-lies-on-the-machine.md.
 

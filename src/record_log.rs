@@ -4,7 +4,7 @@
 //! length (4, little-endian) | sealed record
 //! ```
 //!
-//! Each record is encrypted, and bound to the name of the log and to its number in it. Whoever can write to the disk
+//! Each record is encrypted, and bound to the name of the log and to its number in it. An attacker who can write to the disk
 //! cannot read, change, omit or move a record, but can cut off the last ones. The file is locked while it is open.
 //!
 //! If a crash cut the last record, nothing authentic follows it, and opening the log drops it. Any other record that is

@@ -237,7 +237,7 @@ impl Report {
     }
 
     fn fail(&mut self, path: &[u8], items: u64, error: String) {
-        // Whoever started the run lists the failures.
+        // The caller lists the failures.
         tracing::debug!(target: CONTENT_LOG, path = printable(path), error, "could not be restored");
         self.failed = self.failed.saturating_add(items);
         if self.failures.len() < FAILURES_KEPT_MAX {

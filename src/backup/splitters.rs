@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Items up to this length wait in memory for their turn; longer ones stream.
 pub const WHOLE_BYTES_MAX: u64 = 4 << 20;
-/// So many bytes of items wait in memory in all.
+/// Maximum number of bytes of all items that wait in memory.
 const WAITING_BYTES_MAX: usize = 32 << 20;
 /// Room for items is given out in pieces of this size.
 const ROOM_BYTES: u64 = 64 << 10;

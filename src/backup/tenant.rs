@@ -41,18 +41,18 @@ use std::time::Duration;
 
 /// Threads that split, read and build trees; of more the allocator keeps memory for each.
 const BLOCKING_THREADS_MAX: usize = 6;
-/// So many failures of a run are told of by name.
+/// Maximum number of failures of a run that are reported by name.
 const FAILURES_NAMED_MAX: usize = 10_000;
-/// How often is looked whether somebody has asked to stop.
+/// Time between two looks at whether the run was cancelled.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// How often is looked whether all mailboxes wait.
+/// Time between two looks at whether all mailboxes wait.
 const PAUSE_POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// Shorter pauses are not worth another mailbox.
+/// Minimum pause for which another mailbox is begun.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// So many times the mailboxes that are worked on at a time may be begun when those before have to wait: each takes
-/// memory, up to 4 MiB with twenty thousand messages.
+/// How many times `mailboxes_at_once` may be under way while all of them wait for the limits of the service. It is low,
+/// because each mailbox takes memory: up to 4 MiB with twenty thousand messages.
 const MAILBOXES_WAITING_MAX: usize = 2;
-/// What [`TenantOptions::listed_anew`] usually is.
+/// The usual value of [`TenantOptions::listed_anew`]: 30 days.
 pub const LISTED_ANEW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// What a run did.

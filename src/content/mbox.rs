@@ -44,7 +44,7 @@ const STEP: usize = 64 << 10;
 const PEEK: usize = 8 << 10;
 /// Blank lines and zero bytes before the first mail, up to so many, count as part of its separator.
 const LEAD_BYTES_MAX: usize = 32 << 10;
-/// So many separators in a row are those of one mail.
+/// Maximum number of separators that may stand in a row before one mail.
 const SEPARATORS_MAX: usize = 4;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 const MMDF: &[u8] = b"\x01\x01\x01\x01";

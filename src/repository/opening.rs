@@ -11,8 +11,8 @@ use crate::format::sealed;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
-/// Maximum number of key slots that are read; nobody makes as many. Whoever can write to the storage can add forged
-/// slots, and each takes time to read.
+/// Maximum number of key slots that are read; nobody makes as many. An attacker who can write to the storage can add
+/// forged slots, and each takes time to read.
 pub(super) const SLOTS_MAX: usize = 1024;
 /// Maximum work for trying one password on all slots, in KiB of memory times passes: 64 slots at the highest cost that
 /// is accepted. The cheapest slots are tried first, so forged slots keep an honest one from being tried only if the

@@ -12,7 +12,7 @@
 //! - An item counts as restored once it was read back and compared.
 //! - The same restore twice makes nothing twice, also when answers were lost or the program was killed: every message
 //!   bears a mark ([`there::Mark`]), by which it is found again.
-//! - Memory does not grow with the number of items, but for a few hashes for each message of the folder at hand.
+//! - Memory does not grow with the number of items; only of the folder at hand there are a few hashes for each message.
 
 mod courier;
 mod deliver;

@@ -68,7 +68,7 @@ pub(super) enum Step {
     Item(Found),
     /// The end of the folder entered last.
     Leave,
-    /// So many entries of the folder entered last could not be read.
+    /// Entries of the folder entered last could not be read; `entries` is their number.
     Unreadable { entries: u64, error: ReadError },
 }
 

@@ -21,8 +21,8 @@ pub fn folders_of(tenant: &Tenant, user: &str) -> BTreeMap<String, String> {
     shown.map(|folder| (folder.id.clone(), named(&folder.path))).collect()
 }
 
-/// Returns what a mailbox holds to the last bit, folder by folder, but for ids and versions: of each message its bytes, when it
-/// was made, all that the service says of it, and the properties beneath.
+/// Returns what a mailbox holds to the last bit, folder by folder, without ids and versions: of each message its bytes,
+/// when it was made, all that the service says of it, and the properties beneath.
 pub fn exact(tenant: &Tenant, user: &str) -> BTreeMap<String, Vec<String>> {
     let folders = folders_of(tenant, user);
     let mut exact: BTreeMap<_, _> = folders.values().map(|path| (path.clone(), Vec::new())).collect();

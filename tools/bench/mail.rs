@@ -96,7 +96,7 @@ fn row(set: &Set, job: &Job, rounds: usize) {
     };
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        // Whoever comes second finds the mails in the processor's cache.
+        // The version that runs second finds the mails in the processor's cache, so they take turns.
         if round % 2 == 0 {
             before.push(time(job.before));
             after.push(time(job.after));

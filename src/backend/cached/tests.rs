@@ -224,7 +224,7 @@ fn nothing_is_kept_that_was_fetched_before_something_was_removed() {
     assert!(disk.load(&id).is_none() && pieces(folder.path()).is_empty());
 }
 
-/// Whoever can write to the folder could make this user read, write and remove files elsewhere.
+/// Another user who can write to the folder could make this user read, write and remove files elsewhere.
 #[test]
 fn a_folder_that_is_not_this_users_alone_is_left_alone() {
     const LEN: usize = 2 * PIECE_LEN;

@@ -176,7 +176,7 @@ impl<C: Collection> Assembling<'_, C> {
         let is_told_of = self.is_told_of(index);
         let folder = &mut self.plan.folders[index];
         if !is_told_of {
-            // It stands as it was, but for what is elsewhere now.
+            // It stays as it was, without the items that are in another folder now.
             folder.carry();
             let ledger = &mut folder.ledger;
             ledger.carried = ledger.carried.saturating_sub(done.moved_out);

@@ -12,11 +12,12 @@ use crate::repository::tree::build::Cutter;
 use crate::repository::tree::{self, Entries, TreeBuilder};
 use std::collections::{BTreeMap, VecDeque};
 
-/// So many changes are kept in memory and applied to the tree that is there; more are merged with it in one pass.
+/// Maximum number of changes to a folder in memory. These are applied to its tree one by one; more go to the local state,
+/// and are merged with the tree in one pass.
 const IN_MEMORY_MAX: usize = 512;
-/// So many are kept in memory of a folder that is new and complete.
+/// Maximum number of changes that stay in memory while the folder waits ([`Edits::set_aside`]).
 const IDLE_IN_MEMORY_MAX: usize = 32;
-/// So many of each run are read from the local state at a time.
+/// Number of changes of a sorted run that are read from the local state at a time.
 const READ_AT_ONCE: usize = 32;
 
 /// What stands under some names of a folder afterwards.

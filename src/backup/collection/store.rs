@@ -29,8 +29,8 @@ use std::sync::atomic::Ordering;
 const BATCH_ITEMS: usize = 64;
 /// Batches under way: one is read while another is split.
 const BATCHES_AT_ONCE: usize = 2;
-/// So many items of a folder that failed are kept by name. Where there are more, the folder is listed in full by the next
-/// run, which finds them again.
+/// Maximum number of failed items of a folder that are kept by name. If there are more, the next run lists the whole
+/// folder and finds them again.
 const FAILED_KEPT_MAX: usize = 1000;
 
 /// A folder that is being worked on.

@@ -285,7 +285,7 @@ fn is_base64(body: &[u8]) -> bool {
 
 /// Returns whether there is more in each line than a stray byte: a table, say, whose columns have commas between them.
 fn is_junk_in_each_line(sample: &[u8]) -> bool {
-    /// So many tell.
+    /// Number of lines that are looked at: the first few tell.
     const LINES_MAX: usize = 8;
     let is_junk = |byte: &&u8| !is_char(**byte) && !matches!(**byte, b'=' | b' ' | b'\t' | 0);
     let lines = sample.split(|byte| matches!(byte, b'\r' | b'\n')).map(<[u8]>::trim_ascii);

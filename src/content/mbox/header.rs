@@ -5,7 +5,7 @@ use super::separator;
 
 /// A header is looked at up to here; what a mail says of itself stands in front of that.
 pub(super) const HEADER_BYTES_MAX: usize = 64 << 10;
-/// So many lines that are no fields may stand among the first ones.
+/// Maximum number of lines among the first ones of a header that are no fields.
 const STRAY_LINES_MAX: usize = 2;
 /// A line without a colon in this many bytes is no field.
 const NAME_BYTES_MAX: usize = 100;

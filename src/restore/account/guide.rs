@@ -23,7 +23,8 @@ use tokio::sync::{RwLock, mpsc};
 
 /// What the walk may be ahead.
 const EVENTS_MAX: usize = 64;
-/// So many items are asked for one by one, rather than that their folder is listed: it may hold a million others.
+/// Maximum number of items of a folder that are asked for one by one. For more, the folder is listed: it may hold a
+/// million others.
 pub(super) const ASKED_MAX: u64 = 24;
 /// Folders of a mailbox lie no deeper (Exchange Online: "Mailbox folder limits").
 const DEPTH_MAX: usize = 300;
@@ -41,7 +42,7 @@ pub(super) struct Spot {
 pub(super) enum Met {
     /// An item, and where it goes.
     Item { entry: Box<Entry>, path: Vec<u8>, spot: Arc<Spot> },
-    /// So many entries of the folder at `path` cannot be read.
+    /// Entries of the folder at `path` cannot be read; `entries` is their number.
     Unreadable { path: Vec<u8>, entries: u64, error: String },
 }
 

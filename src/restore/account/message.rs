@@ -53,7 +53,7 @@ const FLAG_UNSENT: u32 = 8;
 
 /// A mail that is to be made.
 pub(super) struct Mail {
-    /// What the request that makes it says, but for what is attached.
+    /// The properties in the request that makes it; attachments are in `files`.
     pub properties: Map<String, Value>,
     /// What is attached.
     pub files: Vec<File>,

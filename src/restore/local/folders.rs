@@ -204,7 +204,7 @@ impl Folders {
         look(above.as_fd(), name).is_ok_and(|stat| stat.is_some_and(|stat| keeps_us_out(&stat)))
     }
 
-    /// Closes folders far above, but for those whose files are still being written.
+    /// Closes folders far above, except those whose files are still being written.
     fn close_some(&mut self) {
         while self.levels.len() - self.first_open > OPEN_FOLDERS_MAX {
             let open = &mut self.levels[self.first_open].open;

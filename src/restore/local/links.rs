@@ -1,6 +1,6 @@
 //! Hard links: names that are of one file in the snapshot become names of one file in the target.
 //!
-//! The first name of a file is restored like any other. Whoever has a further one waits for it, and links to it if both
+//! The first name of a file is restored like any other. A worker with a further name waits for it, and links to it if both
 //! entries say the same of content, owner, permissions, times and attributes; else, and where the target cannot, it
 //! becomes a file of its own. The walk gives out the turns in order and workers take them in order, so the first of a
 //! file never waits for a further one.
@@ -44,7 +44,7 @@ pub(super) struct Made {
     folders: Vec<Box<[u8]>>,
     name: Vec<u8>,
     id: (u64, u64),
-    /// What its entry says but for the name.
+    /// The hash of all that its entry says except the name.
     sameness: blake3::Hash,
 }
 

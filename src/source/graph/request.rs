@@ -24,7 +24,7 @@ pub enum Target {
     /// A `nextLink` or `deltaLink`, used unchanged. It must lead to the Graph endpoint.
     Link(String),
     /// A URL that the service gave out for one upload. It carries its own permission and leads to another host of the
-    /// service. No token is sent with it. Whoever has the URL can use it.
+    /// service. No token is sent with it. Anybody who has the URL can use it.
     Permitted(String),
 }
 

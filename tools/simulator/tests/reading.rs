@@ -362,7 +362,7 @@ fn a_move_can_show_as_a_removal_only() {
     assert_eq!((rows.len(), rows[0]["@removed"]["reason"].as_str()), (1, Some("deleted")));
     let (rows, archive) = client.delta(&archive, &[IMMUTABLE]);
     assert!(rows.is_empty());
-    // Whoever begins anew sees it, and so does everybody once it changes.
+    // A client that begins anew sees it. Other clients see it once it changes.
     assert_eq!(client.delta(&delta("archive"), &[IMMUTABLE]).0.len(), 1);
     tenant.set_read(&user, &id, true).expect("read");
     assert_eq!(client.delta(&archive, &[IMMUTABLE]).0.len(), 1);

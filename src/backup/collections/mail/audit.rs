@@ -24,8 +24,8 @@ use std::sync::Arc;
 /// The comparison that everything in a folder has passed once it stands in the folder's state. A stricter one gets the
 /// next number, and each folder is looked through once more.
 pub const COMPARED: u32 = 1;
-/// So many messages of a mailbox are looked at in one run, so that an old mailbox does not keep it from coming to an
-/// end.
+/// Maximum number of messages of a mailbox that are examined in one run, so that a large old mailbox does not hold up
+/// the run.
 pub const LOOKED_AT_MAX: usize = 10_000;
 /// The start of a message: nearly every header is shorter.
 const START_BYTES: usize = 64 << 10;

@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::OnceCell;
 
-/// So many messages of a folder that are as they were get a stream in one run.
+/// Maximum number of unchanged messages of a folder that get a stream in one run.
 pub const BACKFILLED_MAX: usize = 10_000;
-/// So many bytes of messages are asked for at once.
+/// Maximum number of bytes of messages in one request.
 const BATCH_BYTES_MAX: u64 = 6 << 20;
 /// An export that breaks off is asked for again, so often in all; each time the client tries several times itself.
 const ATTEMPTS_MAX: usize = 3;
