@@ -1,7 +1,7 @@
 //! Tells the program which commit and target it is built from; `strongroom --version` shows both.
 //!
-//! `STRONGROOM_COMMIT` names the commit for builds without Git, such as those of a distribution. Debug builds name none:
-//! every commit would compile the library and all tests once more.
+//! `STRONGROOM_COMMIT` names the commit for builds without Git, such as those of a distribution. Debug builds name
+//! none: every commit would compile the library and all tests once more.
 
 use std::path::Path;
 use std::process::Command;

@@ -4,8 +4,8 @@
 //! length (4, little-endian) | sealed record
 //! ```
 //!
-//! Each record is encrypted, and bound to the name of the log and to its number in it. An attacker who can write to the disk
-//! cannot read, change, omit or move a record, but can cut off the last ones. The file is locked while it is open.
+//! Each record is encrypted, and bound to the name of the log and to its number in it. An attacker who can write to the
+//! disk cannot read, change, omit or move a record, but can cut off the last ones. The file is locked while it is open.
 //!
 //! If a crash cut the last record, nothing authentic follows it, and opening the log drops it. Any other record that is
 //! not authentic was damaged on the disk. Opening the log then skips it, rewrites the log without it, and keeps the

@@ -4,10 +4,10 @@
 //! plan (which folders) ─► rounds (what changed) ─► departures (what really left) ─► store (read, split) ─► assemble
 //! ```
 //!
-//! [`Collection`] is what a service says and what is particular to its items. Everything else stands once, in the modules
-//! below, and holds for each collection:
-//! - an item is taken out of the tree only when a complete round says that it left *and* asking for the item itself says
-//!   so too;
+//! [`Collection`] is what a service says and what is particular to its items. Everything else stands once, in the
+//! modules below, and holds for each collection:
+//! - an item is taken out of the tree only when a complete round says that it left *and* asking for the item itself
+//!   says so too;
 //! - what cannot be read stays as it was, is listed, and is tried again;
 //! - every item that was enumerated is stored, carried over or failed ([`state::Ledger`]);
 //! - a folder in which nothing changed costs one request, and its items are not looked at.
@@ -52,8 +52,8 @@ pub trait Collection: Send + Sync + Sized + 'static {
 
     /// What messages call its items: `messages`.
     const ITEMS: &'static str;
-    /// Under this (and the user) a machine remembers what a run stored that did not come to its end. It begins with a zero
-    /// byte, as no path does.
+    /// Under this (and the user) a machine remembers what a run stored that did not come to its end. It begins with a
+    /// zero byte, as no path does.
     const UNFINISHED: &'static [u8];
 
     /// Finds out which folders there are. `path` is where the collection stands in the snapshot.
@@ -87,8 +87,8 @@ pub trait Collection: Send + Sync + Sized + 'static {
         false
     }
 
-    /// Adds items to the rounds that the service does not tell of, since they did not change, but which have to be read or
-    /// completed. Called once the departures are proven.
+    /// Adds items to the rounds that the service does not tell of, since they did not change, but which have to be read
+    /// or completed. Called once the departures are proven.
     async fn amend(
         &self,
         _context: &Arc<Context>,
@@ -148,8 +148,8 @@ pub trait Collection: Send + Sync + Sized + 'static {
         extra: &mut Self::Extra,
     ) -> Result<Entry, SplitError>;
 
-    /// Notes in a folder's state what is particular to the collection, once its items are stored. `all_named` says whether
-    /// all items that failed are kept by name.
+    /// Notes in a folder's state what is particular to the collection, once its items are stored. `all_named` says
+    /// whether all items that failed are kept by name.
     fn close(&self, _folder: &mut FolderState, _all_named: bool) {}
 }
 

@@ -116,8 +116,8 @@ pub enum Ended {
     Run(BackupError),
 }
 
-/// An answer of the service ends the work on the mailbox, unless it concerns all mailboxes; whoever knows that it concerns
-/// one item says so.
+/// An answer of the service ends the work on the mailbox, unless it concerns all mailboxes; whoever knows that it
+/// concerns one item says so.
 impl<E: Into<BackupError>> From<E> for Ended {
     fn from(error: E) -> Self {
         match error.into() {

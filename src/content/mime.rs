@@ -9,15 +9,15 @@
 //!   code that restores use and compared with the message before it is kept.
 //! - Time is linear in the message: the scan only moves forward. Memory is bounded by the message's size.
 //!
-//! [`crate::content::mail`] says which parts a mail has and how their contents travelled. A mail without a field that announces
-//! base64 is not taken apart at all. Outside of those parts the fields count wherever they begin a line: so what is
-//! attached to a mail that a report quotes in clear is found, and what lies behind a damaged structure. A nested message
-//! that is itself encoded in base64 is decoded as a blob.
+//! [`crate::content::mail`] says which parts a mail has and how their contents travelled. A mail without a field that
+//! announces base64 is not taken apart at all. Outside of those parts the fields count wherever they begin a line: so
+//! what is attached to a mail that a report quotes in clear is found, and what lies behind a damaged structure. A
+//! nested message that is itself encoded in base64 is decoded as a blob.
 //!
 //! A body of which only a part has a regular layout (a footer of a mailing list, a line cut or joined on the way,
-//! missing padding, wrong padding bits, other line endings from some line on) is split into runs that do, with raw bytes
-//! between them. Text that has a blank at each line's end, or CR alone, has no layout that a [`Base64Form`] can say, and
-//! stays raw.
+//! missing padding, wrong padding bits, other line endings from some line on) is split into runs that do, with raw
+//! bytes between them. Text that has a blank at each line's end, or CR alone, has no layout that a [`Base64Form`] can
+//! say, and stays raw.
 
 mod form;
 mod run;

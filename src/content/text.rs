@@ -12,8 +12,8 @@
 //! ======== Attached message ========         nested messages in the same form
 //! ```
 //!
-//! What stands in a multipart before its first boundary and behind its last is shown in its place. Notes that the message
-//! is in MIME are left out. A multipart that is encoded as a whole is shown like any other.
+//! What stands in a multipart before its first boundary and behind its last is shown in its place. Notes that the
+//! message is in MIME are left out. A multipart that is encoded as a whole is shown like any other.
 //!
 //! Of alternatives the plain one is shown, and of the HTML one the lines with words that the plain one lacks.
 //!

@@ -1,8 +1,8 @@
 //! What is to be restored: a selection of a snapshot, and the walk through it.
 //!
 //! The walk gives steps in depth-first order. It is a loop over a stack, so the depth of a tree costs heap and never
-//! stack; it holds one position a folder on the way, so its memory does not grow with the number of items. Where a node is
-//! damaged it says so and continues behind it.
+//! stack; it holds one position a folder on the way, so its memory does not grow with the number of items. Where a node
+//! is damaged it says so and continues behind it.
 
 use super::{RestoreError, printable};
 use crate::format::entry::{Directory, Entry};

@@ -1,5 +1,5 @@
-//! The text view holds what people read: what Python's `email` decodes in a mail is found in its text by `rg -F`, whatever
-//! the mail's charset and encoding.
+//! The text view holds what people read: what Python's `email` decodes in a mail is found in its text by `rg -F`,
+//! whatever the mail's charset and encoding.
 
 use crate::common;
 

@@ -21,7 +21,8 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Each room under src/, and the rooms that it may use. Whatever is not listed here is an arrow that somebody must decide.
+/// Each room under src/, and the rooms that it may use. Whatever is not listed here is an arrow that somebody must
+/// decide.
 const ROOMS: [(&str, &[&str]); 16] = [
     ("runtime", &[]),
     ("shown", &[]),

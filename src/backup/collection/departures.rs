@@ -161,8 +161,8 @@ impl<C: Collection> Proving<'_, C> {
         Ok(())
     }
 
-    /// Asks for items that are said to have left the folder with this id: of very many only for some, unless one of those
-    /// lies elsewhere.
+    /// Asks for items that are said to have left the folder with this id: of very many only for some, unless one of
+    /// those lies elsewhere.
     async fn ask_some<'d>(
         &self,
         id: &str,
@@ -237,8 +237,8 @@ impl<C: Collection> Proving<'_, C> {
         Ok(standing)
     }
 
-    /// Returns the items that came and left again since the last round, and that no other folder's round tells of: a move
-    /// may show up only as a removal.
+    /// Returns the items that came and left again since the last round, and that no other folder's round tells of: a
+    /// move may show up only as a removal.
     fn strays(&self, index: usize, listed: &Listed<C::Item>, rounds: &Rounds<C::Item>) -> Vec<Departure> {
         if listed.full {
             // It may tell of what left long ago.

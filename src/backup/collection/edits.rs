@@ -1,7 +1,7 @@
 //! The changes of one folder, collected in any order and applied at once.
 //!
-//! A few are kept in memory; many go to the local state in sorted runs that are merged in the end, so that memory does not
-//! grow with the folder. Names stand inside of what is sealed there, never in a key.
+//! A few are kept in memory; many go to the local state in sorted runs that are merged in the end, so that memory does
+//! not grow with the folder. Names stand inside of what is sealed there, never in a key.
 
 use crate::backup::context::Context;
 use crate::format::cbor;
@@ -12,8 +12,8 @@ use crate::repository::tree::build::Cutter;
 use crate::repository::tree::{self, Entries, TreeBuilder};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Maximum number of changes to a folder in memory. These are applied to its tree one by one; more go to the local state,
-/// and are merged with the tree in one pass.
+/// Maximum number of changes to a folder in memory. These are applied to its tree one by one; more go to the local
+/// state, and are merged with the tree in one pass.
 const IN_MEMORY_MAX: usize = 512;
 /// Maximum number of changes that stay in memory while the folder waits ([`Edits::set_aside`]).
 const IDLE_IN_MEMORY_MAX: usize = 32;
@@ -141,8 +141,8 @@ impl Edits {
 
 type NamedChange = (Vec<u8>, Option<Entry>);
 
-/// Takes the change with the least name from all runs. Where several have it, one that puts something there wins, and of
-/// those the last.
+/// Takes the change with the least name from all runs. Where several have it, one that puts something there wins, and
+/// of those the last.
 fn next_change(runs: &mut [SortedRun], store: &Store) -> Result<Option<NamedChange>, StoreError> {
     let mut least: Option<Vec<u8>> = None;
     for run in &mut *runs {

@@ -52,8 +52,8 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Makes the plan, and finds the folders in the snapshot before. A folder is listed in full where nothing stands that
-    /// changes could be applied to, and from time to time.
+    /// Makes the plan, and finds the folders in the snapshot before. A folder is listed in full where nothing stands
+    /// that changes could be applied to, and from time to time.
     ///
     /// # Errors
     /// When the snapshot before cannot be read.

@@ -19,8 +19,8 @@ const ROUNDS_MAX: usize = 4;
 const ROWS_AT_ONCE: usize = 64;
 /// Ids are longer than this nowhere (immutable ones have 150 letters, those of shared folders 300).
 const ID_LEN_MAX: usize = 1024;
-/// Items that a round of changes says have left are kept in memory, up to so many. Where more left, the folder is listed
-/// in full.
+/// Items that a round of changes says have left are kept in memory, up to so many. Where more left, the folder is
+/// listed in full.
 const LEFT_MAX: usize = 100_000;
 
 /// How a round over one folder ended.
@@ -179,8 +179,8 @@ impl<C: Collection> Filling<'_, C> {
         Ok(())
     }
 
-    /// Asks for items that failed before. That changes for nobody else, so no round tells of them; one that is said to have
-    /// left may lie elsewhere, and nobody else tells of that either.
+    /// Asks for items that failed before. That changes for nobody else, so no round tells of them; one that is said to
+    /// have left may lie elsewhere, and nobody else tells of that either.
     async fn ask_for_failed(&mut self) -> Result<(), Ended> {
         let (collection, folder) = (self.collection, self.folder);
         let untold: Vec<_> =

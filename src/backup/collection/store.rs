@@ -164,7 +164,8 @@ struct Decided<I> {
     decision: Decision,
 }
 
-/// Returns the name under which this machine remembers what was read of a user's collection until it stands in a snapshot.
+/// Returns the name under which this machine remembers what was read of a user's collection until it stands in a
+/// snapshot.
 pub fn unfinished_key<C: Collection>(context: &Context, user: &str) -> [u8; 32] {
     let path = [C::UNFINISHED, user.as_bytes()].concat();
     context.repository.keys().local_path(&context.options.backup.set, &path)
@@ -244,8 +245,8 @@ impl<C: Collection> Stock<C> {
         })
     }
 
-    /// Returns whether what stands for an item cannot be taken for it, whatever its version: it failed, or was stored by an
-    /// earlier version of this program as something else.
+    /// Returns whether what stands for an item cannot be taken for it, whatever its version: it failed, or was stored
+    /// by an earlier version of this program as something else.
     fn is_doubted(
         &self,
         context: &Context,

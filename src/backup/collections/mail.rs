@@ -1,8 +1,9 @@
 //! The mail of a mailbox as a collection: messages, as their exact bytes.
 //!
-//! What is particular to mail: a message's bytes are downloaded, held against what the list said of them, or put together
-//! from its parts (`reading`); marks change a message's version without its bytes; a set may ask for the stream as which the
-//! service exports a message (`streams`, `owed`); and what an earlier version stored is looked through once (`audit`).
+//! What is particular to mail: a message's bytes are downloaded, held against what the list said of them, or put
+//! together from its parts (`reading`); marks change a message's version without its bytes; a set may ask for the
+//! stream as which the service exports a message (`streams`, `owed`); and what an earlier version stored is looked
+//! through once (`audit`).
 
 mod arriving;
 mod audit;

@@ -33,7 +33,8 @@ impl Address {
 /// `charset` is that of the message, for what nobody encoded. Takes linear time.
 pub fn parse(value: &[u8], charset: Option<Charset>) -> impl Iterator<Item = Address> {
     let line = unfolded(value);
-    // Of text that nobody encoded, halves of letters may look like quotes, commas and backslashes (ISO-2022, Shift_JIS).
+    // Of text that nobody encoded, halves of letters may look like quotes, commas and backslashes (ISO-2022,
+    // Shift_JIS).
     let line = match line.is_ascii() && !line.contains(&0x1b) {
         true => line.into_owned(),
         false => words::raw(&line, charset).into_owned().into_bytes(),
@@ -277,8 +278,8 @@ mod tests {
         assert_eq!(latin.name, "Jürgen");
     }
 
-    /// Between `ESC $ B` and `ESC ( B`, and behind the first byte of a letter, quotes, commas, semicolons and backslashes
-    /// are halves of letters.
+    /// Between `ESC $ B` and `ESC ( B`, and behind the first byte of a letter, quotes, commas, semicolons and
+    /// backslashes are halves of letters.
     #[test]
     fn halves_of_letters_that_nobody_encoded_are_no_marks() {
         for (value, charset, expected) in [

@@ -157,8 +157,8 @@ impl<'a> Structure<'a> {
         })
     }
 
-    /// Returns what stands outside of all parts in the message that begins with part `root`, without that of messages in
-    /// it.
+    /// Returns what stands outside of all parts in the message that begins with part `root`, without that of messages
+    /// in it.
     pub fn outside(&self, root: usize) -> impl Iterator<Item = &Outside<'a>> {
         let end = self.parts.get(root).map_or(0, |part| part.end);
         let first = self.outside.partition_point(|outside| outside.next <= root);

@@ -1,7 +1,7 @@
 //! How long a restore takes at least, by what the service lets one application send to one mailbox.
 //!
-//! Requests and bytes are limited for each mailbox by itself (Graph: "Outlook service limits"), so the mailbox that takes the
-//! longest decides.
+//! Requests and bytes are limited for each mailbox by itself (Graph: "Outlook service limits"), so the mailbox that
+//! takes the longest decides.
 
 use crate::source::graph::Limits;
 use std::fmt;

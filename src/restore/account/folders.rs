@@ -1,8 +1,9 @@
-//! The folders of the mailbox that is restored to: found by what they are, then by name, and made where they are missing.
+//! The folders of the mailbox that is restored to: found by what they are, then by name, and made where they are
+//! missing.
 //!
-//! What every mailbox has is found by its well-known name, whatever it is called there (Graph: mailFolder). Folders in which
-//! the service acts by itself take nothing: what lay in the outbox or among what was deleted for good comes into a folder of
-//! its own, under its old name and a remark.
+//! What every mailbox has is found by its well-known name, whatever it is called there (Graph: mailFolder). Folders in
+//! which the service acts by itself take nothing: what lay in the outbox or among what was deleted for good comes into
+//! a folder of its own, under its old name and a remark.
 
 use super::route::Named;
 use crate::source::graph::GraphError;
@@ -97,8 +98,8 @@ impl Folders {
         Ok(place)
     }
 
-    /// Returns the counterpart of a folder that lies in what `parent` is the counterpart of; `is_empty` says that nothing will
-    /// be put there.
+    /// Returns the counterpart of a folder that lies in what `parent` is the counterpart of; `is_empty` says that
+    /// nothing will be put there.
     ///
     /// # Errors
     /// See [`GraphError`].

@@ -1,8 +1,8 @@
 //! Which part of a snapshot goes into which mailbox, and what the folders on the way are called.
 //!
-//! A snapshot of an organisation has mailboxes at `Users/NAME/Outlook`, and says what their folders are really called and
-//! which of them every mailbox has (`backup::tenant::state`). Anything else that is asked for, such as a folder of `.eml`
-//! files, goes below the target as it stands.
+//! A snapshot of an organisation has mailboxes at `Users/NAME/Outlook`, and says what their folders are really called
+//! and which of them every mailbox has (`backup::tenant::state`). Anything else that is asked for, such as a folder of
+//! `.eml` files, goes below the target as it stands.
 
 use crate::backup::tenant::state::{MailboxState, TenantState};
 use crate::backup::tenant::{OUTLOOK, USERS};
@@ -217,7 +217,8 @@ impl Finder<'_> {
         Ok(all)
     }
 
-    /// Returns what the folders of a user's mailbox are called. Where nobody knows any more, what the snapshot calls them.
+    /// Returns what the folders of a user's mailbox are called. Where nobody knows any more, what the snapshot calls
+    /// them.
     fn names(&mut self, user: &Owner) -> Result<Arc<HashMap<Vec<u8>, Named>>, RestoreError> {
         if let Some(names) = self.known.get(&user.id) {
             return Ok(names.clone());

@@ -1,4 +1,5 @@
-//! What a restore to accounts would do, counted without doing it: for `--dry-run` and for the question before it starts.
+//! What a restore to accounts would do, counted without doing it: for `--dry-run` and for the question before it
+//! starts.
 
 use super::there::Found;
 use super::{AccountPlan, Load, estimate, is_mail};

@@ -1,8 +1,8 @@
 //! Which items stand in a folder of the target already.
 //!
 //! An item is known again by its immutable id, where it never left; by the mark that a restore gave it; and else by its
-//! `Message-ID` and the time at which it arrived. A folder may hold a million messages, so only hashes are kept of them, and
-//! those are keyed anew in each run: nobody can send two mails that meet in one.
+//! `Message-ID` and the time at which it arrived. A folder may hold a million messages, so only hashes are kept of
+//! them, and those are keyed anew in each run: nobody can send two mails that meet in one.
 
 use super::journal::Key;
 use crate::format::crypto::Keys;

@@ -1,9 +1,10 @@
 //! A second look at a stored mail: whether what is to be made of it holds all that the mail holds, and nothing else.
 //!
-//! [`Mail`] comes from the one reader of mail ([`crate::content::mail`]). A mistake of that reader would be written into a
-//! mailbox, and reading it back could not tell. So before anything is written, this module goes over the stored bytes
-//! in its own way and finds each part again in what was made of them. It shares no code with the reader: it has its
-//! own lines, boundaries, decoders ([`encodings`]), charsets ([`text`]) and names ([`names`]), and it builds no tree.
+//! [`Mail`] comes from the one reader of mail ([`crate::content::mail`]). A mistake of that reader would be written
+//! into a mailbox, and reading it back could not tell. So before anything is written, this module goes over the stored
+//! bytes in its own way and finds each part again in what was made of them. It shares no code with the reader: it has
+//! its own lines, boundaries, decoders ([`encodings`]), charsets ([`text`]) and names ([`names`]), and it builds no
+//! tree.
 //!
 //! It walks from boundary to boundary. Each piece between two of them must be one of these:
 //!
@@ -13,8 +14,8 @@
 //! - what stands around the parts of a multipart (docs/coverage.md).
 //!
 //! At the end no file may be left that came from nowhere. Where a broken mail can be read in more than one right way,
-//! each of them is accepted. What is never accepted is a file that is the base64 text of a file, or one that ends before
-//! its text does.
+//! each of them is accepted. What is never accepted is a file that is the base64 text of a file, or one that ends
+//! before its text does.
 //!
 //! Time is linear in the mail. Of what is decoded only the text is in memory; files are hashed piece by piece.
 
@@ -212,8 +213,8 @@ impl<'a> Walk<'a, '_> {
         Ok(first.and_then(|first| self.pass(&first)))
     }
 
-    /// Goes through the parts of a multipart that is encoded as a whole. Returns whether it is one. `own` is its boundary,
-    /// `range` its body.
+    /// Goes through the parts of a multipart that is encoded as a whole. Returns whether it is one. `own` is its
+    /// boundary, `range` its body.
     fn encoded(&mut self, piece: &Piece<'_>, own: Vec<Known>, range: Range<usize>) -> Result<bool, String> {
         if piece.form() == Form::Plain || self.depth >= ENCODED_DEPTH_MAX {
             return Ok(false);

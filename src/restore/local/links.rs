@@ -1,9 +1,9 @@
 //! Hard links: names that are of one file in the snapshot become names of one file in the target.
 //!
-//! The first name of a file is restored like any other. A worker with a further name waits for it, and links to it if both
-//! entries say the same of content, owner, permissions, times and attributes; else, and where the target cannot, it
-//! becomes a file of its own. The walk gives out the turns in order and workers take them in order, so the first of a
-//! file never waits for a further one.
+//! The first name of a file is restored like any other. A worker with a further name waits for it, and links to it if
+//! both entries say the same of content, owner, permissions, times and attributes; else, and where the target cannot,
+//! it becomes a file of its own. The walk gives out the turns in order and workers take them in order, so the first of
+//! a file never waits for a further one.
 
 use super::files::{Outcome, Place};
 use super::folders::FOLDER_FLAGS;

@@ -22,8 +22,8 @@ impl<T: DeserializeOwned> Round<T> {
         Self { pages, item: PhantomData }
     }
 
-    /// Returns the next page, or `None` after the last one. An empty page may be followed by others. An item may occur in
-    /// several rows: the last one counts. Take the rows of a page before sending any other request.
+    /// Returns the next page, or `None` after the last one. An empty page may be followed by others. An item may occur
+    /// in several rows: the last one counts. Take the rows of a page before sending any other request.
     ///
     /// # Errors
     /// See [`GraphError`]. The listing is over then, and nothing follows from the items that it did not contain.
@@ -32,8 +32,8 @@ impl<T: DeserializeOwned> Round<T> {
         Ok(page.map(|page| ItemPage { page, item: PhantomData }))
     }
 
-    /// Returns the delta link for the next time, once the listing has reached its end. Returns `None` if the link must not
-    /// be followed.
+    /// Returns the delta link for the next time, once the listing has reached its end. Returns `None` if the link must
+    /// not be followed.
     pub fn link(self) -> Option<String> {
         self.pages.link()
     }

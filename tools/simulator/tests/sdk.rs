@@ -1,7 +1,7 @@
 //! The simulator, held to account by Microsoft's own client: the Python SDK `msgraph-sdk`.
 //!
-//! `make test-sdk` installs the SDK and sets `STRONGROOM_SDK_PYTHON` to the interpreter that has it. Without it there is
-//! nothing to run, and the test says so.
+//! `make test-sdk` installs the SDK and sets `STRONGROOM_SDK_PYTHON` to the interpreter that has it. Without it there
+//! is nothing to run, and the test says so.
 
 use std::process::Command;
 

@@ -49,7 +49,8 @@ pub fn owes_comparison(folder: &FolderState) -> bool {
     folder.compared < COMPARED
 }
 
-/// Looks through what was stored without being compared, adds what is suspicious to the rows of the rounds, and returns it.
+/// Looks through what was stored without being compared, adds what is suspicious to the rows of the rounds, and returns
+/// it.
 ///
 /// # Errors
 /// What ends the run.

@@ -24,8 +24,8 @@ impl Mail {
     }
 
     /// Adds messages that lack their streams to the rows of the rounds, and returns for each folder how many more there
-    /// are: a run takes up to [`BACKFILLED_MAX`] of a folder, so that those of an old mailbox do not keep it from coming to
-    /// an end.
+    /// are: a run takes up to [`BACKFILLED_MAX`] of a folder, so that those of an old mailbox do not keep it from
+    /// coming to an end.
     pub(super) async fn owed_streams(
         &self,
         context: &Arc<Context>,

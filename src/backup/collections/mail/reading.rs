@@ -95,8 +95,8 @@ impl Downloading<'_> {
         };
         let downloaded = arriving::download(body).await;
         if self.turn.is_none() && matches!(downloaded, Ok(Download::Long(..))) {
-            // It is asked for again when its turn has come. Meanwhile it must not keep a place among the requests of the
-            // mailbox: whoever has the turn needs one.
+            // It is asked for again when its turn has come. Meanwhile it must not keep a place among the requests of
+            // the mailbox: whoever has the turn needs one.
             drop(downloaded);
             self.turn = Some(self.context.splitters.one_long().await);
             return Ok(Attempt::Longer);
@@ -129,8 +129,8 @@ impl Downloading<'_> {
         }
     }
 
-    /// Asks what the message is now, after several answers that were something else: it may be the list that is old by now.
-    /// Returns whether it is gone.
+    /// Asks what the message is now, after several answers that were something else: it may be the list that is old by
+    /// now. Returns whether it is gone.
     async fn is_gone(&mut self) -> Result<bool, Ended> {
         self.others += 1;
         if self.others != OTHERS_BEFORE_ASKING {

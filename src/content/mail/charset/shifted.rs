@@ -247,7 +247,8 @@ pub(super) fn iso2022(bytes: &[u8], korean: bool) -> Read<'_> {
     runs.finish()
 }
 
-/// Returns the Big5 code of a hanzi of the first plane of CNS 11643. Both have the same order, in rows of other lengths.
+/// Returns the Big5 code of a hanzi of the first plane of CNS 11643. Both have the same order, in rows of other
+/// lengths.
 fn cns_to_big5(row: u8, cell: u8) -> Option<[u8; 2]> {
     let (row, cell) = (u32::from(row - 0x21), u32::from(cell - 0x21));
     // The hanzi begin in row 36 (0x44) and at 0xa440; the symbols before them have another order.

@@ -1,8 +1,8 @@
 //! Stores refresh tokens in encrypted files, in a folder of the local state.
 //!
-//! A person who has a refresh token can act for the person who signed in, for months. Each token is in its own file, sealed
-//! with AES-256-SIV. The key is random and lies in a file beside the tokens. All files are readable by their owner
-//! only. So neither a copy of one file nor a backup without the key reveals a token. But a user who can read the
+//! A person who has a refresh token can act for the person who signed in, for months. Each token is in its own file,
+//! sealed with AES-256-SIV. The key is random and lies in a file beside the tokens. All files are readable by their
+//! owner only. So neither a copy of one file nor a backup without the key reveals a token. But a user who can read the
 //! whole folder, such as `root` on this machine, has the tokens.
 //!
 //! Files are replaced in one step: after a crash, either the old or the new token is there.
