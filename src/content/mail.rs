@@ -1,15 +1,14 @@
-//! Understanding mail: the one reader of it, from bytes to what people see, grep and get back.
+//! Reads mail: the one place that makes of its bytes what people see, search and restore.
 //!
-//! - [`header`] finds the header and its fields; [`words`], [`params`], [`address`] and [`date`] read what stands in
-//!   them.
-//! - [`find`] finds the fields of one name anywhere.
-//! - [`structure`] finds the parts, [`transfer`] undoes how they travelled, [`charset`] makes text of bytes.
-//! - This module says what is a mail at all, and reads the facts that a listing shows.
+//! - [`header`] finds the header and its fields; [`words`], [`params`], [`address`] and [`date`] read their values.
+//! - [`find`] finds the fields of one name anywhere in a message.
+//! - [`structure`] finds the parts, [`transfer`] decodes their contents, [`charset`] makes text of bytes.
+//! - This module decides whether a file is a mail at all, and reads the facts that a listing shows.
 //!
-//! Everything is a pure function of the bytes, as lenient as mail programs are, linear in time, and bounded in depth
-//! and memory. Nothing in it refuses a mail: what is broken is read as far as it goes.
+//! Everything is a pure function of the bytes: as lenient as mail programs are, linear in time, and bounded in depth
+//! and memory. No mail is refused; a broken one is read as far as possible.
 //!
-//! The text of facts is made safe to print: control characters are replaced and lengths bounded.
+//! The text of facts is safe to print: control characters are replaced, and lengths are bounded.
 
 pub mod address;
 pub mod charset;
@@ -27,13 +26,14 @@ use self::header::Header;
 use self::structure::{PARTS_MAX, Structure};
 use std::borrow::Cow;
 
-/// How much of a file tells whether it is a mail. Several thousand recipients fit.
+/// Number of bytes at the start of a file that decide whether it is a mail. A header with several thousand recipients
+/// fits.
 pub const HEADER_BYTES_MAX: usize = 256 << 10;
 
-/// Each text of [`MailFacts`] is cut to this length.
+/// Maximum length of each text in [`MailFacts`], in bytes. Longer texts are cut.
 pub const FACT_BYTES_MAX: usize = 512;
 
-/// Fields that are hardly found but in mails.
+/// Fields that hardly any file but a mail has.
 const TELLING_FIELDS: [&str; 22] = [
     "received",
     "return-path",
@@ -59,12 +59,13 @@ const TELLING_FIELDS: [&str; 22] = [
     "thread-index",
 ];
 
-/// Fields that mails have, and memos and settings, too.
+/// Fields of mails that memos and settings have, too.
 const COMMON_FIELDS: [&str; 7] = ["from", "subject", "to", "cc", "bcc", "date", "sender"];
-/// The bits of the first two of them.
+/// The bits of `from` and `subject`, the first two of them.
 const FROM_AND_SUBJECT: u32 = 0b11;
 
-/// What a mail's header says, each text decoded (RFC 2047), on one line, and at most [`FACT_BYTES_MAX`] bytes long.
+/// Facts from the header of a mail. Each text is decoded (RFC 2047), on one line, and at most [`FACT_BYTES_MAX`] bytes
+/// long.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MailFacts {
     /// The subject.
@@ -73,18 +74,18 @@ pub struct MailFacts {
     pub from: Option<String>,
     /// The main recipients, written like `from` and joined by ", ".
     pub to: Option<String>,
-    /// The message id without its angle brackets.
+    /// The `Message-ID` without its angle brackets.
     pub message_id: Option<String>,
-    /// When it was written, in Unix seconds, as the sender's clock had it; if that cannot be read (a year such as
+    /// When the mail was written, in Unix seconds, by the sender's clock. If that date cannot be read (a year such as
     /// 0102), when the last server received it.
     pub date: Option<i64>,
 }
 
-/// Says whether a file that begins with `start` is a mail (RFC 5322), perhaps after an mbox From_ line, by its content
-/// alone.
+/// Returns whether a file that begins with `start` is a mail (RFC 5322), judged by its content alone. An mbox From_
+/// line may stand before it.
 ///
-/// `start` should hold the header, or as much of it as there is up to [`HEADER_BYTES_MAX`]; more does no harm. Text
-/// with lines such as `To:` and `From:` is no mail unless it has an address or a field that only mails have.
+/// `start` should hold the header, or the first [`HEADER_BYTES_MAX`] bytes of it; more bytes do no harm. Text with
+/// lines such as `To:` and `From:` is no mail unless it has an address or a field that only mails have.
 pub fn looks_like_mail(start: &[u8]) -> bool {
     let start = start.strip_prefix(header::BYTE_ORDER_MARK).unwrap_or(start);
     let header = &start[..start.len().min(HEADER_BYTES_MAX)];
@@ -93,7 +94,7 @@ pub fn looks_like_mail(start: &[u8]) -> bool {
         if line.trim_ascii().is_empty() {
             break;
         }
-        // The last line may have been cut.
+        // The last line may be cut.
         let is_cut = !line.ends_with(b"\n");
         if !evidence.add(line) && !is_cut {
             return false;
@@ -102,7 +103,7 @@ pub fn looks_like_mail(start: &[u8]) -> bool {
     evidence.is_enough()
 }
 
-/// What the fields seen so far say.
+/// What the fields read so far say.
 #[derive(Default)]
 struct Evidence {
     telling: u32,
@@ -112,7 +113,7 @@ struct Evidence {
 }
 
 impl Evidence {
-    /// Takes in a line of the header. Returns false if mails have no such line.
+    /// Adds a line of the header. Returns false if no mail has such a line.
     fn add(&mut self, line: &[u8]) -> bool {
         if line.contains(&0) {
             return false;
@@ -140,7 +141,7 @@ impl Evidence {
     }
 }
 
-/// Skips an mbox From_ line, also one that was quoted when the mail was put into another file.
+/// Skips an mbox From_ line, also a quoted one (`>From `) of a mail that was put into another file.
 fn skip_from_line(header: &[u8]) -> &[u8] {
     let line = &header[..header::line_len(header, false)];
     let is_from_line =
@@ -148,8 +149,8 @@ fn skip_from_line(header: &[u8]) -> &[u8] {
     if is_from_line { &header[line.len()..] } else { header }
 }
 
-/// Returns whether a file of this path is a mail because of where it lies: it is called `.eml`, or stands in `new` or
-/// `cur` of a Maildir.
+/// Returns whether the path alone shows that a file is a mail: it ends with `.eml`, or lies in `new` or `cur` of a
+/// Maildir.
 pub fn is_named_as_mail(path: &[u8]) -> bool {
     let mut names = path.rsplit(|&byte| byte == b'/');
     let name = names.next().unwrap_or_default();
@@ -158,19 +159,19 @@ pub fn is_named_as_mail(path: &[u8]) -> bool {
         return true;
     }
     let mut folder = names.next().unwrap_or_default();
-    // Evolution spreads them over cur/00 to cur/3f.
+    // Evolution spreads messages over cur/00 to cur/3f.
     if folder.len() == 2 && folder.iter().all(u8::is_ascii_hexdigit) {
         folder = names.next().unwrap_or_default();
     }
-    // Servers name the files by time, number and host; other files that lie there are lists and locks.
+    // Servers name messages by time, number and host. Other files in these folders are lists and locks.
     let is_delivered = name.contains(&b'.') && name.first().is_some_and(u8::is_ascii_digit);
     (folder == b"cur" || folder == b"new") && is_delivered
 }
 
-/// Returns the bytes of a message in which the letters of its header are ASCII: they are not where a program saved the
-/// whole message in UTF-16.
+/// Returns the message in UTF-8 if a program saved all of it in UTF-16, else unchanged. So names of fields can be read
+/// as ASCII.
 pub fn readable(message: &[u8]) -> Cow<'_, [u8]> {
-    /// So much tells.
+    /// Number of bytes that are looked at to recognise UTF-16.
     const SAMPLE_BYTES: usize = 64;
     let is_marked = message.starts_with(b"\xff\xfe") || message.starts_with(b"\xfe\xff");
     let sample = &message[..message.len().min(SAMPLE_BYTES)];
@@ -183,7 +184,7 @@ pub fn readable(message: &[u8]) -> Cow<'_, [u8]> {
     text.into_owned().into_bytes().into()
 }
 
-/// Reads the facts in a mail's header. What is missing or cannot be read is none.
+/// Reads the facts in a mail's header. Missing and unreadable facts are `None`.
 pub fn facts(message: &[u8]) -> MailFacts {
     let message = readable(message);
     let header = header::split_message(&message).header;
@@ -207,7 +208,7 @@ pub fn addresses<'a>(
     header.all(name).flat_map(move |value| address::parse(value, charset))
 }
 
-/// Returns the message id without its angle brackets.
+/// Returns the `Message-ID` without its angle brackets.
 pub fn message_id(header: &Header<'_>) -> Option<String> {
     let value = header::unfolded(header.raw("Message-ID")?);
     let text = words::raw(&value, None);
@@ -215,7 +216,7 @@ pub fn message_id(header: &Header<'_>) -> Option<String> {
     Some(inner.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// Returns the charset of a message's text, if there is something in the header that nobody encoded.
+/// Returns the charset of the message's text if its header has letters beyond ASCII.
 fn charset_for(message: &[u8], header: &Header<'_>) -> Option<Charset> {
     if header.bytes().is_ascii() {
         return None;
@@ -223,7 +224,7 @@ fn charset_for(message: &[u8], header: &Header<'_>) -> Option<Charset> {
     Structure::of(message, PARTS_MAX).charset(0)
 }
 
-/// Returns when a mail arrived, as its header says: when the last server received it, or else when it was sent.
+/// Returns when a mail arrived: when the last server received it, or else when it was sent.
 pub fn arrival(message: &[u8]) -> Option<i64> {
     let message = readable(message);
     let header = header::split_message(&message).header;
@@ -244,9 +245,9 @@ fn shown(addresses: impl Iterator<Item = Address>) -> String {
     shown
 }
 
-/// Replaces control characters, trims, and cuts to [`FACT_BYTES_MAX`]; none if nothing is left.
+/// Replaces control characters, trims, and cuts to [`FACT_BYTES_MAX`]. None if nothing is left.
 fn one_line(text: &str) -> Option<String> {
-    // Every control character has at most 2 bytes and becomes a space, so that the text only gets shorter.
+    // Every control character has at most 2 bytes and becomes one space, so the text never grows.
     let text = text.trim();
     let text = &text[..text.floor_char_boundary(2 * FACT_BYTES_MAX)];
     let line: String = text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect();
@@ -392,7 +393,7 @@ mod tests {
         }
     }
 
-    /// Headers of words that mean something to a parser.
+    /// Headers made of pieces that a parser reacts to.
     fn headers() -> impl Strategy<Value = Vec<u8>> {
         let word = prop_oneof![
             "[\\r\\n\\t a-z<>@,;:()\"=?\\\\.-]{0,6}".prop_map(String::into_bytes),

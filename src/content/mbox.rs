@@ -1,25 +1,27 @@
 //! Cuts mbox files into mails.
 //!
-//! An mbox file is a row of mails, each behind a line `From <sender> <date>` (the *separator*) and mostly followed by a
-//! blank line. There is no standard for the form of that line, for blank lines, or for how lines of a body that look
-//! like a separator are kept apart from it. [`Mails`] takes the files of all common programs, by these rules:
+//! An mbox file is a row of mails. Before each stands a line `From <sender> <date>` (the *separator*), and mostly a
+//! blank line behind it. There is no standard for the form of that line, for blank lines, or for lines of a body that
+//! look like a separator. [`Mails`] reads the files of all common programs, by these rules:
 //!
-//! - A separator is a `From ` line of a form that programs write ([`separator`]) with the header of a mail behind it
-//!   ([`header`]). How many fields that header must have depends on the form, on whether a blank line stands before,
-//!   and on whether the file has had such separators already. The first line of the file may stand without a header.
-//! - A `From ` line in the header of a mail, or at the start of a part of it, is no separator.
-//! - `Content-Length` is believed only if a separator or the end of the file stands where it says; lines that look like
-//!   separators before that are then text (mboxcl2). Programs that edit a file often leave it wrong.
-//! - Lines quoted as `>From ` (mboxo, mboxrd, mboxcl) are kept as they are: which of them the writer quoted cannot be
-//!   known.
-//! - Lines end with LF, CRLF or CR, also in one file. Zero bytes, as a lost block leaves them, end a line.
-//! - MMDF files, with `^A^A^A^A` around each mail, are cut at these lines.
-//! - A file that begins with a mail without a separator, or with the rest of one, has that as its first mail.
+//! - A separator is a `From ` line in a form that programs write ([`separator`]), with the header of a mail behind it
+//!   ([`header`]). The number of fields that the header must have depends on the form, on whether a blank line stands
+//!   before, and on whether the file had such separators already. The first line of the file may stand without a
+//!   header.
+//! - A `From ` line in the header of a mail, or at the start of one of its parts, is no separator.
+//! - `Content-Length` counts only if it leads to a separator or to the end of the file. Then lines that look like
+//!   separators before that place are text (mboxcl2). Programs that edit a file often leave a wrong length.
+//! - Lines quoted as `>From ` (mboxo, mboxrd, mboxcl) are kept as they are, because nobody can know which of them the
+//!   writer quoted.
+//! - Lines end with LF, CRLF or CR, also in one file. Zero bytes, which a lost block of a disk leaves, end a line.
+//! - MMDF files have `^A^A^A^A` around each mail and are cut at these lines.
+//! - If a file begins without a separator, the bytes up to the first separator are its first mail: a whole mail, or the
+//!   rest of one.
 //!
-//! No byte is lost: a file is, for each mail in order, what stands before it (its separator), the mail, and what stands
-//! behind it (the one blank line that ends it). Where a mail is cut depends on what stands up to the header behind the
-//! next separator, so mails that are appended do not change those before. Memory is a window of about 1 MiB, whatever
-//! the file or a mail in it, and every byte is looked at a bounded number of times.
+//! No byte is lost: a file is, for each mail in order, the bytes before it (its separator), the mail, and the bytes
+//! behind it (the one blank line that ends it). Where a mail is cut depends only on bytes up to the header behind the
+//! next separator, so appending mails does not change the mails before. Memory is a window of about 1 MiB, whatever the
+//! size of the file or of a mail. Every byte is looked at a bounded number of times.
 
 mod header;
 mod lines;
@@ -36,31 +38,31 @@ use memchr::memmem::Finder;
 use std::io;
 use std::ops::Range;
 
-/// What must be seen behind a separator to judge it.
+/// Number of bytes that must be in memory from a separator on to judge it.
 const LOOK_AHEAD: usize = header::HEADER_BYTES_MAX + 2 * separator::LINE_BYTES_MAX;
-/// How much is searched at a time, at least.
+/// Minimum number of bytes that are searched at a time.
 const STEP: usize = 64 << 10;
-/// How much is read where a `Content-Length` says that a mail ends.
+/// Number of bytes that are read at the place where a `Content-Length` says that a mail ends.
 const PEEK: usize = 8 << 10;
-/// Blank lines and zero bytes before the first mail, up to so many, count as part of its separator.
+/// Maximum number of blank lines and zero bytes, in bytes, before the first mail. They belong to its separator.
 const LEAD_BYTES_MAX: usize = 32 << 10;
-/// Maximum number of separators that may stand in a row before one mail.
+/// Maximum number of separators in a row before one mail.
 const SEPARATORS_MAX: usize = 4;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 const MMDF: &[u8] = b"\x01\x01\x01\x01";
 
-/// Where a mail is in its file.
+/// The position of a mail in its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mail {
-    /// What stands before it: its separator with the line end; for the first mail also what the file begins with.
+    /// The bytes before the mail: its separator with the line end; for the first mail also all before that.
     pub before: Range<u64>,
-    /// Its bytes.
+    /// The bytes of the mail.
     pub range: Range<u64>,
-    /// What stands behind it: the blank line that ends it, if there is one.
+    /// The bytes behind the mail: the blank line or MMDF mark that ends it, if there is one.
     pub behind: Range<u64>,
-    /// Length of its header with the blank line; of a header that does not end soon, of all that may be one.
+    /// Length of the header with its blank line. If no blank line ends the header, the length of the whole mail.
     pub header_len: u64,
-    /// The date in its separator, as it stands there.
+    /// The date in the separator, as it stands there.
     pub date: Vec<u8>,
 }
 
@@ -68,16 +70,16 @@ pub struct Mail {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MboxError {
-    /// There is no mail in it.
+    /// The file has no mail.
     #[error("not an mbox file: it has no line `From <sender> <date>` with the header of a mail behind it")]
     NotMbox,
-    /// It is something else.
+    /// The file is of another kind.
     #[error("not an mbox file, but {0}")]
     Other(&'static str),
     /// The file could not be read.
     #[error("could not read the mbox file at offset {offset}")]
     Read {
-        /// How far the file was read.
+        /// The offset where reading failed, in bytes.
         offset: u64,
         /// The cause.
         #[source]
@@ -85,7 +87,7 @@ pub enum MboxError {
     },
 }
 
-/// What other files begin with, and what they are.
+/// The first bytes of other kinds of files, and the name of each kind.
 const OTHERS: [(&[u8], &str); 16] = [
     (b"\x1f\x8b", "a file that was compressed with gzip: unpack it (gunzip) and back up what comes out"),
     (b"\x1f\x9d", "a file that was compressed with compress: unpack it (uncompress) and back up what comes out"),
@@ -120,18 +122,19 @@ fn other_than_mbox(start: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Iterates over the mails of an mbox file; ends after the first error.
+/// Iterates over the mails of an mbox file. Ends after the first error.
 ///
-/// A file that is empty or has nothing but blank lines is an mbox without mails.
+/// An empty file, or one with blank lines alone, is an mbox without mails.
 #[derive(Debug)]
 pub struct Mails<R> {
     window: Window<R>,
     state: State,
-    /// The shapes of separators that the file had, as bits.
+    /// The shapes of separators that the file had so far, as bits.
     familiar: u8,
-    /// The file has blank lines behind its separators.
+    /// True if the file has blank lines behind its separators.
     blank_behind: bool,
-    /// The header that was read last, and where it starts: several candidates on a line have the same behind them.
+    /// The header that was read last, and its position. Several candidates on one line have the same header behind
+    /// them.
     last_header: Option<(u64, Header)>,
     from: Finder<'static>,
     mmdf: Finder<'static>,
@@ -141,7 +144,7 @@ pub struct Mails<R> {
 enum State {
     Start,
     Mail(Current),
-    /// Outside of all mails of an MMDF file: what stands before the next one starts here.
+    /// Between two mails of an MMDF file. Holds the position up to which the file is done.
     Mmdf(u64),
     Ended,
 }
@@ -152,19 +155,19 @@ struct Current {
     before: Range<u64>,
     date: Vec<u8>,
     header: Header,
-    /// Where to look for the next separator.
+    /// The position where the search for the next separator begins.
     search: u64,
-    /// Where the next separator is for sure.
+    /// The position of the next separator, if `Content-Length` proved it.
     certain: Option<u64>,
-    /// The file begins with something that may be no mail.
+    /// True if the file begins with bytes that may not be a mail.
     doubtful: bool,
 }
 
 /// A separator.
 struct Found {
-    /// Where the mail before ends.
+    /// The end of the mail before.
     at: u64,
-    /// Where its line ends.
+    /// The start of the next line.
     next: u64,
     shape: Shape,
     date: Vec<u8>,
@@ -192,7 +195,7 @@ impl<R: ReadAt> Mails<R> {
         self.window.show(at, len).map_err(|source| MboxError::Read { offset: at, source })
     }
 
-    /// Reads up to the first mail.
+    /// Finds the first mail, and skips what stands before it.
     fn start(&mut self) -> Result<(), MboxError> {
         self.show(0, LEAD_BYTES_MAX + LOOK_AHEAD)?;
         let bytes = self.window.bytes();
@@ -216,7 +219,7 @@ impl<R: ReadAt> Mails<R> {
         let is_separator = match line.map(|line| line.shape) {
             Some(Shape::Full) => true,
             Some(_) => header.known() >= 1,
-            // Some form that no other program has.
+            // A form that no known program writes.
             None => rest.starts_with(b"From ") && header.known() >= 3 && header.strays == 0,
         };
         if lead > LEAD_BYTES_MAX {
@@ -276,7 +279,8 @@ impl<R: ReadAt> Mails<R> {
         Ok(())
     }
 
-    /// Returns where the separator or the end of the file is, if it is there that a mail ends at `end`.
+    /// Returns the position of the separator or the end of the file behind a mail that ends at `end`. None if neither
+    /// stands there.
     fn end_of_mail_at(&self, end: u64) -> Result<Option<u64>, MboxError> {
         const BACK: usize = 4;
         let Some(from) = end.checked_sub(BACK as u64) else { return Ok(None) };
@@ -298,7 +302,7 @@ impl<R: ReadAt> Mails<R> {
         Ok(is_separator.then_some(from + at as u64))
     }
 
-    /// Returns whether `header` is enough behind a separator of this shape.
+    /// Returns whether `header` has enough fields to stand behind a separator of this shape.
     fn has_header(&self, shape: Shape, after_blank: bool, header: &Header) -> bool {
         let familiar = self.familiar & bit(shape) != 0;
         let wanted = match (shape, after_blank) {
@@ -313,7 +317,7 @@ impl<R: ReadAt> Mails<R> {
         header.known() >= wanted && (shape == Shape::Full || header.strays == 0 || header.known() >= wanted + 2)
     }
 
-    /// Finds the separator behind the mail that was begun last. None: the mail goes on to the end of the file.
+    /// Finds the separator behind the current mail. None if the mail goes on to the end of the file.
     fn find_next(&mut self, current: &Current) -> Result<Option<Found>, MboxError> {
         let mut at = current.search;
         loop {
@@ -336,7 +340,7 @@ impl<R: ReadAt> Mails<R> {
         }
     }
 
-    /// Judges what begins with `From` at `index` of the window.
+    /// Returns the separator at `index` of the window, where `From` stands, if it is one.
     fn judge(&mut self, index: usize, current: &Current) -> Option<Found> {
         let bytes = self.window.bytes();
         if bytes.get(index + 4).is_some_and(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
@@ -351,12 +355,12 @@ impl<R: ReadAt> Mails<R> {
             [line @ .., 0xef, 0xbb, 0xbf] if line.is_empty() || matches!(line, [.., b'\n' | b'\r' | 0]) => {
                 (line.len(), line.ends_with(&[0]))
             }
-            // Files that were appended to one whose last line had no end.
+            // A file was appended to another one whose last line had no line end.
             line if may_end_without_eol(line) => (index, false),
             _ => return None,
         };
         let within_line = before == index && !after_hole && !is_start(index) && eol_len_before(&bytes[..index]) == 0;
-        // Behind a byte order mark at the start of the mail there is nothing that it would be cut from.
+        // Before the byte order mark is the start of this mail: there is nothing to cut.
         if absolute(before) < current.before.end {
             return None;
         }
@@ -382,7 +386,8 @@ impl<R: ReadAt> Mails<R> {
         let mail_start = current.before.end.saturating_sub(self.window.start()) as usize;
         let after_blank =
             after_hole || is_start(before) || blank_line_len_before(&bytes[mail_start.min(before)..before]) > 0;
-        // In the header of the mail, that of another one can only begin behind the fields that no mail has twice.
+        // Inside a header, another mail can only begin if a field that no mail has twice stands before it and behind
+        // it.
         let offset = usize::try_from(found.at - current.before.end).unwrap_or(usize::MAX);
         let in_header =
             offset < current.header.end || (offset == current.header.end && current.header.ended == Ended::FromLine);
@@ -400,7 +405,7 @@ impl<R: ReadAt> Mails<R> {
         (may_stand_here && is_enough).then_some(found)
     }
 
-    /// Returns the mail that was begun last and ends at `end`.
+    /// Returns the current mail, which ends at `end`.
     fn finish(&self, current: Current, end: u64) -> Mail {
         let start = current.before.end;
         let from = start.max(self.window.start()) - self.window.start();
@@ -434,14 +439,14 @@ impl<R: ReadAt> Mails<R> {
         }
     }
 
-    /// Returns the next mail of an MMDF file, of which everything before `at` is done.
+    /// Returns the next mail of an MMDF file, at or after `at`.
     ///
-    /// Each has a line before and one behind it. Where one of them was lost, what is between two lines is a mail all
-    /// the same.
+    /// A line with the mark stands before and behind each mail. If one of them was lost, the bytes between two such
+    /// lines are still a mail.
     fn next_of_mmdf(&mut self, at: u64) -> Result<Option<Mail>, MboxError> {
         let index = self.show(at, LEAD_BYTES_MAX + LOOK_AHEAD)?;
         let bytes = &self.window.bytes()[index..];
-        // The lines in front, perhaps behind blank ones.
+        // The marks before the mail, perhaps behind blank lines.
         let bom = if at == 0 && bytes.starts_with(BOM) { BOM.len() } else { 0 };
         let lead = bom + lead_len(&bytes[bom..bytes.len().min(LEAD_BYTES_MAX)]);
         let mut start = if mmdf_line_len(&bytes[lead..]).is_some() { lead } else { 0 };
@@ -464,10 +469,10 @@ impl<R: ReadAt> Mails<R> {
         let current = Current { before: at..start, date, header, search: start, certain: None, doubtful: false };
         let (end, line) = self.find_mmdf_line(start)?;
         let mut mail = self.finish(current, end);
-        // A blank line belongs to the mail: it is not what ends it.
+        // The blank line at the end belongs to the mail, because the mark ends the mail.
         mail.range.end = end;
         mail.behind = end..end + line;
-        // What is left at the end of the file if a line was lost is no mail.
+        // Blank bytes and rests of marks at the end of the file are no mail.
         let index = self.show(mail.behind.end, STEP)?;
         let rest = &self.window.bytes()[index..];
         if rest.len() <= LEAD_BYTES_MAX && rest.iter().all(|byte| byte.is_ascii_whitespace() || matches!(byte, 0 | 1)) {
@@ -477,8 +482,7 @@ impl<R: ReadAt> Mails<R> {
         Ok(Some(mail))
     }
 
-    /// Returns where the next line of an MMDF file that bounds a mail starts, and its length; or the end of the file
-    /// and 0.
+    /// Returns the position and length of the next line with an MMDF mark, or the end of the file and 0.
     fn find_mmdf_line(&mut self, start: u64) -> Result<(u64, u64), MboxError> {
         let mut at = start;
         loop {
@@ -505,7 +509,7 @@ impl<R: ReadAt> Mails<R> {
 }
 
 impl Current {
-    /// The start of a file that has no separator there.
+    /// Returns the first mail of a file that begins without a separator.
     fn without_separator(before: Range<u64>, header: Header, doubtful: bool) -> Self {
         let search = before.end;
         Current { before, date: Vec::new(), header, search, certain: None, doubtful }
@@ -524,27 +528,27 @@ impl<R: ReadAt> Iterator for Mails<R> {
     }
 }
 
-/// Returns the header at the front of `bytes`, where a program put a blank line between separator and header.
+/// Returns the header at the start of `bytes`, if a program put a blank line between separator and header.
 fn header_behind_blank(bytes: &[u8]) -> Option<Header> {
     Some(header::read(bytes)).filter(is_whole)
 }
 
-/// Returns whether nothing but a mail has such a header.
+/// Returns whether only a mail can have this header.
 fn is_whole(header: &Header) -> bool {
     header.known() >= 3 && header.is_own() && header.strays == 0
 }
 
-/// Returns whether the last line of a file, which has no line end, may end as `text` does: with text, no blank and no
-/// mark of a quote.
+/// Returns whether `text` may be the end of a file without a last line end. Its last line must have text and must not
+/// end with a blank.
 fn may_end_without_eol(text: &[u8]) -> bool {
-    // What stands further in front need not be looked at, and a line may be long.
+    // The end of the line is enough, and a line may be long.
     let text = &text[text.len().saturating_sub(separator::USUAL_BYTES_MAX)..];
     let line = &text[text.iter().rposition(|byte| matches!(byte, b'\n' | b'\r' | 0)).map_or(0, |at| at + 1)..];
     let is_text = |byte: &u8| byte.is_ascii_alphanumeric() || *byte >= 0x80;
     line.last().is_some_and(|byte| !byte.is_ascii_whitespace()) && line.iter().any(is_text)
 }
 
-/// Returns the length of the zero bytes and lines of blanks at the front of `bytes`.
+/// Returns the length of the zero bytes and blank lines at the start of `bytes`.
 fn lead_len(bytes: &[u8]) -> usize {
     let blank = bytes.iter().take_while(|byte| byte.is_ascii_whitespace() || **byte == 0).count();
     if blank == bytes.len() {
@@ -554,7 +558,7 @@ fn lead_len(bytes: &[u8]) -> usize {
     bytes[..blank].iter().rposition(is_end).map_or(0, |last| last + 1)
 }
 
-/// Returns the length with its line end of a line that bounds a mail in an MMDF file.
+/// Returns the length of a line with an MMDF mark, its line end included.
 fn mmdf_line_len(bytes: &[u8]) -> Option<usize> {
     let rest = bytes.strip_prefix(MMDF)?;
     let eol = eol_len(rest);

@@ -1,23 +1,23 @@
-//! Cuts a mail into the bytes around its attachments and the attachments themselves, decoded.
+//! Cuts a mail into its attachments, decoded, and the bytes around them.
 //!
-//! Base64 hides a document from deduplication and from compression. [`split`] therefore finds the base64 bodies of a
-//! MIME message and hands out their decoded bytes together with a [`Base64Form`], the layout of the text: everything
-//! that is needed to give back the exact original. What has no such layout stays as it is, as [`Segment::Raw`].
+//! Base64 hides a document from deduplication and compression. [`split`] finds the base64 bodies of a MIME message and
+//! returns their decoded bytes together with a [`Base64Form`], the layout of the text. From both, a restore makes
+//! exactly the original text. Text without such a layout stays as it is, as [`Segment::Raw`].
 //!
 //! Invariants:
-//! - The segments, put together, are the message, for any input whatever. Each decoded body is rendered again with the
-//!   code that restores use and compared with the message before it is kept.
-//! - Time is linear in the message: the scan only moves forward. Memory is bounded by the message's size.
+//! - The segments, joined, are the message, for any input. Each decoded body is encoded again with the code that
+//!   restores use, and compared with the message, before it is kept.
+//! - Time is linear in the message, because the scan only moves forward. Memory is bounded by the size of the message.
 //!
-//! [`crate::content::mail`] says which parts a mail has and how their contents travelled. A mail without a field that
-//! announces base64 is not taken apart at all. Outside of those parts the fields count wherever they begin a line: so
-//! what is attached to a mail that a report quotes in clear is found, and what lies behind a damaged structure. A
+//! [`crate::content::mail`] says which parts a mail has and how they are encoded. A mail without a field that announces
+//! base64 is not parsed at all. Outside of the parts that are base64, a field that announces base64 counts wherever it
+//! begins a line. So attachments are found in a mail that a report quotes in clear, and behind a damaged structure. A
 //! nested message that is itself encoded in base64 is decoded as a blob.
 //!
-//! A body of which only a part has a regular layout (a footer of a mailing list, a line cut or joined on the way,
-//! missing padding, wrong padding bits, other line endings from some line on) is split into runs that do, with raw
-//! bytes between them. Text that has a blank at each line's end, or CR alone, has no layout that a [`Base64Form`] can
-//! say, and stays raw.
+//! A body that has a regular layout only in places (a footer of a mailing list, a line cut or joined on the way,
+//! missing padding, wrong padding bits, line endings that change) is split into regular runs with raw bytes between
+//! them. Text with a blank at the end of each line, or with CR alone, stays raw, because [`Base64Form`] cannot describe
+//! it.
 
 mod form;
 mod run;
@@ -31,8 +31,8 @@ use crate::content::mail::transfer::Encoding;
 use run::Run;
 use std::ops::Range;
 
-/// Decoded bodies smaller than this stay raw: what a reference to a chunk of their own costs, and what compression
-/// loses when they are torn from their neighbours, is about what decoding them would save.
+/// Minimum length of a decoded body, in bytes; smaller ones stay raw. A chunk of their own costs a reference, and
+/// compression works worse without the neighbouring bytes: about as much as decoding would save.
 pub const DECODED_BYTES_MIN: usize = 512;
 
 /// A piece of a message.
@@ -40,18 +40,18 @@ pub const DECODED_BYTES_MIN: usize = 512;
 pub enum Segment<'a> {
     /// Bytes that are kept as they are.
     Raw(&'a [u8]),
-    /// A body, or a regular part of one, that was base64 text.
+    /// A base64 body, or a regular run of one.
     Base64 {
-        /// What the text encodes; at least [`DECODED_BYTES_MIN`] bytes.
+        /// The decoded bytes; at least [`DECODED_BYTES_MIN`].
         decoded: Vec<u8>,
-        /// How to give back the text.
+        /// The layout of the base64 text.
         form: Base64Form,
     },
 }
 
-/// Cuts `message` into segments that, put together, are `message`: always, for any input.
+/// Cuts `message` into segments. For any input, the segments joined are `message`.
 ///
-/// No two raw segments are neighbours, and none is empty; a message without base64 bodies is one raw segment.
+/// No two raw segments are neighbours, and none is empty. A message without base64 bodies is one raw segment.
 pub fn split(message: &[u8]) -> Vec<Segment<'_>> {
     let mut cutter = Cutter { message, segments: Vec::new(), raw_start: 0, cr: false };
     if let Some(first) = announced(message, 0) {
@@ -69,7 +69,7 @@ pub fn split(message: &[u8]) -> Vec<Segment<'_>> {
     cutter.segments
 }
 
-/// Returns where the field stands that announces the next body in base64 at or after `from`.
+/// Returns the position of the next field at or after `from` that announces a base64 body.
 fn announced(message: &[u8], from: usize) -> Option<usize> {
     static FINDER: FieldFinder<25> = FieldFinder::new(b"content-transfer-encoding");
     let mut from = from;
@@ -82,11 +82,11 @@ fn announced(message: &[u8], from: usize) -> Option<usize> {
     }
 }
 
-/// Returns where the bodies stand whose parts say that they are base64 and that look like it, in their order.
+/// Returns the ranges of the bodies that are declared as base64 and look like it, in their order.
 fn base64_bodies(message: &[u8], structure: &Structure<'_>) -> impl Iterator<Item = Range<usize>> {
     let leaves = structure.parts.iter().filter(|part| part.kind == Kind::Leaf && part.encoding == Encoding::Base64);
     leaves.filter(|part| part.encoding.is_encoded(part.body)).map(|part| {
-        // The line ending before a boundary belongs to the boundary, and ends the last line all the same.
+        // The line ending before a boundary belongs to the boundary, but here it ends the last line of the body, too.
         let end = part.body_start + part.body.len();
         let eol = match message[end..] {
             [b'\r', b'\n', ..] => 2,
@@ -97,18 +97,18 @@ fn base64_bodies(message: &[u8], structure: &Structure<'_>) -> impl Iterator<Ite
     })
 }
 
-/// A message that is being cut, from its start on.
+/// The state while a message is cut, from its start to its end.
 struct Cutter<'a> {
     message: &'a [u8],
     segments: Vec<Segment<'a>>,
-    /// Where the raw bytes begin that are in no segment yet.
+    /// The start of the raw bytes that are in no segment yet.
     raw_start: usize,
-    /// Lines may end with CR alone.
+    /// True if lines may end with CR alone.
     cr: bool,
 }
 
 impl Cutter<'_> {
-    /// Cuts the runs out of a body in base64.
+    /// Cuts the runs out of a base64 body.
     fn cut_body(&mut self, body: Range<usize>) {
         let message = &self.message[..body.end];
         let mut at = body.start;
@@ -120,8 +120,8 @@ impl Cutter<'_> {
         }
     }
 
-    /// Cuts the runs out of what fields announce in a stretch outside of such bodies. There a line that is no base64
-    /// ends them: a blank line, a boundary, or text.
+    /// Cuts the runs out of a stretch outside of such bodies, behind each field that announces base64. Here a line that
+    /// is not base64 ends the body: a blank line, a boundary, or text.
     fn cut_clear(&mut self, clear: Range<usize>) {
         let message = &self.message[..clear.end];
         let mut at = clear.start;
@@ -136,7 +136,7 @@ impl Cutter<'_> {
         }
     }
 
-    /// Makes a segment of a run that is long enough, and returns where it ends.
+    /// Makes a segment of a run if it is long enough. Returns the end of the run.
     fn keep(&mut self, run: Run) -> usize {
         let end = run.range.end;
         if run.decoded.len() >= DECODED_BYTES_MIN && run.is_proven(self.message) {
@@ -155,7 +155,7 @@ impl Cutter<'_> {
     }
 }
 
-/// Returns where the first line begins at or after `at`.
+/// Returns the start of the first line at or after `at`.
 fn line_from(message: &[u8], at: usize) -> usize {
     if message[..at].ends_with(b"\n") { at } else { next_line(message, at) }
 }

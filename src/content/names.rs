@@ -1,39 +1,40 @@
-//! File names for items: legible, and legal on Linux, macOS and Windows alike.
+//! File names for items: legible, and legal on Linux, macOS and Windows.
 //!
-//! A name is given once, when an item is first seen, and stays with it for its life. Names come from mails, so they are
-//! made from hostile text: nothing here may panic, grow without limit, or hide what a file is.
+//! An item gets its name once, when it is first seen, and keeps it for its life. Names are made of text from mails,
+//! which may be hostile. So nothing here may panic, grow without limit, or hide the kind of a file.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use jiff::{SignedDuration, civil};
 
-/// The longest name before its suffix. File systems take 255 bytes (ext4) or 255 UTF-16 units (NTFS, APFS); this leaves
-/// room for a suffix, for a number that makes the name unique, and for what programs append while they save.
+/// Maximum length of a name before its suffix, in bytes. File systems take 255 bytes (ext4) or 255 UTF-16 units (NTFS,
+/// APFS). The rest is for a suffix, for a number that makes the name unique, and for what programs append while they
+/// save.
 pub const STEM_BYTES_MAX: usize = 200;
 
-/// The longest name that a file system is sure to take.
+/// Maximum length of a whole name, in bytes, that every file system takes.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Longer endings are no extensions but text after a full stop.
+/// Maximum length of a file extension, in bytes. Longer endings are text behind a full stop.
 const EXTENSION_BYTES_MAX: usize = 16;
 
 /// Returns the file name of a mail, such as `2026-11-01 09.30 Alice Smith - Budget 2027.eml`.
 ///
-/// `date` is in Unix seconds and shown in UTC; `from` is `Alice Smith <alice@contoso.com>` or a bare address, of which
-/// the display name is taken if there is one.
+/// `date` is in Unix seconds and is shown in UTC. `from` is `Alice Smith <alice@contoso.com>` or a bare address; the
+/// display name is used if there is one.
 pub fn mail_name(date: Option<i64>, from: Option<&str>, subject: Option<&str>) -> String {
     let date = date.and_then(show_date).unwrap_or_else(|| "undated".to_string());
     let sender = non_empty(clean(display_name(from.unwrap_or_default())), "unknown sender");
     let subject = non_empty(clean(subject.unwrap_or_default()), "no subject");
-    // A sender's name must not push the subject out of the file's name.
+    // A long sender must not push the subject out of the file name.
     let sender = truncate(&sender, STEM_BYTES_MAX / 3).trim_end();
     safe_name(&format!("{date} {sender} - {subject}"), ".eml")
 }
 
 /// Returns `stem` with `suffix`, changed as little as needed to be a legal and sane file name everywhere.
 ///
-/// `suffix` is appended as it is; it is for the caller to choose, not for text from outside.
+/// `suffix` is appended as it is. The caller chooses it; it must not come from outside.
 pub fn safe_name(stem: &str, suffix: &str) -> String {
     let stem = clean(stem);
     let stem = trim_end(truncate(trim_start(&stem), STEM_BYTES_MAX));
@@ -44,25 +45,25 @@ pub fn safe_name(stem: &str, suffix: &str) -> String {
     }
 }
 
-/// Returns the name of a mail folder that people see as `display`; never as a message could be called, which lies in
-/// the same folder.
+/// Returns the name for a mail folder that people see as `display`. It never looks like the name of a message, because
+/// messages lie in the same folder.
 pub fn mail_folder_name(display: &str) -> String {
     let name = safe_name(display, "");
     if name.to_lowercase().ends_with(".eml") { safe_name(&format!("{name} (folder)"), "") } else { name }
 }
 
-/// Gives names that differ within one folder, also where case does not count.
+/// Makes names unique within one folder, also where case does not count.
 ///
-/// Two names are the same if they are equal after each character is mapped to upper and then to lower case, which joins
-/// at least what Windows and macOS join.
+/// Two names are the same if they are equal after each character is mapped to upper and then to lower case. All names
+/// that Windows or macOS take for the same are the same here.
 ///
-/// Only a hash of each name is kept, so that a folder of a million takes 16 MB: two names whose hashes happen to meet
-/// are taken for the same, which costs one of them a number.
+/// Only a hash of each name is kept, so a folder of a million names takes 16 MB. If two hashes happen to be equal, the
+/// second name gets a number without need.
 #[derive(Clone, Debug, Default)]
 pub struct UniqueNames {
     hasher: RandomState,
     taken: HashSet<u64>,
-    /// The number to try next for a name that was taken.
+    /// For each name that was taken, the number to try next.
     next: HashMap<u64, u64>,
 }
 
@@ -72,12 +73,12 @@ impl UniqueNames {
         Self::default()
     }
 
-    /// Says whether the folder has this name.
+    /// Returns whether the folder has this name.
     pub fn contains(&self, name: &str) -> bool {
         self.taken.contains(&self.key(name))
     }
 
-    /// Takes `name` as it is, for an item that has it already. Returns false if it was taken.
+    /// Takes `name` as it is, for an item that has this name already. Returns false if the name was taken.
     pub fn reserve(&mut self, name: &str) -> bool {
         self.taken.insert(self.key(name))
     }
@@ -86,7 +87,7 @@ impl UniqueNames {
         self.hasher.hash_one(fold(name))
     }
 
-    /// Takes `name`, or if it is taken the first free one of `name (2)`, `name (3)` and so on, and returns it.
+    /// Takes and returns `name`, or if it is taken, the first free one of `name (2)`, `name (3)` and so on.
     ///
     /// The number stands before the extension. Takes constant time on average, however many names are equal.
     pub fn claim(&mut self, name: &str) -> String {
@@ -94,7 +95,7 @@ impl UniqueNames {
             return name.to_string();
         }
         let (stem, extension) = split_extension(name);
-        // Long stems are cut before they are counted, so that those with the same start share their numbers.
+        // Cut long stems before they are counted, so that stems with the same start share their numbers.
         let room = NAME_BYTES_MAX.saturating_sub(extension.len() + " (18446744073709551615)".len());
         let stem = trim_end(truncate(stem, room));
         let counted = self.key(&format!("{stem}{extension}"));
@@ -110,9 +111,9 @@ impl UniqueNames {
     }
 }
 
-/// Shows a time as `2026-11-01 09.30`; none if its year has not four digits.
+/// Returns a time as `2026-11-01 09.30`. None if its year does not have four digits.
 fn show_date(seconds: i64) -> Option<String> {
-    // A time stamp ends some hours before the year 9999 does.
+    // The range of a time stamp ends some hours before the year 9999 does.
     let time = civil::date(1970, 1, 1).at(0, 0, 0, 0).checked_add(SignedDuration::from_secs(seconds)).ok()?;
     (0..=9999).contains(&time.year()).then(|| time.strftime("%Y-%m-%d %H.%M").to_string())
 }
@@ -129,7 +130,8 @@ fn non_empty(text: String, otherwise: &str) -> String {
     if text.is_empty() { otherwise.to_string() } else { text }
 }
 
-/// Replaces what is not legal somewhere, leaves out what cannot be seen, and makes single spaces of white space.
+/// Replaces characters that are illegal on one of the systems, removes invisible ones, and joins white space to single
+/// spaces.
 fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -150,9 +152,9 @@ fn clean(text: &str) -> String {
     clean.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// Marks that show nothing themselves but can make a name look like another ("gnp.exe" as "exe.png").
+/// Returns whether a character is invisible but can make a name look like another ("gnp.exe" as "exe.png").
 ///
-/// Joiners (U+200C, U+200D) are left, as scripts and emoji need them.
+/// Joiners (U+200C, U+200D) are kept, because scripts and emoji need them.
 fn is_invisible(char: char) -> bool {
     matches!(
         char,
@@ -161,12 +163,12 @@ fn is_invisible(char: char) -> bool {
     )
 }
 
-/// Leading full stops hide a file on Unix; a leading "~" or "-" is sane enough.
+/// Removes full stops at the start, which hide a file on Unix. A "~" or "-" at the start may stay.
 fn trim_start(stem: &str) -> &str {
     stem.trim_start_matches(['.', ' '])
 }
 
-/// Windows drops full stops and spaces at the end of a name.
+/// Removes full stops and spaces at the end, which Windows drops.
 fn trim_end(stem: &str) -> &str {
     stem.trim_end_matches(['.', ' '])
 }
@@ -176,7 +178,7 @@ fn truncate(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
 }
 
-/// Returns the length of the device name that Windows would take this stem for, with any extension ("con.x").
+/// Returns the length of the device name that Windows sees in this stem, with any extension ("con.x").
 fn device_len(stem: &str) -> Option<usize> {
     let base = stem.split('.').next().unwrap_or_default().trim_end();
     let upper = base.to_ascii_uppercase();
@@ -188,7 +190,7 @@ fn device_len(stem: &str) -> Option<usize> {
     is_device.then_some(base.len())
 }
 
-/// Splits `name.ext` before the full stop; the extension is empty if there is none.
+/// Splits `name.ext` before the full stop. The extension is empty if there is none.
 fn split_extension(name: &str) -> (&str, &str) {
     match name.rfind('.') {
         Some(dot) if dot > 0 && name.len() - dot <= EXTENSION_BYTES_MAX && !name[dot..].contains(' ') => {
@@ -285,7 +287,7 @@ mod tests {
         let long = "x".repeat(250);
         for i in 0..10_000 {
             names.claim("a.eml");
-            // Different names that only differ where they are cut.
+            // Names that differ only behind the place where they are cut.
             names.reserve(&format!("{long}{i}.eml"));
             assert!(names.claim(&format!("{long}{i}.eml")).len() <= NAME_BYTES_MAX);
         }
@@ -302,7 +304,7 @@ mod tests {
             && device_len(name).is_none()
     }
 
-    /// Text with much of what names must not have.
+    /// Text with many characters that names must not have.
     fn texts() -> impl Strategy<Value = String> {
         prop_oneof!["\\PC*", "[./ :?\\\\\"<>|*CONULPT1a\u{202e}\u{0}\n-]{0,30}", any::<String>(), "ü{0,300}"]
     }
@@ -314,7 +316,7 @@ mod tests {
             prop_assert!(is_sane(&name), "{name:?}");
             let name = safe_name(&subject, ".eml");
             prop_assert!(is_sane(&name), "{name:?}");
-            // A name that is sane already is not changed again.
+            // A name that is safe already does not change.
             prop_assert_eq!(safe_name(name.strip_suffix(".eml").unwrap(), ".eml").len(), name.len());
         }
 

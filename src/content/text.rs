@@ -1,4 +1,4 @@
-//! A mail as the text that people read: what the text view shows, and what `grep` finds.
+//! A mail as the text that people read. The text view shows it, and `grep` searches it.
 //!
 //! ```text
 //! From: Jörg Müller <joerg@example.org>       the main headers, decoded
@@ -7,22 +7,23 @@
 //! the body as UTF-8: plain text as it is, HTML as text without wrapped lines
 //!
 //! Attachments:
-//! - plan.pdf, 48213 bytes                     names and sizes; what is in them stays out
+//! - plan.pdf, 48213 bytes                     names and sizes, not the content
 //!
 //! ======== Attached message ========         nested messages in the same form
 //! ```
 //!
-//! What stands in a multipart before its first boundary and behind its last is shown in its place. Notes that the
-//! message is in MIME are left out. A multipart that is encoded as a whole is shown like any other.
+//! Text in a multipart before its first boundary and behind its last one is shown in its place, without sentences about
+//! MIME. A multipart that is encoded as a whole is shown like any other.
 //!
-//! Of alternatives the plain one is shown, and of the HTML one the lines with words that the plain one lacks.
+//! Of a `multipart/alternative`, the plain text is shown, and those lines of the HTML that have words which the plain
+//! text lacks.
 //!
-//! Invariants, for any input whatever:
-//! - The text is valid UTF-8 with LF for line endings and no other control characters than tabs, and at most
-//!   [`TEXT_BYTES_MAX`] long, some lines more or less. Where something was left out, the text says so.
-//! - Time is linear in the message. Beside the message, memory holds the places of its parts, one decoded part and the
-//!   text.
-//! - The same message gives the same text: sizes and deduplication rely on it.
+//! Invariants, for any input:
+//! - The text is valid UTF-8 with LF for line endings and no other control characters than tabs. It is at most about
+//!   [`TEXT_BYTES_MAX`] long. If something was left out, the text says so.
+//! - Time is linear in the message. Besides the message, memory holds the positions of its parts, one decoded part and
+//!   the text.
+//! - The same message always gives the same text, because sizes and deduplication depend on it.
 
 mod html;
 mod outside;
@@ -35,16 +36,16 @@ use crate::content::mail::words;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-/// The text of a mail ends after this many bytes.
+/// Maximum length of the text of a mail, in bytes. The rest is left out.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
-/// Encoded messages in encoded messages: each level holds another copy in memory.
+/// Maximum depth of encoded messages in encoded messages, because each level holds another copy in memory.
 const ENCODED_DEPTH_MAX: usize = 8;
 
-/// The headers that are shown, as people look for them.
+/// The headers that are shown, in this order.
 const SHOWN: [&str; 7] = ["From", "To", "Cc", "Bcc", "Reply-To", "Date", "Subject"];
 
-/// Returns the text of a mail. `whole` is whether `message` is all of it; the start of a mail gives the start of its
-/// text.
+/// Returns the text of a mail. `whole` says whether `message` is all of it; from the start of a mail comes the start of
+/// its text.
 pub fn of_mail(message: &[u8], whole: bool) -> String {
     let mut text = Text { out: String::new(), parts_left: PARTS_MAX, cut: false };
     text.read(message, 0);
@@ -62,30 +63,30 @@ pub fn of_html(html: &str) -> String {
 
 struct Text {
     out: String,
-    /// How many more parts are looked at.
+    /// Number of parts that may still be read.
     parts_left: usize,
-    /// Something was left out.
+    /// True if something was left out.
     cut: bool,
 }
 
-/// A message in a message that is still to be shown.
+/// A nested message that is still to be shown.
 enum Waiting {
-    /// The number of its first part.
+    /// The message is not encoded; holds the number of its first part.
     Clear(usize),
-    /// The number of the part that it is encoded in.
+    /// The message is encoded; holds the number of the part that it is encoded in.
     Encoded(usize),
 }
 
-/// What is read, as text.
+/// The text of one part that people read.
 struct Body {
-    /// The group of alternatives that it is one of.
+    /// The number of the `multipart/alternative` that the part belongs to.
     alternative: Option<usize>,
     is_html: bool,
     text: String,
 }
 
 impl Text {
-    /// Writes the text of a message and of all messages in it. `depth` is how many encoded ones it lies in.
+    /// Writes the text of a message and of all messages in it. `depth` is the number of encoded messages around it.
     fn read(&mut self, message: &[u8], depth: usize) {
         let message = mail::readable(message);
         let structure = Structure::of(&message, self.parts_left);
@@ -93,7 +94,7 @@ impl Text {
         let structure = opened.as_ref().map_or(structure, |opened| Structure::of(opened, self.parts_left));
         self.cut |= structure.incomplete;
         self.parts_left = self.parts_left.saturating_sub(structure.parts.len());
-        // The messages that are still to be shown, the next one last.
+        // The messages that are still to be shown. The next one is the last in the list.
         let mut waiting = vec![Waiting::Clear(0)];
         while let Some(next) = waiting.pop() {
             if self.is_full() {
@@ -123,7 +124,7 @@ impl Text {
         }
     }
 
-    /// Writes the text of a message that is a part of one.
+    /// Writes the text of an encoded nested message.
     fn encoded(&mut self, part: &Part<'_>, depth: usize) {
         if depth == ENCODED_DEPTH_MAX || self.parts_left == 0 {
             self.cut = true;
@@ -186,7 +187,7 @@ impl Text {
             len += body.text.len();
             bodies.push(body);
         }
-        // The words of the plain parts of each group of alternatives that has HTML, too.
+        // For each `multipart/alternative` with HTML, the words of its plain parts.
         let with_html: HashSet<usize> =
             bodies.iter().filter(|body| body.is_html).filter_map(|body| body.alternative).collect();
         let mut plain: HashMap<usize, HashSet<&str>> = HashMap::new();
@@ -210,7 +211,7 @@ impl Text {
         }
     }
 
-    /// Returns the text of a part, about `left` bytes at most.
+    /// Returns at most about `left` bytes of the text of a part.
     fn body(&mut self, part: &Part<'_>, left: usize) -> String {
         let (text, whole) = part.text(TEXT_BYTES_MAX);
         self.cut |= !whole;
@@ -223,7 +224,7 @@ impl Text {
         body
     }
 
-    /// Returns what stands outside of all parts, about `left` bytes at most.
+    /// Returns at most about `left` bytes of a text outside of all parts.
     fn outside(&mut self, structure: &Structure<'_>, outside: &Outside<'_>, left: usize) -> String {
         let bytes = &outside.text[..outside.text.len().min(TEXT_BYTES_MAX)];
         self.cut |= bytes.len() < outside.text.len();
@@ -276,7 +277,7 @@ impl Text {
     }
 }
 
-/// Returns whether the text of a part is what people read.
+/// Returns whether people read the text of a part as the body of the mail.
 fn is_body(part: &Part<'_>) -> bool {
     part.kind == Kind::Leaf && part.is_text() && !part.is_attachment()
 }
@@ -285,7 +286,8 @@ fn words_in(text: &str) -> impl Iterator<Item = &str> {
     text.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty())
 }
 
-/// Returns the lines that hold words beyond `known`; all, if most do.
+/// Returns the lines with words that are not in `known`. If these lines are more than half of the text, returns all of
+/// it.
 fn what_is_new<'a>(text: &'a str, known: &HashSet<&str>) -> Cow<'a, str> {
     let mut new = String::new();
     let (mut letters, mut new_letters) = (0, 0);
@@ -301,13 +303,13 @@ fn what_is_new<'a>(text: &'a str, known: &HashSet<&str>) -> Cow<'a, str> {
     if new_letters * 2 > letters { text.into() } else { new.into() }
 }
 
-/// Gives lines LF as their ending, and replaces other control characters but tabs by spaces.
+/// Ends lines with LF, and replaces other control characters except tabs by spaces.
 fn clean(text: &str) -> String {
-    // A line ending that was converted once too often.
+    // A line ending that was converted twice.
     let text = if text.contains("\r\r\n") { Cow::Owned(text.replace("\r\r\n", "\n")) } else { Cow::Borrowed(text) };
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut clean = String::with_capacity(text.len());
-    // What is copied as it stands begins here.
+    // The start of the text that was not copied yet.
     let mut copied = 0;
     let mut at = 0;
     while let Some(len) = text.as_bytes()[at..].iter().position(may_begin_control) {
@@ -329,7 +331,7 @@ fn clean(text: &str) -> String {
     clean
 }
 
-/// Returns whether a byte is a control character but a tab or LF, or begins one of those beyond ASCII.
+/// Returns whether a byte is, or begins, a control character other than tab and LF.
 fn may_begin_control(byte: &u8) -> bool {
     matches!(byte, 0..=8 | 0x0b..=0x1f | 0x7f | 0xc2)
 }

@@ -5,10 +5,11 @@ use super::header::unfolded;
 use super::words;
 use std::borrow::Cow;
 
-/// Further addresses of a field are not read.
+/// Maximum number of addresses that are read from one field, because a hostile mail may name any number. The rest is
+/// ignored.
 pub const ADDRESSES_MAX: usize = 10_000;
 
-/// Somebody that a mail comes from or goes to.
+/// A person or mailbox that a mail comes from or goes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Address {
     /// The name, decoded; empty if there is none.
@@ -18,7 +19,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// Returns `Alice Smith <alice@contoso.com>`, or what there is of it.
+    /// Returns `Alice Smith <alice@contoso.com>`, or only the name or only the address if the other is empty.
     pub fn shown(&self) -> Cow<'_, str> {
         match (self.name.is_empty(), self.address.is_empty()) {
             (false, false) => format!("{} <{}>", self.name, self.address).into(),
@@ -28,13 +29,12 @@ impl Address {
     }
 }
 
-/// Reads the addresses in the value of a field; the names of groups are passed over.
+/// Reads the addresses in the value of a field. The names of groups are ignored.
 ///
-/// `charset` is that of the message, for what nobody encoded. Takes linear time.
+/// `charset` is the charset of the message; it is used for bytes that are not encoded words. Takes linear time.
 pub fn parse(value: &[u8], charset: Option<Charset>) -> impl Iterator<Item = Address> {
     let line = unfolded(value);
-    // Of text that nobody encoded, halves of letters may look like quotes, commas and backslashes (ISO-2022,
-    // Shift_JIS).
+    // In unencoded text in ISO-2022 or Shift_JIS, a quote, comma or backslash may be one half of a letter.
     let line = match line.is_ascii() && !line.contains(&0x1b) {
         true => line.into_owned(),
         false => words::raw(&line, charset).into_owned().into_bytes(),
@@ -53,14 +53,14 @@ pub fn parse(value: &[u8], charset: Option<Charset>) -> impl Iterator<Item = Add
         }
         None
     };
-    // What was read to see whether it belongs to the name before.
+    // An address that was read ahead, to see whether it continues the name before it.
     let mut seen = None;
     std::iter::from_fn(move || {
         let (first, _) = seen.take().or_else(&mut next)?;
         if !first.address.is_empty() {
             return Some(first);
         }
-        // `Doe, John <john@contoso.com>`: who forgot the quotes means one name.
+        // `Doe, John <john@contoso.com>` without quotes is one name with a comma in it.
         match next() {
             Some((Address { name, address }, true)) if !name.is_empty() => {
                 Some(Address { name: format!("{}, {name}", first.name), address })
@@ -77,23 +77,23 @@ pub fn parse(value: &[u8], charset: Option<Charset>) -> impl Iterator<Item = Add
 struct Rest {
     line: Vec<u8>,
     at: usize,
-    /// A quote or bracket was seen that does not end: from there on they are read like any other letter.
+    /// True after a quote or bracket without an end. From then on, quotes and brackets are ordinary letters.
     unclosed: bool,
 }
 
-/// Pieces of one address.
+/// The pieces of one address.
 #[derive(Default)]
 struct Pieces {
-    /// Words outside of everything, with those in quotes.
+    /// The words outside of `<>` and comments, quoted words included.
     phrase: Vec<u8>,
-    /// What stands in `<>`.
+    /// The text between `<` and `>`.
     angle: Option<Vec<u8>>,
     comment: Vec<u8>,
     quoted: bool,
 }
 
 impl Rest {
-    /// Reads up to the next comma. Returns also whether the address stands in `<>`.
+    /// Reads one address, up to the next comma. Also returns whether the address stands in `<>`.
     fn one(&mut self, charset: Option<Charset>) -> (Address, bool) {
         let mut pieces = Pieces::default();
         while let Some(&byte) = self.line.get(self.at) {
@@ -120,7 +120,7 @@ impl Rest {
                 b'<' => {
                     let behind = &self.line[self.at..];
                     match memchr::memchr2(b'>', b'<', behind) {
-                        // A second one begins before this one ends: what is between belongs to the name.
+                        // Another `<` comes before the `>`: the text between them belongs to the name.
                         Some(end) if behind[end] == b'<' => pieces.phrase.extend_from_slice(&behind[..end]),
                         end => {
                             let end = end.unwrap_or(behind.len());
@@ -133,7 +133,7 @@ impl Rest {
                     let skipped = memchr::memchr(b'<', &self.line[self.at..]).unwrap_or(0);
                     self.at += skipped;
                 }
-                // The name of a group, or `mailto:`.
+                // The text before the colon is the name of a group, or `mailto:`.
                 b':' if !pieces.phrase.contains(&b'@') && pieces.angle.is_none() => pieces = Pieces::default(),
                 b'=' if self.line[self.at..].starts_with(b"?") => {
                     let word = self.word_len();
@@ -147,9 +147,11 @@ impl Rest {
         (pieces.address(charset), is_in_brackets)
     }
 
-    /// Returns how much of an encoded word stands from its second byte on: commas and brackets in it are its own.
+    /// Returns the length of the encoded word at the current position, counted from its second byte. Commas and
+    /// brackets inside the word separate nothing.
     fn word_len(&self) -> usize {
-        /// Longer words are read like any other text.
+        /// Maximum length of an encoded word, so that the search for its end stays short. Longer words are ordinary
+        /// text.
         const WORD_BYTES_MAX: usize = 1000;
         let behind = &self.line[self.at..self.line.len().min(self.at + WORD_BYTES_MAX)];
         let mut marks = memchr::memchr_iter(b'?', behind).skip(2);
@@ -158,7 +160,8 @@ impl Rest {
         end.filter(|end| !behind[..*end].contains(&b' ') || *end < 80).unwrap_or(1)
     }
 
-    /// Reads a quoted text of which the first quote is read; none, and reads nothing, if it does not end.
+    /// Reads a quoted text whose first quote was read already. If the text does not end, reads nothing and returns
+    /// none.
     fn quoted(&mut self) -> Option<Vec<u8>> {
         let mut text = Vec::new();
         let mut at = self.at;
@@ -179,7 +182,8 @@ impl Rest {
         Some(text)
     }
 
-    /// Reads a comment of which the first bracket is read; none, and reads nothing, if it does not end.
+    /// Reads a comment whose first bracket was read already. If the comment does not end, reads nothing and returns
+    /// none.
     fn comment(&mut self) -> Option<Vec<u8>> {
         let mut depth = 1_usize;
         let len = self.line[self.at..].iter().position(|byte| {
@@ -206,8 +210,8 @@ impl Pieces {
             return Address { name, address };
         }
         let comment = one_line(&words::decode(&self.comment, charset));
-        // `alice@contoso.com (Alice)`; words without an address are a name.
-        // Before there were domains, `!` led from machine to machine.
+        // `alice@contoso.com (Alice)`: the comment is the name. Words without an address are a name, except for a UUCP
+        // path such as `host!user`, which is an address from the time before domains.
         let is_path =
             phrase.contains('!') && !phrase.contains(' ') && !phrase.starts_with('!') && !phrase.ends_with('!');
         if phrase.contains('@') && !phrase.contains(' ') || self.quoted && phrase.contains('@') || is_path {
@@ -223,7 +227,7 @@ impl Pieces {
     }
 }
 
-/// Makes one line of a text, its words one space apart and without control characters.
+/// Returns a text as one line: single spaces between words, no control characters.
 pub(crate) fn one_line(text: &str) -> String {
     let words = text.split(|char: char| char.is_whitespace() || char.is_control()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join(" ")
@@ -278,8 +282,8 @@ mod tests {
         assert_eq!(latin.name, "Jürgen");
     }
 
-    /// Between `ESC $ B` and `ESC ( B`, and behind the first byte of a letter, quotes, commas, semicolons and
-    /// backslashes are halves of letters.
+    /// Quotes, commas, semicolons and backslashes are halves of letters between `ESC $ B` and `ESC ( B`, and behind the
+    /// first byte of a two-byte letter.
     #[test]
     fn halves_of_letters_that_nobody_encoded_are_no_marks() {
         for (value, charset, expected) in [

@@ -1,10 +1,10 @@
-//! From bytes to text, in every charset that mails name, and in the right one where they name none or the wrong one.
+//! Makes text of bytes, in every charset that mails name, and in a likely one if they name none or a wrong one.
 //!
-//! What is believed, in this order: a byte order mark; the charset that is named, as long as the bytes can be read in
-//! it and are not plainly UTF-8; UTF-8, if the bytes are; what a detector says; Windows-1252. U+FFFD stands only for
-//! bytes that mean nothing in any of these.
+//! The first of these that applies decides: a byte order mark; the named charset, if the bytes can be read in it and
+//! are not plainly UTF-8; UTF-8, if the bytes are valid; a detector; Windows-1252. U+FFFD stands only for bytes that
+//! mean nothing in any of these.
 //!
-//! Time and memory are linear in the bytes.
+//! Time and memory are linear in the number of bytes.
 
 mod labels;
 mod shifted;
@@ -14,53 +14,53 @@ use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, UTF_8, WINDOWS_1252};
 use std::borrow::Cow;
 
-/// The detector looks at this much of the words that are not ASCII alone.
+/// Maximum number of bytes that the detector looks at, because it is slow. It gets only words that are not ASCII.
 const DETECTED_BYTES_MAX: usize = 16 << 10;
-/// Those words are looked for in this much of a text.
+/// Number of bytes at the start of a text that are searched for words that are not ASCII.
 const SEARCHED_BYTES_MAX: usize = 1 << 20;
-/// UTF-8 in a charset in which every byte is a letter needs this many letters beyond ASCII to be taken for UTF-8.
+/// Minimum number of letters beyond ASCII before UTF-8 is preferred to a named charset in which every byte is a letter.
 const UTF8_LETTERS_MIN: usize = 3;
 
 /// A charset that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charset {
-    /// One that browsers know.
+    /// A charset that browsers know.
     Web(&'static Encoding),
-    /// One byte a letter; the letters of the bytes from 0x80 on.
+    /// A charset with one byte for each letter. Holds the letters of the bytes from 0x80 on.
     Table(&'static str),
     /// RFC 2152.
     Utf7,
-    /// Two bytes a unit; little-endian unless the bytes say otherwise.
+    /// Two bytes a unit; little-endian unless the bytes show otherwise.
     Utf16 {
-        /// The label says big-endian.
+        /// True if the label says big-endian.
         big: bool,
     },
     /// Four bytes a letter.
     Utf32 {
-        /// The label says big-endian.
+        /// True if the label says big-endian.
         big: bool,
     },
     /// RFC 1843.
     Hz,
     /// ISO-2022 with all its registered sets: JP, KR and CN.
     Iso2022 {
-        /// The label says Korean.
+        /// True if the label says Korean.
         korean: bool,
     },
 }
 
 impl Charset {
-    /// Returns the charset that `label` means; none where it says nothing: unknown, `default`, `8bit`, ASCII.
+    /// Returns the charset that `label` means. None if the label says nothing: unknown, `default`, `8bit`, ASCII.
     pub fn named(label: &str) -> Option<Self> {
         labels::find(label)
     }
 
-    /// Returns whether ASCII bytes may mean something else than ASCII.
+    /// Returns whether ASCII bytes may mean other letters in this charset.
     fn is_shifted(self) -> bool {
         !matches!(self, Charset::Web(_) | Charset::Table(_))
     }
 
-    /// Returns whether each byte is a letter, so that nothing is ever malformed.
+    /// Returns whether each byte is a letter, so that no text is malformed.
     fn is_single_byte(self) -> bool {
         match self {
             Charset::Web(encoding) => encoding.is_single_byte(),
@@ -69,7 +69,7 @@ impl Charset {
         }
     }
 
-    /// Decodes and says whether all of it could be.
+    /// Decodes `bytes`, and returns whether all of them could be decoded.
     fn read(self, bytes: &[u8]) -> (Cow<'_, str>, bool) {
         match self {
             Charset::Web(encoding) => {
@@ -90,12 +90,12 @@ impl Charset {
     }
 }
 
-/// Returns the text that `bytes` are in the charset named `label`.
+/// Returns `bytes` as text, read in the charset named `label`.
 pub fn decode<'a>(bytes: &'a [u8], label: Option<&str>) -> Cow<'a, str> {
     decode_as(bytes, label.and_then(Charset::named))
 }
 
-/// Returns the text that `bytes` are in `charset`, or in the likeliest one where that is none.
+/// Returns `bytes` as text, read in `charset`, or in a likely one if that is none.
 pub fn decode_as(bytes: &[u8], charset: Option<Charset>) -> Cow<'_, str> {
     if let Some((charset, mark_len)) = marked(bytes) {
         return charset.read(&bytes[mark_len..]).0;
@@ -124,7 +124,7 @@ pub fn decode_as(bytes: &[u8], charset: Option<Charset>) -> Cow<'_, str> {
         return text.into();
     }
     let guessed = guess(bytes);
-    // A letter that was torn at the end is no reason to read all others otherwise.
+    // One letter that was cut at the end is no reason to read all others in another charset.
     let lost = |text: &str| text.chars().filter(|char| *char == '\u{fffd}').count();
     let letters = text.chars().filter(|char| !char.is_ascii()).count();
     if lost(&text) * 4 > letters && lost(&guessed) < lost(&text) { guessed } else { text }
@@ -135,7 +135,7 @@ pub fn can_read(bytes: &[u8], charset: Charset) -> bool {
     charset.read(bytes).1
 }
 
-/// Returns the charset that a byte order mark says, and the mark's length.
+/// Returns the charset of a byte order mark, and the length of the mark.
 fn marked(bytes: &[u8]) -> Option<(Charset, usize)> {
     match bytes {
         [0xef, 0xbb, 0xbf, ..] => std::str::from_utf8(bytes).is_ok().then_some((Charset::Web(UTF_8), 3)),
@@ -147,7 +147,7 @@ fn marked(bytes: &[u8]) -> Option<(Charset, usize)> {
     }
 }
 
-/// Decodes bytes of whose charset nothing is known.
+/// Decodes bytes whose charset is unknown.
 fn guess(bytes: &[u8]) -> Cow<'_, str> {
     if bytes.is_ascii() {
         let is_shifted = memchr::memmem::find(bytes, b"\x1b$").is_some();
@@ -162,9 +162,9 @@ fn guess(bytes: &[u8]) -> Cow<'_, str> {
     with_quotes(decode_detected(bytes))
 }
 
-/// Returns the charset that a text seems to be in; none of ASCII and UTF-8.
+/// Returns the charset that a text seems to be in; none if it is ASCII or UTF-8.
 pub fn detect(bytes: &[u8]) -> Option<Charset> {
-    // The end may be torn.
+    // The last letter may have been cut.
     let is_utf8 = std::str::from_utf8(bytes).err().is_none_or(|error| error.error_len().is_none());
     (!is_utf8).then(|| Charset::Web(detected(bytes)))
 }
@@ -174,14 +174,14 @@ fn detected(bytes: &[u8]) -> &'static Encoding {
     let mut detector = EncodingDetector::new(Iso2022JpDetection::Deny);
     detector.feed(&sample, true);
     let guessed = detector.guess(None, Utf8Detection::Deny);
-    // A pound sign is a Polish letter elsewhere; signs alone say nothing of a language.
+    // The byte of a pound sign is a Polish letter in other charsets. A text with signs alone shows no language.
     let is_central = [encoding_rs::ISO_8859_2, encoding_rs::WINDOWS_1250, encoding_rs::WINDOWS_1257].contains(&guessed);
     let has_signs_alone = sample.iter().all(|byte| byte.is_ascii() || (0x80..=0xbf).contains(byte));
     if is_central && has_signs_alone { WINDOWS_1252 } else { guessed }
 }
 
-/// Returns the words of a text that are not ASCII alone, with the blanks around them. Other words say nothing of a
-/// charset, and the detector is slow.
+/// Returns the words of a text that are not ASCII, with the blanks around them. ASCII words say nothing of a charset,
+/// and the detector is slow.
 fn words_beyond_ascii(bytes: &[u8]) -> Vec<u8> {
     let is_blank = |byte: &u8| byte.is_ascii_whitespace();
     let mut words = Vec::new();
@@ -205,7 +205,7 @@ fn decode_detected(bytes: &[u8]) -> Cow<'_, str> {
     if !failed || guessed == WINDOWS_1252 {
         return text;
     }
-    // One wrong byte in a long text of two bytes a letter; the rest is still read best so.
+    // A few wrong bytes in a long text of two-byte letters: the rest is still read best in this charset.
     let lost = text.chars().filter(|char| *char == '\u{fffd}').count();
     if lost * 20 < text.chars().filter(|char| !char.is_ascii()).count() {
         return text;
@@ -213,7 +213,7 @@ fn decode_detected(bytes: &[u8]) -> Cow<'_, str> {
     WINDOWS_1252.decode_without_bom_handling(bytes).0
 }
 
-/// Decodes UTF-8, also where some of it is none.
+/// Decodes UTF-8, also if some bytes are not valid.
 fn utf8(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return if memchr::memmem::find(bytes, b"\x1b$").is_some() && bytes.is_ascii() {
@@ -237,7 +237,7 @@ fn utf8(bytes: &[u8]) -> Cow<'_, str> {
         left -= chunk.valid().len() + chunk.invalid().len();
         match chunk.invalid() {
             [] => {}
-            // A letter that was cut off at the end.
+            // A letter that was cut at the end.
             cut if cut.len() > 1 && left == 0 => text.push('\u{fffd}'),
             single => text.push_str(&WINDOWS_1252.decode_without_bom_handling(single).0),
         }
@@ -245,7 +245,7 @@ fn utf8(bytes: &[u8]) -> Cow<'_, str> {
     text.into()
 }
 
-/// Gives the control characters of ISO-8859 the meaning that Windows gives their bytes: quotes, dashes, the euro.
+/// Replaces the control characters of ISO-8859 by what Windows uses their bytes for: quotes, dashes, the euro sign.
 fn with_quotes(text: Cow<'_, str>) -> Cow<'_, str> {
     let is_control = |char: char| ('\u{80}'..='\u{9f}').contains(&char);
     if !text.contains(is_control) {

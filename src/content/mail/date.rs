@@ -1,16 +1,16 @@
-//! Dates as mails write them: RFC 5322 and its forerunners, asctime, ISO 8601, and what programs made of these.
+//! Dates as mails write them: RFC 5322 and earlier standards, asctime, ISO 8601, and the variants that programs write.
 //!
-//! A date is read word by word, so that the order of the words, missing blanks, commas, comments and quotes do not
-//! matter. What cannot be a date (30 February, a year before 1900) is none: a wrong date is worse than no date.
+//! A date is read word by word, so the order of the words, missing blanks, commas, comments and quotes do not matter. A
+//! value that cannot be a date (30 February, a year before 1900) gives no date: a wrong date is worse than none.
 
 use jiff::civil;
 
-/// Longer values are no dates; only the start is read.
+/// Maximum length of a date in bytes. The rest of a longer value is ignored.
 const DATE_BYTES_MAX: usize = 256;
-/// There was no mail, and hardly a computer, before this year; it is what programs write that know no date.
+/// The first year that is accepted. Programs that do not know the date write earlier ones, and there was no mail then.
 const FIRST_YEAR: i16 = 1900;
 
-/// Names of months: the first letters by which each is known in English, then in other languages where they differ.
+/// The names of months: the letters that each begins with in English, then in other languages where they differ.
 const MONTHS: [&[&str]; 12] = [
     &["jan", "ene", "gen", "janv", "jän", "янв"],
     &["feb", "fév", "fev", "фев"],
@@ -26,8 +26,8 @@ const MONTHS: [&[&str]; 12] = [
     &["dec", "dez", "dic", "déc", "дек"],
 ];
 
-/// Names of time zones and their distance from UTC in minutes. Letters of the military are no help: RFC 822 had their
-/// signs wrong, so that RFC 5322 (4.3) reads them as UTC.
+/// Names of time zones and their offset from UTC in minutes. The military letters are missing: RFC 822 had their signs
+/// wrong, so RFC 5322 (4.3) reads them as UTC.
 const ZONES: [(&str, i64); 61] = [
     ("ut", 0),
     ("utc", 0),
@@ -92,10 +92,10 @@ const ZONES: [(&str, i64); 61] = [
     ("nzst", 720),
 ];
 
-/// Returns the moment that `value`, a date as it stands in a header or behind an mbox From_ line's address, means, in
-/// seconds since 1970.
+/// Returns the time that `value` means, in seconds since 1970. `value` is a date from a header or from an mbox From_
+/// line.
 ///
-/// Without a time zone it is taken for UTC, without a time for midnight.
+/// A date without a time zone is UTC; a date without a time is midnight.
 pub fn parse(value: &[u8]) -> Option<i64> {
     let mut found = Found::default();
     let text = String::from_utf8_lossy(&value[..value.len().min(DATE_BYTES_MAX)]).to_lowercase();
@@ -108,7 +108,7 @@ pub fn parse(value: &[u8]) -> Option<i64> {
     found.moment()
 }
 
-/// Takes out what stands in brackets; one that is never closed is kept without its bracket.
+/// Removes comments in brackets. If a bracket is never closed, only the bracket is removed.
 fn without_comments(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
@@ -133,26 +133,26 @@ fn without_comments(text: &str) -> String {
     kept
 }
 
-/// What the words so far said.
+/// What the words read so far say.
 #[derive(Default)]
 struct Found {
-    /// Numbers that are a day or a year, with how many digits they have.
+    /// Numbers that are a day or a year, each with its number of digits.
     numbers: Vec<(i64, usize)>,
     month: Option<i64>,
-    /// A date whose parts were told by its form.
+    /// A whole date that one word said: year, month, day.
     whole: Option<(i64, i64, i64)>,
     time: Option<(i64, i64, i64)>,
     afternoon: Option<bool>,
-    /// Minutes east of UTC, as a number or by name.
+    /// The time zone in minutes east of UTC.
     offset: Option<i64>,
     zone: Option<i64>,
-    /// The time is beyond what a day has.
+    /// True if the time does not exist on any day.
     wrong: bool,
 }
 
 impl Found {
     fn word(&mut self, word: &str) {
-        // A zone behind a time that stands for itself: `GMT+0100`, `+02:00`.
+        // A time zone as a word of its own: `GMT+0100`, `+02:00`.
         if let Some(sign) = word.starts_with(['+', '-']).then(|| word.as_bytes()[0])
             && word[1..].starts_with(|char: char| char.is_ascii_digit())
             && (self.time.is_some() || word.len() >= 5)
@@ -165,7 +165,7 @@ impl Found {
         }
     }
 
-    /// `10:00:00`, also with a date before or a zone behind it.
+    /// Reads `10:00:00`, also with a date before it or a time zone behind it.
     fn time_word(&mut self, word: &str) {
         if self.time.is_some() {
             return;
@@ -198,7 +198,7 @@ impl Found {
         self.time = Some((hour, minute, second.min(59)));
     }
 
-    /// A day, a year, or a whole date: `10-jul-1997`, `2026-03-02`, `02.03.2026`.
+    /// Reads a day, a year, or a whole date: `10-jul-1997`, `2026-03-02`, `02.03.2026`.
     fn number_word(&mut self, word: &str) {
         let separator = word.chars().find(|char| !char.is_ascii_digit());
         match separator {
@@ -207,7 +207,7 @@ impl Found {
                 let parts: Vec<&str> = word.split(separator).filter(|part| !part.is_empty()).collect();
                 self.parts(separator, &parts);
             }
-            // `2nd`, `1º`, `10h`, and noon of twelve-hour clocks: `10am`.
+            // `2nd`, `1º`, `10h`, and the hours of twelve-hour clocks: `10am`.
             Some(_) => {
                 let digits = word.trim_end_matches(|char: char| !char.is_ascii_digit());
                 match word[digits.len()..].trim_matches('.') {
@@ -244,14 +244,13 @@ impl Found {
                 } else if separator == '.' {
                     self.whole = self.whole.or(Some((century(*three, third.len()), *two, *one)));
                 } else if *one > 12 {
-                    // Who writes slashes or dashes may mean the month or the day first; where both can be, it is no
-                    // date.
+                    // With slashes or dashes, the month may come first or the day. If both are possible, it is no date.
                     self.whole = self.whole.or(Some((century(*three, third.len()), *two, *one)));
                 } else if *two > 12 || one == two {
                     self.whole = self.whole.or(Some((century(*three, third.len()), *one, *two)));
                 }
             }
-            // `10.30` behind a date is a time, and `2.` before a month a day.
+            // `10.30` behind a date is a time; `2.` before a month is a day.
             ([_, _], [_, minute]) if separator == '.' && minute.len() == 2 && self.month.is_some() => {
                 if self.time.is_none() {
                     self.take_time(&parts.join(":"), ':');
@@ -318,7 +317,7 @@ impl Found {
     }
 }
 
-/// Two digits are a year up to 2049, three one behind 1900 (RFC 5322, 4.3).
+/// Two digits are a year up to 2049; three digits count from 1900 (RFC 5322, 4.3).
 fn century(year: i64, digits: usize) -> i64 {
     match digits {
         1 | 2 if year < 50 => 2000 + year,
@@ -327,7 +326,7 @@ fn century(year: i64, digits: usize) -> i64 {
     }
 }
 
-/// Reads `0100`, `01:00`, `1`, `01`, `530`.
+/// Reads the offset of a time zone: `0100`, `01:00`, `1`, `01`, `530`.
 fn offset(sign: u8, text: &str) -> Option<i64> {
     let end = text.find(|char: char| !char.is_ascii_digit() && char != ':').unwrap_or(text.len());
     let digits: String = text[..end].chars().filter(char::is_ascii_digit).collect();

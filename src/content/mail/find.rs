@@ -1,21 +1,21 @@
 //! Finds the fields of one name in a whole message, without reading its headers one by one.
 //!
-//! So a message that has no such field is known at once, and fields are found in headers that are part of no structure:
-//! of a mail that a report quotes in clear, or behind what damaged the mail around them.
+//! One quick search tells that a message has no such field. The search also finds fields in headers that are part of no
+//! structure: in a mail that a report quotes in clear, or behind a damaged part.
 
 use super::header::{self, Field};
 
-/// The text of a name in lower case, and how to look for it.
+/// Searches for one field name. The name is in lower case; the search ignores case.
 pub struct FieldFinder<const N: usize> {
     name: &'static [u8; N],
-    /// How far the end of a comparison may move on after seeing a byte there (Horspool's search, both cases); 0 for the
-    /// last letter.
+    /// For each byte, how far the end of the comparison may move on when that byte stands there (Horspool's search,
+    /// both cases). 0 for the last letter of the name.
     shifts: [u8; 256],
 }
 
 impl<const N: usize> FieldFinder<N> {
-    /// Makes a finder of a name in lower case. Its last letter occurs only once in it, so that no text takes more than
-    /// one step a byte.
+    /// Makes a finder of a name in lower case. The last letter of the name must occur only once in it: then the search
+    /// takes at most one step for each byte of the text.
     pub const fn new(name: &'static [u8; N]) -> Self {
         assert!(0 < N && N < 256);
         let last = N - 1;
@@ -32,7 +32,7 @@ impl<const N: usize> FieldFinder<N> {
         Self { name, shifts }
     }
 
-    /// Returns the first field of this name that begins a line at or after `from`, and where it stands.
+    /// Returns the first field of this name at or after `from` that stands at the start of a line, and its position.
     pub fn find<'a>(&self, message: &'a [u8], from: usize) -> Option<(usize, Field<'a>)> {
         let mut from = from;
         loop {
@@ -41,7 +41,7 @@ impl<const N: usize> FieldFinder<N> {
             let before = &message[..at];
             let is_line_start =
                 matches!(before.last(), None | Some(b'\n' | b'\r')) || before == header::BYTE_ORDER_MARK;
-            // A value that ends at CR is right for headers of all line endings.
+            // CR may end a value: this is right for headers with any line endings.
             if is_line_start
                 && let Some(field) = header::first_field(&message[at..], true)
                 && field.name.len() == N

@@ -1,23 +1,25 @@
 //! The header of a message or part: where it ends, and its fields.
 //!
-//! A header ends with an empty line. Mails that lost theirs are many, and so are mails with a line in the header that
-//! is no field. Such a line ends the header unless fields follow that only headers have and that were not there yet.
+//! A header ends with an empty line. Many mails lost that line, and many have a line in the header that is no field.
+//! Such a line ends the header unless fields follow that only headers have and that this header did not have yet.
 //!
-//! Everything is a slice of the message; nothing is copied but the values that somebody asks for. Each step is linear.
+//! Everything is a slice of the message. Only values that a caller asks for are copied. Each step takes linear time.
 
 use super::date;
 use std::borrow::Cow;
 
-/// A line without a colon in this many bytes is no field; real names have less than 60.
+/// Maximum length of a field's name in bytes. Real names have less than 60; a line without a colon in this many bytes
+/// is no field.
 const FIELD_NAME_BYTES_MAX: usize = 100;
-/// Behind so many lines in a row that are no fields, no header goes on.
+/// Number of lines behind a line that is no field in which the next field must stand. Otherwise the header has ended.
 const JUNK_LINES_MAX: usize = 4;
-/// A value is unfolded and decoded up to this length; several thousand recipients fit.
+/// Maximum length of a value that is unfolded and decoded, in bytes. Several thousand recipients fit; the rest is
+/// ignored.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
-/// What some programs write before a text in UTF-8.
+/// The byte order mark that some programs write before text in UTF-8.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Fields that stand at most once in a header, and only there.
+/// Fields that only headers have, and each header at most once.
 const SINGLE: [&str; 14] = [
     "from",
     "to",
@@ -34,7 +36,8 @@ const SINGLE: [&str; 14] = [
     "content-type",
     "content-transfer-encoding",
 ];
-/// Others by which a header is told, beside all that begin with `X-`, `Content-`, `Resent-`, `List-` or `ARC-`.
+/// Other fields that only headers have. All names that begin with `X-`, `Content-`, `Resent-`, `List-` or `ARC-` count,
+/// too.
 const TELLING: [&str; 12] = [
     "received",
     "return-path",
@@ -54,7 +57,7 @@ const TELLING: [&str; 12] = [
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Header<'a> {
     bytes: &'a [u8],
-    /// Its lines may end with CR alone.
+    /// True if lines may end with CR alone.
     cr: bool,
 }
 
@@ -63,12 +66,12 @@ pub struct Header<'a> {
 pub struct Field<'a> {
     /// Its name, without blanks.
     pub name: &'a [u8],
-    /// Its value as it stands there, folded, with the line ending.
+    /// Its value as it stands in the message: folded, with the line ending.
     pub value: &'a [u8],
 }
 
 impl Field<'_> {
-    /// Returns whether it is called so; case does not count.
+    /// Returns whether the field has this name. Case does not count.
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
@@ -79,13 +82,13 @@ impl Field<'_> {
 pub struct Halves<'a> {
     /// The header.
     pub header: Header<'a>,
-    /// What follows the empty line behind it.
+    /// The bytes behind the empty line that ends the header.
     pub body: &'a [u8],
-    /// How many bytes stand before the body: the header, the empty line, and what is passed over before them.
+    /// Number of bytes before the body: the header, the empty line, and what was skipped before the header.
     pub body_start: usize,
 }
 
-/// Returns the length of the line that `bytes` begin with, its ending included. `cr` is whether CR alone ends a line.
+/// Returns the length of the first line of `bytes`, its ending included. `cr` says whether CR alone ends a line.
 pub fn line_len(bytes: &[u8], cr: bool) -> usize {
     if !cr {
         return memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
@@ -97,12 +100,12 @@ pub fn line_len(bytes: &[u8], cr: bool) -> usize {
     }
 }
 
-/// Returns the line that `bytes` begin with, and what follows.
+/// Returns the first line of `bytes`, and the rest.
 fn split_line(bytes: &[u8], cr: bool) -> (&[u8], &[u8]) {
     bytes.split_at(line_len(bytes, cr))
 }
 
-/// Returns a line without its ending, however often that was converted (CR CR LF).
+/// Returns a line without its ending. The ending may have been converted several times (CR CR LF).
 pub fn without_eol(line: &[u8]) -> &[u8] {
     let mut line = line.strip_suffix(b"\n").unwrap_or(line);
     while let Some(rest) = line.strip_suffix(b"\r") {
@@ -115,39 +118,41 @@ fn is_blank(line: &[u8]) -> bool {
     without_eol(line).is_empty()
 }
 
-/// Returns whether the lines of a text end with CR alone: the first does, and what follows is no stray.
+/// Returns whether the lines of a text end with CR alone. The first line must, and the next line must not show that its
+/// CR was a stray byte.
 pub fn ends_lines_with_cr(text: &[u8]) -> bool {
-    // A lone CR behind the first line ending is part of its line.
+    // If LF comes first, a later CR alone is part of its line.
     let Some(end) = memchr::memchr2(b'\r', b'\n', text).filter(|&end| text[end] == b'\r') else { return false };
     let behind = &text[end + 1..];
     match behind.first() {
         None => true,
         Some(b'\n') => false,
-        // CR CR LF is one line ending; so is CR CR, of two lines, if no LF comes.
+        // CR CR LF is one line ending. CR CR without LF are two line endings.
         Some(b'\r') => behind.iter().find(|&&byte| byte != b'\r') != Some(&b'\n'),
         Some(b' ' | b'\t') => true,
         Some(_) => split_field(&behind[..line_len(behind, true)]).is_some() || !behind.contains(&b'\n'),
     }
 }
 
-/// Splits `Name: value`; none if there is no name before a colon. Names have no blanks in them.
+/// Splits `Name: value`. None if there is no name before a colon, or if the name has blanks in it.
 pub fn split_field(line: &[u8]) -> Option<Field<'_>> {
     let start = &line[..line.len().min(FIELD_NAME_BYTES_MAX)];
     let colon = memchr::memchr(b':', start)?;
     let name = start[..colon].trim_ascii_end();
-    // What begins with dashes is the boundary of a part.
+    // A line that begins with dashes is the boundary of a part.
     let is_name = !name.is_empty()
         && !name.starts_with(b"--")
         && !name.iter().any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'));
     is_name.then_some(Field { name, value: &line[colon + 1..] })
 }
 
-/// Returns the field that `bytes` begin with.
+/// Returns the field at the start of `bytes`.
 pub fn first_field(bytes: &[u8], cr: bool) -> Option<Field<'_>> {
     read_field(bytes, cr).0
 }
 
-/// Returns the field that `bytes` begin with, and its length with all folds; of a line that is none, its length.
+/// Returns the field at the start of `bytes` and its length with all folds. If the first line is no field, returns the
+/// length of that line.
 fn read_field(bytes: &[u8], cr: bool) -> (Option<Field<'_>>, usize) {
     let mut len = line_len(bytes, cr);
     let Some(field) = split_field(&bytes[..len]) else { return (None, len) };
@@ -166,7 +171,7 @@ fn has_prefix(name: &[u8], prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
-/// The fields that a header has so far: one bit for each of [`SINGLE`].
+/// The fields that a header has had so far: one bit for each name in [`SINGLE`].
 #[derive(Clone, Copy, Default)]
 struct Seen(u32);
 
@@ -175,7 +180,7 @@ impl Seen {
         self.0 |= position(&SINGLE, field.name).map_or(0, |at| 1 << at);
     }
 
-    /// Returns whether `line` is a field of a header that has these already.
+    /// Returns whether `line` is a field that can follow in a header that has these fields already.
     fn goes_on_with(self, line: &[u8]) -> bool {
         let Some(field) = split_field(line) else { return false };
         match position(&SINGLE, field.name) {
@@ -190,13 +195,14 @@ impl Seen {
     }
 }
 
-/// Splits a message: what stands before its header (a byte order mark, empty lines, an mbox From_ line) is passed over.
+/// Splits a message into header and body. A byte order mark, empty lines and an mbox From_ line before the header are
+/// skipped.
 pub fn split_message(message: &[u8]) -> Halves<'_> {
     let cr = ends_lines_with_cr(message.strip_prefix(BYTE_ORDER_MARK).unwrap_or(message));
     split_inner_message(message, cr)
 }
 
-/// Splits a message that stands in another, whose lines end as `cr` says.
+/// Splits a nested message into header and body. `cr` says whether lines of the outer message end with CR alone.
 pub fn split_inner_message(message: &[u8], cr: bool) -> Halves<'_> {
     let mut start = message.strip_prefix(BYTE_ORDER_MARK).unwrap_or(message);
     let mut first = start;
@@ -206,7 +212,7 @@ pub fn split_inner_message(message: &[u8], cr: bool) -> Halves<'_> {
         if is_from_line && split_field(line).is_none() {
             (start, first) = (rest, rest);
         } else if !line.is_empty() && line.trim_ascii().is_empty() {
-            // Empty lines before a header are none of it; before anything else they end an empty one.
+            // Empty lines before a header are skipped. Before anything else they end an empty header.
             first = rest;
         } else {
             let is_header =
@@ -218,18 +224,18 @@ pub fn split_inner_message(message: &[u8], cr: bool) -> Halves<'_> {
     halves(message, start, cr)
 }
 
-/// Returns whether a line may stand before the first field: the rest of one that was cut off, or what programs wrote
-/// there.
+/// Returns whether a line that is no field may stand before the first field: the rest of a line that was cut off, or a
+/// line that a program wrote there.
 fn is_before_field(line: &[u8]) -> bool {
     !line.starts_with(b"--")
 }
 
-/// Splits a part of a multipart. `cr` is how the lines of its message end.
+/// Splits a part of a multipart into header and body. `cr` says whether lines of the message end with CR alone.
 pub fn split_part(part: &[u8], cr: bool) -> Halves<'_> {
     halves(part, part, cr)
 }
 
-/// Splits `start`, the end of `whole`.
+/// Splits `start`, which is the end of `whole`, into header and body.
 fn halves<'a>(whole: &'a [u8], start: &'a [u8], cr: bool) -> Halves<'a> {
     let mut rest = start;
     let mut seen = Seen::default();
@@ -241,7 +247,7 @@ fn halves<'a>(whole: &'a [u8], start: &'a [u8], cr: bool) -> Halves<'a> {
         if let Some(field) = split_field(line) {
             seen.add(field);
         } else if matches!(line[0], b' ' | b'\t') && (rest.len() < start.len() || !line.trim_ascii().is_empty()) {
-            // A line of blanks alone is a fold, unless what follows is no header any more.
+            // A line of blanks alone is a fold, unless the line behind it is neither a field nor a fold.
             if line.trim_ascii().is_empty() && !is_blank(&after[..line_len(after, cr)]) {
                 let next = &after[..line_len(after, cr)];
                 if split_field(next).is_none() && !matches!(next.first(), Some(b' ' | b'\t')) {
@@ -249,7 +255,7 @@ fn halves<'a>(whole: &'a [u8], start: &'a [u8], cr: bool) -> Halves<'a> {
                 }
             }
         } else if line.starts_with(b"--") || !go_on(after, cr, seen) {
-            // The empty line was lost: this is the body.
+            // The empty line is missing: the body begins here.
             let at = start.len() - rest.len();
             return Halves {
                 header: Header { bytes: &start[..at], cr },
@@ -263,7 +269,7 @@ fn halves<'a>(whole: &'a [u8], start: &'a [u8], cr: bool) -> Halves<'a> {
     Halves { header: Header { bytes: header, cr }, body: end, body_start: whole.len() - end.len() }
 }
 
-/// Returns whether a header goes on behind a line that is no field.
+/// Returns whether the header goes on behind a line that is no field.
 fn go_on(mut rest: &[u8], cr: bool, seen: Seen) -> bool {
     for _ in 0..JUNK_LINES_MAX {
         let (line, after) = split_line(rest, cr);
@@ -279,12 +285,12 @@ fn go_on(mut rest: &[u8], cr: bool, seen: Seen) -> bool {
 }
 
 impl<'a> Header<'a> {
-    /// Takes bytes for a header, whatever they are.
+    /// Makes a header of any bytes.
     pub fn of(bytes: &'a [u8]) -> Self {
         Self { bytes, cr: ends_lines_with_cr(bytes) }
     }
 
-    /// Returns its bytes, without the empty line.
+    /// Returns the bytes of the header, without the empty line.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -294,7 +300,7 @@ impl<'a> Header<'a> {
         self.cr
     }
 
-    /// Returns its fields in their order. Lines that are none are passed over.
+    /// Returns the fields in their order. Lines that are no fields are skipped.
     pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + use<'a> {
         let (mut rest, cr) = (self.bytes, self.cr);
         std::iter::from_fn(move || {
@@ -309,26 +315,26 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Returns the values of all fields of this name, as they stand there.
+    /// Returns the values of all fields of this name, as they stand in the message.
     pub fn all<'b>(&self, name: &'b str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'b> {
         self.fields().filter(move |field| field.is(name)).map(|field| field.value)
     }
 
-    /// Returns the value of the first field of this name that has one, as it stands there.
+    /// Returns the value of the first field of this name that has a value, as it stands in the message.
     pub fn raw(&self, name: &str) -> Option<&'a [u8]> {
         self.all(name).find(|value| !value.trim_ascii().is_empty())
     }
 
-    /// Returns when the message was written, as its sender's clock had it; if that cannot be read, when the last server
-    /// received it.
+    /// Returns when the message was written, by its sender's clock. If that date cannot be read, returns when the last
+    /// server received the message.
     pub fn date(&self) -> Option<i64> {
         self.all("Date").find_map(date::parse).or_else(|| self.received())
     }
 
-    /// Returns when the last server received the message: each puts its field before those of the others.
+    /// Returns when the last server received the message. Each server puts its `Received` field before the others.
     pub fn received(&self) -> Option<i64> {
         let of = |value: &[u8]| {
-            // The date is the last thing; what stands before the semicolon may look like one.
+            // The date is the last piece of the value. Text before the semicolon may look like a date, too.
             let at = memchr::memrchr(b';', value)?;
             date::parse(&value[at + 1..])
         };
@@ -336,7 +342,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// Returns a value on one line: each fold becomes a blank, and what is longer than [`VALUE_BYTES_MAX`] is cut.
+/// Returns a value on one line: each fold becomes a blank. A value longer than [`VALUE_BYTES_MAX`] is cut.
 pub fn unfolded(value: &[u8]) -> Cow<'_, [u8]> {
     let value = value[..value.len().min(VALUE_BYTES_MAX)].trim_ascii();
     if memchr::memchr2(b'\r', b'\n', value).is_none() {

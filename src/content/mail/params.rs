@@ -1,28 +1,28 @@
-//! Values with parameters: `Content-Type` and `Content-Disposition` (RFC 2045, 2183), with names as RFC 2231, RFC 2047
-//! and programs of all ages write them.
+//! Values with parameters: `Content-Type` and `Content-Disposition` (RFC 2045, 2183). Names may be written as RFC 2231
+//! or RFC 2047 say, or as programs of all ages write them.
 
 use super::charset::{self, Charset};
 use super::header::unfolded;
 use super::{transfer, words};
 
-/// Further parameters are not looked at.
+/// Maximum number of parameters of one value. More are ignored.
 const PARAMS_MAX: usize = 1000;
 
 /// A value and its parameters.
 #[derive(Clone, Debug, Default)]
 pub struct Params {
-    /// What stands before the parameters, in lower case and without comments: `text/plain`, `attachment`.
+    /// The text before the parameters, in lower case and without comments: `text/plain`, `attachment`.
     pub value: String,
     list: Vec<Param>,
 }
 
 #[derive(Clone, Debug)]
 struct Param {
-    /// In lower case, without what RFC 2231 puts behind it.
+    /// The name in lower case, without what RFC 2231 appends.
     name: Vec<u8>,
-    /// `name*2`: the section's number.
+    /// The number of the section: 2 in `name*2`.
     section: Option<u32>,
-    /// `name*`: percent-encoded, the first section with a charset.
+    /// True for `name*`: the value is percent-encoded, and the first section names a charset.
     extended: bool,
     value: Vec<u8>,
 }
@@ -45,14 +45,14 @@ impl Params {
         params
     }
 
-    /// Returns the bytes of a parameter, decoded, and their charset as far as RFC 2231 says it.
+    /// Returns the decoded bytes of a parameter, and their charset if the parameter names one (RFC 2231).
     fn bytes(&self, name: &str) -> Option<(Vec<u8>, Option<Charset>)> {
         let named = || self.list.iter().filter(|param| param.name == name.as_bytes() && !param.value.is_empty());
         if let Some(whole) = named().find(|param| param.extended && param.section.is_none()) {
             return Some(joined(&[whole]));
         }
         let mut sections: Vec<&Param> = named().filter(|param| param.section.is_some()).collect();
-        // Of two with one number the first counts.
+        // Of two sections with one number, the first counts.
         sections.sort_by_key(|param| param.section);
         sections.dedup_by_key(|param| param.section);
         if !sections.is_empty() {
@@ -61,12 +61,12 @@ impl Params {
         named().next().map(|param| (param.value.clone(), None))
     }
 
-    /// Returns a parameter as the bytes that it says: a boundary.
+    /// Returns a parameter as bytes, for a boundary.
     pub fn raw(&self, name: &str) -> Option<Vec<u8>> {
         self.bytes(name).map(|(bytes, _)| bytes)
     }
 
-    /// Returns a parameter as text. `charset` is that of the message, for what nobody encoded.
+    /// Returns a parameter as text. `charset` is the charset of the message; it is used for bytes that are not encoded.
     pub fn text(&self, name: &str, charset: Option<Charset>) -> Option<String> {
         let (bytes, own) = self.bytes(name)?;
         let text = match own {
@@ -77,7 +77,8 @@ impl Params {
     }
 }
 
-/// Joins the sections of a parameter: the bytes first, since letters may be torn over two of them.
+/// Joins the sections of a parameter. Bytes are joined before they are decoded, because a letter may be split over two
+/// sections.
 fn joined(sections: &[&Param]) -> (Vec<u8>, Option<Charset>) {
     let (mut bytes, mut label) = (Vec::new(), None);
     for (at, section) in sections.iter().enumerate() {
@@ -95,7 +96,7 @@ fn joined(sections: &[&Param]) -> (Vec<u8>, Option<Charset>) {
         }
         unescape(value, &mut bytes);
     }
-    // Nothing else is known of an unknown one either; but it is no place for encoded words.
+    // An unknown charset becomes UTF-8, not none: a value that names a charset holds no encoded words.
     let charset = label.map(|label| Charset::named(&label).unwrap_or(Charset::Web(encoding_rs::UTF_8)));
     (bytes, charset)
 }
@@ -115,18 +116,18 @@ fn unescape(mut text: &[u8], bytes: &mut Vec<u8>) {
     }
 }
 
-/// What of a value is not read yet.
+/// The part of a value that was not read yet.
 struct Rest<'a> {
     line: &'a [u8],
-    /// Letters of two bytes may stand in it, the second of which may look like a backslash (Shift_JIS, Big5, GBK).
+    /// True if the text may have two-byte letters whose second byte looks like a backslash (Shift_JIS, Big5, GBK).
     halves: bool,
-    /// Between `ESC $` and the next `ESC`, quotes and semicolons are halves of letters (ISO-2022). False once such a
-    /// text did not end.
+    /// True if quotes and semicolons between `ESC $` and the next `ESC` are halves of letters (ISO-2022). False once
+    /// such a stretch did not end.
     shifts: bool,
 }
 
 impl Rest<'_> {
-    /// Passes over blanks, semicolons and comments.
+    /// Skips blanks, semicolons and comments.
     fn skip(&mut self) {
         loop {
             self.line = self.line.trim_ascii_start();
@@ -155,7 +156,7 @@ impl Rest<'_> {
                 let (name, value) = (name.to_vec(), self.value());
                 return Some(Param { name, section, extended, value });
             }
-            // A word without a value.
+            // Skip a word without a value.
             self.line = &self.line[len..];
         }
     }
@@ -176,7 +177,7 @@ impl Rest<'_> {
         self.unquoted()
     }
 
-    /// Reads a quoted value; none if its end is missing.
+    /// Reads a quoted value. None if the last quote is missing.
     fn quoted(&mut self) -> Option<Vec<u8>> {
         let found = self.find_quoted().or_else(|| {
             self.shifts = false;
@@ -187,12 +188,12 @@ impl Rest<'_> {
         Some(value)
     }
 
-    /// Returns a quoted value and its length with the quotes. A backslash that quotes nothing stands for itself:
-    /// `C:\temp`.
+    /// Returns a quoted value, and its length with the quotes. A backslash before any other character stands for
+    /// itself: `C:\temp`.
     fn find_quoted(&self) -> Option<(Vec<u8>, usize)> {
         let mut value = Vec::new();
         let mut at = 1;
-        // Whether the byte before is the first half of a letter, and whether all are halves.
+        // `half`: the byte before is the first half of a letter. `shifted`: all bytes are halves of letters.
         let (mut half, mut shifted) = (false, false);
         loop {
             let (byte, next) = (*self.line.get(at)?, self.line.get(at + 1).copied());
@@ -214,7 +215,8 @@ impl Rest<'_> {
         }
     }
 
-    /// Reads a value up to the next semicolon, or the next parameter where that is missing. It may have blanks in it.
+    /// Reads an unquoted value up to the next semicolon, or up to the next parameter if the semicolon is missing. The
+    /// value may have blanks in it.
     fn unquoted(&mut self) -> Vec<u8> {
         let mut at = 0;
         let mut end = None;
@@ -233,7 +235,7 @@ impl Rest<'_> {
             let blanks = self.line.len() - at - behind.len();
             match behind.first() {
                 _ if blanks == 0 => end = Some(at),
-                // A comment at the end, and nothing behind it.
+                // A comment at the end of the value.
                 Some(b'(') if comment_len(behind).is_some_and(|len| ends(behind[len..].trim_ascii_start())) => {
                     end = Some(at)
                 }
@@ -251,16 +253,16 @@ fn ends(rest: &[u8]) -> bool {
     rest.is_empty() || rest.starts_with(b";") || begins_param(rest)
 }
 
-/// Returns whether `name=` stands there.
+/// Returns whether `text` begins with `name=`.
 fn begins_param(text: &[u8]) -> bool {
     let is_name = |byte: &&u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'*' | b'_');
     let len = text.iter().take(64).take_while(is_name).count();
     len > 1 && text.get(len) == Some(&b'=') && !text[len..].starts_with(b"==")
 }
 
-/// Returns the length of the comment that `text` begins with; none if there is none, or if it does not end.
+/// Returns the length of the comment at the start of `text`. None if there is no comment, or if it does not end.
 pub(super) fn comment_len(text: &[u8]) -> Option<usize> {
-    /// Longer ones are none, so that many that never end take no time.
+    /// Maximum length of a comment in bytes, so that many comments without an end take little time.
     const COMMENT_BYTES_MAX: usize = 1000;
     if !text.starts_with(b"(") {
         return None;
@@ -277,7 +279,7 @@ pub(super) fn comment_len(text: &[u8]) -> Option<usize> {
     end.map(|end| end + 1)
 }
 
-/// Splits `name*2*` into name, section and whether it is extended.
+/// Splits `name*2*` into the name, the section's number, and whether the value is extended.
 fn split_name(name: &[u8]) -> (&[u8], Option<u32>, bool) {
     let (bare, extended) = match name.strip_suffix(b"*") {
         Some(bare) => (bare, true),

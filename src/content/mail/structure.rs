@@ -1,17 +1,16 @@
 //! The parts of a message: bodies, attachments and nested messages, as slices of it (RFC 2045, 2046).
 //!
-//! One pass over the lines that begin with `--` finds them all, however deep they lie: each is compared with the
-//! boundaries of the multiparts that are open, the innermost first. So an outer boundary ends all inner parts, a
-//! missing one ends with the message, and a boundary counts only as a whole line. Where no boundary is declared, or
-//! another than the one that is used, the first line that looks like one, with the header of a part behind it, is taken
-//! for it.
+//! One pass over the lines that begin with `--` finds all parts, however deep they lie. Each such line is compared with
+//! the boundaries of the open multiparts, the innermost first. An outer boundary ends all inner parts. A missing
+//! boundary counts as the end of the message. A boundary counts only as a whole line. If a multipart declares no
+//! boundary, or a wrong one, the first line that looks like a boundary and has the header of a part behind it is used.
 //!
-//! Nested messages that are not encoded are part of the same pass. Those that are encoded are leaves; who wants to know
-//! what is in them decodes them and reads them as messages of their own.
+//! Nested messages that are not encoded are read in the same pass. Encoded nested messages are leaves: to see their
+//! parts, decode them and read them as messages of their own.
 //!
 //! Time is linear in the message, with at most [`DEPTH_MAX`] comparisons for each line that begins with `--`. Memory
-//! holds at most [`PARTS_MAX`] parts. What lies beyond these bounds is not told apart, and [`Structure::incomplete`]
-//! says so.
+//! holds at most [`PARTS_MAX`] parts. Parts beyond these bounds are not separated, and [`Structure::incomplete`] says
+//! so.
 
 mod opened;
 
@@ -21,90 +20,91 @@ use super::header::{self, Halves, Header, line_len};
 use super::params::Params;
 use super::transfer::{Encoded, Encoding};
 
-/// Parts of a message that are told apart, with those of nested messages.
+/// Maximum number of parts in a message, those of nested messages included, because each part takes memory.
 pub const PARTS_MAX: usize = 10_000;
-/// Multiparts and messages in each other; 20 are real.
+/// Maximum depth of multiparts and messages in each other, because each boundary is compared with all that are open.
+/// Real mails have up to 20.
 pub const DEPTH_MAX: usize = 100;
-/// Further fields that say what a part is are not looked at.
+/// Maximum number of `Content-Type` fields that are read in one header. More are ignored.
 const TYPES_MAX: usize = 8;
-/// So far into a body that declares nothing a first boundary is looked for.
+/// Number of lines at the start of a body without a declared type in which the first boundary is looked for.
 const PREAMBLE_LINES_MAX: usize = 8;
-/// A boundary that was not declared has so many letters and digits if no field stands behind it.
+/// Minimum number of letters and digits in an undeclared boundary if no field stands behind it.
 const UNDECLARED_LEN_MIN: usize = 8;
 
-/// What a part is.
+/// The three kinds of parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It has parts.
+    /// The part has parts of its own.
     Multipart,
-    /// It is a message that is not encoded; the next part is that message itself.
+    /// The part is a message that is not encoded. The next part in the list is that message itself.
     Message,
-    /// It has a content.
+    /// The part has a content and no parts.
     Leaf,
 }
 
 /// A part of a message.
 #[derive(Clone, Debug)]
 pub struct Part<'a> {
-    /// Its header; of the first part, that of the message.
+    /// The header of the part. The first part has the header of the message.
     pub header: Header<'a>,
-    /// What follows the header.
+    /// The bytes behind the header.
     pub body: &'a [u8],
-    /// Where the body begins in the message.
+    /// The position of the body in the message.
     pub body_start: usize,
-    /// What it is.
+    /// Whether the part has parts, is a message, or has a content.
     pub kind: Kind,
     /// Its `Content-Type` with the parameters.
     pub content: Params,
     /// Its `Content-Disposition` with the parameters.
     pub disposition: Params,
-    /// How its content travelled.
+    /// The encoding of the content.
     pub encoding: Encoding,
-    /// The part that it lies in.
+    /// The number of the part that this part lies in.
     pub parent: Option<usize>,
-    /// The innermost group of alternatives around it in its message.
+    /// The number of the innermost `multipart/alternative` around this part in the same message.
     pub alternative: Option<usize>,
-    /// The number of the first part behind it that does not lie in it.
+    /// The number of the first part behind this one that does not lie in it.
     pub end: usize,
 }
 
-/// Text in a multipart that is in no part: it stands before the first boundary, or behind the last.
+/// Text in a multipart that belongs to no part: it stands before the first boundary or behind the last one.
 #[derive(Clone, Copy, Debug)]
 pub struct Outside<'a> {
     /// The number of the multipart.
     pub parent: usize,
-    /// The number of the first part behind it.
+    /// The number of the first part behind the text.
     pub next: usize,
-    /// What stands there; more than blanks.
+    /// The text; never only blanks.
     pub text: &'a [u8],
 }
 
-/// A message taken apart.
+/// The structure of a message.
 #[derive(Clone, Debug)]
 pub struct Structure<'a> {
-    /// The parts in their order. The first is the message itself.
+    /// All parts in their order. The first one is the message itself.
     pub parts: Vec<Part<'a>>,
-    /// What stands in multiparts outside of their parts, in its order.
+    /// All text of multiparts that belongs to no part, in its order.
     pub outside: Vec<Outside<'a>>,
-    /// There is more than was told apart.
+    /// True if the message has more parts, or deeper ones, than the limits allow.
     pub incomplete: bool,
-    /// Lines may end with CR alone.
+    /// True if lines may end with CR alone.
     pub cr: bool,
 }
 
-/// A multipart that is open.
+/// A multipart whose end was not read yet.
 struct Frame {
     part: usize,
     boundary: Option<Vec<u8>>,
-    /// One that is used without being declared.
+    /// A boundary that is used without being declared.
     undeclared: Option<Vec<u8>>,
     has_parts: bool,
-    /// Its last boundary was seen.
+    /// True once the last boundary was read.
     closed: bool,
 }
 
 impl Frame {
-    /// Returns whether `line` is the last boundary, if it is one.
+    /// Returns whether `line` is the last boundary; none if `line` is no boundary.
     fn is_boundary(&self, line: &[u8]) -> Option<bool> {
         let is = |boundary: &Option<Vec<u8>>| boundary.as_ref().and_then(|boundary| is_boundary(line, boundary));
         is(&self.boundary).or_else(|| is(&self.undeclared))
@@ -120,7 +120,7 @@ fn is_boundary(line: &[u8], boundary: &[u8]) -> Option<bool> {
 }
 
 impl<'a> Structure<'a> {
-    /// Takes a message apart, into `parts_max` parts at most, which is no more than [`PARTS_MAX`].
+    /// Reads the structure of a message, at most `parts_max` parts of it, and never more than [`PARTS_MAX`].
     pub fn of(message: &'a [u8], parts_max: usize) -> Self {
         let halves = header::split_message(message);
         let cr = halves.header.ends_lines_with_cr();
@@ -135,13 +135,13 @@ impl<'a> Structure<'a> {
         reading.begin(halves, None, 0);
         reading.read();
         let Structure { parts, outside, .. } = &mut reading.structure;
-        // Of a multipart that has no parts all is its body.
+        // A multipart that turned out to have no parts is a leaf, and its whole body is its content.
         outside.retain(|outside| parts[outside.parent].kind == Kind::Multipart);
         reading.structure
     }
 
-    /// Returns the leaves of the message that begins with part `root`, without those of messages in it, and those
-    /// messages.
+    /// Returns the leaves of the message that begins with part `root`, and the messages nested in it, but not the
+    /// leaves of those.
     pub fn leaves(&self, root: usize) -> impl Iterator<Item = (usize, &Part<'a>)> {
         let end = self.parts.get(root).map_or(0, |part| part.end);
         let mut at = root;
@@ -157,8 +157,8 @@ impl<'a> Structure<'a> {
         })
     }
 
-    /// Returns what stands outside of all parts in the message that begins with part `root`, without that of messages
-    /// in it.
+    /// Returns the text outside of all parts in the message that begins with part `root`, without that of nested
+    /// messages.
     pub fn outside(&self, root: usize) -> impl Iterator<Item = &Outside<'a>> {
         let end = self.parts.get(root).map_or(0, |part| part.end);
         let first = self.outside.partition_point(|outside| outside.next <= root);
@@ -166,7 +166,7 @@ impl<'a> Structure<'a> {
         inside.filter(move |outside| self.root_of(outside.parent) == root)
     }
 
-    /// Returns the number of the first part of the message that a part is in.
+    /// Returns the number of the first part of the message that this part belongs to.
     fn root_of(&self, number: usize) -> usize {
         let mut number = number;
         while let Some(parent) = self.parts[number].parent {
@@ -178,10 +178,10 @@ impl<'a> Structure<'a> {
         number
     }
 
-    /// Returns the charset that the message beginning with part `root` names for its text; where it names none, and its
-    /// header holds what nobody encoded, the one that its text seems to be in.
+    /// Returns the charset that the message at part `root` names for its text. If it names none and its header has
+    /// unencoded letters beyond ASCII, returns the charset that its text seems to be in.
     pub fn charset(&self, root: usize) -> Option<Charset> {
-        /// So much tells.
+        /// Number of bytes of text that are enough to detect a charset.
         const SAMPLE_BYTES: usize = 16 << 10;
         let part = self.parts.get(root)?;
         let named = part.charset().or_else(|| self.leaves(root).find_map(|(_, part)| part.charset()));
@@ -194,20 +194,21 @@ impl<'a> Structure<'a> {
     }
 }
 
-/// A message that is being taken apart.
+/// The state while a message is read.
 struct Reading<'a> {
     message: &'a [u8],
     structure: Structure<'a>,
     frames: Vec<Frame>,
-    /// The parts that are open, the innermost last.
+    /// The numbers of the open parts, the innermost last.
     open: Vec<usize>,
-    /// Where text begins that is in no part, if the last thing that was read was no part.
+    /// The position where text outside of all parts begins, if the last thing read was not a part.
     outside_start: Option<usize>,
     parts_max: usize,
 }
 
 impl<'a> Reading<'a> {
-    /// Begins a part, and the message in it if it is one. `start` is where the part stands in the message.
+    /// Begins a part and, if the part is a message, that message too. `start` is the position of the part in the
+    /// message.
     fn begin(&mut self, halves: Halves<'a>, parent: Option<usize>, start: usize) {
         let (mut halves, mut parent, mut start) = (halves, parent, start);
         loop {
@@ -250,7 +251,7 @@ impl<'a> Reading<'a> {
                 encoding = encoding.or(Some(field.value));
             }
         }
-        // Of several the one that has parts; those were not made for nothing.
+        // Of several types, take one that declares a boundary: its parts exist for a reason.
         let mut types = types.into_iter().map(Params::parse);
         let first = types.next().unwrap_or_default();
         let multipart = if first.value.starts_with("multipart/") {
@@ -289,7 +290,7 @@ impl<'a> Reading<'a> {
         let mut at = self.structure.parts.last().map_or(0, |part| part.body_start);
         let mut is_line_start = true;
         while !self.frames.is_empty() {
-            // The next line that begins with dashes.
+            // Go to the next line that begins with dashes.
             let rest = &self.message[at..];
             if !(is_line_start && rest.starts_with(b"--")) {
                 let next = match cr {
@@ -326,13 +327,13 @@ impl<'a> Reading<'a> {
         self.end(self.message.len());
     }
 
-    /// Returns the multipart that `line` is a boundary of, and whether it is the last.
+    /// Returns the multipart that `line` is a boundary of, and whether it is the last boundary.
     fn boundary(&mut self, line: &[u8], end: usize) -> Option<(usize, bool)> {
         let find = |closed: bool| {
             let frames = self.frames.iter().enumerate().rev().filter(|(_, frame)| frame.closed == closed);
             frames.filter_map(|(number, frame)| Some((number, frame.is_boundary(line)?))).next()
         };
-        // What follows the last boundary as if it had not been the last goes on.
+        // A boundary that comes after the last boundary of a multipart continues that multipart.
         if let Some(found) = find(false).or_else(|| find(true).filter(|(_, ends)| !ends)) {
             return Some(found);
         }
@@ -344,7 +345,7 @@ impl<'a> Reading<'a> {
         Some((self.frames.len() - 1, false))
     }
 
-    /// Ends all parts inside of a multipart, before the line at `at`.
+    /// Ends all parts inside a multipart, before the line at `at`.
     fn close(&mut self, frame: usize, at: usize) {
         let part = self.frames[frame].part;
         self.frames.truncate(frame + 1);
@@ -354,7 +355,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Ends the text outside of parts, if there is any, before the line at `at`.
+    /// Ends the text outside of parts, if any, before the line at `at`.
     fn end_outside(&mut self, at: usize) {
         if let (Some(start), Some(frame)) = (self.outside_start.take(), self.frames.last()) {
             let text = without_eol(&self.message[start..at]);
@@ -377,7 +378,7 @@ impl<'a> Reading<'a> {
         let part = &mut self.structure.parts[number];
         part.end = end;
         part.body = self.message.get(part.body_start..at).unwrap_or_default();
-        // A multipart without parts is shown as it is.
+        // A multipart without parts is shown as text.
         if part.kind == Kind::Multipart && end == number + 1 {
             part.kind = Kind::Leaf;
         }
@@ -395,7 +396,7 @@ fn next_dashes(rest: &[u8]) -> Option<usize> {
     None
 }
 
-/// Returns the boundary that `line` may be without being declared: behind it stands the header of a part.
+/// Returns the boundary in `line` if it looks like one that was not declared: the header of a part stands behind it.
 fn undeclared_boundary<'b>(line: &'b [u8], behind: &[u8], cr: bool) -> Option<&'b [u8]> {
     let boundary = line.strip_prefix(b"--")?.trim_ascii();
     let next = &behind[..line_len(behind, cr)];
@@ -406,14 +407,14 @@ fn undeclared_boundary<'b>(line: &'b [u8], behind: &[u8], cr: bool) -> Option<&'
     (letters > 0 && (is_field || is_long)).then_some(boundary)
 }
 
-/// The line ending before a boundary belongs to it.
+/// Returns a part without its last line ending, which belongs to the boundary behind it.
 fn without_eol(part: &[u8]) -> &[u8] {
     let part = part.strip_suffix(b"\n").unwrap_or(part);
     part.strip_suffix(b"\r").unwrap_or(part)
 }
 
 impl<'a> Part<'a> {
-    /// Returns its type, such as `text/html`; that of a part that names none is `text/plain`.
+    /// Returns the media type, such as `text/html`. A part without a type is `text/plain`.
     pub fn media_type(&self) -> &str {
         match self.content.value.as_str() {
             "" | "text" | "plain" | "text/" => "text/plain",
@@ -422,30 +423,30 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// Returns whether it is a message, encoded or not.
+    /// Returns whether the part is a message, encoded or not.
     pub fn is_message(&self) -> bool {
         matches!(self.media_type(), "message/rfc822" | "message/global" | "message/news" | "message/rfc2822")
     }
 
-    /// Returns whether it is HTML.
+    /// Returns whether the part is HTML.
     pub fn is_html(&self) -> bool {
         matches!(self.media_type(), "text/html" | "text/x-html" | "application/xhtml+xml")
     }
 
-    /// Returns whether it is text, HTML included. A multipart without parts is, too, and what servers say of
-    /// deliveries.
+    /// Returns whether the part is text, HTML included. Multiparts without parts and the delivery reports of servers
+    /// count as text.
     pub fn is_text(&self) -> bool {
         let kind = self.media_type();
         kind.starts_with("text/")
             || kind.starts_with("multipart")
             || matches!(kind, "message/delivery-status" | "message/disposition-notification" | "application/xhtml+xml")
-            // A piece of a message that was sent in several (RFC 2046, 5.2.2).
+            // A piece of a message that was sent in several pieces (RFC 2046, 5.2.2).
             || kind == "message/partial"
-            // What is no type says nothing; most mails are text.
+            // A value that is no media type says nothing; most mails are text.
             || !kind.contains('/') && self.name_field().is_none()
     }
 
-    /// Returns whether it is attached, and not part of what is read.
+    /// Returns whether the part is attached, and not part of the text that people read.
     pub fn is_attachment(&self) -> bool {
         self.disposition.value == "attachment"
     }
@@ -457,7 +458,8 @@ impl<'a> Part<'a> {
             .or_else(|| Some(&self.content).filter(|params| has(params, "name")))
     }
 
-    /// Returns the name of a file that it has. `charset` is that of the message, for what nobody encoded.
+    /// Returns the file name of the part. `charset` is the charset of the message; it is used for bytes that are not
+    /// encoded.
     pub fn file_name(&self, charset: Option<Charset>) -> Option<String> {
         let own = || self.charset().or(charset);
         let name = |params: &Params, name: &str| params.text(name, own()).map(|name| one_line(&name));
@@ -472,18 +474,18 @@ impl<'a> Part<'a> {
         .find(|name| !name.is_empty())
     }
 
-    /// Returns the charset that it names.
+    /// Returns the charset that the part names.
     pub fn charset(&self) -> Option<Charset> {
         Charset::named(&self.content.text("charset", None)?)
     }
 
-    /// Returns its content as it travelled.
+    /// Returns the content as it stands in the message, encoded.
     pub fn encoded(&self) -> Encoded<'a> {
         self.encoding.of(self.body)
     }
 
-    /// Returns its text, about `len_max` bytes of it at most, and whether that is all. What others put in clear behind
-    /// an encoded text is part of it.
+    /// Returns about the first `len_max` bytes of the text of the part, and whether they are all of it. The text
+    /// includes a footer in clear behind an encoded text.
     pub fn text(&self, len_max: usize) -> (String, bool) {
         let encoded = self.encoded();
         let decoded = encoded.decoded(len_max);
@@ -496,9 +498,9 @@ impl<'a> Part<'a> {
         (text, decoded.len() < len_max)
     }
 
-    /// Returns the charset that HTML names.
+    /// Returns the charset that the HTML names for itself.
     fn meta_charset(&self, decoded: &[u8]) -> Option<Charset> {
-        /// It stands in the first bytes.
+        /// Number of bytes at the start of a page that are searched for the charset.
         const META_BYTES_MAX: usize = 2048;
         if !self.is_html() {
             return None;
@@ -508,7 +510,7 @@ impl<'a> Part<'a> {
         let value = value.trim_start_matches(['"', '\'', ' ']);
         let end = value.find(|char: char| !char.is_ascii_alphanumeric() && !"-_:.".contains(char));
         let charset = Charset::named(&value[..end.unwrap_or(value.len())])?;
-        // What could be read so far says so in ASCII.
+        // The name was found as ASCII, so the page is not in UTF-16 or UTF-32, whatever it says.
         (!matches!(charset, Charset::Utf16 { .. } | Charset::Utf32 { .. })).then_some(charset)
     }
 
@@ -518,7 +520,7 @@ impl<'a> Part<'a> {
         (!boundary.is_empty()).then(|| boundary.to_vec())
     }
 
-    /// Returns whether it has parts though it says nothing of its content.
+    /// Returns whether the part has parts although it declares no type.
     fn is_undeclared_multipart(&self, body: &[u8], cr: bool) -> bool {
         if !self.content.value.is_empty() {
             return false;
@@ -540,7 +542,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Shows the parts: type, and of leaves the content.
+    /// Shows the tree of parts: the type of each, and the content of leaves.
     fn shape(message: &str) -> String {
         let structure = Structure::of(message.as_bytes(), PARTS_MAX);
         let part = |part: &Part<'_>| match part.kind {

@@ -1,4 +1,4 @@
-//! How the bytes of a part travelled (RFC 2045, 6), undone as leniently as mail programs do.
+//! The encodings of parts (RFC 2045, 6). Decoding is as lenient as in mail programs.
 
 use super::header::{ends_lines_with_cr, line_len, unfolded, without_eol};
 use super::{params, words};
@@ -7,29 +7,29 @@ use std::borrow::Cow;
 /// A `Content-Transfer-Encoding`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
-    /// As they are.
+    /// The bytes are not encoded.
     #[default]
     Identity,
     /// RFC 2045, 6.8.
     Base64,
     /// RFC 2045, 6.7.
     QuotedPrintable,
-    /// What Unix wrote before MIME.
+    /// The encoding that Unix programs used before MIME.
     Uuencode,
 }
 
-/// A body in two pieces.
+/// A body, split into its encoded text and what others appended in clear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Encoded<'a> {
     encoding: Encoding,
-    /// What is encoded.
+    /// The encoded text.
     text: &'a [u8],
-    /// What others put behind it in clear, such as a mailing list.
+    /// Text in clear behind it, such as the footer of a mailing list.
     pub footer: &'a [u8],
 }
 
 impl Encoding {
-    /// Returns the encoding that a field's value means; comments, quotes and semicolons do not matter.
+    /// Returns the encoding that the value of a field names. Comments, quotes and semicolons are ignored.
     pub fn named(value: &[u8]) -> Self {
         let mut value = value.trim_ascii_start();
         while let Some(len) = params::comment_len(value) {
@@ -56,7 +56,7 @@ impl Encoding {
         }
     }
 
-    /// Returns whether `body` has to be decoded, by its first line.
+    /// Returns whether `body` really is in this encoding and must be decoded. Of base64, the first line tells.
     pub fn is_encoded(self, body: &[u8]) -> bool {
         match self {
             Encoding::Identity => false,
@@ -65,7 +65,7 @@ impl Encoding {
         }
     }
 
-    /// Looks at what of `body` is encoded so.
+    /// Splits `body` into its encoded text and a footer. A body that claims to be base64 and is not stays as it is.
     pub fn of(self, body: &[u8]) -> Encoded<'_> {
         match self {
             Encoding::Base64 if !is_base64(body) => Encoded { encoding: Encoding::Identity, text: body, footer: b"" },
@@ -79,17 +79,18 @@ impl Encoding {
 }
 
 impl<'a> Encoded<'a> {
-    /// Returns whether the bytes are those of the message.
+    /// Returns whether the content is the bytes of the message themselves.
     pub fn is_identity(&self) -> bool {
         self.encoding == Encoding::Identity
     }
 
-    /// Returns what the text encodes, the first `len_max` bytes at least if there are so many.
+    /// Returns the decoded content: at least the first `len_max` bytes, if there are as many.
     pub fn decoded(&self, len_max: usize) -> Cow<'a, [u8]> {
         let text = self.text;
         match self.encoding {
             Encoding::Identity => Cow::Borrowed(&text[..text.len().min(len_max)]),
-            // Four characters are three bytes; a bit more for what is passed over, and again if it was more.
+            // Four characters are three bytes. The reserve is for characters that are skipped; if it was not enough,
+            // decode all.
             Encoding::Base64 => {
                 let enough = len_max.saturating_mul(3) / 2 + 1024;
                 if text.len() <= enough {
@@ -110,7 +111,7 @@ impl<'a> Encoded<'a> {
         }
     }
 
-    /// Returns how long that is as a whole.
+    /// Returns the length of the whole decoded content.
     pub fn decoded_len(&self) -> usize {
         match self.encoding {
             Encoding::Identity => self.text.len(),
@@ -128,13 +129,13 @@ impl<'a> Encoded<'a> {
     }
 }
 
-/// The characters of base64 (RFC 4648, 4), and what groups of four of them encode.
+/// The characters of base64 (RFC 4648, 4), and what groups of four of them decode to.
 struct Alphabet {
-    /// For each place in a group what a character there adds to the group's 24 bits; [`NO_VALUE`] for other bytes.
+    /// For each position in a group, what a character there adds to the group's 24 bits; [`NO_VALUE`] for other bytes.
     parts: [[u32; 256]; 4],
 }
 
-/// A bit that no group of characters has.
+/// A bit that no valid group sets.
 const NO_VALUE: u32 = 1 << 31;
 
 const CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -157,29 +158,29 @@ impl Alphabet {
         Self { parts }
     }
 
-    /// Returns the alphabet that a text is in: that for URLs only where nothing of the other stands in it.
+    /// Returns the alphabet of a text: the one for URLs only if no character of the standard one alone occurs.
     fn of_text(text: &[u8]) -> &'static Self {
         let is_url = memchr::memchr2(b'-', b'_', text).is_some() && memchr::memchr2(b'+', b'/', text).is_none();
         if is_url { &URL } else { &STANDARD }
     }
 
-    /// Returns what a character stands for.
+    /// Returns the value of a character.
     fn value(&self, char: u8) -> Option<u8> {
         let value = self.parts[3][usize::from(char)];
         (value != NO_VALUE).then_some(value as u8)
     }
 
-    /// Returns the three bytes that four characters encode, and [`NO_VALUE`] if one of them is none.
+    /// Returns the three bytes of four characters, with [`NO_VALUE`] set if one character is not in the alphabet.
     fn group(&self, chars: &[u8]) -> u32 {
         let part = |place: usize| self.parts[place][usize::from(chars[place])];
         part(0) | part(1) | part(2) | part(3)
     }
 
-    /// Appends what whole groups encode. Returns false, and appends nothing, if they hold any other byte.
+    /// Appends the decoded bytes of whole groups. If they hold any other byte, appends nothing and returns false.
     fn decode_groups(&self, groups: &[u8], decoded: &mut Vec<u8>) -> bool {
         let start = decoded.len();
         decoded.resize(start + groups.len() / 4 * 3, 0);
-        // Whether anything was wrong is looked at once at the end, so that the loop has no branches.
+        // Faults are collected and checked once at the end, so the loop has no branches.
         let mut seen = 0;
         let mut pairs = groups.chunks_exact(8);
         let mut bytes = decoded[start..].chunks_exact_mut(6);
@@ -202,7 +203,7 @@ impl Alphabet {
     }
 }
 
-/// The two characters of each 12 bits.
+/// The two characters for each value of 12 bits.
 static PAIRS: [[u8; 2]; 4096] = {
     let mut pairs = [[0; 2]; 4096];
     let mut bits = 0;
@@ -241,13 +242,13 @@ pub fn write_base64(bytes: &[u8], text: &mut [u8]) {
     }
 }
 
-/// Returns what a character of base64 stands for (RFC 4648, 4).
+/// Returns the value of a base64 character (RFC 4648, 4).
 pub fn base64_value(char: u8) -> Option<u8> {
     STANDARD.value(char)
 }
 
-/// Appends what whole groups of four characters of base64 encode, nothing between them. Returns false, and appends
-/// nothing, if they hold any other byte, padding included.
+/// Appends the decoded bytes of whole groups of four base64 characters. If they hold any other byte, padding and line
+/// endings included, appends nothing and returns false.
 pub fn base64_groups(groups: &[u8], decoded: &mut Vec<u8>) -> bool {
     STANDARD.decode_groups(groups, decoded)
 }
@@ -256,9 +257,10 @@ fn is_char(byte: u8) -> bool {
     STANDARD.value(byte).is_some() || matches!(byte, b'-' | b'_')
 }
 
-/// Returns whether what says so can be base64: nearly all of its characters are, and it is no sentence.
+/// Returns whether a body that claims to be base64 can be: nearly all characters of its first line are base64, and the
+/// line is no sentence.
 fn is_base64(body: &[u8]) -> bool {
-    /// So much tells.
+    /// Number of bytes of a body that are looked at.
     const SAMPLE_BYTES_MAX: usize = 64 << 10;
     let sample = &body[..body.len().min(SAMPLE_BYTES_MAX)];
     let line = sample.trim_ascii_start();
@@ -274,18 +276,19 @@ fn is_base64(body: &[u8]) -> bool {
     if others * 8 > chars || is_junk_in_each_line(sample) {
         return false;
     }
-    // Words: short, several, and what they would encode is no text.
+    // Several short words that decode to something else than text are a sentence.
     let words = || line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let (count, longest) = words().fold((0, 0), |(count, longest), word: &[u8]| (count + 1, longest.max(word.len())));
-    // Two groups of base64 with a blank between them: `AAEC AwQF`, but not `Dear customer`.
+    // Two groups of base64 with a blank between them are `AAEC AwQF`, but not `Dear customer`.
     let is_plain = |word: &[u8]| word.iter().skip(1).all(u8::is_ascii_lowercase);
     let are_groups = count == 2 && words().all(|word| word.len() % 4 == 0) && !words().all(is_plain);
     count < 2 || longest > 24 || are_groups || !line.is_ascii() || is_text(&base64(line))
 }
 
-/// Returns whether there is more in each line than a stray byte: a table, say, whose columns have commas between them.
+/// Returns whether each line has more than a stray byte that is not base64, such as a table with commas between its
+/// columns.
 fn is_junk_in_each_line(sample: &[u8]) -> bool {
-    /// Number of lines that are looked at: the first few tell.
+    /// Number of lines that are looked at.
     const LINES_MAX: usize = 8;
     let is_junk = |byte: &&u8| !is_char(**byte) && !matches!(**byte, b'=' | b' ' | b'\t' | 0);
     let lines = sample.split(|byte| matches!(byte, b'\r' | b'\n')).map(<[u8]>::trim_ascii);
@@ -297,15 +300,15 @@ fn is_text(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(|text| !text.contains(|char: char| char.is_control() && !char.is_whitespace()))
 }
 
-/// Splits base64 text from what others put behind it in clear. It can only begin where base64 ends: behind padding, an
-/// empty line, or a line that is shorter than those before.
+/// Splits base64 text from the text in clear behind it. That text can only begin where base64 may end: behind padding,
+/// an empty line, or a line that is shorter than the lines before.
 fn split_footer(whole: &[u8]) -> (&[u8], &[u8]) {
-    // A boundary without a line ending before it: `AAEC==--boundary--`.
+    // A boundary that lacks the line ending before it: `AAEC==--boundary--`.
     let end = memchr::memmem::find(whole, b"=--").map_or(whole.len(), |at| at + 1);
     let encoded = &whole[..end];
     let cr = ends_lines_with_cr(encoded);
     let (mut at, mut longest, mut may_end) = (0, 0, false);
-    // Padding, and an empty line behind it.
+    // `is_padded`: the last line ends with padding. `has_ended`: an empty line stands behind such a line.
     let (mut is_padded, mut has_ended) = (false, false);
     while at < encoded.len() {
         let len = line_len(&encoded[at..], cr);
@@ -326,27 +329,28 @@ fn split_footer(whole: &[u8]) -> (&[u8], &[u8]) {
     whole.split_at(end)
 }
 
-/// Returns whether a line is what lists and signatures begin with, though the alphabet for URLs has these characters.
+/// Returns whether a line is a rule as footers and signatures begin with. Its characters may be in the alphabet for
+/// URLs.
 fn is_rule(line: &[u8]) -> bool {
     line.len() > 1 && line.iter().all(|byte| matches!(byte, b'-' | b'_' | b'*'))
 }
 
-/// Returns whether a line is a word of people rather than another text in base64.
+/// Returns whether a line is a word that people wrote, not the start of another base64 text.
 fn is_word(line: &[u8]) -> bool {
     line.len() < 20 && !line.ends_with(b"=")
 }
 
-/// Returns whether a line goes on with base64 text.
+/// Returns whether a line continues base64 text.
 fn is_more(line: &[u8]) -> bool {
     let chars = line.iter().filter(|&&byte| is_char(byte)).count();
     let padding = line.iter().rev().take_while(|&&byte| byte == b'=').count();
-    // A stray byte in a long line is a fault; in a short one it is text.
+    // A stray byte in a long line is damage; in a short line it shows that the line is text.
     let junk = line.len() - chars - padding;
-    // A boundary of somebody else, too, is no base64.
+    // The boundary of another multipart is no base64 either.
     !is_rule(line) && !line.starts_with(b"--") && (junk == 0 || line.len() > 60 && junk <= 2 && !line.contains(&b' '))
 }
 
-/// Decodes base64. What is no base64 is passed over; padding ends a group, and another text may follow.
+/// Decodes base64. Other bytes are skipped. Padding ends a group, and another text may follow it.
 pub fn base64(encoded: &[u8]) -> Vec<u8> {
     let alphabet = Alphabet::of_text(encoded);
     let mut decoded = Vec::with_capacity(encoded.len() / 4 * 3 + 3);
@@ -356,7 +360,7 @@ pub fn base64(encoded: &[u8]) -> Vec<u8> {
         let len = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
         let (line, behind) = rest.split_at(rest.len().min(len + 1));
         rest = behind;
-        // As long as all is well, the whole groups of a line at a time.
+        // Decode the whole groups of a line at once, if they hold no other bytes.
         let whole = len / 4 * 4;
         let is_good = count == 0 && alphabet.decode_groups(&line[..whole], &mut decoded);
         for &byte in &line[if is_good { whole } else { 0 }..] {
@@ -364,7 +368,7 @@ pub fn base64(encoded: &[u8]) -> Vec<u8> {
                 group = group << 6 | u32::from(value);
                 count += 1;
             }
-            // Padding that cannot be one is passed over, too.
+            // Padding where none can be is skipped, too.
             if count == 4 || (byte == b'=' && count >= 2) {
                 push_group(group, count, &mut decoded);
                 (group, count) = (0, 0);
@@ -375,7 +379,7 @@ pub fn base64(encoded: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// A group of 2 characters holds a byte, of 3 two, of 4 three.
+/// Appends the bytes of a group. 2 characters hold one byte, 3 hold two, 4 hold three.
 fn push_group(group: u32, count: usize, decoded: &mut Vec<u8>) {
     let bytes = (group << (6 * (4 - count))).to_be_bytes();
     decoded.extend_from_slice(&bytes[1..count.max(1)]);
@@ -394,13 +398,13 @@ fn base64_len(encoded: &[u8]) -> usize {
     len + count.saturating_sub(1)
 }
 
-/// Returns the byte that two hexadecimal digits mean.
+/// Returns the byte of two hexadecimal digits.
 pub fn hex(digits: [u8; 2]) -> Option<u8> {
     let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
     Some((high? << 4 | low?) as u8)
 }
 
-/// Hands out decoded pieces until `each` returns false. An escape that is none stands for itself.
+/// Calls `each` with decoded pieces until it returns false. An invalid escape stands for itself.
 fn quoted_printable(encoded: &[u8], each: &mut dyn FnMut(&[u8]) -> bool) {
     let cr = ends_lines_with_cr(encoded);
     let mut at = 0;
@@ -408,7 +412,7 @@ fn quoted_printable(encoded: &[u8], each: &mut dyn FnMut(&[u8]) -> bool) {
         let line = &encoded[at..at + line_len(&encoded[at..], cr)];
         at += line.len();
         let ending = &line[without_eol(line).len()..];
-        // Blanks at the end of a line were put there on the way.
+        // Blanks at the end of a line were added on the way.
         let trimmed = line.trim_ascii_end();
         let (mut rest, ending) = match trimmed.strip_suffix(b"=") {
             Some(rest) => (rest, &b""[..]),
@@ -428,7 +432,7 @@ fn quoted_printable(encoded: &[u8], each: &mut dyn FnMut(&[u8]) -> bool) {
     }
 }
 
-/// Decodes the lines between `begin` and `end`; where there is no `begin`, all of them.
+/// Decodes the lines between `begin` and `end`, or all lines if there is no `begin`.
 fn uuencoded(text: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(text.len() / 4 * 3);
     let has_begin = text.trim_ascii_start().starts_with(b"begin") || memchr::memmem::find(text, b"\nbegin ").is_some();

@@ -1,17 +1,18 @@
 //! Encoded words (RFC 2047, 2231): text beyond ASCII in header fields.
 //!
-//! Programs tear letters, and the state of a charset, over two words. So the bytes of neighbouring words of one charset
-//! are joined before they are decoded. Words are also known where they should not stand: in quotes, in the middle of
-//! other text, without a blank between them, with blanks in them, or cut off at the end.
+//! Programs split letters, and the state of a charset, over two words. So the bytes of neighbouring words in one
+//! charset are joined before they are decoded. Words are also read where the standard forbids them: in quotes, in the
+//! middle of other text, without a blank between them, with blanks in them, or cut off at the end.
 
 use super::charset::{self, Charset};
 use super::transfer;
 use std::borrow::Cow;
 
-/// A charset's name, with a language, is not longer.
+/// Maximum length of a charset's name with its language, in bytes.
 const LABEL_BYTES_MAX: usize = 80;
 
-/// Decodes the words in a value, which may be folded, and everything else as `charset`, that of the message, says.
+/// Decodes the encoded words in a value, which may be folded. Everything else is read in `charset`, the charset of the
+/// message.
 ///
 /// The text has no line endings.
 pub fn decode(value: &[u8], charset: Option<Charset>) -> String {
@@ -35,16 +36,16 @@ pub fn decode(value: &[u8], charset: Option<Charset>) -> String {
     out.text
 }
 
-/// A word, its text decoded into bytes.
+/// An encoded word with its text decoded into bytes.
 struct Word<'a> {
     label: Cow<'a, str>,
     bytes: Vec<u8>,
-    /// How much of the value it is.
+    /// Number of bytes that the word takes in the value.
     len: usize,
 }
 
 impl<'a> Word<'a> {
-    /// Reads the word that `value` begins with.
+    /// Reads the word at the start of `value`.
     fn read(value: &'a [u8]) -> Option<Self> {
         let inner = &value[2..];
         let label_len = memchr::memchr(b'?', &inner[..inner.len().min(LABEL_BYTES_MAX)])?;
@@ -60,7 +61,7 @@ impl<'a> Word<'a> {
         let start = 2 + label_len + 3;
         let (text, len) = match end_of_text(text) {
             Some(end) if text[end..].starts_with(b"?=") => (&text[..end], start + end + 2),
-            // Cut off: `=?utf-8?B?R3LDvMOf`.
+            // The word was cut off: `=?utf-8?B?R3LDvMOf`.
             None if !text.contains(&b' ') && Charset::named(&label).is_some() => (text, value.len()),
             _ => return None,
         };
@@ -77,7 +78,7 @@ impl<'a> Word<'a> {
     }
 }
 
-/// Returns where the text of a word ends: with `?=`, or where another word begins; none at the end of the value.
+/// Returns where the text of a word ends: at `?=`, or where another word begins. None if neither comes.
 fn end_of_text(text: &[u8]) -> Option<usize> {
     memchr::memchr_iter(b'?', text).find(|&at| {
         let is_start = at > 0 && text[at - 1] == b'=';
@@ -85,7 +86,7 @@ fn end_of_text(text: &[u8]) -> Option<usize> {
     })
 }
 
-/// Decodes the Q encoding. A fold in a word is none of it.
+/// Decodes the Q encoding. Folds inside a word are left out.
 fn quoted(text: &[u8]) -> Vec<u8> {
     let text = once_encoded(text);
     let mut bytes = Vec::with_capacity(text.len());
@@ -104,8 +105,8 @@ fn quoted(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Returns the text of a word without folds. Where letters stand in it for the bytes beyond ASCII, somebody took it for
-/// Latin-1 and wrote that in UTF-8; then it is made Latin-1 again.
+/// Returns the text of a word without folds. If it has UTF-8 letters beyond ASCII, some program took bytes for Latin-1
+/// and wrote them in UTF-8; then returns those bytes.
 fn once_encoded(text: &[u8]) -> Cow<'_, [u8]> {
     if text.is_ascii() && memchr::memchr2(b'\r', b'\n', text).is_none() {
         return text.into();
@@ -123,11 +124,11 @@ fn once_encoded(text: &[u8]) -> Cow<'_, [u8]> {
     single.unwrap_or(unfolded).into()
 }
 
-/// Words of one charset that follow each other.
+/// Neighbouring words in one charset.
 struct Words {
     label: String,
     bytes: Vec<u8>,
-    /// Where each word begins.
+    /// Where the bytes of each word begin.
     starts: Vec<usize>,
 }
 
@@ -138,7 +139,7 @@ struct Text {
 }
 
 impl Text {
-    /// Adds what stands between words. Blanks alone are none of the text.
+    /// Adds the text between words. Blanks alone between two words are left out.
     fn plain(&mut self, bytes: &[u8]) {
         if bytes.is_empty() || (self.words.is_some() && bytes.trim_ascii().is_empty()) {
             return;
@@ -180,7 +181,7 @@ impl Text {
         let Some(words) = self.words.take() else { return };
         let charset = Charset::named(&words.label);
         let joined = charset::decode_as(&words.bytes, charset);
-        // Words that each stand for themselves, as they should.
+        // Joined, the words cannot be read: try each word by itself, as the standard wants.
         if joined.contains('\u{fffd}') && words.starts.len() > 1 {
             let ends = words.starts.iter().skip(1).copied().chain([words.bytes.len()]);
             let each = words
@@ -198,8 +199,8 @@ impl Text {
     }
 }
 
-/// Decodes bytes of a header that nobody encoded: UTF-8 if they are, else in the charset of the message, else the
-/// likeliest.
+/// Decodes unencoded bytes of a header: as UTF-8 if they are valid, else in the charset of the message, else in a
+/// likely one.
 pub fn raw(bytes: &[u8], charset: Option<Charset>) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) if !bytes.contains(&0x1b) => text.into(),

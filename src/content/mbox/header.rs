@@ -1,16 +1,16 @@
-//! What stands behind a separator: whether it is the header of a mail.
+//! Decides whether the header of a mail stands behind a separator.
 
 use super::lines::line_end;
 use super::separator;
 
-/// A header is looked at up to here; what a mail says of itself stands in front of that.
+/// Maximum number of bytes of a header that are read. The fields that identify a mail stand in front of that.
 pub(super) const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of lines among the first ones of a header that are no fields.
 const STRAY_LINES_MAX: usize = 2;
-/// A line without a colon in this many bytes is no field.
+/// Maximum length of a field's name, in bytes. A line without a colon in this many bytes is no field.
 const NAME_BYTES_MAX: usize = 100;
 
-/// Fields that say who wrote a mail and what about: no mail has them twice.
+/// Fields that say who wrote a mail, when, and what about. No mail has them twice.
 const OWN: [&str; 4] = ["from", "subject", "date", "message-id"];
 
 /// Other fields that mails have.
@@ -41,21 +41,21 @@ const KNOWN: [&str; 24] = [
     "newsgroups",
 ];
 
-/// Beginnings of names that only mails use.
+/// Prefixes of names that only mails use.
 const KNOWN_BEGINNINGS: [&str; 6] = ["x-", "resent-", "list-", "arc-", "dkim-", "authentication-"];
 
-/// What a header says.
+/// What is known of a header.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Header {
-    /// The fields of [`OWN`], [`KNOWN`] and [`KNOWN_BEGINNINGS`] that it has, as bits in this order.
+    /// The fields of [`OWN`], [`KNOWN`] and [`KNOWN_BEGINNINGS`] that the header has, as bits in this order.
     fields: u64,
-    /// Where the first field of [`OWN`] starts.
+    /// The position of the first field of [`OWN`].
     own_at: Option<usize>,
-    /// Lines that are no fields.
+    /// Number of lines that are no fields.
     pub(super) strays: usize,
-    /// What its `Content-Length` says, if that is a number.
+    /// The value of `Content-Length`, if it is a number.
     pub(super) content_length: Option<u64>,
-    /// Where it ends: behind the blank line, or before what else ended it.
+    /// The end of the header: behind the blank line, or before the line that ended it.
     pub(super) end: usize,
     /// What ended it.
     pub(super) ended: Ended,
@@ -68,23 +68,23 @@ pub(super) enum Ended {
     Blank,
     /// A line that may be the separator of the next mail.
     FromLine,
-    /// A line that is no field, the end of the bytes, or their bound.
+    /// A line that is no field, the end of the bytes, or [`HEADER_BYTES_MAX`].
     #[default]
     Otherwise,
 }
 
 impl Header {
-    /// Returns how many different fields of mails there are.
+    /// Returns the number of different fields of mails in the header.
     pub(super) fn known(&self) -> u32 {
         self.fields.count_ones()
     }
 
-    /// Returns whether there is a field that no mail has twice.
+    /// Returns whether the header has a field of [`OWN`].
     pub(super) fn is_own(&self) -> bool {
         self.own_at.is_some()
     }
 
-    /// Returns whether such a field stands before `at`.
+    /// Returns whether a field of [`OWN`] stands before `at`.
     pub(super) fn is_own_before(&self, at: usize) -> bool {
         self.own_at.is_some_and(|own| own < at)
     }
@@ -118,10 +118,9 @@ impl Header {
     }
 }
 
-/// Reads the header at the front of `bytes`, which may end in the middle of it.
+/// Reads the header at the start of `bytes`, which may end in the middle of it.
 ///
-/// Separators of other programs at its front, quoted (`>From `) or not, are passed over: a file that was imported has
-/// them.
+/// Separators of other programs at the start, quoted (`>From `) or not, are skipped: an imported file has them.
 pub(super) fn read(bytes: &[u8]) -> Header {
     let bytes = &bytes[..bytes.len().min(HEADER_BYTES_MAX)];
     let mut header = Header::default();
@@ -157,8 +156,8 @@ pub(super) fn read(bytes: &[u8]) -> Header {
     header
 }
 
-/// Returns whether `before` ends with the header of a part of a mail, and its blank line: what follows is inside of
-/// that part.
+/// Returns whether `before` ends with the header of a part and its blank line, so that the next line is inside that
+/// part.
 pub(super) fn ends_with_part_header(before: &[u8]) -> bool {
     let mut lines = before.rsplit(|byte| *byte == b'\n').map(|line| line.trim_ascii_end()).skip(1);
     if lines.next() != Some(b"") {

@@ -1,14 +1,14 @@
-//! Line ends as mailboxes have them: LF, CRLF, CR alone (Mac OS before X, Eudora), and CR CR LF, which text-mode copies
-//! leave. One file may hold several of them.
+//! Line ends as mailboxes have them: LF, CRLF, CR alone (Mac OS before X, Eudora), and CR CR LF, which copies in text
+//! mode leave. One file may have several of them.
 
-/// Returns where the content of the line that starts at `at` ends, and where the next line starts.
+/// Returns the end of the content of the line that starts at `at`, and the start of the next line.
 pub(super) fn line_end(bytes: &[u8], at: usize) -> (usize, usize) {
     let Some(found) = memchr::memchr2(b'\n', b'\r', &bytes[at..]) else { return (bytes.len(), bytes.len()) };
     let end = at + found;
     (end, end + eol_len(&bytes[end..]))
 }
 
-/// Returns the length of the line end at the front of `bytes`, 0 if there is none.
+/// Returns the length of the line end at the start of `bytes`; 0 if there is none.
 pub(super) fn eol_len(bytes: &[u8]) -> usize {
     match bytes {
         [b'\r', b'\r', b'\n', ..] => 3,
@@ -18,7 +18,7 @@ pub(super) fn eol_len(bytes: &[u8]) -> usize {
     }
 }
 
-/// Returns the length of the line end at the back of `bytes`, 0 if there is none.
+/// Returns the length of the line end at the end of `bytes`; 0 if there is none.
 pub(super) fn eol_len_before(bytes: &[u8]) -> usize {
     match bytes {
         [.., b'\r', b'\r', b'\n'] => 3,
@@ -28,8 +28,8 @@ pub(super) fn eol_len_before(bytes: &[u8]) -> usize {
     }
 }
 
-/// Returns the length of the blank line at the back of `bytes`: of its line end, where nothing or another line end
-/// stands before.
+/// Returns the length of the blank line at the end of `bytes`: the length of its line end, if another line end or
+/// nothing stands before it.
 pub(super) fn blank_line_len_before(bytes: &[u8]) -> usize {
     let len = eol_len_before(bytes);
     let before = &bytes[..bytes.len() - len];

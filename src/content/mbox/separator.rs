@@ -1,27 +1,27 @@
-//! What a line that separates mails looks like: `From <sender> <date>`, in the forms that programs write.
+//! Recognises the lines that separate mails, `From <sender> <date>`, in the forms that programs write.
 //!
-//! No standard says what stands behind `From `. This module tells from the line alone how much it looks like a
-//! separator ([`Shape`]); how much of a header must follow is for [`super::Mails`] to decide.
+//! No standard says what stands behind `From `. This module judges the line alone: its [`Shape`] says how much it looks
+//! like a separator. [`super::Mails`] decides which header must follow.
 
-/// Longer lines are no separators.
+/// Maximum length of a separator, in bytes.
 pub(super) const LINE_BYTES_MAX: usize = 1024;
 
-/// Separators are hardly ever longer than this.
+/// Nearly all separators are at most this long, in bytes.
 pub(super) const USUAL_BYTES_MAX: usize = 200;
 
-/// A date has at most so many words.
+/// Maximum number of words of a date.
 const DATE_WORDS_MAX: usize = 12;
 
 const WEEKDAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 
-/// English words that stand near dates in prose and in no separator.
+/// English words that stand near dates in prose, but not in separators.
 const PROSE: [&str; 30] = [
     "a", "about", "after", "am,", "and", "around", "as", "at", "before", "by", "for", "from", "i", "in", "is", "it",
     "of", "on", "or", "said", "so", "that", "the", "this", "to", "until", "was", "we", "will", "you",
 ];
 
-/// What a line looks like.
+/// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// A sender and a date with a time, and nothing else: `From ann@example.org Mon Mar  2 10:00:00 2026`.
@@ -32,11 +32,11 @@ pub(super) enum Shape {
     Dash,
     /// `From ann@example.org`, alone or with a date that has no time.
     Sender,
-    /// Anything else that has an address, or a date at its end.
+    /// Any other line that has an address, or a date at its end.
     Odd,
 }
 
-/// What a line says.
+/// The content of a separator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FromLine<'a> {
     pub(super) shape: Shape,
@@ -44,7 +44,7 @@ pub(super) struct FromLine<'a> {
     pub(super) date: &'a [u8],
 }
 
-/// Reads a line, which starts with `From` and has no line end. None if no program separates mails like this.
+/// Reads a line that starts with `From`, without its line end. None if no program separates mails with such a line.
 pub(super) fn read(line: &[u8]) -> Option<FromLine<'_>> {
     let rest = line.strip_prefix(b"From")?;
     if line.len() > LINE_BYTES_MAX || line.contains(&0) {
@@ -72,7 +72,7 @@ pub(super) fn read(line: &[u8]) -> Option<FromLine<'_>> {
         Dated::Not if date.is_empty() && (is_address || is_daemon(name)) => return found(Shape::Sender, date),
         Dated::Partly | Dated::Not => {}
     }
-    // A sender of several words: the date begins somewhere behind the first.
+    // A sender of several words: the date begins behind one of the next words.
     for (at, _) in rest.iter().enumerate().filter(|(_, byte)| matches!(byte, b' ' | b'\t')).take(DATE_WORDS_MAX) {
         let date = rest[at..].trim_ascii();
         if let Dated::Fully { foreign } = date_in(date) {
@@ -83,7 +83,7 @@ pub(super) fn read(line: &[u8]) -> Option<FromLine<'_>> {
     if is_address { found(Shape::Odd, &rest[rest.len()..]) } else { None }
 }
 
-/// Leaves out what UUCP appends: `remote from host`.
+/// Removes `remote from host`, which UUCP appends.
 fn without_remote(rest: &[u8]) -> &[u8] {
     for mark in [&b" remote from "[..], b" forwarded by "] {
         if let Some(at) = memchr::memmem::rfind(rest, mark)
@@ -95,7 +95,7 @@ fn without_remote(rest: &[u8]) -> &[u8] {
     rest
 }
 
-/// Returns the length of the sender in front: a word, `"a b"@host`, `Ann Other <ann@example.org>`, or `ann at
+/// Returns the length of the sender at the start: a word, `"a b"@host`, `Ann Other <ann@example.org>`, or `ann at
 /// example.org` as archives on the web write it (with `at` in their language).
 fn sender_len(rest: &[u8]) -> usize {
     let word_end =
@@ -121,7 +121,7 @@ fn sender_len(rest: &[u8]) -> usize {
         && at.iter().all(|byte| byte.is_ascii_alphabetic() || *byte >= 0x80)
         && is_host(host)
     {
-        // Both words are parts of `rest`.
+        // Both words are slices of `rest`.
         return host.as_ptr() as usize + host.len() - rest.as_ptr() as usize;
     }
     first
@@ -139,29 +139,28 @@ fn is_address(name: &[u8]) -> bool {
     name.contains(&b'@') || name.contains(&b'!') || name.contains(&b' ')
 }
 
-/// Returns whether `name` is a sender that has no address, as mail systems write them.
+/// Returns whether `name` is a sender without an address, such as mail systems write.
 fn is_daemon(name: &[u8]) -> bool {
     [&b"mailer-daemon"[..], b"postmaster", b"root", b"<>", b"nobody", b"daemon"]
         .iter()
         .any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// Returns whether `word` belongs to a date or to prose before one.
+/// Returns whether `word` belongs to a date, or to prose before one.
 fn is_of_a_date(word: &[u8]) -> bool {
     let text = String::from_utf8_lossy(word);
     PROSE.contains(&text.to_lowercase().as_str())
         || !matches!(classify(&text), Word::Foreign | Word::Zone | Word::Other)
 }
 
-/// How much of a date some words are.
+/// How well some words form a date.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dated {
-    /// A day and a time, and nothing else. It may be `foreign`: with names of months or days in another language than
-    /// English.
+    /// A day and a time, and nothing else. `foreign`: names of months or days are in another language than English.
     Fully {
         foreign: bool,
     },
-    /// A day, and nothing else.
+    /// A day and nothing else.
     Partly,
     Not,
 }
@@ -199,7 +198,7 @@ fn date_in(date: &[u8]) -> Dated {
         if words > DATE_WORDS_MAX {
             return Dated::Not;
         }
-        // `10: 00:00`, as a program wrote that padded with blanks.
+        // `10: 00:00`, from a program that padded numbers with blanks.
         if word.len() <= 3 && word.ends_with(':') && word[..word.len() - 1].bytes().all(|byte| byte.is_ascii_digit()) {
             hour_alone = true;
             continue;
@@ -228,7 +227,7 @@ fn date_in(date: &[u8]) -> Dated {
     {
         return Dated::Not;
     }
-    // `10.00.00` is whichever of the two is missing otherwise.
+    // `10.00.00` is a time if the time is missing, else a day.
     let named = month + foreign > 0 && number + year >= 2;
     match time_or_day {
         1 if time == 0 && (named || day == 1) => time = 1,
@@ -294,7 +293,7 @@ fn classify_name(bare: &str, lower: &str) -> Word {
     if name.chars().count() <= 14 && name.chars().all(is_letter) { Word::Foreign } else { Word::Other }
 }
 
-/// A word that begins with a digit; in lower case.
+/// Classifies a word in lower case that begins with a digit.
 fn classify_number(word: &str) -> Word {
     let digits = word.bytes().take_while(u8::is_ascii_digit).count();
     let behind = &word[digits..];
@@ -302,7 +301,7 @@ fn classify_number(word: &str) -> Word {
     match (digits, behind) {
         (1 | 2, "" | "." | "st" | "nd" | "rd" | "th") => return Word::Number,
         (4, "" | ".") if matches!(word.as_bytes()[..2], [b'1', b'9'] | [b'2', b'0' | b'1']) => return Word::Year,
-        // Years as C counts them (`126`), which old programs forgot to add to 1900.
+        // Years since 1900, as C counts them (`126`): old programs did not add 1900.
         (3, "") if word.starts_with('1') => return Word::Year,
         // Seconds or milliseconds since 1970, or all digits of a date and a time.
         (9 | 10 | 13 | 14, "") => return Word::Moment,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 const FROM: &str = "From alice@example.org Tue Oct  1 09:30:00 2024";
 
-/// Cuts `file` and proves that what it was cut into is all of it.
+/// Cuts `file`, and proves that the pieces are all of it.
 fn cut(file: &[u8]) -> Vec<Mail> {
     let mails: Vec<Mail> = Mails::new(file).map(Result::unwrap).collect();
     proves_whole(file.len() as u64, &mails);
@@ -36,7 +36,7 @@ fn letter(number: usize) -> String {
     )
 }
 
-/// Three letters, each behind its separator and before `behind`.
+/// Returns a file of three letters, each behind its separator and before `behind`.
 fn joined(separators: [&str; 3], behind: &str) -> String {
     separators.iter().zip(1..).map(|(separator, number)| format!("{separator}\n{}{behind}", letter(number))).collect()
 }
@@ -122,7 +122,7 @@ fn separators_need_no_blank_line_before_them() {
         has_the_letters(joined([separator; 3], "").as_bytes());
         has_the_letters(joined([separator; 3], "").replace('\n', "\r").as_bytes());
     }
-    // Mails that are a header and nothing else.
+    // Mails with a header and no body.
     let heads: String =
         (1..4).map(|number| format!("{FROM}\n{}\n", letter(number).split("\n\n").next().unwrap())).collect();
     assert_eq!(contents(heads.as_bytes()).len(), 3);
@@ -180,7 +180,7 @@ fn marks_and_holes_are_kept() {
     for lead in [&b"\xef\xbb\xbf"[..], b"\n\n", &[0; 4096], b"\xef\xbb\xbf\r\n\0\0\n"] {
         has_the_letters(&[lead, file.as_bytes()].concat());
     }
-    // Files that were appended to each other, each with its mark.
+    // Files that were appended to each other, each with its byte order mark.
     has_the_letters(joined([FROM, &format!("\u{feff}{FROM}"), &format!("\u{feff}{FROM}")], "\n").as_bytes());
     // A hole that begins in the middle of a line, and one in place of a blank line.
     for hole in [format!("Second li{}", "\0".repeat(1000)), format!("Second line.\n{}", "\0".repeat(8192))] {
@@ -257,7 +257,7 @@ fn mmdf_is_cut_at_its_lines() {
         has_the_letters(file.replace('\n', "\r\n").as_bytes());
         has_the_letters(format!("\n{file}\n\n").as_bytes());
         has_the_letters(mails.join("\n").as_bytes());
-        // With one line too few somewhere, nothing is glued.
+        // If a line is missing somewhere, no two mails are joined.
         for lost in 1..6 {
             let mut at = file.match_indices(line).map(|(at, _)| at);
             let at = at.nth(lost).unwrap();
@@ -303,11 +303,11 @@ fn failed_read_is_reported_once() {
     assert!(matches!(mails[..], [Err(MboxError::Read { offset, .. })] if offset > 2 << 20));
 }
 
-/// A letter and then lines of text for ever.
+/// A letter, and then lines of text without end.
 fn repeat(buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let letter = format!("{FROM}\n{}", letter(1)).into_bytes();
     let line = b"From time to time 0123456789 abc\n";
-    // A read does not give all that it is asked for.
+    // A read returns less than it is asked for.
     let len = buffer.len().min(300_000);
     for (byte, at) in buffer[..len].iter_mut().zip(offset as usize..) {
         *byte = letter.get(at).copied().unwrap_or_else(|| line[(at - letter.len()) % line.len()]);
@@ -324,7 +324,7 @@ fn memory_is_flat_whatever_a_mail_is_long() {
             if offset >= self.0 {
                 return second.as_slice().read_at(buffer, offset - self.0);
             }
-            // Made quickly: only the first piece is written byte by byte.
+            // To be quick, only the first piece is written byte by byte.
             let len = (buffer.len() as u64).min(self.0 - offset) as usize;
             if offset == 0 {
                 return repeat(&mut buffer[..len], 0);
@@ -343,7 +343,7 @@ fn memory_is_flat_whatever_a_mail_is_long() {
     assert!(mails.next().is_none());
 }
 
-/// What takes a time that grows with the square of its size takes hours here.
+/// With quadratic time, these files would take hours.
 #[test]
 fn hostile_files_take_linear_time() {
     let size = 3 << 20;
@@ -375,7 +375,7 @@ fn hostile_files_take_linear_time() {
     }
 }
 
-/// How a program writes mails one behind the other.
+/// How a program writes mails into an mbox file.
 #[derive(Clone, Copy, Debug)]
 struct Dialect {
     separator: &'static str,
@@ -386,16 +386,16 @@ struct Dialect {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Quotes {
-    /// mboxo: lines that begin with `From `.
+    /// mboxo: quotes lines that begin with `From `.
     Plain,
-    /// mboxrd: those, and those that are quoted already.
+    /// mboxrd: also quotes lines that are quoted already.
     Again,
-    /// mboxcl2: none, but `Content-Length` says how long the mail is.
+    /// mboxcl2: quotes nothing; `Content-Length` gives the length of the mail.
     Length,
 }
 
 impl Dialect {
-    /// Returns the mail as it stands in the file: quoted, with the file's line ends.
+    /// Returns the mail as it stands in the file: quoted, with the line ends of the file.
     fn write(self, mail: &str) -> String {
         let (header, body) = mail.split_once("\n\n").unwrap();
         let body = body.split_inclusive('\n').map(|line| match self.quotes {
@@ -429,13 +429,13 @@ fn dialects() -> impl Strategy<Value = Dialect> {
     let quotes = vec![Quotes::Plain, Quotes::Again, Quotes::Length];
     (select(separators), any::<bool>(), select(vec!["\n", "\r\n", "\r"]), select(quotes)).prop_map(
         |(separator, blank, eol, quotes)| {
-            // Without quotes and blank lines nobody could tell where a mail ends but by its length.
+            // Without quotes and blank lines, only a length tells where a mail ends.
             Dialect { separator, blank: blank || quotes == Quotes::Length, eol, quotes }
         },
     )
 }
 
-/// Mails whose bodies end with a line of text, as a blank line at the end cannot be told from one that separates.
+/// Mails whose bodies end with a line of text: a blank line at the end looks like one that separates.
 fn mails() -> impl Strategy<Value = Vec<String>> {
     let line = select(vec![
         "",
@@ -461,7 +461,7 @@ fn mails() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
-/// Pieces of which files that nobody has thought of are made.
+/// Pieces that make files which nobody thought of.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         4 => select(vec![
@@ -500,7 +500,7 @@ proptest! {
         }
     }
 
-    /// Whatever lies across the ends of the window.
+    /// Separators, headers and line ends may lie across the ends of the window.
     #[test]
     fn long_files_are_cut_like_short_ones(mails in vec((1..40_usize, 0..200_usize), 40..80), eol in select(vec!["\n", "\r\n", "\r"])) {
         let mail = |(lines, len): &(usize, usize)| {

@@ -1,18 +1,18 @@
-//! A file seen through a buffer that moves over it.
+//! A window of bytes that moves over a file.
 
 use std::io;
 
-/// How much stays in memory before the place that is looked at.
+/// Number of bytes that stay in memory before the current position.
 pub(super) const LOOK_BACK: usize = 4 << 10;
-/// How much is read at a time.
+/// Number of bytes that are read at a time.
 const READ_LEN: usize = 1 << 20;
 
-/// Bytes that can be read anywhere.
+/// Bytes that can be read at any offset.
 pub trait ReadAt {
-    /// Reads into `buffer` from `offset`; returns how much, 0 only at the end.
+    /// Reads into `buffer` from `offset`. Returns the number of bytes read; 0 only at the end.
     ///
     /// # Errors
-    /// When reading fails.
+    /// If reading fails.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 }
 
@@ -31,7 +31,7 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
     }
 }
 
-/// Reads until `buffer` is full or the input ends; returns how much was read.
+/// Reads until `buffer` is full or the input ends. Returns the number of bytes read.
 pub(super) fn fill_at(input: &impl ReadAt, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -50,9 +50,9 @@ pub(super) fn fill_at(input: &impl ReadAt, buffer: &mut [u8], offset: u64) -> io
 pub(super) struct Window<R> {
     input: R,
     bytes: Vec<u8>,
-    /// Where `bytes` starts in the input.
+    /// The offset of `bytes` in the input.
     start: u64,
-    /// Whether `bytes` ends where the input does.
+    /// True if `bytes` ends where the input ends.
     at_end: bool,
 }
 
@@ -61,7 +61,7 @@ impl<R: ReadAt> Window<R> {
         Window { input, bytes: Vec::new(), start: 0, at_end: false }
     }
 
-    /// Moves so that `len` bytes from `at` are in the window, or all up to the end; returns the index of `at` in
+    /// Moves the window so that it holds `len` bytes from `at` on, or all up to the end. Returns the index of `at` in
     /// [`Window::bytes`].
     pub(super) fn show(&mut self, at: u64, len: usize) -> io::Result<usize> {
         if at < self.start || at > self.end() {
@@ -86,17 +86,17 @@ impl<R: ReadAt> Window<R> {
         Ok((at - self.start) as usize)
     }
 
-    /// Returns what the window shows.
+    /// Returns the bytes in the window.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Returns where [`Window::bytes`] starts in the input.
+    /// Returns the offset in the input where [`Window::bytes`] starts.
     pub(super) fn start(&self) -> u64 {
         self.start
     }
 
-    /// Returns where [`Window::bytes`] ends in the input.
+    /// Returns the offset in the input where [`Window::bytes`] ends.
     pub(super) fn end(&self) -> u64 {
         self.start + self.bytes.len() as u64
     }
@@ -106,7 +106,7 @@ impl<R: ReadAt> Window<R> {
         self.at_end
     }
 
-    /// Returns up to `len` bytes from `at`, wherever the window is, and leaves it there; fewer only at the end.
+    /// Returns `len` bytes from `at` on, fewer only at the end. Does not move the window.
     pub(super) fn peek(&self, at: u64, len: usize) -> io::Result<Vec<u8>> {
         if at >= self.start && (at + len as u64 <= self.end() || (self.at_end && at <= self.end())) {
             let from = (at - self.start) as usize;

@@ -1,24 +1,24 @@
-//! How base64 text is laid out in lines, and how it is written again.
+//! The layout of base64 text in lines, and how the text is written again.
 
 use crate::content::mail::transfer::{append_base64, write_base64};
 use std::ops::Range;
 
-/// Bytes of base64 text that are rendered at a time; a multiple of 4, and small enough to stay in the L1 cache.
+/// Number of bytes of base64 text that are rendered at a time: a multiple of 4, and small enough for the L1 cache.
 const PIECE_BYTES: usize = 8192;
 
-/// How an attachment's base64 text was laid out: enough to give back the exact bytes from the decoded ones.
+/// The layout of an attachment's base64 text: with it, the decoded bytes give exactly the original text.
 ///
-/// The text itself is canonical (standard alphabet, padded, unused bits zero), so that only its lines are described.
-/// Lines may have any length. (If that is no multiple of 4, the padding can be torn apart by a line ending; the last
-/// one or two bytes then stay raw.) Any value of the fields is valid.
+/// The text itself is canonical (standard alphabet, padded, unused bits zero), so only its lines need a description.
+/// Lines may have any length. (If the length is no multiple of 4, a line ending may split the padding; the last one or
+/// two bytes then stay raw.) Any value of the fields is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Base64Form {
-    /// Characters in each full line, without its line ending; need not be a multiple of 4. 0 means that the text is one
-    /// unbroken line.
+    /// Number of characters in each full line, without the line ending; need not be a multiple of 4. 0 means that the
+    /// text is one line.
     pub line_len: u32,
-    /// Lines end with CR LF; otherwise with LF alone.
+    /// True if lines end with CR LF, false if they end with LF.
     pub crlf: bool,
-    /// The last line has its line ending, too.
+    /// True if the last line has a line ending, too.
     pub final_eol: bool,
 }
 
@@ -31,7 +31,7 @@ impl Base64Form {
 
     /// Returns the range of decoded bytes that is needed to render the range `encoded` of the text.
     ///
-    /// What of `encoded` lies past the end of the text is ignored.
+    /// The part of `encoded` behind the end of the text is ignored.
     pub fn decoded_span(&self, encoded: Range<u64>, decoded_len: u64) -> Range<u64> {
         let chars = self.chars_before(encoded.start, decoded_len)..self.chars_before(encoded.end, decoded_len);
         let start = (chars.start / 4 * 3).min(decoded_len);
@@ -41,9 +41,10 @@ impl Base64Form {
         start..chars.end.div_ceil(4).saturating_mul(3).min(decoded_len)
     }
 
-    /// Appends exactly the range `encoded` of the text to `out`, given the bytes of [`Base64Form::decoded_span`].
+    /// Appends exactly the range `encoded` of the text to `out`. `decoded` holds the bytes of
+    /// [`Base64Form::decoded_span`].
     ///
-    /// What of `encoded` lies past the end of the text is ignored. If `decoded` is shorter than the span, which is a
+    /// The part of `encoded` behind the end of the text is ignored. If `decoded` is shorter than the span, which is a
     /// mistake of the caller, the text ends early.
     pub fn render(&self, encoded: Range<u64>, decoded_len: u64, decoded: &[u8], out: &mut Vec<u8>) {
         debug_assert_eq!(decoded.len() as u64, span_len(self.decoded_span(encoded.clone(), decoded_len)));
@@ -51,7 +52,7 @@ impl Base64Form {
         let inner_len = self.inner_len(decoded_len);
         let mut at = encoded.start;
         let mut decoded = decoded;
-        // Whole lines of whole groups, as most are, go straight there.
+        // The quick way for whole lines of whole groups, as most texts have.
         let line_bytes = if line_chars.is_multiple_of(4) { line_chars / 4 * 3 } else { 0 };
         let stride = line_chars.saturating_add(eol.len() as u64);
         if line_bytes > 0 && at.is_multiple_of(stride) {
@@ -89,14 +90,15 @@ impl Base64Form {
         }
     }
 
-    /// Returns the length of the text without the line ending of its last line.
+    /// Returns the length of the text without the ending of its last line.
     fn inner_len(&self, decoded_len: u64) -> u64 {
         let chars = char_count(decoded_len);
         let inner_eols = chars.div_ceil(self.line_chars(decoded_len)).saturating_sub(1);
         chars.saturating_add(inner_eols.saturating_mul(self.eol().len() as u64))
     }
 
-    /// Returns how much of the text to render at a time: some kilobytes, and whole lines if they are not longer.
+    /// Returns the number of bytes of text to render at a time: some kilobytes, and whole lines unless lines are
+    /// longer.
     pub(super) fn piece_len(&self) -> usize {
         let stride = self.line_len as usize + self.eol().len();
         if self.line_len == 0 || stride > PIECE_BYTES { PIECE_BYTES } else { PIECE_BYTES / stride * stride }
@@ -110,7 +112,7 @@ impl Base64Form {
         if self.line_len == 0 { char_count(decoded_len).max(1) } else { self.line_len.into() }
     }
 
-    /// Returns how many base64 characters stand before `offset` in the text.
+    /// Returns the number of base64 characters before `offset` in the text.
     fn chars_before(&self, offset: u64, decoded_len: u64) -> u64 {
         let line_chars = self.line_chars(decoded_len);
         let stride = line_chars.saturating_add(self.eol().len() as u64);
@@ -131,12 +133,12 @@ pub(super) fn char_count(decoded_len: u64) -> u64 {
 struct Text<'a> {
     decoded: &'a [u8],
     piece: Vec<u8>,
-    /// How much of the piece was taken.
+    /// Number of characters of the current piece that were returned.
     taken: usize,
 }
 
 impl<'a> Text<'a> {
-    /// Starts `skip` characters into the encoding of `decoded`.
+    /// Begins `skip` characters into the encoding of `decoded`.
     fn new(decoded: &'a [u8], skip: usize) -> Self {
         let mut text = Text { decoded, piece: Vec::new(), taken: 0 };
         text.fill();
@@ -152,7 +154,7 @@ impl<'a> Text<'a> {
         self.taken = 0;
     }
 
-    /// Returns the next characters: at most `count`, none only at the end.
+    /// Returns the next characters, at most `count`. Empty only at the end.
     fn take(&mut self, count: u64) -> &[u8] {
         if self.taken == self.piece.len() {
             self.fill();

@@ -1,26 +1,26 @@
-//! Base64 text of one layout: found, decoded, and proven to come back.
+//! Runs of base64 text in one layout: finds them, decodes them, and proves that encoding gives the same text.
 
 use super::form::{Base64Form, char_count};
 use crate::content::mail::transfer::{base64_groups, base64_value};
 use std::ops::Range;
 
-/// A run that has so many decoded bytes is long.
+/// Number of decoded bytes from which a run counts as long.
 const LONG_BYTES: usize = 4096;
 
-/// The longest stretch of base64 text of one form from the start of a line.
+/// The longest stretch of base64 text in one layout from the start of a line.
 pub(super) struct Run {
-    /// Where it stands in the message.
+    /// The range of the text in the message.
     pub range: Range<usize>,
-    /// What it encodes.
+    /// The decoded bytes.
     pub decoded: Vec<u8>,
-    /// How it is laid out.
+    /// The layout of the text.
     pub form: Base64Form,
 }
 
 impl Run {
-    /// Reads whole lines as long as the first, and the shorter last one.
+    /// Reads whole lines as long as the first one, and a shorter last one.
     ///
-    /// `start` must be the start of a line. Returns none if there is no base64 text at all.
+    /// `start` must be the start of a line. Returns none if there is no base64 text.
     pub fn scan(message: &[u8], start: usize) -> Option<Self> {
         let text = &message[start..];
         let (line_len, crlf) = first_line(text);
@@ -35,7 +35,7 @@ impl Run {
                 break;
             }
             at += line_len + eol.len();
-            // What goes on for so long will go on, so that its bytes need not be moved each time there is no more room.
+            // A long run will probably go on: make room for all of it, so that its bytes are not moved again and again.
             if decoder.decoded.len() >= LONG_BYTES && decoder.decoded.capacity() < text.len() / 4 * 3 {
                 decoder.decoded.reserve(text.len() / 4 * 3 - decoder.decoded.len());
             }
@@ -50,7 +50,7 @@ impl Run {
         })
     }
 
-    /// Returns the length and the form of the text that begins `text` and encodes `decoded`.
+    /// Returns the length and the layout of the text at the start of `text` that encodes `decoded`.
     fn measure(text: &[u8], decoded: &[u8], line_len: usize, crlf: bool) -> Option<(usize, Base64Form)> {
         if decoded.is_empty() {
             return None;
@@ -64,7 +64,7 @@ impl Run {
         Some((len + if form.final_eol { form.eol().len() } else { 0 }, form))
     }
 
-    /// Renders the decoded bytes as a restore will and compares them with `message`.
+    /// Encodes the decoded bytes as a restore does, and compares the text with `message`.
     pub fn is_proven(&self, message: &[u8]) -> bool {
         let decoded_len = self.decoded.len() as u64;
         if self.form.encoded_len(decoded_len) != self.range.len() as u64 {
@@ -85,7 +85,7 @@ impl Run {
     }
 }
 
-/// Returns the length of the first line without its ending, and whether that is CR LF.
+/// Returns the length of the first line without its ending, and whether it ends with CR LF.
 fn first_line(text: &[u8]) -> (usize, bool) {
     match memchr::memchr(b'\n', text) {
         Some(end) if text[..end].ends_with(b"\r") => (end - 1, true),
@@ -101,16 +101,17 @@ const ZERO: u8 = b'A';
 #[derive(Default)]
 struct Decoder {
     decoded: Vec<u8>,
-    /// Characters whose group of four is not complete: lines may end inside a group.
+    /// The characters of an incomplete group of four. Lines may end inside a group.
     partial: [u8; 4],
     partial_len: usize,
 }
 
 impl Decoder {
-    /// Decodes a line without padding. Returns false, and forgets the line, if it holds anything but the alphabet.
+    /// Decodes a line without padding. If the line has a character outside the alphabet, ignores the line and returns
+    /// false.
     fn feed_line(&mut self, line: &[u8]) -> bool {
         let before = (self.decoded.len(), self.partial, self.partial_len);
-        // First completes the group that the line before began.
+        // Complete the group that the line before began.
         let (head, rest) = line.split_at(line.len().min((4 - self.partial_len) % 4));
         let (groups, tail) = rest.split_at(rest.len() / 4 * 4);
         let good = self.feed_chars(head) && base64_groups(groups, &mut self.decoded) && self.feed_chars(tail);
@@ -136,9 +137,9 @@ impl Decoder {
         true
     }
 
-    /// Decodes what of the line at the start of `text` is still in form: at most `line_len` characters and padding.
+    /// Decodes the regular part of the line at the start of `text`: at most `line_len` characters and padding.
     ///
-    /// A line that goes on with other text is no base64, even if it starts with a word.
+    /// A line on which other text follows is not base64, even if it starts with a word in the alphabet.
     fn feed_last_line(&mut self, text: &[u8], line_len: usize) {
         let line = &text[..text.len().min(line_len)];
         let chars = line.iter().take_while(|&&char| base64_value(char).is_some()).count();
@@ -154,7 +155,7 @@ impl Decoder {
         if base64_groups(&group, &mut self.decoded) {
             let end = self.decoded.len() - pads;
             let is_canonical = self.decoded[end..].iter().all(|&byte| byte == 0);
-            // Characters of a group that is not finished canonically stay raw.
+            // The characters of an unfinished or not canonical group stay raw.
             self.decoded.truncate(if is_canonical { end } else { end + pads - 3 });
         }
     }

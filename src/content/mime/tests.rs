@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::content::testing::processor_time;
 
-/// Puts the segments together again, as a restore would.
+/// Joins the segments to the message, as a restore does.
 fn join_segments(segments: &[Segment<'_>]) -> Vec<u8> {
     let mut message = Vec::new();
     for segment in segments {
@@ -29,14 +29,14 @@ fn bodies<'a>(segments: &'a [Segment<'_>]) -> Vec<(&'a [u8], Base64Form)> {
     segments.iter().filter_map(body).collect()
 }
 
-/// Splits, checks that nothing is lost, and returns the decoded bodies.
+/// Splits a message, proves that no byte is lost, and returns the decoded bodies.
 fn split_bodies(message: &[u8]) -> Vec<(Vec<u8>, Base64Form)> {
     let segments = split(message);
     assert!(join_segments(&segments) == message, "the segments are not the message");
     bodies(&segments).into_iter().map(|(bytes, form)| (bytes.to_vec(), form)).collect()
 }
 
-/// Bytes that no simple rule makes, so that a mistake in order or offset shows.
+/// Returns bytes without a pattern, so that a mistake in order or offset shows.
 fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -48,7 +48,7 @@ fn noise(len: usize, seed: u64) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Lays out base64 text, written apart from the code under test; the last line has its ending.
+/// Lays out base64 text, with other code than that under test. The last line has its line ending.
 fn lay_out(bytes: &[u8], line_len: usize, eol: &str) -> String {
     let text = STANDARD.encode(bytes);
     let lines = text.as_bytes().chunks(line_len).map(|line| std::str::from_utf8(line).unwrap());
@@ -125,7 +125,7 @@ fn every_layout_of_lines_is_kept() {
                 let unbroken = text.trim_end().len() == line_len || !text.trim_end().contains('\n');
                 let form = |final_eol| Base64Form {
                     line_len: if unbroken { 0 } else { line_len as u32 },
-                    // Nothing shows the kind of line endings where there is none.
+                    // A text without line endings does not show their kind.
                     crlf: crlf && (final_eol || !unbroken),
                     final_eol,
                 };
@@ -181,16 +181,16 @@ fn damaged_line_splits_the_body_in_two() {
         let mut damaged = text.clone();
         damaged.insert_str(78 * 50 + 10, damage);
         let found = split_bodies(&part(HEADER, &damaged));
-        // Of the damaged line itself whole groups before the damage may be kept.
+        // Of the damaged line, the whole groups before the damage may be kept.
         assert!(found[0].0[..57 * 50] == file[..57 * 50] && found[0].0.len() < 57 * 51, "{damage:?}");
         let kept: usize = found.iter().map(|(bytes, _)| bytes.len()).sum();
-        // A line that does not look like base64 ends the body: what follows may be anything.
+        // A line that does not look like base64 ends the body, because anything may follow.
         let lost = if matches!(damage, "!" | "=") { file.len() / 2 } else { 57 * 4 };
         assert!(kept + lost >= file.len(), "{damage:?} kept {kept}");
     }
 }
 
-/// A damaged line in a part of a mail whose structure is whole does not hide the rest of the part.
+/// A damaged line in a well-formed part does not hide the rest of the part.
 #[test]
 fn a_body_goes_on_behind_what_is_no_base64() {
     let file = noise(57 * 100, 13);
@@ -205,7 +205,7 @@ fn a_body_goes_on_behind_what_is_no_base64() {
     }
 }
 
-/// Line endings that change from some line on end a run, and the next one begins.
+/// If line endings change within a body, one run ends and the next one begins.
 #[test]
 fn runs_of_other_line_endings_follow_each_other() {
     let file = noise(57 * 90, 14);
@@ -215,8 +215,8 @@ fn runs_of_other_line_endings_follow_each_other() {
     assert!(found == file);
 }
 
-/// What a structure does not reach is found by its fields: in reports that quote a mail in clear, behind boundaries
-/// that nobody declared, without an empty line before the body, and beyond the parts that are told apart.
+/// Bodies that the structure does not reach are found by their fields: in reports that quote a mail in clear, behind
+/// undeclared boundaries, without an empty line before the body, and beyond the maximum number of parts.
 #[test]
 fn bodies_are_found_outside_of_the_structure() {
     let file = noise(2000, 15);
@@ -241,7 +241,7 @@ fn bodies_are_found_outside_of_the_structure() {
     assert!(found + 57 >= file.len());
 }
 
-/// These have no layout that the repository can describe; they stay as they are.
+/// These bodies have no layout that the repository can describe, so they stay raw.
 #[test]
 fn blanks_at_line_ends_and_cr_alone_stay_raw() {
     let text = lay_out(&noise(2000, 16), 76, "\n");
@@ -332,17 +332,17 @@ fn hostile_mail_takes_linear_time() {
         let mut message = format!("{field}\n").into_bytes();
         message.extend_from_slice(unit.repeat(size / unit.len()).as_bytes());
         let time = processor_time(|| assert_eq!(join_segments(&split(&message)).len(), message.len()));
-        // A quadratic search would take minutes; the limit leaves room for slow machines and builds.
+        // A quadratic search would take minutes. The limit leaves room for slow machines and builds.
         assert!(time.as_secs() < 20, "{unit:?} took {time:?}");
     }
 }
 
-/// Chooses a line length, with those that mailers use being likely.
+/// Chooses a line length; the lengths that mailers use are likely.
 fn line_lens() -> impl Strategy<Value = usize> {
     prop_oneof![Just(76), Just(72), Just(60), Just(64), 1..20_usize, 4..1000_usize]
 }
 
-/// Parts of mails and of things that only look like them.
+/// Pieces of mails, and pieces that only look like them.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let eol = || prop_oneof![Just("\n"), Just("\r\n")];
     let body = (0..4000_usize, any::<u64>(), line_lens(), eol(), eol(), 0..4_usize, any::<bool>()).prop_map(
@@ -453,7 +453,7 @@ proptest! {
         prop_assert_eq!(at, message.len());
     }
 
-    /// A body in form is found whole, whatever its layout.
+    /// A regular body is found whole, whatever its layout.
     #[test]
     fn regular_bodies_are_decoded(
         len in DECODED_BYTES_MIN..5000,
@@ -462,7 +462,7 @@ proptest! {
         crlf: bool,
         tail in "(\n--b.*)?",
     ) {
-        // Where lines may end inside a group, the padding may be torn apart; that group then stays raw.
+        // If lines end inside a group, the padding may be split over two lines. That group stays raw.
         let len = if line_len.is_multiple_of(4) { len } else { len.next_multiple_of(3) };
         let file = noise(len, seed);
         let text = lay_out(&file, line_len, if crlf { "\r\n" } else { "\n" });

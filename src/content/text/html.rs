@@ -1,7 +1,7 @@
-//! HTML as text: its words in the order of the source, a line for each block, nothing wrapped.
+//! HTML as text: its words in the order of the source, a line for each block, no line wrapped.
 //!
-//! The tokenizer follows the HTML standard and takes linear time. No tree is built: broken nesting, on which building
-//! one can take quadratic time, does not matter here.
+//! The tokenizer follows the HTML standard and takes linear time. No tree is built, because building one can take
+//! quadratic time for broken nesting.
 
 use html5gum::emitters::callback::{CallbackEmitter, CallbackEvent};
 use html5gum::{Span, Tokenizer};
@@ -40,18 +40,18 @@ const BLOCKS: [&[u8]; 30] = [
     b"tr",
     b"ul",
 ];
-/// Blocks with an empty line around them.
+/// Blocks with an empty line before and behind them.
 const PARAGRAPHS: [&[u8]; 10] = [b"blockquote", b"h1", b"h2", b"h3", b"h4", b"h5", b"h6", b"p", b"pre", b"table"];
-/// Elements whose text nobody sees. The tokenizer gives it as one string, up to their own end tag.
+/// Elements whose text nobody sees. The tokenizer returns that text as one string, up to the end tag of the element.
 const HIDDEN: [&[u8]; 6] = [b"iframe", b"noembed", b"noframes", b"script", b"style", b"title"];
 
-/// Elements whose content is no markup, and swallows all that follows where its end is missing.
+/// Elements whose content is not markup. If the end tag is missing, they swallow all that follows.
 const RAW: [&[u8]; 8] = [b"iframe", b"noembed", b"noframes", b"script", b"style", b"textarea", b"title", b"xmp"];
-/// The one of them that nobody reads, even where its end is missing.
+/// The index of `script` in [`RAW`]: nobody reads its content, even if its end tag is missing.
 const SCRIPT: usize = 3;
 
-/// The tokenizer takes the content of `noscript` for text, as browsers with scripts do; people who read mail have none.
-/// Pages in it that lie deeper in each other than this lose their tags alone.
+/// Maximum depth of `noscript` in `noscript` that is read as HTML. Deeper ones only lose their tags. The tokenizer
+/// takes the content for text, as browsers with scripts do, but mail programs run no scripts and show it.
 const NOSCRIPT_DEPTH_MAX: usize = 4;
 
 /// Returns the text that a page shows.
@@ -59,7 +59,7 @@ pub(super) fn to_text(html: &str) -> String {
     let mut page = Page::default();
     let mut done = 0;
     for start in unended(html) {
-        // It may lie in a tag that was passed over.
+        // The start may lie in a tag that was skipped.
         if start >= done {
             page.read(&html[done..start]);
             done = html[start..].find('>').map_or(html.len(), |end| start + end + 1);
@@ -69,10 +69,10 @@ pub(super) fn to_text(html: &str) -> String {
     page.out
 }
 
-/// Returns where comments and elements begin that never end, and would hide all that follows. Old mail programs took
-/// such comments for tags.
+/// Returns the positions of comments and elements that never end and would hide all that follows. Old mail programs
+/// took such comments for tags.
 ///
-/// Two passes over the text find them all. What lies in a comment or an element that does end is none.
+/// Two passes over the text find them all. Those inside a comment or an element that does end are ignored.
 fn unended(html: &str) -> Vec<usize> {
     let html = html.as_bytes();
     let last_comment_end = memchr::memmem::rfind(html, b"-->").unwrap_or(0);
@@ -83,7 +83,7 @@ fn unended(html: &str) -> Vec<usize> {
         }
     }
     let mut starts = Vec::new();
-    // What lies before this is in a comment; of elements, the one that is open.
+    // `comment_end`: all before this position lies in a comment. `open`: the element that is open.
     let (mut comment_end, mut open) = (0, None);
     for at in memchr::memchr_iter(b'<', html) {
         let tag = &html[at + 1..];
@@ -95,7 +95,7 @@ fn unended(html: &str) -> Vec<usize> {
                 open = None;
             }
         } else if tag.starts_with(b"!--") {
-            // Searched for only where there is one; `<!-->` is one, too.
+            // `<!-->` is a whole comment, so the search begins inside the start.
             match (at < last_comment_end).then(|| memchr::memmem::find(&tag[1..], b"-->")).flatten() {
                 Some(len) => comment_end = at + len,
                 None => starts.push(at),
@@ -115,16 +115,16 @@ fn unended(html: &str) -> Vec<usize> {
     starts
 }
 
-/// Returns the number in [`RAW`] of the name that `tag` begins with.
+/// Returns the index in [`RAW`] of the name that `tag` begins with.
 fn raw_element(tag: &[u8]) -> Option<usize> {
-    // Most tags have another first letter.
+    // Most tags have another first letter, so this is quick.
     if !matches!(tag.first()?.to_ascii_lowercase(), b'i' | b'n' | b's' | b't' | b'x') {
         return None;
     }
     RAW.iter().position(|name| tag.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)))
 }
 
-/// Returns a text without its tags: of kinds of marked-up text that are older than HTML.
+/// Returns a text without its tags, for `text/enriched` and `text/richtext`, which are older than HTML.
 pub(super) fn without_tags(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -141,18 +141,18 @@ pub(super) fn without_tags(text: &str) -> String {
     out + rest
 }
 
-/// The text so far, and what is due before the next word.
+/// The text so far, and the line breaks before the next word.
 #[derive(Default)]
 struct Page {
     out: String,
     space: bool,
-    /// 1 for a new line, 2 for an empty line between.
+    /// Number of line endings before the next word: 1 for a new line, 2 for an empty line between.
     newlines: usize,
     hidden: bool,
     preformatted: usize,
-    /// The next text is the content of a `noscript`.
+    /// True if the next text is the content of a `noscript`.
     noscript: bool,
-    /// How many of them are open.
+    /// Number of `noscript` elements that are open.
     noscript_depth: usize,
 }
 
@@ -237,7 +237,7 @@ impl Page {
         }
     }
 
-    /// Writes what is due before a word.
+    /// Writes the line endings or the space before the next word.
     fn separate(&mut self) {
         if self.newlines > 0 {
             let there = if self.out.is_empty() { self.newlines } else { 0 };
@@ -249,12 +249,12 @@ impl Page {
     }
 }
 
-/// Returns whether a letter stands for a space: who searches for a phrase types spaces.
+/// Returns whether a letter counts as a space. People who search for a phrase type spaces.
 fn is_blank(char: char) -> bool {
     char.is_ascii_whitespace() || char.is_control() || char == '\u{a0}'
 }
 
-/// Returns whether nobody sees a letter, so that nobody searches for it.
+/// Returns whether a letter is invisible, so that nobody searches for it.
 fn is_unseen(char: char) -> bool {
     matches!(char, '\u{ad}' | '\u{200b}' | '\u{feff}')
 }

@@ -1,11 +1,11 @@
-//! What stands in a multipart before its first boundary and behind its last.
+//! The text in a multipart before its first boundary and behind its last one.
 //!
-//! Mail programs do not show it, but mailing lists, virus scanners and old gateways write there what people search for.
-//! So its words are shown, without the sentences that tell readers of old programs that the message is in MIME.
+//! Mail programs do not show it, but mailing lists, virus scanners and old gateways write text there that people search
+//! for. So the text is shown, without the sentences that tell users of old programs that the message is in MIME.
 
-/// What the words of such a sentence are.
+/// A sentence about MIME has one of these words.
 const MIME: [&str; 4] = ["mime", "multi-part", "multipart", "multi part"];
-/// Such a sentence begins so, behind a word at most.
+/// A sentence about MIME begins like this, or has one word before it.
 const STARTS: [&str; 15] = [
     "this is a",
     "this message",
@@ -23,7 +23,7 @@ const STARTS: [&str; 15] = [
     "questo è un",
     "dit is een",
 ];
-/// Sentences that follow it.
+/// The beginnings of sentences that follow a sentence about MIME.
 const FOLLOWERS: [&str; 13] = [
     "since your mail",
     "some or all",
@@ -39,14 +39,14 @@ const FOLLOWERS: [&str; 13] = [
     "you should upgrade",
     "please upgrade",
 ];
-/// No note is longer.
+/// Maximum length of a sentence about MIME, in bytes.
 const NOTE_BYTES_MAX: usize = 1000;
-/// So far into a sentence is looked.
+/// Number of bytes at the start of a sentence that are compared.
 const SENTENCE_BYTES_MAX: usize = 300;
-/// A line that is no longer may be a sentence that lacks its full stop.
+/// Maximum length of a line, in bytes, that counts as a sentence without a full stop.
 const LINE_BYTES_MAX: usize = 80;
 
-/// Returns the text before the first boundary, with LF for line endings, without what is only said of MIME.
+/// Returns the text before the first boundary without sentences about MIME. Lines end with LF.
 pub(super) fn without_notes(text: &str) -> String {
     let mut shown = String::new();
     for paragraph in text.split("\n\n") {
@@ -74,8 +74,8 @@ fn behind_notes(paragraph: &str) -> &str {
     }
 }
 
-/// Returns the first sentence, its stop included; nothing if it is longer than any note. A line that is a note is one
-/// without a stop, too, if the next line begins anew.
+/// Returns the first sentence with its full stop. Empty if the sentence is longer than [`NOTE_BYTES_MAX`]. A line about
+/// MIME without a full stop is a sentence, too, if the next line begins with a capital letter.
 fn first_sentence(text: &str) -> &str {
     let text = text.trim_start();
     let start = &text[..text.floor_char_boundary(NOTE_BYTES_MAX)];
@@ -94,7 +94,7 @@ fn is_note(sentence: &str) -> bool {
     let start = &sentence[..sentence.floor_char_boundary(SENTENCE_BYTES_MAX)];
     let start = start.to_lowercase();
     let says_so = MIME.iter().any(|word| start.contains(word)) || start.contains("html email message");
-    // A number may stand before it.
+    // One word may stand before it, such as a number.
     let behind_word = start.split_once(' ').map_or("", |(_, rest)| rest);
     says_so && (begins_with(&start, &STARTS) || begins_with(behind_word, &STARTS))
 }

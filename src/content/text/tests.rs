@@ -109,12 +109,12 @@ fn elements_that_never_end_take_linear_time() {
             (0..3).map(|_| processor_time(|| drop(html::to_text(&page)))).min().unwrap()
         };
         let (short, long) = (time(LEN), time(16 * LEN));
-        // In quadratic time it would take 256 times as long.
+        // With quadratic time, this would take 256 times as long.
         assert!(long < short * 48, "{unit:?}: {short:?}, and 16 times as much {long:?}");
     }
 }
 
-/// A multipart with these parts.
+/// Returns a multipart with these parts.
 fn multipart(kind: &str, parts: &[&str]) -> String {
     let mut message = format!(
         "Content-Type: multipart/{kind}; boundary=\"{kind}\"\n\nThis is a multi-part message in MIME format.\n"
@@ -231,7 +231,7 @@ fn hostile_mails_take_linear_time() {
     }
 }
 
-/// Messages of words that mean something to a reader of mails.
+/// Messages made of pieces that a reader of mails reacts to.
 fn messages() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         "[\\r\\n\\t a-z<>@,;:()\"=?&#/!\\\\.-]{0,6}".prop_map(String::into_bytes),

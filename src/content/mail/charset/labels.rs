@@ -1,12 +1,12 @@
-//! What a charset is called: by standards, by systems, and by programs that got it wrong.
+//! The names of charsets: as standards, systems, and mistaken programs write them.
 
 use super::{Charset, tables};
 use encoding_rs::{self as rs, Encoding};
 
-/// Labels are shorter; of what is longer only the start is looked at.
+/// Maximum length of a label in bytes. Only the start of a longer one is read.
 const LABEL_BYTES_MAX: usize = 80;
 
-/// Names, without what is neither letter nor digit, that browsers do not know or take for something else.
+/// Names that browsers do not know or take for another charset, reduced to letters and digits.
 const NAMES: &[(&str, &str)] = &[
     ("utf8mb4", "utf-8"),
     ("utf8n", "utf-8"),
@@ -79,7 +79,7 @@ const NAMES: &[(&str, &str)] = &[
     ("ecma121", "iso-8859-8"),
 ];
 
-/// Those that are not a charset of browsers.
+/// Names of charsets that browsers do not have.
 const OTHERS: &[(&str, Charset)] = &[
     ("utf7", Charset::Utf7),
     ("u7", Charset::Utf7),
@@ -187,7 +187,7 @@ pub(super) fn find(label: &str) -> Option<Charset> {
     if let Some((_, charset)) = OTHERS.iter().find(|(name, _)| *name == squeezed) {
         return Some(*charset);
     }
-    // With all their variants: -jp-2, -jp-ms, -cn-ext.
+    // All variants count: -jp-2, -jp-ms, -cn-ext.
     if ["iso2022", "csiso2022", "cp5022"].iter().any(|start| squeezed.starts_with(start)) {
         return Some(Charset::Iso2022 { korean: squeezed.contains("kr") || squeezed == "cp50225" });
     }
@@ -206,7 +206,7 @@ pub(super) fn find(label: &str) -> Option<Charset> {
     })
 }
 
-/// Takes off what programs put around a label: quotes, `charset=`, an encoded word, other parameters.
+/// Removes what programs put around a label: quotes, `charset=`, an encoded word, other parameters.
 fn bare(label: &str) -> &str {
     let mut label = label.trim();
     if let Some(word) = label.strip_prefix("=?") {
@@ -230,7 +230,7 @@ fn web(label: &str) -> Option<Charset> {
     }
 }
 
-/// `iso-8859-15`, `iso8859_1:1987`, `8859-2`, `iso-8859-15-euro`.
+/// Reads `iso-8859-15`, `iso8859_1:1987`, `8859-2`, `iso-8859-15-euro`.
 fn iso_8859(label: &str) -> Option<Charset> {
     let (before, behind) = label.split_once("8859")?;
     if !["", "iso", "iso-", "iso_", "x-iso-", "csiso", "iso "].contains(&before) {
@@ -240,13 +240,13 @@ fn iso_8859(label: &str) -> Option<Charset> {
     let digits: String = behind.chars().take_while(char::is_ascii_digit).take(2).collect();
     match digits.as_str() {
         "11" => web("windows-874"),
-        // There is no twelfth.
+        // ISO-8859-12 does not exist.
         "12" => None,
         digits => web(&format!("iso-8859-{digits}")),
     }
 }
 
-/// Code pages by their numbers, whoever counted them.
+/// Returns the charset of a code page's number.
 fn numbered(squeezed: &str) -> Option<Charset> {
     const BEFORE: [&str; 19] = [
         "xwindows",
@@ -271,7 +271,7 @@ fn numbered(squeezed: &str) -> Option<Charset> {
     ];
     let behind = BEFORE.iter().find_map(|before| squeezed.strip_prefix(before)).unwrap_or(squeezed);
     let end = behind.find(|char: char| !char.is_ascii_digit()).unwrap_or(behind.len());
-    // What follows may say more (`850multilingual`), but no more of the number.
+    // Other text may follow the number (`850multilingual`), but no further digits.
     let number: u32 = behind[..end].parse().ok()?;
     let table = match number {
         437 => tables::CP437,

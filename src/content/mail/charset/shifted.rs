@@ -1,4 +1,4 @@
-//! Charsets in which ASCII bytes stand for other letters, and those of more than one byte a unit.
+//! Charsets in which ASCII bytes stand for other letters, and charsets of several bytes a unit.
 
 use encoding_rs::{BIG5, EUC_JP, EUC_KR, Encoding, GBK, SHIFT_JIS, UTF_16BE, UTF_16LE};
 use std::borrow::Cow;
@@ -6,7 +6,7 @@ use std::borrow::Cow;
 /// A text, and whether every byte of it could be read.
 type Read<'a> = (Cow<'a, str>, bool);
 
-/// Decodes UTF-7 (RFC 2152). What is beyond ASCII is not UTF-7, and read as what it most likely is.
+/// Decodes UTF-7 (RFC 2152). Bytes beyond ASCII are not UTF-7; they are read in a likely charset.
 pub(super) fn utf7(bytes: &[u8]) -> Read<'_> {
     if !bytes.is_ascii() {
         return (super::guess(bytes), false);
@@ -63,12 +63,12 @@ fn units(chars: &[u8]) -> Vec<u16> {
     units
 }
 
-/// Decodes UTF-16. Where the letters are ASCII, their zero bytes tell the order.
+/// Decodes UTF-16. If most letters are ASCII, their zero bytes show the byte order.
 pub(super) fn utf16(bytes: &[u8], big: bool) -> Read<'_> {
     let zeros = |odd: usize| bytes.iter().skip(odd).step_by(2).filter(|&&byte| byte == 0).count();
     let (first, second) = (zeros(0), zeros(1));
     if first + second == 0 && (std::str::from_utf8(bytes).is_ok() || !bytes.len().is_multiple_of(2)) {
-        // It only says that it is.
+        // The text has no zero bytes: only its label says UTF-16.
         return (super::guess(bytes), false);
     }
     let big = if first == second { big } else { first > second };
@@ -111,7 +111,7 @@ pub(super) fn hz(bytes: &[u8]) -> Read<'_> {
                 rest = &after[1..];
             }
             (b'~', Some(b'\n')) => rest = &after[1..],
-            // Chinese ends with its line.
+            // A Chinese stretch ends with its line.
             (b'\n', _) => {
                 chinese = false;
                 runs.push(None, &[byte], 0);
@@ -134,7 +134,7 @@ pub(super) fn hz(bytes: &[u8]) -> Read<'_> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Set {
     Ascii,
-    /// JIS X 0201: ASCII with a yen sign for the backslash.
+    /// JIS X 0201: ASCII with a yen sign in place of the backslash.
     Roman,
     /// Half-width katakana.
     Kana,
@@ -144,7 +144,7 @@ enum Set {
     Chinese,
     Taiwanese,
     Korean,
-    /// One that nobody can read.
+    /// A set that no decoder knows.
     Unknown,
 }
 
@@ -153,7 +153,7 @@ impl Set {
         // The set, whether it waits for a shift, and the length of the escape without its first byte.
         Some(match escape {
             [b'(', b'B' | b'@' | b'A', ..] => (Set::Ascii, false, 2),
-            // WHATWG Encoding, 12.2.1. `H` is Swedish, and what some programs wrote for it.
+            // WHATWG Encoding, 12.2.1. `H` is the Swedish set; some programs wrote it for this one.
             [b'(', b'J' | b'H', ..] => (Set::Roman, false, 2),
             [b'(', b'I', ..] => (Set::Kana, false, 2),
             [b'$', b'@' | b'B', ..] => (Set::Japanese, false, 2),
@@ -173,9 +173,9 @@ impl Set {
     }
 }
 
-/// Decodes ISO-2022-JP, -KR and -CN with their variants: each switches the sets of letters by escapes.
+/// Decodes ISO-2022-JP, -KR and -CN with their variants: each switches between sets of letters by escapes.
 ///
-/// `korean` is which set a shift means where no escape says it; else it is half-width katakana.
+/// `korean` says which set a shift means if no escape named one: the Korean one, or half-width katakana.
 pub(super) fn iso2022(bytes: &[u8], korean: bool) -> Read<'_> {
     if !bytes.is_ascii() && !bytes.contains(&0x1b) {
         return (super::guess(bytes), false);
@@ -202,7 +202,7 @@ pub(super) fn iso2022(bytes: &[u8], korean: bool) -> Read<'_> {
             }
             0x0e => is_shifted = true,
             0x0f => is_shifted = false,
-            // Shifts end with their line, and escapes, too, in what forgot to switch back.
+            // Shifts end with their line. So do escapes, if the text did not switch back.
             b'\n' | b'\r' => {
                 (is_shifted, now) = (false, Set::Ascii);
                 runs.push(None, &[byte], 0);
@@ -232,8 +232,8 @@ pub(super) fn iso2022(bytes: &[u8], korean: bool) -> Read<'_> {
                     }
                 }
             }
-            // Who mixes in bytes beyond ASCII writes them in the charset of such machines: two of them, or one and any
-            // other.
+            // Bytes beyond ASCII are Shift_JIS, which programs mix into such texts: a letter has two bytes, or one from
+            // 0xa1 to 0xdf.
             0x80.. => match after.first() {
                 Some(&second) if second >= 0x40 && !(0xa1..=0xdf).contains(&byte) => {
                     runs.push(Some(SHIFT_JIS), &[byte, second], 0);
@@ -247,18 +247,18 @@ pub(super) fn iso2022(bytes: &[u8], korean: bool) -> Read<'_> {
     runs.finish()
 }
 
-/// Returns the Big5 code of a hanzi of the first plane of CNS 11643. Both have the same order, in rows of other
+/// Returns the Big5 code of a hanzi of the first plane of CNS 11643. Both have the same order, but rows of different
 /// lengths.
 fn cns_to_big5(row: u8, cell: u8) -> Option<[u8; 2]> {
     let (row, cell) = (u32::from(row - 0x21), u32::from(cell - 0x21));
-    // The hanzi begin in row 36 (0x44) and at 0xa440; the symbols before them have another order.
+    // The hanzi begin in row 36 (0x44) and at 0xa440. The symbols before them have another order.
     let index = row.checked_sub(35)? * 94 + cell;
     let (high, low) = (0xa4 + index / 157, index % 157);
     let low = if low < 63 { 0x40 + low } else { 0xa1 + low - 63 };
     Some([u8::try_from(high).ok()?, low as u8])
 }
 
-/// Bytes of one charset after another.
+/// Collects bytes of one charset after another, and decodes them.
 #[derive(Default)]
 struct Runs {
     text: String,
@@ -268,7 +268,7 @@ struct Runs {
 }
 
 impl Runs {
-    /// Adds bytes, each with the bits of `high` set. No encoding means ASCII.
+    /// Adds bytes, each with the bits of `high` set. `None` as encoding means ASCII.
     fn push(&mut self, encoding: Option<&'static Encoding>, bytes: &[u8], high: u8) {
         if encoding != self.encoding {
             self.flush();

@@ -1,7 +1,7 @@
-//! The upper halves of charsets of one byte a letter that browsers do not know, and mails use.
+//! The upper halves of one-byte charsets that mails use and browsers do not know.
 //!
-//! Each string holds 128 letters, those of the bytes 0x80 to 0xff; U+FFFD stands where a charset has none. They are
-//! those of Python's codecs, the Vietnamese ones those of glibc.
+//! Each string holds 128 letters, for the bytes 0x80 to 0xff. U+FFFD means that the charset has no letter there. The
+//! tables are those of Python's codecs; the Vietnamese ones are those of glibc.
 pub(super) const CP437: &str = "\
     ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒ\
     áíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐\

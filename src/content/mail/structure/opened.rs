@@ -1,27 +1,29 @@
-//! Multiparts that are encoded as a whole: RFC 2045 (6.4) forbids them, and programs write them.
+//! Multiparts that are encoded as a whole. RFC 2045 (6.4) forbids them, but programs write them.
 //!
-//! A mail with such a multipart is read as if its body stood there decoded. All that lies in it is then found like any
-//! other part.
+//! A mail with such a multipart is read as if the decoded body stood in its place. All that lies in it is then found
+//! like any other part.
 
 use super::{Kind, PARTS_MAX, Part, Structure};
 use crate::content::mail::transfer::Encoding;
 
-/// Encoded multiparts in encoded multiparts. What lies deeper is text.
+/// Maximum depth of encoded multiparts in encoded multiparts, because each level takes another pass over the message.
+/// Deeper ones are text.
 const OPENED_DEPTH_MAX: usize = 8;
 
-/// Which of the encoded multiparts are decoded.
+/// Says which of the encoded multiparts are decoded.
 type IsWanted = fn(&Structure<'_>, &Part<'_>) -> bool;
 
 impl Structure<'_> {
-    /// Returns the message of this structure with its encoded multiparts decoded, those of nested messages too; none if
-    /// none is encoded.
+    /// Returns the message of this structure with all encoded multiparts decoded, also those in nested messages. None
+    /// if no multipart is encoded.
     ///
-    /// Decoding makes each shorter, so memory holds at most three times the message.
+    /// Decoding makes each multipart shorter, so memory holds at most three times the message.
     pub fn opened(&self, message: &[u8]) -> Option<Vec<u8>> {
         self.opened_where(message, |_, _| true)
     }
 
-    /// Does the same, but leaves nested messages as they are: each of them is a file with bytes of its own.
+    /// Returns the message with its own encoded multiparts decoded. Nested messages stay as they are, because each of
+    /// them is a file with bytes of its own.
     pub fn opened_outside_messages(&self, message: &[u8]) -> Option<Vec<u8>> {
         self.opened_where(message, |structure, part| !structure.is_in_message(part))
     }
@@ -35,7 +37,7 @@ impl Structure<'_> {
         Some(opened)
     }
 
-    /// Returns whether a part lies in a nested message. At most [`DEPTH_MAX`](super::DEPTH_MAX) steps.
+    /// Returns whether a part lies in a nested message. Takes at most [`DEPTH_MAX`](super::DEPTH_MAX) steps.
     fn is_in_message(&self, part: &Part<'_>) -> bool {
         let above = |part: &Part<'_>| part.parent.map(|parent| &self.parts[parent]);
         std::iter::successors(above(part), |part| above(part)).any(|part| part.kind == Kind::Message)
@@ -74,7 +76,7 @@ impl Part<'_> {
     }
 }
 
-/// Returns whether a multipart with this body has parts. Of one that has none the body is text.
+/// Returns whether a multipart with this body has parts. If it has none, its body is text.
 fn has_parts(part: &Part<'_>, body: &[u8]) -> bool {
     let entity = [part.header.bytes(), b"\n", body].concat();
     Structure::of(&entity, 2).parts.len() > 1
@@ -86,7 +88,7 @@ mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
 
-    /// Returns a multipart of this body, encoded.
+    /// Returns a message that is a multipart with this body, encoded as a whole.
     fn encoded(body: &str) -> String {
         let lines: Vec<String> = STANDARD
             .encode(body)
