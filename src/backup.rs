@@ -4,9 +4,9 @@
 //! walk ─► batches ─► splitters (one a core) ─► in order again ─► trees ─► snapshot
 //! ```
 //!
-//! The walk and the trees are sequential, what lies between is not. A batch holds neighbours, so that they stay
-//! neighbours in storage; the number of batches under way is bounded, so a giant file among small ones cannot pile up
-//! the results behind it.
+//! The walk and the trees are sequential; the splitters between them work in parallel. A batch holds neighbouring
+//! items, so that they become neighbours in storage. The number of batches in progress is bounded, because results
+//! behind a giant file would otherwise pile up in memory.
 
 mod before;
 mod collection;
@@ -48,14 +48,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// A batch ends at this many items or bytes.
+/// Maximum number of items in a batch.
 const BATCH_ITEMS_MAX: usize = 64;
 const BATCH_BYTES_MAX: u64 = 1 << 20;
-/// An item that changes while it is read is read again, so often in all.
+/// Maximum number of times that an item is read if it keeps changing while it is read.
 const READINGS_MAX: usize = 3;
-/// A report keeps this many failures and remarks by name; failures are all counted.
+/// Maximum number of failures and remarks that a report lists. All failures are counted.
 const REPORTED_MAX: usize = 100_000;
-/// Batches between the walk and the trees, wherever they are.
+/// Maximum number of batches between the walk and the trees.
 const BATCHES_UNDERWAY_MAX: usize = 256;
 
 /// Why no snapshot was made.
@@ -74,19 +74,19 @@ pub enum BackupError {
     /// The service could not be asked.
     #[error("could not ask Microsoft 365")]
     Graph(#[from] GraphError),
-    /// The set's snapshots are of local files.
+    /// The earlier snapshots of the set are of local files.
     #[error("the snapshots of the set {0} are not of an organisation; give this set another name")]
     OtherKind(String),
-    /// The set's snapshots are of another organisation.
+    /// The earlier snapshots of the set are of another organisation.
     #[error("the snapshots of the set {0} are of another organisation; give this set another name")]
     OtherTenant(String),
-    /// No mailbox may be read.
+    /// The application may read no mailbox.
     #[error("the application may not read any of the mailboxes")]
     NothingAllowed,
-    /// A fault of this program, which has said more on standard error.
+    /// A fault of this program, which printed more on standard error.
     #[error("this program failed; please report what it said")]
     Fault,
-    /// Somebody asked to stop. What was stored stays and spares the next run the work.
+    /// Somebody asked to stop. What was stored stays, so the next run has less to do.
     #[error("interrupted")]
     Interrupted,
 }
@@ -103,7 +103,7 @@ impl From<ReadError> for BackupError {
     }
 }
 
-/// What a backup run is asked to do.
+/// The settings of a backup run.
 #[derive(Debug, Clone)]
 pub struct BackupOptions {
     /// The name of the set.
@@ -112,39 +112,39 @@ pub struct BackupOptions {
     pub host: String,
 }
 
-/// How far a run is; read by whoever shows it.
+/// The progress of a run, for display.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Items done.
     pub items: AtomicU64,
     /// Bytes of items done.
     pub bytes: AtomicU64,
-    /// What was begun last.
+    /// The path of the item that was begun last.
     pub current: Mutex<Vec<u8>>,
 }
 
-/// What a run did.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// The snapshot.
+    /// The id of the snapshot.
     pub id: SnapshotId,
-    /// What stands in it.
+    /// The snapshot itself.
     pub snapshot: Snapshot,
-    /// What could not be read, the first of it; the snapshot's summary has the number.
+    /// The first items that could not be read. The summary of the snapshot has their number.
     pub failures: Vec<Failure>,
-    /// What was passed over by its nature.
+    /// Items that are never backed up because of their kind, each with the reason.
     pub skipped: Vec<(Vec<u8>, &'static str)>,
-    /// Files that changed whenever they were read: the snapshot holds what the last reading gave.
+    /// Files that changed during each reading. The snapshot holds the bytes of the last reading.
     pub changing: Vec<Vec<u8>>,
-    /// What else everybody should read, of the source and of the repository.
+    /// Other warnings for the user, about the source and the repository.
     pub warnings: Vec<String>,
 }
 
 /// Backs `source` up, and returns once the snapshot is durable.
 ///
 /// # Errors
-/// See [`BackupError`]; there is no snapshot then, and everything that was there before is as it was. Items that cannot
-/// be read are no error: they are reported, and carried over from the snapshot before where it has them.
+/// See [`BackupError`]. Then there is no new snapshot, and everything else is unchanged. Items that cannot be read are
+/// no error: they are reported, and taken from the previous snapshot if it has them.
 pub fn backup(
     repository: &Arc<Repository>,
     mut local: LocalState,
@@ -155,7 +155,7 @@ pub fn backup(
 ) -> Result<Report, BackupError> {
     let started = now();
     let (before, adopted) = Before::look(repository, &mut local, started)?;
-    // Another machine's set may have the same name: what cannot be read here must not be taken from there.
+    // A set of another machine may have the same name. Its items must not stand in for items that cannot be read here.
     let is_before = |before: &Snapshot| before.set == options.set && before.host == options.host;
     let previous = before.latest(is_before).map(|(_, snapshot)| snapshot.clone());
     let root = source.root().map_err(BackupError::Source)?;
@@ -169,7 +169,7 @@ pub fn backup(
     let trees = match trees {
         Ok(trees) => trees,
         Err(error) => {
-            // What was stored is kept for the next run; the error that ended this one is the one to tell.
+            // Keep what was stored for the next run. The error that ended this run is the one to report.
             return Err(match (store.finish(), error) {
                 (Err(first), BackupError::Store(StoreError::GivenUp)) => first.into(),
                 (_, error) => error,
@@ -204,7 +204,7 @@ struct Run<'a> {
     lost: Lost,
 }
 
-/// What the walk came to.
+/// The result of the walk.
 struct Trees {
     root: Entry,
     failed: u64,
@@ -216,11 +216,11 @@ struct Trees {
 struct Batch {
     number: u64,
     events: Vec<Event>,
-    /// Given back when the trees have taken the batch.
+    /// Released when the trees have taken the batch.
     _ticket: Ticket,
 }
 
-/// A place among the batches under way.
+/// A place among the batches in progress.
 struct Ticket(Receiver<()>);
 
 impl Drop for Ticket {
@@ -229,14 +229,14 @@ impl Drop for Ticket {
     }
 }
 
-/// What became of an event.
+/// The result of an event.
 enum Outcome {
-    /// A folder, as what it will be is not known before its end.
+    /// A folder. Its tree is not known before its end.
     Enter {
         entry: Box<Entry>,
     },
     Leave,
-    /// An entry; with its path where the item kept changing while it was read.
+    /// An entry. `changing` is its path if the item kept changing while it was read.
     Entry {
         entry: Box<Entry>,
         changing: Option<Vec<u8>>,
@@ -286,7 +286,7 @@ impl Run<'_> {
                 .collect();
             drop((batches, to_trees));
             let trees = self.assemble(root_entry, &done, previous, reader);
-            // Ends the stages before, should this one have given up.
+            // If this stage gave up, dropping the receiver ends the stages before it.
             drop(done);
             let walked = walking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             for worker in working {
@@ -334,13 +334,13 @@ impl Run<'_> {
         Ok(source)
     }
 
-    /// Turns batches into outcomes. An error, a panic too, is handed on and ends the run: the batch would be missing.
+    /// Turns batches into outcomes. An error or a panic ends the run, because the batch would be missing.
     fn split_batches(&self, splitter: Splitter, input: &Receiver<Batch>, output: &Sender<Result<Done, BackupError>>) {
         let keys = self.repository.keys();
         let mut worker = Worker { run: self, keys, splitter, facts: Vec::new() };
         for batch in input {
             let done = guarded(|| worker.batch(batch)).unwrap_or(Err(BackupError::Fault));
-            // Reading ended early then: what looks like failures is none.
+            // The run was cancelled, so readings ended early and their failures are not real.
             let done = if self.cancel.load(Ordering::Relaxed) { Err(BackupError::Interrupted) } else { done };
             let ends = done.is_err();
             if output.send(done).is_err() || ends {
@@ -386,12 +386,12 @@ impl Run<'_> {
     }
 }
 
-/// One thread that turns items into entries.
+/// A thread's state for turning items into entries.
 struct Worker<'a> {
     run: &'a Run<'a>,
     keys: &'a Keys,
     splitter: Splitter,
-    /// Facts to remember once the batch's chunks are on their way.
+    /// Facts to store once the chunks of the batch were handed to the store.
     facts: Vec<([u8; 32], Vec<u8>)>,
 }
 
@@ -417,7 +417,7 @@ impl Worker<'_> {
             Event::Item(item) => {
                 let path = item.path.clone();
                 self.run.progress.current.lock().clone_from(&path);
-                // A fault of this program that one item brings out must not keep all others from being backed up.
+                // A fault of this program in one item must not stop the backup of all others.
                 let made = guarded(|| self.entry(*item));
                 match made.unwrap_or_else(|fault| Err(SplitError::Item(io::Error::other(fault)))) {
                     Ok((entry, stable)) => {
@@ -425,7 +425,7 @@ impl Worker<'_> {
                         self.run.progress.bytes.fetch_add(entry.sums().bytes, Ordering::Relaxed);
                         Outcome::Entry { entry: Box::new(entry), changing: (!stable).then_some(path) }
                     }
-                    // Deleted after the walk saw it: it is not there, as if the walk had come later.
+                    // The item was deleted after the walk saw it. It is left out, as if the walk had come later.
                     Err(SplitError::Item(error)) if error.kind() == io::ErrorKind::NotFound => {
                         Outcome::Skipped { path, reason: "deleted before it was read" }
                     }
@@ -436,7 +436,7 @@ impl Worker<'_> {
         })
     }
 
-    /// Returns the item's entry, and whether its bytes are surely of one moment.
+    /// Returns the entry of an item, and whether its bytes are certainly from one moment.
     fn entry(&mut self, item: Item) -> Result<(Entry, bool), SplitError> {
         let Item { meta, path, kind, facts } = item;
         let (content, fingerprint) = match kind {
@@ -444,7 +444,7 @@ impl Worker<'_> {
             other => {
                 let (kind, special) = match other {
                     ItemKind::Symlink(target) => (EntryKind::Symlink(target), None),
-                    // To programs that do not know it, an empty file.
+                    // Versions that do not know special files see an empty file.
                     ItemKind::Special(special) => (EntryKind::File(entry::Content::default()), Some(special)),
                     ItemKind::File { .. } => unreachable!("taken above"),
                 };
@@ -454,13 +454,13 @@ impl Worker<'_> {
                 return Ok((entry, true));
             }
         };
-        // What has several names is read under the first and known under all.
+        // A file with several names is read once, under the first of them.
         let key = match meta.link {
             Some(link) => self.keys.local_path(self.run.set, &link_key(link)),
             None => self.keys.local_path(self.run.set, &path),
         };
         if let Some(known) = self.unchanged(&key, &fingerprint)? {
-            // Name, owner and permissions may be others although the content is the same.
+            // The name, owner and permissions may have changed although the content is the same.
             let Entry { kind, facts, contents, system, .. } = known;
             let attributes = system.map(|system| system.attributes).unwrap_or_default();
             let mut entry = Entry { facts, contents, ..entry_of(&meta, kind) };
@@ -468,7 +468,7 @@ impl Worker<'_> {
             return Ok((entry, true));
         }
         let (split, stamp) = self.split(&content)?;
-        // Of the file whose bytes these are.
+        // The facts of the open file whose bytes were read.
         let meta = content.meta().unwrap_or(meta);
         let is_lacking = self.run.lost.note(&meta, &path);
         let mut entry = entry_of(&meta, EntryKind::File(split.content));
@@ -481,7 +481,8 @@ impl Worker<'_> {
         Ok((entry, stamp.is_some()))
     }
 
-    /// Splits an item, and returns its stamp too if that stayed the same meanwhile; one that changed is read again.
+    /// Splits an item. Also returns its stamp if it did not change during the reading. An item that changed is read
+    /// again.
     fn split(&mut self, content: &dyn Content) -> Result<(Split, Option<Vec<u8>>), SplitError> {
         let mut readings = 0;
         loop {
@@ -495,7 +496,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Returns what is remembered of a file whose fingerprint is as it was and whose content is all there.
+    /// Returns the remembered entry of a file if its fingerprint is unchanged and its content is stored.
     fn unchanged(&self, key: &[u8; 32], fingerprint: &[u8]) -> Result<Option<Entry>, StoreError> {
         if fingerprint.is_empty() {
             return Ok(None);
@@ -503,7 +504,7 @@ impl Worker<'_> {
         let Some(bytes) = self.run.store.local().facts(key) else { return Ok(None) };
         let Some((found, entry)) = bytes.split_at_checked(fingerprint.len()) else { return Ok(None) };
         let Ok(entry) = Entry::read(&mut cbor::Reader::new(entry)) else { return Ok(None) };
-        // What is remembered may have been pruned, or never stored for good.
+        // The remembered chunks may have been pruned, or may never have become durable.
         let mut complete = found == fingerprint && entry.content().is_some();
         for segment in entry.all_contents().flat_map(|content| &content.segments) {
             complete = complete && self.run.store.has_segment(segment)?;
@@ -520,7 +521,7 @@ impl Worker<'_> {
     }
 }
 
-/// Content whose reading ends when the run is cancelled: that of a giant could take hours.
+/// Content whose reading ends when the run is cancelled. Reading a giant file could take hours.
 struct Cancellable<'a, T> {
     content: T,
     cancel: &'a AtomicBool,
@@ -551,14 +552,14 @@ impl Content for Cancellable<'_, Box<dyn Content>> {
 impl Read for Cancellable<'_, Box<dyn Read + '_>> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.cancel.load(Ordering::Relaxed) {
-            // Not ErrorKind::Interrupted, upon which readers try again.
+            // `ErrorKind::Interrupted` would make readers try again.
             return Err(io::Error::other("interrupted"));
         }
         self.content.read(buffer)
     }
 }
 
-/// What stands in a folder's entry until its tree is made.
+/// Returns the kind of a folder's entry until its tree is made.
 fn unknown_folder() -> EntryKind {
     EntryKind::Symlink(Box::default())
 }
@@ -575,7 +576,7 @@ struct Assembler<'a> {
     cutter: Cutter<'a>,
     reader: &'a Reader,
     previous: Option<&'a Directory>,
-    /// The folders on the way to where the walk is.
+    /// The folders from the root to the current position of the walk.
     folders: Vec<(Entry, TreeBuilder<'a>)>,
     failed: u64,
     failures: Vec<Failure>,
@@ -615,10 +616,10 @@ impl Assembler<'_> {
         Ok(builder.push(entry, &mut self.store)?)
     }
 
-    /// Takes what cannot be read from the snapshot before, if that has it.
+    /// Takes an item that cannot be read from the previous snapshot, if that has it.
     fn carry_over(&mut self, path: &[u8]) -> Result<bool, BackupError> {
         let Some(previous) = self.previous else { return Ok(false) };
-        // The snapshot before may be damaged: then there is nothing to carry over, which is no reason to stop.
+        // If the previous snapshot is damaged, nothing is carried over, and the run goes on.
         let Ok(Some(found)) = tree::find_path(self.reader, previous, path) else { return Ok(false) };
         let entry = found.entry().clone();
         if !is_whole(&entry, self.store, self.reader) {

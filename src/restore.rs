@@ -1,19 +1,19 @@
-//! Brings a snapshot, or parts of it, back: planned first, then carried out.
+//! Restores a snapshot, or parts of it: first makes a plan, then executes it.
 //!
 //! ```text
-//! snapshot ─► selection ─► walk ─┬─► survey     what there is to do, what is there already, what cannot be done
+//! snapshot ─► selection ─► walk ─┬─► survey     what to do, what exists already, what cannot be done
 //!                                └─► executor   does it
 //! ```
 //!
-//! `plan` knows snapshots and no target: it selects and walks, in memory for one path of folders, however much there
-//! is. An executor knows one kind of target and takes the steps of the walk, once to survey and once to act; `local` is
-//! the one for folders of this machine, `account` the one for mailboxes of an organisation. What others will share (the
-//! choice of [`WhenExists`], counting, reports) stands here.
+//! `plan` knows snapshots and no target: it selects and walks, with memory for one path of folders, whatever the size
+//! of the snapshot. An executor knows one kind of target and takes the steps of the walk twice: once to survey and once
+//! to act. `local` is the executor for folders of this machine, `account` the one for mailboxes of an organisation.
+//! What all executors share is in this file: the choice of [`WhenExists`], counts, reports.
 //!
-//! - Nothing is deleted, and nothing is changed that was not asked for. Restoring twice does not duplicate anything.
-//! - A name shows a whole item or nothing, also when the run is killed; only temporary names may be left behind.
+//! - Nothing is deleted, and only what the user asked for is changed. Restoring twice does not duplicate anything.
+//! - A name shows a whole item or nothing, also if the run is killed. Only temporary names may be left behind.
 //! - One bad item does not end a run: it becomes a failure in the [`Report`].
-//! - Names in a repository are input from outside: whatever they say, nothing outside the target is written.
+//! - Names in a repository are input from outside. Whatever they say, nothing outside the target is written.
 
 mod account;
 mod local;
@@ -38,19 +38,18 @@ pub use account::{
     attached_files,
 };
 
-/// Conflicts and problems that a [`Survey`] keeps by name, each; their number is always exact.
+/// Maximum number of conflicts, and of problems, that a [`Survey`] lists. All are counted.
 pub const SHOWN_MAX: usize = 100;
-/// Failures that a [`Report`] keeps by name; their number is always exact.
+/// Maximum number of failures that a [`Report`] lists. All are counted.
 pub const FAILURES_KEPT_MAX: usize = 10_000;
 
 /// What to do with an item when its name is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenExists {
-    /// Leave what is there.
+    /// Leave the existing item as it is.
     #[default]
     Skip,
-    /// Put the item in its place. A folder never takes the place of something else, nor something else that of a
-    /// folder.
+    /// Replace the existing item. A folder is never replaced by an item, nor an item by a folder.
     Overwrite,
     /// Give the item another name: `Budget (restored 2026-11-22 10.30).xlsx`.
     KeepBoth,
@@ -66,7 +65,7 @@ impl WhenExists {
         }
     }
 
-    /// Returns what `name` stands for.
+    /// Returns the choice with this name on the command line.
     pub fn from_name(name: &str) -> Option<Self> {
         [WhenExists::Skip, WhenExists::Overwrite, WhenExists::KeepBoth].into_iter().find(|when| when.name() == name)
     }
@@ -76,47 +75,47 @@ impl WhenExists {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// The snapshot does not hold what was asked for.
+    /// The snapshot does not have a requested path.
     #[error("the snapshot has no {path:?}")]
     NotInSnapshot {
-        /// The path that was asked for.
+        /// The requested path.
         path: String,
     },
-    /// Two of the things asked for would get the same name.
+    /// Two of the requested paths would get the same name.
     #[error("{first:?} and {second:?} would both become {name:?} in the target; restore them one after the other")]
     SameName {
-        /// One of them.
+        /// One of the paths.
         first: String,
-        /// The other.
+        /// The other path.
         second: String,
-        /// The name.
+        /// The name that both would get.
         name: String,
     },
-    /// What was asked for could not be looked up.
+    /// A requested path could not be looked up.
     #[error("could not read the snapshot")]
     Read(#[from] ReadError),
-    /// What is to go to a mailbox is no mail, or has no mailbox that it came from.
+    /// A requested path is no mail, or no mailbox is known that it came from.
     #[error("{path:?} holds no mail of a mailbox")]
     NoMailbox {
-        /// The path that was asked for.
+        /// The requested path.
         path: String,
     },
-    /// The account that is restored to cannot be used.
+    /// The target account cannot be used.
     #[error("could not restore to {account}")]
     Account {
-        /// The account, as it was named.
+        /// The account, as the user named it.
         account: String,
         /// Why.
         #[source]
         source: GraphError,
     },
-    /// There is no such account.
+    /// The organisation has no such account.
     #[error("the organisation has no user {account}")]
     NoAccount {
-        /// The account, as it was named.
+        /// The account, as the user named it.
         account: String,
     },
-    /// Nothing can be run that waits for the network.
+    /// The async runtime for the network could not be started.
     #[error("could not start the runtime for the network")]
     Runtime(#[source] io::Error),
     /// The target folder cannot be used.
@@ -127,7 +126,7 @@ pub enum RestoreError {
         /// What the system said.
         source: io::Error,
     },
-    /// The target takes nothing more: it is full, or became read-only.
+    /// The target is full, or became read-only.
     #[error("the target takes nothing more; {path:?} could not be written")]
     TargetFull {
         /// The item that was being written, by its path in the snapshot.
@@ -149,42 +148,42 @@ pub enum RestoreError {
 }
 
 impl RestoreError {
-    /// Returns whether the repository is damaged, rather than out of reach for now or wrongly asked for.
+    /// Returns whether the error means that the repository is damaged.
     pub fn is_damage(&self) -> bool {
         matches!(self, RestoreError::Read(error) if error.is_damage())
     }
 }
 
-/// What a restore has before it.
+/// What a restore has to do.
 #[derive(Debug, Clone, Default)]
 pub struct Survey {
-    /// Folders.
+    /// Number of folders.
     pub folders: u64,
-    /// Those of them that are still to be made.
+    /// Number of folders that must be made.
     pub new_folders: u64,
-    /// Everything else: files and symbolic links.
+    /// Number of items: files and symbolic links.
     pub items: u64,
-    /// Bytes of the files.
+    /// Number of bytes of the files.
     pub bytes: u64,
-    /// Items whose name is free.
+    /// Number of items whose name is free.
     pub new: u64,
-    /// Bytes of those.
+    /// Number of bytes of the items whose name is free.
     pub new_bytes: u64,
-    /// Items whose name is taken.
+    /// Number of items whose name is taken.
     pub existing: u64,
-    /// Bytes of those.
+    /// Number of bytes of the items whose name is taken.
     pub existing_bytes: u64,
-    /// Those of them where something of the same kind, size and time stands.
+    /// Number of items whose name is taken by an item of the same kind, size and time.
     pub alike: u64,
-    /// Bytes of those.
+    /// Number of bytes of those.
     pub alike_bytes: u64,
-    /// The first of the items whose name is taken, by their paths in the snapshot; the alike are left out.
+    /// The first items whose name is taken by a different one, as paths in the snapshot.
     pub conflicts: Vec<Vec<u8>>,
-    /// Items and folders that cannot be restored.
+    /// Number of items and folders that cannot be restored.
     pub impossible: u64,
-    /// The first reasons. One that concerns a folder stands for everything in it.
+    /// The first items and folders that cannot be restored, with the reason. A folder stands for everything in it.
     pub problems: Vec<Failure>,
-    /// Bytes that the target has room for, where it says so.
+    /// Number of free bytes in the target, if it tells.
     pub bytes_free: Option<u64>,
 }
 
@@ -197,32 +196,32 @@ impl Survey {
     }
 }
 
-/// What a restore did.
+/// The result of a restore.
 #[derive(Debug, Default)]
 #[must_use = "it says what could not be restored"]
 pub struct Report {
-    /// Items (files and symbolic links) that were written.
+    /// Number of items (files and symbolic links) that were written.
     pub restored: u64,
-    /// Bytes of the files that were written.
+    /// Number of bytes of the files that were written.
     pub bytes: u64,
-    /// Folders that were made.
+    /// Number of folders that were made.
     pub folders: u64,
-    /// Items that were there already, with the same content.
+    /// Number of items that existed already with the same content.
     pub already_there: u64,
-    /// Items that were not restored because something else has their name.
+    /// Number of items that were not restored because another item has their name.
     pub skipped: u64,
-    /// Items and folders that could not be restored.
+    /// Number of items and folders that could not be restored.
     pub failed: u64,
-    /// The first of the failures, by path. One that concerns a folder stands for everything in it.
+    /// The first failures, by path. A folder stands for everything in it.
     pub failures: Vec<Failure>,
-    /// What somebody should know although nothing failed.
+    /// Notes for the user about things that are no failures.
     pub remarks: Vec<String>,
-    /// Why the run ended before everything was tried, if it did. What it had done by then is kept, and made durable.
+    /// Why the run ended early, if it did. What it had done by then is kept and durable.
     pub stopped: Option<RestoreError>,
 }
 
 impl Report {
-    /// Adds what another run did.
+    /// Adds the results of another run.
     pub fn add(&mut self, more: Report) {
         self.restored += more.restored;
         self.bytes = self.bytes.saturating_add(more.bytes);
@@ -237,7 +236,7 @@ impl Report {
     }
 
     fn fail(&mut self, path: &[u8], items: u64, error: String) {
-        // The caller lists the failures.
+        // The caller prints the failures.
         tracing::debug!(target: CONTENT_LOG, path = printable(path), error, "could not be restored");
         self.failed = self.failed.saturating_add(items);
         if self.failures.len() < FAILURES_KEPT_MAX {
@@ -246,7 +245,7 @@ impl Report {
     }
 }
 
-/// A restore that was thought through, and is ready to be carried out.
+/// A plan of a restore, ready to be executed.
 pub struct RestorePlan<'a> {
     reader: &'a Reader,
     selection: Selection,
@@ -259,13 +258,12 @@ impl<'a> RestorePlan<'a> {
     /// Plans to restore `paths` of the snapshot whose root entry is `root` to the folder `dir` of this machine.
     ///
     /// Each path gets its last name in `dir`: `Users/alice/Inbox` becomes `dir/Inbox`. No path, or an empty one, means
-    /// everything: what the root holds goes directly into `dir`. Nothing is written; `dir` need not exist.
+    /// everything: the contents of the root go directly into `dir`. Nothing is written; `dir` need not exist.
     ///
     /// # Errors
-    /// [`RestoreError::NotInSnapshot`] and [`RestoreError::SameName`] for paths that cannot be meant,
-    /// [`RestoreError::Read`] when the way to them or the root cannot be read, [`RestoreError::Target`] when `dir` is
-    /// something else than a folder, [`RestoreError::Interrupted`]. What cannot be restored below stands in the
-    /// [`Survey`] instead.
+    /// [`RestoreError::NotInSnapshot`] and [`RestoreError::SameName`] for wrong paths, [`RestoreError::Read`] if the
+    /// folders above a path or the root cannot be read, [`RestoreError::Target`] if `dir` is not a folder,
+    /// [`RestoreError::Interrupted`]. Items below that cannot be restored are no error; the [`Survey`] lists them.
     pub fn to_folder(
         reader: &'a Reader,
         root: &Entry,
@@ -280,13 +278,13 @@ impl<'a> RestorePlan<'a> {
         Ok(Self { reader, selection, target, when_exists, survey })
     }
 
-    /// Returns what there is to do.
+    /// Returns the survey: what there is to do.
     pub fn survey(&self) -> &Survey {
         &self.survey
     }
 
-    /// Returns the report that carrying the plan out should give, as far as names, sizes and times tell: nothing is
-    /// read to see whether something of the same size and time is the same.
+    /// Returns the report that executing the plan should give. It is judged by names, sizes and times: contents of the
+    /// same size and time are not compared.
     pub fn expected(&self) -> Report {
         let survey = &self.survey;
         let differing = survey.existing - survey.alike;
@@ -308,18 +306,18 @@ impl<'a> RestorePlan<'a> {
         }
     }
 
-    /// Returns what is done with items whose name is taken.
+    /// Returns what happens to items whose name is taken.
     pub fn when_exists(&self) -> WhenExists {
         self.when_exists
     }
 
-    /// Carries the plan out, and returns once what was written is durable.
+    /// Executes the plan, and returns once what was written is durable.
     ///
-    /// `progress` ends at the survey's items and bytes when everything was tried. Once `cancel` is set the run stops at
-    /// the next item, or within a large one; running the plan again continues.
+    /// `progress` ends at the numbers of the survey if everything was tried. Once `cancel` is set, the run stops at the
+    /// next item, or within a large one. Running the plan again continues.
     ///
     /// # Errors
-    /// [`RestoreError::Target`] when nothing could be begun. What happens later stands in the [`Report`].
+    /// [`RestoreError::Target`] if the run could not begin. Later errors are in the [`Report`].
     pub fn execute(&self, progress: &Progress, cancel: &AtomicBool) -> Result<Report, RestoreError> {
         self.target.execute(self.reader, &self.selection, self.when_exists, progress, cancel)
     }
@@ -362,13 +360,13 @@ fn show_some(f: &mut fmt::Formatter<'_>, lines: impl ExactSizeIterator<Item = St
     if shown < total { writeln!(f, "  and {} more", total - shown) } else { Ok(()) }
 }
 
-/// Returns the texts of `error` and of what caused it.
+/// Returns the texts of `error` and of its causes.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
         let cause_text = cause.to_string();
-        // Some errors repeat their cause already.
+        // Some errors repeat the text of their cause.
         if !text.ends_with(&cause_text) {
             text = format!("{text}: {cause_text}");
         }

@@ -1,4 +1,4 @@
-//! What a run finds in the repository before it begins, and what is to be said of it.
+//! The state of the repository when a run begins, and the warnings about it.
 
 use super::BackupError;
 use crate::format::entry::Timestamp;
@@ -8,19 +8,19 @@ use crate::format::snapshot::Snapshot;
 use crate::repository::local_state::LocalState;
 use crate::repository::{Repository, latest_first};
 
-/// What stood in the repository when the run began.
+/// The state of the repository when the run began.
 pub(super) struct Before {
-    /// The snapshots that can be read, the oldest first.
+    /// The readable snapshots, the oldest first.
     pub snapshots: Vec<(SnapshotId, Snapshot)>,
-    /// Those of a later version of this program.
+    /// The snapshots that a later version of this program wrote.
     pub later: Vec<SnapshotId>,
-    /// What somebody should know, although the run goes on.
+    /// Warnings for the user that do not stop the run.
     pub warnings: Vec<String>,
     started: Timestamp,
 }
 
 impl Before {
-    /// Looks at the repository, and has `local` catch up with it. Returns the packs without an index as well.
+    /// Reads the snapshots, and brings `local` up to date. Also returns the packs that no index names.
     pub fn look(
         repository: &Repository,
         local: &mut LocalState,
@@ -36,13 +36,13 @@ impl Before {
         Ok((Self { snapshots: found.readable, later, warnings, started }, synced.adopted))
     }
 
-    /// Returns the snapshot that the run continues from: the latest that `wanted` takes.
+    /// Returns the snapshot that the run continues from: the latest one for which `wanted` returns true.
     pub fn latest(&self, wanted: impl Fn(&Snapshot) -> bool) -> Option<&(SnapshotId, Snapshot)> {
         let latest = latest_first(&self.snapshots, self.started.secs, wanted);
         latest.first().map(|number| &self.snapshots[*number])
     }
 
-    /// Returns the ids of all snapshots that are known to be authentic.
+    /// Returns the ids of all authentic snapshots.
     pub fn ids(&self) -> impl Iterator<Item = SnapshotId> + '_ {
         self.snapshots.iter().map(|(id, _)| *id).chain(self.later.iter().copied())
     }

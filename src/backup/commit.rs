@@ -1,4 +1,4 @@
-//! The last step of every backup: the summary, and the snapshot that commits.
+//! The last step of every backup: makes the summary and writes the snapshot, which commits.
 
 use super::before::Before;
 use super::{BackupError, BackupOptions};
@@ -16,7 +16,7 @@ use crate::repository::tree::{self, NodeSource};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-/// What a run has made, stored and durable, of which a snapshot can be committed.
+/// What a run has stored durably, and what a snapshot of it needs.
 pub(super) struct Made<'a> {
     pub started: Timestamp,
     pub before: Before,
@@ -27,7 +27,7 @@ pub(super) struct Made<'a> {
     pub source_state: BTreeMap<String, Vec<u8>>,
     pub source_parts: Option<Directory>,
     pub stored: Stored,
-    /// Whether everything that the root refers to is stored, what was carried over included.
+    /// True if everything that the root refers to is stored, carried-over items included.
     pub whole: bool,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn commit(
     let mut gone = Vec::new();
     let mut note = |path: &[u8]| gone.push(repository.keys().local_path(&options.set, path));
     let mut summary = match summarise(reader, previous.as_ref().map(Snapshot::directory), dir, &mut note) {
-        // The snapshot before is damaged: the new one is whole all the same, and everything in it counts as new.
+        // The previous snapshot is damaged. The new one is complete all the same, and counts everything as new.
         Err(error) if error.is_damage() && reader.node(&dir.root).is_ok() => {
             tracing::warn!(%error, "the snapshot before cannot be compared with");
             summarise(reader, None, dir, &mut note)?
@@ -79,7 +79,7 @@ pub(super) fn commit(
     };
     let id = repository.save_snapshot(&snapshot)?;
     let seen = before.ids().chain([id]);
-    // The snapshot stands, whatever becomes of what this machine remembers of it.
+    // The snapshot is durable, even if the local state cannot be written.
     let remembered = local.remember(seen, snapshot.keys.iter().copied());
     let remembered = remembered.and_then(|()| local.drop_facts(gone.into_iter()));
     let remembered = remembered.and_then(|()| if whole { local.mark_whole(id) } else { Ok(()) });
@@ -101,8 +101,8 @@ pub(super) fn is_whole(entry: &Entry, store: &Store, reader: &Reader) -> bool {
         })
 }
 
-/// Returns whether everything that `segments` refer to is stored, what their lists list included: a pack may be gone or
-/// damaged although the one with the list is whole.
+/// Returns whether everything that `segments` refer to is stored. Looks into lists, because the pack of a chunk may be
+/// gone or damaged although the pack of the list is whole.
 fn are_stored(segments: &[Segment], store: &Store, reader: &Reader) -> bool {
     segments.iter().all(|segment| {
         let stored = store.has_segment(segment).unwrap_or(false);
@@ -115,7 +115,7 @@ fn are_stored(segments: &[Segment], store: &Store, reader: &Reader) -> bool {
     })
 }
 
-/// Counts what differs from the snapshot before, walking only that.
+/// Counts the differences to the previous snapshot. Reads only the parts of the trees that differ.
 fn summarise(
     reader: &Reader,
     previous: Option<&Directory>,
@@ -142,7 +142,7 @@ fn summarise(
     Ok(summary)
 }
 
-/// Returns the present moment.
+/// Returns the current time.
 pub(super) fn now() -> Timestamp {
     let now = jiff::Timestamp::now();
     Timestamp { secs: now.as_second(), nanos: now.subsec_nanosecond().max(0) as u32 }

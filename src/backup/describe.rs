@@ -1,4 +1,4 @@
-//! What an entry says beside its content: name, times, owner, and what else a file system knows.
+//! Fills an entry with everything but its content: name, times, owner, and other facts of the file system.
 
 use crate::backup::splitter::Splitter;
 use crate::format::cbor::Writer;
@@ -8,7 +8,7 @@ use crate::repository::store::StoreError;
 use crate::source::Meta;
 use parking_lot::Mutex;
 
-/// Returns an entry of what everything has.
+/// Returns an entry with the facts that every item has.
 pub(super) fn entry_of(meta: &Meta, kind: EntryKind) -> Entry {
     let mut entry = Entry::new(&meta.name, kind, meta.mtime);
     entry.mode = meta.mode;
@@ -16,7 +16,8 @@ pub(super) fn entry_of(meta: &Meta, kind: EntryKind) -> Entry {
     entry
 }
 
-/// Adds what only some have. Attributes too long for an entry are stored beside it.
+/// Adds the facts that only some items have. Attributes that are too long for an entry are stored as a content of their
+/// own.
 pub(super) fn describe(
     entry: &mut Entry,
     meta: Meta,
@@ -34,17 +35,18 @@ pub(super) fn describe(
     Ok(())
 }
 
-/// Returns the key under which a file with several names is remembered; no path is like it.
+/// Returns the key under which a file with several names is remembered. No path equals it, because it begins with a
+/// zero byte.
 pub(super) fn link_key(link: Link) -> Vec<u8> {
     [&[0][..], &link.file_system.to_le_bytes(), &link.inode.to_le_bytes()].concat()
 }
 
-/// Items of which not all attributes could be read: how many, and the first.
+/// The number of items whose attributes could not all be read, and the first of them.
 #[derive(Default)]
 pub(super) struct Lost(Mutex<(u64, Option<String>)>);
 
 impl Lost {
-    /// Takes note of what `meta` lacks; returns whether it lacks anything.
+    /// Counts `path` if attributes are missing in `meta`. Returns whether they are.
     pub(super) fn note(&self, meta: &Meta, path: &[u8]) -> bool {
         let Some(error) = &meta.attributes_lost else { return false };
         let mut lost = self.0.lock();

@@ -1,4 +1,5 @@
-//! Turns the bytes of an item into content: reads, takes mails apart, cuts, hashes, and hands new chunks to the store.
+//! Turns the bytes of an item into content: reads them, takes mails apart, cuts chunks, hashes them, and gives new
+//! chunks to the store.
 //!
 //! A [`Splitter`] belongs to one thread and keeps its buffers. New chunks of small items are collected and appended
 //! together, so that neighbours in a folder become neighbours in a block.
@@ -17,18 +18,19 @@ use crate::source;
 use std::io::{self, Read};
 use std::sync::Arc;
 
-/// Items up to this length are read whole; longer ones stream through a window.
+/// Maximum length in bytes of an item that is read whole. Longer ones are read through a window.
 const WHOLE_LEN_MAX: u64 = 4 << 20;
-/// Mails up to this length are read whole, so that they can be taken apart. Exchange Online lets organisations allow
-/// 150 MB, but 35 MB is its default; a longer one is cut like any other file.
+/// Maximum length in bytes of a mail that is read whole, so that it can be taken apart. The default limit of Exchange
+/// Online is 35 MB; organisations may raise it to 150 MB. A longer mail is cut like any other file.
 const MAIL_LEN_MAX: u64 = 40 << 20;
-/// How much of an item tells whether it is a mail, or text.
+/// Number of bytes at the start of an item that decide whether it is text.
 const SNIFF_LEN: usize = 8 << 10;
-/// New chunks are handed on when this many bytes have come together.
+/// New chunks are appended to the store when this many bytes are collected.
 const COLLECTED_BYTES_MAX: usize = 1 << 20;
-/// Content with more references than this gets list nodes.
+/// Maximum number of references in an entry. Content with more of them gets list nodes.
 const INLINE_REFS_MAX: usize = 128;
-/// A list node ends where the last chunk's id says so, within these bounds: about every 1024 references.
+/// Minimum and maximum number of references in a list node. Between them, the id of the last chunk decides whether the
+/// node ends: after about 1024 references on average.
 const LIST_REFS_MIN: usize = 256;
 const LIST_REFS_MAX: usize = 4096;
 const LIST_CUT_MASK: u16 = 0x3ff;
@@ -36,15 +38,15 @@ const LIST_CUT_MASK: u16 = 0x3ff;
 /// Why an item could not be turned into content.
 #[derive(Debug, thiserror::Error)]
 pub enum SplitError {
-    /// The item could not be read; others may be.
+    /// The item could not be read. Other items may be readable.
     #[error(transparent)]
     Item(#[from] io::Error),
-    /// Nothing can be stored any more.
+    /// Storing failed, so the run cannot go on.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Takes what a splitter finds.
+/// Stores what a splitter makes.
 pub trait Sink: Send + Sync {
     /// Returns whether the chunk is stored already.
     ///
@@ -52,7 +54,7 @@ pub trait Sink: Send + Sync {
     /// See [`StoreError`].
     fn has_chunk(&self, id: ChunkId) -> Result<bool, StoreError>;
 
-    /// Stores chunks, which will stand next to each other.
+    /// Stores chunks next to each other.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -64,7 +66,7 @@ pub trait Sink: Send + Sync {
     /// See [`StoreError`].
     fn put_node(&self, node: NewNode) -> Result<(), StoreError>;
 
-    /// Returns whether the texts of mails are wanted.
+    /// Returns whether the text of mails is to be stored, too.
     fn wants_text(&self) -> bool {
         true
     }
@@ -84,7 +86,7 @@ impl Sink for Store {
     }
 }
 
-/// Keeps nothing: for those who only want to know what an item's content would be called.
+/// A sink that stores nothing, for callers who only need to know the content's chunk ids.
 pub struct Nowhere;
 
 impl Sink for Nowhere {
@@ -115,7 +117,7 @@ pub struct Splitter {
     records: Vec<(ChunkId, usize, Texture)>,
 }
 
-/// An item's content and what its bytes say about it.
+/// The content of an item, and what its bytes say about it.
 pub struct Split {
     /// The content.
     pub content: Content,
@@ -131,7 +133,8 @@ impl Splitter {
         Self { sink, keys, chunker, buffer: Vec::new(), collected: Vec::new(), records: Vec::new() }
     }
 
-    /// Reads `item` and returns its content, whose chunks are stored or on their way after [`Splitter::flush`].
+    /// Reads `item` and returns its content. After [`Splitter::flush`], all its chunks are stored or in the store's
+    /// queues.
     ///
     /// # Errors
     /// See [`SplitError`].
@@ -139,10 +142,10 @@ impl Splitter {
         let mut reader = item.open()?;
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        // One byte more than announced, so that the end is seen without another read.
+        // One byte more than announced, so that the same read shows the end.
         buffer.reserve(item.len_hint().min(WHOLE_LEN_MAX) as usize + 1);
         let split = self.split_from(&mut *reader, item.len_hint(), item.is_mail(), &mut buffer);
-        // A giant's buffer is not kept for the dwarfs that follow.
+        // Give the memory of a long item back.
         buffer.truncate(0);
         buffer.shrink_to(WHOLE_LEN_MAX as usize * 2);
         self.buffer = buffer;
@@ -158,12 +161,12 @@ impl Splitter {
     ) -> Result<Split, SplitError> {
         let mut whole = fill(reader, buffer, WHOLE_LEN_MAX)?;
         let is_mail = is_known || mail::looks_like_mail(&buffer[..buffer.len().min(mail::HEADER_BYTES_MAX)]);
-        // One that is announced as longer than that is not even begun to be read whole.
+        // A mail that is announced as too long is not read whole at all.
         if is_mail && !whole && len <= MAIL_LEN_MAX {
             whole = fill(reader, buffer, MAIL_LEN_MAX)?;
         }
         let facts = if is_mail { facts_of(buffer) } else { Facts::default() };
-        // Before the mail is taken apart: afterwards, one that streams is no longer in memory.
+        // Make the text first: later, the start of a long mail is no longer in memory.
         let text = if is_mail && self.sink.wants_text() { self.split_text(buffer, whole)? } else { None };
         let content = match (whole, is_mail) {
             (true, true) => self.split_mail(buffer)?,
@@ -176,7 +179,7 @@ impl Splitter {
         Ok(Split { content, facts, text })
     }
 
-    /// Returns the content of the stream as which a service exports an item: bytes that say nothing to anybody else.
+    /// Returns the content of an export stream: bytes in a format that only the service reads.
     ///
     /// # Errors
     /// See [`SplitError`].
@@ -194,10 +197,10 @@ impl Splitter {
         content
     }
 
-    /// Returns the content of what a service says of an item.
+    /// Returns the content for facts about an item, such as the answer of a service or extended attributes.
     ///
     /// # Errors
-    /// When nothing can be stored any more.
+    /// If storing fails.
     pub fn split_payload(&mut self, payload: &[u8]) -> Result<Content, StoreError> {
         let chunks = self.split_bytes(payload, Texture::Payload);
         match chunks.and_then(|chunks| self.content(segments_of(chunks))) {
@@ -207,9 +210,9 @@ impl Splitter {
         }
     }
 
-    /// Returns the text of a mail of which `start` is the start, or, if it is `whole`, all.
+    /// Returns the text of a mail. `start` is the start of the mail, or all of it if `whole` is true.
     ///
-    /// The text is a convenience: a fault of this program there must not keep the mail from being stored.
+    /// The text is a convenience, so a fault of this program in making it must not stop the backup of the mail.
     fn split_text(&mut self, start: &[u8], whole: bool) -> Result<Option<Content>, SplitError> {
         let made = guarded(|| text::of_mail(start, whole));
         let Ok(text) = made else {
@@ -237,7 +240,7 @@ impl Splitter {
         self.content(segments)
     }
 
-    /// Cuts bytes that are all there.
+    /// Cuts bytes that are all in memory.
     fn split_bytes(&mut self, bytes: &[u8], texture: Texture) -> Result<Vec<ChunkRef>, SplitError> {
         let chunker = self.chunker.clone();
         let mut refs = Vec::new();
@@ -247,9 +250,10 @@ impl Splitter {
         Ok(refs)
     }
 
-    /// Cuts what `buffer` holds and the rest of `reader` through a window of some chunks' length.
+    /// Cuts the bytes in `buffer` and the rest of `reader`, through a window that is a few chunks long.
     ///
-    /// `len` is what the item announced; it decides how it is cut, as it does for an attachment of the same length.
+    /// `len` is the length that the item announced. It decides the sizes of chunks, so that a file is cut like an
+    /// attachment of the same length.
     fn split_stream(
         &mut self,
         reader: &mut dyn Read,
@@ -273,7 +277,7 @@ impl Splitter {
         self.content(segments)
     }
 
-    /// Cuts as many chunks from the front of `window` as are certain, and returns how long they are together.
+    /// Cuts all chunks at the front of `window` whose ends are certain, and returns their total length.
     fn cut_window(
         &mut self,
         window: &[u8],
@@ -292,7 +296,7 @@ impl Splitter {
         Ok(start)
     }
 
-    /// Names a chunk, and collects it if the repository does not have it.
+    /// Computes the id of a chunk, and collects the chunk if the repository does not have it.
     fn take(&mut self, bytes: &[u8], texture: Texture) -> Result<ChunkRef, SplitError> {
         let id = self.keys.chunk_id(bytes);
         if !self.sink.has_chunk(id)? {
@@ -305,10 +309,10 @@ impl Splitter {
         Ok(ChunkRef { id, len: bytes.len() as u32, hint: None })
     }
 
-    /// Hands on what was collected.
+    /// Appends the collected chunks to the store.
     ///
     /// # Errors
-    /// When nothing can be stored any more.
+    /// If storing fails.
     pub fn flush(&mut self) -> Result<(), StoreError> {
         let mut rest = self.collected.as_slice();
         let mut chunks = self.records.iter().map(|(id, len, texture)| {
@@ -322,7 +326,7 @@ impl Splitter {
         Ok(())
     }
 
-    /// Makes content of segments, with list nodes where there are many references.
+    /// Makes content of segments. Uses list nodes if there are many references.
     fn content(&mut self, segments: Vec<Segment>) -> Result<Content, SplitError> {
         let refs = segments.iter().map(refs_in).sum::<usize>();
         if refs <= INLINE_REFS_MAX {
@@ -333,7 +337,8 @@ impl Splitter {
             lists.push_segment(segment, self)?;
         }
         let segments = lists.finish(self)?;
-        // One level divides the references by a thousand; the next is made of the lists themselves.
+        // One level of lists divides the number of references by a thousand. If they are still too many, make lists of
+        // lists.
         self.content(segments)
     }
 
@@ -347,7 +352,7 @@ impl Splitter {
             Ok::<_, std::convert::Infallible>(())
         });
         let Ok(()) = collected;
-        // The list may be written at once, and then names the places of its chunks: they must be on their way.
+        // The store may write the list at once, with the places of its chunks. So they must be in the store before.
         self.flush()?;
         let len = segments.iter().map(Segment::len).sum();
         let canonical = node::list(&segments);
@@ -403,7 +408,7 @@ impl ListBuilder {
         Ok(())
     }
 
-    /// Returns the lists, or the segments themselves where they are few.
+    /// Returns the list segments, or the collected segments themselves if they are few.
     fn finish(mut self, splitter: &mut Splitter) -> Result<Vec<Segment>, SplitError> {
         if self.lists.is_empty() && self.open_refs <= INLINE_REFS_MAX {
             return Ok(self.open);
@@ -424,14 +429,14 @@ fn segments_of(chunks: Vec<ChunkRef>) -> Vec<Segment> {
     if chunks.is_empty() { Vec::new() } else { vec![Segment::Raw(chunks)] }
 }
 
-/// Reads until `buffer` holds `len_max` bytes or the input ends; returns whether it ended.
+/// Reads until `buffer` holds `len_max` bytes or the input ends. Returns whether it ended.
 fn fill(reader: &mut dyn Read, buffer: &mut Vec<u8>, len_max: u64) -> io::Result<bool> {
     let missing = len_max.saturating_sub(buffer.len() as u64);
     let read = reader.take(missing).read_to_end(buffer)?;
     Ok((read as u64) < missing)
 }
 
-/// Text has no zero byte and few other control characters near its start.
+/// Returns whether bytes look like text: no zero byte and few other control characters near the start.
 fn texture_of(bytes: &[u8]) -> Texture {
     let start = &bytes[..bytes.len().min(SNIFF_LEN)];
     let odd = start.iter().filter(|byte| matches!(byte, 1..=8 | 14..=26 | 28..=31)).count();

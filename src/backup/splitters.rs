@@ -1,4 +1,4 @@
-//! The splitters of a run over an organisation, which are threads, and the room in memory for what waits for them.
+//! The splitters of a run over an organisation: they run on threads, and share the room in memory for waiting items.
 
 use super::splitter::Splitter;
 use crate::format::chunker::Chunker;
@@ -9,29 +9,30 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Items up to this length wait in memory for their turn; longer ones stream.
+/// Maximum length in bytes of an item that waits for a splitter in memory. Longer ones stream.
 pub const WHOLE_BYTES_MAX: u64 = 4 << 20;
 /// Maximum number of bytes of all items that wait in memory.
 const WAITING_BYTES_MAX: usize = 32 << 20;
-/// Room for items is given out in pieces of this size.
+/// Room is given out in pieces of this many bytes.
 const ROOM_BYTES: u64 = 64 << 10;
-/// So much room is taken at once, for items that are downloaded together.
+/// Maximum number of pieces of room for items that are downloaded together.
 pub const ROOM_AT_ONCE_MAX: u32 = 256;
 
-/// The splitters of a run, each for one thread at a time, and the room for what waits for them.
+/// The splitters of a run and the room for waiting items. A thread takes a splitter, uses it and returns it.
 pub struct Splitters {
     idle: Mutex<Vec<Splitter>>,
     free: Arc<Semaphore>,
     room: Semaphore,
-    /// Long items are taken one at a time: taking one apart needs several times its length.
+    /// One permit: long items are split one at a time, because splitting needs several times their length.
     long: Semaphore,
-    /// So are items that are built from their parts. They need requests while they have their turn, which those that
-    /// stream do not: so it is a turn of its own, and nobody waits for somebody who waits for him.
+    /// One permit: items that are built from their parts are built one at a time, for the same reason. The permit is
+    /// not that of `long`, because building sends requests while it holds the permit, and a request may wait for a
+    /// streaming item that needs `long`.
     rebuilt: Semaphore,
 }
 
 impl Splitters {
-    /// Makes one for each core.
+    /// Makes one splitter for each core.
     pub fn new(repository: &Repository, store: &Arc<Store>) -> Self {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let chunker = Arc::new(Chunker::new(repository.config().chunker, repository.keys()));
@@ -46,27 +47,27 @@ impl Splitters {
         }
     }
 
-    /// Waits for room for items that are downloaded together. It is taken at once and for all of them: whoever has
-    /// room waits for no more of it.
+    /// Waits for room for items that are downloaded together. Take all of it at once: a caller that holds room must not
+    /// wait for more, or two callers could wait for each other.
     pub async fn room(&self, pieces: u32) -> SemaphorePermit<'_> {
         self.room.acquire_many(pieces).await.expect("the semaphore is never closed")
     }
 
-    /// Waits until no item is being built from its parts, and keeps others waiting as long as the permit lives.
+    /// Waits for the turn to build an item from its parts. The turn lasts as long as the permit.
     pub async fn one_rebuilt(&self) -> SemaphorePermit<'_> {
         self.rebuilt.acquire().await.expect("the semaphore is never closed")
     }
 
-    /// Waits until no long item is being worked on, and keeps others waiting as long as the permit lives.
+    /// Waits for the turn to split a long item. The turn lasts as long as the permit.
     pub async fn one_long(&self) -> SemaphorePermit<'_> {
         self.long.acquire().await.expect("the semaphore is never closed")
     }
 
-    /// Runs `work` on a thread with a splitter, and hands on what it has collected. Work on an item in it is
-    /// [`guarded`](crate::runtime::guarded), or the splitter is lost.
+    /// Runs `work` on a thread with a splitter, then flushes the splitter. `work` must guard its work on items
+    /// ([`guarded`](crate::runtime::guarded)), because a panic loses the splitter.
     ///
     /// # Errors
-    /// Those of `work`, and when nothing can be stored.
+    /// The errors of `work`, and if storing fails.
     pub async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&mut Splitter) -> Result<T, StoreError> + Send + 'static,
@@ -84,7 +85,7 @@ impl Splitters {
     }
 }
 
-/// Returns how many pieces of room an item of `bytes` takes in memory, or one whose length is not known.
+/// Returns the number of pieces of room for an item of `bytes`. `None` means that its length is unknown.
 pub fn room_of(bytes: Option<u64>) -> u32 {
     (bytes.unwrap_or(WHOLE_BYTES_MAX).min(WHOLE_BYTES_MAX) / ROOM_BYTES + 1) as u32
 }

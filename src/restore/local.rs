@@ -1,20 +1,19 @@
 //! The executor for folders of this machine.
 //!
-//! Everything is done relative to open folders, one name at a time, and no name is ever followed through a symbolic
-//! link below the target: what is written lies in the target, whatever the repository says and whatever links lie
-//! there.
+//! Everything is done relative to open folders, one name at a time, and below the target no symbolic link is followed.
+//! So everything is written inside the target, whatever the repository says and whatever links exist there.
 //!
-//! - A file is written under a temporary name and renamed when it is complete, by a rename that replaces nothing unless
-//!   that was asked for. A killed run leaves at most one `.strongroom-restore-*` a thread.
+//! - A file is written under a temporary name and renamed when it is complete. The rename replaces nothing unless the
+//!   user asked for that. A killed run leaves at most one file `.strongroom-restore-*` for each thread.
 //! - The calling thread walks and makes folders; workers write files. A folder gets its times and permissions when the
 //!   walk has left it and the last of its files is written.
-//! - A folder of our own that we may not write to (0555) is made writable while the run is in it, and gets its
-//!   permissions, or those it had, at the end: so a run that was interrupted can be given again.
-//! - Open folders are few however deep the tree is: those far above are closed, and opened again name by name (and held
-//!   against their inode numbers) when the walk comes back.
+//! - A folder that belongs to us and forbids us to write (0555) is made writable during the run. At the end it gets its
+//!   new permissions, or those it had. So an interrupted run can be repeated.
+//! - Few folders are open at a time, however deep the tree is: folders far above are closed. When the walk comes back,
+//!   they are opened again name by name, and their inode numbers are compared.
 //! - Runs of zeros become holes.
 //!
-//! Single files are not synced; the file system is, at the end.
+//! Single files are not synced; the whole file system is synced at the end.
 
 mod extended;
 mod files;
@@ -43,23 +42,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// A batch of neighbours goes to one worker, so that others decode other blocks. It ends at so many items, bytes or
-/// folders; the last bounds how many folders are open.
+/// Maximum number of items in a batch. A batch of neighbours goes to one worker, so that each worker decodes other
+/// blocks. The maximum number of folders in a batch bounds how many folders are open.
 const BATCH_ITEMS_MAX: usize = 32;
 const BATCH_BYTES_MAX: u64 = 1 << 20;
 const BATCH_FOLDERS_MAX: usize = 8;
 const WORKERS_MAX: usize = 8;
-/// The longest target of a symbolic link, without the zero byte at its end (PATH_MAX).
+/// Maximum length in bytes of a symbolic link's target, without the zero byte at its end (PATH_MAX).
 const LINK_TARGET_LEN_MAX: usize = 4095;
 
-/// A folder of this machine that is restored to. It need not exist yet.
+/// A target folder of this machine. It need not exist yet.
 pub(super) struct Target {
     dir: PathBuf,
 }
 
 impl Target {
     pub fn new(dir: &Path) -> Result<Self, RestoreError> {
-        // Absolute, as the process may change its working folder.
+        // The process may change its working folder, so keep the absolute path.
         let absolute = std::path::absolute(dir);
         absolute.map(|dir| Self { dir }).map_err(|source| RestoreError::Target { dir: dir.to_owned(), source })
     }
@@ -72,12 +71,13 @@ impl Target {
         RestoreError::Target { dir: self.dir.clone(), source: error.into() }
     }
 
-    /// Opens the folder. What is above it, and whether it is a link itself, is the user's choice.
+    /// Opens the folder. It may be a symbolic link, or lie behind one: that is the choice of the user.
     fn open(&self) -> Result<OwnedFd, Errno> {
         rustix::fs::open(&self.dir, FOLDER_FLAGS.difference(OFlags::NOFOLLOW), Mode::empty())
     }
 
-    /// Opens the folder to write, and returns what access it gave, where it is ours and had to be made to let us.
+    /// Opens the folder to write. If it belongs to us and forbids us to write, it is made writable, and its former
+    /// access is returned.
     fn open_to_write(&self) -> Result<(OwnedFd, Option<Access>), Errno> {
         let before = rustix::fs::stat(&self.dir)?;
         folders::open_up_by(&before, |mode| rustix::fs::chmod(&self.dir, mode))?;
@@ -95,11 +95,12 @@ impl Target {
         let mut folders = match self.open() {
             Ok(fd) => Some(Folders::new(fd)),
             Err(Errno::NOENT) => None,
-            // Ours: nobody knows what is in it until it is written to.
+            // The folder belongs to us but forbids us to read it, so its contents are unknown until the run makes it
+            // accessible.
             Err(Errno::ACCESS) if rustix::fs::stat(&self.dir).is_ok_and(|stat| folders::keeps_us_out(&stat)) => None,
             Err(error) => return Err(self.failed(error)),
         };
-        // How far the walk is below what exists.
+        // Number of levels that the walk is below the last existing folder.
         let mut absent = 0;
         while let Some(step) = walk.step() {
             if cancel.load(Ordering::Relaxed) {
@@ -165,7 +166,7 @@ impl Target {
         let is_new = !self.dir.exists();
         std::fs::create_dir_all(&self.dir).map_err(|error| self.failed(error))?;
         let (root, before) = self.open_to_write().map_err(|error| self.failed(error))?;
-        // Its permissions may keep us from opening it once more at the end.
+        // At the end, its permissions may forbid us to open it again.
         let kept_open = root.try_clone().map_err(|error| self.failed(error))?;
         let mut folders = Folders::to_write(root, before);
         let root = folders.root.clone();
@@ -260,7 +261,7 @@ impl Reason {
         }
     }
 
-    /// Returns the system's error if no other item will fare better.
+    /// Returns the error of the system if all other items would fail in the same way.
     fn ends_the_run(&self) -> Option<Errno> {
         match self {
             Reason::System { error, .. } if matches!(*error, Errno::NOSPC | Errno::DQUOT | Errno::ROFS) => Some(*error),
@@ -280,9 +281,9 @@ fn unreadable(entries: u64, error: &ReadError) -> String {
     format!("{entries} of this folder cannot be read: {}", chain(error))
 }
 
-/// Returns why `entry` can be restored to no folder at all.
+/// Returns why `entry` cannot be restored to any folder.
 fn check(entry: &Entry) -> Result<(), Reason> {
-    // Decoding refuses such names already; this is the same assertion where it matters.
+    // Decoding refuses such names already. The check is repeated here, where a bad name would do harm.
     if !is_legal_name(&entry.name) {
         return Err(Reason::Is("its name is illegal"));
     }
@@ -299,7 +300,7 @@ fn check(entry: &Entry) -> Result<(), Reason> {
     }
 }
 
-/// Returns what stands under `name`, without following it.
+/// Returns what exists under `name`. A symbolic link is not followed.
 fn look(folder: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat>, Errno> {
     match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
@@ -320,12 +321,12 @@ fn id_of(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
-/// An item on its way to a worker.
+/// An item for a worker.
 struct Job {
     folder: Arc<Folder>,
     found: Found,
     path: Vec<u8>,
-    /// For a file with several names.
+    /// The turn of a file with several names.
     turn: Option<Turn>,
 }
 
@@ -348,7 +349,7 @@ impl Batch {
     }
 }
 
-/// The calling thread's part: walks, makes folders, hands out items.
+/// The part of the calling thread: walks, makes folders, and gives items to workers.
 struct Walker<'a> {
     run: &'a Run<'a>,
     walk: Walk<'a>,
@@ -395,8 +396,8 @@ impl Walker<'_> {
             }
         }
         let _ = self.to_workers.send(batch);
-        // After a stop half way, the folders on the way get what they would have got, so that the next run finds them
-        // so.
+        // If the run stopped early, the folders down to here still get their attributes, so that the next run finds
+        // them right.
         while !self.folders.levels.is_empty() {
             let path = self.folders.path();
             let left = self.folders.leave(&path);
@@ -416,7 +417,7 @@ impl Walker<'_> {
         check(entry)?;
         let is_new = {
             let above = self.folders.current().map_err(|error| Reason::io("open the folder above", error))?;
-            // Closed to others until it has its owner and permissions.
+            // No access for others until the folder has its owner and permissions.
             let mode = if entry.mode.is_some() { Mode::RWXU } else { Mode::RWXU | Mode::RWXG | Mode::RWXO };
             match rustix::fs::mkdirat(&above.fd, name, mode) {
                 Ok(()) => true,
@@ -432,9 +433,9 @@ impl Walker<'_> {
             self.run.report.lock().folders += 1;
         }
         let access = (is_new || self.run.when_exists == WhenExists::Overwrite).then(|| Access::of(entry));
-        // A folder that has the time it should, from a run before, keeps it when something is added.
+        // A folder that has the right time already, from an earlier run, keeps that time when items are added.
         let mtime = (access.is_some() || level.mtime == entry.mtime).then_some(entry.mtime);
-        // Where it was made to let us in, it gets back what it had.
+        // If the folder was made accessible for this run, it gets its former access back.
         let access = access.or(level.opened_up.clone());
         if access.is_some() || mtime.is_some() {
             level.finish = Some(Attributes { mtime, access });
@@ -443,13 +444,13 @@ impl Walker<'_> {
     }
 }
 
-/// What the threads of a run share.
+/// The state that all threads of a run share.
 struct Run<'a> {
     reader: &'a Reader,
     when_exists: WhenExists,
     progress: &'a Progress,
     cancel: &'a AtomicBool,
-    /// The target.
+    /// The target folder.
     root: BorrowedFd<'a>,
     report: Mutex<Report>,
     losses: Mutex<Losses>,
@@ -457,9 +458,9 @@ struct Run<'a> {
     halted: AtomicBool,
     temporary_prefix: String,
     temporary_next: AtomicU64,
-    /// What stands in the names of items that are kept beside others.
+    /// The text in the new names of items that are restored beside existing ones.
     kept_tag: String,
-    /// We may give files to other users.
+    /// True if we may give files to other users.
     can_give_away: bool,
 }
 
@@ -483,7 +484,7 @@ impl Run<'_> {
         }
     }
 
-    /// Gives a folder its attributes, if this was its last holder.
+    /// Gives a folder its attributes if this was the last user of it.
     fn release(&self, folder: Arc<Folder>) {
         if let Some(Folder { fd, finish }) = Arc::into_inner(folder)
             && let Some(Finish { path, attributes }) = finish.into_inner()
@@ -496,11 +497,11 @@ impl Run<'_> {
     fn work(&self, batches: &Receiver<Batch>) {
         for batch in batches {
             for Job { folder, found, path, turn } in batch.jobs {
-                // What is left after a stop is passed over, but folders are released.
+                // After a stop, the other items are skipped, but their folders are released.
                 if !self.is_halted() {
                     self.process(&folder, found.entry(), &path, turn.as_ref());
                 }
-                // Those that wait for it go on.
+                // Now the workers that wait for this first name go on.
                 drop(turn);
                 self.release(folder);
             }
@@ -527,7 +528,7 @@ impl Run<'_> {
             Ok(Outcome::Restored) => {
                 let mut report = self.report.lock();
                 report.restored += 1;
-                // A further name of a file has no bytes of its own.
+                // A further name of a file adds no bytes.
                 report.bytes += counted;
             }
             Ok(Outcome::AlreadyThere) => self.report.lock().already_there += 1,
@@ -555,7 +556,7 @@ impl Run<'_> {
         let Placed { outcome, name, id } = self.restore_file(folder, entry, content, path, counted)?;
         match turn {
             Some(Turn::First(first)) => {
-                // What was there already serves as well, if it is as it would have been made.
+                // An existing file may be linked to if it has the time and the permissions of the entry.
                 let is_alike = |stat: &Stat| {
                     let mode = entry.mode.map_or(stat.st_mode, u32::from);
                     mtime_of(stat) == entry.mtime && (mode ^ stat.st_mode) & 0o1777 == 0

@@ -1,8 +1,8 @@
-//! What is to be restored: a selection of a snapshot, and the walk through it.
+//! A selection of a snapshot to restore, and the walk through it.
 //!
-//! The walk gives steps in depth-first order. It is a loop over a stack, so the depth of a tree costs heap and never
-//! stack; it holds one position a folder on the way, so its memory does not grow with the number of items. Where a node
-//! is damaged it says so and continues behind it.
+//! The walk returns steps in depth-first order. It is a loop over a stack of its own, so a deep tree takes heap memory
+//! and no call stack. It holds one position for each folder on its path, so memory does not grow with the number of
+//! items. At a damaged node it reports the damage and continues behind it.
 
 use super::{RestoreError, printable};
 use crate::format::entry::{Directory, Entry};
@@ -11,12 +11,12 @@ use crate::repository::reader::Reader;
 use crate::repository::tree::{self, Entries, Found, NodeSource};
 use std::collections::BTreeMap;
 
-/// Folders deeper than this are not restored: no honest tree has them, and paths would fill the memory.
+/// Maximum depth of folders that are restored. No honest tree is deeper, and longer paths would fill the memory.
 pub(super) const DEPTH_MAX: usize = 4096;
 
-/// What was asked for.
+/// The parts of a snapshot that are to be restored.
 pub(super) enum Selection {
-    /// What the root of the snapshot holds.
+    /// Everything in the root of the snapshot.
     Everything(Box<Entry>),
     /// Single items and folders, each under its last name.
     Parts(Vec<Part>),
@@ -52,7 +52,7 @@ impl Selection {
             }
         }
         if everything {
-            // Without its root node, nothing of a snapshot can be read.
+            // If the root node is damaged, nothing of the snapshot can be read.
             reader.node(&dir.root)?;
             return Ok(Selection::Everything(Box::new(root.clone())));
         }
@@ -60,23 +60,23 @@ impl Selection {
     }
 }
 
-/// What a walk meets. [`Walk::path`] says where.
+/// A step of a walk. [`Walk::path`] returns its path.
 pub(super) enum Step {
-    /// A folder; everything up to its [`Step::Leave`] lies in it, unless [`Walk::skip`] is called.
+    /// A folder. All steps up to its [`Step::Leave`] lie in it, unless [`Walk::skip`] is called.
     Enter(Found),
     /// A file or symbolic link.
     Item(Found),
-    /// The end of the folder entered last.
+    /// The end of the folder that was entered last.
     Leave,
-    /// Entries of the folder entered last could not be read; `entries` is their number.
+    /// A number of `entries` in the folder that was entered last could not be read.
     Unreadable { entries: u64, error: ReadError },
 }
 
 pub(super) struct Walk<'a> {
     reader: &'a Reader,
-    /// What of the selection is still to come.
+    /// The parts of the selection that come next.
     parts: std::slice::Iter<'a, Part>,
-    /// The folders on the way, the root of the snapshot among them only when all of it is walked.
+    /// The folders on the path of the walk. The root of the snapshot is among them only if all of it is selected.
     levels: Vec<Level<'a>>,
     has_root_level: bool,
     path: Vec<u8>,
@@ -85,7 +85,7 @@ pub(super) struct Walk<'a> {
 struct Level<'a> {
     dir: Directory,
     entries: Position<'a>,
-    /// How many entries came, or were lost.
+    /// Number of entries that were returned or lost.
     passed: u64,
     path_len: usize,
 }
@@ -93,7 +93,7 @@ struct Level<'a> {
 enum Position<'a> {
     NotBegun,
     At(Entries<'a>),
-    /// Nothing more can be read.
+    /// No further entry can be read.
     Lost,
 }
 
@@ -107,12 +107,12 @@ impl<'a> Walk<'a> {
         Self { reader, parts: parts.iter(), has_root_level: !levels.is_empty(), levels, path: Vec::new() }
     }
 
-    /// Returns the path in the snapshot of what the last step was about.
+    /// Returns the path in the snapshot that the last step was about.
     pub fn path(&self) -> &[u8] {
         &self.path
     }
 
-    /// Passes over what is left of the folder entered last. There is no [`Step::Leave`] for it.
+    /// Skips the rest of the folder that was entered last. No [`Step::Leave`] follows for it.
     pub fn skip(&mut self) {
         self.levels.pop();
     }
@@ -183,10 +183,10 @@ impl<'a> Level<'a> {
         }
     }
 
-    /// Finds the next entry that can be read, behind the one where reading failed.
+    /// Finds the next readable entry behind the one where reading failed.
     ///
-    /// Steps double until one lands behind the damage, then the edge is sought between: a lost node holds hundreds of
-    /// entries, or thousands of such nodes.
+    /// A lost node may hold hundreds of entries, or thousands of such nodes. So the steps double until an entry is
+    /// readable, and a binary search between the last two steps finds the first one.
     fn resume(&mut self, reader: &'a Reader) {
         let total = self.dir.sums.entries.max(self.passed);
         let readable = |number| match Entries::from_number(reader, &self.dir, number) {

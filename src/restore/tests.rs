@@ -1,4 +1,5 @@
-//! Restores to real folders: what comes back is what was backed up, and hostile repositories get nothing elsewhere.
+//! Tests restores to real folders: they give back what was backed up, and a hostile repository writes nothing
+//! elsewhere.
 
 use super::*;
 use crate::backend::ObjectName;
@@ -60,7 +61,7 @@ impl Fixture {
         self.repository.reader(Box::new(IndexSearch::new(self.repository.clone())), CacheSizes::default())
     }
 
-    /// Stores what `make` builds by hand, and returns the root entry that it makes.
+    /// Stores objects that `make` builds by hand, and returns the root entry that `make` returns.
     fn build(&self, make: impl FnOnce(&mut Builder<'_>) -> Directory) -> Entry {
         let store = Store::new(self.repository.clone(), self.local(), Vec::new());
         let dir = make(&mut Builder { repository: &self.repository, store: &store });
@@ -106,7 +107,7 @@ impl Builder<'_> {
         builder.finish(&mut self.store).unwrap()
     }
 
-    /// Makes a leaf of entries that need not be in order, and returns it as a child whose greatest name is `last`.
+    /// Makes a leaf of entries in any order. Returns it as a child whose greatest name is `last`.
     fn leaf(&mut self, entries: &[Entry], last: &[u8]) -> Child {
         let bytes: Vec<u8> = entries.iter().flat_map(Entry::encode).collect();
         let sums = entries
@@ -161,7 +162,7 @@ impl Builder<'_> {
     }
 }
 
-/// What can be seen of an item: permissions, time, and content (of a link its target, of a folder nothing).
+/// The visible facts of an item: permissions, time, and content (the target of a link; nothing for a folder).
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     kind: u32,
@@ -210,7 +211,7 @@ fn set_mtime(path: &Path, secs: i64, nanos: i64) {
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-/// Bytes that do not compress.
+/// Returns bytes that do not compress.
 fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut out = vec![0; len];
     let mut hasher = blake3::Hasher::new();
@@ -298,7 +299,7 @@ proptest! {
         prop_assert_eq!(scan(&to), before.clone());
         let stat = fs::metadata(&to).unwrap();
         prop_assert_eq!((stat.mode() & 0o7777, stat.mtime_nsec()), (0o750, 123_456_789));
-        // Again: nothing to do, and nothing touched.
+        // A second run has nothing to do and touches nothing.
         for when_exists in [WhenExists::Skip, WhenExists::KeepBoth] {
             let again = fixture.restore(&snapshot.root, &to, when_exists);
             prop_assert_eq!((again.restored, again.folders, again.skipped, again.failed), (0, 0, 0, 0));
@@ -376,7 +377,7 @@ fn a_plan_counts_and_changes_nothing() {
     assert!(shown.contains("\n  a/other\n") && shown.contains("\n  c: a symbolic link stands where"), "{shown}");
     assert_eq!(scan(to.path()), before);
 
-    // `same` is not looked into; `new` and `b/deep/file` are new.
+    // The content of `same` is not compared. `new` and `b/deep/file` are new.
     for (when_exists, expected) in [
         (WhenExists::Skip, (2, 8, 2, 1, 1)),
         (WhenExists::Overwrite, (4, 17, 2, 0, 0)),
@@ -428,7 +429,7 @@ fn what_is_there_is_kept_replaced_or_joined() {
     let report = fixture.restore(&root, to.path(), WhenExists::Overwrite);
     assert_eq!((report.restored, report.failed), (3, 0));
     assert_eq!(fs::read(at("Budget.xlsx")).unwrap(), b"new");
-    // The old file was replaced, not written into.
+    // The old file was replaced by a rename, not overwritten.
     assert_ne!(fs::metadata(at("Budget.xlsx")).unwrap().ino(), inode);
     assert_eq!(std::io::read_to_string(held).unwrap(), "old");
     assert_eq!(fs::read_link(at("link")).unwrap().as_os_str(), "target");
@@ -455,7 +456,7 @@ fn folders_and_files_never_take_each_others_place() {
         if when_exists == WhenExists::KeepBoth {
             assert_eq!((report.restored, report.failed, failed.as_slice()), (3, 2, [b"folder".as_slice()].as_slice()));
         } else {
-            // The folder counts with what is in it.
+            // A folder counts with everything in it.
             assert_eq!((report.restored, report.failed), (1, 4));
             assert_eq!(failed, [b"file".as_slice(), b"folder", b"link"]);
         }
@@ -487,7 +488,7 @@ fn links_in_the_target_are_never_followed() {
             WhenExists::Skip => assert_eq!(report.skipped, 2),
             WhenExists::KeepBoth => assert_eq!(report.restored, 2),
             WhenExists::Overwrite => {
-                // The links themselves were replaced.
+                // The links were replaced, not their targets.
                 assert_eq!(fs::read(to.path().join("file")).unwrap(), b"new");
                 assert!(!to.path().join("file").is_symlink());
                 assert_eq!(fs::read_link(to.path().join("link")).unwrap().as_os_str(), "/etc/passwd");
@@ -547,7 +548,7 @@ fn a_name_given_twice_leads_nowhere_else() {
                 let file = builder.file(b"file", b"evil");
                 let folder = builder.folder(b"x", vec![file]);
                 let (first, second) = if link_first { (link, folder) } else { (folder, link) };
-                // In one leaf it is refused; in two, each is in order.
+                // One leaf with both entries is refused. Two leaves with one entry each are in order.
                 let leaf = node::leaf(2, &[first.encode(), second.encode()].concat());
                 assert_eq!(Node::decode(&leaf).unwrap_err(), NodeError::Order);
                 let children = [builder.leaf(&[first], b"x"), builder.leaf(&[second], b"y")];
@@ -556,7 +557,7 @@ fn a_name_given_twice_leads_nowhere_else() {
             let report = fixture.restore(&root, to.path(), when_exists);
             assert_eq!(scan(outside.path()), BTreeMap::new());
             assert!(report.failures.iter().all(|failure| failure.path == b"x"), "{:?}", report.failures);
-            // Whichever came first stays; a link may be kept beside the folder.
+            // The entry that came first stays. A link may be restored beside the folder under another name.
             let (folder, link) = (report.folders, report.restored - report.folders);
             match when_exists {
                 WhenExists::KeepBoth => assert!(folder == 1 && link == 1 || report.failed == 2, "{report:?}"),
@@ -614,7 +615,7 @@ fn permissions_without_an_owner_give_nobody_more() {
     assert_eq!(report.failures, []);
     let modes: Vec<_> = scan(to.path()).into_values().map(|seen| seen.mode).collect();
     assert_eq!(modes[..3], [0o755, 0o755, 0o1777]);
-    // As the umask says.
+    // The umask decides.
     assert!(modes[3] & 0o600 == 0o600 && modes[3] & 0o111 == 0);
 }
 
@@ -635,7 +636,7 @@ fn what_claims_to_be_another_name_of_a_file_is_one_only_if_it_is_equal() {
             linked(builder.file(b"c", b"other")),
             linked(builder.file(b"d", b"one")),
         ];
-        // The same bytes with other permissions are another file.
+        // The same bytes with other permissions are a different file.
         entries[3].mode = Some(0o640);
         builder.tree(entries)
     });
@@ -664,7 +665,7 @@ fn devices_without_an_owner_and_damaged_attributes_give_nobody_more() {
             attribute("security.capability", &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         let attributes = vec![capability, attribute("user.note", b"kept")];
         server.set_system(SystemFacts { attributes, ..SystemFacts::default() });
-        // What stands where long attributes should be is something else.
+        // The content for long attributes is not a list of attributes.
         let mut wrong = builder.file(b"wrong", b"content");
         let Entry { kind: EntryKind::File(content), .. } = builder.file(b"x", b"no attributes") else { unreachable!() };
         wrong.set_attributes_content(Some(content));
@@ -763,7 +764,7 @@ fn deep_trees_need_few_descriptors_and_no_stack() {
     let fixture = Fixture::new();
     const DEPTH: usize = 2000;
     let root = fixture.build(|builder| {
-        // A file that comes before, and one that comes after everything below.
+        // Two files: one comes before the folder below, one behind it.
         let (before, after) = (builder.file(b"a", b"before"), builder.file(b"z", b"after"));
         let mut dir = builder.tree(vec![before.clone(), after.clone()]);
         for _ in 0..DEPTH {
@@ -784,7 +785,7 @@ fn deep_trees_need_few_descriptors_and_no_stack() {
     });
     assert_eq!(report.failures, []);
     assert_eq!((report.folders, report.restored), (DEPTH as u64, 2 * (DEPTH as u64 + 1)));
-    // Taken apart from the top, as no path is long enough.
+    // Removed from the top, because no path is long enough.
     for depth in 0..=DEPTH {
         assert_eq!(fs::read(to.path().join("a")).unwrap(), b"before", "{depth}");
         assert_eq!(fs::read(to.path().join("z")).unwrap(), b"after", "{depth}");
@@ -834,7 +835,7 @@ fn a_lost_node_takes_only_its_own_entries_along() {
         for leaf in 0..20 {
             let names: Vec<_> = (0..30).map(|number| format!("{leaf:02}-{number:02}")).collect();
             let mut entries: Vec<_> = names.iter().map(|name| builder.file(name.as_bytes(), name.as_bytes())).collect();
-            // Three leaves, two of them neighbours, are not what they should be.
+            // Damage three leaves, two of them neighbours.
             if [3, 4, 11].contains(&leaf) {
                 entries.iter_mut().for_each(|entry| entry.name = b"..".as_slice().into());
                 lost += 30;

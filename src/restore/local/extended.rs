@@ -1,4 +1,5 @@
-//! Sets extended attributes, and keeps count of what a target cannot hold or we may not set: that is told once a run.
+//! Sets extended attributes. Counts those that the target cannot hold or that we may not set, for one remark at the end
+//! of the run.
 
 use super::{Run, printable};
 use crate::format::cbor;
@@ -9,7 +10,7 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-/// Extended attributes as an entry has them: those that stand in it, or where all of them are.
+/// The extended attributes of an entry: those in the entry itself, or the content that holds all of them.
 #[derive(Clone, Default)]
 pub(super) struct Extended {
     inline: Vec<Attribute>,
@@ -23,12 +24,12 @@ impl Extended {
     }
 }
 
-/// What attributes are set on.
+/// The object that gets the attributes.
 #[derive(Clone, Copy)]
 pub(super) enum Bearer<'a> {
     /// An open file or folder.
     Open(BorrowedFd<'a>),
-    /// What this path leads to.
+    /// The file that this path leads to.
     Path(&'a str),
     /// The symbolic link at this path.
     Link(&'a [u8]),
@@ -55,16 +56,16 @@ impl Bearer<'_> {
     }
 }
 
-/// What was not restored though its item was.
+/// Facts that were lost although their item was restored.
 #[derive(Default)]
 pub(super) struct Losses {
-    /// Devices, which were left out.
+    /// Number of devices that were left out.
     pub(super) devices: u64,
-    /// Further names of files, which became files of their own.
+    /// Number of further names of files that became files of their own.
     pub(super) alone: u64,
-    /// Items that lack attributes.
+    /// Number of items with missing attributes.
     items: u64,
-    /// The first of those, with the reason.
+    /// The first missing attribute, with the reason.
     first: Option<String>,
 }
 
@@ -94,14 +95,15 @@ impl Losses {
     }
 }
 
-/// Whether anybody may set an attribute of a file of theirs. Others give powers, or say what the system thinks of a
-/// file.
+/// Returns whether any user may set this attribute on their own file. Other attributes give powers, or hold labels of
+/// the system.
 fn is_for_everybody(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name == b"system.posix_acl_access" || name == b"system.posix_acl_default"
 }
 
 impl Run<'_> {
-    /// Sets the attributes of what was restored at `path`. `is_owned`: it belongs to whom the snapshot says.
+    /// Sets the attributes of the item that was restored at `path`. `is_owned` says whether the item has the owner that
+    /// the snapshot names.
     pub(super) fn set_extended(&self, bearer: Bearer<'_>, extended: &Extended, is_owned: bool, path: &[u8]) {
         let loaded = match &extended.content {
             Some(content) => match self.load(content) {
@@ -112,8 +114,8 @@ impl Run<'_> {
         };
         let mut lost = None;
         for Attribute { name, value } in loaded.as_ref().unwrap_or(&extended.inline) {
-            // Capabilities are as set-user-id bits: a program that has them for its owner must not give them to
-            // another's.
+            // Capabilities are like set-user-id bits: they were given to a program of one owner and must not go to a
+            // program of another.
             let may = is_for_everybody(name) || (self.can_give_away && (is_owned || **name != *b"security.capability"));
             let set = if may { bearer.set(name, value) } else { Err(Errno::PERM) };
             if let Err(error) = set
@@ -128,7 +130,7 @@ impl Run<'_> {
     }
 
     fn load(&self, content: &Content) -> Result<Vec<Attribute>, String> {
-        // CBOR adds less than the names and values take.
+        // The overhead of CBOR is less than the names and values.
         if content.len() > 2 * ATTRIBUTES_BYTES_MAX as u64 {
             return Err("they are longer than any file has".to_owned());
         }

@@ -1,4 +1,4 @@
-//! Restores one file or symbolic link: finds its place, writes it under a temporary name, gives it its own.
+//! Restores one file or symbolic link: finds its name, writes it under a temporary name, and renames it.
 
 use super::extended::{Bearer, Extended};
 use super::folders::{Access, Attributes};
@@ -10,42 +10,42 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-/// Files are read and written in pieces of this size; smaller ones in one piece.
+/// Files are read and written in pieces of this many bytes.
 const PIECE_LEN: usize = 1 << 20;
-/// Aligned runs of this many zeros become holes.
+/// Aligned runs of this many zero bytes become holes.
 const HOLE_LEN: usize = 64 << 10;
 static ZEROS: [u8; HOLE_LEN] = [0; HOLE_LEN];
 
-/// Names that are tried when others keep taking them.
+/// Maximum number of names that are tried if other programs keep taking them.
 const NAME_TRIES_MAX: u32 = 10_000;
-/// Longer endings are no extensions but text after a full stop.
+/// Maximum length in bytes of a file extension. Longer endings are text behind a full stop.
 const EXTENSION_LEN_MAX: usize = 16;
 
-/// What an item came to, other than a failure.
+/// The result for an item, unless it failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Restored,
     AlreadyThere,
     Skipped,
-    /// Left out for a reason that is told once a run.
+    /// The item was left out for a reason that is reported once for the whole run.
     Left,
 }
 
-/// Where an item goes.
+/// Where an item is to be restored.
 pub(super) enum Place {
-    /// Under this name, which is free.
+    /// Under this free name.
     Free(Vec<u8>),
-    /// Into the place of what has this name.
+    /// In place of the existing item with this name.
     Taken(Vec<u8>),
-    /// Nowhere, because of what has this name.
+    /// Nowhere, because of the existing item with this name.
     Nowhere(Outcome, Vec<u8>),
 }
 
-/// What a file came to, and where.
+/// The result for a file, with its name.
 pub(super) struct Placed {
     pub(super) outcome: Outcome,
     pub(super) name: Vec<u8>,
-    /// Device and inode number, if it was written and has several names.
+    /// Device and inode number, if the file was written and has several names.
     pub(super) id: Option<(u64, u64)>,
 }
 
@@ -63,7 +63,7 @@ impl Run<'_> {
         if let Place::Nowhere(outcome, name) = place {
             return Ok(Placed { outcome, name, id: None });
         }
-        // Files without permissions of their own get what the umask leaves.
+        // Files without stored permissions get the default permissions, which the umask limits.
         let mode = if entry.mode.is_some() { 0o600 } else { 0o666 };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = |name: &str| rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(mode));
@@ -102,7 +102,7 @@ impl Run<'_> {
             let given = rustix::fs::chownat(folder, name, uid(owner), gid(group), AtFlags::SYMLINK_NOFOLLOW);
             given.or_else(tolerate).map_err(|error| Reason::io("set the owner", error))?;
         }
-        // There is no call that takes a folder and a name before Linux 6.13.
+        // Before Linux 6.13, no system call sets attributes by folder and name.
         let itself = format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
         self.set_extended(Bearer::Link(itself.as_bytes()), &Extended::of(entry), true, path);
         let times = times_of(entry.mtime);
@@ -112,7 +112,7 @@ impl Run<'_> {
         self.publish(temporary, place, || self.place(folder, entry, is_same)).map(|(outcome, _)| outcome)
     }
 
-    /// Decides where an item goes, given a way to tell whether what has its name is the same.
+    /// Decides where an item goes. `is_same` tells whether an existing item has the same content.
     pub(super) fn place(
         &self,
         folder: BorrowedFd<'_>,
@@ -150,7 +150,7 @@ impl Run<'_> {
         Err(Reason::Is("ten thousand files of this name are there already"))
     }
 
-    /// Makes something under a temporary name.
+    /// Makes an item under a temporary name.
     pub(super) fn temporary<'f, T>(
         &self,
         folder: BorrowedFd<'f>,
@@ -168,7 +168,8 @@ impl Run<'_> {
         Err(Reason::io("write it", Errno::EXIST))
     }
 
-    /// Gives what is complete its name, and returns it; asks for another place when that was taken meanwhile.
+    /// Gives a complete item its name, and returns the name. If another program took the name in the meantime, asks
+    /// `again` for another place.
     pub(super) fn publish(
         &self,
         mut temporary: Temporary<'_>,
@@ -228,9 +229,9 @@ impl Run<'_> {
         if kind_of(stat) != FileType::RegularFile || u64::try_from(stat.st_size) != Ok(len) {
             return Ok(false);
         }
-        // Not waiting for the writer of a pipe that was put here since.
+        // NONBLOCK: if the file was replaced by a pipe, do not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        // What cannot be read is not known to be the same.
+        // A file that cannot be read counts as different.
         let Ok(fd) = rustix::fs::openat(folder, name, flags, Mode::empty()) else { return Ok(false) };
         let mut wanted = Vec::new();
         let mut found = vec![0; usize::try_from(len).map_or(PIECE_LEN, |len| len.min(PIECE_LEN))];
@@ -258,8 +259,8 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Sets owner, extended attributes, permissions and time, in this order: the first takes away capabilities and
-    /// set-user-id bits, and the permissions may keep us from setting attributes. `path` is for reports.
+    /// Sets owner, extended attributes, permissions and time, in this order: setting the owner removes capabilities and
+    /// set-user-id bits, and the permissions may forbid us to set attributes. `path` is for reports.
     pub(super) fn set_attributes(
         &self,
         fd: &OwnedFd,
@@ -270,7 +271,8 @@ impl Run<'_> {
             let is_owned = owner.is_some_and(|owner| self.give(fd, owner));
             self.set_extended(Bearer::Open(fd.as_fd()), &extended, is_owned, path);
             if let Some(mode) = mode {
-                // A program that runs as its owner must not run as somebody else.
+                // Without the right owner, no set-user-id and set-group-id bits: a program must not run as somebody
+                // else.
                 let mode = if is_owned { mode & 0o7777 } else { mode & 0o1777 };
                 rustix::fs::fchmod(fd, Mode::from_raw_mode(mode.into()))
                     .or_else(tolerate)
@@ -281,7 +283,8 @@ impl Run<'_> {
         rustix::fs::futimens(fd, &times_of(mtime)).or_else(tolerate).map_err(|error| Reason::io("set the time", error))
     }
 
-    /// Gives a file to its owner and group; returns whether it has them now. Not being allowed to is no error.
+    /// Sets the owner and group of a file. Returns whether the file has them now. It is no error if we may not set
+    /// them.
     fn give(&self, fd: &OwnedFd, (owner, group): (u32, u32)) -> bool {
         if self.can_give_away {
             return owner != u32::MAX && group != u32::MAX && rustix::fs::fchown(fd, uid(owner), gid(group)).is_ok();
@@ -292,7 +295,7 @@ impl Run<'_> {
     }
 }
 
-/// All ones mean "leave it" to the system, so nobody has that number.
+/// Returns the user id. None for all ones, which the system reads as "do not change".
 pub(super) fn uid(raw: u32) -> Option<Uid> {
     (raw != u32::MAX).then(|| Uid::from_raw(raw))
 }
@@ -301,7 +304,7 @@ pub(super) fn gid(raw: u32) -> Option<Gid> {
     (raw != u32::MAX).then(|| Gid::from_raw(raw))
 }
 
-/// Some file systems have no owners, permissions or times like ours. The content is restored all the same.
+/// Turns errors of file systems without owners, permissions or such times into success: the content counts.
 pub(super) fn tolerate(error: Errno) -> Result<(), Errno> {
     match error {
         Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL => Ok(()),
@@ -316,7 +319,7 @@ pub(super) fn times_of(mtime: Timestamp) -> Timestamps {
     }
 }
 
-/// Writes `piece` without its aligned runs of zeros; returns whether it ends in one.
+/// Writes `piece` without its aligned runs of zeros. Returns whether it ends with such a run.
 fn write_piece(fd: &OwnedFd, piece: &[u8], offset: u64) -> Result<bool, Errno> {
     let is_hole = |part: &[u8]| part == ZEROS;
     let mut start = 0;
@@ -346,21 +349,21 @@ fn write_all(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errn
     Ok(())
 }
 
-/// Returns `stem (tag).ext`, or `stem (tag 2).ext` and so on, cut to the length that a name may have.
+/// Returns `stem (tag).ext`, or `stem (tag 2).ext` and so on. The stem is cut to the maximum length of a name.
 fn kept_name(name: &[u8], tag: &str, number: u32) -> Vec<u8> {
     let is_extension = |dot: &usize| *dot > 0 && name.len() - dot <= EXTENSION_LEN_MAX;
     let dot = name.iter().rposition(|byte| *byte == b'.').filter(is_extension).unwrap_or(name.len());
     let (stem, extension) = name.split_at(dot);
     let tag = if number == 1 { format!(" ({tag})") } else { format!(" ({tag} {number})") };
     let mut end = stem.len().min(crate::format::entry::NAME_LEN_MAX - tag.len() - extension.len());
-    // Not within a character, should it be UTF-8.
+    // Do not cut inside a UTF-8 character.
     while end > 0 && end < stem.len() && stem[end] & 0xc0 == 0x80 {
         end -= 1;
     }
     [&stem[..end], tag.as_bytes(), extension].concat()
 }
 
-/// Something under a temporary name, which goes again unless it gets another.
+/// An item under a temporary name. Dropping it removes the item unless it was renamed.
 pub(super) struct Temporary<'f> {
     folder: BorrowedFd<'f>,
     name: String,
@@ -372,12 +375,13 @@ impl Temporary<'_> {
         &self.name
     }
 
-    /// Renames it to a name that is free, and fails with [`Errno::EXIST`] if it is not.
+    /// Renames the item to `name`. Fails with [`Errno::EXIST`] if the name is taken.
     fn rename_to_free(&mut self, name: &[u8]) -> Result<(), Errno> {
         let (folder, temporary) = (self.folder, self.name.as_str());
         match rustix::fs::renameat_with(folder, temporary, folder, name, RenameFlags::NOREPLACE) {
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                // The file system cannot (NFS cannot); a second link does the same. The first goes when we are dropped.
+                // The file system does not know NOREPLACE (NFS). A second link does the same; dropping removes the
+                // first one.
                 rustix::fs::linkat(folder, temporary, folder, name, AtFlags::empty())
             }
             Ok(()) => {
@@ -388,7 +392,7 @@ impl Temporary<'_> {
         }
     }
 
-    /// Renames it to `name`, in the place of whatever has it but a folder.
+    /// Renames the item to `name`, and replaces what has that name, except a folder.
     fn rename_over(&mut self, name: &[u8]) -> Result<(), Errno> {
         rustix::fs::renameat(self.folder, self.name.as_str(), self.folder, name)?;
         self.is_there = false;

@@ -1,4 +1,4 @@
-//! The folders from the target down to where a walk is, open and reached name by name.
+//! The open folders from the target to the current position of the walk. Each was opened by name in the one above.
 
 use super::extended::Extended;
 use super::{Reason, id_of, kind_of, look, mtime_of};
@@ -9,13 +9,13 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
-/// Folders on the way to where the walk is that stay open.
+/// Maximum number of folders on the path of the walk that stay open.
 const OPEN_FOLDERS_MAX: usize = 64;
 
 pub(super) const FOLDER_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// An open folder. Its last holder gives it its times and permissions, by [`super::Run::release`].
+/// An open folder. Its last user gives it its times and permissions, with [`super::Run::release`].
 pub(super) struct Folder {
     pub(super) fd: OwnedFd,
     pub(super) finish: OnceLock<Finish>,
@@ -27,18 +27,18 @@ impl Folder {
     }
 }
 
-/// What a folder gets when everything in it is done.
+/// The attributes that a folder gets when everything in it is done.
 pub(super) struct Finish {
-    /// Where it is, for reports.
+    /// The path of the folder, for reports.
     pub(super) path: Vec<u8>,
     pub(super) attributes: Attributes,
 }
 
 #[derive(Clone)]
 pub(super) struct Attributes {
-    /// `None` leaves the time that writing gave it.
+    /// The modification time. `None` leaves the time that writing set.
     pub(super) mtime: Option<Timestamp>,
-    /// For what is ours to change.
+    /// Owner, permissions and attributes. `None` leaves them as they are.
     pub(super) access: Option<Access>,
 }
 
@@ -55,13 +55,13 @@ impl Access {
     }
 }
 
-/// Opens the folder `name`. With `open_up`, one of our own that keeps even us from working in it is made to let us;
-/// what access it gave before is returned.
+/// Opens the folder `name`. With `open_up`, a folder that belongs to us and forbids us to work in it is made
+/// accessible, and its former access is returned.
 fn open_folder(above: &OwnedFd, name: &[u8], open_up: bool) -> Result<(OwnedFd, Stat, Option<Access>), Errno> {
     let opened = rustix::fs::openat(above, name, FOLDER_FLAGS, Mode::empty());
     let (fd, before) = match opened {
         Err(Errno::ACCESS) if open_up => {
-            // To hold on to it takes no permission of its own, and does not follow a link.
+            // PATH needs no permission on the folder itself and does not follow a link.
             let place = rustix::fs::openat(above, name, FOLDER_FLAGS | OFlags::PATH, Mode::empty())?;
             let before = rustix::fs::fstat(&place)?;
             open_up_by(&before, |mode| rustix::fs::chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), mode))?;
@@ -84,12 +84,12 @@ fn open_folder(above: &OwnedFd, name: &[u8], open_up: bool) -> Result<(OwnedFd, 
     Ok((fd, before, access))
 }
 
-/// Gives us all permissions of a folder that is ours and keeps us from working in it.
+/// If a folder belongs to us and forbids us to work in it, gives us all permissions.
 pub(super) fn open_up_by(stat: &Stat, set_mode: impl FnOnce(Mode) -> Result<(), Errno>) -> Result<(), Errno> {
     if keeps_us_out(stat) { set_mode(Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700)) } else { Ok(()) }
 }
 
-/// Returns whether a folder is ours and keeps us from working in it. Nothing keeps root.
+/// Returns whether a folder belongs to us and forbids us to work in it. No permission stops root.
 pub(super) fn keeps_us_out(stat: &Stat) -> bool {
     let user = rustix::process::geteuid();
     !user.is_root() && stat.st_uid == user.as_raw() && stat.st_mode & 0o700 != 0o700
@@ -100,13 +100,13 @@ pub(super) fn access_of(stat: &Stat) -> Access {
     Access { mode, owner: Some((stat.st_uid, stat.st_gid)), extended: Extended::default() }
 }
 
-/// The folders from the target down to where the walk is.
+/// The folders from the target to the current position of the walk.
 pub(super) struct Folders {
     pub(super) root: Arc<Folder>,
     pub(super) levels: Vec<Level>,
-    /// The levels from this one on are open.
+    /// The index of the first open level. All levels below it are open, too.
     first_open: usize,
-    /// Our own folders may be made to let us work in them.
+    /// True if folders that belong to us may be made accessible.
     open_up: bool,
 }
 
@@ -114,21 +114,22 @@ pub(super) struct Level {
     name: Box<[u8]>,
     id: (u64, u64),
     open: Option<Arc<Folder>>,
-    /// The time it had when it was entered.
+    /// The modification time when the walk entered the folder.
     pub(super) mtime: Timestamp,
-    /// The access it gave, where it was made to let us work in it.
+    /// The former access, if the folder was made accessible.
     pub(super) opened_up: Option<Access>,
-    /// What it gets in the end, if anything.
+    /// The attributes that the folder gets at the end, if any.
     pub(super) finish: Option<Attributes>,
 }
 
 impl Folders {
-    /// Begins at `root`, to look only.
+    /// Begins at `root`, only to look.
     pub(super) fn new(root: OwnedFd) -> Self {
         Self { root: Folder::new(root), levels: Vec::new(), first_open: 0, open_up: false }
     }
 
-    /// Begins at `root`, to write. Folders of our own may be made to let us; `before` is what access the root gave.
+    /// Begins at `root`, to write. Folders that belong to us may be made accessible. `before` is the former access of
+    /// the root if that was made accessible.
     pub(super) fn to_write(root: OwnedFd, before: Option<Access>) -> Self {
         let folders = Self { open_up: true, ..Self::new(root) };
         if before.is_some() {
@@ -146,16 +147,16 @@ impl Folders {
         Ok(self.levels.last().and_then(|level| level.open.as_ref()).unwrap_or(&self.root).clone())
     }
 
-    /// Opens the lower half of what may be open, going down from the root.
+    /// Opens the last [`OPEN_FOLDERS_MAX`] / 2 levels again, by name from the root.
     fn reopen(&mut self) -> Result<(), Errno> {
         let first_open = self.levels.len().saturating_sub(OPEN_FOLDERS_MAX / 2);
         let mut above = self.root.clone();
         let mut opened = Vec::new();
         for (depth, level) in self.levels.iter().enumerate() {
-            // What was opened up is so until it is left.
+            // A folder that was made accessible stays so until the walk leaves it.
             let fd = rustix::fs::openat(&above.fd, &*level.name, FOLDER_FLAGS, Mode::empty())?;
             if id_of(&rustix::fs::fstat(&fd)?) != level.id {
-                // Somebody put another folder here since.
+                // Another folder has this name now.
                 return Err(Errno::STALE);
             }
             above = Folder::new(fd);
@@ -170,7 +171,7 @@ impl Folders {
         Ok(())
     }
 
-    /// Goes into a folder that exists; `false` if there is nothing under the name.
+    /// Enters an existing folder. Returns false if nothing has that name.
     pub(super) fn try_enter(&mut self, name: &[u8]) -> Result<bool, Reason> {
         let failed = |error| Reason::io("open the folder", error);
         if self.levels.len() >= DEPTH_MAX {
@@ -188,7 +189,8 @@ impl Folders {
                 Ok(true)
             }
             Err(Errno::NOENT) => Ok(false),
-            // Ours: it will be opened up when something is written, and until then nobody knows what is in it.
+            // The folder belongs to us and forbids us to read it. The run will make it accessible; until then its
+            // contents are unknown.
             Err(Errno::ACCESS) if !self.open_up && self.is_ours(&above.fd, name) => Ok(false),
             Err(Errno::NOTDIR | Errno::LOOP) => match look(above.fd.as_fd(), name) {
                 Ok(Some(stat)) if kind_of(&stat) == FileType::Symlink => {
@@ -204,11 +206,11 @@ impl Folders {
         look(above.as_fd(), name).is_ok_and(|stat| stat.is_some_and(|stat| keeps_us_out(&stat)))
     }
 
-    /// Closes folders far above, except those whose files are still being written.
+    /// Closes folders far above, except those in which files are still being written.
     fn close_some(&mut self) {
         while self.levels.len() - self.first_open > OPEN_FOLDERS_MAX {
             let open = &mut self.levels[self.first_open].open;
-            // Only this thread hands folders out, so a sole holder stays it.
+            // Only this thread hands folders out, so a folder without other users stays without.
             if open.as_ref().is_some_and(|folder| Arc::strong_count(folder) > 1) {
                 break;
             }
@@ -217,8 +219,7 @@ impl Folders {
         }
     }
 
-    /// Goes up one folder, and returns the one left if it is open. It knows by then what it gets; `path` is for
-    /// reports.
+    /// Leaves a folder, and returns it if it is open. Its attributes are set in it by then. `path` is for reports.
     pub(super) fn leave(&mut self, path: &[u8]) -> Result<Option<Arc<Folder>>, Errno> {
         let Some(Level { finish: wanted, .. }) = self.levels.last() else { return Ok(None) };
         let opened = if wanted.is_some() { self.current().map(drop) } else { Ok(()) };
@@ -230,7 +231,7 @@ impl Folders {
         opened.map(|()| level.open)
     }
 
-    /// Returns the path below the target.
+    /// Returns the path of the current folder below the target.
     pub(super) fn path(&self) -> Vec<u8> {
         self.levels.iter().map(|level| &*level.name).collect::<Vec<_>>().join(&b'/')
     }

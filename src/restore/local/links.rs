@@ -1,9 +1,9 @@
-//! Hard links: names that are of one file in the snapshot become names of one file in the target.
+//! Hard links: names of one file in the snapshot become names of one file in the target.
 //!
-//! The first name of a file is restored like any other. A worker with a further name waits for it, and links to it if
-//! both entries say the same of content, owner, permissions, times and attributes; else, and where the target cannot,
-//! it becomes a file of its own. The walk gives out the turns in order and workers take them in order, so the first of
-//! a file never waits for a further one.
+//! The first name of a file is restored like any other file. A worker with a further name waits for the first. It makes
+//! a link if both entries have the same content, owner, permissions, times and attributes. Otherwise, or if the target
+//! has no links, the name becomes a file of its own. The walk gives out the turns in order and workers take them in
+//! order, so a first name never waits for a further one.
 
 use super::files::{Outcome, Place};
 use super::folders::FOLDER_FLAGS;
@@ -18,10 +18,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Files with several names that are remembered. Each takes its path and some 100 bytes; of those beyond, every name
-/// becomes a file of its own.
+/// Maximum number of files with several names that are remembered, because each takes its path and about 100 bytes.
+/// Each name of any other file becomes a file of its own.
 const LINKED_FILES_MAX: usize = 1_000_000;
-/// How soon those who wait notice that the run was halted.
+/// Waiting workers notice a halt of the run within this time.
 const HALT_CHECK: Duration = Duration::from_millis(100);
 
 #[derive(Default)]
@@ -34,29 +34,29 @@ enum State {
     /// The first name is not restored yet.
     Awaited,
     Made(Arc<Made>),
-    /// There is nothing to link to.
+    /// The first name was not restored, so there is nothing to link to.
     Gone,
 }
 
-/// A file with several names, as it was restored under the first.
+/// A file with several names that was restored under its first name.
 pub(super) struct Made {
-    /// Its folders below the target, and its name there.
+    /// The names of its folders below the target.
     folders: Vec<Box<[u8]>>,
     name: Vec<u8>,
     id: (u64, u64),
-    /// The hash of all that its entry says except the name.
+    /// The hash of its whole entry except the name.
     sameness: blake3::Hash,
 }
 
-/// What an item of several names is to do.
+/// How one name of a file with several names is restored.
 pub(super) enum Turn {
     First(First),
     Further(Link),
-    /// It becomes a file of its own, as there are too many.
+    /// As a file of its own, because too many files are remembered.
     Alone,
 }
 
-/// The turn of a first name. Whatever becomes of it, those that wait learn of it.
+/// The turn of a first name. Dropping it wakes the workers that wait for it, whatever the result.
 pub(super) struct First {
     links: Arc<Links>,
     link: Link,
@@ -76,7 +76,7 @@ impl Drop for First {
 }
 
 impl First {
-    /// Says under which name, and as which file, the entry was restored.
+    /// Stores the name and the file as which the entry was restored.
     pub(super) fn made(&self, name: Vec<u8>, id: (u64, u64), entry: &Entry) {
         let folders = self.folder.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(Into::into).collect();
         let made = Made { folders, name, id, sameness: sameness(entry) };
@@ -91,7 +91,7 @@ fn sameness(entry: &Entry) -> blake3::Hash {
 }
 
 impl Links {
-    /// Returns whose turn it is. Called in the order of the walk.
+    /// Returns the turn of a name. Must be called in the order of the walk.
     pub(super) fn turn(self: &Arc<Self>, link: Link, folder: impl FnOnce() -> Vec<u8>) -> Turn {
         let mut states = self.states.lock();
         if states.contains_key(&link) {
@@ -104,7 +104,7 @@ impl Links {
         Turn::First(First { links: self.clone(), link, folder: folder() })
     }
 
-    /// Waits for the first name; `None` if it was not restored.
+    /// Waits for the first name. None if it was not restored.
     fn wait(&self, link: Link, is_halted: impl Fn() -> bool) -> Result<Option<Arc<Made>>, Reason> {
         let mut states = self.states.lock();
         loop {
@@ -119,7 +119,7 @@ impl Links {
 }
 
 impl Run<'_> {
-    /// Restores a further name of a file; `None` if it has to become a file of its own.
+    /// Restores a further name of a file. None if the name must become a file of its own.
     pub(super) fn restore_further(
         &self,
         folder: BorrowedFd<'_>,
@@ -142,9 +142,9 @@ impl Run<'_> {
         }
         let Ok(above) = self.open_folder_of(&made) else { return Ok(None) };
         let make = |name: &str| rustix::fs::linkat(&above, &*made.name, folder, name, AtFlags::empty());
-        // File systems without links, too many links, a folder that we may not look into.
+        // The file system has no links, the file has too many, or we may not enter the folder.
         let Ok((_, temporary)) = self.temporary(folder, make) else { return Ok(None) };
-        // Something else may have taken the first name since.
+        // Another file may have the first name by now.
         if !look(folder, temporary.name().as_bytes()).is_ok_and(|stat| stat.is_some_and(|stat| id_of(&stat) == made.id))
         {
             return Ok(None);
@@ -152,7 +152,7 @@ impl Run<'_> {
         self.publish(temporary, place, || self.place(folder, entry, is_same)).map(|(outcome, _)| Some(outcome))
     }
 
-    /// Opens the folder that a restored file is in, name by name from the target.
+    /// Opens the folder of a restored file, name by name from the target.
     fn open_folder_of(&self, made: &Made) -> Result<OwnedFd, Errno> {
         let mut folder = rustix::io::fcntl_dupfd_cloexec(self.root, 0)?;
         for name in &made.folders {

@@ -20,7 +20,7 @@ impl Run<'_> {
         let (kind, device) = parts_of(special);
         let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
         let Access { mode, owner, extended } = Access::of(entry);
-        // A device that anybody else than its owner could use would give away what it stands for.
+        // If others could use the device node, they could use the device.
         if is_device && (!self.can_give_away || owner.is_none()) {
             self.losses.lock().devices += 1;
             return Ok(Outcome::Left);
@@ -33,7 +33,7 @@ impl Run<'_> {
         let make = |name: &str| rustix::fs::mknodat(folder, name, kind, Mode::RUSR | Mode::WUSR, device);
         let (_, temporary) = self.temporary(folder, make)?;
         let failed = |what| move |error| Reason::io(what, error);
-        // To hold on to it takes no permission of its own and does not open it.
+        // PATH needs no permission on the file and does not open the device.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let held = rustix::fs::openat(folder, temporary.name(), flags, Mode::empty()).map_err(failed("look at it"))?;
         let found = rustix::fs::fstat(&held).map_err(failed("look at it"))?;
