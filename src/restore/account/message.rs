@@ -87,14 +87,24 @@ impl<'a> Message<'a> {
         is_inside.then(|| piece.start.addr() - whole.start.addr()..piece.end.addr() - whole.start.addr())
     }
 
-    /// Returns a file of what `piece` encodes, behind `prefix`. Its bytes are kept if `files` leave room for them.
-    fn file(&self, described: Described, prefix: Bytes, piece: &[u8], encoding: Encoding, files: &[File]) -> File {
+    /// Returns a file of what `piece` encodes, behind `prefix`. Its bytes are kept if they fit beside the `kept_bytes`
+    /// of the files before it, to which they are added.
+    fn file(
+        &self,
+        described: Described,
+        prefix: Bytes,
+        piece: &[u8],
+        encoding: Encoding,
+        kept_bytes: &mut u64,
+    ) -> File {
         let bytes = FileBytes::decode(&prefix, encoding, piece);
-        let kept: u64 = files.iter().filter(|file| matches!(file.bytes, FileBytes::Kept(_))).map(File::len).sum();
         let print = print(&bytes);
         let bytes = match self.range_of(piece) {
-            Some(range) if kept + print.0 > KEPT_BYTES_MAX => FileBytes::InMail { prefix, range, encoding },
-            _ => FileBytes::Kept(bytes),
+            Some(range) if *kept_bytes + print.0 > KEPT_BYTES_MAX => FileBytes::InMail { prefix, range, encoding },
+            _ => {
+                *kept_bytes += print.0;
+                FileBytes::Kept(bytes)
+            }
         };
         let Described { name, content_type, inline, content_id, content_location } = described;
         File { name, content_type, inline, content_id, content_location, print, bytes }
@@ -298,11 +308,11 @@ impl Mail {
         let chosen = body.map(|number| &message.structure.parts[number]);
         // Beside HTML stands the same as plain text, which the service makes itself.
         let other_forms = chosen.filter(|part| part.is_html()).and_then(|part| part.alternative);
+        let mut kept_bytes = 0;
         for (number, part) in message.structure.leaves(0) {
             let is_other_form = other_forms.is_some() && part.alternative == other_forms && is_plain_form(part);
             if body != Some(number) && !is_other_form {
-                let next = file(message, number, &self.files);
-                self.files.push(next);
+                self.files.push(file(message, number, self.files.len(), &mut kept_bytes));
             }
         }
     }
@@ -360,9 +370,8 @@ struct Described {
     content_location: Option<String>,
 }
 
-/// Returns a part as a file that comes behind `files`.
-fn file(message: &Message<'_>, number: usize, files: &[File]) -> File {
-    let count = files.len();
+/// Returns a part as a file that comes behind `count` others, of which `kept_bytes` are kept.
+fn file(message: &Message<'_>, number: usize, count: usize, kept_bytes: &mut u64) -> File {
     let part = &message.structure.parts[number];
     let text = |name: &str| part.header.raw(name).map(|value| one_line(&words::decode(value, message.charset)));
     let content_id = text("Content-ID").map(|id| id.trim_matches(['<', '>']).to_owned()).filter(|id| !id.is_empty());
@@ -389,7 +398,7 @@ fn file(message: &Message<'_>, number: usize, files: &[File]) -> File {
         content_id,
         content_location: text("Content-Location"),
     };
-    message.file(described, Bytes::new(), part.body, encoding, files)
+    message.file(described, Bytes::new(), part.body, encoding, kept_bytes)
 }
 
 /// Returns the type with what is needed to read the bytes by it.
@@ -450,7 +459,7 @@ fn signed_entity(message: &Message<'_>) -> File {
         content_id: None,
         content_location: None,
     };
-    message.file(described, prefix.into(), root.body, Encoding::Identity, &[])
+    message.file(described, prefix.into(), root.body, Encoding::Identity, &mut 0)
 }
 
 #[cfg(test)]
