@@ -71,7 +71,7 @@ pub fn split(message: &[u8]) -> Vec<Segment<'_>> {
 
 /// Returns the position of the next field at or after `from` that announces a base64 body.
 fn announced(message: &[u8], from: usize) -> Option<usize> {
-    static FINDER: FieldFinder = FieldFinder::new(b"content-transfer-encoding");
+    static FINDER: FieldFinder<25> = FieldFinder::new(b"content-transfer-encoding");
     let mut from = from;
     loop {
         let (at, field) = FINDER.find(message, from)?;

@@ -5,38 +5,73 @@
 
 use super::header::{self, Field};
 
-/// Searches for the fields of one name, which is in lower case. The search ignores case.
-pub struct FieldFinder(&'static [u8]);
+/// Number of values that a pair of bytes has in the search.
+const PAIRS: usize = 1 << 10;
 
-impl FieldFinder {
-    /// Makes a finder of a name in lower case.
-    pub const fn new(name: &'static [u8]) -> Self {
-        assert!(!name.is_empty());
-        Self(name)
+/// Searches for one field name. The name is in lower case; the search ignores case.
+pub struct FieldFinder<const N: usize> {
+    name: &'static [u8; N],
+    /// For each [`pair`], how far the end of the comparison may move on when that pair stands there (Horspool's search,
+    /// by pairs: single letters of a long name are so frequent that most moves would be short). 0 for the last pair of
+    /// the name.
+    shifts: [u8; PAIRS],
+}
+
+/// Returns a number for two bytes: the same for letters in both cases, and for some other bytes.
+const fn pair(first: u8, second: u8) -> usize {
+    (first as usize & 0x1f) << 5 | second as usize & 0x1f
+}
+
+impl<const N: usize> FieldFinder<N> {
+    /// Makes a finder of a name in lower case. The last two letters of the name must occur only once in it: then the
+    /// search takes at most one step for each byte of the text.
+    pub const fn new(name: &'static [u8; N]) -> Self {
+        assert!(2 < N && N < 256);
+        let mut shifts = [N as u8 - 1; PAIRS];
+        let last = pair(name[N - 2], name[N - 1]);
+        let mut at = 1;
+        while at < N {
+            let pair = pair(name[at - 1], name[at]);
+            assert!(at == N - 1 || pair != last);
+            shifts[pair] = (N - 1 - at) as u8;
+            at += 1;
+        }
+        Self { name, shifts }
     }
 
     /// Returns the first field of this name at or after `from` that stands at the start of a line, and its position.
     pub fn find<'a>(&self, message: &'a [u8], from: usize) -> Option<(usize, Field<'a>)> {
-        let first = match message.get(..from)? {
-            b"" if message.starts_with(header::BYTE_ORDER_MARK) => Some(header::BYTE_ORDER_MARK.len()),
-            header::BYTE_ORDER_MARK | b"" | [.., b'\n' | b'\r'] => Some(from),
-            _ => None,
-        };
-        let others = memchr::memchr2_iter(b'\n', b'\r', &message[from..]).map(|end| from + end + 1);
-        first.into_iter().chain(others).find_map(|at| self.field_at(message, at))
+        let mut from = from;
+        loop {
+            let at = self.find_name(message, from)?;
+            from = at + N;
+            let before = &message[..at];
+            let is_line_start =
+                matches!(before.last(), None | Some(b'\n' | b'\r')) || before == header::BYTE_ORDER_MARK;
+            // CR may end a value: this is right for headers with any line endings.
+            if is_line_start
+                && let Some(field) = header::first_field(&message[at..], true)
+                && field.name.len() == N
+            {
+                return Some((at, field));
+            }
+        }
     }
 
-    /// Returns the field of this name that begins at `at`.
-    fn field_at<'a>(&self, message: &'a [u8], at: usize) -> Option<(usize, Field<'a>)> {
-        let Self(name) = self;
-        let rest = &message[at..];
-        // The first letter alone tells nearly always.
-        if rest.first()?.to_ascii_lowercase() != name[0] || !rest.get(..name.len())?.eq_ignore_ascii_case(name) {
-            return None;
+    fn find_name(&self, message: &[u8], from: usize) -> Option<usize> {
+        let mut last = from + N - 1;
+        while last < message.len() {
+            let shift = usize::from(self.shifts[pair(message[last - 1], message[last])]);
+            if shift > 0 {
+                last += shift;
+                continue;
+            }
+            if message[last + 1 - N..=last].eq_ignore_ascii_case(self.name) {
+                return Some(last + 1 - N);
+            }
+            last += N - 1;
         }
-        // CR may end a value: this is right for headers with any line endings.
-        let field = header::first_field(rest, true)?;
-        (field.name.len() == name.len()).then_some((at, field))
+        None
     }
 }
 
@@ -44,7 +79,7 @@ impl FieldFinder {
 mod tests {
     use super::*;
 
-    const FINDER: FieldFinder = FieldFinder::new(b"subject");
+    const FINDER: FieldFinder<7> = FieldFinder::new(b"subject");
 
     #[test]
     fn fields_are_found_at_the_starts_of_lines() {
