@@ -180,7 +180,7 @@ drill: packages
 
 DRILL_FOLDER ?= 100000
 drill-large: packages
-	STRONGROOM_DRILL_MESSAGES=$(DRILL_FOLDER) cargo test --release --locked --test all -- --nocapture drill::memory_does_not_grow_with_the_folder
+	STRONGROOM_DRILL_MESSAGES=$(DRILL_FOLDER) cargo test --release --locked --test all -- --nocapture memory_does_not_grow_with_the_folder
 
 DRILL_MAILBOX ?= 10200
 drill-pace: packages

@@ -139,15 +139,12 @@ fn the_mount_knows_no_other_crate_of_ours() {
     }
 }
 
-/// At about 600 lines without tests a file hides a second idea.
+/// At about 600 lines a file hides a second idea. The code of a file and the tests at its end are measured apart.
 #[test]
 fn files_are_short() {
-    for (path, text) in sources("src").into_iter().chain(sources("mount/src")) {
-        if path.ends_with("tests.rs") {
-            continue;
-        }
-        let code = text.split("\n#[cfg(test)]\n").next().unwrap_or_default();
-        let lines = code.lines().count();
-        assert!(lines <= 650, "{} has {lines} lines without its tests", path.display());
+    for (path, text) in ["src", "mount", "tests", "tools"].into_iter().flat_map(sources) {
+        let (code, tests) = text.split_once("\n#[cfg(test)]\n").unwrap_or((&text, ""));
+        let lines = code.lines().count().max(tests.lines().count());
+        assert!(lines <= 650, "{} has {lines} lines; the limit is 650", path.display());
     }
 }
