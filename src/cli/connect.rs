@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// Time between two checks whether the user has asked to stop.
 const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Maximum number of mailboxes that are restored at a time.
+pub const MAILBOXES_AT_ONCE: usize = 8;
 
 impl Session {
     /// Returns the connection to `tenant`. Reads the tenant's secret.
@@ -30,6 +32,11 @@ impl Session {
             connection.state = Some(cache);
         }
         Ok(connection)
+    }
+
+    /// Returns the connection to `tenant` for restores: it has four requests in flight for each mailbox.
+    pub(super) fn connection_for_restores(&self, tenant: &TenantSettings) -> Result<Connection> {
+        Ok(Connection { concurrency: 4 * MAILBOXES_AT_ONCE, ..self.connection(tenant)? })
     }
 }
 

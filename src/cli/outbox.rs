@@ -2,12 +2,11 @@
 
 use super::Session;
 use super::error::UsageError;
-use super::restore::account::CONCURRENCY;
 use crate::outbox::{self, Options, Organisation, RunningOutbox};
 use crate::repository::Repository;
 use crate::repository::reader::Reader;
 use crate::settings::{Commit, TenantSettings};
-use crate::source::graph::{Client, Connection};
+use crate::source::graph::Client;
 use anyhow::Result;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,11 +39,10 @@ pub fn organisations(session: &Session) -> Result<Vec<Organisation>> {
 }
 
 fn organisation(session: &Session, name: &str, tenant: &TenantSettings) -> Result<Organisation> {
-    let connection = Connection { concurrency: CONCURRENCY, ..session.connection(tenant)? };
     Ok(Organisation {
         name: name.to_owned(),
         tenant_id: tenant.tenant_id.clone(),
-        client: Client::new(connection)?,
+        client: Client::new(session.connection_for_restores(tenant)?)?,
         closed: tenant.read_only.then(|| READ_ONLY.to_owned()),
     })
 }

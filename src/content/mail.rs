@@ -2,7 +2,7 @@
 //!
 //! - [`header`] finds the header and its fields; [`words`], [`params`], [`address`] and [`date`] read their values.
 //! - [`find`] finds the fields of one name anywhere in a message.
-//! - [`structure`] finds the parts, [`transfer`] decodes their contents, [`charset`] makes text of bytes.
+//! - [`structure`] finds the parts, [`transfer`] and [`base64`] decode their contents, [`charset`] makes text of bytes.
 //! - This module decides whether a file is a mail at all, and reads the facts that a listing shows.
 //!
 //! Everything is a pure function of the bytes: as lenient as mail programs are, linear in time, and bounded in depth
@@ -11,6 +11,7 @@
 //! The text of facts is safe to print: control characters are replaced, and lengths are bounded.
 
 pub mod address;
+pub mod base64;
 pub mod charset;
 pub mod date;
 pub mod find;

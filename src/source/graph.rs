@@ -55,16 +55,17 @@ pub mod round;
 #[cfg(test)]
 mod testing;
 pub mod throttle;
+mod token_cache;
 mod urls;
 pub mod write;
 
-pub use auth::{Credential, TokenCache};
 pub use client::{Body, Client, Counters};
 pub use cloud::{Cloud, Endpoints};
-pub use connection::Connection;
+pub use connection::{Connection, Credential};
 pub use error::{ErrorKind, GraphError};
 pub use pace::Pace;
 pub use request::{Request, Scope, Target};
 pub use retry::RetryPolicy;
 pub use throttle::Limits;
+pub use token_cache::TokenCache;
 pub use urls::path;

@@ -7,15 +7,10 @@ use crate::cli::error::{Exit, UsageError};
 use crate::cli::{Session, connect, output, progress, reader};
 use crate::restore::{AccountOptions, AccountPlan, AccountSurvey, AccountTarget, Report, RestoreError, printable};
 use crate::settings::{Settings, TenantSettings};
-use crate::source::graph::{Client, Connection, directory};
+use crate::source::graph::{Client, directory};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-
-/// Maximum number of mailboxes that are restored at a time.
-const MAILBOXES_AT_ONCE: usize = 8;
-/// Maximum number of requests at a time: four for each mailbox.
-pub const CONCURRENCY: usize = 4 * MAILBOXES_AT_ONCE;
 
 /// The account that `--to` names.
 pub struct Account {
@@ -68,7 +63,7 @@ pub fn run(session: &Session, command: &Restore, account: Account) -> Result<Exi
             target: account.target.clone(),
             into: account.into.clone(),
             when_exists: command.when_exists,
-            mailboxes_at_once: MAILBOXES_AT_ONCE,
+            mailboxes_at_once: connect::MAILBOXES_AT_ONCE,
             journals: journals.clone(),
             locks: locks.clone(),
         };
@@ -95,8 +90,7 @@ fn connected(session: &Session, account: &Account, wanted: &Wanted, cancel: &Arc
         let text = "the configuration says `read_only = true` for this tenant, so nothing may be restored to it";
         return Err(UsageError::Other(text.to_owned()).into());
     }
-    let connection = Connection { concurrency: CONCURRENCY, ..session.connection(tenant)? };
-    let client = Client::new(connection)?;
+    let client = Client::new(session.connection_for_restores(tenant)?)?;
     connect::end_with(cancel, &client);
     // An id of one organisation means nothing in another. But `original` must not even try another organisation.
     if let Some(origin) = origin.filter(|origin| account.tenant.is_none() && tenant.tenant_id != *origin) {

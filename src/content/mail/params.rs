@@ -3,7 +3,7 @@
 
 use super::charset::{self, Charset};
 use super::header::unfolded;
-use super::{transfer, words};
+use super::words::{self, hex};
 
 /// Maximum number of parameters of one value. More are ignored.
 const PARAMS_MAX: usize = 1000;
@@ -103,7 +103,7 @@ fn joined(sections: &[&Param]) -> (Vec<u8>, Option<Charset>) {
 
 fn unescape(mut text: &[u8], bytes: &mut Vec<u8>) {
     while let Some((&byte, after)) = text.split_first() {
-        match (byte, after.first_chunk().and_then(|hex| transfer::hex(*hex))) {
+        match (byte, after.first_chunk().and_then(|digits| hex(*digits))) {
             (b'%', Some(byte)) => {
                 bytes.push(byte);
                 text = &after[2..];

@@ -1,7 +1,8 @@
 //! The encodings of parts (RFC 2045, 6). Decoding is as lenient as in mail programs.
 
 use super::header::{ends_lines_with_cr, line_len, unfolded, without_eol};
-use super::{params, words};
+use super::words::{self, hex};
+use super::{base64, params};
 use std::borrow::Cow;
 
 /// A `Content-Transfer-Encoding`.
@@ -94,10 +95,10 @@ impl<'a> Encoded<'a> {
             Encoding::Base64 => {
                 let enough = len_max.saturating_mul(3) / 2 + 1024;
                 if text.len() <= enough {
-                    return base64(text).into();
+                    return base64::decode(text).into();
                 }
-                let decoded = base64(&text[..enough]);
-                if decoded.len() < len_max { base64(text).into() } else { decoded.into() }
+                let decoded = base64::decode(&text[..enough]);
+                if decoded.len() < len_max { base64::decode(text).into() } else { decoded.into() }
             }
             Encoding::QuotedPrintable => {
                 let mut decoded = Vec::with_capacity(text.len().min(len_max.saturating_add(1024)));
@@ -115,7 +116,7 @@ impl<'a> Encoded<'a> {
     pub fn decoded_len(&self) -> usize {
         match self.encoding {
             Encoding::Identity => self.text.len(),
-            Encoding::Base64 => base64_len(self.text),
+            Encoding::Base64 => base64::decoded_len(self.text),
             Encoding::QuotedPrintable => {
                 let mut len = 0;
                 quoted_printable(self.text, &mut |bytes| {
@@ -129,144 +130,6 @@ impl<'a> Encoded<'a> {
     }
 }
 
-/// The characters of base64 (RFC 4648, 4), and what groups of four of them decode to.
-struct Alphabet {
-    /// For each position in a group, what a character there adds to the group's 24 bits; [`NO_VALUE`] for other bytes.
-    parts: [[u32; 256]; 4],
-    /// The two characters that are neither letter nor digit.
-    marks: [u8; 2],
-}
-
-/// A bit that no valid group sets.
-const NO_VALUE: u32 = 1 << 31;
-
-const CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-static STANDARD: Alphabet = Alphabet::of(CHARS);
-/// The alphabet for URLs (RFC 4648, 5).
-static URL: Alphabet = Alphabet::of(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
-
-impl Alphabet {
-    const fn of(chars: &[u8; 64]) -> Self {
-        let mut parts = [[NO_VALUE; 256]; 4];
-        let mut place = 0;
-        while place < 4 {
-            let mut value = 0;
-            while value < 64 {
-                parts[place][chars[value] as usize] = (value as u32) << (18 - 6 * place);
-                value += 1;
-            }
-            place += 1;
-        }
-        Self { parts, marks: [chars[62], chars[63]] }
-    }
-
-    /// Returns the alphabet of a text: the one for URLs only if no character of the standard one alone occurs.
-    fn of_text(text: &[u8]) -> &'static Self {
-        let is_url = memchr::memchr2(b'-', b'_', text).is_some() && memchr::memchr2(b'+', b'/', text).is_none();
-        if is_url { &URL } else { &STANDARD }
-    }
-
-    /// Returns the value of a character.
-    fn value(&self, char: u8) -> Option<u8> {
-        let value = self.parts[3][usize::from(char)];
-        (value != NO_VALUE).then_some(value as u8)
-    }
-
-    /// Returns how many characters of the alphabet stand in a text.
-    fn count(&self, text: &[u8]) -> usize {
-        let [plus, slash] = self.marks;
-        // Comparisons and small sums, without a table: the compiler makes vector instructions of them.
-        let is_char = |byte: &u8| u8::from(byte.is_ascii_alphanumeric() | (*byte == plus) | (*byte == slash));
-        text.chunks(usize::from(u8::MAX)).map(|piece| usize::from(piece.iter().map(is_char).sum::<u8>())).sum()
-    }
-
-    /// Returns the three bytes of four characters, with [`NO_VALUE`] set if one character is not in the alphabet.
-    fn group(&self, chars: &[u8]) -> u32 {
-        let part = |place: usize| self.parts[place][usize::from(chars[place])];
-        part(0) | part(1) | part(2) | part(3)
-    }
-
-    /// Appends the decoded bytes of whole groups. If they hold any other byte, appends nothing and returns false.
-    fn decode_groups(&self, groups: &[u8], decoded: &mut Vec<u8>) -> bool {
-        let start = decoded.len();
-        decoded.resize(start + groups.len() / 4 * 3, 0);
-        // Faults are collected and checked once at the end, so the loop has no branches.
-        let mut seen = 0;
-        let mut pairs = groups.chunks_exact(8);
-        let mut bytes = decoded[start..].chunks_exact_mut(6);
-        for (pair, bytes) in pairs.by_ref().zip(bytes.by_ref()) {
-            let (first, second) = (self.group(&pair[..4]), self.group(&pair[4..]));
-            seen |= first | second;
-            let both = u64::from(first) << 40 | u64::from(second) << 16;
-            bytes.copy_from_slice(&both.to_be_bytes()[..6]);
-        }
-        for (group, bytes) in pairs.remainder().chunks_exact(4).zip(bytes.into_remainder().chunks_exact_mut(3)) {
-            let group = self.group(group);
-            seen |= group;
-            bytes.copy_from_slice(&group.to_be_bytes()[1..]);
-        }
-        let is_good = seen & NO_VALUE == 0;
-        if !is_good {
-            decoded.truncate(start);
-        }
-        is_good
-    }
-}
-
-/// The two characters for each value of 12 bits.
-static PAIRS: [[u8; 2]; 4096] = {
-    let mut pairs = [[0; 2]; 4096];
-    let mut bits = 0;
-    while bits < 4096 {
-        pairs[bits] = [CHARS[bits >> 6], CHARS[bits & 0x3f]];
-        bits += 1;
-    }
-    pairs
-};
-
-/// Appends bytes as base64 text without line endings, padded (RFC 4648, 4).
-pub fn append_base64(bytes: &[u8], text: &mut Vec<u8>) {
-    let start = text.len();
-    text.resize(start + bytes.len().div_ceil(3) * 4, b'=');
-    write_base64(bytes, &mut text[start..]);
-}
-
-/// Writes bytes as base64 text without padding to the start of `text`, which has room for it.
-pub fn write_base64(bytes: &[u8], text: &mut [u8]) {
-    let pairs = |bits: u64, shifts: [u32; 2]| {
-        let pair = |shift: u32| u32::from(u16::from_le_bytes(PAIRS[(bits >> shift & 0xfff) as usize]));
-        pair(shifts[0]) | pair(shifts[1]) << 16
-    };
-    let mut sixes = bytes.chunks_exact(6);
-    for (six, chars) in sixes.by_ref().zip(text.chunks_exact_mut(8)) {
-        let bits = u64::from_be_bytes([0, 0, six[0], six[1], six[2], six[3], six[4], six[5]]);
-        let chars_of_both = u64::from(pairs(bits, [36, 24])) | u64::from(pairs(bits, [12, 0])) << 32;
-        chars.copy_from_slice(&chars_of_both.to_le_bytes());
-    }
-    // Less than six bytes are left.
-    let text = &mut text[bytes.len() / 6 * 8..];
-    for (group, chars) in sixes.remainder().chunks(3).zip(text.chunks_mut(4)) {
-        let byte = |at: usize| u64::from(group.get(at).copied().unwrap_or(0));
-        let all = pairs(byte(0) << 16 | byte(1) << 8 | byte(2), [12, 0]).to_le_bytes();
-        chars[..=group.len()].copy_from_slice(&all[..=group.len()]);
-    }
-}
-
-/// Returns the value of a base64 character (RFC 4648, 4).
-pub fn base64_value(char: u8) -> Option<u8> {
-    STANDARD.value(char)
-}
-
-/// Appends the decoded bytes of whole groups of four base64 characters. If they hold any other byte, padding and line
-/// endings included, appends nothing and returns false.
-pub fn base64_groups(groups: &[u8], decoded: &mut Vec<u8>) -> bool {
-    STANDARD.decode_groups(groups, decoded)
-}
-
-fn is_char(byte: u8) -> bool {
-    STANDARD.value(byte).is_some() || matches!(byte, b'-' | b'_')
-}
-
 /// Returns whether a body that claims to be base64 can be: nearly all characters of its first line are base64, and the
 /// line is no sentence.
 fn is_base64(body: &[u8]) -> bool {
@@ -278,7 +141,7 @@ fn is_base64(body: &[u8]) -> bool {
     let (mut chars, mut others) = (0_usize, 0_usize);
     for &byte in line {
         match byte {
-            _ if is_char(byte) || byte == b'=' => chars += 1,
+            _ if base64::is_char(byte) || byte == b'=' => chars += 1,
             b' ' | b'\t' | b'\r' | b'\n' | 0 => {}
             _ => others += 1,
         }
@@ -292,7 +155,7 @@ fn is_base64(body: &[u8]) -> bool {
     // Two groups of base64 with a blank between them are `AAEC AwQF`, but not `Dear customer`.
     let is_plain = |word: &[u8]| word.iter().skip(1).all(u8::is_ascii_lowercase);
     let are_groups = count == 2 && words().all(|word| word.len() % 4 == 0) && !words().all(is_plain);
-    count < 2 || longest > 24 || are_groups || !line.is_ascii() || is_text(&base64(line))
+    count < 2 || longest > 24 || are_groups || !line.is_ascii() || is_text(&base64::decode(line))
 }
 
 /// Returns whether each line has more than a stray byte that is not base64, such as a table with commas between its
@@ -300,7 +163,7 @@ fn is_base64(body: &[u8]) -> bool {
 fn is_junk_in_each_line(sample: &[u8]) -> bool {
     /// Number of lines that are looked at.
     const LINES_MAX: usize = 8;
-    let is_junk = |byte: &&u8| !is_char(**byte) && !matches!(**byte, b'=' | b' ' | b'\t' | 0);
+    let is_junk = |byte: &&u8| !base64::is_char(**byte) && !matches!(**byte, b'=' | b' ' | b'\t' | 0);
     let lines = sample.split(|byte| matches!(byte, b'\r' | b'\n')).map(<[u8]>::trim_ascii);
     let lines: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).take(LINES_MAX).collect();
     lines.len() > 1 && lines.iter().all(|line| line.iter().filter(is_junk).count() * 20 > line.len())
@@ -352,72 +215,12 @@ fn is_word(line: &[u8]) -> bool {
 
 /// Returns whether a line continues base64 text.
 fn is_more(line: &[u8]) -> bool {
-    let chars = line.iter().filter(|&&byte| is_char(byte)).count();
+    let chars = line.iter().filter(|&&byte| base64::is_char(byte)).count();
     let padding = line.iter().rev().take_while(|&&byte| byte == b'=').count();
     // A stray byte in a long line is damage; in a short line it shows that the line is text.
     let junk = line.len() - chars - padding;
     // The boundary of another multipart is no base64 either.
     !is_rule(line) && !line.starts_with(b"--") && (junk == 0 || line.len() > 60 && junk <= 2 && !line.contains(&b' '))
-}
-
-/// Decodes base64. Other bytes are skipped. Padding ends a group, and another text may follow it.
-pub fn base64(encoded: &[u8]) -> Vec<u8> {
-    let alphabet = Alphabet::of_text(encoded);
-    let mut decoded = Vec::with_capacity(encoded.len() / 4 * 3 + 3);
-    let (mut group, mut count) = (0, 0);
-    let mut rest = encoded;
-    while !rest.is_empty() {
-        let len = memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
-        let (line, behind) = rest.split_at(rest.len().min(len + 1));
-        rest = behind;
-        // Decode the whole groups of a line at once, if they hold no other bytes.
-        let whole = len / 4 * 4;
-        let is_good = count == 0 && alphabet.decode_groups(&line[..whole], &mut decoded);
-        for &byte in &line[if is_good { whole } else { 0 }..] {
-            if let Some(value) = alphabet.value(byte) {
-                group = group << 6 | u32::from(value);
-                count += 1;
-            }
-            // Padding where none can be is skipped, too.
-            if count == 4 || (byte == b'=' && count >= 2) {
-                push_group(group, count, &mut decoded);
-                (group, count) = (0, 0);
-            }
-        }
-    }
-    push_group(group, count, &mut decoded);
-    decoded
-}
-
-/// Appends the bytes of a group. 2 characters hold one byte, 3 hold two, 4 hold three.
-fn push_group(group: u32, count: usize, decoded: &mut Vec<u8>) {
-    let bytes = (group << (6 * (4 - count))).to_be_bytes();
-    decoded.extend_from_slice(&bytes[1..count.max(1)]);
-}
-
-fn base64_len(encoded: &[u8]) -> usize {
-    let alphabet = Alphabet::of_text(encoded);
-    let (mut len, mut count) = (0, 0);
-    let mut rest = encoded;
-    while !rest.is_empty() {
-        let padding = memchr::memchr(b'=', rest);
-        let (piece, behind) = rest.split_at(padding.map_or(rest.len(), |at| at + 1));
-        rest = behind;
-        count += alphabet.count(piece);
-        len += count / 4 * 3;
-        count %= 4;
-        if padding.is_some() && count >= 2 {
-            len += count - 1;
-            count = 0;
-        }
-    }
-    len + count.saturating_sub(1)
-}
-
-/// Returns the byte of two hexadecimal digits.
-pub fn hex(digits: [u8; 2]) -> Option<u8> {
-    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
-    Some((high? << 4 | low?) as u8)
 }
 
 /// Calls `each` with decoded pieces until it returns false. An invalid escape stands for itself.
@@ -477,8 +280,8 @@ fn uuencoded(text: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use base64::Engine;
-    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    use ::base64::Engine;
+    use ::base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -559,11 +362,11 @@ mod tests {
             let text = if url { URL_SAFE_NO_PAD.encode(&bytes) } else { STANDARD.encode(&bytes) };
             let lines: Vec<&str> = text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
             let text = lines.join(if crlf { "\r\n" } else { "\n" }) + if blank { "\n\n\n" } else { "" };
-            prop_assert_eq!(base64(text.as_bytes()), bytes.clone());
+            prop_assert_eq!(base64::decode(text.as_bytes()), bytes.clone());
             let mut written = b"before".to_vec();
-            append_base64(&bytes, &mut written);
+            base64::append(&bytes, &mut written);
             prop_assert_eq!(written, [b"before", STANDARD.encode(&bytes).as_bytes()].concat());
-            prop_assert_eq!(base64_len(text.as_bytes()), bytes.len());
+            prop_assert_eq!(base64::decoded_len(text.as_bytes()), bytes.len());
             if !url {
                 let encoded = Encoding::Base64.of(text.as_bytes());
                 prop_assert_eq!(&*encoded.decoded(usize::MAX), &bytes[..]);

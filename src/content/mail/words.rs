@@ -4,8 +4,8 @@
 //! charset are joined before they are decoded. Words are also read where the standard forbids them: in quotes, in the
 //! middle of other text, without a blank between them, with blanks in them, or cut off at the end.
 
+use super::base64;
 use super::charset::{self, Charset};
-use super::transfer;
 use std::borrow::Cow;
 
 /// Maximum length of a charset's name with its language, in bytes.
@@ -66,7 +66,7 @@ impl<'a> Word<'a> {
             _ => return None,
         };
         let bytes = match encoding.to_ascii_uppercase() {
-            b'B' => transfer::base64(text),
+            b'B' => base64::decode(text),
             b'Q' => quoted(text),
             _ => return None,
         };
@@ -93,7 +93,7 @@ fn quoted(text: &[u8]) -> Vec<u8> {
     let mut rest = &*text;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
-        match (byte, after.first_chunk().and_then(|hex| transfer::hex(*hex))) {
+        match (byte, after.first_chunk().and_then(|digits| hex(*digits))) {
             (b'_', _) => bytes.push(b' '),
             (b'=', Some(byte)) => {
                 bytes.push(byte);
@@ -197,6 +197,12 @@ impl Text {
         }
         self.text.push_str(&joined);
     }
+}
+
+/// Returns the byte of two hexadecimal digits.
+pub(super) fn hex(digits: [u8; 2]) -> Option<u8> {
+    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
+    Some((high? << 4 | low?) as u8)
 }
 
 /// Decodes unencoded bytes of a header: as UTF-8 if they are valid, else in the charset of the message, else in a

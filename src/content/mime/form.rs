@@ -1,6 +1,6 @@
 //! The layout of base64 text in lines, and how the text is written again.
 
-use crate::content::mail::transfer::{append_base64, write_base64};
+use crate::content::mail::base64;
 use std::ops::Range;
 
 /// Number of bytes of base64 text that are rendered at a time: a multiple of 4, and small enough for the L1 cache.
@@ -63,7 +63,7 @@ impl Base64Form {
             if lines > 0 {
                 let texts = out[start..].chunks_exact_mut(stride as usize);
                 for (line, text) in now.chunks_exact(line_bytes as usize).zip(texts) {
-                    write_base64(line, text);
+                    base64::write(line, text);
                     text[line_chars as usize..].copy_from_slice(eol);
                 }
             }
@@ -149,7 +149,7 @@ impl<'a> Text<'a> {
     fn fill(&mut self) {
         let (now, later) = self.decoded.split_at(self.decoded.len().min(PIECE_BYTES / 4 * 3));
         self.piece.clear();
-        append_base64(now, &mut self.piece);
+        base64::append(now, &mut self.piece);
         self.decoded = later;
         self.taken = 0;
     }

@@ -1,7 +1,7 @@
 //! Runs of base64 text in one layout: finds them, decodes them, and proves that encoding gives the same text.
 
 use super::form::{Base64Form, char_count};
-use crate::content::mail::transfer::{base64_groups, base64_value};
+use crate::content::mail::base64;
 use std::ops::Range;
 
 /// Number of decoded bytes from which a run counts as long.
@@ -114,7 +114,7 @@ impl Decoder {
         // Complete the group that the line before began.
         let (head, rest) = line.split_at(line.len().min((4 - self.partial_len) % 4));
         let (groups, tail) = rest.split_at(rest.len() / 4 * 4);
-        let good = self.feed_chars(head) && base64_groups(groups, &mut self.decoded) && self.feed_chars(tail);
+        let good = self.feed_chars(head) && base64::decode_groups(groups, &mut self.decoded) && self.feed_chars(tail);
         if !good {
             self.decoded.truncate(before.0);
             (self.partial, self.partial_len) = (before.1, before.2);
@@ -124,13 +124,13 @@ impl Decoder {
 
     fn feed_chars(&mut self, chars: &[u8]) -> bool {
         for &char in chars {
-            if base64_value(char).is_none() {
+            if base64::value_of(char).is_none() {
                 return false;
             }
             self.partial[self.partial_len] = char;
             self.partial_len += 1;
             if self.partial_len == 4 {
-                base64_groups(&self.partial, &mut self.decoded);
+                base64::decode_groups(&self.partial, &mut self.decoded);
                 self.partial_len = 0;
             }
         }
@@ -142,7 +142,7 @@ impl Decoder {
     /// A line on which other text follows is not base64, even if it starts with a word in the alphabet.
     fn feed_last_line(&mut self, text: &[u8], line_len: usize) {
         let line = &text[..text.len().min(line_len)];
-        let chars = line.iter().take_while(|&&char| base64_value(char).is_some()).count();
+        let chars = line.iter().take_while(|&&char| base64::value_of(char).is_some()).count();
         let pads = line[chars..].iter().take(2).take_while(|&&char| char == b'=').count();
         if text.get(chars + pads).is_some_and(|next| !next.is_ascii_whitespace()) {
             return;
@@ -152,7 +152,7 @@ impl Decoder {
         }
         let mut group = self.partial;
         group[self.partial_len..].fill(ZERO);
-        if base64_groups(&group, &mut self.decoded) {
+        if base64::decode_groups(&group, &mut self.decoded) {
             let end = self.decoded.len() - pads;
             let is_canonical = self.decoded[end..].iter().all(|&byte| byte == 0);
             // The characters of an unfinished or not canonical group stay raw.

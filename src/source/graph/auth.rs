@@ -11,7 +11,6 @@
 
 mod aadsts;
 pub mod browser;
-pub mod cache;
 mod certificate;
 pub mod device;
 mod oauth;
@@ -19,18 +18,16 @@ mod oauth;
 mod tests;
 mod token;
 
-pub use cache::TokenCache;
 pub use token::{Claims, claims_of};
 
-use super::connection::Connection;
+use super::connection::{Connection, Credential};
 use super::error::{ErrorKind, GraphError};
 use super::http::Http;
 use super::retry::RetryPolicy;
-use cache::Holder;
+use super::token_cache::{Holder, TokenCache};
 use certificate::Certificate;
 use oauth::{Grant, NoToken};
 use parking_lot::RwLock;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 pub(crate) use token::Token;
@@ -38,51 +35,6 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 use zeroize::Zeroizing;
-
-/// How an application signs in.
-#[derive(Clone)]
-pub enum Credential {
-    /// As itself, with a secret.
-    Secret {
-        /// The id of the application.
-        client_id: String,
-        /// The secret of the application.
-        secret: Zeroizing<String>,
-    },
-    /// As itself, with a certificate.
-    Certificate {
-        /// The id of the application.
-        client_id: String,
-        /// The certificate and its RSA key, in one PEM text.
-        pem: Zeroizing<String>,
-    },
-    /// On behalf of a person who signed in before. The token cache holds the refresh token.
-    Login {
-        /// The id of the application.
-        client_id: String,
-    },
-}
-
-impl Credential {
-    /// Returns the id of the application.
-    pub fn client_id(&self) -> &str {
-        match self {
-            Self::Secret { client_id, .. } | Self::Certificate { client_id, .. } | Self::Login { client_id } => {
-                client_id
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Secret { .. } => "Secret([redacted])",
-            Self::Certificate { .. } => "Certificate([redacted])",
-            Self::Login { .. } => "Login([redacted])",
-        })
-    }
-}
 
 /// How long a refused sign-in is not repeated. Otherwise all tasks that wait for the same token would repeat it in
 /// vain.

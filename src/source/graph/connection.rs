@@ -1,12 +1,58 @@
 //! How a tenant is reached: its hosts, who signs in, and the limits to keep.
 
-use super::auth::{Credential, TokenCache};
 use super::cloud::Endpoints;
 use super::pace::Pace;
 use super::retry::RetryPolicy;
 use super::throttle::Limits;
+use super::token_cache::TokenCache;
 use reqwest::Url;
 use std::fmt;
+use zeroize::Zeroizing;
+
+/// How an application signs in.
+#[derive(Clone)]
+pub enum Credential {
+    /// As itself, with a secret.
+    Secret {
+        /// The id of the application.
+        client_id: String,
+        /// The secret of the application.
+        secret: Zeroizing<String>,
+    },
+    /// As itself, with a certificate.
+    Certificate {
+        /// The id of the application.
+        client_id: String,
+        /// The certificate and its RSA key, in one PEM text.
+        pem: Zeroizing<String>,
+    },
+    /// On behalf of a person who signed in before. The token cache holds the refresh token.
+    Login {
+        /// The id of the application.
+        client_id: String,
+    },
+}
+
+impl Credential {
+    /// Returns the id of the application.
+    pub fn client_id(&self) -> &str {
+        match self {
+            Self::Secret { client_id, .. } | Self::Certificate { client_id, .. } | Self::Login { client_id } => {
+                client_id
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Secret { .. } => "Secret([redacted])",
+            Self::Certificate { .. } => "Certificate([redacted])",
+            Self::Login { .. } => "Login([redacted])",
+        })
+    }
+}
 
 /// How to reach a tenant.
 #[derive(Clone)]
