@@ -283,6 +283,32 @@ fn read_state(value: &mut Reader<'_>) -> Result<(String, Vec<u8>), SnapshotError
 }
 
 #[cfg(test)]
+pub mod testing {
+    use super::*;
+    use crate::format::entry::{NodeRef, Sums};
+    use crate::format::id::NodeId;
+
+    /// Returns a snapshot of an empty folder. `secs` is when it was made, in seconds since 1970.
+    pub fn snapshot_of(set: &str, secs: i64) -> Snapshot {
+        let root = Directory { root: NodeRef { id: NodeId([0; 32]), hint: None }, sums: Sums::default() };
+        Snapshot {
+            started: Timestamp { secs, nanos: 0 },
+            finished: Timestamp { secs, nanos: 0 },
+            set: set.to_owned(),
+            host: String::new(),
+            root: Entry::new(ROOT_NAME, EntryKind::Directory(root), Timestamp::default()),
+            parents: Vec::new(),
+            keys: Vec::new(),
+            summary: Summary::default(),
+            failures: Vec::new(),
+            source_state: BTreeMap::new(),
+            source_parts: None,
+            program: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::format::entry::{NodeRef, Sums};

@@ -412,7 +412,8 @@ mod tests {
     use crate::format::crypto::{Cipher, MasterKey};
     use crate::format::id::PackId;
 
-    struct Nowhere;
+    /// A lookup that finds nothing: all blobs are where the hints say.
+    pub(super) struct Nowhere;
 
     impl Lookup for Nowhere {
         fn find_elsewhere(&self, _: &BlobId, _: &[Location]) -> Result<Option<Location>, ReadError> {

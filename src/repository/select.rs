@@ -132,27 +132,10 @@ fn trim_slashes(path: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::entry::{Directory, Entry, EntryKind, NodeRef, Sums, Timestamp};
-    use crate::format::id::NodeId;
-    use crate::format::snapshot::{ROOT_NAME, Summary};
+    use crate::format::snapshot::testing::snapshot_of;
 
     fn snapshot(id: u8, set: &str, secs: i64) -> Listed {
-        let root = Directory { root: NodeRef { id: NodeId([0; 32]), hint: None }, sums: Sums::default() };
-        let snapshot = Snapshot {
-            started: Timestamp { secs, nanos: 0 },
-            finished: Timestamp { secs, nanos: 0 },
-            set: set.to_owned(),
-            host: String::new(),
-            root: Entry::new(ROOT_NAME, EntryKind::Directory(root), Timestamp::default()),
-            parents: Vec::new(),
-            keys: Vec::new(),
-            summary: Summary::default(),
-            failures: Vec::new(),
-            source_state: Default::default(),
-            source_parts: None,
-            program: String::new(),
-        };
-        (SnapshotId([id; 32]), snapshot)
+        (SnapshotId([id; 32]), snapshot_of(set, secs))
     }
 
     fn at(text: &str) -> i64 {

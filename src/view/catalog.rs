@@ -173,30 +173,13 @@ mod tests {
     use crate::backend::delayed::Delayed;
     use crate::backend::mem::Mem;
     use crate::backend::{Backend, ObjectName};
-    use crate::format::entry::{Directory, Entry, EntryKind, NodeRef, Sums, Timestamp};
-    use crate::format::id::NodeId;
     use crate::format::keyslot::PasswordCost;
-    use crate::format::snapshot::{ROOT_NAME, Summary};
+    use crate::format::snapshot::testing::snapshot_of;
     use crate::repository::reader::CacheSizes;
     use crate::repository::{CreateOptions, IndexSearch};
 
     fn snapshot(secs: i64) -> Snapshot {
-        let root = NodeRef { id: NodeId([0; 32]), hint: None };
-        let root = EntryKind::Directory(Directory { root, sums: Sums::default() });
-        Snapshot {
-            started: Timestamp { secs, nanos: 0 },
-            finished: Timestamp { secs, nanos: 0 },
-            set: "mail".to_owned(),
-            host: String::new(),
-            root: Entry::new(ROOT_NAME, root, Timestamp::default()),
-            parents: Vec::new(),
-            keys: Vec::new(),
-            summary: Summary::default(),
-            failures: Vec::new(),
-            source_state: Default::default(),
-            source_parts: None,
-            program: String::new(),
-        }
+        snapshot_of("mail", secs)
     }
 
     fn catalog() -> (Arc<Delayed<Mem>>, Arc<Repository>, RepositoryCatalog) {

@@ -66,28 +66,13 @@ fn failures<'a>(snapshots: impl Iterator<Item = &'a Snapshot>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::entry::{Directory, Entry, EntryKind, NodeRef, Sums, Timestamp};
-    use crate::format::id::NodeId;
+    use crate::format::snapshot::testing::snapshot_of;
     use crate::format::snapshot::{Failure, Summary};
 
     fn snapshot(set: &str, secs: i64, failed: u64) -> Snapshot {
-        let root = NodeRef { id: NodeId([0; 32]), hint: None };
-        let root = EntryKind::Directory(Directory { root, sums: Sums::default() });
         let failure = Failure { path: b"Inbox/\x1b[31m.eml".to_vec(), error: "permission denied".to_owned() };
-        Snapshot {
-            started: Timestamp { secs, nanos: 0 },
-            finished: Timestamp { secs, nanos: 0 },
-            set: set.to_owned(),
-            host: String::new(),
-            root: Entry::new(b"root", root, Timestamp::default()),
-            parents: Vec::new(),
-            keys: Vec::new(),
-            summary: Summary { failed, ..Summary::default() },
-            failures: vec![failure; failed.min(1000) as usize],
-            source_state: Default::default(),
-            source_parts: None,
-            program: String::new(),
-        }
+        let failures = vec![failure; failed.min(1000) as usize];
+        Snapshot { summary: Summary { failed, ..Summary::default() }, failures, ..snapshot_of(set, secs) }
     }
 
     #[test]

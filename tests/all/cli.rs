@@ -117,14 +117,9 @@ fn exit_codes_say_what_went_wrong() {
 
 #[test]
 fn a_second_run_with_the_same_state_is_locked_out() {
-    use strongroom::backend::local::Local;
-    use strongroom::repository::{Repository, local_state::LocalState};
-    let lab = Lab::new();
-    write(&lab.path("home/file"), "content\n");
-    lab.backup(&lab.path("home"), "home");
-    let backend = std::sync::Arc::new(Local::open(lab.repository()).unwrap());
-    let repository = Repository::open(backend, PASSWORD.as_bytes()).unwrap();
-    let held = LocalState::open(&lab.state(), &repository).unwrap();
+    use strongroom::repository::local_state::LocalState;
+    let (lab, _) = Lab::with_file("content\n");
+    let held = LocalState::open(&lab.state(), &lab.open()).unwrap();
     let said = fails(&mut lab.command(["backup", "--files", "home"]), 11);
     assert!(said.contains("another strongroom is using") && said.contains("Hint: wait"), "{said}");
     // Commands that only read work at the same time.

@@ -12,8 +12,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+use strongroom::backend::local::Local;
+use strongroom::repository::Repository;
 use tempfile::TempDir;
 
 /// Long enough for a machine that has other work, too.
@@ -24,6 +27,12 @@ pub const PASSWORD: &str = "correct horse";
 #[macro_export]
 macro_rules! args {
     ($($arg:expr),* $(,)?) => { vec![$(std::ffi::OsString::from($arg)),*] };
+}
+
+/// Opens the repository in `folder` with the password of all tests.
+pub fn open(folder: &Path) -> Repository {
+    let backend = Arc::new(Local::open(folder).unwrap());
+    Repository::open(backend, PASSWORD.as_bytes()).unwrap()
 }
 
 /// A folder with a repository, local state, and room for everything else. Dropping it removes the folder.
@@ -38,6 +47,20 @@ impl Lab {
         let lab = Lab::empty();
         lab.run(["init", "--password-memory", "1"], 0);
         lab
+    }
+
+    /// Creates a laboratory and backs up the folder `home`, which has one file, as the set `home`. Returns the folder, too.
+    pub fn with_file(content: impl AsRef<[u8]>) -> (Lab, PathBuf) {
+        let lab = Lab::new();
+        let home = lab.dir("home");
+        write(&home.join("file"), content);
+        lab.backup(&home, "home");
+        (lab, home)
+    }
+
+    /// Opens the repository in this process.
+    pub fn open(&self) -> Repository {
+        open(&self.repository())
     }
 
     /// Creates the folder without a repository.

@@ -15,7 +15,7 @@ use crate::laboratory;
 
 use common::{Lab, PATIENCE, eventually, run, text, write};
 use exact::{add_what_json_loses, exact, folders_of};
-use laboratory::{Laboratory, Shape, cases, client_of, client_to, limited_client_of};
+use laboratory::{Laboratory, Shape, cases, client_of, client_to, limited_client_of, nothing_was_sent};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
@@ -141,11 +141,6 @@ fn assert_same(before: &BTreeMap<String, Vec<String>>, after: &BTreeMap<String, 
         let twice: Vec<_> = after[folder].windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| &pair[0]).collect();
         assert_eq!(messages.len(), after[folder].len(), "{folder}; twice {twice:#?}");
     }
-}
-
-fn nothing_was_sent(simulator: &Simulator) {
-    let counts = simulator.counters();
-    assert_eq!((counts.mails_sent, counts.invitations_sent), (0, 0));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::common;
 use crate::exact;
 
+use crate::laboratory::nothing_was_sent;
 use common::{Lab, Mount, PATIENCE, eventually, fails, no_fuse, quiet, run, text, tool, walk, write};
 use exact::exact;
 use serde_json::Value;
@@ -89,11 +90,6 @@ impl Office {
             *subjects.entry(message.properties["subject"].as_str().unwrap().to_owned()).or_default() += 1;
         }
         subjects
-    }
-
-    fn nothing_was_sent(&self) {
-        let counts = self.simulator.counters();
-        assert_eq!((counts.mails_sent, counts.invitations_sent), (0, 0));
     }
 
     /// Fails if a log or the outbox contains a name, a subject, an address or text of a file.
@@ -212,7 +208,7 @@ fn a_mail_is_copied_to_another_account_and_back_to_where_it_came_from() {
     let jobs = office.lab.json(args!["restore", "jobs"]);
     assert_eq!(jobs[0]["files"].as_array().map(Vec::len), Some(2), "{jobs}");
     mount.unmount();
-    office.nothing_was_sent();
+    nothing_was_sent(&office.simulator);
     office.nothing_is_told();
 }
 
@@ -252,7 +248,7 @@ fn whole_folders_are_copied_with_the_tools_that_people_use_and_each_mail_arrives
         assert_eq!(all_restored(&at(tool)), count, "{tool}");
         assert_eq!(office.subjects(&office.bob, &[tool]), expected, "{tool}");
     }
-    office.nothing_was_sent();
+    nothing_was_sent(&office.simulator);
 }
 
 #[test]
@@ -292,7 +288,7 @@ fn mails_of_ones_own_are_imported_and_what_is_no_mail_is_refused_by_close() {
     let shown = office.lab.run(args!["restore", "jobs"], 0);
     assert!(common::text(&shown.stdout).contains("1 failed"), "{}", common::text(&shown.stdout));
     tool("rm", args![&path]);
-    office.nothing_was_sent();
+    nothing_was_sent(&office.simulator);
     mount.unmount();
     office.nothing_is_told();
 }
@@ -392,7 +388,7 @@ fn whoever_cancels_a_copy_closes_the_file_and_removes_it_in_time() {
     restored(&at("own.eml"));
     let subjects = office.subjects(&office.bob, &["Inbox"]);
     assert_eq!((subjects.get("My own.eml"), subjects.get("My regretted.eml")), (Some(&1), None));
-    office.nothing_was_sent();
+    nothing_was_sent(&office.simulator);
 }
 
 #[test]
@@ -425,7 +421,7 @@ fn with_full_fidelity_a_mail_goes_back_to_the_last_bit() {
     let (_, there) = bobs.iter().find(|(folder, _)| folder.ends_with("From Alice")).unwrap();
     assert!(before["inbox"] == *there, "{:#?}\n\nbecame\n\n{there:#?}", before["inbox"]);
     mount.unmount();
-    office.nothing_was_sent();
+    nothing_was_sent(&office.simulator);
 }
 
 #[test]
@@ -472,7 +468,7 @@ fn killed_again_and_again_every_file_that_was_closed_is_restored_once() {
     let subjects = office.subjects(&office.bob, &["Saved"]);
     assert_eq!(subjects.keys().cloned().collect::<BTreeSet<_>>(), closed);
     assert!(subjects.values().all(|count| *count == 1), "{subjects:?}");
-    office.nothing_was_sent();
+    nothing_was_sent(&office.simulator);
     office.nothing_is_told();
 }
 
@@ -550,5 +546,5 @@ fn nothing_that_a_mount_logs_names_people_or_mail() {
         }
         fs::remove_file(log_path()).unwrap();
     }
-    office.nothing_was_sent();
+    nothing_was_sent(&office.simulator);
 }

@@ -130,10 +130,7 @@ fn a_backup_keeps_out_of_strongrooms_own_mounts() {
     if no_fuse() {
         return;
     }
-    let lab = Lab::new();
-    write(&lab.path("home/file"), "content");
-    let home = lab.path("home");
-    lab.backup(&home, "home");
+    let (lab, home) = Lab::with_file("content");
     let mounted = lab.dir("home/mounted");
     lab.run(args!["mount", &mounted], 0);
     let mount = common::Mount::at(&mounted);

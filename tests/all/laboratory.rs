@@ -33,6 +33,13 @@ pub fn cases(usually: u32) -> u32 {
     std::env::var("STRONGROOM_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(usually)
 }
 
+/// Fails if the service sent a mail or an invitation to anybody.
+#[track_caller]
+pub fn nothing_was_sent(simulator: &Simulator) {
+    let counts = simulator.counters();
+    assert_eq!((counts.mails_sent, counts.invitations_sent), (0, 0));
+}
+
 /// What tenant there is.
 #[derive(Clone, Debug, Default)]
 pub struct Shape {

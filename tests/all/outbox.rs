@@ -6,7 +6,7 @@ mod waiting;
 
 use crate::laboratory;
 
-use laboratory::{Laboratory, Shape};
+use laboratory::{Laboratory, Shape, nothing_was_sent};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -207,11 +207,6 @@ fn make_folders(outbox: &dyn Outbox, path: &str) {
     for (at, _) in path.match_indices('/').skip(1) {
         outbox.make_folder(&path.as_bytes()[..at]).unwrap();
     }
-}
-
-fn nothing_was_sent(simulator: &Simulator) {
-    let counts = simulator.counters();
-    assert_eq!((counts.mails_sent, counts.invitations_sent), (0, 0));
 }
 
 /// Compares the parts of two messages that people see.

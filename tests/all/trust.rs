@@ -23,11 +23,6 @@ use strongroom::repository::local_state::LocalState;
 
 const YEAR_S: i64 = 365 * 24 * 60 * 60;
 
-fn opened(lab: &Lab) -> Repository {
-    let backend = Arc::new(Local::open(lab.repository()).unwrap());
-    Repository::open(backend, PASSWORD.as_bytes()).unwrap()
-}
-
 fn encoded(fields: impl FnOnce(&mut MapWriter)) -> Vec<u8> {
     let (mut map, mut out) = (MapWriter::default(), Writer::new());
     fields(&mut map);
@@ -85,11 +80,8 @@ fn ids_of(snapshots: &Value) -> Vec<String> {
 
 #[test]
 fn a_repository_that_a_later_version_writes_to_as_well_stays_of_use() {
-    let lab = Lab::new();
-    let home = lab.dir("home");
-    write(&home.join("file"), "content\n");
-    lab.backup(&home, "home");
-    let repository = opened(&lab);
+    let (lab, home) = Lab::with_file("content\n");
+    let repository = lab.open();
     let later = write_like_a_later_version(&repository);
     let snapshot = later.iter().find(|name| name.kind() == ObjectKind::Snapshot).unwrap();
     let short = snapshot.path()["snapshots/".len()..][..8].to_owned();
@@ -150,7 +142,7 @@ fn a_clock_that_was_ahead_does_not_make_the_latest_snapshot() {
         lab.backup(&home, "home");
     }
     // The first snapshot again, as a machine would make it whose clock is a year ahead.
-    let repository = opened(&lab);
+    let repository = lab.open();
     let mut snapshot = repository.snapshots().unwrap().readable.remove(0).1;
     snapshot.started.secs += YEAR_S;
     snapshot.finished.secs += YEAR_S;
@@ -184,10 +176,7 @@ fn a_clock_that_was_ahead_does_not_make_the_latest_snapshot() {
 
 #[test]
 fn a_repository_that_was_put_back_to_an_earlier_state_is_noticed() {
-    let lab = Lab::new();
-    let home = lab.dir("home");
-    write(&home.join("file"), "content\n");
-    lab.backup(&home, "home");
+    let (lab, home) = Lab::with_file("content\n");
     let copy = lab.path("copy");
     common::tool("cp", args!["-a", lab.repository(), &copy]);
     write(&home.join("file"), "other content\n");
@@ -290,14 +279,12 @@ impl Backend for BadSector {
 
 #[test]
 fn what_the_disk_cannot_read_is_damage_unless_it_reads_nothing() {
-    let lab = Lab::new();
-    write(&lab.path("home/file"), noise(1, 100_000));
-    lab.backup(&lab.path("home"), "home");
+    let (lab, _) = Lab::with_file(noise(1, 100_000));
     let is_pack = |name: &&String| name.starts_with("packs/");
     let largest = lab.objects().keys().filter(is_pack).max_by_key(|name| lab.objects()[*name]).unwrap().clone();
     let bad: ObjectName = largest.parse().unwrap();
     let opened = |away| {
-        let keys = opened(&lab).handover();
+        let keys = lab.open().handover();
         let backend = BadSector { local: Local::open(lab.repository()).unwrap(), bad, away };
         Arc::new(Repository::open_handed_over(Arc::new(backend), &keys).unwrap())
     };
@@ -349,10 +336,7 @@ fn a_mount_tells_of_junk_once() {
     if common::no_fuse() {
         return;
     }
-    let lab = Lab::new();
-    let home = lab.dir("home");
-    write(&home.join("file"), "content\n");
-    lab.backup(&home, "home");
+    let (lab, home) = Lab::with_file("content\n");
     let whole = lab.json(["snapshots"]).as_array().unwrap().len();
     for number in 0..500u64 {
         let name = format!("snapshots/{number:064x}");
@@ -425,11 +409,8 @@ fn what_a_check_found_damaged_is_stored_anew() {
 
 #[test]
 fn a_damaged_pack_is_replaced_or_trusted_again_once_it_is_mended() {
-    let lab = Lab::new();
-    let home = lab.dir("home");
     // Only one block: several blocks are in a pack in the order in which they were sealed.
-    write(&home.join("file"), noise(1, 100_000));
-    lab.backup(&home, "home");
+    let (lab, home) = Lab::with_file(noise(1, 100_000));
     let added = |report: &Value| report["bytes"]["added"].as_u64().unwrap();
     // The same content makes the same pack, which replaces the damaged one.
     damage_largest_pack(&lab);
@@ -463,7 +444,7 @@ fn what_is_remembered_of_a_file_goes_with_it() {
         write(&home.join(format!("{number}")), format!("content {number}\n"));
     }
     lab.backup(&home, "home");
-    let repository = opened(&lab);
+    let repository = lab.open();
     let remembered = |name: &str| {
         let local = LocalState::open(&lab.state(), &repository).unwrap();
         local.facts(&repository.keys().local_path("home", name.as_bytes())).is_some()
@@ -485,11 +466,8 @@ fn the_log_of_mounts_does_not_grow_for_ever() {
     if common::no_fuse() {
         return;
     }
-    let lab = Lab::new();
-    let home = lab.dir("home");
-    write(&home.join("file"), "content\n");
-    lab.backup(&home, "home");
-    let folder = lab.state().join(opened(&lab).id().to_string());
+    let (lab, home) = Lab::with_file("content\n");
+    let folder = lab.state().join(lab.open().id().to_string());
     let log = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
     let junk = |number: u8| {
         let name = format!("snapshots/{}", format!("{number:02x}").repeat(32));

@@ -137,20 +137,11 @@ mod tests {
     use crate::format::compress::Compressor;
     use crate::format::crypto::{Cipher, Keys, MasterKey};
     use crate::format::entry::{ChunkRef, Content, Segment};
-    use crate::format::id::BlobId;
     use crate::format::pack::{BlobRecord, Location, PackBuilder};
     use crate::format::sealed;
-    use crate::repository::read_error::ReadError;
-    use crate::repository::reader::{CacheSizes, Lookup};
+    use crate::repository::reader::CacheSizes;
+    use crate::repository::reader::tests::Nowhere;
     use std::time::{Duration, Instant};
-
-    struct Nowhere;
-
-    impl Lookup for Nowhere {
-        fn find_elsewhere(&self, _: &BlobId, _: &[Location]) -> Result<Option<Location>, ReadError> {
-            Ok(None)
-        }
-    }
 
     #[test]
     fn so_many_blocks_are_loaded_at_a_time_as_are_decoded_while_one_arrives() {
