@@ -132,7 +132,7 @@ fn a_second_run_with_the_same_state_is_locked_out() {
 }
 
 #[test]
-fn the_set_is_named_by_the_folder_unless_told_otherwise() {
+fn the_folder_names_the_set_by_default() {
     let lab = Lab::new();
     write(&lab.path("some: folder/file"), "content\n");
     write(&lab.path("archive.mbox"), "From a@b Mon Nov  2 09:30:00 2026\nSubject: one\n\nHello\n");
@@ -247,7 +247,7 @@ fn diff_of_a_folder_shows_that_folder_alone() {
 }
 
 #[test]
-fn the_newest_but_some_of_a_set_can_be_named() {
+fn latest_with_a_tilde_names_an_older_snapshot() {
     let lab = Lab::new();
     for (set, content) in [("a", "first"), ("b", "other"), ("a", "second")] {
         write(&lab.path("home/file"), content);
@@ -286,7 +286,7 @@ fn completions_and_manual_pages_are_written() {
 
 /// tests/help holds the text of every `--help`. `STRONGROOM_BLESS=1` writes these files anew.
 #[test]
-fn the_help_of_every_command_is_as_pinned() {
+fn every_help_text_equals_its_snapshot() {
     let lab = Lab::empty();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/help");
     let bless = std::env::var_os("STRONGROOM_BLESS").is_some();

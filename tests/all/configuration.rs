@@ -87,7 +87,7 @@ fn a_folder_wins_where_it_has_a_slash_or_nothing_has_its_name() {
 }
 
 #[test]
-fn a_password_that_is_given_is_nearer_than_the_configured_one() {
+fn a_given_password_overrides_the_configured_one() {
     let lab = configured();
     run(command(&lab, &["snapshots"]).env("STRONGROOM_PASSWORD", "wrong"), 12);
     write(&lab.path("wrong"), "wrong\n");
@@ -167,7 +167,7 @@ fn the_file_is_looked_for_where_it_is_said_to_be() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_meant_is_an_error_of_usage() {
+fn an_invalid_configuration_is_a_usage_error() {
     let lab = configured();
     for (text, place) in [
         ("[repositories.main\n", "line 1: this is not TOML"),
@@ -187,7 +187,7 @@ fn a_configuration_that_cannot_be_meant_is_an_error_of_usage() {
 }
 
 #[test]
-fn a_secret_that_everybody_can_read_is_remarked_upon() {
+fn a_secret_file_that_everybody_can_read_gives_a_warning() {
     use std::os::unix::fs::PermissionsExt;
     let lab = configured();
     std::fs::set_permissions(lab.path("password"), std::fs::Permissions::from_mode(0o644)).unwrap();

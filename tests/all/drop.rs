@@ -294,7 +294,7 @@ fn mails_of_ones_own_are_imported_and_what_is_no_mail_is_refused_by_close() {
 }
 
 #[test]
-fn a_basket_waits_for_commit() {
+fn dropped_files_wait_for_a_commit() {
     if no_fuse() {
         return;
     }
@@ -333,7 +333,7 @@ fn a_basket_waits_for_commit() {
 }
 
 #[test]
-fn close_waits_until_it_is_restored_if_asked_to_and_says_who_may_not() {
+fn a_synchronous_close_waits_and_reports_a_refusal() {
     if no_fuse() {
         return;
     }
@@ -364,7 +364,7 @@ fn close_waits_until_it_is_restored_if_asked_to_and_says_who_may_not() {
 }
 
 #[test]
-fn whoever_cancels_a_copy_closes_the_file_and_removes_it_in_time() {
+fn a_cancelled_copy_restores_nothing() {
     if no_fuse() {
         return;
     }
@@ -473,7 +473,7 @@ fn killed_again_and_again_every_file_that_was_closed_is_restored_once() {
 }
 
 #[test]
-fn what_is_left_at_the_end_is_told_and_goes_on_with_the_next_mount() {
+fn files_left_at_unmount_are_reported_and_restored_by_the_next_mount() {
     if no_fuse() {
         return;
     }
@@ -507,7 +507,7 @@ fn what_is_left_at_the_end_is_told_and_goes_on_with_the_next_mount() {
 /// docs/cli.md: without `--log-content` no log names people, folders or subjects, at any level, not even a log line of
 /// a library.
 #[test]
-fn nothing_that_a_mount_logs_names_people_or_mail() {
+fn the_log_of_a_mount_holds_no_people_or_mail() {
     if no_fuse() {
         return;
     }

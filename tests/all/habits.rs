@@ -48,7 +48,7 @@ fn counts(mut mount: Mount) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn names_that_nobody_has_are_asked_for_once() {
+fn missing_names_are_looked_up_once() {
     if no_fuse() {
         return;
     }

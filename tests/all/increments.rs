@@ -263,7 +263,7 @@ fn an_attachment_in_many_places_is_stored_once() {
 }
 
 #[test]
-fn what_is_passed_over_is_told_in_a_remark() {
+fn skipped_files_are_named_in_a_remark() {
     let lab = Lab::new();
     let source = lab.dir("source");
     write(&source.join("file"), "content");

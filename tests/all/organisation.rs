@@ -312,7 +312,7 @@ fn an_answer_about_another_message_proves_no_departure() {
 }
 
 #[test]
-fn little_that_changes_costs_little() {
+fn few_changes_cost_few_requests() {
     let lab = Laboratory::new(Shape { users: 1, messages: 1000, ..Shape::default() });
     lab.back_up().expect("a backup");
     let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
@@ -363,7 +363,7 @@ fn a_message_that_failed_and_moved_is_found_again() {
 }
 
 #[test]
-fn thousands_that_move_or_go_are_believed_when_they_did() {
+fn thousands_of_moves_and_deletions_are_believed_once_proved() {
     let lab = Laboratory::new(Shape { users: 1, messages: 1500, ..Shape::default() });
     let (tenant, user) = (lab.simulator.tenant(), lab.mailboxes().remove(0));
     lab.back_up().expect("a backup");

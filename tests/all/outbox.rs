@@ -220,7 +220,7 @@ fn assert_alike(a: &Value, b: &Value) {
 }
 
 #[test]
-fn a_mail_of_a_snapshot_comes_with_all_that_is_known_of_it_and_once() {
+fn a_mail_of_a_snapshot_is_restored_once_with_all_its_properties() {
     let house = House::new(10);
     let running = house.open(How::default());
     let first = running.outbox();
@@ -252,7 +252,7 @@ fn a_mail_of_a_snapshot_comes_with_all_that_is_known_of_it_and_once() {
 }
 
 #[test]
-fn what_was_deleted_goes_back_to_where_it_came_from_and_what_stands_there_stays() {
+fn a_deleted_mail_goes_back_to_its_folder_and_existing_ones_stay() {
     let house = House::new(10);
     let running = house.open(How::default());
     let first = running.outbox();
@@ -300,7 +300,7 @@ fn what_was_deleted_goes_back_to_where_it_came_from_and_what_stands_there_stays(
 }
 
 #[test]
-fn any_mail_can_be_brought_and_nothing_else() {
+fn any_mail_can_be_dropped_and_no_other_file() {
     let house = House::new(3);
     let running = house.open(How::default());
     let outbox = &*running.outbox();
@@ -446,7 +446,7 @@ fn files_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn who_may_not_write_is_told() {
+fn a_missing_permission_is_reported() {
     let house = House::new(3);
     let running = house.open(How { closed: true, ..How::default() });
     let inbox = house.inbox_of(&house.bob);
@@ -466,7 +466,7 @@ fn who_may_not_write_is_told() {
 }
 
 #[test]
-fn what_the_service_said_is_believed_for_a_minute_and_not_longer() {
+fn answers_of_the_service_are_kept_for_a_minute() {
     assert_eq!(BELIEVED, Duration::from_secs(60));
     let believed = Duration::from_secs(1);
     let house = House::new(3);
@@ -500,7 +500,7 @@ fn what_the_service_said_is_believed_for_a_minute_and_not_longer() {
 }
 
 #[test]
-fn on_a_bad_day_and_over_many_lives_everything_is_restored_once() {
+fn faults_and_restarts_lose_and_double_nothing() {
     let house = House::new(40);
     let switches = Switches { new_messages_lag: true, ..Switches::default() };
     house.lab.simulator.set_switches(switches);

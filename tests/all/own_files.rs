@@ -57,7 +57,7 @@ fn assert_private(state: &Path) {
 }
 
 #[test]
-fn a_state_folder_is_its_users_alone_whichever_command_makes_it() {
+fn every_command_makes_a_private_state_folder() {
     let lab = lab();
     if !no_fuse() {
         lab.mount(&[]).unmount();
@@ -98,7 +98,7 @@ fn a_state_folder_is_its_users_alone_whichever_command_makes_it() {
 }
 
 #[test]
-fn a_state_folder_that_may_be_somebody_elses_is_refused() {
+fn a_state_folder_that_others_may_change_is_refused() {
     let lab = lab();
     lab.run(["backup", "--files", "home"], 0);
     let elsewhere = lab.dir("elsewhere");
@@ -164,7 +164,7 @@ fn the_log_of_a_mount_does_not_follow_a_link() {
 }
 
 #[test]
-fn what_is_no_file_is_refused_and_never_waited_for() {
+fn a_named_pipe_in_place_of_a_file_is_refused_without_waiting() {
     let lab = lab();
     lab.run(["backup", "--files", "home"], 0);
     let fifo = lab.path("pipe");
@@ -206,7 +206,7 @@ fn what_is_no_file_is_refused_and_never_waited_for() {
 }
 
 #[test]
-fn what_is_no_file_is_no_object_of_a_repository() {
+fn special_files_are_no_objects_of_a_repository() {
     let lab = lab();
     lab.run(["backup", "--files", "home"], 0);
     let find = |prefix: &str| {

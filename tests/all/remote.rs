@@ -163,7 +163,7 @@ fn timed(command: &mut Command) -> (usize, Duration) {
 }
 
 #[test]
-fn find_and_rg_over_a_mailbox_far_away_wait_for_little_and_a_second_time_for_nothing() {
+fn find_and_rg_over_slow_storage_wait_little_and_not_again() {
     const MANY: u64 = 50_000;
     const INBOX: u64 = 5_000;
     if no_fuse() {
@@ -198,7 +198,7 @@ fn find_and_rg_over_a_mailbox_far_away_wait_for_little_and_a_second_time_for_not
 }
 
 #[test]
-fn from_opening_to_the_first_listing_takes_few_rounds_however_many_snapshots_there_are() {
+fn opening_a_repository_takes_few_rounds_with_many_snapshots() {
     const SNAPSHOTS: i64 = 100;
     if no_fuse() {
         return;

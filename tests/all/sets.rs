@@ -145,7 +145,7 @@ fn many_mailboxes_with_large_messages_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn what_cannot_be_read_is_listed_and_nothing_else_and_comes_when_it_can() {
+fn unreadable_messages_are_listed_and_stored_once_they_can_be_read() {
     let office = Office::new(Organisation { users: 1, messages: 30, ..Organisation::default() });
     let tenant = office.simulator.tenant();
     let user = tenant.users()[0].principal_name();
@@ -238,7 +238,7 @@ fn a_sign_in_that_is_revoked_ends_the_run_and_keeps_what_was_done() {
 }
 
 #[test]
-fn most_of_a_mailbox_going_is_said_aloud_and_kept_in_the_snapshot_before() {
+fn a_mailbox_that_loses_most_messages_gives_a_warning() {
     let office = Office::new(Organisation { users: 1, messages: 80, ..Organisation::default() });
     let first = office.back_up(0);
     let tenant = office.simulator.tenant();
@@ -254,7 +254,7 @@ fn most_of_a_mailbox_going_is_said_aloud_and_kept_in_the_snapshot_before() {
 }
 
 #[test]
-fn nothing_that_is_logged_names_people_mail_or_secrets() {
+fn the_log_holds_no_people_mail_or_secrets() {
     let office = Office::new(Organisation { users: 2, messages: 20, every_kind: true, ..Organisation::default() });
     let tenant = office.simulator.tenant();
     let user = tenant.users()[0].principal_name();

@@ -79,7 +79,7 @@ fn ids_of(snapshots: &Value) -> Vec<String> {
 }
 
 #[test]
-fn a_repository_that_a_later_version_writes_to_as_well_stays_of_use() {
+fn a_repository_with_objects_of_a_later_version_stays_usable() {
     let (lab, home) = Lab::with_file("content\n");
     let repository = lab.open();
     let later = write_like_a_later_version(&repository);
@@ -134,7 +134,7 @@ fn a_repository_that_a_later_version_writes_to_as_well_stays_of_use() {
 }
 
 #[test]
-fn a_clock_that_was_ahead_does_not_make_the_latest_snapshot() {
+fn a_snapshot_from_the_future_is_not_the_latest() {
     let lab = Lab::new();
     let home = lab.dir("home");
     for content in ["first\n", "second\n"] {
@@ -278,7 +278,7 @@ impl Backend for BadSector {
 }
 
 #[test]
-fn what_the_disk_cannot_read_is_damage_unless_it_reads_nothing() {
+fn an_unreadable_sector_is_damage_but_an_unreachable_disk_is_not() {
     let (lab, _) = Lab::with_file(noise(1, 100_000));
     let is_pack = |name: &&String| name.starts_with("packs/");
     let largest = lab.objects().keys().filter(is_pack).max_by_key(|name| lab.objects()[*name]).unwrap().clone();
@@ -332,7 +332,7 @@ fn a_config_of_another_repository_is_no_wrong_password() {
 }
 
 #[test]
-fn a_mount_tells_of_junk_once() {
+fn a_mount_reports_junk_objects_once() {
     if common::no_fuse() {
         return;
     }
@@ -374,7 +374,7 @@ fn flip(lab: &Lab, pack: &str) {
 }
 
 #[test]
-fn what_a_check_found_damaged_is_stored_anew() {
+fn a_backup_stores_again_what_check_found_damaged() {
     let lab = Lab::new();
     let home = lab.dir("home");
     let content: Vec<_> = (0..4u64).map(|number| noise(number, 700_000)).collect();
@@ -408,7 +408,7 @@ fn what_a_check_found_damaged_is_stored_anew() {
 }
 
 #[test]
-fn a_damaged_pack_is_replaced_or_trusted_again_once_it_is_mended() {
+fn a_damaged_pack_is_replaced_or_trusted_again_once_repaired() {
     // Only one block: several blocks are in a pack in the order in which they were sealed.
     let (lab, home) = Lab::with_file(noise(1, 100_000));
     let added = |report: &Value| report["bytes"]["added"].as_u64().unwrap();
@@ -437,7 +437,7 @@ fn a_damaged_pack_is_replaced_or_trusted_again_once_it_is_mended() {
 
 /// When files are removed, their facts in the local state are removed too.
 #[test]
-fn what_is_remembered_of_a_file_goes_with_it() {
+fn facts_of_a_deleted_file_are_dropped() {
     let lab = Lab::new();
     let home = lab.dir("home");
     for number in 0..50 {

@@ -398,7 +398,7 @@ fn nothing_can_be_changed() {
 }
 
 #[test]
-fn a_page_in_a_browser_reads_nothing() {
+fn requests_of_web_pages_are_refused() {
     let (lab, _) = lab_with_snapshot();
     let dav = Dav::start(&lab, &[]);
     let port = dav.address().rsplit(':').next().unwrap();
@@ -418,7 +418,7 @@ fn a_page_in_a_browser_reads_nothing() {
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_and_never_less() {
+fn unreadable_content_is_an_error_and_never_a_short_answer() {
     let (lab, _) = lab_with_snapshot();
     let dav = Dav::start(&lab, &["--snapshot", "latest"]);
     // The root is in the snapshot; its contents are in the packs.
@@ -444,7 +444,7 @@ fn what_cannot_be_read_is_an_error_and_never_less() {
 }
 
 #[test]
-fn nothing_that_is_logged_names_what_is_read() {
+fn the_log_holds_no_names_of_files() {
     let (lab, _) = lab_with_snapshot();
     let dav = Dav::start(&lab, &["-vvv"]);
     assert_eq!(dav.ask("GET", "/latest/nothing", &[]).status, 404);
@@ -458,7 +458,7 @@ fn nothing_that_is_logged_names_what_is_read() {
 }
 
 #[test]
-fn requests_that_nobody_finishes_keep_nobody_out() {
+fn unfinished_requests_do_not_block_others() {
     let (lab, _) = lab_with_snapshot();
     let dav = Dav::start(&lab, &["--snapshot", "latest"]);
     let begin = |head: &str| {
@@ -498,7 +498,7 @@ fn requests_that_nobody_finishes_keep_nobody_out() {
 }
 
 #[test]
-fn it_says_where_it_is_and_ends_when_asked() {
+fn the_server_prints_its_address_and_ends_on_a_signal() {
     let (lab, _) = lab_with_snapshot();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let dav = Dav::start(&lab, &[]);

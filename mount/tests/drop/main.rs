@@ -107,7 +107,7 @@ fn a_file_is_complete_when_it_is_closed() {
 }
 
 #[test]
-fn its_turn_comes_once_nobody_has_it_open_for_writing() {
+fn a_file_is_released_when_its_last_writer_closes_it() {
     skip_without_fuse!();
     let drop = Dropping::new();
     let path = drop.inbox("one.eml");
@@ -222,7 +222,7 @@ fn half_written(drop: &Dropping) -> Child {
 }
 
 #[test]
-fn what_a_killed_process_wrote_is_not_restored() {
+fn a_file_of_a_killed_process_is_not_restored() {
     skip_without_fuse!();
     let drop = Dropping::new();
     for signal in ["KILL", "TERM", "INT"] {
@@ -301,7 +301,7 @@ fn dropping_the_same_again_restores_nothing_twice() {
 }
 
 #[test]
-fn what_was_dropped_is_not_changed() {
+fn a_dropped_file_cannot_be_changed() {
     skip_without_fuse!();
     let drop = Dropping::new();
     let (one, new) = (&drop.inbox("one.eml"), &drop.inbox("new"));
@@ -345,7 +345,7 @@ fn what_was_dropped_is_not_changed() {
 }
 
 #[test]
-fn what_waits_can_be_withdrawn_and_is_committed() {
+fn waiting_files_can_be_withdrawn_and_committed() {
     skip_without_fuse!();
     let drop = Dropping::new();
     drop.basket.wait_for_commit();
@@ -444,7 +444,7 @@ fn a_rename_to_an_ordinary_name_completes() {
 }
 
 #[test]
-fn removed_while_it_is_written() {
+fn a_file_can_be_removed_while_it_is_written() {
     skip_without_fuse!();
     let drop = Dropping::new();
     let mut file = File::options().read(true).write(true).create_new(true).open(drop.inbox("one.eml")).unwrap();

@@ -62,7 +62,7 @@ fn too_many_that_wait_are_sent_away() {
 }
 
 #[test]
-fn who_commits_is_told_when_that_fails() {
+fn a_failed_commit_is_an_error() {
     skip_without_fuse!();
     let drop = Dropping::new();
     drop.basket.wait_for_commit();
@@ -126,7 +126,7 @@ fn unmounting_while_files_are_open() {
 }
 
 #[test]
-fn what_was_closed_before_unmounting_is_handed_over() {
+fn files_closed_before_unmounting_are_handed_over() {
     skip_without_fuse!();
     for _ in 0..10 {
         let drop = Dropping::new();
@@ -140,7 +140,7 @@ fn what_was_closed_before_unmounting_is_handed_over() {
 }
 
 #[test]
-fn a_limit_to_what_is_open_or_temporary() {
+fn open_and_temporary_files_are_limited() {
     skip_without_fuse!();
     let drop = Dropping::new();
     for number in 0..4096 {

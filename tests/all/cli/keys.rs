@@ -41,7 +41,7 @@ fn init_makes_one_repository_and_tells_its_recovery_key_once() {
 
 /// A full disk, a closed pipe, and no standard output at all.
 #[test]
-fn no_recovery_key_is_left_that_nobody_saw() {
+fn a_recovery_key_that_could_not_be_shown_is_not_kept() {
     let lab = Lab::new();
     let deaf = |arguments: &[&str], repository: &Path| {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
@@ -90,7 +90,7 @@ fn both_ciphers_serve_every_command() {
 }
 
 #[test]
-fn keys_come_and_go() {
+fn keys_are_added_listed_and_removed() {
     let lab = Lab::empty();
     let first_recovery = lab.json(["init", "--password-memory", "1"])["recovery_key"].as_str().unwrap().to_owned();
     let list = || lab.json(["key", "list"]).as_array().unwrap().clone();
@@ -189,7 +189,7 @@ fn passwords_come_from_files_and_the_environment() {
 }
 
 #[test]
-fn passwords_show_nowhere() {
+fn no_command_shows_a_password() {
     let lab = Lab::new();
     write(&lab.path("home/file"), "content\n");
     let secrets = [PASSWORD, "wrong password", "brand-new password"];
@@ -241,7 +241,7 @@ fn passwords_show_nowhere() {
 }
 
 #[test]
-fn what_a_repository_shows_without_a_key_are_no_names() {
+fn a_repository_shows_no_names_without_a_key() {
     let lab = Lab::new();
     write(&lab.path("home/a name nobody may see.txt"), "and text that nobody may read\n");
     lab.backup(&lab.path("home"), "a set nobody may know");

@@ -13,7 +13,7 @@ fn lines_of_json(output: &Output) -> Vec<Value> {
 }
 
 #[test]
-fn json_of_backup_has_the_keys_of_the_contract() {
+fn json_of_backup_has_the_documented_keys() {
     let lab = Lab::new();
     write(&lab.path("home/a"), "a\n");
     write(&lab.path("home/b"), "b\n");
@@ -59,7 +59,7 @@ fn json_of_backup_has_the_keys_of_the_contract() {
 }
 
 #[test]
-fn json_of_what_is_listed_has_the_keys_of_the_contract() {
+fn json_of_listings_has_the_documented_keys() {
     let lab = changed_lab();
     let snapshots = lab.json(["snapshots"]);
     let snapshots = snapshots.as_array().unwrap();
@@ -162,7 +162,7 @@ fn quiet_commands_say_nothing_on_standard_error() {
 }
 
 #[test]
-fn nobody_minds_a_reader_who_has_seen_enough() {
+fn a_closed_pipe_ends_commands_quietly() {
     let lab = Lab::new();
     for number in 0..20_000 {
         write(&lab.path(format!("home/a rather long name of a small file {number}")), "");
@@ -218,7 +218,7 @@ fn assert_is_quiet(mut child: std::process::Child, arguments: &[&str]) {
 }
 
 #[test]
-fn names_do_not_talk_to_the_terminal() {
+fn control_characters_in_names_are_escaped() {
     let lab = Lab::new();
     // Control characters, and invisible characters that change how the others are shown.
     let hidden = "gnp\u{202e}exe \u{2066}b\u{2028}c\u{2029}d\u{200b}e\u{feff}f\u{9b}g\u{e0041}h";
@@ -319,7 +319,7 @@ fn no_command_logs_the_names_of_what_it_reads() {
 
 /// A pipe gets the file byte for byte. On a terminal, here that of `script`, control characters are escaped.
 #[test]
-fn a_file_that_is_written_to_a_terminal_does_not_command_it() {
+fn cat_escapes_control_characters_on_a_terminal() {
     let lab = Lab::new();
     let mail = "Subject: \u{1b}]0;title\u{7} gnp\u{202e}exe\r\n\r\nGr\u{fc}\u{df}e\tx\r\n";
     write(&lab.path("home/mail.eml"), mail);

@@ -26,7 +26,7 @@ fn a_storm_of_faults_neither_loses_nor_doubles_anything() {
 }
 
 #[test]
-fn what_was_made_although_the_answer_was_lost_is_found_and_not_made_again() {
+fn a_message_whose_answer_was_lost_is_found_and_not_made_again() {
     let lab = laboratory(8, 1);
     let tenant = lab.simulator.tenant();
     let user = lab.mailboxes()[0].clone();
@@ -72,7 +72,7 @@ fn regression_work_that_is_done_seconds_after_an_error_answer_makes_no_twin() {
 /// The work is done so late that the message was made again. One of the two is deleted, and no other message with the
 /// mark is.
 #[test]
-fn a_twin_that_comes_after_all_patience_is_taken_back_and_what_others_made_stays() {
+fn a_late_twin_is_deleted_and_messages_of_others_stay() {
     let lab = Laboratory::new(Shape { seed: 3, users: 1, messages: 3, ..Shape::default() });
     let tenant = lab.simulator.tenant();
     let user = lab.mailboxes()[0].clone();

@@ -53,7 +53,7 @@ fn lost_mailbox(messages: usize, streams: bool) -> (Laboratory, TenantReport, St
 }
 
 #[test]
-fn nine_tenths_of_the_requests_that_a_mailbox_takes_are_used_and_no_more() {
+fn a_restore_uses_nine_tenths_of_the_request_limit() {
     for streams in [false, true] {
         let (lab, backup, user) = lost_mailbox(messages(500), streams);
         let limits = graph::Limits { mailbox_requests: 200, mailbox_window: CLIENT_WINDOW, ..unlimited() };
@@ -79,7 +79,7 @@ fn a_mailbox_is_restored_as_quickly_as_the_published_limits_allow() {
 }
 
 #[test]
-fn nine_tenths_of_the_bytes_that_a_mailbox_takes_are_used_and_no_more() {
+fn a_restore_uses_nine_tenths_of_the_upload_limit() {
     let lab = Laboratory::new(Shape { seed: 1, users: 1, messages: 0, ..Shape::default() });
     let tenant = lab.simulator.tenant();
     let user = lab.mailboxes()[0].clone();

@@ -53,7 +53,7 @@ impl Office {
 }
 
 #[test]
-fn killed_again_and_again_a_restore_ends_whole_and_makes_nothing_twice() {
+fn a_restore_that_is_killed_repeatedly_makes_no_message_twice() {
     let office = Office::new(Organisation { users: 1, messages: messages(60), ..Organisation::default() });
     let tenant = office.simulator.tenant();
     let users = [tenant.users()[0].principal_name(), add_hard_cases(&tenant)];
@@ -78,7 +78,7 @@ fn killed_again_and_again_a_restore_ends_whole_and_makes_nothing_twice() {
 }
 
 #[test]
-fn killed_again_and_again_an_import_ends_whole_and_makes_nothing_twice() {
+fn an_import_that_is_killed_repeatedly_makes_no_message_twice() {
     let office = Office::keeping("full", Organisation { users: 1, messages: messages(60), ..Organisation::default() });
     let tenant = office.simulator.tenant();
     let users = [tenant.users()[0].principal_name(), add_hard_cases(&tenant)];
@@ -164,7 +164,7 @@ fn the_program_restores_to_accounts_and_says_what_it_did() {
 }
 
 #[test]
-fn names_and_bytes_that_hurt_come_back_and_so_does_real_mail() {
+fn hostile_names_and_real_mail_come_back() {
     let corpus = std::env::var_os("STRONGROOM_CORPUS").map(std::path::PathBuf::from);
     if corpus.is_none() {
         eprintln!("STRONGROOM_CORPUS is not set: generated mail stands in for the corpus");

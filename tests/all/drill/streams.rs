@@ -111,7 +111,7 @@ fn a_storm_neither_loses_nor_doubles_what_is_imported() {
 }
 
 #[test]
-fn where_nothing_may_be_imported_all_comes_back_as_without_streams_and_is_said_once() {
+fn without_the_right_to_import_messages_come_back_from_mime() {
     for (seed, no_permission) in [(11, true), (12, false)] {
         let (lab, users) = full(seed);
         let tenant = lab.simulator.tenant();

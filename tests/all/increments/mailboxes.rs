@@ -90,7 +90,7 @@ fn mailboxes() -> Vec<(&'static str, String, usize)> {
 }
 
 #[test]
-fn nothing_of_a_mailbox_is_lost_or_glued() {
+fn no_message_of_an_mbox_is_lost_or_joined_to_another() {
     let lab = Lab::new();
     let boxes = mailboxes();
     let mut arguments = vec!["backup".to_owned(), "--as".to_owned(), "mail".to_owned()];
@@ -144,7 +144,7 @@ fn nothing_of_a_mailbox_is_lost_or_glued() {
 }
 
 #[test]
-fn what_is_no_mailbox_is_refused_with_the_reason() {
+fn files_that_are_no_mbox_are_refused_with_the_reason() {
     let lab = Lab::new();
     let files: [(&str, &[u8], &str); 6] = [
         ("packed.mbox", b"\x1f\x8b\x08\0\0", "compressed with gzip"),

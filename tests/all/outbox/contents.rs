@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn while_the_snapshots_are_looked_through_close_takes_what_nobody_knows_and_it_fails_later() {
+fn an_unknown_file_closed_before_all_snapshots_are_read_fails_later() {
     let house = House::new(3);
     let (name, canary) = house.canary();
     // From here on the repository does not answer until the gate is open.
@@ -31,7 +31,7 @@ fn while_the_snapshots_are_looked_through_close_takes_what_nobody_knows_and_it_f
 }
 
 #[test]
-fn every_snapshot_is_known_the_newest_and_those_made_meanwhile_too() {
+fn contents_of_all_snapshots_are_found_those_of_new_ones_too() {
     let house = House::new(10);
     let (name, old) = house.canary();
     let tenant = &house.tenant;
@@ -95,7 +95,7 @@ fn every_snapshot_is_known_the_newest_and_those_made_meanwhile_too() {
 }
 
 #[test]
-fn many_of_a_new_snapshot_at_a_time_are_all_known() {
+fn many_files_of_a_new_snapshot_are_all_found() {
     let house = House::new(3);
     let running = house.open(How { waits: true, ..How::default() });
     let outbox = &*running.outbox();
@@ -124,7 +124,7 @@ fn many_of_a_new_snapshot_at_a_time_are_all_known() {
 }
 
 #[test]
-fn what_stands_in_a_snapshot_that_is_forgotten_meanwhile_is_had_from_another() {
+fn an_item_of_a_forgotten_snapshot_is_found_in_another() {
     let house = House::new(3);
     let (name, canary) = house.canary();
     let first = files_below(&house.lab.folder.path().join("repository/snapshots"));
@@ -150,7 +150,7 @@ fn what_stands_in_a_snapshot_that_is_forgotten_meanwhile_is_had_from_another() {
 }
 
 #[test]
-fn the_same_bytes_under_two_names_are_one_message_unless_they_were_two_in_the_snapshot() {
+fn equal_files_are_one_message_unless_the_snapshot_has_two() {
     let house = House::new(3);
     let inbox = house.inbox_of(&house.bob);
     for _ in 0..2 {
@@ -181,7 +181,7 @@ fn the_same_bytes_under_two_names_are_one_message_unless_they_were_two_in_the_sn
 }
 
 #[test]
-fn of_several_items_with_the_content_the_path_decides_and_then_the_time() {
+fn among_items_with_equal_content_the_path_decides_then_the_time() {
     let house = House::new(3);
     let tenant = &house.tenant;
     let add = |folder: &str, category: &str| {
@@ -219,7 +219,7 @@ fn of_several_items_with_the_content_the_path_decides_and_then_the_time() {
 }
 
 #[test]
-fn what_no_snapshot_has_any_more_fails_and_can_be_taken_back() {
+fn a_file_that_no_snapshot_has_fails_and_can_be_withdrawn() {
     let house = House::new(3);
     let (_, bytes) = house.canary();
     let how = How { waits: true, ..How::default() };

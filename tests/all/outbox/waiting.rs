@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_waits_goes_when_it_is_committed_and_reports_say_what_became_of_it() {
+fn waiting_files_are_restored_at_a_commit_and_reported() {
     let house = House::new(3);
     let running = house.open(How { waits: true, ..How::default() });
     let outbox = &*running.outbox();
@@ -110,7 +110,7 @@ fn files_wait_while_the_sign_in_has_expired_and_go_on_when_it_works_again() {
 }
 
 #[test]
-fn what_was_just_closed_can_be_withdrawn_unless_somebody_commits() {
+fn a_resting_file_can_be_withdrawn_until_a_commit() {
     let house = House::new(3);
     let inbox = house.inbox_of(&house.bob);
     let at = |name: &str| format!("{inbox}/{name}.eml");
@@ -140,7 +140,7 @@ fn what_was_just_closed_can_be_withdrawn_unless_somebody_commits() {
 }
 
 #[test]
-fn what_waits_is_there_the_next_time_with_its_bytes_its_folder_and_its_time() {
+fn waiting_files_survive_a_restart() {
     let house = House::new(3);
     let (name, bytes) = house.canary();
     let how = How { waits: true, ..How::default() };
@@ -182,7 +182,7 @@ fn what_waits_is_there_the_next_time_with_its_bytes_its_folder_and_its_time() {
 }
 
 #[test]
-fn what_is_unreachable_is_tried_on_and_what_is_refused_three_times_and_can_be_dropped_again() {
+fn unreachable_files_are_tried_on_and_refused_ones_three_times() {
     let house = House::new(3);
     let running = house.open(How::default());
     let outbox = &*running.outbox();
@@ -221,7 +221,7 @@ fn what_is_unreachable_is_tried_on_and_what_is_refused_three_times_and_can_be_dr
 /// The outbox waits for a mailbox in which another restore works. A mount lets others into a mailbox when it has
 /// nothing to do there.
 #[test]
-fn while_another_restore_is_at_work_in_a_mailbox_what_is_dropped_waits() {
+fn dropped_files_wait_for_another_restore_in_the_mailbox() {
     let house = House::new(3);
     let running = house.open(How::default());
     let kept = running.outbox();
@@ -246,7 +246,7 @@ fn while_another_restore_is_at_work_in_a_mailbox_what_is_dropped_waits() {
 }
 
 #[test]
-fn while_the_repository_is_away_what_was_dropped_waits() {
+fn dropped_files_wait_while_the_repository_is_unreachable() {
     let house = House::new(3);
     let (name, canary) = house.canary();
     let backend = Arc::new(Faulty::new(Local::open(house.lab.folder.path().join("repository")).unwrap()));
