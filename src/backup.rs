@@ -599,7 +599,8 @@ impl Assembler<'_> {
             }
             Outcome::Failed { path, error } => {
                 let carried = self.carry_over(&path)?;
-                tracing::debug!(target: CONTENT_LOG, path = %String::from_utf8_lossy(&path), error, carried, "could not be read");
+                let shown = String::from_utf8_lossy(&path);
+                tracing::debug!(target: CONTENT_LOG, path = %shown, error, carried, "could not be read");
                 self.failed += 1;
                 if self.failures.len() < REPORTED_MAX {
                     self.failures.push(Failure { path, error });

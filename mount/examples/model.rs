@@ -1,7 +1,8 @@
 //! Mounts a generated tree: to try the mount out, to measure it, and for tests that kill a process.
 //!
 //! ```text
-//! cargo run --release --example model -- DIR [--catalog] [--xattr] [--allow-other] [--threads N] [--folders N] [--files N]
+//! cargo run --release --example model -- DIR [--catalog] [--xattr] [--allow-other] [--threads N] [--folders N]
+//!     [--files N]
 //! ```
 //!
 //! Prints `ready` when DIR is usable. SIGUSR1 prints the requests since the last SIGUSR1; SIGINT and SIGTERM unmount.

@@ -508,8 +508,9 @@ impl Filesystem for Adapter {
             -> ReplyPoll, FsError::NotOffered;
         getlk(ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, start: u64, end: u64, typ: i32, pid: u32)
             -> ReplyLock, FsError::NotOffered;
-        setlk(ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, start: u64, end: u64, typ: i32, pid: u32, sleep: bool)
-            -> ReplyEmpty, FsError::NotOffered;
+        setlk(
+            ino: INodeNo, fh: FileHandle, lock_owner: LockOwner, start: u64, end: u64, typ: i32, pid: u32, sleep: bool
+        ) -> ReplyEmpty, FsError::NotOffered;
         ioctl(ino: INodeNo, fh: FileHandle, flags: IoctlFlags, cmd: u32, in_data: &[u8], out_size: u32)
             -> ReplyIoctl, FsError::NoCommand;
     }

@@ -3,7 +3,8 @@
 //! ```text
 //! bit 63       which side of the snapshot: 0 items, 1 text
 //! bits 62..40  slot of the snapshot, 1 to 2^23 - 1; 0 for the folders of the mount itself, or for the only snapshot
-//! bits 39..0   rank of the entry + 1; in slot 0 of a catalog one of the numbers in `fixed`, or from 2^39 on what is below `restore/`
+//! bits 39..0   rank of the entry + 1; in slot 0 of a catalog one of the numbers in `fixed`, or from 2^39 on
+//!              what is below `restore/`
 //! ```
 //!
 //! There is no table of inodes, except for `restore/`. So no memory grows with the number of entries that were looked

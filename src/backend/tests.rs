@@ -67,7 +67,9 @@ fn other_paths_are_refused() {
 
 proptest! {
     #[test]
-    fn a_path_that_parses_is_the_path_of_its_name(path in "(config|keys|packs|index|x)?/?[0-9a-gA-F]{0,2}/?[0-9a-f]{30,64}") {
+    fn a_path_that_parses_is_the_path_of_its_name(
+        path in "(config|keys|packs|index|x)?/?[0-9a-gA-F]{0,2}/?[0-9a-f]{30,64}",
+    ) {
         if let Ok(name) = path.parse::<ObjectName>() {
             prop_assert_eq!(name.path(), path);
         }

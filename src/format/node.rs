@@ -479,7 +479,10 @@ mod tests {
         fn hints_come_back_as_they_were_given(places in places()) {
             let segments: Vec<_> = places.iter().enumerate().map(|(number, (place, is_node))| match is_node {
                 true => Segment::List { len: 1, node: NodeRef { id: NodeId([number as u8; 32]), hint: None } },
-                false => Segment::Raw(vec![ChunkRef { id: ChunkId([number as u8; 32]), len: len_of(*place), hint: None }]),
+                false => {
+                    let id = ChunkId([number as u8; 32]);
+                    Segment::Raw(vec![ChunkRef { id, len: len_of(*place), hint: None }])
+                }
             }).collect();
             let refs = places.iter().enumerate().map(|(number, (_, is_node))| {
                 let id = BlobId([number as u8; 32]);
@@ -498,7 +501,8 @@ mod tests {
                 Place::Unknown => None,
                 Place::OwnBlock { offset, len } => Some(Location { block: own, offset, len }),
                 Place::OwnPack { block_offset, block_len, offset, len } => {
-                    Some(Location { block: BlockLocation { pack: own.pack, offset: block_offset, len: block_len }, offset, len })
+                    let block = BlockLocation { pack: own.pack, offset: block_offset, len: block_len };
+                    Some(Location { block, offset, len })
                 }
                 Place::Stored(location) => Some(location),
             }).collect();

@@ -331,6 +331,7 @@ pub fn footer_of(keys: &Keys, pack: &[u8]) -> Result<Footer, PackError> {
 mod tests {
     use super::*;
     use crate::format::crypto::{Cipher, MasterKey};
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     fn keys() -> Keys {
@@ -339,11 +340,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_footer_says_what_was_packed(blocks in proptest::collection::vec(proptest::collection::vec((any::<[u8; 32]>(), 0u32..1000), 0..5), 0..6)) {
+        fn a_footer_says_what_was_packed(blocks in vec(vec((any::<[u8; 32]>(), 0u32..1000), 0..5), 0..6)) {
             let keys = keys();
             let mut builder = PackBuilder::new(PackKind::Data, 1 << 10);
             for blobs in &blocks {
-                builder.push(&[9; 33], blobs.iter().map(|(id, len)| BlobRecord { id: BlobId(*id), len: *len }).collect());
+                let records = blobs.iter().map(|(id, len)| BlobRecord { id: BlobId(*id), len: *len });
+                builder.push(&[9; 33], records.collect());
             }
             let pack = builder.finish(&keys, &mut Compressor::new(1));
             let pack_len = pack.bytes.len() as u64;

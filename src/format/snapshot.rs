@@ -282,6 +282,7 @@ fn read_state(value: &mut Reader<'_>) -> Result<(String, Vec<u8>), SnapshotError
     }
 }
 
+/// Snapshots for tests.
 #[cfg(test)]
 pub mod testing {
     use super::*;

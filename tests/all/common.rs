@@ -49,7 +49,8 @@ impl Lab {
         lab
     }
 
-    /// Creates a laboratory and backs up the folder `home`, which has one file, as the set `home`. Returns the folder, too.
+    /// Creates a laboratory, and backs up the folder `home` as the set `home`. The folder has one file, `file`, with
+    /// this content. Returns the folder, too.
     pub fn with_file(content: impl AsRef<[u8]>) -> (Lab, PathBuf) {
         let lab = Lab::new();
         let home = lab.dir("home");

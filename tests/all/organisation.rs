@@ -36,7 +36,12 @@ fn a_tenant_is_backed_up_as_it_is_and_then_by_what_changes() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: laboratory::cases(6), max_shrink_iters: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: laboratory::cases(6),
+        max_shrink_iters: 40,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn every_run_ends_with_what_is_true(

@@ -26,7 +26,7 @@ use strongroom_mount::{ItemKind, Outbox, OutboxError, State, Time};
 use strongroom_simulator::faults::Rule;
 use strongroom_simulator::tenant::Folder;
 use strongroom_simulator::{
-    Fault, Faults, FlagStatus, Kind, Locale, NewMessage, Simulator, Switches, Tenant, TrueMessage, UserSpec,
+    Fault, Faults, FlagStatus, Kind, Locale, NewMessage, Switches, Tenant, TrueMessage, UserSpec,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@
 use crate::common;
 use crate::laboratory;
 
-use common::{Lab, PASSWORD, fails, noise, text, write};
+use common::{Lab, fails, noise, text, write};
 use laboratory::{Laboratory, Shape};
 use serde_json::{Value, json};
 use std::fs;
@@ -466,7 +466,7 @@ fn the_log_of_mounts_does_not_grow_for_ever() {
     if common::no_fuse() {
         return;
     }
-    let (lab, home) = Lab::with_file("content\n");
+    let (lab, _) = Lab::with_file("content\n");
     let folder = lab.state().join(lab.open().id().to_string());
     let log = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
     let junk = |number: u8| {

@@ -214,7 +214,8 @@ fn a_shell_redirection_is_complete_at_its_end() {
 
 /// Starts a process that writes the first half of `half.eml` and then waits.
 fn half_written(drop: &Dropping) -> Child {
-    let program = "import signal,time\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\nf=open('half.eml','wb',0)\nf.write(b'Subject: half')\nprint('written',flush=True)\ntime.sleep(100)";
+    let program = "import signal,time\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\nf=open('half.eml','wb',0)\n\
+                   f.write(b'Subject: half')\nprint('written',flush=True)\ntime.sleep(100)";
     let mut python = Command::new("python3");
     let mut child = python.args(["-c", program]).current_dir(drop.inbox("")).stdout(Stdio::piped()).spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 7]).unwrap();
@@ -545,8 +546,8 @@ fn lengths_of_drafts() {
 fn written_through_a_mapping() {
     skip_without_fuse!();
     let drop = Dropping::new();
-    let program = "import mmap,os\nfd=os.open('one.eml',os.O_CREAT|os.O_RDWR)\nos.write(fd,b'Subject: written')\nm=mmap.mmap(fd,16)\n\
-                   os.close(fd)\nm[:]=b'Subject: mapped!'\nm.close()";
+    let program = "import mmap,os\nfd=os.open('one.eml',os.O_CREAT|os.O_RDWR)\nos.write(fd,b'Subject: written')\n\
+                   m=mmap.mmap(fd,16)\nos.close(fd)\nm[:]=b'Subject: mapped!'\nm.close()";
     drop.tool("python3", &["-c", program]).unwrap();
     drop.restored_last("one.eml", b"Subject: mapped!");
 }

@@ -350,8 +350,11 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_become_text(bytes in vec(any::<u8>(), 0..200), pick: prop::sample::Index) {
-            const LABELS: [&str; 20] = ["utf-8", "utf-7", "utf-16", "utf-32", "hz", "iso-2022-jp", "iso-2022-kr", "iso-2022-cn", "gbk",
-                "big5", "euc-kr", "shift_jis", "euc-jp", "cp437", "tcvn", "viscii", "iso-8859-2", "latin1", "unknown", "x-user-defined"];
+            const LABELS: [&str; 20] = [
+                "utf-8", "utf-7", "utf-16", "utf-32", "hz", "iso-2022-jp", "iso-2022-kr", "iso-2022-cn", "gbk", "big5",
+                "euc-kr", "shift_jis", "euc-jp", "cp437", "tcvn", "viscii", "iso-8859-2", "latin1", "unknown",
+                "x-user-defined",
+            ];
             decode(&bytes, Some(LABELS[pick.index(LABELS.len())]));
             decode(&bytes, Some(&String::from_utf8_lossy(&bytes)));
             decode(&bytes, None);

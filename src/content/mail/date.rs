@@ -430,7 +430,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_value_is_read_without_panic(value in "[0-9a-z :+.,()/\"T-]{0,60}|(Mon, )?[0-9]{1,20} (Mar|dez) [0-9]{1,20} .{0,30}") {
+        fn any_value_is_read_without_panic(
+            value in "[0-9a-z :+.,()/\"T-]{0,60}|(Mon, )?[0-9]{1,20} (Mar|dez) [0-9]{1,20} .{0,30}",
+        ) {
             parse(value.as_bytes());
         }
 
@@ -438,7 +440,12 @@ mod tests {
         fn a_date_that_was_written_comes_back(seconds in -2_000_000_000_i64..200_000_000_000, offset in -12_i8..=14) {
             let zone = jiff::tz::Offset::constant(offset).to_time_zone();
             let zoned = jiff::Timestamp::from_second(seconds).unwrap().to_zoned(zone);
-            for form in ["%a, %d %b %Y %H:%M:%S %z", "%a %b %e %H:%M:%S %Y %z", "%Y-%m-%dT%H:%M:%S%:z", "%d-%B-%Y %H:%M:%S GMT%z"] {
+            for form in [
+                "%a, %d %b %Y %H:%M:%S %z",
+                "%a %b %e %H:%M:%S %Y %z",
+                "%Y-%m-%dT%H:%M:%S%:z",
+                "%d-%B-%Y %H:%M:%S GMT%z",
+            ] {
                 prop_assert_eq!(parse(zoned.strftime(form).to_string().as_bytes()), Some(seconds), "{}", form);
             }
         }

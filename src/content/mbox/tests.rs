@@ -502,9 +502,13 @@ proptest! {
 
     /// Separators, headers and line ends may lie across the ends of the window.
     #[test]
-    fn long_files_are_cut_like_short_ones(mails in vec((1..40_usize, 0..200_usize), 40..80), eol in select(vec!["\n", "\r\n", "\r"])) {
+    fn long_files_are_cut_like_short_ones(
+        mails in vec((1..40_usize, 0..200_usize), 40..80),
+        eol in select(vec!["\n", "\r\n", "\r"]),
+    ) {
         let mail = |(lines, len): &(usize, usize)| {
-            format!("From: a\nSubject: b\n\n{}\nend\n", format!("{}\n", "x".repeat(len * 10)).repeat(lines * 2)).replace('\n', eol)
+            let text = format!("{}\n", "x".repeat(len * 10)).repeat(lines * 2);
+            format!("From: a\nSubject: b\n\n{text}\nend\n").replace('\n', eol)
         };
         let written: Vec<String> = mails.iter().map(mail).collect();
         let file: String = written.iter().map(|mail| format!("{FROM}{eol}{mail}{eol}")).collect();

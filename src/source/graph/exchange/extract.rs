@@ -200,7 +200,10 @@ mod tests {
                 json!({"itemId": "a\\\"data\":", "data": STANDARD.encode(stream), "error": null, "x": {"data": null}})
             }).collect();
             let value = json!({ "@odata.context": "x", "value": rows });
-            let text = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+            let text = match pretty {
+                true => serde_json::to_string_pretty(&value).unwrap(),
+                false => value.to_string(),
+            };
             // Escaped as the JSON encoder of .NET does.
             let text = text.replace('+', "\\u002B").replace('/', "\\/");
             let (rest, found) = extract(text.as_bytes(), cut).unwrap();
@@ -212,7 +215,10 @@ mod tests {
         }
 
         #[test]
-        fn an_answer_that_is_cut_or_damaged_is_an_error(stream in prop::collection::vec(any::<u8>(), 1..50), at: prop::sample::Index) {
+        fn an_answer_that_is_cut_or_damaged_is_an_error(
+            stream in prop::collection::vec(any::<u8>(), 1..50),
+            at: prop::sample::Index,
+        ) {
             let text = json!({"value": [{"itemId": "a", "data": STANDARD.encode(stream)}]}).to_string();
             let cut = at.index(text.len());
             prop_assert!(extract(&text.as_bytes()[..cut], 7).is_err());

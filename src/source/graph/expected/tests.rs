@@ -206,7 +206,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_judged_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), at: prop::sample::Index) {
+    fn any_bytes_are_judged_without_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        at: prop::sample::Index,
+    ) {
         let expected = told(|_| {});
         let _ = judged(&expected, &bytes);
         let mut mail = MAIL.as_bytes().to_vec();

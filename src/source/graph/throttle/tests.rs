@@ -489,10 +489,12 @@ proptest! {
                 log.push((now, arrival.upload));
                 let recent = |window: Duration| log.iter().filter(move |(at, _)| *at + window > now);
                 prop_assert!(recent(limits.mailbox_window).count() <= 20);
-                let uploads: Vec<_> = recent(limits.upload_window).map(|(_, bytes)| bytes).filter(|&&bytes| bytes > 0).collect();
+                let uploads = recent(limits.upload_window).map(|(_, bytes)| bytes);
+                let uploads: Vec<_> = uploads.filter(|&&bytes| bytes > 0).collect();
                 prop_assert!(uploads.iter().copied().sum::<u64>() <= 500 || uploads.len() == 1);
                 sent_at.insert(key.1, (index as u64, now));
-                agenda.insert((now + Duration::from_millis(arrival.takes_ms), Happening::Ends { number: key.1, mailbox: of }));
+                let end = now + Duration::from_millis(arrival.takes_ms);
+                agenda.insert((end, Happening::Ends { number: key.1, mailbox: of }));
             }
         }
         prop_assert_eq!(done, arrivals.len(), "somebody still waits");
