@@ -103,7 +103,8 @@ pub fn client_to(url: &str, tenant: &str, client_id: &str, secret: &str, limits:
 impl Laboratory {
     pub fn new(shape: Shape) -> Self {
         let Shape { seed, users, messages, every_kind, hurting, corpus, switches, limits } = shape;
-        let organisation = Organisation { seed, users, messages, every_kind, hurting, corpus };
+        let organisation =
+            Organisation { seed, users, messages, every_kind, hurting, corpus, ..Organisation::default() };
         let limits = limits.unwrap_or_default();
         let options = Options { organisation, switches, limits, ..Options::default() };
         let simulator = Simulator::start(options).expect("a simulator");
@@ -340,6 +341,7 @@ impl Laboratory {
             (Kind::RenameFolder, _, Some((own, _))) => tenant.rename_folder(user, own, &folder_name(change)),
             (Kind::MoveFolder, _, Some((own, _))) => tenant.move_folder(user, own, folder),
             (Kind::DeleteFolder, _, Some((own, _))) if !only_removals => tenant.delete_folder(user, own),
+            (Kind::Contacts(choice), ..) => tenant.change_contacts_at_random(user, *choice),
             (Kind::ExpireDeltas, ..) => {
                 tenant.expire_deltas();
                 return;
@@ -384,6 +386,7 @@ enum Kind {
     RenameFolder,
     MoveFolder,
     DeleteFolder,
+    Contacts(u64),
     ExpireDeltas,
 }
 
@@ -401,6 +404,7 @@ pub fn change() -> impl Strategy<Value = Change> {
         2 => Just(Kind::RenameFolder),
         2 => Just(Kind::MoveFolder),
         1 => Just(Kind::DeleteFolder),
+        3 => any::<u64>().prop_map(Kind::Contacts),
         1 => Just(Kind::ExpireDeltas),
     ];
     (kind, any::<usize>(), any::<usize>(), any::<usize>(), any::<u32>())

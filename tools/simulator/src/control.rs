@@ -6,11 +6,14 @@
 //! | `GET /control/application` | the tenant's id, and what to sign in with |
 //! | `GET /control/users`, `POST /control/users` | lists users, or adds one (see [`UserSpec`]) |
 //! | `PATCH`, `DELETE /control/users/{u}` | renames, deletes |
-//! | `GET /control/users/{u}/truth` | the mailbox as JSON lines: folders, then messages |
+//! | `GET /control/users/{u}/truth` | the mailbox as JSON lines: folders, folders for contacts, messages, contacts |
 //! | `POST /control/users/{u}/folders` | adds a folder: `parent`, `name`, `hidden` |
 //! | `PATCH`, `DELETE /control/users/{u}/folders/{f}` | renames (`name`), moves (`parent`); removes permanently |
 //! | `POST /control/users/{u}/messages` | adds a message: `folder`, `mime` (base64), `received`, `read`, `draft`, `flag`, `categories` |
 //! | `PATCH`, `DELETE /control/users/{u}/messages/{m}` | changes any of `mime`, `read`, `flag`, `categories`, `folder`, `unreadable`; deletes permanently |
+//! | `POST /control/users/{u}/contactFolders` | adds a folder for contacts: `parent`, `name`; the requests for folders change it |
+//! | `POST /control/users/{u}/contacts` | adds a contact: `folder`, `fields`, `photo` (base64), `categories` |
+//! | `PATCH`, `DELETE /control/users/{u}/contacts/{c}` | changes any of `fields` (null removes one), `photo`, `categories`, `folder`; deletes permanently |
 //! | `GET`, `DELETE /control/counters` | returns what clients did; sets the counts to zero |
 //! | `GET`, `PUT /control/switches` | how the service behaves (see [`Switches`]) |
 //! | `GET`, `PUT /control/rules` | what the administrator decided (see [`Rules`](crate::auth::Rules)) |
@@ -21,6 +24,7 @@
 //! | `POST /control/revoke-sessions` | signs everybody out: refresh tokens are refused as well |
 //! | `POST /control/devices/{user_code}/approve` | signs in on a device, as the user would on the page |
 
+mod contacts;
 mod gates;
 
 use std::sync::Arc;
@@ -48,6 +52,7 @@ type Made = Result<Json<Value>, ApiError>;
 /// Returns the routes under `/control`.
 pub fn router() -> Router<Arc<State>> {
     gates::router()
+        .merge(contacts::router())
         .route("/application", get(application))
         .route("/users", get(users).post(add_user))
         .route("/users/{user}", patch(rename_user).delete(remove_user))
@@ -120,8 +125,14 @@ async fn truth(Extract(state): Shared, Path(user): Path<String>) -> Result<Respo
 
 fn send_truth(tenant: &Tenant, user: &str, sender: &tokio::sync::mpsc::Sender<Result<String, std::io::Error>>) {
     let (Ok(folders), Ok(messages)) = (tenant.true_folders(user), tenant.true_messages(user)) else { return };
+    let (Ok(contact_folders), Ok(contacts)) = (tenant.true_contact_folders(user), tenant.true_contacts(user)) else {
+        return;
+    };
     let folders = folders.into_iter().map(|folder| json!({ "folder": folder }));
-    for line in folders.chain(messages.map(|message| json!({ "message": message }))) {
+    let contact_folders = contact_folders.into_iter().map(|folder| json!({ "contactFolder": folder }));
+    let messages = messages.map(|message| json!({ "message": message }));
+    let contacts = contacts.into_iter().map(|contact| json!({ "contact": contact }));
+    for line in folders.chain(contact_folders).chain(messages).chain(contacts) {
         if sender.blocking_send(Ok(format!("{line}\n"))).is_err() {
             return; // The client has disconnected.
         }

@@ -17,11 +17,12 @@ use axum::response::IntoResponse as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::mail::{delta, extended, folders};
+use crate::mail::folders;
 use crate::odata::Query;
-use crate::server::{Answer, ApiError, Call, Operation, Version, json_answer};
+use crate::server::{Answer, ApiError, Call, Operation, Version, json_answer, page};
 use crate::tenant::id::{FolderKey, MailboxGuid};
 use crate::tenant::{Folder, Mailbox, Tenant, UNNAMED};
+use crate::{delta, extended};
 
 /// How folder ids of this API begin. The rest of an id is the same as in `mailFolders`.
 const ID_PREFIX: &str = "NJWt";
@@ -164,7 +165,7 @@ impl ExchangeMailbox {
             Some(_) => format!("{}/folders('{id}')/childFolders", self.path),
             None => format!("{}/folders", self.path),
         };
-        folders::page(call, rows, &path)
+        page(call, rows, &path)
     }
 
     fn folders_delta(&self, call: &Call) -> Answer {
@@ -187,7 +188,7 @@ impl ExchangeMailbox {
             query.select().retain(row.as_object_mut()?);
             Some(row)
         };
-        delta::folders_with(call, &path, "mailboxFolder", show, |id| to_exchange_id(&id))
+        delta::folders_with(call, &path, "mailboxFolder", show, |id, _| Some(to_exchange_id(&id)))
     }
 
     fn get(&self, call: &Call) -> Answer {

@@ -81,17 +81,17 @@ pub enum Fault {
     CutWithoutLength,
     /// The same, from a gateway that announced `Connection: keep-alive`.
     CutWithoutLengthKeepAlive,
-    /// 200 with another body: an error as JSON, a page of HTML, nothing, or the body of another message.
+    /// 200 with another body: an error as JSON, a page of HTML, nothing, or that of another message or contact.
     OtherBody,
     /// A complete HTTP answer with only the beginning of the body.
     ShortBody,
-    /// The requested message changes as soon as it was read.
+    /// The requested message or contact changes as soon as it was read.
     ItemChanges,
     /// The requested folder is deleted just before.
     FolderVanishes,
-    /// The last byte of a file that is written is another one.
+    /// The last byte of a file or of a photo that is written is another one.
     ChangesBytes,
-    /// Half of the text of a message is written.
+    /// Half of the text of a message is written, or of the notes of a contact.
     CutsText,
     /// The first file of a message is called something else.
     RenamesFile,
@@ -322,8 +322,13 @@ impl Subject {
             Fault::PayloadRead => self.method != Method::GET && self.method != Method::DELETE,
             // A GET does no work that could be late.
             Fault::LateWork => self.method != Method::GET && !self.is_sign_in(),
-            Fault::ItemChanges => self.url.contains("/messages/") && self.method == Method::GET,
-            Fault::FolderVanishes => self.url.contains("/mailFolders/") && self.method == Method::GET,
+            Fault::ItemChanges => {
+                (self.url.contains("/messages/") || self.url.contains("/contacts/")) && self.method == Method::GET
+            }
+            Fault::FolderVanishes => {
+                (self.url.contains("/mailFolders/") || self.url.contains("/contactFolders/"))
+                    && self.method == Method::GET
+            }
             // For other answers, a client has no means to recognise a wrong body.
             Fault::OtherBody => self.is_message_bytes(),
             // Each of these means something else at the token endpoint.

@@ -1,7 +1,9 @@
-//! Generated tenants of any size: the same seed gives the same people and mail.
+//! Generated tenants of any size: the same seed gives the same people, mail and contacts.
 //!
 //! A generated message is only a number; its bytes are made when somebody asks for them. The [`Library`] makes them,
 //! and also reads the files of a corpus.
+
+pub mod contacts;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ use strongroom_corpora::words::Vocabulary;
 
 use crate::tenant::id::FolderKey;
 use crate::tenant::{
-    Arrival, Content, Extra, FlagStatus, Flags, Folder, Kind, Locale, Mailbox, Search, Tenant, UserSpec,
+    Arrival, Content, Extra, FlagStatus, Flags, Folder, Kind, Locale, Mailbox, NewContact, Search, Tenant, UserSpec,
 };
 
 /// Initial content of a tenant.
@@ -31,6 +33,8 @@ pub struct Organisation {
     pub users: usize,
     /// Number of messages in each mailbox.
     pub messages: usize,
+    /// Number of contacts in each mailbox.
+    pub contacts: usize,
     /// Whether to add one user of every other kind.
     pub every_kind: bool,
     /// Whether to add a user whose folders and messages have names and bytes that break careless programs.
@@ -41,7 +45,7 @@ pub struct Organisation {
 
 impl Default for Organisation {
     fn default() -> Self {
-        Self { seed: 1, users: 3, messages: 50, every_kind: false, hurting: false, corpus: None }
+        Self { seed: 1, users: 3, messages: 50, contacts: 5, every_kind: false, hurting: false, corpus: None }
     }
 }
 
@@ -203,8 +207,22 @@ fn add_hurting(tenant: &Tenant) {
         for _ in 0..2 {
             put(mailbox, bytes, b"Message-ID: <twin@contoso.com>\r\nSubject: Twin\r\n\r\nTwice.\r\n".to_vec());
         }
+        add_odd_contacts(mailbox);
     });
     filled.expect("the user was just added, with a mailbox");
+}
+
+fn add_odd_contacts(mailbox: &mut Mailbox) {
+    let default = mailbox.well_known("contacts").expect("every mailbox has it");
+    for contact in contacts::odd() {
+        mailbox.add_message(contact.arrival(default)).expect("every mailbox has the folder");
+    }
+    let mut deep = default;
+    for name in FOLDER_NAMES {
+        deep = mailbox.add_contact_folder(deep, name).expect("the folder is empty");
+        let contact = NewContact { created: Some(office::BEGIN), ..NewContact::with(json!({"surname": name})) };
+        mailbox.add_message(contact.arrival(deep)).expect("the folder was just made");
+    }
 }
 
 fn put(mailbox: &mut Mailbox, folder: FolderKey, mime: Vec<u8>) {
@@ -241,7 +259,11 @@ fn add_every_kind(tenant: &Tenant, organisation: &Organisation) {
             locale: Locale::English,
         });
         if kind.has_mailbox() && kind != Kind::SoftDeleted {
-            let few = Organisation { messages: organisation.messages.min(5), ..organisation.clone() };
+            let few = Organisation {
+                messages: organisation.messages.min(5),
+                contacts: organisation.contacts.min(2),
+                ..organisation.clone()
+            };
             let number = (organisation.users + number) as u64;
             let filled = tenant.with_mailbox(&user, |mailbox| fill(tenant, mailbox, &few, number));
             filled.expect("the user was just added, with a mailbox");
@@ -314,6 +336,7 @@ fn fill(tenant: &Tenant, mailbox: &mut Mailbox, organisation: &Organisation, use
         let arrival = Arrival { folder, content, flags, received, created: received, extra };
         mailbox.add_message(arrival).expect("the folder was just made");
     }
+    contacts::fill(mailbox, organisation.seed, user, organisation.contacts);
 }
 
 impl Library {

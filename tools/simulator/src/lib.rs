@@ -28,7 +28,8 @@
 //!
 //! - [`tenant`] holds the content, and lets tests change it without the clients' knowledge; [`truth`] reads it back;
 //! - [`generate`] makes the mail, [`mime`] converts MIME bytes to properties and back;
-//! - [`server`] decodes requests; [`directory`] and [`mail`] answer them, with [`odata`] for their options;
+//! - [`server`] decodes requests; [`directory`], [`mail`] and [`contacts`] answer them, with [`odata`] for their options,
+//!   [`delta`] for what changed, and [`extended`] for MAPI properties;
 //! - [`auth`], [`permissions`], [`throttle`] and [`faults`] check requests first; [`batch`] passes its requests through
 //!   them;
 //! - [`uploads`] takes large attachments, [`exchange`] exports and imports whole items;
@@ -38,10 +39,13 @@ pub mod auth;
 pub mod batch;
 pub mod clock;
 pub mod connection;
+pub mod contacts;
 pub mod control;
 pub mod counters;
+pub mod delta;
 pub mod directory;
 pub mod exchange;
+pub mod extended;
 pub mod faults;
 pub mod generate;
 pub mod mail;
@@ -58,9 +62,9 @@ pub use auth::{Certificate, Rules};
 pub use counters::Counts;
 pub use faults::{Fault, Faults};
 pub use generate::Organisation;
-pub use tenant::{FlagStatus, Kind, Locale, NewMessage, Tenant, TenantError, Unreadable, UserSpec};
+pub use tenant::{FlagStatus, Kind, Locale, NewContact, NewMessage, Tenant, TenantError, Unreadable, UserSpec};
 pub use throttle::Limits;
-pub use truth::{TrueFolder, TrueMessage, Truth};
+pub use truth::{TrueContact, TrueFolder, TrueMessage, Truth};
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
@@ -108,10 +112,14 @@ pub struct Switches {
     pub removed_in_first_round: bool,
     /// The first page of each round of a delta is empty and links to the next page.
     pub empty_pages: bool,
-    /// A deleted message goes directly to the recoverable items, not to Deleted Items first.
+    /// A deleted message or contact goes directly to the recoverable items, not to Deleted Items first.
     pub deletes_go_to_recoverable_items: bool,
-    /// Attaching to a message that was just created fails once with 404.
+    /// Attaching to a message that was just created fails once with 404, and so does giving a new contact a photo.
     pub new_messages_lag: bool,
+    /// A contact whose photo changes gets a new change key, and deltas show it.
+    pub photo_changes_show: bool,
+    /// `contactFolders` lists the hidden folders that programs keep there.
+    pub machine_made_contact_folders: bool,
     /// Listing attachments with their contents fails with 504 if the contents are longer than this many bytes in total.
     pub attachment_list_bytes_max: Option<u64>,
     /// JSON is not compressed, even if the client accepts compression.

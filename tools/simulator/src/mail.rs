@@ -2,10 +2,10 @@
 
 pub mod attachments;
 pub mod delta;
-pub mod extended;
 pub mod folders;
 pub mod input;
 pub mod json;
+pub mod mapi;
 pub mod messages;
 pub mod outlook;
 pub mod write;

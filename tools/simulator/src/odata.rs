@@ -7,6 +7,7 @@ use axum::http::HeaderMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
 
+use crate::extended;
 use crate::server::ApiError;
 use filter::Filter;
 
@@ -222,10 +223,13 @@ impl Select {
         self
     }
 
-    /// Removes the properties that are not shown. `id` and annotations always stay.
+    /// Removes the properties that are not shown. `id`, annotations and expanded properties always stay.
     pub fn retain(&self, object: &mut Map<String, Value>) {
         if let Some(names) = &self.names {
-            object.retain(|key, _| key == "id" || key.starts_with('@') || names.contains(&key.to_ascii_lowercase()));
+            let is_expanded = |key: &str| key == extended::SINGLE || key == extended::MULTI;
+            object.retain(|key, _| {
+                key == "id" || key.starts_with('@') || is_expanded(key) || names.contains(&key.to_ascii_lowercase())
+            });
         }
     }
 }

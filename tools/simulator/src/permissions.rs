@@ -90,6 +90,8 @@ const MAIL_BASIC: &[&str] = &[
 ];
 const MAIL: &[&str] = &["Mail.Read", "Mail.ReadWrite"];
 const MAIL_WRITE: &[&str] = &["Mail.ReadWrite"];
+const CONTACTS: &[&str] = &["Contacts.Read", "Contacts.ReadWrite"];
+const CONTACTS_WRITE: &[&str] = &["Contacts.ReadWrite"];
 const MAIL_SEND: &[&str] = &["Mail.Send"];
 const FOLDER: &[&str] = &["MailboxFolder.Read.All", "MailboxFolder.ReadWrite.All"];
 const FOLDER_DELEGATED: &[&str] = &["MailboxFolder.Read", "MailboxFolder.ReadWrite"];
@@ -147,6 +149,26 @@ pub fn requirement(route: &Route, method: &Method) -> Option<Requirement> {
         | O::CreateUploadSession
         | O::DeleteAttachment => (Mailbox, MAIL_WRITE, MAIL_WRITE),
         O::SendMail => (Mailbox, MAIL_SEND, MAIL_SEND),
+        O::ListContactFolders
+        | O::ContactFoldersDelta
+        | O::GetContactFolder
+        | O::ListContactChildFolders
+        | O::ListContacts
+        | O::CountContacts
+        | O::ContactsDelta
+        | O::GetContact
+        | O::GetContactPhoto
+        | O::GetContactPhotoValue => (Mailbox, CONTACTS, CONTACTS),
+        O::CreateContactFolder
+        | O::UpdateContactFolder
+        | O::DeleteContactFolder
+        | O::PermanentlyDeleteContactFolder
+        | O::CreateContactChildFolder
+        | O::CreateContact
+        | O::UpdateContact
+        | O::DeleteContact
+        | O::PermanentlyDeleteContact
+        | O::UpdateContactPhoto => (Mailbox, CONTACTS_WRITE, CONTACTS_WRITE),
         O::GetExchangeSettings => (Beyond, FOLDER, FOLDER_DELEGATED),
         O::ExchangeMailbox => {
             let is_read = method == Method::GET || method == Method::HEAD;
@@ -264,6 +286,10 @@ mod tests {
             (Method::GET, "users/a/messages/m/$value", "Mail.Read", "Mail.ReadBasic.All", ACCESS),
             (Method::GET, "users/a/messages/m/attachments/x/$value", "Mail.Read", "Mail.ReadBasic.All", ACCESS),
             (Method::POST, "users/a/mailFolders/f/messages", "Mail.ReadWrite", "Mail.Read", ACCESS),
+            (Method::GET, "users/a/contactFolders/f/contacts/delta", "Contacts.Read", "Mail.ReadWrite", ACCESS),
+            (Method::GET, "users/a/contacts/c/photo/$value", "Contacts.Read", "Mail.ReadWrite", ACCESS),
+            (Method::POST, "users/a/contacts", "Contacts.ReadWrite", "Contacts.Read", ACCESS),
+            (Method::PUT, "users/a/contacts/c/photo/$value", "Contacts.ReadWrite", "Contacts.Read", ACCESS),
             (Method::POST, "users/a/sendMail", "Mail.Send", "Mail.ReadWrite", ACCESS),
             (Method::GET, "admin/exchange/mailboxes/m/folders", "MailboxFolder.Read.All", "Mail.Read", ACCESS),
             (

@@ -1,8 +1,8 @@
 //! The server: passes an HTTP request to the function that answers it, and adds what every answer has.
 //!
 //! The layers, from the outside: request ids and bodies of errors (here); faults; then for requests to Graph the gate
-//! (sign-in, permissions, throttling) and the functions of `directory` and `mail`, which get the request as a
-//! [`Route`].
+//! (sign-in, permissions, throttling) and the functions of `directory`, `mail` and `contacts`, which get the request as
+//! a [`Route`].
 
 mod error;
 mod gate;
@@ -35,10 +35,15 @@ use crate::tenant::id::IdFormat;
 use crate::tenant::{Kind, Mailbox, Tenant, User};
 use crate::throttle::Throttle;
 use crate::uploads::Uploads;
-use crate::{Options, auth, control, directory, exchange, mail, uploads};
+use crate::{Options, auth, contacts, control, directory, exchange, mail, uploads};
 
 /// Maximum length of the body of a request to Graph: 4 MB, Exchange's limit for JSON and MIME.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Number of rows in a page of Outlook's collections, if the client asks for no other number.
+pub const PAGE_ROWS: usize = 10;
+/// Maximum number of rows in a page of Outlook's collections.
+pub const PAGE_ROWS_MAX: usize = 1000;
 
 /// The state that all requests share.
 #[derive(Debug)]
@@ -280,6 +285,24 @@ pub fn dispatch(call: &Call) -> Answer {
         O::GetMessageValue => mail::messages::value(call),
         O::MessagesDelta => mail::delta::messages(call),
         O::CreateUploadSession => uploads::create_session(call),
+        O::ListContactFolders | O::ListContactChildFolders => contacts::folders::list(call),
+        O::CreateContactFolder | O::CreateContactChildFolder => contacts::folders::create(call),
+        O::ContactFoldersDelta => contacts::delta::folders(call),
+        O::GetContactFolder => contacts::folders::get(call),
+        O::UpdateContactFolder => contacts::folders::update(call),
+        O::DeleteContactFolder => contacts::folders::delete(call),
+        O::PermanentlyDeleteContactFolder => contacts::folders::permanently_delete(call),
+        O::ListContacts => contacts::items::list(call),
+        O::CountContacts => contacts::items::count(call),
+        O::CreateContact => contacts::write::create(call),
+        O::ContactsDelta => contacts::delta::contacts(call),
+        O::GetContact => contacts::items::get(call),
+        O::UpdateContact => contacts::write::update(call),
+        O::DeleteContact => contacts::write::delete(call),
+        O::PermanentlyDeleteContact => contacts::write::permanently_delete(call),
+        O::GetContactPhoto => contacts::photo::get(call),
+        O::GetContactPhotoValue => contacts::photo::value(call),
+        O::UpdateContactPhoto => contacts::photo::update(call),
         O::GetExchangeSettings | O::ExchangeMailbox => exchange::answer(call),
         other => Err(ApiError::new(
             StatusCode::NOT_IMPLEMENTED,
@@ -341,6 +364,20 @@ impl Call {
         Ok(top.or(self.preferences.page_size_max).unwrap_or(default).min(max))
     }
 
+    /// Checks that the item still has the change key of `If-Match`, if the client sent one.
+    ///
+    /// # Errors
+    /// 412 if the item has changed since.
+    pub fn check_etag(&self, change_key: &str) -> Result<(), ApiError> {
+        let wanted = self.headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok());
+        if wanted.is_none_or(|wanted| wanted == "*" || wanted.contains(change_key)) {
+            return Ok(());
+        }
+        let text = "The send or update operation could not be performed because the change key passed in the request does \
+                    not match the current change key for the item.";
+        Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "ErrorIrresolvableConflict", text))
+    }
+
     /// Returns the body, parsed from JSON.
     ///
     /// # Errors
@@ -377,6 +414,43 @@ pub fn json_answer(status: StatusCode, body: &Value) -> Response {
         "application/json;odata.metadata=minimal;odata.streaming=true;IEEE754Compatible=false;charset=utf-8",
     );
     (status, [(header::CONTENT_TYPE, JSON)], body.to_string()).into_response()
+}
+
+/// Returns the page that a call asks for of the rows that match its filter. The rows still have all that the filter needs.
+/// `path` is the path of the collection.
+///
+/// # Errors
+/// 400 if the query is invalid.
+pub fn page(call: &Call, mut rows: Vec<Value>, path: &str) -> Answer {
+    if let Some(filter) = call.query.filter()? {
+        rows.retain(|row| filter.holds(row));
+    }
+    page_of_matches(call, rows, path)
+}
+
+/// Returns the page that a call asks for of rows that all match its filter.
+///
+/// # Errors
+/// 400 if the query is invalid.
+pub fn page_of_matches(call: &Call, rows: Vec<Value>, path: &str) -> Answer {
+    let size = call.page_size(PAGE_ROWS, PAGE_ROWS_MAX)?;
+    let skip = call.query.number("$skip")?.unwrap_or(0);
+    let total = rows.len();
+    let select = call.query.select();
+    let mut rows: Vec<Value> = rows.into_iter().skip(skip).take(size).collect();
+    for row in rows.iter_mut().filter_map(Value::as_object_mut) {
+        select.retain(row);
+    }
+    let mut annotations = Vec::new();
+    if call.query.is_true("$count") {
+        annotations.push(("@odata.count", json!(total)));
+    }
+    if skip + size < total {
+        let mut query = call.query.clone();
+        query.set("$skip", Some((skip + size).to_string()));
+        annotations.push(("@odata.nextLink", json!(call.link(path, &query))));
+    }
+    Ok(collection(call.context(path), rows, annotations))
 }
 
 /// Returns a page of a collection.

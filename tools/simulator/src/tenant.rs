@@ -4,6 +4,8 @@
 //! never held for long.
 
 mod change;
+pub mod contact;
+mod contacts;
 mod folder;
 pub mod id;
 mod locale;
@@ -12,6 +14,8 @@ mod message;
 mod user;
 
 pub use change::{NewMessage, TenantError};
+pub use contact::{CONTACT_CLASS, Contact};
+pub use contacts::NewContact;
 pub use folder::{Event, Folder, Log, Search};
 pub use locale::{Locale, UNNAMED};
 pub use mailbox::{Arrival, Extended, FolderEvent, Mailbox, MailboxError, ROOT, message_id};
@@ -131,6 +135,8 @@ impl Tenant {
                 let class = record.extra.as_ref().and_then(|extra| extra.class.as_deref());
                 Arc::new(mime::render_as(&dated, class, &identity))
             }
+            // A contact has no MIME. Exports carry this document instead.
+            Content::Contact(contact) => return Arc::new(contact.to_json()),
         };
         if self.switches.read().unstable_mime {
             let nth = self.renderings.fetch_add(1, Ordering::Relaxed);
@@ -146,6 +152,10 @@ impl Tenant {
             Content::Mime(mime) => Arc::new(mime::parse(mime)),
             Content::Generated(number) => Arc::new(mime::parse(&self.library.generated(*number))),
             Content::Corpus(number) => Arc::new(mime::parse(&self.library.corpus(*number))),
+            Content::Contact(contact) => {
+                let subject = contact.text("displayName").to_owned();
+                Arc::new(Properties { subject, ..Properties::default() })
+            }
         }
     }
 

@@ -6,24 +6,24 @@ use serde_json::{Map, Value, json};
 
 use super::ExchangeMailbox;
 use crate::clock;
-use crate::mail::delta::{self, Row};
+use crate::delta::{self, Items};
+use crate::extended;
 use crate::mail::json::View;
-use crate::mail::{extended, folders, messages};
+use crate::mail::{folders, mapi};
 use crate::odata::Query;
-use crate::server::{Answer, ApiError, Call, collection, json_answer};
-use crate::tenant::id::IdFormat;
-use crate::tenant::message_id;
-
-const PAGE: usize = 10;
-const PAGE_MAX: usize = 1000;
+use crate::server::{Answer, ApiError, Call, PAGE_ROWS, PAGE_ROWS_MAX, collection, json_answer};
+use crate::tenant::Mailbox;
+use crate::tenant::id::{IdFormat, MessageKey};
 
 /// `GET .../folders/{f}/items`
 pub(super) fn list(call: &Call, exchange: &ExchangeMailbox) -> Answer {
-    let size = call.page_size(PAGE, PAGE_MAX)?;
+    let size = call.page_size(PAGE_ROWS, PAGE_ROWS_MAX)?;
     let skip = call.query.number("$skip")?.unwrap_or(0);
     let (views, total) = call.with_mailbox(|mailbox| {
         let folder = folders::resolve(call, mailbox)?;
-        let keys = mailbox.listing(Some(folder));
+        let contacts = mailbox.contacts_in(folder);
+        let messages = mailbox.listing(Some(folder));
+        let keys: Vec<MessageKey> = messages.iter().copied().chain(contacts).collect();
         let page = keys.iter().skip(skip).take(size);
         let views: Vec<View> = page.filter_map(|key| Some(View::new(mailbox, *key, mailbox.message(*key)?))).collect();
         Ok((views, keys.len()))
@@ -41,24 +41,19 @@ pub(super) fn list(call: &Call, exchange: &ExchangeMailbox) -> Answer {
 
 /// `GET .../folders/{f}/items/delta`
 pub(super) fn delta(call: &Call, exchange: &ExchangeMailbox) -> Answer {
-    let mut page = delta::read(call)?;
-    let guid = call.with_mailbox(|mailbox| Ok(mailbox.guid))?;
-    let rows = std::mem::take(&mut page.rows).into_iter().map(|entry| match entry {
-        Row::Changed(view) => row(call, &view, &page.frozen),
-        Row::Removed(key, moves) => json!({
-            "@odata.type": "#microsoft.graph.mailboxItem",
-            "id": message_id(&guid, key, moves, IdFormat::Default),
-            "@removed": {"reason": "deleted"},
-        }),
-    });
-    let rows = rows.collect();
+    let page = delta::read(call, Items::Any, folders::find, View::new)?;
     let path = items_path(call, exchange)?;
-    page.answer(call, rows, &path, "mailboxItem")
+    let frozen = page.frozen.clone();
+    page.answer(call, &path, "mailboxItem", |view| row(call, view, &frozen))
 }
 
 /// `GET .../folders/{f}/items/{i}`
 pub(super) fn get(call: &Call, _exchange: &ExchangeMailbox) -> Answer {
-    let view = messages::view(call)?;
+    let view = call.with_mailbox(|mailbox| {
+        let key = resolve(call, mailbox)?;
+        let record = mailbox.message(key).ok_or_else(ApiError::item_not_found)?;
+        Ok(View::new(mailbox, key, record))
+    })?;
     let mut body = row(call, &view, &call.query);
     body["@odata.context"] = json!(call.context("mailboxItem"));
     Ok(json_answer(StatusCode::OK, &body))
@@ -74,7 +69,7 @@ pub(super) fn delete(call: &Call) -> Answer {
         }
     };
     call.with_mailbox(|mailbox| {
-        let key = messages::resolve(call, mailbox)?;
+        let key = resolve(call, mailbox)?;
         match mailbox.well_known("recoverableitemsdeletions").filter(|_| is_soft) {
             Some(bin) => mailbox.move_message(key, bin, clock::now())?,
             None => mailbox.remove_message(key)?,
@@ -82,6 +77,14 @@ pub(super) fn delete(call: &Call) -> Answer {
         Ok(())
     })?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Returns the key of the item in the path. It may be of any kind, but must be in the folder in the path.
+fn resolve(call: &Call, mailbox: &Mailbox) -> Result<MessageKey, ApiError> {
+    let folder = folders::resolve(call, mailbox)?;
+    let key = mailbox.resolve_item(call.route.message.as_deref().unwrap_or_default());
+    key.filter(|key| mailbox.message(*key).is_some_and(|record| record.folder == folder))
+        .ok_or_else(ApiError::item_not_found)
 }
 
 fn items_path(call: &Call, exchange: &ExchangeMailbox) -> Result<String, ApiError> {
@@ -104,7 +107,7 @@ fn row(call: &Call, view: &View, query: &Query) -> Value {
     row.insert("lastModifiedDateTime".into(), json!(clock::iso(record.modified)));
     row.insert("changeKey".into(), json!(view.change_key()));
     row.insert("categories".into(), json!(record.extra.as_deref().map_or(&[][..], |extra| &extra.categories)));
-    row.insert("type".into(), json!(extended::class(record.extra.as_deref())));
+    row.insert("type".into(), json!(mapi::class(record)));
     if select.wants("size") {
         row.insert("size".into(), json!(mime_len()));
     }
@@ -114,7 +117,7 @@ fn row(call: &Call, view: &View, query: &Query) -> Value {
         let said = view.said(tenant);
         let found = wanted
             .iter()
-            .filter_map(|id| Some(json!({"id": id, "value": extended::of_message(id, record, said, mime_len)?})));
+            .filter_map(|id| Some(json!({"id": id, "value": mapi::of_message(id, record, said, mime_len)?})));
         let found: Vec<Value> = found.collect();
         if !found.is_empty() {
             row.insert("singleValueExtendedProperties".into(), json!(found));

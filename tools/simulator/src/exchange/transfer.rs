@@ -24,7 +24,9 @@ use crate::mail::json::View;
 use crate::mime::Importance;
 use crate::server::{Answer, ApiError, Call, State, json_answer};
 use crate::tenant::id::IdFormat;
-use crate::tenant::{Arrival, Content, Extra, FlagStatus, Flags, Mailbox, Record, Tenant, Unreadable};
+use crate::tenant::{
+    Arrival, CONTACT_CLASS, Contact, Content, Extra, FlagStatus, Flags, Mailbox, Record, Tenant, Unreadable,
+};
 
 /// Maximum number of items in one export.
 const EXPORT_MAX: usize = 20;
@@ -94,7 +96,7 @@ pub(super) fn export(call: &Call) -> Answer {
     }
     let found = call.with_mailbox(|mailbox| {
         let view = |id: &String| {
-            let key = mailbox.resolve_message(id)?;
+            let key = mailbox.resolve_item(id)?;
             Some(View::new(mailbox, key, mailbox.message(key)?))
         };
         Ok(ids.iter().map(view).collect::<Vec<_>>())
@@ -143,7 +145,7 @@ fn item(tenant: &Tenant, view: &View) -> Item {
         last_verb: record.flags.last_verb,
         categories: extra.categories,
         extended: extra.extended,
-        class: extra.class,
+        class: record.is_contact().then(|| CONTACT_CLASS.to_owned()).or(extra.class),
         importance: extra.importance.map(|importance| importance.name().to_owned()),
     };
     Item { facts, mime: tenant.mime(&view.guid, view.key, record).to_vec() }
@@ -236,7 +238,7 @@ impl ImportRequest {
                 (false, None, None) => mailbox.add_message(arrival(folder, item))?,
                 (false, ..) => return Err(invalid("ItemId and ChangeKey are not allowed when an item is created.")),
                 (true, Some(item_id), Some(change_key)) => {
-                    let key = mailbox.resolve_message(item_id).ok_or_else(ApiError::item_not_found)?;
+                    let key = mailbox.resolve_item(item_id).ok_or_else(ApiError::item_not_found)?;
                     let record = mailbox.message(key).ok_or_else(ApiError::item_not_found)?;
                     if record.folder != folder {
                         return Err(ApiError::item_not_found());
@@ -262,11 +264,24 @@ fn identify(mailbox: &Mailbox, key: crate::tenant::id::MessageKey) -> Result<(St
     Ok((view.id(IdFormat::Default), view.change_key()))
 }
 
-fn arrival(folder: crate::tenant::id::FolderKey, item: Item) -> Arrival {
+/// Returns the content of an imported item.
+fn content(item: &mut Item) -> Content {
+    let bytes = std::mem::take(&mut item.mime);
+    if item.facts.class.as_deref() == Some(CONTACT_CLASS)
+        && let Some(contact) = Contact::from_json(&bytes)
+    {
+        item.facts.class = None;
+        return Content::Contact(Arc::new(contact));
+    }
+    Content::Mime(Arc::new(bytes))
+}
+
+fn arrival(folder: crate::tenant::id::FolderKey, mut item: Item) -> Arrival {
+    let content = content(&mut item);
     let (flags, extra) = state_of(&item.facts);
     Arrival {
         folder,
-        content: Content::Mime(Arc::new(item.mime)),
+        content,
         flags,
         received: item.facts.received,
         created: item.facts.created,
@@ -274,11 +289,15 @@ fn arrival(folder: crate::tenant::id::FolderKey, item: Item) -> Arrival {
     }
 }
 
-fn update(record: &mut Record, item: Item) {
+fn update(record: &mut Record, mut item: Item) {
+    let content = content(&mut item);
+    // An item does not change its kind.
+    if matches!(content, Content::Contact(_)) == record.is_contact() {
+        record.content = content;
+    }
     let (flags, extra) = state_of(&item.facts);
     record.flags = flags;
     record.received = item.facts.received;
-    record.content = Content::Mime(Arc::new(item.mime));
     record.edition += 1;
     record.extra = (extra != Extra::default()).then(|| Arc::new(extra));
 }

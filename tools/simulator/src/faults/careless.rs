@@ -35,6 +35,10 @@ fn falsify(fault: Fault, item: &mut Value) {
         let half: String = text.chars().take(text.chars().count() / 2).collect();
         item["body"]["content"] = half.into();
     }
+    if let (Fault::CutsText, Some(text)) = (fault, item["personalNotes"].as_str()) {
+        let half: String = text.chars().take(text.chars().count() / 2).collect();
+        item["personalNotes"] = half.into();
+    }
     let mut files: Vec<&mut Value> = match item.get("contentBytes") {
         Some(_) => vec![item],
         None => item.get_mut("attachments").and_then(Value::as_array_mut).into_iter().flatten().collect(),
@@ -89,6 +93,9 @@ mod tests {
         assert_eq!(falsified(Fault::RenamesFile), "Grüße renamed.bin=AAEC b=BAUG");
         assert_eq!(falsified(Fault::DropsFile), "Grüße b=BAUG");
         assert_eq!(falsified(Fault::SwapsFiles), "Grüße a=BAUG b=AAEC");
+        let mut contact = json!({"surname": "S", "personalNotes": "Grüße"});
+        falsify(Fault::CutsText, &mut contact);
+        assert_eq!(contact, json!({"surname": "S", "personalNotes": "Gr"}));
         let mut file = json!({"name": "a", "contentBytes": "AAEC"});
         falsify(Fault::ChangesBytes, &mut file);
         assert_eq!(file["contentBytes"], "AAED");

@@ -11,6 +11,7 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
+use serde_json::json;
 use strongroom_corpora::rng::Rng;
 
 use super::{Fault, Faults, Subject, careless, hostile};
@@ -126,28 +127,39 @@ async fn other_body(tenant: &Tenant, request: Request, next: Next, mut rng: Rng)
     }
 }
 
-/// Returns the URL of another message in the same mailbox, if the request asks for a message.
+/// Returns the URL of another message or contact in the same mailbox, if the request asks for one.
 fn neighbour(tenant: &Tenant, request: &Request, rng: &mut Rng) -> Option<Uri> {
     let route = Route::parse(request.method(), request.uri().path()).ok()?;
-    let (Operation::GetMessage | Operation::GetMessageValue) = route.operation else { return None };
-    let (user, message) = (route.user.as_deref()?, route.message.as_deref()?);
+    let (collection, value) = match route.operation {
+        Operation::GetMessage => ("messages", ""),
+        Operation::GetMessageValue => ("messages", "/$value"),
+        Operation::GetContact => ("contacts", ""),
+        Operation::GetContactPhotoValue => ("contacts", "/photo/$value"),
+        _ => return None,
+    };
+    let (user, item) = (route.user.as_deref()?, route.message.as_deref().or(route.contact.as_deref())?);
     let id = tenant.with_mailbox(user, |mailbox| {
-        let key = mailbox.resolve_message(message)?;
-        let others = mailbox.listing(None);
-        let others: Vec<_> = others.iter().filter(|other| **other != key).collect();
-        let other = others.get(rng.between(0, others.len().checked_sub(1)? as u64) as usize)?;
-        Some(mailbox.message_id(**other, mailbox.message(**other)?, IdFormat::Immutable))
+        let key = mailbox.resolve_item(item)?;
+        let others: Vec<_> = match collection {
+            "messages" => mailbox.listing(None).to_vec(),
+            _ => mailbox.contacts().map(|(key, _)| key).collect(),
+        };
+        let others: Vec<_> = others.into_iter().filter(|other| *other != key).collect();
+        let other = *others.get(rng.between(0, others.len().checked_sub(1)? as u64) as usize)?;
+        Some(mailbox.message_id(other, mailbox.message(other)?, IdFormat::Immutable))
     });
     let encode =
         |part: &str| percent_encoding::utf8_percent_encode(part, percent_encoding::NON_ALPHANUMERIC).to_string();
     let (user, id) = (encode(user), encode(&id.ok()??));
-    let value = if route.operation == Operation::GetMessageValue { "/$value" } else { "" };
     let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
-    format!("/{}/users/{user}/messages/{id}{value}{query}", route.version.name()).parse().ok()
+    format!("/{}/users/{user}/{collection}/{id}{value}{query}", route.version.name()).parse().ok()
 }
 
-/// Gives the requested message new content: one more header.
+/// Gives the requested message one more header, or the requested contact another note.
 fn change_item(tenant: &Tenant, route: &Route) {
+    if let (Some(user), Some(contact)) = (&route.user, &route.contact) {
+        change_contact(tenant, user, contact);
+    }
     let (Some(user), Some(message)) = (&route.user, &route.message) else { return };
     let found = tenant.with_mailbox(user, |mailbox| {
         let key = mailbox.resolve_message(message)?;
@@ -158,6 +170,14 @@ fn change_item(tenant: &Tenant, route: &Route) {
     let mime = [format!("X-Edition: {}\r\n", record.edition + 1).as_bytes(), &mime[..]].concat();
     if let Err(error) = tenant.change_message(user, message, mime) {
         tracing::debug!(%error, "the message did not change");
+    }
+}
+
+fn change_contact(tenant: &Tenant, user: &str, contact: &str) {
+    let changes = tenant.with_mailbox(user, |mailbox| mailbox.latest_change()).unwrap_or_default();
+    let fields = [("personalNotes".to_owned(), json!(format!("Note {changes}")))].into_iter().collect();
+    if let Err(error) = tenant.change_contact(user, contact, &fields) {
+        tracing::debug!(%error, "the contact did not change");
     }
 }
 
@@ -309,7 +329,6 @@ mod tests {
     use axum::middleware::{from_fn, from_fn_with_state};
     use axum::routing::get;
     use parking_lot::Mutex;
-    use serde_json::json;
 
     use super::*;
     use crate::Options;

@@ -4,15 +4,12 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 
-use super::extended;
 use super::write::{copy_message, destination};
+use crate::extended;
 use crate::odata::{Query, Select};
-use crate::server::{Answer, ApiError, Call, Version, collection, json_answer};
+use crate::server::{Answer, ApiError, Call, Version, json_answer, page};
 use crate::tenant::id::FolderKey;
 use crate::tenant::{Folder, Mailbox, MailboxError, Search, UNNAMED};
-
-const PAGE: usize = 10;
-const PAGE_MAX: usize = 1000;
 
 const PROPERTIES: [&str; 7] =
     ["id", "displayName", "parentFolderId", "childFolderCount", "unreadItemCount", "totalItemCount", "isHidden"];
@@ -90,47 +87,17 @@ fn children(mailbox: &Mailbox, parent: FolderKey) -> Vec<FolderKey> {
     mailbox.folder(parent).map(|folder| folder.children.clone()).unwrap_or_default()
 }
 
+/// Returns whether the API of mail lists a folder. It never lists folders for contacts.
+pub fn is_listed(folder: &Folder, hidden: bool) -> bool {
+    (hidden || !folder.hidden) && !folder.holds_contacts()
+}
+
 fn rows(call: &Call, mailbox: &Mailbox, keys: Vec<FolderKey>, hidden: bool) -> Vec<Value> {
     let select = call.query.select();
     let needed = call.query.filter().ok().flatten().map(|filter| filter.properties()).unwrap_or_default();
     let select = select.needing(needed);
-    let shown = keys.into_iter().filter(|key| mailbox.folder(*key).is_some_and(|folder| hidden || !folder.hidden));
+    let shown = keys.into_iter().filter(|key| mailbox.folder(*key).is_some_and(|folder| is_listed(folder, hidden)));
     shown.map(|key| folder_json(call, mailbox, key, &select, &call.query)).collect()
-}
-
-/// Returns the page of these folders that a call asks for. `path` is the path of the collection.
-///
-/// # Errors
-/// 400 if the query is invalid.
-pub fn page(call: &Call, rows: Vec<Value>, path: &str) -> Answer {
-    let size = call.page_size(PAGE, PAGE_MAX)?;
-    let skip = call.query.number("$skip")?.unwrap_or(0);
-    let filter = call.query.filter()?;
-    let rows: Vec<Value> = match &filter {
-        Some(filter) => rows.into_iter().filter(|row| filter.holds(row)).collect(),
-        None => rows,
-    };
-    let total = rows.len();
-    let select = call.query.select();
-    let rows = rows.into_iter().skip(skip).take(size).map(|mut row| {
-        if let Some(object) = row.as_object_mut() {
-            let extended = object.remove("singleValueExtendedProperties");
-            select.retain(object);
-            object.extend(extended.map(|value| ("singleValueExtendedProperties".to_owned(), value)));
-        }
-        row
-    });
-    let rows: Vec<Value> = rows.collect();
-    let mut annotations = Vec::new();
-    if call.query.is_true("$count") {
-        annotations.push(("@odata.count", json!(total)));
-    }
-    if skip + size < total {
-        let mut query = call.query.clone();
-        query.set("$skip", Some((skip + size).to_string()));
-        annotations.push(("@odata.nextLink", json!(call.link(path, &query))));
-    }
-    Ok(collection(call.context(path), rows, annotations))
 }
 
 /// Returns a folder as JSON.
@@ -138,7 +105,7 @@ pub fn folder_json(call: &Call, mailbox: &Mailbox, key: FolderKey, select: &Sele
     let Some(folder) = mailbox.folder(key) else { return Value::Null };
     let hidden = query.is_true("includeHiddenFolders");
     let child_count =
-        folder.children.iter().filter(|child| mailbox.folder(**child).is_some_and(|child| hidden || !child.hidden));
+        folder.children.iter().filter(|child| mailbox.folder(**child).is_some_and(|child| is_listed(child, hidden)));
     let shown_in = |count: fn(&Folder) -> u32| match &folder.search {
         // The messages in a search folder count in their own folders.
         Some(search) => search.sources.iter().filter_map(|source| mailbox.folder(*source)).map(count).sum(),
@@ -179,7 +146,7 @@ pub fn folder_json(call: &Call, mailbox: &Mailbox, key: FolderKey, select: &Sele
     });
     let found: Vec<Value> = found.collect();
     if !found.is_empty() {
-        object.insert("singleValueExtendedProperties".to_owned(), json!(found));
+        object.insert(extended::SINGLE.to_owned(), json!(found));
     }
     out
 }
@@ -200,7 +167,7 @@ fn read_folder(call: &Call) -> Result<FolderInput, ApiError> {
     let passed_over = ["id", "parentFolderId", "childFolderCount", "unreadItemCount", "totalItemCount", "isSupported"];
     let unknown = object.keys().find(|name| {
         let name = name.as_str();
-        !(known.contains(&name) || passed_over.contains(&name) || name.contains('@') || name == EXTENDED)
+        !(known.contains(&name) || passed_over.contains(&name) || name.contains('@') || name == extended::SINGLE)
     });
     if let Some(name) = unknown {
         let text = format!("The property '{name}' does not exist on type 'microsoft.graph.mailFolder'.");
@@ -215,8 +182,8 @@ fn read_folder(call: &Call) -> Result<FolderInput, ApiError> {
             sources.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect(),
         )
     });
-    let extended = object.get(EXTENDED).and_then(Value::as_array).cloned().unwrap_or_default();
-    let extended = extended.iter().map(super::input::extended_property).collect::<Result<_, _>>()?;
+    let extended = object.get(extended::SINGLE).and_then(Value::as_array).cloned().unwrap_or_default();
+    let extended = extended.iter().map(extended::read).collect::<Result<_, _>>()?;
     Ok(FolderInput {
         name: text("displayName"),
         hidden: object.get("isHidden").and_then(Value::as_bool),
@@ -224,8 +191,6 @@ fn read_folder(call: &Call) -> Result<FolderInput, ApiError> {
         extended,
     })
 }
-
-const EXTENDED: &str = "singleValueExtendedProperties";
 
 /// `POST /users/{u}/mailFolders` and `POST /users/{u}/mailFolders/{f}/childFolders`
 pub fn create(call: &Call) -> Answer {

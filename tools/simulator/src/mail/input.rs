@@ -10,8 +10,7 @@ use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
-use super::extended;
-use crate::clock;
+use crate::extended;
 use crate::mime::{self, Attachment, Body, Importance, Payload, Properties, Recipient};
 use crate::server::{ApiError, Version};
 use crate::tenant::FlagStatus;
@@ -149,7 +148,7 @@ impl Input {
             }
             "singlevalueextendedproperties" | "multivalueextendedproperties" => {
                 for property in value.as_array().ok_or_else(|| wrong_type(name))? {
-                    let (id, value) = extended_property(property)?;
+                    let (id, value) = extended::read(property)?;
                     self.extended.insert(id, value);
                 }
             }
@@ -272,28 +271,6 @@ fn follow_up(value: &Value) -> Result<(FlagStatus, BTreeMap<String, Value>), Api
     let dates = ["startDateTime", "dueDateTime", "completedDateTime"];
     let dates = object.iter().filter(|(name, value)| dates.contains(&name.as_str()) && !value.is_null());
     Ok((status, dates.map(|(name, value)| (name.clone(), value.clone())).collect()))
-}
-
-/// Reads an extended property. Returns its canonical id and its value, if the value fits the type.
-pub fn extended_property(property: &Value) -> Result<(String, Value), ApiError> {
-    let invalid = |text: String| ApiError::bad_request("ErrorInvalidPropertyForOperation", text);
-    let id = property.get("id").and_then(Value::as_str).unwrap_or_default();
-    let (kind, rest) = id.split_once(' ').ok_or_else(|| invalid(format!("The property id '{id}' is not valid.")))?;
-    let value = property.get("value").cloned().unwrap_or(Value::Null);
-    let text = value.as_str();
-    let fits = match kind.to_ascii_lowercase().as_str() {
-        "string" | "cltime" | "guid" | "double" | "float" | "currency" | "short" => true,
-        "integer" => text.is_some_and(|text| text.parse::<i32>().is_ok() || text.parse::<u32>().is_ok()),
-        "long" => text.is_some_and(|text| text.parse::<i64>().is_ok()),
-        "boolean" => text.is_some_and(|text| ["true", "false"].contains(&text.to_ascii_lowercase().as_str())),
-        "systemtime" => text.is_some_and(|text| clock::parse(text).is_some()),
-        "binary" => text.is_some_and(|text| STANDARD.decode(text).is_ok()),
-        array => array.ends_with("array") && value.is_array(),
-    };
-    if !fits || !(rest.trim().starts_with("0x") || rest.trim().starts_with("0X") || rest.trim().starts_with('{')) {
-        return Err(invalid(format!("The value of the property '{id}' is not valid.")));
-    }
-    Ok((extended::canonical(id), value))
 }
 
 /// Reads an attachment.

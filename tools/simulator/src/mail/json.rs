@@ -7,16 +7,14 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 use strongroom_corpora::rng::Rng;
 
-use super::extended;
+use super::mapi;
 use crate::clock;
+use crate::extended::{self, MULTI, SINGLE};
 use crate::mime::{self, Body, Properties, Recipient};
 use crate::odata::{Query, Select};
 use crate::server::{ApiError, Call, Version};
-use crate::tenant::id::{FolderKey, IdFormat, MailboxGuid, MessageKey, Named};
+use crate::tenant::id::{FolderKey, IdFormat, MailboxGuid, MessageKey, Named, change_key};
 use crate::tenant::{Content, Flags, Mailbox, Record, Tenant, Unreadable, message_id};
-
-const SINGLE: &str = "singleValueExtendedProperties";
-const MULTI: &str = "multiValueExtendedProperties";
 
 /// Properties that come from the content.
 const OF_CONTENT: [&str; 19] = [
@@ -171,14 +169,6 @@ impl From<Unreadable> for ApiError {
     }
 }
 
-/// Returns the change key for change number `change` of a mailbox.
-pub fn change_key(mailbox: &MailboxGuid, change: u64) -> String {
-    let mut bytes = vec![0x09, 0, 0, 0, 0x16, 0];
-    bytes.extend_from_slice(mailbox);
-    bytes.extend_from_slice(&change.to_be_bytes());
-    STANDARD.encode(bytes)
-}
-
 /// How to show messages.
 #[derive(Clone, Debug)]
 pub struct Shape {
@@ -231,7 +221,7 @@ impl Shape {
         let record = &view.record;
         let change_key = view.change_key();
         out.insert("@odata.etag".to_owned(), json!(format!("W/\"{change_key}\"")));
-        if let Some(kind) = type_of(extended::class(record.extra.as_deref())) {
+        if let Some(kind) = type_of(mapi::class(record)) {
             out.insert("@odata.type".to_owned(), json!(kind));
         }
         let id = view.id(self.format);
@@ -270,7 +260,7 @@ impl Shape {
             }
             let said = view.said(tenant);
             let mime_len = || tenant.mime(&view.guid, view.key, record).len();
-            let value = |id: &String| extended::of_message(id, record, said, mime_len);
+            let value = |id: &String| mapi::of_message(id, record, said, mime_len);
             let found = ids.iter().filter_map(|id| {
                 let value = value(id).filter(|value| value.is_array() == (name == MULTI))?;
                 Some(json!({"id": id, "value": value}))
@@ -287,9 +277,7 @@ impl Shape {
     /// Returns a message in this shape.
     pub fn message(&self, tenant: &Tenant, view: &View) -> Value {
         let mut object = self.full(tenant, view);
-        let expanded = [SINGLE, MULTI].map(|name| object.remove_entry(name));
         self.select.retain(&mut object);
-        object.extend(expanded.into_iter().flatten());
         Value::Object(object)
     }
 

@@ -11,12 +11,9 @@ use super::json::{Shape, View};
 use super::{attachments, folders};
 use crate::odata::Query;
 use crate::odata::filter::Filter;
-use crate::server::{Answer, ApiError, Call, collection, json_answer};
+use crate::server::{Answer, ApiError, Call, PAGE_ROWS, PAGE_ROWS_MAX, collection, json_answer};
 use crate::tenant::Mailbox;
 use crate::tenant::id::MessageKey;
-
-const PAGE: usize = 10;
-const PAGE_MAX: usize = 1000;
 
 /// Number of bytes of a message in one chunk of the answer.
 const CHUNK: usize = 16 * 1024;
@@ -26,7 +23,7 @@ pub fn list(call: &Call) -> Answer {
     if call.query.get("$search").is_some() {
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", "The simulator does not search."));
     }
-    let size = call.page_size(PAGE, PAGE_MAX)?;
+    let size = call.page_size(PAGE_ROWS, PAGE_ROWS_MAX)?;
     let skip = call.query.number("$skip")?.unwrap_or(0);
     let (keys, folder, searched) = call.with_mailbox(|mailbox| {
         let folder = call.route.folder.as_ref().map(|_| folders::resolve(call, mailbox)).transpose()?;

@@ -150,7 +150,7 @@ pub fn translate_ids(call: &Call) -> Answer {
             let rest = match Named::decode(&rest, &mailbox.guid)? {
                 folder @ Named::Folder(_) => folder.encode(&mailbox.guid),
                 Named::Message(_) | Named::MessageInPlace(..) => {
-                    let key = mailbox.resolve_message(&rest)?;
+                    let key = mailbox.resolve_item(&rest)?;
                     message_id(&mailbox.guid, key, mailbox.message(key)?.moves, target_id_type.ids())
                 }
                 Named::Attachment { .. } => return None,

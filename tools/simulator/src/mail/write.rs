@@ -139,7 +139,7 @@ fn created(call: &Call, view: &View) -> Answer {
 pub fn update(call: &Call) -> Answer {
     let input = Input::read(&call.json::<Map<String, Value>>()?, call.route.version)?;
     let before = super::messages::view(call)?;
-    check_etag(call, &before)?;
+    call.check_etag(&before.change_key())?;
     if input.changes_content() && !before.record.flags.draft {
         let text = "Set action is invalid for a property that can be changed in drafts only.";
         return Err(ApiError::bad_request("ErrorInvalidPropertySet", text));
@@ -157,16 +157,6 @@ pub fn update(call: &Call) -> Answer {
         view_of(mailbox, key)
     })?;
     Ok(json_answer(StatusCode::OK, &shown(call, &view)?))
-}
-
-fn check_etag(call: &Call, view: &View) -> Result<(), ApiError> {
-    let Some(wanted) = call.headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok()) else { return Ok(()) };
-    if wanted == "*" || wanted.contains(&view.change_key()) {
-        return Ok(());
-    }
-    let text = "The send or update operation could not be performed because the change key passed in the request does \
-                not match the current change key for the item.";
-    Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "ErrorIrresolvableConflict", text))
 }
 
 fn change(record: &mut Record, mut input: Input, content: Option<Content>) {
@@ -250,20 +240,10 @@ pub fn copy_message(mailbox: &mut Mailbox, key: MessageKey, target: FolderKey) -
 pub fn delete(call: &Call) -> Answer {
     let straight = call.state.tenant.switches().deletes_go_to_recoverable_items;
     let before = super::messages::view(call)?;
-    check_etag(call, &before)?;
+    call.check_etag(&before.change_key())?;
     call.with_mailbox(|mailbox| {
         let key = resolve(call, mailbox)?;
-        let place = mailbox.message(key).ok_or_else(ApiError::item_not_found)?.folder;
-        let (deleted, recoverable) = (find(mailbox, "deleteditems")?, find(mailbox, "recoverableitemsdeletions")?);
-        if place == recoverable {
-            return Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                "ErrorAccessDenied",
-                "Access is denied. Check credentials and try again.",
-            ));
-        }
-        let target = if straight || mailbox.lies_in(place, deleted) { recoverable } else { deleted };
-        Ok(mailbox.move_message(key, target, clock::now())?)
+        Ok(mailbox.discard_item(key, straight, clock::now())?)
     })?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -97,6 +97,11 @@ impl From<MailboxError> for ApiError {
             MailboxError::FolderExists => {
                 Self::new(StatusCode::CONFLICT, "ErrorFolderExists", "A folder with the specified name already exists.")
             }
+            MailboxError::NotDeletable => Self::new(
+                StatusCode::FORBIDDEN,
+                "ErrorAccessDenied",
+                "Access is denied. Check credentials and try again.",
+            ),
             MailboxError::Refused => Self::bad_request(
                 "ErrorDeleteDistinguishedFolder",
                 "Distinguished folders cannot be renamed, moved or deleted.",

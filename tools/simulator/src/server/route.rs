@@ -131,6 +131,46 @@ operations! {
     GetAttachmentValue
     /// `DELETE /users/{u}/messages/{m}/attachments/{a}`
     DeleteAttachment
+    /// `GET /users/{u}/contactFolders`
+    ListContactFolders
+    /// `POST /users/{u}/contactFolders`
+    CreateContactFolder
+    /// `GET /users/{u}/contactFolders/delta`
+    ContactFoldersDelta
+    /// `GET /users/{u}/contactFolders/{f}`
+    GetContactFolder
+    /// `PATCH /users/{u}/contactFolders/{f}`
+    UpdateContactFolder
+    /// `DELETE /users/{u}/contactFolders/{f}`
+    DeleteContactFolder
+    /// `POST /users/{u}/contactFolders/{f}/permanentDelete`
+    PermanentlyDeleteContactFolder
+    /// `GET /users/{u}/contactFolders/{f}/childFolders`
+    ListContactChildFolders
+    /// `POST /users/{u}/contactFolders/{f}/childFolders`
+    CreateContactChildFolder
+    /// `GET /users/{u}[/contactFolders/{f}]/contacts`
+    ListContacts
+    /// `GET /users/{u}[/contactFolders/{f}]/contacts/$count`
+    CountContacts
+    /// `POST /users/{u}[/contactFolders/{f}]/contacts`
+    CreateContact
+    /// `GET /users/{u}/contactFolders/{f}/contacts/delta`
+    ContactsDelta
+    /// `GET /users/{u}[/contactFolders/{f}]/contacts/{c}`
+    GetContact
+    /// `PATCH /users/{u}[/contactFolders/{f}]/contacts/{c}`
+    UpdateContact
+    /// `DELETE /users/{u}[/contactFolders/{f}]/contacts/{c}`
+    DeleteContact
+    /// `POST /users/{u}[/contactFolders/{f}]/contacts/{c}/permanentDelete`
+    PermanentlyDeleteContact
+    /// `GET /users/{u}[/contactFolders/{f}]/contacts/{c}/photo`
+    GetContactPhoto
+    /// `GET /users/{u}[/contactFolders/{f}]/contacts/{c}/photo/$value`
+    GetContactPhotoValue
+    /// `PUT` and `PATCH /users/{u}[/contactFolders/{f}]/contacts/{c}/photo/$value`
+    UpdateContactPhoto
     /// `POST /$batch`
     Batch
     /// `GET /users/{u}/settings/exchange`
@@ -148,10 +188,12 @@ pub struct Route {
     pub operation: Operation,
     /// Id or principal name of the user; `me` for the signed-in user, until the gate replaces it.
     pub user: Option<String>,
-    /// Id or well-known name of the folder.
+    /// Id or well-known name of the folder, for mail or for contacts.
     pub folder: Option<String>,
     /// Id of the message.
     pub message: Option<String>,
+    /// Id of the contact.
+    pub contact: Option<String>,
     /// Id of the attachment.
     pub attachment: Option<String>,
     /// The rest of the path: the property of `mailboxSettings`, or the path inside an Exchange mailbox (first its id).
@@ -168,6 +210,10 @@ pub enum NoRoute {
     /// The path exists, but not for this method.
     MethodNotAllowed,
 }
+
+/// Selects one of the operations for GET, POST, PATCH and DELETE.
+type By<'a> = dyn Fn(Option<Operation>, Option<Operation>, Option<Operation>, Option<Operation>) -> Result<Operation, NoRoute>
+    + 'a;
 
 impl Route {
     /// Returns the route of `method` on `path` (still encoded, without query).
@@ -190,6 +236,7 @@ impl Route {
             user: None,
             folder: None,
             message: None,
+            contact: None,
             attachment: None,
             rest: Vec::new(),
         };
@@ -267,23 +314,68 @@ impl Route {
                 }
             }
             ["messages", ..] => self.of_messages(method, lower, raw, &by),
+            ["contactfolders" | "contacts", ..] => self.of_contacts(method, lower, raw, &by),
             [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
         }
     }
 
+    /// Routes `contactFolders` or `contacts`, and the path after it.
+    fn of_contacts(
+        &mut self,
+        method: &Method,
+        lower: &[&str],
+        raw: &[String],
+        by: &By<'_>,
+    ) -> Result<Operation, NoRoute> {
+        use Operation as O;
+        match lower {
+            ["contactfolders"] => by(Some(O::ListContactFolders), Some(O::CreateContactFolder), None, None),
+            ["contactfolders", "delta" | "delta()"] => by(Some(O::ContactFoldersDelta), None, None, None),
+            ["contactfolders", _, rest @ ..] => {
+                self.folder = Some(raw[1].clone());
+                match rest {
+                    [] => {
+                        by(Some(O::GetContactFolder), None, Some(O::UpdateContactFolder), Some(O::DeleteContactFolder))
+                    }
+                    ["childfolders"] => {
+                        by(Some(O::ListContactChildFolders), Some(O::CreateContactChildFolder), None, None)
+                    }
+                    // `contactFolders/{parent}/childFolders/{folder}/..` is `contactFolders/{folder}/..`.
+                    ["childfolders", ..] => {
+                        let (lower, raw) = ([&lower[..1], &rest[1..]].concat(), [&raw[..1], &raw[3..]].concat());
+                        self.of_contacts(method, &lower, &raw, by)
+                    }
+                    ["permanentdelete"] => by(None, Some(O::PermanentlyDeleteContactFolder), None, None),
+                    ["contacts", "delta" | "delta()"] => by(Some(O::ContactsDelta), None, None, None),
+                    ["contacts", ..] => self.of_contacts(method, rest, &raw[2..], by),
+                    [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+                }
+            }
+            ["contacts"] => by(Some(O::ListContacts), Some(O::CreateContact), None, None),
+            ["contacts", "$count"] => by(Some(O::CountContacts), None, None, None),
+            ["contacts", _, rest @ ..] => {
+                self.contact = Some(raw[1].clone());
+                match rest {
+                    [] => by(Some(O::GetContact), None, Some(O::UpdateContact), Some(O::DeleteContact)),
+                    ["permanentdelete"] => by(None, Some(O::PermanentlyDeleteContact), None, None),
+                    ["photo"] => by(Some(O::GetContactPhoto), None, None, None),
+                    ["photo", "$value"] if method == Method::PUT => Ok(O::UpdateContactPhoto),
+                    ["photo", "$value"] => by(Some(O::GetContactPhotoValue), None, Some(O::UpdateContactPhoto), None),
+                    [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+                }
+            }
+            [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+            [] => Err(NoRoute::UnknownSegment(String::new())),
+        }
+    }
+
     /// Routes `messages` and the path after it.
-    #[allow(clippy::type_complexity)] // One parameter is a function with four similar parameters.
     fn of_messages(
         &mut self,
         method: &Method,
         lower: &[&str],
         raw: &[String],
-        by: &dyn Fn(
-            Option<Operation>,
-            Option<Operation>,
-            Option<Operation>,
-            Option<Operation>,
-        ) -> Result<Operation, NoRoute>,
+        by: &By<'_>,
     ) -> Result<Operation, NoRoute> {
         use Operation as O;
         match lower {
@@ -354,6 +446,20 @@ mod tests {
         }
         let nested = route("/v1.0/users/u/mailFolders/p/childFolders/f/messages").expect("a route");
         assert_eq!((nested.operation, nested.folder.as_deref()), (Operation::ListMessages, Some("f")));
+    }
+
+    #[test]
+    fn contacts_are_found_with_and_without_folder() {
+        let value = route("/v1.0/users('u')/contactfolders('f')/contacts('c')/photo/$value").expect("a route");
+        assert_eq!(value.operation, Operation::GetContactPhotoValue);
+        assert_eq!((value.folder.as_deref(), value.contact.as_deref()), (Some("f"), Some("c")));
+        let nested = route("/v1.0/me/contactFolders/p/childFolders/f/contacts/delta").expect("a route");
+        assert_eq!((nested.operation, nested.folder.as_deref()), (Operation::ContactsDelta, Some("f")));
+        let all = route("/v1.0/users/u/contacts").expect("a route");
+        assert_eq!((all.operation, all.folder), (Operation::ListContacts, None));
+        let put = Route::parse(&Method::PUT, "/v1.0/users/u/contacts/c/photo/$value").expect("a route");
+        assert_eq!(put.operation, Operation::UpdateContactPhoto);
+        assert_eq!(Route::parse(&Method::PUT, "/v1.0/users/u/contacts/c"), Err(NoRoute::MethodNotAllowed));
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub enum TenantError {
     /// No message of the mailbox has this id.
     #[error("there is no message {0}")]
     NoMessage(String),
+    /// No contact of the mailbox has this id.
+    #[error("there is no contact {0}")]
+    NoContact(String),
     /// The mailbox refused.
     #[error(transparent)]
     Mailbox(#[from] MailboxError),
@@ -114,7 +117,7 @@ impl Tenant {
         Ok(f(&mut mailbox.lock()))
     }
 
-    fn with_folder<T>(
+    pub(super) fn with_folder<T>(
         &self,
         user: &str,
         folder: &str,
@@ -203,6 +206,17 @@ impl Tenant {
         self.with_folder(user, folder, |mailbox, key| {
             let target = mailbox.resolve_folder(target).ok_or(MailboxError::NotFound)?;
             mailbox.move_folder(key, target)
+        })
+    }
+
+    /// Moves a folder with its content to Deleted Items, as deleting it in Outlook does.
+    ///
+    /// # Errors
+    /// [`TenantError`], also for well-known folders.
+    pub fn discard_folder(&self, user: &str, folder: &str) -> Result<(), TenantError> {
+        self.with_folder(user, folder, |mailbox, key| {
+            let deleted = mailbox.well_known("deleteditems").ok_or(MailboxError::NotFound)?;
+            mailbox.discard_folder(key, deleted)
         })
     }
 

@@ -50,6 +50,12 @@ pub struct Search {
 }
 
 impl Folder {
+    /// Returns whether it is a folder for contacts, which the API of mail does not list.
+    pub fn holds_contacts(&self) -> bool {
+        let class = self.class.to_ascii_lowercase();
+        class == "ipf.contact" || class.starts_with("ipf.contact.")
+    }
+
     /// Returns an empty mail folder.
     pub fn new(name: &str, parent: Option<FolderKey>) -> Self {
         Self {
@@ -91,6 +97,15 @@ pub enum Event {
     CameUnnoticed(MessageKey),
     /// The message left the folder, after this many moves.
     Removed(MessageKey, u32),
+}
+
+impl Event {
+    /// Returns the key of the item.
+    pub fn key(self) -> MessageKey {
+        match self {
+            Self::Changed(key) | Self::CameUnnoticed(key) | Self::Removed(key, _) => key,
+        }
+    }
 }
 
 const REMOVED: u32 = 1 << 31;

@@ -1,11 +1,12 @@
 //! Ids like those of Exchange: opaque to clients. Here they are decoded instead of looked up.
 //!
-//! An id contains what it identifies (mailbox, kind, key), so a million messages need no table of ids. A message has
-//! two ids: the immutable one, and the default one, which contains the number of moves and becomes invalid with the
+//! An id contains what it identifies (mailbox, kind, key), so a million messages need no table of ids. A message or a
+//! contact has two ids: the immutable one, and the default one, which contains the number of moves and becomes invalid with the
 //! next move. An id is accepted only if encoding its meaning again gives exactly the same characters, because ids are
 //! case-sensitive, and some differ only in case.
 
-use base64::{Engine, engine::general_purpose::URL_SAFE};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use strongroom_corpora::rng::Rng;
 
 /// Identifies a mailbox inside ids.
@@ -15,7 +16,7 @@ pub type MailboxGuid = [u8; 16];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FolderKey(pub u32);
 
-/// Identifies a message of a mailbox, even after moves.
+/// Identifies an item of a mailbox, which is a message or a contact, even after moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageKey(pub u32);
 
@@ -34,9 +35,9 @@ pub enum IdFormat {
 pub enum Named {
     /// A folder. Its id is the same in both formats.
     Folder(FolderKey),
-    /// A message by its immutable id.
+    /// A message or a contact by its immutable id.
     Message(MessageKey),
-    /// A message by its default id, which is valid while the message has made this many moves.
+    /// A message or a contact by its default id, which is valid while the message has made this many moves.
     MessageInPlace(MessageKey, u32),
     /// An attachment: its message, the edition of the message's content, and its number. A default id also contains the
     /// moves.
@@ -109,6 +110,14 @@ impl Named {
         };
         (named.encode(mailbox) == id).then_some(named)
     }
+}
+
+/// Returns the change key for change number `change` of a mailbox.
+pub fn change_key(mailbox: &MailboxGuid, change: u64) -> String {
+    let mut bytes = vec![0x09, 0, 0, 0, 0x16, 0];
+    bytes.extend_from_slice(mailbox);
+    bytes.extend_from_slice(&change.to_be_bytes());
+    STANDARD.encode(bytes)
 }
 
 #[cfg(test)]

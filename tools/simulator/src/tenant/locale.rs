@@ -87,6 +87,11 @@ const fn inner(well_known: &'static str, parent: &'static str, names: [&'static 
     DefaultFolder { well_known: Some(well_known), parent, hidden: false, class: "IPF.Note", names }
 }
 
+/// Returns a folder that programs keep under the contacts, with the same name in every language.
+const fn machine_made(name: &'static str, class: &'static str) -> DefaultFolder {
+    DefaultFolder { well_known: None, parent: "contacts", hidden: true, class, names: [name; 6] }
+}
+
 /// The default folders, parents before children. New mailboxes have no `clutter` and `scheduled`: asking for them gives
 /// 404.
 pub const DEFAULT_FOLDERS: &[DefaultFolder] = &[
@@ -159,6 +164,15 @@ pub const DEFAULT_FOLDERS: &[DefaultFolder] = &[
         "syncissues",
         ["Server Failures", "Serverfehler", "Défaillances du serveur", "伺服器失敗", "服务器故障", "サーバーの失敗"],
     ),
+    DefaultFolder {
+        well_known: Some("contacts"),
+        parent: "msgfolderroot",
+        hidden: false,
+        class: "IPF.Contact",
+        names: ["Contacts", "Kontakte", "Contacts", "連絡人", "联系人", "連絡先"],
+    },
+    machine_made("Recipient Cache", "IPF.Contact.RecipientCache"),
+    machine_made("GAL Contacts", "IPF.Contact.GalContacts"),
     // Copies of chat messages. A client that lists messages by folder does not see them.
     DefaultFolder {
         well_known: None,

@@ -27,6 +27,9 @@ pub enum MailboxError {
     /// A sibling already has this name.
     #[error("a folder with the specified name already exists")]
     FolderExists,
+    /// An item that was deleted twice can only be deleted permanently.
+    #[error("the item is in the recoverable items")]
+    NotDeletable,
     /// Well-known folders cannot be changed, and no folder can be inside itself.
     #[error("the folder cannot be renamed, moved or deleted")]
     Refused,
@@ -47,14 +50,18 @@ pub struct Mailbox {
     pub generation: u64,
     /// Number of delta tokens issued.
     pub tokens: u64,
-    /// Messages so new that attaching to them fails once.
+    /// Items so new that attaching to them fails once.
     pub lagging: BTreeSet<MessageKey>,
     /// Mailbox settings that were changed, as Graph shows them.
     pub settings: BTreeMap<String, Value>,
     /// True if deltas show a move only as a removal from the source folder.
     pub moves_show_only_as_removal: bool,
     folders: Vec<Option<Folder>>,
+    /// The items: messages and contacts.
     messages: Vec<Option<Record>>,
+    /// Every key that was ever given to a contact.
+    contact_keys: BTreeSet<MessageKey>,
+    /// Number of messages.
     live: usize,
     folder_log: Vec<FolderEvent>,
     change: u64,
@@ -67,11 +74,11 @@ pub struct Mailbox {
 pub enum FolderEvent {
     /// The folder was added or changed.
     Changed(FolderKey),
-    /// The folder was removed.
-    Removed(FolderKey),
+    /// The folder was removed. The flag says whether it held contacts.
+    Removed(FolderKey, bool),
 }
 
-/// A message to add to a mailbox.
+/// An item to add to a mailbox.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// The folder to add it to.
@@ -104,6 +111,7 @@ impl Mailbox {
             moves_show_only_as_removal: false,
             folders: vec![Some(Folder { well_known: Some("root"), ..Folder::new("Root", None) })],
             messages: Vec::new(),
+            contact_keys: BTreeSet::new(),
             live: 0,
             folder_log: Vec::new(),
             change: 0,
@@ -336,15 +344,15 @@ impl Mailbox {
         }
         let subtree: BTreeSet<FolderKey> = self.subtree(key).into_iter().collect();
         for slot in &mut self.messages {
-            if slot.as_ref().is_some_and(|record| subtree.contains(&record.folder)) {
-                *slot = None;
-                self.live -= 1;
+            if let Some(record) = slot.take_if(|record| subtree.contains(&record.folder)) {
+                self.live -= usize::from(!record.is_contact());
             }
         }
         for gone in subtree {
-            self.folders[gone.0 as usize] = None;
+            let folder = self.folders[gone.0 as usize].take();
+            let held_contacts = folder.is_some_and(|folder| folder.holds_contacts());
             self.next_change();
-            self.folder_log.push(FolderEvent::Removed(gone));
+            self.folder_log.push(FolderEvent::Removed(gone, held_contacts));
         }
         Ok(())
     }
@@ -354,15 +362,29 @@ impl Mailbox {
         &self.folder_log
     }
 
-    // Messages.
+    // Messages and contacts.
 
-    /// Returns the record of a message.
+    /// Returns the record of an item: a message or a contact.
     pub fn message(&self, key: MessageKey) -> Option<&Record> {
         self.messages.get(key.0 as usize)?.as_ref()
     }
 
     /// Returns every message.
     pub fn messages(&self) -> impl Iterator<Item = (MessageKey, &Record)> {
+        self.items().filter(|(_, record)| !record.is_contact())
+    }
+
+    /// Returns every contact, in the order of their creation.
+    pub fn contacts(&self) -> impl Iterator<Item = (MessageKey, &Record)> {
+        self.contact_keys.iter().filter_map(|key| Some((*key, self.message(*key)?)))
+    }
+
+    /// Returns whether a key belongs or belonged to a contact.
+    pub fn is_contact(&self, key: MessageKey) -> bool {
+        self.contact_keys.contains(&key)
+    }
+
+    fn items(&self) -> impl Iterator<Item = (MessageKey, &Record)> {
         self.messages
             .iter()
             .enumerate()
@@ -389,6 +411,16 @@ impl Mailbox {
 
     /// Returns the message with this id: its immutable id, or the default id of its current place.
     pub fn resolve_message(&self, id: &str) -> Option<MessageKey> {
+        self.resolve_item(id).filter(|key| !self.is_contact(*key))
+    }
+
+    /// Returns the contact with this id: its immutable id, or the default id of its current place.
+    pub fn resolve_contact(&self, id: &str) -> Option<MessageKey> {
+        self.resolve_item(id).filter(|key| self.is_contact(*key))
+    }
+
+    /// Returns the item of any kind with this id.
+    pub fn resolve_item(&self, id: &str) -> Option<MessageKey> {
         match Named::decode(id, &self.guid)? {
             Named::Message(key) => self.message(key).map(|_| key),
             Named::MessageInPlace(key, moves) => {
@@ -398,7 +430,7 @@ impl Mailbox {
         }
     }
 
-    /// Returns the id of a message.
+    /// Returns the id of an item.
     pub fn message_id(&self, key: MessageKey, record: &Record, format: IdFormat) -> String {
         message_id(&self.guid, key, record.moves, format)
     }
@@ -408,7 +440,7 @@ impl Mailbox {
         Named::Folder(key).encode(&self.guid)
     }
 
-    /// Adds a message to a folder.
+    /// Adds an item to a folder.
     ///
     /// # Errors
     /// [`MailboxError::NotFound`] if the folder does not exist.
@@ -416,6 +448,7 @@ impl Mailbox {
         let Arrival { folder, content, flags, received, created, extra } = arrival;
         self.folder(folder).ok_or(MailboxError::NotFound)?;
         let key = MessageKey(u32::try_from(self.messages.len()).expect("fewer than a billion messages"));
+        let is_contact = matches!(content, Content::Contact(_));
         let change = self.next_change();
         let place = self.folder_mut(folder).ok_or(MailboxError::NotFound)?;
         let position = place.log.push(Event::Changed(key));
@@ -434,11 +467,14 @@ impl Mailbox {
             content,
             extra,
         }));
-        self.live += 1;
+        if is_contact {
+            self.contact_keys.insert(key);
+        }
+        self.live += usize::from(!is_contact);
         Ok(key)
     }
 
-    /// Changes a message without moving it. `edit` may set everything but its place.
+    /// Changes an item without moving it. `edit` may set everything but its place.
     ///
     /// # Errors
     /// [`MailboxError::NotFound`] if the message does not exist.
@@ -466,12 +502,20 @@ impl Mailbox {
     /// # Errors
     /// [`MailboxError::NotFound`] if the message does not exist.
     pub fn mark_unreadable(&mut self, key: MessageKey, why: Option<Unreadable>) -> Result<(), MailboxError> {
-        let record = self.messages.get_mut(key.0 as usize).and_then(Option::as_mut).ok_or(MailboxError::NotFound)?;
-        Self::extra(record).unreadable = why;
+        self.change_unnoticed(key, |record| Self::extra(record).unreadable = why)
+    }
+
+    /// Changes an item so that neither a delta nor its change key shows it.
+    pub(super) fn change_unnoticed(
+        &mut self,
+        key: MessageKey,
+        edit: impl FnOnce(&mut Record),
+    ) -> Result<(), MailboxError> {
+        edit(self.messages.get_mut(key.0 as usize).and_then(Option::as_mut).ok_or(MailboxError::NotFound)?);
         Ok(())
     }
 
-    /// Moves a message. Its immutable id stays.
+    /// Moves an item. Its immutable id stays.
     ///
     /// # Errors
     /// [`MailboxError::NotFound`] if the message or the folder does not exist.
@@ -497,13 +541,29 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Removes a message permanently.
+    /// Moves an item to Deleted Items, or from there to the recoverable items. If `straight`, it goes there at once.
+    ///
+    /// # Errors
+    /// [`MailboxError::NotDeletable`] if it is in the recoverable items already, [`MailboxError::NotFound`] if it does not
+    /// exist.
+    pub fn discard_item(&mut self, key: MessageKey, straight: bool, now: i64) -> Result<(), MailboxError> {
+        let place = self.message(key).ok_or(MailboxError::NotFound)?.folder;
+        let known = |name| self.well_known(name).ok_or(MailboxError::NotFound);
+        let (deleted, recoverable) = (known("deleteditems")?, known("recoverableitemsdeletions")?);
+        if place == recoverable {
+            return Err(MailboxError::NotDeletable);
+        }
+        let target = if straight || self.lies_in(place, deleted) { recoverable } else { deleted };
+        self.move_message(key, target, now)
+    }
+
+    /// Removes an item permanently.
     ///
     /// # Errors
     /// [`MailboxError::NotFound`] if the message does not exist.
     pub fn remove_message(&mut self, key: MessageKey) -> Result<(), MailboxError> {
         let record = self.messages.get_mut(key.0 as usize).and_then(Option::take).ok_or(MailboxError::NotFound)?;
-        self.live -= 1;
+        self.live -= usize::from(!record.is_contact());
         self.next_change();
         if let Some(place) = self.folder_mut(record.folder) {
             place.log.push(Event::Removed(key, record.moves));

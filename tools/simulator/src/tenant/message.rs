@@ -1,14 +1,15 @@
-//! Messages: a small record for each, and a reference to its content.
+//! Items, which are messages and contacts: a small record for each, and a reference to its content.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::contact::Contact;
 use super::id::FolderKey;
 use crate::mime::{Importance, Properties};
 
-/// The stored state of a message. Large mailboxes have a million of these, so each stays under 100 bytes.
+/// The stored state of an item. Large mailboxes have a million of these, so each stays under 100 bytes.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// The folder that contains it.
@@ -35,6 +36,13 @@ pub struct Record {
     pub content: Content,
     /// State that few messages have.
     pub extra: Option<Arc<Extra>>,
+}
+
+impl Record {
+    /// Returns whether the item is a contact.
+    pub fn is_contact(&self) -> bool {
+        matches!(self.content, Content::Contact(_))
+    }
 }
 
 /// State of a message that MIME cannot express.
@@ -93,6 +101,8 @@ pub enum Content {
     Mime(Arc<Vec<u8>>),
     /// Properties that came as JSON. The MIME is rendered from them.
     Properties(Arc<Properties>),
+    /// The item is a contact, not a message.
+    Contact(Arc<Contact>),
 }
 
 /// State that few messages have.
