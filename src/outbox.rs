@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! mount ─► draft ─► seal: staged and noted ─► queue ─► executor ─┬─► contents: which item of which snapshot is it?
-//!                                                                └─► restore::Courier ─► mailbox
+//!                                                                └─► restore::ItemRestorer ─► mailbox
 //! ```
 //!
 //! - Once a file is closed or synced, it is on the disk, encrypted, and in the journal, so no crash loses it. A restore
@@ -42,7 +42,7 @@ use crate::format::snapshot::Snapshot;
 use crate::record_log::RecordLogError;
 use crate::repository::Repository;
 use crate::repository::reader::Reader;
-use crate::restore::Courier;
+use crate::restore::ItemRestorer;
 use crate::source::graph::Client;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -217,8 +217,8 @@ impl RunningOutbox {
         }
         let target = |one: Organisation| {
             let (client, journals) = (one.client.clone(), journals.join(&one.name));
-            let courier = Courier::new(reader.clone(), keys.clone(), client, journals, options.locks.clone());
-            Arc::new(Target::new(one, courier, options.believed))
+            let restorer = ItemRestorer::new(reader.clone(), keys.clone(), client, journals, options.locks.clone());
+            Arc::new(Target::new(one, restorer, options.believed))
         };
         let targets = organisations.into_iter().map(target).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -308,7 +308,7 @@ impl RunningOutbox {
         self.shared.settled.notify_all();
         let _ended = runtime.block_on(async { tokio::time::timeout(END_WAIT, executor).await });
         runtime.shutdown_timeout(END_WAIT);
-        let synced = self.shared.targets.iter().try_for_each(|target| target.courier.sync());
+        let synced = self.shared.targets.iter().try_for_each(|target| target.restorer.sync());
         if let Err(error) = synced.and_then(|()| self.shared.remove_done()) {
             tracing::warn!(%error, "the last restores could not be noted; they are looked for again next time");
         }

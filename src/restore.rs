@@ -34,8 +34,8 @@ use std::sync::atomic::AtomicBool;
 pub use crate::backup::Progress;
 pub use crate::shown::name as printable;
 pub use account::{
-    AccountOptions, AccountPlan, AccountSurvey, AccountTarget, Brought, Bytes, Courier, Home, Load, Parcel, Refused,
-    attached_files,
+    AccountOptions, AccountPlan, AccountSurvey, AccountTarget, ItemOutcome, ItemRestorer, Load, LoadPart, Origin,
+    ReadRange, Refused, SingleItem, attached_files,
 };
 
 /// Maximum number of conflicts, and of problems, that a [`Survey`] lists. All are counted.

@@ -11,7 +11,7 @@ use crate::format::entry::{Entry, EntryKind, Timestamp};
 use crate::format::id::SnapshotId;
 use crate::format::snapshot::Snapshot;
 use crate::repository::tree;
-use crate::restore::{Brought, Bytes, Parcel, Refused, chain};
+use crate::restore::{ItemOutcome, ReadRange, Refused, SingleItem, chain};
 use crate::runtime::{blocking, guarded_async};
 use crate::source::graph::{ErrorKind, directory};
 use std::io;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use strongroom_mount::OutboxError;
 use tokio::task::JoinSet;
 
-/// Maximum number of files that are restored at a time. The courier limits how many of them are in one mailbox.
+/// Maximum number of files that are restored at a time. The restorer limits how many of them are in one mailbox.
 const AT_ONCE: usize = 32;
 /// Time between two checks whether a job has ended or somebody asked to commit.
 const TICK: Duration = Duration::from_millis(500);
@@ -78,11 +78,11 @@ impl OutboxState {
     fn tick(&self) {
         self.take_request();
         self.try_sign_in();
-        self.targets.iter().for_each(|target| target.courier.rest());
+        self.targets.iter().for_each(|target| target.restorer.rest());
         let ended = self.remove_done().and_then(|()| self.queue.lock().end_job());
         match ended {
-            // Users may change the mailboxes before the next job, so the couriers forget what they know of them.
-            Ok(true) => self.targets.iter().for_each(|target| target.courier.forget()),
+            // Users may change the mailboxes before the next job, so the restorers forget what they know of them.
+            Ok(true) => self.targets.iter().for_each(|target| target.restorer.forget()),
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the journal of the outbox could not be written"),
         }
@@ -193,8 +193,8 @@ impl OutboxState {
         Ok(ours)
     }
 
-    /// Makes a parcel of a file that is in no snapshot.
-    fn import(&self, dropped: &Dropped) -> Result<Parcel, Refused> {
+    /// Returns the item of a dropped file that is in no snapshot.
+    fn import(&self, dropped: &Dropped) -> Result<SingleItem, Refused> {
         let failed = |error: io::Error| Refused::Doubtful(chain(&error));
         let file = self.staging.reopen(dropped.id, dropped.len).map_err(failed)?;
         let split = self.identifier.split(&file).map_err(failed)?;
@@ -208,8 +208,8 @@ impl OutboxState {
         // The date identifies the item: it tells whether the mailbox has it already, as for an item of a snapshot.
         entry.facts.date = arrival(&file.read(0, HEADER_BYTES_MAX).map_err(failed)?);
         let (staging, id, len) = (self.staging.clone(), dropped.id, dropped.len);
-        let bytes: Bytes = Arc::new(move |range| staging.reopen(id, len)?.read(range.start as u64, range.len()));
-        Ok(Parcel { entry, bytes: Some(bytes), owner: None })
+        let bytes: ReadRange = Arc::new(move |range| staging.reopen(id, len)?.read(range.start as u64, range.len()));
+        Ok(SingleItem { entry, bytes: Some(bytes), owner: None })
     }
 }
 
@@ -226,9 +226,9 @@ async fn settle(outbox: Arc<OutboxState>, item: Item) {
         _ => outbox.signed_in(id),
     }
     let fate = match brought {
-        Ok(Brought::Restored) => Fate::Done(String::new()),
-        Ok(Brought::AlreadyThere) => Fate::Done("it was there already".to_owned()),
-        Ok(Brought::LeftAsItIs) => Fate::Done("it is there, was changed since, and was left as it is".to_owned()),
+        Ok(ItemOutcome::Restored) => Fate::Done(String::new()),
+        Ok(ItemOutcome::AlreadyThere) => Fate::Done("it was there already".to_owned()),
+        Ok(ItemOutcome::Skipped) => Fate::Done("it is there, was changed since, and was left as it is".to_owned()),
         Err(Refused::ForGood(reason) | Refused::Denied(reason)) => Fate::Failed(reason),
         Err(Refused::Doubtful(reason)) if item.attempts >= DOUBTFUL_MAX => Fate::Failed(reason),
         Err(refused) => {
@@ -276,21 +276,21 @@ enum DroppedItem {
     /// An item of a snapshot.
     In(SnapshotItem),
     /// A mail that is in no snapshot.
-    Nowhere(Parcel),
+    Nowhere(SingleItem),
 }
 
-async fn bring(outbox: Arc<OutboxState>, dropped: Dropped) -> Result<Brought, Refused> {
+async fn bring(outbox: Arc<OutboxState>, dropped: Dropped) -> Result<ItemOutcome, Refused> {
     let this = outbox.clone();
     let (content, path) = (blake3::Hash::from(dropped.content), dropped.path.clone());
     if path.split(|byte| *byte == b'/').next() == Some(ORIGINAL.as_bytes()) {
         let found = blocking(move || this.item_of(|| this.origin(&content, &path).map(Some)));
         let SnapshotItem { snapshot, place, entry } = found.await?.expect("without a place there is an error");
-        let mut parcel = Parcel { entry, bytes: None, owner: None };
+        let mut item = SingleItem { entry, bytes: None, owner: None };
         let mut last = Err(Refused::ForGood(NO_TENANT.to_owned()));
         // An organisation may have two applications, one that may read and one that may write. So every target is tried
         // until one is not denied.
         for target in outbox.targets_of(&snapshot.1).await? {
-            last = of_this_application(&target, bring_home(&target, &snapshot, &place, &mut parcel).await).await;
+            last = of_this_application(&target, bring_home(&target, &snapshot, &place, &mut item).await).await;
             if !matches!(last, Err(Refused::Denied(_))) {
                 break;
             }
@@ -304,14 +304,14 @@ async fn bring(outbox: Arc<OutboxState>, dropped: Dropped) -> Result<Brought, Re
         Some(stored) => Ok(DroppedItem::In(stored)),
         None => this.import(&file).map(DroppedItem::Nowhere),
     });
-    let parcel = match found.await? {
-        DroppedItem::Nowhere(parcel) => parcel,
+    let item = match found.await? {
+        DroppedItem::Nowhere(item) => item,
         DroppedItem::In(SnapshotItem { snapshot, place, entry }) => {
-            let owner = target.courier.owner(&snapshot, &place.path).await;
-            Parcel { entry, bytes: None, owner }
+            let owner = target.restorer.owner(&snapshot, &place.path).await;
+            SingleItem { entry, bytes: None, owner }
         }
     };
-    let brought = of_this_application(&target, target.courier.bring(&user, &to, &parcel).await).await;
+    let brought = of_this_application(&target, target.restorer.restore(&user, &to, &item).await).await;
     if let Err(Refused::Denied(reason)) = &brought {
         // The next file that is dropped there is refused at once.
         outbox.denied.lock().insert(folder, (Instant::now(), reason.clone()));
@@ -321,7 +321,7 @@ async fn bring(outbox: Arc<OutboxState>, dropped: Dropped) -> Result<Brought, Re
 
 /// Finds out whether a refused sign-in concerns the whole application. One mailbox may refuse a token that all others
 /// accept.
-async fn of_this_application(target: &Target, brought: Result<Brought, Refused>) -> Result<Brought, Refused> {
+async fn of_this_application(target: &Target, brought: Result<ItemOutcome, Refused>) -> Result<ItemOutcome, Refused> {
     match brought {
         Err(Refused::SignIn(reason)) => Err(signed_out(target).await.unwrap_or(Refused::Doubtful(reason))),
         brought => brought,
@@ -343,14 +343,14 @@ async fn bring_home(
     target: &Target,
     snapshot: &Arc<(SnapshotId, Snapshot)>,
     place: &SnapshotPath,
-    parcel: &mut Parcel,
-) -> Result<Brought, Refused> {
+    item: &mut SingleItem,
+) -> Result<ItemOutcome, Refused> {
     if let Some(reason) = &target.closed {
         return Err(Refused::Denied(reason.clone()));
     }
-    let home = target.courier.home(snapshot, &place.path).await?;
-    parcel.owner = Some(home.user.clone());
-    target.courier.bring(&home.user, &home.folder, parcel).await
+    let origin = target.restorer.origin(snapshot, &place.path).await?;
+    item.owner = Some(origin.user.clone());
+    target.restorer.restore(&origin.user, &origin.folder, item).await
 }
 
 /// Returns the target, the user and the id of the mailbox folder at `path`.

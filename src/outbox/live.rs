@@ -13,7 +13,7 @@
 use super::Organisation;
 use crate::backup::tenant::{OUTLOOK, REPORT_NAME, USERS};
 use crate::content::names::{UniqueNames, mail_folder_name, safe_name};
-use crate::restore::{Courier, chain};
+use crate::restore::{ItemRestorer, chain};
 use crate::source::graph::mail::{Mailbox, WELL_KNOWN};
 use crate::source::graph::model::MailFolder;
 use crate::source::graph::{Client, ErrorKind, GraphError, directory};
@@ -46,7 +46,7 @@ pub struct Target {
     /// Why nothing may be restored to it. `None` if restores are allowed.
     pub closed: Option<String>,
     /// Puts items into the mailboxes.
-    pub courier: Courier,
+    pub restorer: ItemRestorer,
     users: tokio::sync::Mutex<Kept<BTreeMap<String, String>>>,
     /// Names of accounts that were looked up one by one: when, and the id of the user, if there is one.
     asked: Mutex<HashMap<String, (Instant, Option<String>)>>,
@@ -120,14 +120,14 @@ pub enum Spot {
 
 impl Target {
     /// Makes a target. Sends no request. Answers stay valid for `believed`.
-    pub fn new(organisation: Organisation, courier: Courier, believed: Duration) -> Self {
+    pub fn new(organisation: Organisation, restorer: ItemRestorer, believed: Duration) -> Self {
         let Organisation { name, tenant_id, client, closed } = organisation;
         Self {
             name,
             tenant_id,
             client,
             closed,
-            courier,
+            restorer,
             believed,
             users: tokio::sync::Mutex::default(),
             asked: Mutex::default(),

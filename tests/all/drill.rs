@@ -390,7 +390,7 @@ fn a_dry_run_says_what_the_restore_will_do_and_writes_nothing() {
     assert_whole(&report);
     assert_eq!((expected.restored, expected.bytes), (report.restored, report.bytes));
     assert_eq!((expected.already_there, expected.folders), (report.already_there, report.folders));
-    assert!(survey.show(&plan).to_string().contains("it takes at least"));
+    assert!(plan.show(&survey).to_string().contains("it takes at least"));
 }
 
 #[test]

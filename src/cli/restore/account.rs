@@ -137,7 +137,7 @@ fn survey(session: &Session, wanted: &[Wanted], plans: &[AccountPlan], cancel: &
 
 fn show_surveys(wanted: &[Wanted], plans: &[AccountPlan], surveys: &[AccountSurvey]) -> Result<()> {
     for ((wanted, plan), survey) in wanted.iter().zip(plans).zip(surveys) {
-        let text = survey.show(plan).to_string();
+        let text = plan.show(survey).to_string();
         output::line(format_args!("From snapshot {}: {}", wanted.name, text.trim_end()))?;
     }
     output::line("Nothing was written.")

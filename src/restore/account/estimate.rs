@@ -1,15 +1,19 @@
-//! How long a restore takes at least, by what the service lets one application send to one mailbox.
+//! How long a restore takes at least, given what the service allows one application to send to one mailbox.
 //!
-//! Requests and bytes are limited for each mailbox by itself (Graph: "Outlook service limits"), so the mailbox that
-//! takes the longest decides.
+//! The service limits requests and bytes for each mailbox by itself (Graph: "Outlook service limits"). So the mailbox
+//! that takes the longest decides.
 
+use super::route::Route;
+use crate::repository::reader::Reader;
+use crate::repository::tree::Entries;
+use crate::restore::printable;
 use crate::source::graph::Limits;
 use std::fmt;
 use std::time::Duration;
 
-/// Every message is made by one request and read back by another.
+/// Number of requests for each item: one creates it, and one reads it back.
 const REQUESTS_PER_ITEM: u64 = 2;
-/// Below this nobody needs to be told.
+/// A restore that takes less time is not remarked on.
 const WORTH_TELLING: Duration = Duration::from_secs(15 * 60);
 
 /// What goes to one mailbox.
@@ -17,25 +21,55 @@ const WORTH_TELLING: Duration = Duration::from_secs(15 * 60);
 pub struct Load {
     /// The mailbox, as it is named in the snapshot or on the command line.
     pub mailbox: String,
-    /// How many items.
+    /// The number of items.
     pub items: u64,
-    /// Their bytes.
+    /// The number of their bytes.
     pub bytes: u64,
-    /// The parts of it: their names, items and bytes.
-    pub parts: Vec<(String, u64, u64)>,
+    /// The folders in it.
+    pub parts: Vec<LoadPart>,
+}
+
+/// A folder that goes to a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadPart {
+    /// The name of the folder.
+    pub name: String,
+    /// The number of items.
+    pub items: u64,
+    /// The number of their bytes.
+    pub bytes: u64,
+}
+
+/// Returns how much goes to a mailbox. For a whole mailbox, also how much there is in each folder.
+pub(super) fn load_of(reader: &Reader, route: &Route) -> Load {
+    let mut load = Load { mailbox: route.to.name().to_owned(), items: 0, bytes: 0, parts: Vec::new() };
+    for part in &route.parts {
+        let sums = part.entry.sums();
+        load.items += sums.files;
+        load.bytes = load.bytes.saturating_add(sums.bytes);
+        let below = part.entry.directory().and_then(|dir| Entries::new(reader, dir).ok());
+        for found in below.into_iter().flatten().flatten() {
+            let sums = found.entry().sums();
+            if found.entry().directory().is_some() && sums.files > 0 {
+                let name = printable(&found.entry().name);
+                load.parts.push(LoadPart { name, items: sums.files, bytes: sums.bytes });
+            }
+        }
+    }
+    load
 }
 
 impl Load {
-    /// Returns how long it takes at least.
+    /// Returns the minimum time for this mailbox.
     pub fn time_min(&self) -> Duration {
         time_min(self.items, self.bytes)
     }
 }
 
-/// Returns how long it takes at least to restore so many items of so many bytes to one mailbox.
+/// Returns the minimum time for this many items with this many bytes to one mailbox.
 fn time_min(items: u64, bytes: u64) -> Duration {
     let limits = Limits::default();
-    // What fits into the first window goes at once.
+    // What fits into the first window is sent at once.
     let windows = |amount: u64, max: u64| (amount.saturating_sub(1) / max) as u32;
     let requests =
         limits.mailbox_window.saturating_mul(windows(items * REQUESTS_PER_ITEM, limits.mailbox_requests.into()));
@@ -43,12 +77,13 @@ fn time_min(items: u64, bytes: u64) -> Duration {
     requests.max(sent)
 }
 
-/// Returns the time of the mailbox that takes the longest.
+/// Returns the mailbox that takes the longest.
 pub(super) fn longest(loads: &[Load]) -> Option<&Load> {
     loads.iter().max_by_key(|load| load.time_min())
 }
 
-/// Says how long it takes, and how it can be split, where that is worth telling.
+/// Returns a text that says how long the restore takes and how it can be split. `None` if it takes less than
+/// [`WORTH_TELLING`].
 pub(super) fn remark(loads: &[Load]) -> Option<String> {
     let longest = longest(loads).filter(|load| load.time_min() >= WORTH_TELLING)?;
     let mut text = format!(
@@ -59,9 +94,9 @@ pub(super) fn remark(loads: &[Load]) -> Option<String> {
     );
     let mut parts: Vec<_> = longest.parts.iter().collect();
     if parts.len() > 1 {
-        parts.sort_by_key(|(_, items, bytes)| time_min(*items, *bytes));
-        let parts =
-            parts.iter().take(8).map(|(name, items, bytes)| format!("{name}: {}", Shown(time_min(*items, *bytes))));
+        parts.sort_by_key(|part| time_min(part.items, part.bytes));
+        let parts = parts.iter().take(8);
+        let parts = parts.map(|part| format!("{}: {}", part.name, Shown(time_min(part.items, part.bytes))));
         text += &format!(
             "; what is needed first can be restored first, and what is there by then is passed over ({})",
             parts.collect::<Vec<_>>().join(", ")
@@ -70,7 +105,7 @@ pub(super) fn remark(loads: &[Load]) -> Option<String> {
     Some(text)
 }
 
-/// A time for people.
+/// Shows a time to people.
 pub(super) struct Shown(pub Duration);
 
 impl fmt::Display for Shown {
@@ -89,7 +124,8 @@ mod tests {
     use super::*;
 
     fn load(items: u64, bytes: u64) -> Load {
-        let parts = vec![("Inbox".to_owned(), items / 2, bytes / 2), ("Archive".to_owned(), items / 2, bytes / 2)];
+        let part = |name: &str| LoadPart { name: name.to_owned(), items: items / 2, bytes: bytes / 2 };
+        let parts = ["Inbox", "Archive"].map(part).to_vec();
         Load { mailbox: "alice".to_owned(), items, bytes, parts }
     }
 

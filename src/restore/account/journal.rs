@@ -1,12 +1,12 @@
-//! What a restore has done so far, on this machine: so that one that was interrupted goes on where it was.
+//! What a restore has done so far, on this machine, so that an interrupted restore continues where it was.
 //!
-//! A file for each snapshot and mailbox, only ever appended to, a record for each change of an item's state. What it
-//! says is never believed without looking at the mailbox: that a message is there, its mark in the mailbox tells. The
-//! journal tells that it was compared, and under which id it was made.
+//! There is one file for each snapshot and mailbox. Records are only appended, one for each change of the state of an
+//! item. The journal alone proves nothing: whether an item exists, its mark in the mailbox says. The journal says
+//! whether the item was compared, and under which id it was created.
 //!
-//! A record is the state (1), the key (16) and the id of the message, if there is one; [`RecordLog`] says how records
-//! are kept. Two restores of the same to the same mailbox would make everything twice, so the file is locked as long as
-//! it is open.
+//! A record is the state (1 byte), the key (16 bytes) and the id of the item, if there is one. [`RecordLog`] says how
+//! records are stored. Two restores of the same snapshot to the same mailbox would create everything twice, so the file
+//! is locked as long as it is open.
 
 use crate::format::crypto::{Keys, random};
 use crate::record_log::{RecordLog, RecordLogError};
@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Records between two syncs: what a crash may take is found by the marks.
+/// Maximum number of records that are not synced. A crash may lose them. The items are then found by their marks.
 const UNSYNCED_MAX: usize = 64;
 
 const MADE: u8 = 1;
@@ -24,7 +24,7 @@ const VERIFIED: u8 = 2;
 const BEGUN: u8 = 3;
 const ENDED: u8 = 4;
 const DOUBTFUL: u8 = 5;
-/// Stands under [`NO_KEY`]; the rest is the name of the job.
+/// The record of the name of the job. Its key is [`NO_KEY`].
 const JOB: u8 = 6;
 const NO_KEY: Key = [0; 16];
 
@@ -64,8 +64,7 @@ pub(super) struct Journal {
 struct Known {
     verified: HashSet<Key>,
     made: HashMap<Key, String>,
-    /// When it was last known that something might still be on its way; of earlier runs no more than that they were
-    /// over when the journal was opened.
+    /// When something was last known to be in progress. For an earlier run, the time when the journal was opened.
     begun: HashMap<Key, Instant>,
     doubtful: HashSet<Key>,
     job: Option<String>,
@@ -90,14 +89,14 @@ impl Known {
             }
             DOUBTFUL => drop(self.doubtful.insert(key)),
             JOB => self.job = Some(String::from_utf8_lossy(rest).into_owned()),
-            // What a later version wrote.
+            // A later version wrote it.
             _ => {}
         }
     }
 }
 
 impl Journal {
-    /// Opens the journal called `name` in `folder`, or begins it.
+    /// Opens the journal called `name` in `folder`. Creates it if it does not exist.
     pub fn open(folder: &Path, name: &str, keys: Arc<Keys>) -> Result<Self, JournalError> {
         let mut known = Known::default();
         let bound = [b"restore\0", name.as_bytes()].concat();
@@ -114,13 +113,13 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Returns the name of the job: this restore and whoever goes on with it. It is random, and says nothing to anybody
-    /// else.
+    /// Returns the name of the job: this restore, and all runs that continue it. It is random, and says nothing to
+    /// anybody else.
     pub fn job(&self) -> &str {
         self.known.job.as_deref().expect("it is noted when the journal is opened")
     }
 
-    /// Returns what was damaged in it when it was opened, for people.
+    /// Returns what was damaged when the journal was opened, for people.
     pub fn damage(&self) -> Option<String> {
         let damage = self.log.damage()?;
         Some(format!(
@@ -136,62 +135,62 @@ impl Journal {
         if self.unsynced >= UNSYNCED_MAX { self.sync() } else { Ok(()) }
     }
 
-    /// Makes durable what was noted.
+    /// Makes all records durable.
     pub fn sync(&mut self) -> io::Result<()> {
         self.unsynced = 0;
         self.log.sync()
     }
 
-    /// Notes that the message `id` was made for an item.
+    /// Notes that the item with this `id` was created.
     pub fn made(&mut self, key: Key, id: &str) -> io::Result<()> {
         self.append(MADE, key, id.as_bytes())
     }
 
-    /// Notes that a message is about to be made for an item, and will have no mark for a moment. It is durable at once:
-    /// nothing else tells of such a message after a crash.
+    /// Notes that an item is about to be created, and will have no mark for a moment. The record is durable at once,
+    /// because nothing else tells of such an item after a crash.
     pub fn begun(&mut self, key: Key) -> io::Result<()> {
         self.append(BEGUN, key, &[])?;
         self.sync()
     }
 
-    /// Notes that a message is about to be made for an item, with its mark. A power cut may take this, a killed program
-    /// does not.
+    /// Notes that an item is about to be created, with its mark. The record survives if the program is killed, but
+    /// perhaps not a power cut.
     pub fn sending(&mut self, key: Key) -> io::Result<()> {
         self.append(BEGUN, key, &[])
     }
 
-    /// Notes that nothing is on its way any more for an item.
+    /// Notes that nothing is in progress for an item any more.
     pub fn ended(&mut self, key: Key) -> io::Result<()> {
         self.append(ENDED, key, &[])
     }
 
-    /// Notes that a message was sent more than once for an item, because it was not clear what became of the first.
+    /// Notes that an item was sent more than once, because it was not clear what became of the first request.
     pub fn doubtful(&mut self, key: Key) -> io::Result<()> {
         self.append(DOUBTFUL, key, &[])
     }
 
-    /// Returns whether that is noted, and nobody has looked since what became of it.
+    /// Returns true if that was noted, and the folder was not searched for twins since.
     pub fn is_doubtful(&self, key: &Key) -> bool {
         self.known.doubtful.contains(key)
     }
 
-    /// Returns when it was noted that a message is about to be made, or, if an earlier run did, when the journal was
-    /// opened; unless it is known since what became of it.
+    /// Returns when it was noted that an item is about to be created, unless it is known what became of it. If an
+    /// earlier run noted it, returns when the journal was opened.
     pub fn begun_at(&self, key: &Key) -> Option<Instant> {
         self.known.begun.get(key).copied()
     }
 
-    /// Notes that what was made for an item was compared, and is the same.
+    /// Notes that an item was compared, and is right.
     pub fn verified(&mut self, key: Key) -> io::Result<()> {
         self.append(VERIFIED, key, &[])
     }
 
-    /// Returns whether that is noted.
+    /// Returns true if that was noted.
     pub fn is_verified(&self, key: &Key) -> bool {
         self.known.verified.contains(key)
     }
 
-    /// Returns the id of the message that was made for an item and not compared yet.
+    /// Returns the id of an item that was created and not compared yet.
     pub fn id_of(&self, key: &Key) -> Option<&str> {
         self.known.made.get(key).map(String::as_str)
     }

@@ -1,9 +1,9 @@
-//! One restore at a time in each mailbox, for all that runs on this machine with one state folder.
+//! Lets one restore at a time into each mailbox, among all restores on this machine with the same state folder.
 //!
-//! Two restores that look into a mailbox at the same time both find that a message is missing, and make it twice: two
-//! snapshots, a command beside a mount, two mounts. So whoever restores to a mailbox holds a lock on a file of the
-//! state folder, which the kernel releases however the process ends. The file stays, and says nothing: its name is a
-//! hash of the tenant and the user.
+//! Two restores that look into a mailbox at the same time would both find that a message is missing, and create it
+//! twice. This can happen with two snapshots, with a command beside a mount, or with two mounts. So a restore holds a
+//! lock on a file in the state folder. The kernel releases it however the process ends. The file stays. Its name is a
+//! hash of the tenant and the user, and says nothing.
 
 use crate::local_files;
 use rustix::fs::{FlockOperation, OFlags};
@@ -14,18 +14,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How often those who wait look whether it is their turn.
+/// Time between two attempts to take a lock that somebody else has.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Holds the lock of a mailbox while it lives.
+/// Holds the lock of a mailbox as long as it lives.
 #[derive(Debug)]
 pub(super) struct MailboxLock {
     _file: File,
 }
 
 impl MailboxLock {
-    /// Waits until nobody else restores to the mailbox of `user`, as [`MailboxLock::try_take`] names it. Returns `None`
-    /// once `cancel` is set.
+    /// Waits for the lock of the mailbox of `user` (see [`MailboxLock::try_take`]). Returns `None` if `cancel` is set.
     ///
     /// # Errors
     /// When the folder cannot be used.
@@ -43,8 +42,8 @@ impl MailboxLock {
         Ok(None)
     }
 
-    /// Takes the lock of the mailbox of `user`, an id, in the organisation that the configuration calls `tenant`, its
-    /// id or a domain. Returns `None` while somebody else has it. `folder` is where the locks of this machine are.
+    /// Takes the lock of the mailbox of `user`, an id. `tenant` is the `tenant_id` of the configuration: an id or a
+    /// domain. Returns `None` if somebody else has the lock. `folder` is the folder of the locks of this machine.
     ///
     /// # Errors
     /// When the folder cannot be used.

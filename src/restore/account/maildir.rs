@@ -1,8 +1,8 @@
-//! Which folders of a mailbox the folders of a Maildir stand for: a folder of files that was backed up may be one.
+//! Which folders of a mailbox correspond to the folders of a Maildir, which a backup of files may contain.
 //!
-//! What lies in `cur` and `new` are the messages of the Maildir itself. In Maildir++ (Courier, Dovecot), a folder such
-//! as `.Archive.2019` beside them is the folder `2019` in the folder `Archive`, and its name is in modified UTF-7 (RFC
-//! 3501, 5.1.3). Evolution spreads the messages of `cur` over folders of two digits.
+//! The messages of the Maildir itself lie in `cur` and `new`. In Maildir++ (Courier, Dovecot), a folder such as
+//! `.Archive.2019` beside them is the folder `2019` in the folder `Archive`. Its name is in modified UTF-7 (RFC 3501,
+//! 5.1.3). Evolution spreads the messages of `cur` over folders whose names have two hexadecimal digits.
 
 use crate::format::entry::{Directory, Entry};
 use crate::repository::reader::Reader;
@@ -18,34 +18,34 @@ const MODIFIED_UTF7: GeneralPurpose = GeneralPurpose::new(
         .with_decode_allow_trailing_bits(true),
 );
 
-/// What a folder on the way is.
+/// The kind of a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Plain,
     Maildir,
-    /// `cur` or `new` of a Maildir, or what their messages are spread over.
+    /// `cur` or `new` of a Maildir, or a folder over which their messages are spread.
     Shelf,
 }
 
 /// Where the messages of a folder go.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Folder {
-    /// To a folder called like it.
+    /// To a folder of the same name.
     Own,
-    /// To those that the folder around it goes to.
+    /// To the same folder as those of the folder around it.
     Around,
     /// To the last of these folders, each of which lies in the one before.
     Named(Vec<String>),
 }
 
-/// The way through folders of files.
+/// The folders that a walk is in.
 #[derive(Debug, Default)]
 pub(super) struct Maildirs {
     levels: Vec<Level>,
 }
 
 impl Maildirs {
-    /// Goes into a folder, or begins with one.
+    /// Enters a folder. Returns where its messages go.
     pub fn enter(&mut self, reader: &Reader, folder: &Entry) -> Folder {
         let has_maildir = folder.directory().is_some_and(|dir| is_maildir(reader, dir));
         let is_empty = folder.directory().is_none_or(|dir| dir.sums.entries == 0);
@@ -58,7 +58,7 @@ impl Maildirs {
         let is_spread = name.len() == 2 && name.iter().all(u8::is_ascii_hexdigit);
         let (level, folder) = match (around, name) {
             (Level::Maildir, b"cur" | b"new") => (Level::Shelf, Folder::Around),
-            // Messages that were being delivered go to a folder of their own, if there are any.
+            // `tmp` holds messages that were being delivered. If there are any, they go to a folder of their own.
             (Level::Maildir, b"tmp") if is_empty => (Level::Shelf, Folder::Around),
             (Level::Shelf, _) if is_spread => (Level::Shelf, Folder::Around),
             (Level::Maildir, [b'.', path @ ..]) => {
@@ -72,15 +72,15 @@ impl Maildirs {
         folder
     }
 
-    /// Goes back out of it.
+    /// Leaves the folder that was entered last.
     pub fn leave(&mut self) {
         self.levels.pop();
     }
 }
 
-/// Returns whether a folder is a Maildir. Copies of one often lack the folders that are empty.
+/// Returns true if a folder is a Maildir. Copies of a Maildir often lack the folders that are empty.
 fn is_maildir(reader: &Reader, dir: &Directory) -> bool {
-    // What cannot be read is told of by the walk.
+    // The walk reports what cannot be read.
     let has = |name: &[u8]| {
         let found = tree::find(reader, dir, name).ok().flatten();
         found.is_some_and(|found| found.entry().directory().is_some())
@@ -88,7 +88,7 @@ fn is_maildir(reader: &Reader, dir: &Directory) -> bool {
     dir.sums.dirs >= 2 && has(b"cur") && (has(b"new") || has(b"tmp"))
 }
 
-/// Decodes modified UTF-7: `Entw&APw-rfe`. What is none stays as it is.
+/// Decodes modified UTF-7, such as `Entw&APw-rfe`. Anything else stays as it is.
 fn decoded(name: &[u8]) -> String {
     let name = String::from_utf8_lossy(name);
     let mut out = String::with_capacity(name.len());
@@ -105,7 +105,7 @@ fn decoded(name: &[u8]) -> String {
             }
             _ => {
                 out.push('&');
-                // `&-` is the sign itself.
+                // `&-` stands for `&`.
                 rest = behind.strip_prefix('-').unwrap_or(behind);
             }
         }

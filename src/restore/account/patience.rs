@@ -1,29 +1,29 @@
-//! How long one looks for what a request may have made whose answer was lost, or was an error of something on the way.
+//! How long to look for what a request may have created, if its answer was lost or came from a gateway.
 
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
-/// What a request may have made is looked for until so long after it broke off. Gateways give up while the service is
-/// still at work (docs: "lateWork" of the simulator), and what was made takes a moment to be found.
+/// How long to look after the request broke off. Gateways give up while the service is still at work, and a new item is
+/// not found at once.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Between two looks there is a moment, which doubles. It stays short, so that Ctrl-C is noticed.
+/// The wait before the second look. It doubles up to [`LONGEST_MOMENT`], which is short, so that Ctrl-C is noticed.
 const FIRST_MOMENT: Duration = Duration::from_millis(100);
 const LONGEST_MOMENT: Duration = Duration::from_secs(2);
 
-/// The looks at what became of a request.
+/// The looks for what a request may have created.
 pub(super) struct Patience {
     end: Instant,
-    /// How long to wait before the next look, unless none follows.
+    /// The wait before the next look. `None` after the last look.
     moment: Option<Duration>,
 }
 
 impl Patience {
-    /// Lasts until [`PATIENCE`] after the request broke off, and for one look at least.
+    /// Allows looks until [`PATIENCE`] after `broken_off`, and at least one.
     pub fn since(broken_off: Instant) -> Self {
         Self { end: broken_off + PATIENCE, moment: Some(Duration::ZERO) }
     }
 
-    /// Waits for the moment of the next look. Returns `false` after the last.
+    /// Waits until the next look is due. Returns false after the last look.
     pub async fn has_another_look(&mut self) -> bool {
         let Some(moment) = self.moment else { return false };
         sleep_until(self.end.min(Instant::now() + moment)).await;

@@ -1,9 +1,10 @@
-//! Which part of a snapshot goes into which mailbox, and what the folders on the way are called.
+//! Which part of a snapshot goes to which mailbox, and what the folders on the way are called.
 //!
-//! A snapshot of an organisation has mailboxes at `Users/NAME/Outlook`, and says what their folders are really called
-//! and which of them every mailbox has (`backup::tenant::state`). Anything else that is asked for, such as a folder of
-//! `.eml` files, goes below the target as it stands.
+//! A snapshot of an organisation has the mailboxes at `Users/NAME/Outlook`. Its state (`backup::tenant::state`) says
+//! what the folders are really called, and which of them every mailbox has. Everything else, such as a folder of `.eml`
+//! files, goes below the target under the names that it has.
 
+use super::options::AccountTarget;
 use crate::backup::tenant::state::{MailboxState, TenantState};
 use crate::backup::tenant::{OUTLOOK, USERS};
 use crate::format::entry::{Directory, Entry};
@@ -14,42 +15,38 @@ use crate::restore::{RestoreError, printable};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// Where a restore goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AccountTarget {
-    /// To the mailboxes that everything came from.
-    Original,
-    /// To the mailbox of this user: a user principal name, or an id.
-    User(String),
-}
-
-/// Whose mailbox.
+/// The user that something goes to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Whose {
-    /// The id of the user, with the name that the snapshot has.
-    Id(String, String),
-    /// What the command line says.
+pub(super) enum TargetUser {
+    /// The user that it came from.
+    Owner {
+        /// The id.
+        id: String,
+        /// The name that the snapshot has.
+        name: String,
+    },
+    /// The user that the command line names: a user principal name, or an id.
     Named(String),
 }
 
-impl Whose {
+impl TargetUser {
     /// Returns what the directory is asked for.
     pub fn asked(&self) -> &str {
         match self {
-            Whose::Id(id, _) => id,
-            Whose::Named(name) => name,
+            TargetUser::Owner { id, .. } => id,
+            TargetUser::Named(name) => name,
         }
     }
 
     /// Returns the name for people.
     pub fn name(&self) -> &str {
         match self {
-            Whose::Id(_, name) | Whose::Named(name) => name,
+            TargetUser::Owner { name, .. } | TargetUser::Named(name) => name,
         }
     }
 }
 
-/// What a folder is called, and whether every mailbox has it.
+/// The name of a folder, and its well-known name if every mailbox has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Named {
     pub display: String,
@@ -61,16 +58,17 @@ pub(super) struct Part {
     /// Its path in the snapshot.
     pub path: Vec<u8>,
     pub entry: Entry,
-    /// The folders that it lies in, from the mailbox down.
+    /// The folders that it lies in, from the root of the mailbox down.
     pub above: Vec<Named>,
-    /// What the folders of the mailbox are called, by their paths below it; empty where nobody said.
+    /// The names of the folders of the mailbox, by their paths below it. Empty if the snapshot does not say.
     pub names: Arc<HashMap<Vec<u8>, Named>>,
-    /// How long the path of the mailbox is, with the slash behind it; nought where there is none.
+    /// The length of the path of the mailbox with the slash after it, in bytes. 0 if the part does not lie in a
+    /// mailbox.
     pub prefix_len: usize,
 }
 
 impl Part {
-    /// Returns what the folder at `path` of the snapshot is called; none for the mailbox itself.
+    /// Returns the name of the folder at `path` of the snapshot. `None` for the mailbox itself.
     pub fn name_of(&self, path: &[u8]) -> Option<Named> {
         let below = path.get(self.prefix_len..).filter(|below| !below.is_empty())?;
         Some(self.names.get(below).cloned().unwrap_or_else(|| {
@@ -80,17 +78,17 @@ impl Part {
     }
 }
 
-/// What goes into one mailbox.
+/// What goes to one mailbox.
 pub(super) struct Route {
-    pub to: Whose,
+    pub to: TargetUser,
     pub parts: Vec<Part>,
 }
 
-/// Finds out what goes where.
+/// Returns what goes to which mailbox.
 ///
 /// # Errors
-/// [`RestoreError::NotInSnapshot`], [`RestoreError::NoMailbox`] for what lies in no mailbox and has no original place,
-/// [`RestoreError::Read`].
+/// [`RestoreError::NotInSnapshot`]; [`RestoreError::NoMailbox`] if something lies in no mailbox and has to go back to
+/// where it came from; [`RestoreError::Read`].
 pub(super) fn routes(
     reader: &Reader,
     snapshot: &Snapshot,
@@ -105,18 +103,18 @@ pub(super) fn routes(
         wanted.extend(finder.expand(names.collect::<Vec<_>>().join(&b'/'))?);
     }
     wanted.sort_by_key(|(_, path)| (path.iter().filter(|byte| **byte == b'/').count(), path.clone()));
-    let mut routes: BTreeMap<Whose, Route> = BTreeMap::new();
+    let mut routes: BTreeMap<TargetUser, Route> = BTreeMap::new();
     let mut taken: Vec<Vec<u8>> = Vec::new();
     for (user, path) in wanted {
-        // What lies in something else that was asked for comes with it.
+        // A path below another one that was asked for is part of it.
         let lies_in =
             |above: &Vec<u8>| above.is_empty() || path == *above || path.starts_with(&[above, &b"/"[..]].concat());
         if taken.iter().any(lies_in) {
             continue;
         }
         let to = match (target, &user) {
-            (AccountTarget::User(name), _) => Whose::Named(name.clone()),
-            (AccountTarget::Original, Some(user)) => Whose::Id(user.id.clone(), user.name.clone()),
+            (AccountTarget::User(name), _) => TargetUser::Named(name.clone()),
+            (AccountTarget::Original, Some(user)) => TargetUser::Owner { id: user.id.clone(), name: user.name.clone() },
             (AccountTarget::Original, None) => return Err(RestoreError::NoMailbox { path: printable(&path) }),
         };
         let part = finder.part(user.as_ref(), &path)?;
@@ -129,7 +127,7 @@ pub(super) fn routes(
 /// Returns the id of the user whose mailbox `path` of a snapshot lies in.
 ///
 /// # Errors
-/// [`RestoreError::NoMailbox`] where there is none, [`RestoreError::Read`].
+/// [`RestoreError::NoMailbox`] if it lies in none, [`RestoreError::Read`].
 pub(super) fn owner(reader: &Reader, snapshot: &Snapshot, path: &[u8]) -> Result<String, RestoreError> {
     let finder = Finder { reader, snapshot, root: snapshot.directory(), known: HashMap::new() };
     let mut names = path.split(|byte| *byte == b'/');
@@ -147,7 +145,7 @@ struct Owner {
 }
 
 impl Owner {
-    /// Returns the user whose folder this is; folders that no service gave have none.
+    /// Returns the user whose folder this is. `None` for a folder that no service has given an id.
     fn of(folder: &Entry) -> Option<Self> {
         let name = String::from_utf8(folder.name.to_vec()).ok()?;
         folder.facts.source_id.clone().map(|id| Self { id, name })
@@ -166,7 +164,7 @@ struct Finder<'a> {
     reader: &'a Reader,
     snapshot: &'a Snapshot,
     root: &'a Directory,
-    /// Names of folders by user.
+    /// The names of folders, by the id of the user.
     known: HashMap<String, Arc<HashMap<Vec<u8>, Named>>>,
 }
 
@@ -176,7 +174,8 @@ impl Finder<'_> {
         Ok(tree::find_path(self.reader, self.root, &path)?.and_then(|found| Owner::of(found.entry())))
     }
 
-    /// Returns the paths that `path` means, with whose mailbox each lies in: a folder of users means their mailboxes.
+    /// Returns the paths that `path` stands for, each with the user whose mailbox it lies in. A folder of users stands
+    /// for their mailboxes.
     fn expand(&self, path: Vec<u8>) -> Result<Vec<Wanted>, RestoreError> {
         if TenantState::of(self.snapshot).is_none() {
             return Ok(vec![(None, path)]);
@@ -217,8 +216,8 @@ impl Finder<'_> {
         Ok(all)
     }
 
-    /// Returns what the folders of a user's mailbox are called. Where nobody knows any more, what the snapshot calls
-    /// them.
+    /// Returns the names of the folders of a user's mailbox. If the state of the mailbox is lost, the names in the
+    /// snapshot are used.
     fn names(&mut self, user: &Owner) -> Result<Arc<HashMap<Vec<u8>, Named>>, RestoreError> {
         if let Some(names) = self.known.get(&user.id) {
             return Ok(names.clone());

@@ -1,38 +1,72 @@
-//! What a restore to accounts would do, counted without doing it: for `--dry-run` and for the question before it
-//! starts.
+//! What a restore to accounts would do, counted without doing it: for `--dry-run`, and for the question before the
+//! restore begins.
 
-use super::there::Found;
-use super::{AccountPlan, Load, estimate, is_mail};
+use super::context::Context;
+use super::estimate::{self, Load};
+use super::existing_items::Counterpart;
+use super::planned_items::{PlannedItem, PlannedItems};
+use super::run::{Destination, unreadable};
+use super::target::Target;
+use super::targets::mail::MailTarget;
 use crate::format::entry::Entry;
 use crate::restore::{Report, SHOWN_MAX, Survey, WhenExists, printable, show_some};
+use crate::source::graph::GraphError;
 use std::fmt;
+use std::sync::Arc;
 
-/// What a restore to accounts has before it.
+/// What a restore to accounts has to do.
 #[derive(Debug, Clone, Default)]
 pub struct AccountSurvey {
-    /// The counts; [`Survey::alike`] are those that stand there as they were.
+    /// The counts. [`Survey::alike`] counts items that exist unchanged.
     pub survey: Survey,
     skipped: u64,
     replaced: u64,
 }
 
+/// Looks into a mailbox, and adds what there is to do.
+///
+/// # Errors
+/// See [`GraphError`].
+pub(super) async fn survey_mailbox(
+    context: &Arc<Context>,
+    root: &Entry,
+    destination: &Destination,
+    survey: &mut AccountSurvey,
+) -> Result<(), GraphError> {
+    let target = Arc::new(MailTarget::new(context.client.clone(), &destination.user.id));
+    let route = destination.route.clone();
+    let mut planned = PlannedItems::new(context.clone(), target, root.clone(), route, false).await?;
+    while let Some(item) = planned.next().await? {
+        match item {
+            PlannedItem::Item { entry, path, counterpart, .. } => {
+                survey.add::<MailTarget>(&entry, &path, &counterpart, context.options.when_exists);
+            }
+            PlannedItem::Unreadable { path, entries, error } => {
+                survey.survey.problem(&path, entries, unreadable(entries, &error));
+            }
+        }
+    }
+    survey.survey.new_folders += planned.folders.created;
+    Ok(())
+}
+
 impl AccountSurvey {
-    pub(super) fn add(&mut self, entry: &Entry, path: &[u8], found: &Found, when_exists: WhenExists) {
+    fn add<T: Target>(&mut self, entry: &Entry, path: &[u8], counterpart: &Counterpart, when_exists: WhenExists) {
         let bytes = entry.size();
         let survey = &mut self.survey;
         survey.items += 1;
         survey.bytes = survey.bytes.saturating_add(bytes);
-        if entry.content().is_none() || !is_mail(entry) {
-            return survey.problem(path, 1, "it is no mail".to_owned());
+        if entry.content().is_none() || !T::is_of_this_kind(entry) {
+            return survey.problem(path, 1, T::NOT_OF_THIS_KIND.to_owned());
         }
-        if matches!(found, Found::Nothing | Found::Restored { complete: false }) {
+        if matches!(counterpart, Counterpart::None | Counterpart::Restored { complete: false }) {
             survey.new += 1;
             survey.new_bytes = survey.new_bytes.saturating_add(bytes);
             return;
         }
         survey.existing += 1;
         survey.existing_bytes = survey.existing_bytes.saturating_add(bytes);
-        if matches!(found, Found::Changed | Found::OtherVersion(_)) {
+        if matches!(counterpart, Counterpart::Changed | Counterpart::OtherVersion(_)) {
             match when_exists {
                 WhenExists::Skip => self.skipped += 1,
                 WhenExists::Overwrite | WhenExists::KeepBoth => self.replaced += 1,
@@ -46,7 +80,7 @@ impl AccountSurvey {
         }
     }
 
-    /// Returns the report that carrying the plan out should give.
+    /// Returns the report that executing the plan should give.
     pub fn expected(&self) -> Report {
         let survey = &self.survey;
         let differing_bytes = survey.existing_bytes - survey.alike_bytes;
@@ -63,21 +97,22 @@ impl AccountSurvey {
         }
     }
 
-    /// Shows the survey of `plan` in lines, for `--dry-run`.
-    pub fn show<'a>(&'a self, plan: &'a AccountPlan) -> impl fmt::Display + 'a {
-        Shown { survey: self, plan }
+    /// Shows the survey of a plan in lines, for `--dry-run`.
+    pub(super) fn show<'a>(&'a self, loads: &'a [Load], when_exists: WhenExists) -> impl fmt::Display + 'a {
+        Shown { survey: self, loads, when_exists }
     }
 }
 
 struct Shown<'a> {
     survey: &'a AccountSurvey,
-    plan: &'a AccountPlan,
+    loads: &'a [Load],
+    when_exists: WhenExists,
 }
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Survey { items, bytes, existing, alike, impossible, new_folders, .. } = self.survey.survey;
-        let names: Vec<_> = self.plan.loads.iter().map(|load| load.mailbox.as_str()).collect();
+        let names: Vec<_> = self.loads.iter().map(|load| load.mailbox.as_str()).collect();
         let to = match names.as_slice() {
             [] => "nobody".to_owned(),
             [one] => (*one).to_owned(),
@@ -85,7 +120,7 @@ impl fmt::Display for Shown<'_> {
         };
         writeln!(f, "{items} items ({bytes} bytes) to {to}; {new_folders} folders are missing there")?;
         if existing > 0 {
-            let fate = match self.plan.context.options.when_exists {
+            let fate = match self.when_exists {
                 WhenExists::Skip => "stay as they are",
                 WhenExists::Overwrite => "are replaced, and deleted",
                 WhenExists::KeepBoth => "stay, and get company",
@@ -101,8 +136,8 @@ impl fmt::Display for Shown<'_> {
                 .map(|failure| format!("{}: {}", printable(&failure.path), printable(failure.error.as_bytes())));
             show_some(f, lines, problems.len() as u64)?;
         }
-        let longest = estimate::longest(&self.plan.loads).map(Load::time_min).unwrap_or_default();
-        match self.plan.remark() {
+        let longest = estimate::longest(self.loads).map(Load::time_min).unwrap_or_default();
+        match estimate::remark(self.loads) {
             Some(remark) => writeln!(f, "{remark}"),
             None => writeln!(f, "it takes at least {}", estimate::Shown(longest)),
         }

@@ -6,6 +6,7 @@ use crate::format::keyslot::PasswordCost;
 use crate::repository::local_state::LocalState;
 use crate::repository::reader::CacheSizes;
 use crate::repository::{CreateOptions, IndexSearch};
+use crate::restore::WhenExists;
 use crate::source::graph::{Connection, Credential, Endpoints};
 use strongroom_simulator::{NewMessage, Options, Organisation, Simulator};
 

@@ -214,34 +214,22 @@ impl Mailbox {
         self.client.json::<Id>(request).await.map(|made| made.id)
     }
 
-    /// Returns the ids of the messages in `folder` that have this mark.
-    ///
-    /// # Errors
-    /// See [`GraphError`].
-    pub async fn marked(&self, folder: &str, mark: &str) -> Result<Vec<String>, GraphError> {
-        let page = self.client.page(&self.ask_marked(folder, mark)).await?;
-        page.rows::<Id>().map(|row| row.map(|row| row.id)).collect()
-    }
-
     /// Returns the messages in `folder` that have this mark, and the jobs that created them.
     ///
     /// # Errors
     /// See [`GraphError`].
-    pub async fn marked_by_jobs(&self, folder: &str, mark: &str) -> Result<Vec<Marked>, GraphError> {
+    pub async fn marked(&self, folder: &str, mark: &str) -> Result<Vec<Marked>, GraphError> {
+        let filter = format!("singleValueExtendedProperties/Any(ep: ep/id eq '{MARK}' and ep/value eq '{mark}')");
         let expand = format!("singleValueExtendedProperties($filter=id eq '{JOB}')");
-        let page = self.client.page(&self.ask_marked(folder, mark).query("$expand", &expand)).await?;
-        let marked = page.rows::<StandingRow>().map(|row| {
+        let request = self.get("looking for a message", &["mailFolders", folder, "messages"]);
+        let request = request.query("$filter", &filter).query("$select", "id").query("$expand", &expand);
+        let marked = self.client.page(&request).await?;
+        let marked = marked.rows::<StandingRow>().map(|row| {
             let StandingRow { id, single_value_extended_properties, .. } = row?;
             let job = single_value_extended_properties.into_iter().find_map(|property| property.value);
             Ok(Marked { id, job })
         });
         marked.collect()
-    }
-
-    fn ask_marked(&self, folder: &str, mark: &str) -> Request {
-        let filter = format!("singleValueExtendedProperties/Any(ep: ep/id eq '{MARK}' and ep/value eq '{mark}')");
-        let request = self.get("looking for a message", &["mailFolders", folder, "messages"]);
-        request.query("$filter", &filter).query("$select", "id")
     }
 
     /// Changes properties of a message. Repeating the same change does no harm.

@@ -1,21 +1,17 @@
-//! Whether a text is what bytes say, by other code than [`crate::content::mail::charset`].
-//!
-//! Letters and digits are compared, in their order. Where the bytes are UTF-8, or can be read as the charset says that
-//! is named, that decides. Where nothing says what they are, the ASCII letters among them do, and no letter may have
-//! become U+FFFD that a charset can read.
+//! Compares a text with bytes, by other code than [`crate::content::mail::charset`].
 
 use super::encodings::Decoded;
 use encoding_rs::{Encoding, REPLACEMENT, UTF_8, UTF_16BE, UTF_16LE};
 
-/// The end of a text that has to be the same.
+/// Length of the end of a text that has to be equal, in bytes.
 const END_LEN: usize = 12;
 
-/// Returns whether there is anything in a text that is compared.
+/// Returns true if a text has letters that are compared.
 pub(super) fn has_letters(text: &str) -> bool {
     text.contains(char::is_alphanumeric)
 }
 
-/// Returns whether `text` is what `decoded` says in the charset named `label`, with the footer behind it.
+/// Returns true if `text` is what `decoded` says in the charset called `label`, followed by the footer.
 pub(super) fn is_text_of(text: &str, decoded: &Decoded<'_>, label: Option<&str>) -> bool {
     let bytes = decoded.bytes();
     if decoded.footer.is_empty() {

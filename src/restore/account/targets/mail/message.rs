@@ -1,20 +1,18 @@
-//! From a stored mail to what the service is asked to make of it.
+//! Turns a stored mail into the request that creates the message.
 //!
-//! Two things stand in a snapshot for each mail: its bytes (MIME), and what the service said of it beside them (Graph:
-//! message, with the extended properties that matter). The text and what is attached come from the bytes; read state,
-//! flag, categories, times and people from what the service said, or from the headers where it said nothing, as of mail
-//! that came from a folder.
+//! A snapshot has two things of each mail: its bytes (MIME), and what the service said of it (Graph: message, with the
+//! extended properties that matter). The text and the attachments come from the bytes. The read state, flag,
+//! categories, times and people come from what the service said. A mail that came from a folder has only its headers,
+//! and they say these things instead.
 //!
-//! - It becomes no draft unless it was one: `PidTagMessageFlags` can only be set when a message is made ([MS-OXCMSG]
-//!   2.2.1.6), so everything that makes up a mail goes into the one request that makes it.
-//! - Nested messages are attached as the files they are, byte for byte: as items they would lose what is attached to
-//!   them.
-//! - What is signed or encrypted (S/MIME) is stored as Outlook stores it: the whole body as one attachment, and a class
-//!   that says so ([MS-OXOSMIME] 2.1.3). So the signature stays good.
+//! - A message becomes a draft only if it was one. `PidTagMessageFlags` can only be set when a message is created
+//!   ([MS-OXCMSG] 2.2.1.6), so everything goes into the one request that creates it.
+//! - A nested message is attached as a file, byte for byte. As an item it would lose its own attachments.
+//! - A signed or encrypted message (S/MIME) is stored as Outlook stores it: the whole body is one attachment, and the
+//!   class says so ([MS-OXOSMIME] 2.1.3). So the signature stays valid.
 
 use super::file::{File, FileBytes, KEPT_BYTES_MAX};
-use super::verify::print;
-use super::witness;
+use super::fingerprint::Fingerprint;
 use crate::content::mail::charset::Charset;
 use crate::content::mail::structure::{DEPTH_MAX, Kind, PARTS_MAX, Part, Structure};
 use crate::content::mail::transfer::Encoding;
@@ -25,13 +23,15 @@ use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// What one request may carry is about 4 MB, base64 included (Graph: "Known issues", request size).
+/// Maximum size of a request, in bytes. The service accepts about 4 MB, base64 included (Graph: "Known issues", request
+/// size).
 const REQUEST_BYTES_MAX: usize = 3_500_000;
-/// Header blocks that are longer are not given back; no honest mail has one.
+/// Maximum size of a header block that is restored, in bytes. Real messages have smaller ones.
 const HEADERS_BYTES_MAX: usize = 256 << 10;
 
-/// What the service may be told of what it said itself; everything else it decides, or would refuse (Graph: message).
-const TOLD: [&str; 12] = [
+/// The properties that are sent as the service said them. It sets all others itself, or would refuse them (Graph:
+/// message).
+const RESTORED_PROPERTIES: [&str; 12] = [
     "subject",
     "from",
     "sender",
@@ -45,30 +45,44 @@ const TOLD: [&str; 12] = [
     "inferenceClassification",
     "conversationIndex",
 ];
-/// Last verb, icon and the verb's time: whether a mail was answered or forwarded.
+/// The last verb, the icon, and the time of the verb. They say whether a message was answered or forwarded.
 const VERBS: [(u32, &str); 3] = [(0x1081, "Integer 0x1081"), (0x1080, "Integer 0x1080"), (0x1082, "SystemTime 0x1082")];
 
 const FLAG_READ: u32 = 1;
 const FLAG_UNSENT: u32 = 8;
 
-/// A mail that is to be made.
+/// A mail that is to be created.
 pub(super) struct Mail {
-    /// The properties in the request that makes it; attachments are in `files`.
+    /// The properties of the message, without the attachments.
     pub properties: Map<String, Value>,
-    /// What is attached.
+    /// The attachments.
     pub files: Vec<File>,
-    /// Whether its text is HTML.
+    /// True if its text is HTML.
     pub html: bool,
-    /// It has more than could be told apart.
+    /// True if it has more parts than this program tells apart.
     incomplete: bool,
 }
 
-/// A stored mail, taken apart.
+/// When a message was sent and received, as the service writes times.
+struct Times {
+    sent: Option<String>,
+    received: Option<String>,
+}
+
+/// A request that creates a message.
+pub(super) struct Request {
+    /// The properties of the message, with the files that fit into the request.
+    pub properties: Map<String, Value>,
+    /// The number of files that did not fit, the last ones of the mail. They are attached afterwards.
+    pub files_left: usize,
+}
+
+/// A stored mail and its parts.
 struct Message<'a> {
     structure: Structure<'a>,
-    /// The bytes that can be read again; none if the structure is not that of the mail as it is stored.
+    /// The stored bytes, from which files can be read again. `None` if the parts are not parts of these bytes.
     stored: Option<&'a [u8]>,
-    /// That of its text, for what in its header nobody encoded.
+    /// The charset of its text. Header fields that are not encoded are in this charset.
     charset: Option<Charset>,
 }
 
@@ -79,7 +93,7 @@ impl<'a> Message<'a> {
         Self { structure, stored: is_stored.then_some(mime), charset }
     }
 
-    /// Returns where `piece` stands in the mail as it is stored, if it does.
+    /// Returns the range of `piece` in the stored bytes, if it is part of them.
     fn range_of(&self, piece: &[u8]) -> Option<Range<usize>> {
         let whole = self.stored?.as_ptr_range();
         let piece = piece.as_ptr_range();
@@ -87,8 +101,8 @@ impl<'a> Message<'a> {
         is_inside.then(|| piece.start.addr() - whole.start.addr()..piece.end.addr() - whole.start.addr())
     }
 
-    /// Returns a file of what `piece` encodes, behind `prefix`. Its bytes are kept if they fit beside the `kept_bytes`
-    /// of the files before it, to which they are added.
+    /// Returns the file that `piece` encodes, with `prefix` before it. Keeps its bytes in memory if they fit beside
+    /// the `kept_bytes` of the files before it, and adds them to these.
     fn file(
         &self,
         described: Described,
@@ -98,16 +112,18 @@ impl<'a> Message<'a> {
         kept_bytes: &mut u64,
     ) -> File {
         let bytes = FileBytes::decode(&prefix, encoding, piece);
-        let print = print(&bytes);
+        let fingerprint = Fingerprint::of(&bytes);
         let bytes = match self.range_of(piece) {
-            Some(range) if *kept_bytes + print.0 > KEPT_BYTES_MAX => FileBytes::InMail { prefix, range, encoding },
+            Some(range) if *kept_bytes + fingerprint.len > KEPT_BYTES_MAX => {
+                FileBytes::InMail { prefix, range, encoding }
+            }
             _ => {
-                *kept_bytes += print.0;
+                *kept_bytes += fingerprint.len;
                 FileBytes::Kept(bytes)
             }
         };
         let Described { name, content_type, inline, content_id, content_location } = described;
-        File { name, content_type, inline, content_id, content_location, print, bytes }
+        File { name, content_type, inline, content_id, content_location, fingerprint, bytes }
     }
 
     fn root(&self) -> &Part<'a> {
@@ -124,10 +140,10 @@ impl<'a> Message<'a> {
         mail::addresses(&self.root().header, name, self.charset).map(one).collect()
     }
 
-    /// Returns the number of the part that is shown as the text: of alternatives the HTML.
+    /// Returns the number of the part that is shown as the text. If there are alternatives, this is the HTML.
     fn body(&self) -> Option<usize> {
         let texts = || self.structure.leaves(0).filter(|(_, part)| is_readable(part));
-        // A text with a name is a file, unless there is no other.
+        // A text with a name is a file, unless there is no other text.
         let (first, part) = texts().find(|(_, part)| part.file_name(None).is_none()).or_else(|| texts().next())?;
         let Some(group) = part.alternative else { return Some(first) };
         let html = texts().find(|(_, part)| part.alternative == Some(group) && part.is_html());
@@ -135,7 +151,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Returns whether a part can be the text of a message.
+/// Returns true if a part can be the text of a message.
 fn is_readable(part: &Part<'_>) -> bool {
     let kind = part.media_type();
     let is_text = part.is_html() || kind == "text/plain" || kind.starts_with("multipart") || !kind.contains('/');
@@ -143,7 +159,7 @@ fn is_readable(part: &Part<'_>) -> bool {
 }
 
 impl Mail {
-    /// Takes a mail apart. `stored` is what the service said of it.
+    /// Reads a mail. `stored` is what the service said of it.
     pub fn read(mime: &[u8], stored: Option<&Stored>) -> Self {
         #[cfg(test)]
         crate::runtime::trip(mime, "restoring");
@@ -170,20 +186,16 @@ impl Mail {
         mail
     }
 
-    /// Returns it if another look at the stored bytes finds the same in them ([`witness`]).
-    ///
-    /// # Errors
-    /// What it does not hold, or has and should not.
-    pub fn proven(self, mime: &[u8]) -> Result<Self, String> {
-        // What has more parts than can be told apart is not made anyway.
-        let objection = if self.incomplete { None } else { witness::objection(&mail::readable(mime), &self) };
-        objection.map_or(Ok(self), Err)
+    /// Returns true if the mail has more parts than this program tells apart. The service is not asked to make such a
+    /// mail.
+    pub fn has_too_many_parts(&self) -> bool {
+        self.incomplete
     }
 
-    /// Takes over what the service said. Returns when it was sent and when it arrived, as the service says it.
-    fn take_properties(&mut self, stored: &Stored) -> (Option<String>, Option<String>) {
+    /// Takes over what the service said of the message.
+    fn take_properties(&mut self, stored: &Stored) -> Times {
         let said: Map<String, Value> = serde_json::from_str(stored.raw.get()).unwrap_or_default();
-        for name in TOLD {
+        for name in RESTORED_PROPERTIES {
             if let Some(value) = said.get(name).filter(|value| !value.is_null()) {
                 self.properties.insert(name.to_owned(), value.clone());
             }
@@ -198,7 +210,7 @@ impl Mail {
             self.properties.insert("flag".to_owned(), Value::Object(flag));
         }
         let is = |name: &str| said.get(name).and_then(Value::as_bool);
-        // Who has read a mail once has sent the receipt; to ask again would send another.
+        // A receipt was sent when the message was read. To request it again would send another one.
         if is("isRead") == Some(false) || is("isDraft") == Some(true) {
             for name in ["isReadReceiptRequested", "isDeliveryReceiptRequested"] {
                 if is(name) == Some(true) {
@@ -209,11 +221,11 @@ impl Mail {
         let flags =
             u32::from(is("isRead") != Some(false)) * FLAG_READ + u32::from(is("isDraft") == Some(true)) * FLAG_UNSENT;
         self.extend("Integer 0x0E07", &flags.to_string());
-        (stored.row.sent_date_time.clone(), stored.row.received_date_time.clone())
+        Times { sent: stored.row.sent_date_time.clone(), received: stored.row.received_date_time.clone() }
     }
 
-    /// Reads from the headers what the service would have said.
-    fn read_properties(&mut self, message: &Message<'_>, mime: &[u8]) -> (Option<String>, Option<String>) {
+    /// Reads the properties from the headers, for a mail of which no service said anything.
+    fn read_properties(&mut self, message: &Message<'_>, mime: &[u8]) -> Times {
         let header = &message.root().header;
         self.properties.insert("subject".to_owned(), json!(message.text("Subject").unwrap_or_default()));
         let from = message.people("From").into_iter().next();
@@ -241,19 +253,13 @@ impl Mail {
         self.extend("Integer 0x0E07", &FLAG_READ.to_string());
         let moment = |seconds: i64| jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string());
         let sent = header.all("Date").find_map(mail::date::parse).and_then(moment);
-        // By this it is looked for when it is dropped again.
-        let arrived = mail::arrival(mime).and_then(moment);
-        (sent, arrived)
+        // A mail that is dropped again is looked for by this time.
+        let received = mail::arrival(mime).and_then(moment);
+        Times { sent, received }
     }
 
-    fn put_extended(
-        &mut self,
-        message: &Message<'_>,
-        stored: Option<&Stored>,
-        class: Option<&str>,
-        (sent, received): (Option<String>, Option<String>),
-    ) {
-        for (id, time) in [("SystemTime 0x0039", sent), ("SystemTime 0x0E06", received)] {
+    fn put_extended(&mut self, message: &Message<'_>, stored: Option<&Stored>, class: Option<&str>, times: Times) {
+        for (id, time) in [("SystemTime 0x0039", times.sent), ("SystemTime 0x0E06", times.received)] {
             // An unset time is written as the first day of the first year.
             if let Some(time) = time.filter(|time| parse_date(time).is_some()) {
                 self.extend(id, &time);
@@ -280,12 +286,12 @@ impl Mail {
         extended.as_array_mut().expect("it was made an array").push(json!({ "id": id, "value": value }));
     }
 
-    /// Returns its text, in HTML if [`Self::html`] says so.
+    /// Returns its text. It is HTML if [`Self::html`] is true.
     pub fn body(&self) -> &str {
         self.properties.get("body").and_then(|body| body["content"].as_str()).unwrap_or_default()
     }
 
-    /// Returns whether it was never sent.
+    /// Returns true if it was never sent.
     pub fn is_draft(&self) -> bool {
         let extended = self.properties.get("singleValueExtendedProperties").and_then(Value::as_array);
         let flags = extended.into_iter().flatten().find(|property| property["id"] == "Integer 0x0E07");
@@ -297,16 +303,16 @@ impl Mail {
     fn put_body(&mut self, message: &Message<'_>, body: Option<usize>) {
         let part = body.map(|number| &message.structure.parts[number]);
         self.html = part.is_some_and(Part::is_html);
-        // A zero ends a text for the service.
+        // A NUL ends the text for the service.
         let content = part.map(|part| part.text(usize::MAX).0.replace('\0', "")).unwrap_or_default();
         let kind = if self.html { "html" } else { "text" };
         self.properties.insert("body".to_owned(), json!({ "contentType": kind, "content": content }));
     }
 
-    /// Takes all that is neither the text nor another form of it.
+    /// Adds all parts as files, except the text and other forms of the text.
     fn take_parts(&mut self, message: &Message<'_>, body: Option<usize>) {
         let chosen = body.map(|number| &message.structure.parts[number]);
-        // Beside HTML stands the same as plain text, which the service makes itself.
+        // The plain form beside HTML says the same. The service makes a plain form itself.
         let other_forms = chosen.filter(|part| part.is_html()).and_then(|part| part.alternative);
         let mut kept_bytes = 0;
         for (number, part) in message.structure.leaves(0) {
@@ -317,16 +323,16 @@ impl Mail {
         }
     }
 
-    /// Returns the request that makes it, with as much of what is attached as fits in; the rest comes after it.
+    /// Returns the request that creates the message, with as many files as fit.
     ///
     /// # Errors
-    /// Why it cannot be made at all.
-    pub fn request(&self) -> Result<(Map<String, Value>, &[File]), String> {
+    /// The reason if the service cannot take the message at all.
+    pub fn request(&self) -> Result<Request, String> {
         if self.incomplete {
             return Err(format!("it has more than {PARTS_MAX} parts, or more than {DEPTH_MAX} in each other"));
         }
-        let mut request = self.properties.clone();
-        let mut len = serde_json::to_vec(&request).map_or(0, |bytes| bytes.len());
+        let mut properties = self.properties.clone();
+        let mut len = serde_json::to_vec(&properties).map_or(0, |bytes| bytes.len());
         if len > REQUEST_BYTES_MAX {
             return Err(format!("its text has {len} bytes, and the service takes no more than about 4 MB"));
         }
@@ -338,21 +344,21 @@ impl Mail {
             }
         };
         let with_it: Vec<Value> = self.files.iter().map_while(fitting).collect();
-        let after = &self.files[with_it.len()..];
+        let files_left = self.files.len() - with_it.len();
         if !with_it.is_empty() {
-            request.insert("attachments".to_owned(), with_it.into());
+            properties.insert("attachments".to_owned(), with_it.into());
         }
-        Ok((request, after))
+        Ok(Request { properties, files_left })
     }
 }
 
-/// Returns whether a part beside HTML says the same as plain text.
+/// Returns true if a part beside HTML is the plain form of the same text.
 fn is_plain_form(part: &Part<'_>) -> bool {
     is_readable(part) && part.media_type() == "text/plain" && part.file_name(None).is_none()
 }
 
-/// Takes a mail apart as a restore into a mailbox does. Returns the name and the length of each file that it attaches;
-/// none if the service could not take the message.
+/// Takes a mail apart as a restore to a mailbox does. Returns the name and the length of each file that is attached.
+/// `None` if the service could not accept the message.
 ///
 /// This is for tools that try many mails without a service.
 pub fn attached_files(mime: &[u8]) -> Option<Vec<(String, u64)>> {
@@ -361,7 +367,7 @@ pub fn attached_files(mime: &[u8]) -> Option<Vec<(String, u64)>> {
     Some(mail.files.iter().map(|file| (file.name.clone(), file.len())).collect())
 }
 
-/// What is said of a file.
+/// What a part says of a file.
 struct Described {
     name: String,
     content_type: String,
@@ -370,7 +376,7 @@ struct Described {
     content_location: Option<String>,
 }
 
-/// Returns a part as a file that comes behind `count` others, of which `kept_bytes` are kept.
+/// Returns a part as a file that comes after `count` others. They keep `kept_bytes` bytes in memory.
 fn file(message: &Message<'_>, number: usize, count: usize, kept_bytes: &mut u64) -> File {
     let part = &message.structure.parts[number];
     let text = |name: &str| part.header.raw(name).map(|value| one_line(&words::decode(value, message.charset)));
@@ -401,7 +407,7 @@ fn file(message: &Message<'_>, number: usize, count: usize, kept_bytes: &mut u64
     message.file(described, Bytes::new(), part.body, encoding, kept_bytes)
 }
 
-/// Returns the type with what is needed to read the bytes by it.
+/// Returns the media type, with the parameters that are needed to read the bytes.
 fn media_type(part: &Part<'_>) -> String {
     let mut text = match part.media_type() {
         _ if part.content.value.is_empty() && !part.is_message() => "application/octet-stream".to_owned(),
@@ -424,13 +430,13 @@ fn one_line(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect::<String>().trim().to_owned()
 }
 
-/// Returns whether answers may go there: the service refuses the whole message else.
+/// Returns true if replies can be sent there. Otherwise the service would refuse the whole message.
 fn takes_answers(recipient: &Value) -> bool {
     let address = recipient["emailAddress"]["address"].as_str().unwrap_or_default();
     address.contains('@') || address.to_ascii_lowercase().starts_with("/o=")
 }
 
-/// Returns the class of a mail that is signed or encrypted; none for all others.
+/// Returns the class of a signed or encrypted message. `None` for all others.
 fn smime_class(message: &Message<'_>, stored: Option<&Stored>) -> Option<String> {
     let said = stored.and_then(|stored| stored.row.property(0x001a));
     if let Some(class) = said.filter(|class| class.to_ascii_lowercase().starts_with("ipm.note.smime")) {
@@ -447,7 +453,7 @@ fn is_signed_openly(message: &Message<'_>) -> bool {
     message.root().media_type() == "multipart/signed"
 }
 
-/// Returns the whole body with the header that says what it is, as one file ([MS-OXOSMIME] 2.1.3.2).
+/// Returns the whole body, with the field that says what it is, as one file ([MS-OXOSMIME] 2.1.3.2).
 fn signed_entity(message: &Message<'_>) -> File {
     let root = message.root();
     let content_type = root.header.raw("Content-Type").unwrap_or_default().trim_ascii_end();
@@ -508,7 +514,7 @@ mod tests {
         assert_eq!(mail.files.len(), contents.len());
         let mut kept_bytes = 0;
         for (file, content) in mail.files.iter().zip(&contents) {
-            assert_eq!(file.print, print(content));
+            assert_eq!(file.fingerprint, Fingerprint::of(content));
             let bytes = match &file.bytes {
                 FileBytes::Kept(bytes) => {
                     kept_bytes += file.len();
@@ -521,8 +527,7 @@ mod tests {
             assert!(bytes == content, "{}", file.name);
         }
         assert!((1..=KEPT_BYTES_MAX).contains(&kept_bytes), "{kept_bytes}");
-        let (_, after) = mail.request().unwrap();
-        assert_eq!(after.len(), 4, "two of a megabyte fit into a request");
+        assert_eq!(mail.request().unwrap().files_left, 4, "two of a megabyte fit into a request");
     }
 
     fn stored(properties: &Value) -> Stored {
@@ -635,15 +640,16 @@ mod tests {
         let parts = [part("a", 1_000_000), part("b", 5_000_000), part("c", 10)].concat();
         let mail =
             Mail::read(format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{parts}--b--\r\n").as_bytes(), None);
-        let (request, after) = mail.request().expect("a request");
-        assert!(serde_json::to_vec(&request).unwrap().len() <= REQUEST_BYTES_MAX);
-        assert_eq!(request["attachments"].as_array().map(Vec::len), Some(1));
-        assert_eq!(after.iter().map(|file| &*file.name).collect::<Vec<_>>(), ["b", "c"]);
+        let request = mail.request().expect("a request");
+        assert!(serde_json::to_vec(&request.properties).unwrap().len() <= REQUEST_BYTES_MAX);
+        assert_eq!(request.properties["attachments"].as_array().map(Vec::len), Some(1));
+        let left: Vec<_> = mail.files[mail.files.len() - request.files_left..].iter().map(|file| &*file.name).collect();
+        assert_eq!(left, ["b", "c"]);
         let long = format!("Subject: a\r\n\r\n{}", "x".repeat(REQUEST_BYTES_MAX));
         assert!(Mail::read(long.as_bytes(), None).request().is_err());
     }
 
-    /// What is attached to a mail whose part has these fields and this content: name and bytes.
+    /// Returns the name and the bytes of the attachment of a mail whose part is `part`.
     fn only_file(part: &str) -> (String, Vec<u8>) {
         let mime = format!(
             "Subject: s\r\nContent-Type: multipart/mixed; boundary=BB\r\n\r\n--BB\r\nContent-Type: text/plain\r\n\r\nsee\r\n--BB\r\n{part}"

@@ -1,23 +1,24 @@
-//! A second look at a stored mail: whether what is to be made of it holds all that the mail holds, and nothing else.
+//! A second look at a stored mail: does the message to be created hold everything that the mail holds, and nothing
+//! else?
 //!
 //! [`Mail`] comes from the one reader of mail ([`crate::content::mail`]). A mistake of that reader would be written
-//! into a mailbox, and reading it back could not tell. So before anything is written, this module goes over the stored
-//! bytes in its own way and finds each part again in what was made of them. It shares no code with the reader: it has
+//! into a mailbox, and reading the message back could not find it. So before anything is written, this module goes over
+//! the stored bytes in its own way, and looks for each part in the message. It shares no code with the reader: it has
 //! its own lines, boundaries, decoders ([`encodings`]), charsets ([`text`]) and names ([`names`]), and it builds no
 //! tree.
 //!
-//! It walks from boundary to boundary. Each piece between two of them must be one of these:
+//! It walks from boundary to boundary. Each piece between two boundaries must be one of these:
 //!
-//! - a file that is attached: the same length, the same hash, and a name that the piece's own fields say;
+//! - an attached file: the same length, the same hash, and a name that the fields of the piece say;
 //! - the text: the same letters and digits in the same order;
-//! - the plain form of a text that is HTML, in a `multipart/alternative`, which the service makes anew;
-//! - what stands around the parts of a multipart (docs/coverage.md).
+//! - the plain form of a text that is HTML, in a `multipart/alternative`, which the service makes itself;
+//! - what is around the parts of a multipart (docs/coverage.md).
 //!
-//! At the end no file may be left that came from nowhere. Where a broken mail can be read in more than one right way,
-//! each of them is accepted. What is never accepted is a file that is the base64 text of a file, or one that ends
-//! before its text does.
+//! At the end, no file may be left that is in no piece. If a broken mail can be read in several right ways, each is
+//! accepted. Two things are never accepted: a file that is the base64 text of a file, and a file that ends before its
+//! text does.
 //!
-//! Time is linear in the mail. Of what is decoded only the text is in memory; files are hashed piece by piece.
+//! The time is linear in the size of the mail. Only the decoded text is in memory; files are hashed piece by piece.
 
 mod encodings;
 mod names;
@@ -25,20 +26,20 @@ mod text;
 
 use self::encodings::{Decoded, Form};
 use super::file::File;
+use super::fingerprint::{Fingerprint, Fingerprinter};
 use super::message::Mail;
-use super::verify::Print;
 use std::ops::Range;
 
-/// Lines of a body that declares nothing in which a first boundary is looked for.
+/// Maximum number of lines in which a first boundary is looked for if nothing declares one.
 const PREAMBLE_LINES_MAX: usize = 8;
-/// A boundary that was not declared, and has no field behind it, has at least so many letters and digits.
+/// Minimum number of letters and digits of an undeclared boundary that is not followed by a field.
 const UNDECLARED_LETTERS_MIN: usize = 8;
-/// Multiparts that are encoded as a whole, in each other. What lies deeper is text.
+/// Maximum depth of multiparts that are encoded as a whole. Deeper ones count as text.
 const ENCODED_DEPTH_MAX: usize = 8;
-/// Bytes of a field's name.
+/// Maximum length of a field's name, in bytes.
 const FIELD_NAME_BYTES_MAX: usize = 100;
 
-/// Returns why `mail` is not what the stored bytes `mime` hold; none if it is.
+/// Returns how `mail` differs from the stored bytes `mime`. `None` if it does not.
 pub(super) fn objection(mime: &[u8], mail: &Mail) -> Option<String> {
     let mut walk = Walk {
         mime,
@@ -57,50 +58,50 @@ pub(super) fn objection(mime: &[u8], mail: &Mail) -> Option<String> {
 /// A boundary that was declared or used before.
 struct Known {
     line: Vec<u8>,
-    /// Its multipart offers forms of the same.
+    /// True if its multipart holds several forms of the same.
     alternative: bool,
-    /// What lies in its multipart is messages if it says nothing else.
+    /// True if the parts of its multipart are messages by default.
     digest: bool,
-    /// Its last line was seen.
+    /// True after its last line.
     closed: bool,
 }
 
 /// The walk over a stored mail.
 struct Walk<'a, 'f> {
     mime: &'a [u8],
-    /// Lines end with CR alone.
+    /// True if lines end with CR alone.
     cr: bool,
-    /// The boundaries around the place where it is, the innermost last.
+    /// The boundaries around the current place, the innermost last.
     known: Vec<Known>,
-    /// Files that were not found in the mail yet.
+    /// The files that were not found in the mail yet.
     left: Vec<&'f File>,
-    /// The text, until it was found.
+    /// The text, until it is found.
     body: Option<&'f str>,
     html: bool,
-    /// How many pieces there were.
+    /// The number of pieces so far.
     number: usize,
-    /// All parts together are one file, which was found.
+    /// True if all parts together are one file, which was found.
     is_one_file: bool,
-    /// Multiparts that are encoded as a whole, in each other.
+    /// The depth of multiparts that are encoded as a whole.
     depth: usize,
 }
 
 /// A field of a header.
 struct Field<'a> {
-    /// In lower case.
+    /// The name, in lower case.
     name: Vec<u8>,
-    /// Its value, unfolded.
+    /// The value, unfolded.
     value: Vec<u8>,
-    /// Its value as it stands there.
+    /// The value as it is in the mail.
     raw: &'a [u8],
 }
 
-/// What stands between two boundaries.
+/// The bytes between two boundaries.
 struct Piece<'a> {
     fields: Vec<Field<'a>>,
-    /// Where the body may begin: one place, or two where the header is broken.
+    /// Where the body may begin: at one place, or at two if the header is broken.
     starts: Vec<usize>,
-    /// Its type, in lower case.
+    /// The media type, in lower case.
     kind: String,
 }
 
@@ -110,7 +111,7 @@ impl Piece<'_> {
         named.map(|field| field.value.trim_ascii()).find(|value| !value.is_empty())
     }
 
-    /// Returns what it says of its type; of several the one that has parts.
+    /// Returns its `Content-Type`. If it has several, returns one with a boundary.
     fn content_type(&self) -> &[u8] {
         let first = self.value(b"content-type").unwrap_or_default();
         if names::kind(first).starts_with("multipart/") {
@@ -140,7 +141,7 @@ impl Piece<'_> {
 
 /// A line that is a boundary.
 struct Boundary {
-    /// Where it stands.
+    /// The position of the line.
     line: Range<usize>,
     ends: bool,
 }
@@ -183,7 +184,7 @@ impl<'a> Walk<'a, '_> {
         Ok(end.and_then(|end| self.pass(&end)))
     }
 
-    /// Goes into a multipart: to the first of its parts. One without parts is a text.
+    /// Enters a multipart. Returns where its first part begins. A multipart without parts is a text.
     fn multipart(&mut self, piece: &Piece<'_>, body: usize) -> Result<Option<usize>, String> {
         let outer = self.known.len();
         let is = |kind: &str| piece.kind == kind;
@@ -191,7 +192,7 @@ impl<'a> Walk<'a, '_> {
         let known = |line: Vec<u8>| Known { line, alternative, digest, closed: false };
         self.known.extend(names::boundary(piece.content_type()).map(known));
         let mut first = self.next_boundary(body, true);
-        // The last boundary may come first; then parts may follow, or none.
+        // The last boundary may come first. Then parts may follow, or none.
         while let Some(found) = first.as_ref().filter(|found| found.ends && self.is_own(found, outer)) {
             first = self.next_boundary(found.line.end, false);
         }
@@ -213,8 +214,8 @@ impl<'a> Walk<'a, '_> {
         Ok(first.and_then(|first| self.pass(&first)))
     }
 
-    /// Goes through the parts of a multipart that is encoded as a whole. Returns whether it is one. `own` is its
-    /// boundary, `range` its body.
+    /// Walks through the parts of a multipart that is encoded as a whole. Returns whether it is one. `own` is its
+    /// boundary, and `range` is its body.
     fn encoded(&mut self, piece: &Piece<'_>, own: Vec<Known>, range: Range<usize>) -> Result<bool, String> {
         if piece.form() == Form::Plain || self.depth >= ENCODED_DEPTH_MAX {
             return Ok(false);
@@ -249,17 +250,18 @@ impl<'a> Walk<'a, '_> {
         Ok(first.is_some())
     }
 
-    /// Returns a boundary's line without what stands behind it.
+    /// Returns the line of a boundary, without blanks at its end.
     fn line(&self, boundary: &Boundary) -> &'a [u8] {
         self.mime[boundary.line.clone()].trim_ascii_end()
     }
 
-    /// Returns whether a boundary is one of those that came to be known behind the first `outer`.
+    /// Returns true if a boundary is known, and not one of the first `outer`.
     fn is_own(&self, boundary: &Boundary, outer: usize) -> bool {
         self.match_known(self.line(boundary)).is_some_and(|(number, _)| number >= outer)
     }
 
-    /// Goes over a boundary: to the piece behind it, or behind the last boundary of a multipart to the next one.
+    /// Passes a boundary. Returns where the next piece begins; after the last boundary of a multipart, the piece after
+    /// the next boundary.
     fn pass(&mut self, boundary: &Boundary) -> Option<usize> {
         let mut line = boundary.line.clone();
         let mut ends = boundary.ends;
@@ -275,7 +277,7 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// Returns which known boundary a line is, and whether it is its last.
+    /// Returns the number of the known boundary that `line` is, and whether it is the last one of its multipart.
     fn match_known(&self, line: &[u8]) -> Option<(usize, bool)> {
         let find = |closed: bool| {
             let known = self.known.iter().enumerate().rev().filter(|(_, known)| known.closed == closed);
@@ -284,7 +286,7 @@ impl<'a> Walk<'a, '_> {
         find(false).or_else(|| find(true).filter(|(_, ends)| !ends))
     }
 
-    /// Returns the first line from `at` on that is a boundary; with `any`, also one that nobody declared.
+    /// Returns the first boundary from `at` on. With `any`, an undeclared boundary counts as well.
     fn next_boundary(&self, at: usize, any: bool) -> Option<Boundary> {
         let mut start = at;
         while start < self.mime.len() {
@@ -303,7 +305,7 @@ impl<'a> Walk<'a, '_> {
         None
     }
 
-    /// Returns whether a line looks like a boundary that nobody declared, by what stands behind it.
+    /// Returns true if a line looks like an undeclared boundary, judged by the line after it.
     fn is_undeclared(&self, line: &[u8], end: usize) -> bool {
         let Some(name) = undeclared(line.trim_ascii_end()) else { return false };
         let next = &self.mime[end..self.line_end(end)];
@@ -312,7 +314,7 @@ impl<'a> Walk<'a, '_> {
         letters > 0 && (is_content_field(next) || is_long)
     }
 
-    /// Returns whether a body of which nothing is said has parts all the same.
+    /// Returns true if a body without a declared type has parts.
     fn has_undeclared(&self, body: usize) -> bool {
         let mut at = body;
         for _ in 0..PREAMBLE_LINES_MAX {
@@ -326,16 +328,16 @@ impl<'a> Walk<'a, '_> {
         false
     }
 
-    /// Finds what is signed: the whole body is one file, with the field that says what it is.
+    /// Looks for the file of a signed mail: the whole body, with the field that says what it is.
     fn find_signed(&mut self, piece: &Piece<'_>) {
         let Some(at) = self.left.iter().position(|file| file.content_type == "multipart/signed") else { return };
         let Some(field) = piece.fields.iter().find(|field| field.name == b"content-type") else { return };
         for &start in &piece.starts {
-            let mut print = Printer::default();
+            let mut fingerprint = Fingerprinter::default();
             for bytes in [b"Content-Type:", field.raw.trim_ascii_end(), b"\r\n\r\n", &self.mime[start..]] {
-                print.take(bytes);
+                fingerprint.take(bytes);
             }
-            if print.print() == self.left[at].print {
+            if fingerprint.finish() == self.left[at].fingerprint {
                 self.left.swap_remove(at);
                 self.is_one_file = true;
                 return;
@@ -343,14 +345,15 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    /// Finds a message that is attached, not encoded. It ends at a boundary around it, not always at the next one, as
-    /// its own may be called the same. Returns the boundary that ends it; nothing if there is no such file.
+    /// Looks for the file of an attached message that is not encoded. It ends at a boundary around it. That is not
+    /// always the next boundary, because a boundary inside the message may have the same name. Returns the boundary
+    /// that ends it, or `None` if there is no such file.
     fn message(&mut self, piece: &Piece<'_>) -> Option<Option<Boundary>> {
         for &start in &piece.starts {
             if piece.form() != Form::Plain && !encodings::is_plain_after_all(piece.form(), &self.mime[start..]) {
                 continue;
             }
-            let mut print = Printer::default();
+            let mut fingerprint = Fingerprinter::default();
             let (mut at, mut done) = (start, start);
             loop {
                 let next = self.next_boundary(at, false);
@@ -358,9 +361,9 @@ impl<'a> Walk<'a, '_> {
                     Some(next) => self.without_eol(start, next.line.start),
                     None => self.mime.len(),
                 };
-                print.take(&self.mime[done.min(end)..end]);
+                fingerprint.take(&self.mime[done.min(end)..end]);
                 done = end.max(done);
-                if self.take_file(piece, print.print()).is_ok_and(|is_found| is_found) {
+                if self.take_file(piece, fingerprint.finish()).is_ok_and(|is_found| is_found) {
                     return Some(next);
                 }
                 let Some(next) = next else { break };
@@ -370,25 +373,25 @@ impl<'a> Walk<'a, '_> {
         None
     }
 
-    /// Looks at a piece that has a content, up to `end`.
+    /// Looks at a piece with a content that ends at `end`.
     fn leaf(&mut self, piece: &Piece<'_>, end: usize, is_last: bool) -> Result<(), String> {
         let mut seen = None;
         let is_plain_form = self.is_plain_form(piece);
         for &start in &piece.starts {
             let trimmed = self.without_eol(start, end);
-            // Without a boundary behind it, nobody knows whose the last line ending is.
+            // If no boundary follows, the last line ending may belong to the content or not.
             let ends = if is_last { vec![end.max(start), trimmed] } else { vec![trimmed] };
             for end in ends {
                 let raw = &self.mime[start..end];
                 for decoded in encodings::readings(piece.form(), raw) {
-                    let print = decoded.print();
-                    if self.take_file(piece, print)? {
+                    let fingerprint = decoded.fingerprint();
+                    if self.take_file(piece, fingerprint)? {
                         return Ok(());
                     }
                     if !is_plain_form && !piece.is_message() && self.take_body(piece, &decoded) {
                         return Ok(());
                     }
-                    seen.get_or_insert(print.0);
+                    seen.get_or_insert(fingerprint.len);
                 }
             }
         }
@@ -401,10 +404,10 @@ impl<'a> Walk<'a, '_> {
         Err(format!("its part {} ({kind}{name}, {len} bytes) is neither in the text nor attached", self.number))
     }
 
-    /// Finds a file of these bytes. An error if there is one that is called something else.
-    fn take_file(&mut self, piece: &Piece<'_>, print: Print) -> Result<bool, String> {
+    /// Looks for a file with these bytes. Returns an error if there is one with another name.
+    fn take_file(&mut self, piece: &Piece<'_>, fingerprint: Fingerprint) -> Result<bool, String> {
         let said = piece.names();
-        let mut alike = self.left.iter().enumerate().filter(|(_, file)| file.print == print);
+        let mut alike = self.left.iter().enumerate().filter(|(_, file)| file.fingerprint == fingerprint);
         let Some((first, file)) = alike.next() else { return Ok(false) };
         let mut all = std::iter::once((first, file)).chain(alike);
         if let Some((at, _)) = all.find(|(_, file)| names::are_same(&file.name, &said)) {
@@ -413,7 +416,7 @@ impl<'a> Walk<'a, '_> {
         }
         let wrong = &self.left[first].name;
         let right = names::said(&said).unwrap_or_default();
-        Err(format!("{right:?} of {} bytes would be attached as {wrong:?}", print.0))
+        Err(format!("{right:?} of {} bytes would be attached as {wrong:?}", fingerprint.len))
     }
 
     fn take_body(&mut self, piece: &Piece<'_>, decoded: &Decoded<'_>) -> bool {
@@ -426,7 +429,7 @@ impl<'a> Walk<'a, '_> {
         is_found
     }
 
-    /// Returns whether a piece is the plain form of a text that is HTML.
+    /// Returns true if a piece is the plain form of a text that is HTML.
     fn is_plain_form(&self, piece: &Piece<'_>) -> bool {
         let is_plain = ["", "text", "plain", "text/", "text/plain"].contains(&piece.kind.as_str());
         let is_in_alternative = self.known.iter().any(|known| known.alternative);
@@ -452,7 +455,7 @@ impl<'a> Walk<'a, '_> {
                 break end;
             }
             if line.starts_with(b"--") {
-                // A boundary, perhaps one that is not known yet.
+                // A boundary. It may not be known yet.
                 is_field = true;
                 break at;
             }
@@ -472,7 +475,7 @@ impl<'a> Walk<'a, '_> {
             }
             at = end;
         };
-        // A line that is no field: the empty line before the body was lost, or somebody put the line there.
+        // This line is no field. The empty line before the body is missing, or somebody added the line.
         let mut starts: Vec<usize> = broken_at.into_iter().collect();
         if broken_at.is_none() || is_field {
             starts.push(end);
@@ -489,7 +492,7 @@ impl<'a> Walk<'a, '_> {
         piece
     }
 
-    /// Returns where the header of the mail begins: behind a mark, empty lines and an mbox From_ line.
+    /// Returns where the header of the mail begins: after a byte order mark, empty lines and an mbox From_ line.
     fn before_header(&self) -> usize {
         let mut at = if self.mime.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         let begin = at;
@@ -505,11 +508,11 @@ impl<'a> Walk<'a, '_> {
             }
             at = end;
         }
-        // Empty lines with no header behind them end an empty one.
+        // Empty lines without a header after them end an empty header.
         if field_name(&self.mime[at..self.line_end(at)]).is_some() { at } else { begin }
     }
 
-    /// Returns where the line that begins at `at` ends, with its ending.
+    /// Returns the end of the line that begins at `at`, with its line ending.
     fn line_end(&self, at: usize) -> usize {
         let rest = &self.mime[at.min(self.mime.len())..];
         let found = if self.cr { memchr::memchr2(b'\r', b'\n', rest) } else { memchr::memchr(b'\n', rest) };
@@ -518,7 +521,7 @@ impl<'a> Walk<'a, '_> {
         at + found + if is_pair { 2 } else { 1 }
     }
 
-    /// Returns `end` without the line ending before it, which belongs to a boundary.
+    /// Returns `end` without the line ending before it, which belongs to the boundary.
     fn without_eol(&self, start: usize, end: usize) -> usize {
         let bytes = &self.mime[start.min(end)..end];
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
@@ -528,27 +531,9 @@ impl<'a> Walk<'a, '_> {
 }
 
 impl Piece<'_> {
-    /// Returns what its fields say of its name.
+    /// Returns the names that its fields say.
     fn names(&self) -> Vec<names::Spelling> {
         names::spellings(self.value(b"content-disposition").unwrap_or_default(), self.content_type())
-    }
-}
-
-/// Length and hash of bytes that come in pieces.
-#[derive(Default)]
-struct Printer {
-    len: u64,
-    hasher: blake3::Hasher,
-}
-
-impl Printer {
-    fn take(&mut self, bytes: &[u8]) {
-        self.len += bytes.len() as u64;
-        self.hasher.update(bytes);
-    }
-
-    fn print(&self) -> Print {
-        (self.len, self.hasher.finalize())
     }
 }
 
@@ -557,7 +542,7 @@ fn without_cr_lf(line: &[u8]) -> &[u8] {
     &line[..len]
 }
 
-/// Returns whether the lines of a mail end with CR alone: its first line does.
+/// Returns true if the lines of a mail end with CR alone, judged by the first line.
 fn ends_lines_with_cr(mime: &[u8]) -> bool {
     let Some(first) = memchr::memchr2(b'\r', b'\n', mime) else { return false };
     let eol = &mime[first..];
@@ -565,7 +550,7 @@ fn ends_lines_with_cr(mime: &[u8]) -> bool {
     eol[0] == b'\r' && behind != Some(&b'\n')
 }
 
-/// Returns the name of the field that a line begins, without blanks.
+/// Returns the name of the field that a line begins.
 fn field_name(line: &[u8]) -> Option<&[u8]> {
     let colon = memchr::memchr(b':', &line[..line.len().min(FIELD_NAME_BYTES_MAX)])?;
     let name = line[..colon].trim_ascii_end();
@@ -577,7 +562,7 @@ fn is_content_field(line: &[u8]) -> bool {
     field_name(line).and_then(|name| name.get(..8)).is_some_and(|start| start.eq_ignore_ascii_case(b"content-"))
 }
 
-/// Returns whether `line` is the last boundary of this name; none if it is no boundary.
+/// Returns whether `line` is the last boundary with this name. `None` if it is none of them.
 fn is_boundary(line: &[u8], boundary: &[u8]) -> Option<bool> {
     let behind = line.strip_prefix(b"--")?.strip_prefix(boundary)?.trim_ascii();
     match behind {

@@ -1,10 +1,10 @@
-//! Something that is attached to a mail, on its way to the service.
+//! A file that is attached to a message.
 //!
-//! Of a mail with many large files one file at a time is in memory: while the mail is taken apart each is decoded once,
-//! to know its length and hash, and let go. Only what fits into the request that makes the message stays
-//! ([`KEPT_BYTES_MAX`]). The others are read again from the stored mail when their turn comes.
+//! Only one of many large files is in memory at a time. When a message is taken apart, each file is decoded once, to
+//! compute its length and hash, and released. Only files that fit into the request that creates the message stay in
+//! memory ([`KEPT_BYTES_MAX`]). The others are read again from the stored message when they are attached.
 
-use super::verify::Print;
+use super::fingerprint::Fingerprint;
 use crate::content::mail::transfer::Encoding;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,11 +12,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use std::ops::Range;
 
-/// Maximum number of bytes that stay in memory of all that is attached to one mail. No less than what one request may
-/// carry.
+/// Maximum size of the files of one message that stay in memory, in bytes. At least what one request may hold.
 pub(super) const KEPT_BYTES_MAX: u64 = 4 << 20;
 
-/// Something that is attached.
+/// A file that is attached to a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct File {
     pub name: String,
@@ -24,8 +23,8 @@ pub(super) struct File {
     pub inline: bool,
     pub content_id: Option<String>,
     pub content_location: Option<String>,
-    /// Length and hash of its bytes.
-    pub print: Print,
+    /// The length and the hash of its bytes.
+    pub fingerprint: Fingerprint,
     pub bytes: FileBytes,
 }
 
@@ -34,11 +33,11 @@ pub(super) struct File {
 pub(super) enum FileBytes {
     /// In memory.
     Kept(Bytes),
-    /// In the mail, as it is stored.
+    /// In the stored message.
     InMail {
-        /// What stands before them.
+        /// Bytes that come before them.
         prefix: Bytes,
-        /// Where they are, in bytes of the mail.
+        /// Where they are, in bytes of the stored message.
         range: Range<usize>,
         /// How they are encoded there.
         encoding: Encoding,
@@ -46,7 +45,7 @@ pub(super) enum FileBytes {
 }
 
 impl FileBytes {
-    /// Decodes what a stored mail holds at the range of a file.
+    /// Decodes the bytes that the stored message has at the range of a file.
     pub fn decode(prefix: &[u8], encoding: Encoding, stored: &[u8]) -> Bytes {
         let decoded = encoding.of(stored).decoded(usize::MAX);
         match (prefix.is_empty(), decoded) {
@@ -59,10 +58,10 @@ impl FileBytes {
 impl File {
     /// Returns the length in bytes.
     pub fn len(&self) -> u64 {
-        self.print.0
+        self.fingerprint.len
     }
 
-    /// Returns it as it is attached in one request (Graph: fileAttachment).
+    /// Returns the request that attaches it as a whole (Graph: fileAttachment).
     pub fn json(&self, bytes: &[u8]) -> Value {
         let mut file = json!({
             "@odata.type": "#microsoft.graph.fileAttachment",
@@ -79,7 +78,7 @@ impl File {
         file
     }
 
-    /// Returns how it is announced when it comes in ranges (Graph: attachmentItem).
+    /// Returns the request that begins to upload it in ranges (Graph: attachmentItem).
     pub fn announcement(&self) -> Value {
         let mut item = json!({
             "attachmentType": "file",
@@ -94,7 +93,7 @@ impl File {
         item
     }
 
-    /// Returns how long it is as part of a request.
+    /// Returns how many bytes it takes in a request, at most.
     pub fn request_len(&self) -> usize {
         (self.len().div_ceil(3) * 4) as usize + self.name.len() + 512
     }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::restore::account::file::FileBytes;
-use crate::restore::account::verify::print;
+use crate::restore::account::targets::mail::file::FileBytes;
+use crate::restore::account::targets::mail::fingerprint::Fingerprint;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
@@ -30,7 +30,7 @@ fn attachment(content: &str) -> String {
 }
 
 fn set_bytes(file: &mut File, bytes: &[u8]) {
-    file.print = print(bytes);
+    file.fingerprint = Fingerprint::of(bytes);
     file.bytes = FileBytes::Kept(bytes.to_vec().into());
 }
 

@@ -1,52 +1,46 @@
-//! Whether what was restored is what was to be restored: it is read back and compared.
+//! Compares a restored message with what it should be: it is read back from the mailbox.
 //!
-//! The text is compared by its letters and digits alone: the service writes HTML anew, and ends lines its own way. What
-//! is attached is compared by number, name, length and hash; people's marks (read, flag, categories) only right after
-//! the message was made.
+//! Of the text, only letters and digits are compared, because the service rewrites HTML and line ends. Attachments are
+//! compared by their number, names, lengths and hashes. What people change (read, flag, categories) is compared only
+//! right after the message was created.
 //!
-//! That what was to be restored is what the stored mail holds was proven before ([`super::witness`]).
+//! [`super::witness`] has proven before that what it should be is what the stored message holds.
 
 use super::file::File;
+use super::fingerprint::{Fingerprint, Fingerprinter};
 use super::message::Mail;
 use crate::source::graph::mail::Mailbox;
-use crate::source::graph::model::{MessageRow, parse_date};
-use crate::source::graph::write::Standing;
+use crate::source::graph::model::parse_date;
 use crate::source::graph::{ErrorKind, GraphError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-/// So much of what is attached comes with the message itself; the list of what is more has been seen to fail as a whole
-/// (Graph: "Get attachments of large messages").
+/// Maximum size of the attachments that are read together with the message, in bytes. For more, the list of attachments
+/// has been seen to fail as a whole (Graph: "Get attachments of large messages").
 const WITH_MESSAGE_BYTES_MAX: u64 = 2 << 20;
 
-/// What stays as the service said, and what people change.
-const FACTS_TOLD: [&str; 7] =
-    ["subject", "internetMessageId", "sentDateTime", "receivedDateTime", "isDraft", "hasAttachments", "bodyPreview"];
-const MARKS_TOLD: [&str; 4] = ["isRead", "flag", "categories", "importance"];
-
-/// No attachment is longer than 250 MB: the service takes 150 MB (Graph: attachment, createUploadSession).
+/// Maximum size of an attachment that is read back, in bytes. The service accepts 150 MB (Graph: attachment,
+/// createUploadSession).
 const ATTACHED_BYTES_MAX: u64 = 250_000_000;
-/// Bytes that are attached, as they are compared: length and hash.
-pub(super) type Print = (u64, blake3::Hash);
 
-/// Something that is attached to a message, as it is compared.
+/// What is compared of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Attached {
-    /// Its name, on one line.
+    /// The name, on one line.
     name: String,
-    pub print: Print,
+    pub fingerprint: Fingerprint,
 }
 
 impl Attached {
-    fn new(name: &str, print: Print) -> Self {
-        Self { name: one_line(name), print }
+    fn new(name: &str, fingerprint: Fingerprint) -> Self {
+        Self { name: one_line(name), fingerprint }
     }
 }
 
 /// What a message should be.
 pub(super) struct Expected {
-    /// Properties that stay as they are.
+    /// Properties that nobody changes.
     facts: Vec<(&'static str, Value)>,
     /// Properties that people change.
     marks: Vec<(&'static str, Value)>,
@@ -57,7 +51,7 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// Returns what `mail` should be once it is made in `folder`.
+    /// Returns what `mail` should be after it was created in `folder`.
     pub fn of(mail: &Mail, folder: &str) -> Self {
         let extended = |id: &str| {
             let all = mail.properties.get("singleValueExtendedProperties")?.as_array()?;
@@ -76,13 +70,14 @@ impl Expected {
             facts,
             marks: told(&["isRead", "flag", "categories", "importance"]),
             text: letters(mail.body(), mail.html),
-            files: mail.files.iter().map(|file| Attached::new(&file.name, file.print)).collect(),
+            files: mail.files.iter().map(|file| Attached::new(&file.name, file.fingerprint)).collect(),
             html: mail.html,
             with_message: mail.files.iter().map(File::len).sum::<u64>() <= WITH_MESSAGE_BYTES_MAX,
         }
     }
 
-    /// Reads the message back and returns in what it differs, if it does. `fresh` says that it was just made.
+    /// Reads the message back, and returns how it differs. `None` if it does not. `fresh` says that it was just
+    /// created.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -106,14 +101,14 @@ impl Expected {
         let there = match (self.with_message, found.get("attachments").and_then(Value::as_array)) {
             (true, Some(rows)) => rows.iter().map(attached_of_row).collect(),
             (true, None) if self.files.is_empty() && found["hasAttachments"] != true => Vec::new(),
-            _ => attached(mailbox, id).await?.into_iter().map(|(_, attached)| attached).collect(),
+            _ => attached(mailbox, id).await?.into_iter().map(|existing| existing.attached).collect(),
         };
         differs.extend(attached_otherwise(&self.files, there));
         Ok((!differs.is_empty()).then(|| format!("what was read back differs: {}", differs.join(", "))))
     }
 }
 
-/// Returns in what `there` differs from what should be attached, if it does; the order does not matter.
+/// Returns how the attachments differ from those that are wanted, in any order. `None` if they do not.
 fn attached_otherwise(wanted: &[Attached], mut there: Vec<Attached>) -> Option<String> {
     let mut missing = Vec::new();
     for wanted in wanted {
@@ -127,10 +122,10 @@ fn attached_otherwise(wanted: &[Attached], mut there: Vec<Attached>) -> Option<S
         return Some(format!("attachment {:?}, which should not be there", extra.name));
     };
     let name = &first.name;
-    let (len, count) = (first.print.0, missing.len());
+    let (len, count) = (first.fingerprint.len, missing.len());
     let what = if let Some(other) = there.iter().find(|there| there.name == *name) {
-        format!("attachment {name:?} has other bytes: {} of them instead of {len}", other.print.0)
-    } else if let Some(other) = there.iter().find(|there| there.print == first.print) {
+        format!("attachment {name:?} has other bytes: {} of them instead of {len}", other.fingerprint.len)
+    } else if let Some(other) = there.iter().find(|there| there.fingerprint == first.fingerprint) {
         format!("attachment {name:?} is called {:?}", other.name)
     } else {
         format!("attachment {name:?} of {len} bytes is missing")
@@ -138,102 +133,56 @@ fn attached_otherwise(wanted: &[Attached], mut there: Vec<Attached>) -> Option<S
     Some(if count > 1 { format!("{what} (and {} more)", count - 1) } else { what })
 }
 
-/// What the service said of a message when it was backed up: what one that was imported is held against.
-pub(super) struct Told {
-    value: Value,
-    /// Its `Message-ID`.
-    pub message_id: Option<String>,
-    /// When it arrived, in seconds since 1970.
-    pub received: Option<i64>,
-    subject: Option<String>,
-    /// The mark that it had from an earlier restore, and comes back with.
-    mark: Option<String>,
+/// An attachment that a message has.
+pub(super) struct ExistingAttachment {
+    /// The id of the attachment.
+    pub id: String,
+    pub attached: Attached,
 }
 
-impl Told {
-    /// Reads what was stored beside a message.
-    pub fn read(json: &[u8]) -> Option<Self> {
-        let row: MessageRow = serde_json::from_slice(json).ok()?;
-        let value: Value = serde_json::from_slice(json).ok()?;
-        Some(Self {
-            message_id: value["internetMessageId"].as_str().filter(|id| !id.is_empty()).map(str::to_owned),
-            received: row.received_date_time.as_deref().and_then(parse_date),
-            mark: row.mark().map(str::to_owned),
-            subject: row.subject,
-            value,
-        })
-    }
-
-    /// Returns whether a message that stands somewhere can be the one.
-    pub fn may_be(&self, standing: &Standing) -> bool {
-        standing.mark == self.mark
-            && standing.received == self.received
-            && standing.subject.as_deref().unwrap_or_default() == self.subject.as_deref().unwrap_or_default()
-            && (self.message_id.is_none() || standing.internet_message_id == self.message_id)
-    }
-
-    /// Returns in what a message in `folder` differs from what was said, if it does. `fresh` says that it was just
-    /// made.
-    pub fn difference(&self, found: &Value, folder: &str, fresh: bool) -> Option<String> {
-        let is_told = |name: &&&str| self.value.get(**name).is_some_and(|told| !told.is_null());
-        let differs = |name: &&&str| comparable(name, &found[**name]) != comparable(name, &self.value[**name]);
-        let marks = if fresh { &MARKS_TOLD[..] } else { &[] };
-        let mut different: Vec<_> = FACTS_TOLD.iter().chain(marks).filter(is_told).filter(differs).copied().collect();
-        if found["parentFolderId"] != folder {
-            different.push("parentFolderId");
-        }
-        (!different.is_empty()).then(|| format!("what was read back differs: {}", different.join(", ")))
-    }
-}
-
-/// Returns what is attached to a message, with the ids; the contents are read and not kept.
+/// Returns the attachments of a message. Reads their contents to compute the hashes, and does not keep them.
 ///
 /// # Errors
 /// See [`GraphError`].
-pub(super) async fn attached(mailbox: &Mailbox, id: &str) -> Result<Vec<(String, Attached)>, GraphError> {
+pub(super) async fn attached(mailbox: &Mailbox, id: &str) -> Result<Vec<ExistingAttachment>, GraphError> {
     let mut attached = Vec::new();
     for row in mailbox.attachments(id).await? {
         let Some(attachment) = row["id"].as_str() else { continue };
-        let print = read_print(mailbox, id, attachment).await?;
-        attached.push((attachment.to_owned(), Attached::new(row["name"].as_str().unwrap_or_default(), print)));
+        let fingerprint = read_fingerprint(mailbox, id, attachment).await?;
+        let name = row["name"].as_str().unwrap_or_default();
+        attached.push(ExistingAttachment { id: attachment.to_owned(), attached: Attached::new(name, fingerprint) });
     }
     Ok(attached)
 }
 
-async fn read_print(mailbox: &Mailbox, id: &str, attachment: &str) -> Result<Print, GraphError> {
+async fn read_fingerprint(mailbox: &Mailbox, id: &str, attachment: &str) -> Result<Fingerprint, GraphError> {
     const ATTEMPTS_MAX: usize = 4;
     let mut attempt = 1;
     loop {
-        match read_print_once(mailbox, id, attachment).await {
+        match read_fingerprint_once(mailbox, id, attachment).await {
             Err(error) if error.kind() == ErrorKind::Unavailable && attempt < ATTEMPTS_MAX => attempt += 1,
             done => return done,
         }
     }
 }
 
-async fn read_print_once(mailbox: &Mailbox, id: &str, attachment: &str) -> Result<Print, GraphError> {
-    let (mut len, mut hasher) = (0, blake3::Hasher::new());
+async fn read_fingerprint_once(mailbox: &Mailbox, id: &str, attachment: &str) -> Result<Fingerprint, GraphError> {
+    let mut fingerprint = Fingerprinter::default();
     let mut body = mailbox.attached(id, attachment).await?;
     while let Some(chunk) = body.chunk().await? {
-        len += chunk.len() as u64;
-        if len > ATTACHED_BYTES_MAX {
+        fingerprint.take(&chunk);
+        if fingerprint.len > ATTACHED_BYTES_MAX {
             return Err(GraphError::endless("reading an attachment back", ATTACHED_BYTES_MAX));
         }
-        hasher.update(&chunk);
     }
-    Ok((len, hasher.finalize()))
+    Ok(fingerprint.finish())
 }
 
-/// Returns how a file with these bytes is compared.
-pub(super) fn print(bytes: &[u8]) -> Print {
-    (bytes.len() as u64, blake3::hash(bytes))
-}
-
-/// Returns what a row of attachments says. One that holds no bytes is like no file.
+/// Returns the attachment that a row describes. A row without bytes equals no file.
 fn attached_of_row(row: &Value) -> Attached {
     let bytes = row["contentBytes"].as_str().and_then(|bytes| STANDARD.decode(bytes).ok());
-    let none = (u64::MAX, blake3::hash(b""));
-    Attached::new(row["name"].as_str().unwrap_or_default(), bytes.map_or(none, |bytes| print(&bytes)))
+    let none = Fingerprint { len: u64::MAX, hash: blake3::hash(b"") };
+    Attached::new(row["name"].as_str().unwrap_or_default(), bytes.map_or(none, |bytes| Fingerprint::of(&bytes)))
 }
 
 fn one_line(text: &str) -> String {
@@ -247,7 +196,7 @@ fn letters(text: &str, html: bool) -> blake3::Hash {
 }
 
 /// Returns a property in the form in which two of them are compared.
-fn comparable(name: &str, value: &Value) -> Value {
+pub(super) fn comparable(name: &str, value: &Value) -> Value {
     match name {
         "sentDateTime" | "receivedDateTime" => value.as_str().and_then(parse_date).into(),
         "flag" => value["flagStatus"].clone(),
@@ -268,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_is_attached_otherwise_is_said() {
-        let file = |name: &str, bytes: &[u8]| Attached::new(name, print(bytes));
+        let file = |name: &str, bytes: &[u8]| Attached::new(name, Fingerprint::of(bytes));
         let (a, b) = (file("a.bin", b"aa"), file("b  c", b"b"));
         let wanted = [a.clone(), b.clone()];
         let said = |there: &[&Attached]| attached_otherwise(&wanted, there.iter().copied().cloned().collect());

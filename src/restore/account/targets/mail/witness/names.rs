@@ -3,16 +3,16 @@
 
 use encoding_rs::{Encoding, WINDOWS_1252};
 
-/// Longer values are not looked at.
+/// Maximum length of a value that is looked at, in bytes.
 const VALUE_BYTES_MAX: usize = 1 << 20;
-/// Parameters of one value that are looked at.
+/// Maximum number of parameters of one value that are looked at.
 const PARAMS_MAX: usize = 1000;
 
-/// Something that may be a name.
+/// A text that may be the name of a file.
 #[derive(Debug, Clone)]
 pub(super) struct Spelling {
     text: String,
-    /// It has bytes of which nobody says what letters they are.
+    /// True if it has bytes whose charset is not known.
     is_unclear: bool,
 }
 
@@ -50,14 +50,14 @@ pub(super) fn kind(value: &[u8]) -> String {
     kind
 }
 
-/// A parameter as it stands there.
+/// A parameter as it is in the value.
 struct Param<'a> {
-    /// What stands between its name and the equals sign: `*0*`.
+    /// The text between its name and the equals sign: `*0*`.
     section: &'a [u8],
     value: Vec<u8>,
 }
 
-/// Finds all parameters of a name, wherever they stand.
+/// Finds all parameters with a name, anywhere in the value.
 fn params<'a>(value: &'a [u8], name: &str) -> Vec<Param<'a>> {
     let lower = value.to_ascii_lowercase();
     let mut found = Vec::new();
@@ -91,7 +91,7 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/')
 }
 
-/// Reads a value in quotes. Returns its length there, too.
+/// Reads a quoted value. Returns it and its length with the quotes.
 fn quoted(text: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut value = Vec::new();
     let mut at = usize::from(text.first() == Some(&b'"'));
@@ -113,7 +113,8 @@ fn quoted(text: &[u8]) -> Option<(Vec<u8>, usize)> {
     }
 }
 
-/// Returns how long a value without quotes is: up to a semicolon, or the next parameter where that is missing.
+/// Returns the length of a value without quotes: up to a semicolon, or up to the next parameter if the semicolon is
+/// missing.
 fn unquoted_len(text: &[u8]) -> usize {
     let end = memchr::memchr(b';', text).unwrap_or(text.len());
     let blanks = (0..end).filter(|at| text[*at].is_ascii_whitespace());
@@ -187,7 +188,7 @@ fn unescaped(sections: &[(bool, &Vec<u8>)]) -> (Vec<u8>, Option<String>) {
     (bytes, label)
 }
 
-/// Returns what a piece may be called, by its `Content-Disposition` and its `Content-Type`.
+/// Returns the names that a piece may have, by its `Content-Disposition` and its `Content-Type`.
 pub(super) fn spellings(disposition: &[u8], content: &[u8]) -> Vec<Spelling> {
     for (value, name) in [(disposition, "filename"), (content, "name"), (disposition, "name"), (content, "filename")] {
         let mut found = Vec::new();
@@ -203,12 +204,12 @@ pub(super) fn spellings(disposition: &[u8], content: &[u8]) -> Vec<Spelling> {
     Vec::new()
 }
 
-/// Returns the likeliest of the names that were said.
+/// Returns the most likely of the names.
 pub(super) fn said(spellings: &[Spelling]) -> Option<&str> {
     spellings.first().map(|spelling| spelling.text.as_str())
 }
 
-/// Returns whether `name` is one of the names that were said. Where none is said, any will do.
+/// Returns true if `name` is one of the names. If there are none, every name is right.
 pub(super) fn are_same(name: &str, spellings: &[Spelling]) -> bool {
     spellings.is_empty() || spellings.iter().any(|spelling| is_same(name, spelling))
 }
@@ -225,7 +226,7 @@ fn is_same(name: &str, said: &Spelling) -> bool {
     if ours == theirs || is_end(&theirs) || is_end(&kept(&said.text.replace('\\', "/"))) || is_start {
         return true;
     }
-    // Only ASCII is clear; it stands there in this order.
+    // Only the ASCII letters are known. They must be in the same order.
     let ascii = |text: &str| text.bytes().filter(u8::is_ascii_alphanumeric).collect::<Vec<u8>>();
     let mut theirs = ascii(&theirs).into_iter();
     said.is_unclear && !name.contains('\u{fffd}') && ascii(&ours).iter().all(|byte| theirs.any(|other| other == *byte))
@@ -258,7 +259,7 @@ fn words(value: &[u8]) -> Spelling {
         out.is_unclear |= spelling.is_unclear;
     };
     let mut rest = value;
-    // Bytes of words that stand behind one another, in one charset.
+    // The bytes of words that follow each other, in one charset.
     let mut open: Option<(String, Vec<u8>)> = None;
     while let Some(start) = memchr::memmem::find(rest, b"=?") {
         let Some((label, bytes, len)) = word(&rest[start..]) else {

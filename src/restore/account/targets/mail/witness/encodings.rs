@@ -1,19 +1,18 @@
-//! How a piece travelled, undone once more: without the tables and rules of [`crate::content::mail::transfer`].
+//! Decodes pieces a second time, without the tables and rules of [`crate::content::mail::transfer`].
 
-use super::Printer;
-use crate::restore::account::verify::Print;
+use crate::restore::account::targets::mail::fingerprint::{Fingerprint, Fingerprinter};
 
-/// A line of base64 text that is at least so long is no word of a footer.
+/// A line of base64 text with at least this length is not a word of a footer.
 const LONG_LINE_LEN: usize = 20;
-/// A line with blanks in it is base64 if one of its words is at least so long.
+/// A line with blanks counts as base64 if one of its words has at least this length.
 const WORD_LEN_MIN: usize = 30;
-/// A line that is at least so long may hold this many stray bytes.
+/// A line with at least this length may hold some stray bytes.
 const STRAY_LINE_LEN: usize = 60;
 const STRAY_BYTES_MAX: usize = 2;
-/// Places where a base64 text may end that are tried.
+/// Maximum number of places that are tried as the end of a base64 text.
 const ENDS_MAX: usize = 8;
 
-/// How something is encoded.
+/// An encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Form {
     #[default]
@@ -24,7 +23,7 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// Returns what a `Content-Transfer-Encoding` means.
+    /// Returns the encoding that a `Content-Transfer-Encoding` means.
     pub fn named(value: &[u8]) -> Self {
         let word: String = value.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect();
         let has = |names: &[&str]| names.iter().any(|name| word.contains(name));
@@ -43,26 +42,26 @@ impl Form {
 /// One way to read a piece.
 pub(super) struct Decoded<'a> {
     form: Form,
-    /// What is decoded.
+    /// The encoded text.
     text: &'a [u8],
-    /// What stands behind it in clear.
+    /// The plain text after it.
     pub footer: &'a [u8],
 }
 
 impl Decoded<'_> {
-    /// Returns whether it travelled in another form.
+    /// Returns true if it is encoded.
     pub fn is_encoded(&self) -> bool {
         self.form != Form::Plain
     }
 
-    /// Returns length and hash of what it decodes to.
-    pub fn print(&self) -> Print {
-        let mut print = Printer::default();
-        self.each(&mut |bytes| print.take(bytes));
-        print.print()
+    /// Returns the fingerprint of the decoded bytes.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut fingerprint = Fingerprinter::default();
+        self.each(&mut |bytes| fingerprint.take(bytes));
+        fingerprint.finish()
     }
 
-    /// Returns what it decodes to.
+    /// Returns the decoded bytes.
     pub fn bytes(&self) -> Vec<u8> {
         let mut all = Vec::new();
         self.each(&mut |bytes| all.extend_from_slice(bytes));
@@ -79,7 +78,7 @@ impl Decoded<'_> {
     }
 }
 
-/// Returns the ways in which `raw` may be read, the likeliest first.
+/// Returns the ways in which `raw` may be read, the most likely first.
 pub(super) fn readings(form: Form, raw: &[u8]) -> Vec<Decoded<'_>> {
     if form != Form::Base64 {
         return vec![Decoded { form, text: raw, footer: b"" }];
@@ -92,7 +91,7 @@ pub(super) fn readings(form: Form, raw: &[u8]) -> Vec<Decoded<'_>> {
     readings
 }
 
-/// Returns whether what says that it is encoded may be none: its first line is a sentence.
+/// Returns true if a piece that says that it is encoded may be plain: its first line is a sentence.
 pub(super) fn is_plain_after_all(form: Form, raw: &[u8]) -> bool {
     let line = raw.trim_ascii_start();
     let line = &line[..memchr::memchr2(b'\r', b'\n', line).unwrap_or(line.len())];
@@ -105,7 +104,7 @@ enum Line {
     Empty,
     /// It can be base64.
     Data,
-    /// Others wrote it.
+    /// Somebody else wrote it.
     Other,
 }
 
@@ -130,11 +129,9 @@ impl Line {
     }
 }
 
-/// Returns the places where a base64 text may end, the likeliest first.
-///
-/// Behind such a place no long line of base64 may stand, nor may the text go on there without a break.
+/// Returns the places where a base64 text may end, the most likely first.
 fn ends(whole: &[u8]) -> Vec<usize> {
-    // Behind padding, dashes are those of a boundary that lost its line ending.
+    // Dashes after the padding belong to a boundary that lost its line ending.
     let raw = &whole[..memchr::memmem::find(whole, b"=--").map_or(whole.len(), |at| at + 1)];
     let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
     let lines = || {

@@ -1,0 +1,3 @@
+//! The targets: one module for each kind of item.
+
+pub mod mail;
