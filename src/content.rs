@@ -1,5 +1,7 @@
-//! What is in items: pure functions on the bytes of mails and mbox files, and the names that items are shown under.
+//! What is in items: pure functions on the bytes of mails, mbox files and contacts, and the names that items are shown
+//! under.
 
+pub mod contact;
 pub mod mail;
 pub mod mbox;
 pub mod mime;

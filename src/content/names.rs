@@ -48,8 +48,18 @@ pub fn safe_name(stem: &str, suffix: &str) -> String {
 /// Returns the name for a mail folder that people see as `display`. It never looks like the name of a message, because
 /// messages lie in the same folder.
 pub fn mail_folder_name(display: &str) -> String {
+    folder_name(display, ".eml")
+}
+
+/// Returns the name of a contact folder that people see as `display`; never as a contact could be called, which lies in
+/// the same folder.
+pub fn contact_folder_name(display: &str) -> String {
+    folder_name(display, ".vcf")
+}
+
+fn folder_name(display: &str, suffix_of_items: &str) -> String {
     let name = safe_name(display, "");
-    if name.to_lowercase().ends_with(".eml") { safe_name(&format!("{name} (folder)"), "") } else { name }
+    if name.to_lowercase().ends_with(suffix_of_items) { safe_name(&format!("{name} (folder)"), "") } else { name }
 }
 
 /// Makes names unique within one folder, also where case does not count.

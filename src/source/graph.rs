@@ -15,6 +15,7 @@
 //!
 //! - [`directory`]: the organisation, its users, and their mailboxes;
 //! - [`mail`]: folders, changes and messages of a mailbox;
+//! - [`contacts`]: folders, changes and contacts of a mailbox;
 //! - [`round`]: lists the items of a folder, or what changed in it;
 //! - [`write`](mod@write): creates folders and messages for a restore;
 //! - [`exchange`]: exports and imports messages with all their properties;
@@ -37,6 +38,7 @@ pub mod auth;
 pub mod client;
 pub mod cloud;
 mod connection;
+pub mod contacts;
 pub mod directory;
 pub mod eml;
 pub mod error;

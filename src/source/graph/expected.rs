@@ -58,7 +58,12 @@ enum Kind {
     /// A message as an export stream. Nothing is known about it in advance: it is compressed, and only the service can
     /// read it.
     Stream,
+    /// A picture, of which nothing is known in advance.
+    Photo,
 }
+
+/// How pictures begin: JPEG, PNG, GIF, BMP.
+const PICTURES: [&[u8]; 4] = [b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM"];
 
 impl Expected {
     /// Expects the bytes of the message that `row` describes.
@@ -86,6 +91,11 @@ impl Expected {
     /// Expects a message as an export stream. The id and the version are checked separately.
     pub fn stream() -> Self {
         Self { kind: Kind::Stream, doubted: None }
+    }
+
+    /// Expects a picture of which nothing is known in advance.
+    pub fn photo() -> Self {
+        Self { kind: Kind::Photo, doubted: None }
     }
 
     /// Accepts an answer, or returns why it must be requested again.
@@ -132,6 +142,12 @@ impl Expected {
             Kind::Stream if seen.is_empty() => Verdict::Wrong("it is empty"),
             Kind::Stream if seen.looks_like_an_answer() => Verdict::Wrong("it is the answer of a server"),
             Kind::Stream => Verdict::Right,
+            Kind::Photo if seen.is_empty() => Verdict::Wrong("it is empty"),
+            Kind::Photo if seen.looks_like_an_answer() => Verdict::Wrong("it is the answer of a server"),
+            Kind::Photo if !PICTURES.iter().any(|start| seen.head.starts_with(start)) => {
+                Verdict::Doubtful("it does not begin like a picture")
+            }
+            Kind::Photo => Verdict::Right,
         }
     }
 
