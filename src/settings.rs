@@ -132,8 +132,11 @@ pub enum Fidelity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Service {
-    /// Mailboxes.
+    /// The mail of mailboxes.
+    #[serde(alias = "mail")]
     Outlook,
+    /// The contacts of mailboxes.
+    Contacts,
     /// The OneDrive files of each user.
     Onedrive,
     /// The SharePoint sites behind the users' OneDrives.
@@ -151,6 +154,7 @@ impl Service {
     pub fn name(self) -> &'static str {
         match self {
             Service::Outlook => "outlook",
+            Service::Contacts => "contacts",
             Service::Onedrive => "onedrive",
             Service::PersonalSite => "personal-site",
             Service::Sharepoint => "sharepoint",

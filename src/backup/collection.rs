@@ -1,20 +1,21 @@
-//! A collection: items of one kind in folders, such as a user's mail, as a service holds them.
+//! A collection: the items of one kind that a service keeps in folders, such as a user's mail.
 //!
 //! ```text
 //! plan (which folders) ─► rounds (what changed) ─► departures (what really left) ─► store (read, split) ─► assemble
 //! ```
 //!
-//! [`Collection`] is what a service says and what is particular to its items. Everything else stands once, in the
-//! modules below, and holds for each collection:
-//! - an item is taken out of the tree only when a complete round says that it left *and* asking for the item itself
-//!   says so too;
-//! - what cannot be read stays as it was, is listed, and is tried again;
-//! - every item that was enumerated is stored, carried over or failed ([`state::Ledger`]);
-//! - a folder in which nothing changed costs one request, and its items are not looked at.
+//! The trait [`Collection`] says how a service is asked and what is particular to its items. The modules below hold
+//! everything else, once for all collections. They keep these promises:
+//! - An item leaves the snapshot only if a complete round says that it left *and* a request for the item itself
+//!   confirms this.
+//! - What cannot be read stays in the snapshot as it was. It is listed as a failure, and every run tries it again.
+//! - Every item that a listing enumerates is stored, carried over or failed ([`state::Ledger`]).
+//! - A folder in which nothing changed costs one request, and its items are not looked at.
 
 mod assemble;
 mod departures;
 mod edits;
+pub mod folder_names;
 pub mod item;
 pub mod listed;
 pub mod plan;
@@ -24,13 +25,14 @@ pub mod run;
 pub mod state;
 mod store;
 
+pub use self::assemble::{Assembled, Tops, join};
 pub use self::store::unfinished_key;
 
 use self::item::{Item, ItemKey};
 use self::listed::{Departed, Rounds};
-use self::plan::{Plan, Planned};
+use self::plan::{Plan, Planned, Standing};
 use self::previous::Previous;
-use self::state::{CollectionState, FolderState};
+use self::state::FolderState;
 use super::context::{Context, Ended};
 use super::splitter::{SplitError, Splitter};
 use crate::format::entry::Entry;
@@ -41,54 +43,52 @@ use crate::source::graph::round::Round;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// What a service says of a collection, and what is particular to its items.
+/// How a service is asked for a collection, and what is particular to its items.
 pub trait Collection: Send + Sync + Sized + 'static {
-    /// An item as listings tell of it.
+    /// An item, as a row of a listing describes it.
     type Item: Item;
     /// What was read of an item, on its way to a splitter.
     type Body: Send + 'static;
     /// What was read beside the bodies of some items.
     type Extra: Default + Send + 'static;
 
-    /// What messages call its items: `messages`.
+    /// What messages to people call the items: `messages`.
     const ITEMS: &'static str;
-    /// Under this (and the user) a machine remembers what a run stored that did not come to its end. It begins with a
-    /// zero byte, as no path does.
+    /// What errors say was being done when a listing failed: `listing messages`.
+    const LISTING: &'static str;
+    /// The prefix of the key under which this machine remembers what an unfinished run stored; the user's id follows.
+    /// It begins with a zero byte, because no path does.
     const UNFINISHED: &'static [u8];
 
-    /// Finds out which folders there are. `path` is where the collection stands in the snapshot.
-    async fn plan(
-        &self,
-        context: &Context,
-        path: &str,
-        before: Option<&CollectionState>,
-    ) -> Result<Planned, GraphError>;
+    /// Finds out which folders there are. `standing` says where the collection stands in the snapshot, and what the
+    /// previous snapshot has of it.
+    async fn plan(&self, context: &Context, standing: &Standing<'_>) -> Result<Planned, GraphError>;
 
-    /// Returns whether the service still has the collection at all.
+    /// Returns true if the service still has the collection at all.
     async fn exists(&self) -> Result<bool, GraphError>;
 
-    /// Returns the folder with this id, if there is one.
+    /// Returns the folder with the id `id`, if there is one.
     async fn folder(&self, context: &Context, id: &str) -> Result<Option<FolderNow>, GraphError>;
 
-    /// Returns whether a link that the service gave out may be followed.
+    /// Returns true if a link that the service gave out may be followed.
     fn may_follow(&self, link: &str) -> bool;
 
-    /// Begins a round over the items of a folder: what changed since `link` was given out, or everything.
+    /// Begins a round over the items of a folder: those that changed since `link` was given out, or all without a link.
     fn changes(&self, folder: &str, link: Option<&str>) -> Round<Self::Item>;
 
-    /// Begins a round over everything in a folder, for a service that cannot tell changes.
+    /// Begins a round over all items of a folder, for a service that cannot report changes.
     fn listing(&self, folder: &str) -> Round<Self::Item>;
 
-    /// Returns what a listing would tell of the item, wherever it lies now.
+    /// Returns the row that a listing would have for the item, in whichever folder it lies now.
     async fn item(&self, id: &str) -> Result<Option<Self::Item>, GraphError>;
 
-    /// Returns whether items of a folder have to be looked at although nothing in it changed.
+    /// Returns true if items of a folder have to be looked at although nothing in it changed.
     fn owes(&self, _folder: &FolderState) -> bool {
         false
     }
 
-    /// Adds items to the rounds that the service does not tell of, since they did not change, but which have to be read
-    /// or completed. Called once the departures are proven.
+    /// Adds items to the rounds that did not change, but have to be read or completed. Called once the departures are
+    /// proven.
     async fn amend(
         &self,
         _context: &Arc<Context>,
@@ -100,30 +100,30 @@ pub trait Collection: Send + Sync + Sized + 'static {
         Ok(Amendments::default())
     }
 
-    /// Returns whether what is stored of an item is not what the service said of it then.
+    /// Returns true if the stored bytes of an item contradict what the service said about the item then.
     fn is_suspect(&self, _context: &Context, _before: &Entry) -> Result<bool, ReadError> {
         Ok(false)
     }
 
-    /// Returns whether the new version of an item is explained by properties that do not touch the bytes of its file.
+    /// Returns true if the new version of an item differs only in properties that do not touch the bytes of its file.
     fn has_same_bytes(&self, _context: &Context, _before: &Entry, _item: &Self::Item) -> bool {
         false
     }
 
-    /// Returns whether an entry lacks something that the set asks for, so that later runs try again.
+    /// Returns true if an entry lacks something that the set asks for, so that later runs try again.
     fn lacks(&self, _entry: &Entry) -> bool {
         false
     }
 
-    /// Returns whether one more unchanged item of a folder may be completed in this run, after so many of them.
+    /// Returns true if this run may complete one more unchanged item of a folder, after `completed` others.
     fn may_complete(&self, _completed: usize) -> bool {
         false
     }
 
-    /// Returns how much room an item takes in memory ([`room_of`](super::splitters::room_of)).
+    /// Returns how much memory an item takes, in pieces of room ([`room_of`](super::splitters::room_of)).
     fn room(&self, item: &Self::Item) -> u32;
 
-    /// Reads an item. `failed_before` says whether it failed in the run before, too.
+    /// Reads an item. `failed_before` is true if the item failed in the previous run, too.
     async fn read(
         &self,
         context: &Arc<Context>,
@@ -136,10 +136,10 @@ pub trait Collection: Send + Sync + Sized + 'static {
         Ok(Self::Extra::default())
     }
 
-    /// Returns what an item that is new here is called.
+    /// Returns the file name for an item that is new in the snapshot.
     fn name(&self, item: &Self::Item) -> String;
 
-    /// Stores an item, and returns its entry without name and payload, which the caller adds. Called on a thread.
+    /// Stores an item, and returns its entry. The caller adds the name and the payload. Called on a thread.
     fn entry(
         &self,
         splitter: &mut Splitter,
@@ -148,16 +148,16 @@ pub trait Collection: Send + Sync + Sized + 'static {
         extra: &mut Self::Extra,
     ) -> Result<Entry, SplitError>;
 
-    /// Notes in a folder's state what is particular to the collection, once its items are stored. `all_named` says
-    /// whether all items that failed are kept by name.
+    /// Notes in the state of a folder what is particular to the collection, once its items are stored. `all_named` is
+    /// true if the state names every item that failed.
     fn close(&self, _folder: &mut FolderState, _all_named: bool) {}
 }
 
 /// A folder as it is now.
 pub struct FolderNow {
-    /// The folder it lies in.
+    /// The id of the folder that it lies in.
     pub parent: Option<String>,
-    /// Whether such folders belong to the backup.
+    /// True if such folders belong to the backup.
     pub is_wanted: bool,
 }
 
@@ -166,45 +166,45 @@ pub struct FolderNow {
 pub struct Amendments {
     /// Items that are read again, whatever their version.
     pub suspects: HashSet<ItemKey>,
-    /// The ids of folders with items that have not been looked at yet ([`Collection::is_suspect`]).
+    /// The ids of folders whose items have not all been compared yet ([`Collection::is_suspect`]).
     pub unexamined: HashSet<String>,
-    /// How many items of a folder lack something and were left for a later run.
+    /// For each folder, by its number: how many items lack something and were left for a later run.
     pub lacking: HashMap<usize, u64>,
-    /// How far folders were examined.
+    /// For each folder, by its number: how far it was examined.
     pub examined: HashMap<usize, Examined>,
 }
 
 /// How far a folder was examined.
 pub struct Examined {
-    /// The comparison that everything in it has passed.
+    /// The number of the comparison that everything in the folder has passed.
     pub compared: u32,
-    /// The name up to which the next one has come, where it has not come to the end.
+    /// The name of the last item that the next comparison has reached. `None` if that one is complete.
     pub compared_to: Option<String>,
 }
 
 /// What was read of an item.
 pub enum Reading<B> {
-    /// Its bytes are known: those of this entry.
+    /// The bytes are known: those of this entry.
     Known(Box<Entry>),
-    /// They came from the service.
+    /// The bytes came from the service.
     New(B),
-    /// It is not there any more.
+    /// The item is gone.
     Gone,
-    /// It cannot be read, for this reason.
+    /// The item cannot be read, for this reason.
     Failed(String),
 }
 
 /// An item, and what was read of it.
 pub struct Fetched<C: Collection> {
-    /// What the service told of it.
+    /// The row of the item.
     pub item: C::Item,
     /// What was read.
     pub reading: Reading<C::Body>,
-    /// What stands for it in the snapshot before.
+    /// The entry of the item in the previous snapshot.
     pub before: Option<Box<Entry>>,
 }
 
-/// Where an entry's bytes come from.
+/// Where the bytes of an entry come from.
 pub enum Source<B> {
     /// They are those of another entry.
     Known(Box<Entry>),
@@ -212,13 +212,13 @@ pub enum Source<B> {
     New(B),
 }
 
-/// What somebody should know of a run over a collection.
+/// What a run over a collection has to tell people.
 #[derive(Default)]
 pub struct Report {
     /// What could not be read.
     pub failures: Vec<Failure>,
-    /// How many more items could not be read.
+    /// The number of further items that could not be read.
     pub failed_unnamed: u64,
-    /// What somebody should know although nothing failed.
+    /// What people should know although nothing failed.
     pub warnings: Vec<String>,
 }

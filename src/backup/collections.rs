@@ -1,3 +1,4 @@
-//! The collections there are.
+//! The collections that a backup knows.
 
+pub mod contacts;
 pub mod mail;

@@ -1,4 +1,4 @@
-//! What everything in a run over an organisation shares, and what an error in it ends.
+//! What all parts of a run over an organisation share, and what an error ends.
 
 use super::splitters::Splitters;
 use super::{BackupError, BackupOptions, Progress};
@@ -14,65 +14,69 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Where the users' folders stand in a snapshot.
+/// The folder at the root of a snapshot that holds the users' folders.
 pub const USERS: &str = "Users";
-/// Where a user's mailbox stands in the user's folder.
+/// The folder in a user's folder that holds the mailbox.
 pub const OUTLOOK: &str = "Outlook";
-/// The file in a folder of the snapshot that says what is missing there.
+/// The name of the file that says what is missing in a folder of the snapshot.
 pub const REPORT_NAME: &str = "_report.txt";
 
-/// What a run over an organisation is asked to do.
+/// What a run over an organisation has to do.
 #[derive(Debug, Clone)]
 pub struct TenantOptions {
-    /// The set and this machine.
+    /// The name of the set, and this machine.
     pub backup: BackupOptions,
-    /// What of the organisation belongs to the set.
+    /// The paths that belong to the set.
     pub selection: Selection,
-    /// Whether users without a licence are left out: shared, room and equipment mailboxes.
+    /// True if the set takes the users' mail.
+    pub mail: bool,
+    /// True if the set takes the users' contacts.
+    pub contacts: bool,
+    /// True if users without a licence are left out: shared, room and equipment mailboxes.
     pub licensed_only: bool,
-    /// Whether folders that Outlook does not show belong to the set.
+    /// True if the set takes mail folders that Outlook does not show.
     pub hidden_folders: bool,
-    /// Whether what was deleted and can still be had back belongs to the set.
+    /// True if the set takes deleted messages that can still be recovered.
     pub recoverable_items: bool,
-    /// Whether each message is also kept as the stream as which the service exports it.
+    /// True if each message is also stored as the stream that the service exports.
     pub streams: bool,
-    /// How many mailboxes are worked on at a time; more where all of these wait for the service's limits.
+    /// Number of users who are worked on at a time. If all of them wait for the service's limits, there are more.
     pub mailboxes_at_once: usize,
-    /// After how long a folder is listed in full rather than by changes: a change that the service never told of is
-    /// found then. It costs a request for a thousand messages, and nothing is downloaded twice.
+    /// Maximum time after which a folder is listed in full instead of by changes. That finds a change that the service
+    /// never reported. It costs a request for 500 items, and nothing is downloaded twice.
     pub listed_anew: Duration,
 }
 
-/// What everything in a run shares.
+/// What all parts of a run share.
 pub struct Context {
-    /// Where the snapshot goes.
+    /// The repository that the snapshot goes to.
     pub repository: Arc<Repository>,
-    /// Stores what is new.
+    /// Stores new content.
     pub store: Arc<Store>,
-    /// Reads the snapshot before.
+    /// Reads the previous snapshot.
     pub reader: Arc<Reader>,
-    /// Asks the service.
+    /// Sends requests to the service.
     pub client: Client,
-    /// Turn bytes into content.
+    /// Turns bytes into content.
     pub splitters: Arc<Splitters>,
-    /// What the run is asked to do.
+    /// What the run has to do.
     pub options: TenantOptions,
-    /// When the run began.
+    /// The time at which the run began.
     pub started: Timestamp,
-    /// How far the run is.
+    /// The progress of the run, for people.
     pub progress: Arc<Progress>,
-    /// Set when somebody asks to stop.
+    /// Set to true when somebody asks to stop.
     pub cancel: Arc<AtomicBool>,
-    /// The next area of the local state to be given out.
+    /// The number of the next free area of the local state.
     pub next_area: AtomicU64,
-    /// The states of mailboxes in the snapshot before.
+    /// The directory with the states of the users in the previous snapshot.
     pub parts_before: Option<Directory>,
-    /// The area of the local state that holds the states of this run.
+    /// The area of the local state that holds the users' states of this run.
     pub states: u64,
 }
 
 impl Context {
-    /// Returns an area of the local state that nobody else uses in this run.
+    /// Returns an area of the local state that nothing else uses in this run.
     pub fn area(&self) -> u64 {
         self.next_area.fetch_add(1, Ordering::Relaxed)
     }
@@ -85,10 +89,10 @@ impl Context {
         if self.cancel.load(Ordering::Relaxed) { Err(BackupError::Interrupted) } else { Ok(()) }
     }
 
-    /// Makes a directory of entries, which come in the order of their names.
+    /// Makes a directory of entries. They must be sorted by name.
     ///
     /// # Errors
-    /// When nodes cannot be stored.
+    /// If nodes cannot be stored.
     pub fn directory(&self, entries: impl Iterator<Item = Entry>) -> Result<Directory, StoreError> {
         let cutter = Cutter::new(self.repository.keys(), self.repository.config().node_size);
         let mut builder = TreeBuilder::new(cutter);
@@ -98,7 +102,7 @@ impl Context {
         builder.finish(&mut &*self.store)
     }
 
-    /// Makes the entry of a folder. Its time is that of the run that changed it.
+    /// Makes the entry of a folder. Its time is that of the run that changed the folder last.
     pub fn folder_entry(&self, name: &str, dir: Directory, before: Option<&Entry>) -> Entry {
         let unchanged = before.filter(|before| before.directory().is_some_and(|old| old.root == dir.root));
         let mtime = unchanged.map_or(Timestamp { secs: self.started.secs, nanos: 0 }, |before| before.mtime);
@@ -108,16 +112,16 @@ impl Context {
 
 /// What an error ends.
 pub enum Ended {
-    /// The work on one item or one folder. All others go on.
+    /// The work on one item or one folder.
     Item(GraphError),
-    /// The work on one mailbox.
+    /// The work on one collection of one user.
     Mailbox(GraphError),
     /// The run.
     Run(BackupError),
 }
 
-/// An answer of the service ends the work on the mailbox, unless it concerns all mailboxes; whoever knows that it
-/// concerns one item says so.
+/// An error of the service ends the work on one collection, unless it concerns all users ([`ends_the_run`]). Code that
+/// knows that only one item is concerned says [`Ended::Item`].
 impl<E: Into<BackupError>> From<E> for Ended {
     fn from(error: E) -> Self {
         match error.into() {
@@ -127,7 +131,7 @@ impl<E: Into<BackupError>> From<E> for Ended {
     }
 }
 
-/// Says whether an error concerns more than the mailbox at hand.
+/// Returns true if an error concerns all users.
 pub fn ends_the_run(error: &GraphError) -> bool {
     matches!(error.kind(), ErrorKind::SignIn | ErrorKind::Cancelled)
 }

@@ -197,6 +197,15 @@ impl Splitter {
         content
     }
 
+    /// Returns the content of a file that this program made from what a service says of an item.
+    ///
+    /// # Errors
+    /// See [`SplitError`].
+    pub fn split_made(&mut self, file: &[u8]) -> Result<Content, SplitError> {
+        let chunks = self.split_bytes(file, texture_of(file))?;
+        self.content(segments_of(chunks))
+    }
+
     /// Returns the content for facts about an item, such as the answer of a service or extended attributes.
     ///
     /// # Errors

@@ -79,6 +79,8 @@ pub struct AccountPlan {
     destinations: Vec<Destination>,
     loads: Vec<Load>,
     gone: Vec<GoneAccount>,
+    /// The number of contacts that are passed over.
+    contacts: u64,
 }
 
 /// An account of the snapshot that the organisation does not have any more.
@@ -114,7 +116,7 @@ impl AccountPlan {
             .enable_all()
             .build()
             .map_err(RestoreError::Runtime)?;
-        let routes = route::routes(&reader, snapshot, paths, &options.target)?;
+        let route::Routes { all: routes, contacts } = route::routes(&reader, snapshot, paths, &options.target)?;
         let (mut destinations, mut loads, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         let is_one = routes.len() == 1;
         for route in routes {
@@ -134,12 +136,19 @@ impl AccountPlan {
         }
         let keys = repository.keys().clone();
         let context = Arc::new(Context::new(reader.clone(), reader, keys, client, id, options));
-        Ok(Self { context, runtime, root: snapshot.root.clone(), destinations, loads, gone })
+        Ok(Self { context, runtime, root: snapshot.root.clone(), destinations, loads, gone, contacts })
     }
 
     /// Returns the client of the organisation.
     pub fn client(&self) -> &Client {
         &self.context.client
+    }
+
+    /// Says how many contacts are passed over, if any.
+    fn passed_over(&self) -> Option<String> {
+        (self.contacts > 0).then(|| {
+            format!("{} contacts are passed over: this version restores contacts to folders only", self.contacts)
+        })
     }
 
     /// Returns how much goes to each mailbox.
@@ -164,6 +173,7 @@ impl AccountPlan {
     pub fn survey(&self, cancel: &Arc<AtomicBool>) -> Result<AccountSurvey, RestoreError> {
         self.until_cancelled(cancel, async {
             let mut survey = AccountSurvey::default();
+            survey.passed_over = self.passed_over();
             for GoneAccount { path, items } in &self.gone {
                 survey.survey.problem(path.as_bytes(), *items, GONE.to_owned());
             }
@@ -200,6 +210,7 @@ impl AccountPlan {
         let mut report = run.report.into_inner();
         report.failures.sort_by(|a, b| a.path.cmp(&b.path));
         report.remarks.extend(run.losses.into_inner().into_iter().map(|(loss, items)| loss.remark(items)));
+        report.remarks.extend(self.passed_over());
         if let Err(error) = ended {
             report.stopped.get_or_insert(error);
         }

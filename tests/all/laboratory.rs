@@ -116,6 +116,8 @@ impl Laboratory {
         let options = TenantOptions {
             backup: BackupOptions { set: "everyone".to_owned(), host: "test".to_owned() },
             selection: Selection::new::<&str>(&[], &[]).expect("no patterns"),
+            mail: true,
+            contacts: false,
             licensed_only: false,
             hidden_folders: false,
             recoverable_items: false,

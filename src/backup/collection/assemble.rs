@@ -1,17 +1,18 @@
-//! From what was done in the folders to the collection's tree and ledger.
+//! Makes the trees of a collection's folders from what was done in them, and closes the ledger.
 
 use super::edits::Edits;
 use super::item::ItemKey;
 use super::listed::{Departed, Listed, Rounds};
 use super::plan::Plan;
 use super::previous::Previous;
-use super::state::{CollectionState, FolderState, Ledger, path_of, sum_of};
+use super::state::{CollectionState, FolderState, Ledger, path_of, sum_of, tops_of};
 use super::store::{Done, Stock};
 use super::{Amendments, Collection, Report};
 use crate::backup::BackupError;
 use crate::backup::context::{Context, Ended, REPORT_NAME};
 use crate::format::entry::{Content, Directory, Entry, EntryKind, Timestamp};
 use crate::format::snapshot::Failure;
+use crate::repository::read_error::ReadError;
 use crate::repository::store::StoreError;
 use crate::repository::tree;
 use crate::runtime::blocking;
@@ -19,41 +20,77 @@ use crate::shown;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Losing half of at least so many items is worth a warning.
+/// Minimum number of items of which a loss of half causes a warning. In smaller collections people delete half easily.
 const MASS_LOSS_ITEMS_MIN: usize = 50;
 
-/// A collection as it stands in the snapshot.
+/// A collection as it stands in the new snapshot.
 pub struct Assembled {
-    /// Its tree.
-    pub dir: Directory,
-    /// What the next run needs to know of it.
+    /// Its top folders.
+    pub tops: Tops,
+    /// Its state for the next run.
     pub state: CollectionState,
+}
+
+/// The top folders of a collection. They lie in a directory where other collections may have theirs, too.
+#[derive(Default)]
+pub struct Tops {
+    /// The entries in the previous snapshot.
+    pub had: Vec<Entry>,
+    /// The entries in the new snapshot.
+    pub now: Vec<Entry>,
+}
+
+impl Tops {
+    /// Returns the top folders of a collection that stays as the previous snapshot has it: `state` describes it, and
+    /// `base` is the directory that it lies in.
+    ///
+    /// # Errors
+    /// If the previous snapshot cannot be read.
+    pub fn kept(context: &Context, base: &Directory, state: &CollectionState) -> Result<Self, ReadError> {
+        let had = find_all(context, base, tops_of(&state.folders))?;
+        Ok(Self { now: had.clone(), had })
+    }
+}
+
+/// Makes the directory that holds the top folders of several collections. `base` is that directory in the previous
+/// snapshot. What belongs to none of the collections stays in it.
+///
+/// # Errors
+/// If nodes cannot be read or stored.
+pub async fn join(context: &Arc<Context>, base: Option<Directory>, all: Vec<Tops>) -> Result<Directory, StoreError> {
+    let mut around = Surroundings { base, had: Vec::new(), now: Vec::new() };
+    for Tops { had, now } in all {
+        around.had.extend(had);
+        around.now.extend(now);
+    }
+    apply(context, Edits::new(context.area()), around).await
 }
 
 /// The counts of a folder that had a complete round, after its items were stored.
 struct Counts {
     stored: u64,
     failed: u64,
-    /// Those of them that are not kept by name.
+    /// The number of failed items that the state does not name.
     failed_unnamed: u64,
+    /// The number of failed items of which an older version is in the snapshot.
     failed_but_there: u64,
     vanished: u64,
-    /// Items in the new tree.
+    /// The number of items in the new tree.
     in_tree: u64,
 }
 
 /// What stood in a folder, and what comes into it beside its items.
 struct Surroundings {
-    /// Its directory in the snapshot before.
+    /// The directory of the folder in the previous snapshot.
     base: Option<Directory>,
-    /// The folders, and the report, that stood in it.
+    /// The folders and the report that lay in it.
     had: Vec<Entry>,
-    /// The folders, and the report, that stand in it now.
+    /// The folders and the report that lie in it now.
     now: Vec<Entry>,
 }
 
-/// What the tree is made from.
-struct Assembling<'a, C: Collection> {
+/// What the trees are made from.
+pub struct Assembling<'a, C: Collection> {
     context: &'a Arc<Context>,
     collection: &'a C,
     plan: Plan<'a>,
@@ -67,18 +104,11 @@ struct Assembling<'a, C: Collection> {
 /// Builds the trees of the folders, children before their parents, and closes the ledger.
 ///
 /// # Errors
-/// What ends the work on the mailbox, or the run.
-pub async fn assemble<C: Collection>(
-    context: &Arc<Context>,
-    plan: Plan<'_>,
-    rounds: Rounds<C::Item>,
-    departed: Departed,
-    (collection, stock): (&C, Stock<C>),
-    report: &mut Report,
-) -> Result<Assembled, Ended> {
+/// Errors that end the work on the collection, or the run.
+pub async fn assemble<C: Collection>(mut assembling: Assembling<'_, C>, stock: Stock<C>) -> Result<Assembled, Ended> {
     let Stock { previous, works, amendments, .. } = stock;
+    (assembling.previous, assembling.amendments) = (previous, amendments);
     let mut done: HashMap<usize, Done> = works.into_values().map(|work| (work.index, work.done.into_inner())).collect();
-    let mut assembling = Assembling { context, collection, plan, rounds, departed, previous, amendments, report };
     let mut children: HashMap<Option<String>, Vec<Entry>> = HashMap::new();
     let mut left_out: HashSet<String> = HashSet::new();
     for index in (0..assembling.plan.folders.len()).rev() {
@@ -92,25 +122,50 @@ pub async fn assemble<C: Collection>(
         let entry = assembling.folder(index, done.remove(&index), below).await?;
         children.entry(parent).or_default().push(entry);
     }
-    let tops = children.remove(&None).unwrap_or_default();
-    let base = assembling.plan.standing.base;
-    let around = Surroundings { base, had: assembling.had(base.as_ref(), None)?, now: tops };
-    let dir = apply(context, Edits::new(context.area()), around).await?;
+    let now = children.remove(&None).unwrap_or_default();
+    let tops = Tops { had: assembling.tops_before()?, now };
     assembling.warn_of_mass_loss();
+    let hidden = assembling.context.options.hidden_folders;
     let Plan { mut folders, link, .. } = assembling.plan;
     folders.retain(|folder| !left_out.contains(&folder.id));
-    let state = CollectionState { hidden: context.options.hidden_folders, folder_link: link, folders };
-    Ok(Assembled { dir, state })
+    Ok(Assembled { tops, state: CollectionState { hidden, folder_link: link, folders } })
 }
 
-impl<C: Collection> Assembling<'_, C> {
-    /// Returns whether the items of a folder belong to the snapshot.
+/// Returns those of the entries with these names that a directory has.
+fn find_all<'n>(
+    context: &Context,
+    base: &Directory,
+    names: impl Iterator<Item = &'n str>,
+) -> Result<Vec<Entry>, ReadError> {
+    let mut all = Vec::new();
+    for name in names {
+        let found = tree::find(&*context.reader, base, name.as_bytes())?;
+        all.extend(found.map(|found| found.entry().clone()));
+    }
+    Ok(all)
+}
+
+impl<'a, C: Collection> Assembling<'a, C> {
+    /// Collects what the steps before returned.
+    pub fn new(
+        context: &'a Arc<Context>,
+        collection: &'a C,
+        plan: Plan<'a>,
+        rounds: Rounds<C::Item>,
+        departed: Departed,
+        report: &'a mut Report,
+    ) -> Self {
+        let (previous, amendments) = Default::default();
+        Self { context, collection, plan, rounds, departed, previous, amendments, report }
+    }
+
+    /// Returns true if the items of a folder belong to the snapshot.
     fn stands(&self, index: usize) -> bool {
         self.plan.folders[index].selected && !self.rounds.gone.contains(&index)
     }
 
-    /// Returns whether a folder has a complete round.
-    fn is_told_of(&self, index: usize) -> bool {
+    /// Returns true if a folder has a complete round.
+    fn has_round(&self, index: usize) -> bool {
         self.rounds.complete.contains_key(&index)
     }
 
@@ -120,7 +175,7 @@ impl<C: Collection> Assembling<'_, C> {
         self.begin_state(index, stands);
         let id = self.plan.folders[index].id.clone();
         let base = self.previous.folder(&id).copied().filter(|_| stands);
-        let had = self.had(base.as_ref(), Some(&id))?;
+        let had = self.had(base.as_ref(), &id)?;
         let (edits, mut counts) = match done {
             Some(done) => self.close_work(index, done),
             None => (Edits::new(self.context.area()), None),
@@ -140,11 +195,11 @@ impl<C: Collection> Assembling<'_, C> {
         Ok(entry)
     }
 
-    /// Brings into the state of a folder what its round told.
+    /// Brings what the round of a folder reported into the state of the folder.
     fn begin_state(&mut self, index: usize, stands: bool) {
         let folder = &mut self.plan.folders[index];
         if !stands {
-            // Only a way to what lies below.
+            // The folder only leads to the folders in it.
             (folder.link, folder.ledger, folder.error) = (None, Ledger::default(), None);
             folder.failed.clear();
             return;
@@ -167,16 +222,16 @@ impl<C: Collection> Assembling<'_, C> {
         }
     }
 
-    /// Takes what was done in a folder: what changes in its tree, and the counts if it had a complete round.
+    /// Returns what changes in the tree of a folder, and its counts if it had a complete round.
     fn close_work(&mut self, index: usize, done: Done) -> (Edits, Option<Counts>) {
         if done.reconstructed > 0 {
             let (count, path) = (done.reconstructed, self.plan.path(index));
             self.report.warnings.push(format!("{count} {} in {path} were built from their parts", C::ITEMS));
         }
-        let is_told_of = self.is_told_of(index);
+        let has_round = self.has_round(index);
         let folder = &mut self.plan.folders[index];
-        if !is_told_of {
-            // It stays as it was, without the items that are in another folder now.
+        if !has_round {
+            // The folder stays as it was, without the items that are in another folder now.
             folder.carry();
             let ledger = &mut folder.ledger;
             ledger.carried = ledger.carried.saturating_sub(done.moved_out);
@@ -201,28 +256,21 @@ impl<C: Collection> Assembling<'_, C> {
         !self.plan.folders[index].failed.is_empty() || self.plan.folders[index].error.is_some()
     }
 
-    /// Returns the folders, and the report, that stood in a folder; without an id, in the collection itself.
-    fn had(&self, base: Option<&Directory>, id: Option<&str>) -> Result<Vec<Entry>, BackupError> {
-        let Some(base) = base else { return Ok(Vec::new()) };
-        let before = self.plan.folders_before();
-        if before.is_empty() {
-            return Ok(Vec::new());
-        }
-        let is_child = |folder: &&FolderState| match (folder.parent.as_deref(), id) {
-            (Some(parent), Some(id)) => parent == id,
-            (parent, None) => parent.is_none_or(|parent| !before.iter().any(|folder| folder.id == parent)),
-            (None, Some(_)) => false,
-        };
-        let names = before.iter().filter(is_child).map(|folder| folder.name.as_str());
-        let mut had = Vec::new();
-        for name in names.chain([REPORT_NAME]) {
-            let found = tree::find(&*self.context.reader, base, name.as_bytes())?;
-            had.extend(found.map(|found| found.entry().clone()));
-        }
-        Ok(had)
+    /// Returns the entries that the top folders had in the previous snapshot.
+    fn tops_before(&self) -> Result<Vec<Entry>, BackupError> {
+        let Some(base) = &self.plan.standing.base else { return Ok(Vec::new()) };
+        Ok(find_all(self.context, base, tops_of(self.plan.folders_before()))?)
     }
 
-    /// Makes the entry of a folder. One that is as it was keeps its time, wherever it stands now.
+    /// Returns the folders and the report that lay in the folder with the id `id` in the previous snapshot.
+    fn had(&self, base: Option<&Directory>, id: &str) -> Result<Vec<Entry>, BackupError> {
+        let Some(base) = base else { return Ok(Vec::new()) };
+        let children = self.plan.folders_before().iter().filter(|folder| folder.parent.as_deref() == Some(id));
+        let names = children.map(|folder| folder.name.as_str()).chain([REPORT_NAME]);
+        Ok(find_all(self.context, base, names)?)
+    }
+
+    /// Makes the entry of a folder. An unchanged folder keeps its time, wherever it lies now.
     fn entry_of(&self, index: usize, dir: Directory, stood: bool) -> Result<Entry, BackupError> {
         let folder = &self.plan.folders[index];
         let before = self.plan.folders_before();
@@ -258,7 +306,7 @@ impl<C: Collection> Assembling<'_, C> {
         let carried = in_tree.saturating_sub(stored + failed_but_there);
         folder.ledger = Ledger { enumerated, stored, failed, carried, ..folder.ledger };
         if !folder.ledger.adds_up() {
-            // A fault of ours or of the service's: say so, and look at everything again next time.
+            // This is a fault of this program or of the service. The next run looks at everything again.
             folder.link = None;
             folder.ledger.enumerated = stored + carried + failed;
             let error = format!(
@@ -288,7 +336,7 @@ impl<C: Collection> Assembling<'_, C> {
         (folder.ledger.enumerated + new).saturating_sub(gone + given_up + vanished)
     }
 
-    /// Says that a listing told of fewer items than the service counts, unless that was so before.
+    /// Warns that a listing had fewer items than the service counts, unless the previous run warned of the same count.
     fn warn_of_short_listing(&mut self, index: usize, enumerated: u64) {
         let folder = &self.plan.folders[index];
         let counted = folder.ledger.counted;
@@ -311,7 +359,7 @@ impl<C: Collection> Assembling<'_, C> {
         }
     }
 
-    /// Says in the folder itself what is missing there.
+    /// Makes the file that says in the folder itself what is missing there.
     async fn write_report(&mut self, index: usize, failed_unnamed: u64) -> Result<Option<Entry>, Ended> {
         if !self.has_report(index) {
             return Ok(None);
@@ -341,7 +389,7 @@ impl<C: Collection> Assembling<'_, C> {
     }
 }
 
-/// Applies what changes in a folder: items, then the folders in it and the report.
+/// Makes the directory of a folder: applies the changes of its items, then those of the folders in it and the report.
 async fn apply(context: &Arc<Context>, mut edits: Edits, around: Surroundings) -> Result<Directory, StoreError> {
     let context = context.clone();
     blocking(move || {
@@ -353,7 +401,7 @@ async fn apply(context: &Arc<Context>, mut edits: Edits, around: Surroundings) -
             }
         }
         for now in now {
-            // A report that says the same keeps its time.
+            // A report with the same text keeps its time.
             let same = |old: &&Entry| {
                 old.name == now.name && old.kind == now.kind && (now.directory().is_none() || old.facts == now.facts)
             };

@@ -1,8 +1,9 @@
-//! What really left a folder: nothing is taken out of the tree because one answer said so.
+//! Proves which items left their folders. One answer is not enough to remove an item from the snapshot.
 //!
-//! What is said to have left is asked for by its id. Of more than [`DEPARTURES_PROVEN_MAX`] in one folder so many are
-//! asked for, spread over all: one that is still in the folder discredits the whole round, and one that lies in another
-//! folder of the backup has all of them asked for. README and docs/cli.md say so.
+//! Each item that is said to have left is requested by its id. If more than [`DEPARTURES_PROVEN_MAX`] items left one
+//! folder, a sample of this size is requested, spread over all of them. If one of the sample is still in the folder,
+//! the whole round is not believed. If one lies in another folder of the backup, all items are requested. README and
+//! docs/cli.md say so.
 
 use super::Collection;
 use super::item::{Item, ItemKey, item_id};
@@ -19,10 +20,10 @@ use crate::source::graph::{ErrorKind, GraphError};
 use futures_util::StreamExt;
 use std::collections::{HashMap, HashSet};
 
-/// Of more departures than this, so many are proven, spread over all.
+/// Maximum number of departures in one folder that are all proven. Of more, a sample of this size is.
 const DEPARTURES_PROVEN_MAX: usize = 1000;
 
-/// What asking for an item came to.
+/// The answer to the request for an item.
 enum Answer<I> {
     Gone,
     There(Box<I>),
@@ -39,28 +40,28 @@ impl<I> Answer<I> {
 struct Departure {
     item: ItemKey,
     id: String,
-    /// Its name in the snapshot before.
+    /// Its name in the previous snapshot.
     name: Box<[u8]>,
 }
 
-/// What is found out about departures, before anything of it is applied.
+/// What was found out about departures. Nothing of it is applied yet.
 struct Findings<I> {
     departed: Departed,
-    /// Items that are somewhere, whatever was said of them.
+    /// Items that exist, although they were said to have left.
     elsewhere: Vec<I>,
-    /// Folders whose rounds are not to be believed.
+    /// The numbers of folders whose rounds are not believed.
     contradicted: Vec<usize>,
-    /// Items of folders that cannot be had.
+    /// Items that the service cannot read, with the numbers of their folders.
     unreadable: Vec<(usize, FailedItem)>,
 }
 
-/// Finds out which items left their folders, and proves it: for each folder their names in the snapshot before.
+/// Proves which items left their folders. Returns their names in the previous snapshot, for each folder.
 ///
-/// An item that is said to have left, or is not told of by a listing of everything, is asked for by itself. One that is
-/// still there is taken for what it is, wherever it lies now.
+/// An item that is said to have left, or that a full listing does not have, is requested by its id. If it still exists,
+/// it is added to the round of the folder that it lies in now.
 ///
 /// # Errors
-/// What ends the work on the mailbox, or the run.
+/// Errors that end the work on the collection, or the run.
 pub async fn prove<C: Collection>(
     context: &Context,
     collection: &C,
@@ -87,7 +88,7 @@ pub async fn prove<C: Collection>(
     }
     elsewhere.extend(rounds.complete.values_mut().flat_map(|listed| std::mem::take(&mut listed.moved)));
     for index in contradicted {
-        // Nothing of this round is believed.
+        // Nothing in this round is believed.
         if let Some(listed) = rounds.complete.remove(&index) {
             listed.clear(context)?;
         }
@@ -102,7 +103,7 @@ pub async fn prove<C: Collection>(
     Ok(departed)
 }
 
-/// Returns the ids of the folders in the snapshot before that the collection does not have any more.
+/// Returns the ids of the folders in the previous snapshot that the collection does not have any more.
 pub fn folders_gone<'p, I>(
     plan: &Plan<'_>,
     rounds: &Rounds<I>,
@@ -111,7 +112,7 @@ pub fn folders_gone<'p, I>(
     previous.ids().filter(|id| plan.number(id).is_none_or(|now| rounds.gone.contains(&now)))
 }
 
-/// What everything here looks at.
+/// What all steps of the proof use.
 struct Proving<'a, C> {
     context: &'a Context,
     collection: &'a C,
@@ -120,7 +121,7 @@ struct Proving<'a, C> {
 }
 
 impl<C: Collection> Proving<'_, C> {
-    /// Proves what a folder's round says has left.
+    /// Proves which items left one folder, according to its round.
     async fn folder(
         &self,
         index: usize,
@@ -129,7 +130,7 @@ impl<C: Collection> Proving<'_, C> {
     ) -> Result<(), Ended> {
         let listed = &rounds.complete[&index];
         let left = self.left(index, listed)?;
-        // What another folder's round tells of has moved: that proves it.
+        // If the round of another folder has the item, it moved there. That proves that it left.
         let (moved, rest): (Vec<_>, Vec<_>) = left.into_iter().partition(|departure| rounds.have(departure.item));
         let is_sampled = rest.len() > DEPARTURES_PROVEN_MAX;
         let id = self.plan.folders[index].id.as_str();
@@ -161,8 +162,8 @@ impl<C: Collection> Proving<'_, C> {
         Ok(())
     }
 
-    /// Asks for items that are said to have left the folder with this id: of very many only for some, unless one of
-    /// those lies elsewhere.
+    /// Requests items that are said to have left the folder with the id `id`. Of very many, only a sample is requested,
+    /// unless one of the sample lies in another folder.
     async fn ask_some<'d>(
         &self,
         id: &str,
@@ -174,7 +175,7 @@ impl<C: Collection> Proving<'_, C> {
         if step > 1 && have_moved { self.ask(departures.iter()).await } else { Ok(answers) }
     }
 
-    /// Returns whether the item lies in another folder of the backup than the one with this id.
+    /// Returns true if the item lies in a folder of the backup other than the one with the id `id`.
     fn is_elsewhere(&self, answer: &Answer<C::Item>, id: &str) -> bool {
         let Answer::There(item) = answer else { return false };
         let now = item.folder().filter(|now| *now != id).and_then(|now| self.plan.number(now));
@@ -200,7 +201,7 @@ impl<C: Collection> Proving<'_, C> {
         Ok(answers.into_iter().collect::<Result<_, GraphError>>()?)
     }
 
-    /// Returns the items of the snapshot before that a round says are not in the folder any more.
+    /// Returns the items of the previous snapshot that are not in the folder any more, according to its round.
     fn left(&self, index: usize, listed: &Listed<C::Item>) -> Result<Vec<Departure>, BackupError> {
         let folder = &self.plan.folders[index].id;
         if listed.full {
@@ -219,7 +220,7 @@ impl<C: Collection> Proving<'_, C> {
         Ok(left)
     }
 
-    /// Returns the items of a folder in the snapshot before that are wanted.
+    /// Returns the items of a folder in the previous snapshot for which `is_wanted` is true.
     fn standing(
         &self,
         folder: &Directory,
@@ -237,11 +238,11 @@ impl<C: Collection> Proving<'_, C> {
         Ok(standing)
     }
 
-    /// Returns the items that came and left again since the last round, and that no other folder's round tells of: a
-    /// move may show up only as a removal.
+    /// Returns the items that came and left since the last round, and that the round of no other folder has. They may
+    /// have moved: a move may show up only as a removal.
     fn strays(&self, index: usize, listed: &Listed<C::Item>, rounds: &Rounds<C::Item>) -> Vec<Departure> {
         if listed.full {
-            // It may tell of what left long ago.
+            // It may report items that left long ago.
             return Vec::new();
         }
         let failed: HashSet<_> = self.plan.folders[index].failed.iter().map(|failed| failed.id.as_str()).collect();
@@ -252,7 +253,7 @@ impl<C: Collection> Proving<'_, C> {
         left.map(|(item, id)| Departure { item: *item, id: id.clone(), name: Box::default() }).collect()
     }
 
-    /// Takes an item that is not where it was, or not told of, for what it is now.
+    /// Adds an item that exists to the round of the folder that it lies in now.
     async fn place(
         &self,
         item: &C::Item,
@@ -267,8 +268,8 @@ impl<C: Collection> Proving<'_, C> {
         if let Some(listed) = now.and_then(|now| rounds.complete.get_mut(&now)) {
             listed.take(item, context)?;
         } else if self.may_belong(now, parent, rounds).await? {
-            // Its folder could not be listed, or was made since: it stays, and where it was is listed anew next time,
-            // or where it is if it was nowhere before.
+            // The folder could not be listed, or was created since. So the item stays where it was, and the next run
+            // lists that folder in full. If the item is new, the next run lists the folder that it lies in now.
             if let Some(listed) = old.and_then(|old| rounds.complete.get_mut(&old)) {
                 listed.link = None;
             } else if let Some(now) = now {
@@ -285,7 +286,7 @@ impl<C: Collection> Proving<'_, C> {
         Ok(())
     }
 
-    /// Returns whether a folder without a round belongs to the backup: one that failed, or that was made meanwhile.
+    /// Returns true if a folder without a round belongs to the backup: its round failed, or it was created meanwhile.
     async fn may_belong(
         &self,
         number: Option<usize>,
@@ -302,7 +303,8 @@ impl<C: Collection> Proving<'_, C> {
         Ok(folder.is_wanted && is_placed)
     }
 
-    /// Takes items out of folders whose rounds do not tell yet that they left, since another folder's round has them.
+    /// Removes items from folders whose rounds do not report yet that they left, if the round of another folder has
+    /// them.
     fn moves_told_of_once(
         &self,
         rounds: &Rounds<C::Item>,

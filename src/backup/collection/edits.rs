@@ -1,7 +1,7 @@
-//! The changes of one folder, collected in any order and applied at once.
+//! The changes of one folder. They are collected in any order, and applied to its tree together.
 //!
-//! A few are kept in memory; many go to the local state in sorted runs that are merged in the end, so that memory does
-//! not grow with the folder. Names stand inside of what is sealed there, never in a key.
+//! A few changes stay in memory. More go to the local state in sorted runs, which are merged in the end. So memory does
+//! not grow with the folder. Names are part of the sealed values there, never of the keys.
 
 use crate::backup::context::Context;
 use crate::format::cbor;
@@ -12,45 +12,45 @@ use crate::repository::tree::build::Cutter;
 use crate::repository::tree::{self, Entries, TreeBuilder};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Maximum number of changes to a folder in memory. These are applied to its tree one by one; more go to the local
-/// state, and are merged with the tree in one pass.
+/// Maximum number of changes in memory. These are applied to the tree one by one. More changes go to the local state,
+/// and are merged with the tree in one pass.
 const IN_MEMORY_MAX: usize = 512;
 /// Maximum number of changes that stay in memory while the folder waits ([`Edits::set_aside`]).
 const IDLE_IN_MEMORY_MAX: usize = 32;
 /// Number of changes of a sorted run that are read from the local state at a time.
 const READ_AT_ONCE: usize = 32;
 
-/// What stands under some names of a folder afterwards.
+/// What some names of a folder stand for after the changes.
 pub struct Edits {
     area: u64,
-    /// How many sorted runs lie in the local state.
+    /// The number of sorted runs in the local state.
     runs: u32,
     recent: BTreeMap<Box<[u8]>, Option<Entry>>,
 }
 
 impl Edits {
-    /// Starts with no change. `area` of the local state is this folder's alone.
+    /// Starts with no change. Nothing else may use `area` of the local state.
     pub fn new(area: u64) -> Self {
         Self { area, runs: 0, recent: BTreeMap::new() }
     }
 
-    /// Returns whether nothing changes.
+    /// Returns true if nothing changes.
     pub fn is_empty(&self) -> bool {
         self.recent.is_empty() && self.runs == 0
     }
 
-    /// Notes that `entry` stands under its name afterwards.
+    /// Puts `entry` into the folder, in place of what has its name.
     ///
     /// # Errors
-    /// When the local state fails.
+    /// If the local state fails.
     pub fn put(&mut self, entry: Entry, store: &Store) -> Result<(), StoreError> {
         self.note(entry.name.clone(), Some(entry), store)
     }
 
-    /// Notes that nothing stands under `name` afterwards, unless something is put there too, before or after.
+    /// Removes what is called `name`, unless something is put there, too, before or after this call.
     ///
     /// # Errors
-    /// When the local state fails.
+    /// If the local state fails.
     pub fn remove(&mut self, name: &[u8], store: &Store) -> Result<(), StoreError> {
         if self.recent.get(name).is_some_and(Option::is_some) {
             return Ok(());
@@ -63,10 +63,10 @@ impl Edits {
         if self.recent.len() > IN_MEMORY_MAX { self.spill(store) } else { Ok(()) }
     }
 
-    /// Puts what is kept in memory aside, unless it is little.
+    /// Moves the changes in memory to the local state, unless there are only a few.
     ///
     /// # Errors
-    /// When the local state fails.
+    /// If the local state fails.
     pub fn set_aside(&mut self, store: &Store) -> Result<(), StoreError> {
         if self.recent.len() > IDLE_IN_MEMORY_MAX { self.spill(store) } else { Ok(()) }
     }
@@ -83,10 +83,10 @@ impl Edits {
         Ok(())
     }
 
-    /// Applies the changes to `before` and returns the directory they make of it.
+    /// Applies the changes to the directory `before`, and returns the new directory.
     ///
     /// # Errors
-    /// When nodes cannot be read or stored.
+    /// If nodes cannot be read or stored.
     pub fn apply(mut self, before: Option<&Directory>, context: &Context) -> Result<Directory, StoreError> {
         let store = &*context.store;
         let cutter = Cutter::new(context.repository.keys(), context.repository.config().node_size);
@@ -141,8 +141,8 @@ impl Edits {
 
 type NamedChange = (Vec<u8>, Option<Entry>);
 
-/// Takes the change with the least name from all runs. Where several have it, one that puts something there wins, and
-/// of those the last.
+/// Takes the change with the smallest name from all runs. If several runs have this name, a change that puts something
+/// there wins, and among those the last one.
 fn next_change(runs: &mut [SortedRun], store: &Store) -> Result<Option<NamedChange>, StoreError> {
     let mut least: Option<Vec<u8>> = None;
     for run in &mut *runs {
@@ -163,7 +163,7 @@ fn next_change(runs: &mut [SortedRun], store: &Store) -> Result<Option<NamedChan
     Ok(Some((name, entry)))
 }
 
-/// Changes in the order of their names, as one spill wrote them.
+/// Changes sorted by name, as one spill wrote them.
 struct SortedRun {
     area: u64,
     run: u32,
@@ -182,7 +182,7 @@ impl SortedRun {
             let run = self.run.to_be_bytes();
             let after = match (self.next, self.run) {
                 (0, 0) => None,
-                // The first of a run comes behind everything of the run before.
+                // The first change of a run follows the last one of the run before.
                 (0, number) => Some([(number - 1).to_be_bytes(), [0xff; 4]].concat()),
                 (next, _) => Some([run, (next - 1).to_be_bytes()].concat()),
             };
@@ -209,7 +209,7 @@ fn read_change(value: &[u8]) -> NamedChange {
 
 type FoundResult = Result<tree::Found, ReadError>;
 
-/// An error counts as before everything, so that it is met at once.
+/// Returns true if an entry comes before `name`. An error counts as before everything, so that it is returned at once.
 fn is_before(found: &FoundResult, name: &[u8]) -> bool {
     found.as_ref().map_or(true, |found| *found.entry().name < *name)
 }

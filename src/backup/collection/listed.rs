@@ -1,7 +1,7 @@
-//! What the rounds over the folders of a collection told.
+//! What the rounds over the folders of a collection reported.
 //!
-//! The rows go to the local state, in the order of their dates, so that neighbours in time become neighbours in storage
-//! and memory does not grow with the folder: it holds 40 bytes for each.
+//! The rows go to the local state, sorted by date. So items of about the same time are stored next to each other, and
+//! memory holds only about 40 bytes for each item.
 
 use super::item::{Item, ItemKey};
 use super::state::FailedItem;
@@ -9,10 +9,10 @@ use crate::backup::context::Context;
 use crate::repository::store::StoreError;
 use std::collections::{HashMap, HashSet};
 
-/// The names of entries that leave a folder of the snapshot before.
+/// The names of entries that leave a folder of the previous snapshot.
 pub type Names = HashSet<Box<[u8]>>;
 
-/// What left, by the numbers of the folders: proven.
+/// What left for sure, by the numbers of the folders.
 pub type Departed = HashMap<usize, Names>;
 
 /// How the rounds over the folders of a collection ended, by the numbers of the folders.
@@ -21,14 +21,14 @@ pub struct Rounds<I> {
     pub complete: HashMap<usize, Listed<I>>,
     /// Folders that were gone when their rounds were to begin.
     pub gone: HashSet<usize>,
-    /// Why rounds are not to be believed. Their folders stay as they were.
+    /// Why rounds failed. Their folders stay as they were.
     pub failed: HashMap<usize, String>,
     /// Folders without a complete round that the next run lists in full.
     pub listed_anew: HashSet<usize>,
 }
 
 impl<I> Rounds<I> {
-    /// Returns whether a folder's round told that the item is there.
+    /// Returns true if a round reported that the item is in its folder.
     pub fn have(&self, item: ItemKey) -> bool {
         self.complete.values().any(|listed| listed.rows.contains_key(&item))
     }
@@ -36,24 +36,24 @@ impl<I> Rounds<I> {
 
 /// A complete round over a folder.
 pub struct Listed<I> {
-    /// Whether it told of everything there is, rather than of changes.
+    /// True if the round listed all items, false if it listed changes.
     pub full: bool,
-    /// Where to ask next time.
+    /// The link for the next run, which tells changes.
     pub link: Option<String>,
     /// The area of the local state that holds the rows.
     area: u64,
-    /// The items it told of, with their dates, by which their rows are found.
+    /// The items that the round listed, with their dates. The date is part of the key of a row.
     pub rows: HashMap<ItemKey, i64>,
-    /// The items that left, with their ids. A listing of everything has none: what it does not tell of has left.
+    /// The items that left, with their ids. A full listing has none: what it does not list has left.
     pub left: HashMap<ItemKey, String>,
-    /// Items that failed before, and of which nothing can be had now either.
+    /// Items that failed in the previous run, and cannot be read now either.
     pub unreadable: Vec<FailedItem>,
-    /// Items that failed before, and lie elsewhere now.
+    /// Items that failed in the previous run, and lie in another folder now.
     pub moved: Vec<I>,
 }
 
 impl<I: Item> Listed<I> {
-    /// Begins a round: a full one, or one of changes.
+    /// Begins a round: a full one if `full`, else one of changes.
     pub fn new(context: &Context, full: bool) -> Self {
         Self {
             full,
@@ -66,10 +66,10 @@ impl<I: Item> Listed<I> {
         }
     }
 
-    /// Takes a row. Of several rows for one item the last one counts.
+    /// Adds a row. If an item has several rows, the last one counts.
     ///
     /// # Errors
-    /// When the local state fails.
+    /// If the local state fails.
     pub fn take(&mut self, row: &I, context: &Context) -> Result<(), StoreError> {
         let item = ItemKey::of(row.id());
         self.forget(item, context)?;
@@ -83,17 +83,17 @@ impl<I: Item> Listed<I> {
         Ok(context.store.local().put_aside(self.area, &row_key(item, date), row.json().as_bytes())?)
     }
 
-    /// Notes that the item with this id left.
+    /// Notes that the item with the id `id` left.
     pub fn leave(&mut self, id: &str) {
         if !self.full {
             self.left.insert(ItemKey::of(id), id.to_owned());
         }
     }
 
-    /// Forgets the row of an item.
+    /// Removes the row of an item.
     ///
     /// # Errors
-    /// When the local state fails.
+    /// If the local state fails.
     pub fn forget(&mut self, item: ItemKey, context: &Context) -> Result<(), StoreError> {
         if let Some(date) = self.rows.remove(&item) {
             context.store.local().drop_aside(self.area, &row_key(item, date))?;
@@ -101,10 +101,10 @@ impl<I: Item> Listed<I> {
         Ok(())
     }
 
-    /// Returns up to `max` rows from behind `after` on, in the order of their dates, and where to go on.
+    /// Returns up to `max` rows behind the key `after`, sorted by date, and the key of the last of them.
     ///
     /// # Errors
-    /// When the local state fails.
+    /// If the local state fails.
     pub fn rows_after(
         &self,
         after: Option<&[u8]>,
@@ -117,7 +117,7 @@ impl<I: Item> Listed<I> {
         Ok((items.collect(), last))
     }
 
-    /// Returns whether it told of nothing.
+    /// Returns true if the round reported nothing.
     pub fn is_quiet(&self) -> bool {
         !self.full
             && self.rows.is_empty()
@@ -126,16 +126,16 @@ impl<I: Item> Listed<I> {
             && self.moved.is_empty()
     }
 
-    /// Returns whether it told of the item with this id, be it that it left.
+    /// Returns true if the round reported the item with the id `id`, or that it left.
     pub fn tells_of(&self, id: &str) -> bool {
         let item = ItemKey::of(id);
         self.rows.contains_key(&item) || self.left.contains_key(&item)
     }
 
-    /// Takes everything away that was put aside.
+    /// Removes all rows from the local state.
     ///
     /// # Errors
-    /// When the local state fails.
+    /// If the local state fails.
     pub fn clear(&self, context: &Context) -> Result<(), StoreError> {
         if self.rows.is_empty() {
             return Ok(());
@@ -145,7 +145,7 @@ impl<I: Item> Listed<I> {
 }
 
 fn row_key(item: ItemKey, date: i64) -> Vec<u8> {
-    // Flipping the sign puts dates before 1970 first.
+    // With the sign bit flipped, dates before 1970 come first.
     let date = (date as u64) ^ (1 << 63);
     [date.to_be_bytes().as_slice(), &item.0].concat()
 }

@@ -1,4 +1,4 @@
-//! Which folders a collection has in a run, and what the snapshot before has in their place.
+//! The folders of a collection in a run, and what the previous snapshot has in their place.
 
 use super::previous::Previous;
 use super::state::{CollectionState, FolderState, path_of};
@@ -9,15 +9,15 @@ use std::collections::HashMap;
 
 /// The folders of a collection as the service has them now.
 pub struct Planned {
-    /// Parents before children. Links, ledgers and failures are those of the snapshot before.
+    /// The folders, parents before children. Links, ledgers and failures are those of the previous snapshot.
     pub folders: Vec<FolderState>,
-    /// Where to ask next time what became of them.
+    /// The link for the next run, which tells changes of folders.
     pub link: Option<String>,
-    /// The id of what the folders at the top lie in.
+    /// The id of what the top folders lie in.
     pub root: Option<String>,
 }
 
-/// Whose collection it is.
+/// The user to whom a collection belongs.
 #[derive(Clone, Copy)]
 pub struct Owner<'a> {
     /// The id of the user.
@@ -28,35 +28,46 @@ pub struct Owner<'a> {
 
 /// Where a collection stands in the snapshot, and what stood there before.
 pub struct Standing<'a> {
-    /// Whose it is.
+    /// The user to whom the collection belongs.
     pub owner: Owner<'a>,
-    /// Its path from the snapshot's root.
+    /// The path of the directory that holds the top folders, from the root of the snapshot. Other collections may have
+    /// their top folders there, too.
     pub path: String,
-    /// Its directory in the snapshot before.
+    /// The names in that directory that belong to other collections. A folder that is new gets another name.
+    pub taken: Vec<String>,
+    /// That directory in the previous snapshot.
     pub base: Option<Directory>,
-    /// What the snapshot before says of it.
+    /// The state of the collection in the previous snapshot.
     pub before: Option<&'a CollectionState>,
+}
+
+impl<'a> Standing<'a> {
+    /// Returns the folders of the previous snapshot.
+    pub fn folders_before(&self) -> &'a [FolderState] {
+        self.before.map_or(&[], |before| &before.folders)
+    }
 }
 
 /// The folders of a collection in a run.
 pub struct Plan<'a> {
-    /// Where it stands, and what stood there before.
+    /// Where the collection stands, and what stood there before.
     pub standing: Standing<'a>,
-    /// Parents before children.
+    /// The folders, parents before children.
     pub folders: Vec<FolderState>,
-    /// Where to ask next time what became of them.
+    /// The link for the next run, which tells changes of folders.
     pub link: Option<String>,
-    /// The id of what the folders at the top lie in.
+    /// The id of what the top folders lie in.
     pub root: Option<String>,
     numbers: HashMap<String, usize>,
 }
 
 impl<'a> Plan<'a> {
-    /// Makes the plan, and finds the folders in the snapshot before. A folder is listed in full where nothing stands
-    /// that changes could be applied to, and from time to time.
+    /// Makes the plan, and finds its folders in the previous snapshot. A folder is listed in full if the previous
+    /// snapshot does not have it, or if [`TenantOptions::listed_anew`](crate::backup::tenant::TenantOptions) has
+    /// passed.
     ///
     /// # Errors
-    /// When the snapshot before cannot be read.
+    /// If the previous snapshot cannot be read.
     pub fn new(context: &Context, planned: Planned, standing: Standing<'a>) -> Result<(Self, Previous), ReadError> {
         let previous = match (&standing.base, standing.before) {
             (Some(base), Some(before)) => Previous::folders(&context.reader, base, &before.folders)?,
@@ -71,22 +82,22 @@ impl<'a> Plan<'a> {
         Ok((Self { standing, folders, link, root, numbers }, previous))
     }
 
-    /// Returns the number of the folder with this id.
+    /// Returns the number of the folder with the id `id`.
     pub fn number(&self, id: &str) -> Option<usize> {
         self.numbers.get(id).copied()
     }
 
-    /// Returns a folder's path from the snapshot's root.
+    /// Returns the path of a folder, from the root of the snapshot.
     pub fn path(&self, index: usize) -> String {
         format!("{}/{}", self.standing.path, path_of(&self.folders, index))
     }
 
-    /// Returns the folders as the snapshot before has them.
+    /// Returns the folders of the previous snapshot.
     pub fn folders_before(&self) -> &'a [FolderState] {
-        self.standing.before.map_or(&[], |before| &before.folders)
+        self.standing.folders_before()
     }
 
-    /// Returns what the snapshot before says of the folder with this id.
+    /// Returns the state that the folder with the id `id` had in the previous snapshot.
     pub fn folder_before(&self, id: &str) -> Option<&'a FolderState> {
         self.folders_before().iter().find(|folder| folder.id == id)
     }

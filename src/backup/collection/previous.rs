@@ -1,4 +1,4 @@
-//! What the snapshot before has of a collection: its folders, and where each item stands in them.
+//! What the previous snapshot has of a collection: its folders, and the place of each item in them.
 
 use super::item::{ItemKey, item_id};
 use super::state::{FolderState, path_of};
@@ -8,14 +8,14 @@ use crate::repository::reader::Reader;
 use crate::repository::tree::{self, Entries};
 use std::collections::HashMap;
 
-/// Where an item stands: the folder, and its number there.
+/// The place of an item: the number of its folder, and its own number there.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     folder: u32,
     number: u32,
 }
 
-/// A collection in the snapshot before.
+/// A collection in the previous snapshot.
 #[derive(Default)]
 pub struct Previous {
     folders: Vec<(String, Directory)>,
@@ -38,7 +38,7 @@ impl Previous {
         Ok(Self { folders, items: HashMap::new() })
     }
 
-    /// Reads where every item stands: about 30 bytes of memory for each.
+    /// Reads the places of all items. Each takes about 30 bytes of memory.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -59,17 +59,17 @@ impl Previous {
         self.folders.iter().map(|(id, _)| id.as_str())
     }
 
-    /// Returns the folder's tree.
+    /// Returns the directory of the folder with the id `id`.
     pub fn folder(&self, id: &str) -> Option<&Directory> {
         self.folders.iter().find(|(folder, _)| folder == id).map(|(_, dir)| dir)
     }
 
-    /// Returns where the item stands, once the items are loaded.
+    /// Returns the place of an item. There are none before [`Self::load_items`].
     pub fn place(&self, item: ItemKey) -> Option<Place> {
         self.items.get(&item).copied()
     }
 
-    /// Returns the id of the folder of a place.
+    /// Returns the id of the folder that a place is in.
     pub fn folder_of(&self, place: Place) -> &str {
         &self.folders[place.folder as usize].0
     }

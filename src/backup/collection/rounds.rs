@@ -1,4 +1,4 @@
-//! Asks a service for each folder what changed, or what there is.
+//! Goes through the rounds of a collection: asks the service for each folder what changed in it, or what is in it.
 
 use super::Collection;
 use super::item::{Item, ItemKey};
@@ -13,30 +13,30 @@ use crate::source::graph::{ErrorKind, GraphError};
 use futures_util::StreamExt;
 use std::collections::{HashMap, HashSet};
 
-/// A round that the service breaks off is begun anew this often.
+/// Maximum number of rounds over one folder in a run. A round that the service breaks off is begun anew.
 const ROUNDS_MAX: usize = 4;
-/// Rows that are read from the local state at a time.
+/// Number of rows that are read from the local state at a time.
 const ROWS_AT_ONCE: usize = 64;
-/// Ids are longer than this nowhere (immutable ones have 150 letters, those of shared folders 300).
+/// Maximum length of an id, in bytes. Immutable ids have up to 150, and ids in shared folders 300.
 const ID_LEN_MAX: usize = 1024;
-/// Items that a round of changes says have left are kept in memory, up to so many. Where more left, the folder is
-/// listed in full.
+/// Maximum number of items that left in one round of changes. They are kept in memory. If more items left, the folder
+/// is listed in full.
 const LEFT_MAX: usize = 100_000;
 
 /// How a round over one folder ended.
 enum Round<I> {
-    /// It is complete.
+    /// The round is complete.
     Complete(Box<Listed<I>>),
     /// The folder is gone.
     Gone,
-    /// It cannot be completed.
+    /// The round cannot be completed.
     Failed(GraphError),
 }
 
-/// Goes through the rounds of all folders that belong to the snapshot; one that fails keeps its folder as it was.
+/// Goes through the rounds of all folders that belong to the snapshot. If a round fails, its folder stays as it was.
 ///
 /// # Errors
-/// What ends the work on the mailbox, or the run.
+/// Errors that end the work on the collection, or the run.
 pub async fn go<C: Collection>(context: &Context, collection: &C, plan: &Plan<'_>) -> Result<Rounds<C::Item>, Ended> {
     let selected: Vec<_> = (0..plan.folders.len()).filter(|index| plan.folders[*index].selected).collect();
     let asked = selected.len();
@@ -69,23 +69,22 @@ pub async fn go<C: Collection>(context: &Context, collection: &C, plan: &Plan<'_
         return Err(Ended::Mailbox(error));
     }
     if !rounds.gone.is_empty() && !collection.exists().await? {
-        // Not the folders are gone, but the mailbox.
-        return Err(Ended::Mailbox(GraphError::no_mailbox("listing messages")));
+        // The whole mailbox is gone, not only some folders.
+        return Err(Ended::Mailbox(GraphError::no_mailbox(C::LISTING)));
     }
     Ok(rounds)
 }
 
-/// Goes through a round over the folder: of changes where that is possible, else of everything.
+/// Goes through a round over the folder: of changes if that is possible, else of everything.
 ///
 /// # Errors
-/// What ends the run. What concerns the folder alone is in the answer.
+/// Errors that end the run. Errors that concern only the folder are in the answer.
 async fn go_round<C: Collection>(
     context: &Context,
     collection: &C,
     folder: &FolderState,
 ) -> Result<Round<C::Item>, BackupError> {
-    // A link that leads elsewhere, since the endpoints are others now or since somebody gave out a bad one, tells
-    // nothing.
+    // A link may lead to another host, because the endpoints were changed or because the service gave out a bad link.
     let mut link = folder.link.as_deref().filter(|link| collection.may_follow(link));
     let mut by_changes = true;
     for attempt in 1.. {
@@ -98,16 +97,17 @@ async fn go_round<C: Collection>(
         };
         filling.listed.clear(context)?;
         match error.kind() {
-            // The listing that follows knows no departures: they are found by comparing.
+            // The next round lists everything. It has no rows for items that left: `departures` finds those by
+            // comparing.
             ErrorKind::Resync if attempt < ROUNDS_MAX => link = None,
-            // Such a folder is listed in full each time.
+            // Such a folder is listed in full by every run.
             ErrorKind::DeltaUnsupported if by_changes => (link, by_changes) = (None, false),
-            // What makes no sense for the second time will not the third time. A listing needs no link.
+            // If the answer makes no sense twice, the link may be the cause. A listing needs none.
             ErrorKind::Malformed if attempt < ROUNDS_MAX => _ = link.take_if(|_| attempt > 1),
             ErrorKind::BadRequest | ErrorKind::TooLarge if link.is_some() => link = None,
             ErrorKind::NotFound => match collection.folder(context, &folder.id).await {
                 Ok(None) => return Ok(Round::Gone),
-                // It is there, so it was the link that was not found.
+                // The folder exists, so it was the link that was not found.
                 Ok(Some(_)) if attempt < ROUNDS_MAX => link = None,
                 Ok(Some(_)) => return Ok(Round::Failed(error)),
                 Err(error) => return Ok(Round::Failed(error)),
@@ -127,7 +127,7 @@ struct Filling<'a, C: Collection> {
 }
 
 impl<C: Collection> Filling<'_, C> {
-    /// Goes through all pages, then asks for what failed before.
+    /// Reads all pages, then asks for the items that failed in the previous run.
     async fn fill(&mut self, link: Option<&str>, by_changes: bool) -> Result<(), Ended> {
         let mut round = match by_changes {
             true => self.collection.changes(&self.folder.id, link),
@@ -144,30 +144,30 @@ impl<C: Collection> Filling<'_, C> {
         self.ask_for_failed().await
     }
 
-    /// Takes the rows of a page, and returns the ids of items of which it does not tell everything.
+    /// Takes the rows of a page, and returns the ids of the items with partial rows.
     fn take_page(&mut self, page: &ItemPage<C::Item>) -> Result<Vec<String>, Ended> {
         let mut partial: HashMap<ItemKey, String> = HashMap::new();
         for row in page.rows() {
             let row = row?;
             if row.id().len() > ID_LEN_MAX {
-                return Err(GraphError::malformed("listing messages").into());
+                return Err(GraphError::malformed(C::LISTING).into());
             }
             self.context.check()?;
-            // A row may tell only what changed, and then says that there is something to read again.
-            if !row.is_removed() && (row.version().is_none() || row.folder().is_none()) {
+            // A partial row tells only what changed. The item has to be requested by its id.
+            if !row.is_removed() && !row.is_whole() {
                 partial.insert(ItemKey::of(row.id()), row.id().to_owned());
                 continue;
             }
             partial.remove(&ItemKey::of(row.id()));
             self.listed.take(&row, self.context)?;
             if self.listed.left.len() > LEFT_MAX {
-                return Err(GraphError::too_many("listing messages", "messages that left", LEFT_MAX).into());
+                return Err(GraphError::too_many(C::LISTING, &format!("{} that left", C::ITEMS), LEFT_MAX).into());
             }
         }
         Ok(partial.into_values().collect())
     }
 
-    /// Asks for items of which a page did not tell everything.
+    /// Asks for the items with partial rows.
     async fn complete(&mut self, partial: Vec<String>) -> Result<(), Ended> {
         for id in partial {
             self.context.check()?;
@@ -179,8 +179,8 @@ impl<C: Collection> Filling<'_, C> {
         Ok(())
     }
 
-    /// Asks for items that failed before. That changes for nobody else, so no round tells of them; one that is said to
-    /// have left may lie elsewhere, and nobody else tells of that either.
+    /// Asks for the items that failed in the previous run. They need not have changed since, so no row may report them.
+    /// An item that is said to have left may lie in another folder, and no other round may report it there.
     async fn ask_for_failed(&mut self) -> Result<(), Ended> {
         let (collection, folder) = (self.collection, self.folder);
         let untold: Vec<_> =
@@ -206,17 +206,17 @@ impl<C: Collection> Filling<'_, C> {
     }
 }
 
-/// Decides for items that several folders' rounds told of, since they moved meanwhile, where they are now.
+/// Finds out where items are that the rounds of several folders reported because they moved meanwhile.
 ///
 /// # Errors
-/// What ends the work on the mailbox, or the run.
+/// Errors that end the work on the collection, or the run.
 pub async fn settle_conflicts<C: Collection>(
     context: &Context,
     collection: &C,
     plan: &Plan<'_>,
     rounds: &mut Rounds<C::Item>,
 ) -> Result<(), Ended> {
-    for (item, id) in told_of_twice(context, rounds)? {
+    for (item, id) in reported_twice(context, rounds)? {
         let now = collection.item(&id).await?;
         for (index, listed) in &mut rounds.complete {
             if !listed.rows.contains_key(&item) {
@@ -232,8 +232,8 @@ pub async fn settle_conflicts<C: Collection>(
     Ok(())
 }
 
-/// Returns the items that several folders' rounds told of, with their ids.
-fn told_of_twice<I: Item>(context: &Context, rounds: &Rounds<I>) -> Result<HashMap<ItemKey, String>, Ended> {
+/// Returns the items that the rounds of several folders reported, with their ids.
+fn reported_twice<I: Item>(context: &Context, rounds: &Rounds<I>) -> Result<HashMap<ItemKey, String>, Ended> {
     let mut ids = HashMap::new();
     let mut several: HashSet<ItemKey> = HashSet::new();
     {

@@ -1,6 +1,6 @@
-//! Backs one collection up: its steps in their order, each a function of what the steps before returned.
+//! Backs up one collection. Each step is a function of what the earlier steps returned.
 
-use super::assemble::{Assembled, assemble};
+use super::assemble::{Assembled, Assembling, assemble};
 use super::departures;
 use super::listed::{Departed, Listed, Rounds};
 use super::plan::{Plan, Standing};
@@ -12,17 +12,17 @@ use crate::backup::context::{Context, Ended};
 use crate::runtime::blocking;
 use std::sync::Arc;
 
-/// Backs a collection up: reads what changed, stores it, and makes its tree.
+/// Backs up a collection: reads what changed, stores it, and makes its trees.
 ///
 /// # Errors
-/// What ends the work on the mailbox, or the run.
+/// Errors that end the work on the collection, or the run.
 pub async fn back_up<C: Collection>(
     context: &Arc<Context>,
     collection: &Arc<C>,
     standing: Standing<'_>,
     report: &mut Report,
 ) -> Result<Assembled, Ended> {
-    let planned = collection.plan(context, &standing.path, standing.before).await?;
+    let planned = collection.plan(context, &standing).await?;
     let (plan, mut previous) = Plan::new(context, planned, standing)?;
     let mut rounds = rounds::go(context, &**collection, &plan).await?;
     if !is_quiet(&**collection, &plan, &rounds, &previous) {
@@ -33,10 +33,10 @@ pub async fn back_up<C: Collection>(
     let amendments = collection.amend(context, &plan, &previous, &mut rounds, &departed).await?;
     let stock = Stock::new(context, collection, &plan, &rounds, previous, amendments);
     let stock = store(context, &plan, &mut rounds, &departed, stock).await?;
-    assemble(context, plan, rounds, departed, (&**collection, stock), report).await
+    assemble(Assembling::new(context, &**collection, plan, rounds, departed, report), stock).await
 }
 
-/// Returns whether nothing has to be looked at: no round told of anything, and nothing is owing from earlier runs.
+/// Returns true if no item has to be looked at: no round reported anything, and no earlier run left work over.
 fn is_quiet<C: Collection>(collection: &C, plan: &Plan<'_>, rounds: &Rounds<C::Item>, previous: &Previous) -> bool {
     let is_quiet =
         |(index, listed): (&usize, &Listed<C::Item>)| listed.is_quiet() && !collection.owes(&plan.folders[*index]);
@@ -49,7 +49,7 @@ async fn load_items(context: &Arc<Context>, mut previous: Previous) -> Result<Pr
     Ok(blocking(loading).await?)
 }
 
-/// Takes what left out of the folders, and stores what the rounds told of.
+/// Removes what left from the folders, and stores what the rounds reported.
 async fn store<C: Collection>(
     context: &Arc<Context>,
     plan: &Plan<'_>,

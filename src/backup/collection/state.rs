@@ -1,6 +1,6 @@
-//! What a snapshot says of a collection beside its tree: its folders, where to ask for changes, and the ledger.
+//! The state of a collection: its folders, the links that tell changes, and the ledger.
 //!
-//! It is JSON and stands in the snapshot that holds the tree it describes, so that any machine can continue from there
+//! A snapshot holds the state as JSON, beside the tree that it describes. So any machine can continue from the snapshot
 //! (docs/repository-format.md, "Source state").
 
 use serde::{Deserialize, Serialize};
@@ -9,50 +9,50 @@ use std::ops::AddAssign;
 /// What the next run needs to know of a collection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectionState {
-    /// Whether folders that Outlook does not show are among them.
+    /// True if the folders include those that Outlook does not show.
     #[serde(default)]
     pub hidden: bool,
-    /// Where to ask what became of its folders; none if that is not to be relied on.
+    /// The link that tells changes of folders. `None` if the service cannot be relied on for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder_link: Option<String>,
-    /// Its folders, parents before their children.
+    /// The folders, parents before their children.
     pub folders: Vec<FolderState>,
 }
 
 /// What the next run needs to know of a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FolderState {
-    /// Its id.
+    /// The id of the folder.
     pub id: String,
-    /// The folder it lies in; none, or one that is not listed, at the top.
+    /// The id of the folder that it lies in. For a top folder, `None` or an id that is not in the list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
     /// The name that people see.
     pub display: String,
-    /// Its name in the snapshot.
+    /// The name in the snapshot.
     pub name: String,
-    /// The name that it has in every mailbox, if it has one.
+    /// The well-known name, which is the same in every mailbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub well_known: Option<String>,
-    /// How many folders lay in it.
+    /// The number of folders directly in it.
     #[serde(default)]
     pub children: u64,
-    /// Whether its items belong to the snapshot.
+    /// True if its items belong to the snapshot.
     #[serde(default)]
     pub selected: bool,
-    /// Where to ask for changes of its items.
+    /// The link that tells changes of its items.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
-    /// When all of its items were listed last, in seconds since 1970.
+    /// When all of its items were last listed in full, in seconds since 1970 (UTC).
     #[serde(default)]
     pub listed: i64,
-    /// Whether export streams belong to the snapshot, and what lacks one was counted.
+    /// True if export streams belong to the snapshot, and the messages without one were counted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub streams: bool,
-    /// Which comparison everything in it has passed (`collections::mail::audit`).
+    /// The number of the comparison that everything in it has passed (`collections::mail::audit`).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub compared: u32,
-    /// The name up to which that has been looked at, where there are more.
+    /// The name of the last item that the next comparison has reached. `None` if it has not begun or is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compared_to: Option<String>,
     /// The counts.
@@ -61,7 +61,7 @@ pub struct FolderState {
     /// The items that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<FailedItem>,
-    /// Why the folder as a whole could not be read; what stands in the snapshot is as it was before.
+    /// Why the folder as a whole could not be read. The snapshot then has it as it was before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -75,32 +75,32 @@ fn is_zero(number: &u32) -> bool {
 pub struct FailedItem {
     /// Its id.
     pub id: String,
-    /// What it is or would be called.
+    /// Its name in the snapshot, or the name it would get.
     pub name: String,
-    /// Why.
+    /// Why it could not be read.
     pub reason: String,
 }
 
-/// Where every item of a folder went: `enumerated = stored + carried + failed`.
+/// What became of every item of a folder: `enumerated = stored + carried + failed`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
-    /// What the service counted, of any kind; changes while one looks.
+    /// The number of items of any kind that the service counts. It may change at any time.
     pub counted: u64,
-    /// What it listed.
+    /// The number of items that the service listed.
     pub enumerated: u64,
-    /// What this run wrote.
+    /// The number of items that this run wrote.
     pub stored: u64,
-    /// What stands as an earlier run wrote it.
+    /// The number of items that are as an earlier run wrote them.
     pub carried: u64,
-    /// What could not be read as it is now; an older version may stand in its place.
+    /// The number of items that could not be read. The snapshot may have an older version of them.
     pub failed: u64,
-    /// Of all that stands there, what has no export stream although the set asks for them.
+    /// The number of items in the snapshot without an export stream although the set asks for streams.
     #[serde(default)]
     pub streamless: u64,
 }
 
 impl Ledger {
-    /// Returns whether nothing is missing.
+    /// Returns true if no item is missing.
     pub fn adds_up(&self) -> bool {
         self.enumerated == self.stored + self.carried + self.failed
     }
@@ -118,12 +118,12 @@ impl AddAssign for Ledger {
 }
 
 impl CollectionState {
-    /// Returns the path of the folder at `index` below the collection.
+    /// Returns the path of the folder at `index`, from the directory that holds the top folders.
     pub fn path(&self, index: usize) -> String {
         path_of(&self.folders, index)
     }
 
-    /// Returns the counts of all folders together.
+    /// Returns the sum of the counts of all folders.
     pub fn ledger(&self) -> Ledger {
         sum_of(&self.folders)
     }
@@ -141,7 +141,8 @@ impl FolderState {
     }
 }
 
-/// Returns the path of the folder at `index` below the collection. Parents stand before their children.
+/// Returns the path of the folder at `index`, from the directory that holds the top folders. Parents stand before their
+/// children.
 pub fn path_of(folders: &[FolderState], index: usize) -> String {
     let folder = &folders[index];
     match parent_of(folders, index) {
@@ -150,13 +151,19 @@ pub fn path_of(folders: &[FolderState], index: usize) -> String {
     }
 }
 
-/// Returns the number of the folder that the one at `index` lies in; none for one at the top.
+/// Returns the number of the folder that the one at `index` lies in, or `None` for a top folder.
 pub fn parent_of(folders: &[FolderState], index: usize) -> Option<usize> {
     let parent = folders[index].parent.as_deref()?;
     folders[..index].iter().position(|folder| folder.id == parent)
 }
 
-/// Returns the counts of all folders together that belong to the snapshot.
+/// Returns the names of the top folders.
+pub fn tops_of(folders: &[FolderState]) -> impl Iterator<Item = &str> {
+    let is_top = |index: &usize| parent_of(folders, *index).is_none();
+    (0..folders.len()).filter(is_top).map(|index| folders[index].name.as_str())
+}
+
+/// Returns the sum of the counts of all folders that belong to the snapshot.
 pub fn sum_of(folders: &[FolderState]) -> Ledger {
     let mut sum = Ledger::default();
     folders.iter().filter(|folder| folder.selected).for_each(|folder| sum += folder.ledger);

@@ -1,4 +1,5 @@
-//! What becomes of the items that a round told of: decided, read where need be, split, and put into the tree.
+//! Stores the items that the rounds reported: decides what is to be done with each, reads it if necessary, splits it,
+//! and puts it into the tree of its folder.
 
 use super::edits::Edits;
 use super::item::{Item, ItemKey};
@@ -25,12 +26,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Items that are decided, read and stored together.
+/// Number of items that are decided, read and stored together.
 const BATCH_ITEMS: usize = 64;
-/// Batches under way: one is read while another is split.
+/// Number of batches at work: one is read while another is split.
 const BATCHES_AT_ONCE: usize = 2;
-/// Maximum number of failed items of a folder that are kept by name. If there are more, the next run lists the whole
-/// folder and finds them again.
+/// Maximum number of failed items of a folder that its state names. If there are more, the next run lists the whole
+/// folder, and finds them again.
 const FAILED_KEPT_MAX: usize = 1000;
 
 /// A folder that is being worked on.
@@ -41,7 +42,7 @@ pub struct Work {
     id: String,
     /// Its path from the snapshot's root.
     path: String,
-    /// Its tree in the snapshot before.
+    /// Its directory in the previous snapshot.
     base: Option<Directory>,
     /// What was done so far.
     pub done: Mutex<Done>,
@@ -49,28 +50,28 @@ pub struct Work {
 
 /// What was done in a folder so far.
 pub struct Done {
-    /// What changes in its tree.
+    /// What changes in the tree of the folder.
     pub edits: Edits,
     names: Option<UniqueNames>,
-    /// No more items come.
+    /// True if no more items come.
     has_all: bool,
-    /// Items that were written.
+    /// The number of items that were written.
     pub stored: u64,
-    /// Items that could not be read as they are now, up to [`FAILED_KEPT_MAX`] of them.
+    /// The first [`FAILED_KEPT_MAX`] items that could not be read as they are now.
     pub failed: Vec<FailedItem>,
-    /// How many more there were.
+    /// The number of further items that could not be read.
     pub failed_unnamed: u64,
-    /// Those of them that stand as they were before.
+    /// The number of failed items of which an older version stays.
     pub failed_but_there: u64,
-    /// Items that were gone when they were to be read, and had never been read before.
+    /// The number of items that were gone before they could be read for the first time.
     pub vanished: u64,
-    /// Items that had to be built from their parts.
+    /// The number of items that had to be built from their parts.
     pub reconstructed: u64,
-    /// Items that stand in another folder now.
+    /// The number of items that are in another folder now.
     pub moved_out: u64,
-    /// Items that lack something that the set asks for ([`Collection::lacks`]).
+    /// The number of items that lack something that the set asks for ([`Collection::lacks`]).
     pub lacking: u64,
-    /// Items that were completed though nothing else of them is new.
+    /// The number of unchanged items that were completed.
     completed: usize,
 }
 
@@ -105,16 +106,16 @@ impl Work {
         Self { index, id, path, base, done: Mutex::new(done) }
     }
 
-    /// Gives memory back: no more items come for this folder.
+    /// Frees memory once no more items come for this folder.
     fn rest(&self, context: &Context) -> Result<(), StoreError> {
         let mut done = self.done.lock();
         done.names = None;
         done.has_all = true;
-        // Where there is a tree already, a few changes in memory are applied to it without reading all of it.
+        // A few changes in memory can be applied to an existing tree without reading all of it.
         if self.base.is_none() { done.edits.set_aside(&context.store) } else { Ok(()) }
     }
 
-    /// Gives a name that nothing else in the folder has.
+    /// Returns a name that nothing else in the folder has: `wanted`, with a number if it is taken.
     fn claim(&self, context: &Context, wanted: &str) -> Result<String, ReadError> {
         let mut done = self.done.lock();
         assert!(!done.has_all, "names that were given are forgotten");
@@ -133,28 +134,28 @@ impl Work {
     }
 }
 
-/// The folders of one collection that are being worked on, and what it had before.
+/// The folders of one collection that are being worked on, and what the previous snapshot has of it.
 pub struct Stock<C: Collection> {
     collection: Arc<C>,
-    /// Under which name this machine remembers what was stored until it stands in a snapshot.
+    /// The key under which this machine remembers what it stored until that is in a snapshot.
     unfinished: [u8; 32],
-    /// What the snapshot before has.
+    /// What the previous snapshot has.
     pub previous: Previous,
     /// The folders, by their ids.
     pub works: HashMap<String, Work>,
-    /// Items that failed in the run before, too.
+    /// The ids of items that failed in the previous run.
     failed_before: HashSet<String>,
-    /// What the collection adds to what the rounds told.
+    /// What the collection adds to the rounds.
     pub amendments: Amendments,
 }
 
 /// What is to be done with an item.
 enum Decision {
-    /// It stands where and as it stood.
+    /// Nothing: it is where and as it was.
     Nothing,
-    /// Its bytes are known: these, with new properties.
+    /// Its bytes are known, and its properties may be new.
     Known(Box<Entry>),
-    /// Its bytes must be read; the entry is what stood for it before, if anything.
+    /// Its bytes must be read. The entry is that of the previous snapshot.
     Read(Option<Box<Entry>>),
 }
 
@@ -164,7 +165,7 @@ struct Decided<I> {
     decision: Decision,
 }
 
-/// Returns the name under which this machine remembers what was read of a user's collection until it stands in a
+/// Returns the key under which this machine remembers what it stored of a user's collection until that is in a
 /// snapshot.
 pub fn unfinished_key<C: Collection>(context: &Context, user: &str) -> [u8; 32] {
     let path = [C::UNFINISHED, user.as_bytes()].concat();
@@ -172,7 +173,7 @@ pub fn unfinished_key<C: Collection>(context: &Context, user: &str) -> [u8; 32] 
 }
 
 impl<C: Collection> Stock<C> {
-    /// Starts the work on the folders that have rounds, and on those that items may leave although their rounds failed.
+    /// Starts the work on the folders that have complete rounds. Items may also leave folders whose rounds failed.
     pub fn new(
         context: &Context,
         collection: &Arc<C>,
@@ -198,7 +199,7 @@ impl<C: Collection> Stock<C> {
         Self { collection: collection.clone(), unfinished, previous, works, failed_before, amendments }
     }
 
-    /// Notes what a folder's round told of items that cannot be had.
+    /// Notes the items of a folder that its round found unreadable.
     pub fn note_unreadable(&self, folder: &str, listed: &mut Listed<C::Item>) {
         let work = &self.works[folder];
         let mut done = work.done.lock();
@@ -209,7 +210,7 @@ impl<C: Collection> Stock<C> {
         }
     }
 
-    /// Returns whether the item with this id stood in a folder.
+    /// Returns true if the item with the id `id` was in the folder in the previous snapshot.
     fn stood_in(&self, id: &str, folder: &str) -> bool {
         let place = self.previous.place(ItemKey::of(id));
         place.is_some_and(|place| self.previous.folder_of(place) == folder)
@@ -245,8 +246,8 @@ impl<C: Collection> Stock<C> {
         })
     }
 
-    /// Returns whether what stands for an item cannot be taken for it, whatever its version: it failed, or was stored
-    /// by an earlier version of this program as something else.
+    /// Returns true if the entry of an item is not trusted, whatever its version: the item failed in the previous run,
+    /// or an earlier version of this program may have stored something else for it.
     fn is_doubted(
         &self,
         context: &Context,
@@ -257,18 +258,18 @@ impl<C: Collection> Stock<C> {
         if self.failed_before.contains(item.id()) || self.amendments.suspects.contains(&ItemKey::of(item.id())) {
             return Ok(true);
         }
-        // What moves out of such a folder is not looked at there.
+        // An item that moves out of such a folder is not examined there.
         let old_folder = self.previous.folder_of(place);
         let is_unseen = old_folder != folder && self.amendments.unexamined.contains(old_folder);
         Ok(is_unseen && self.collection.is_suspect(context, before)?)
     }
 
-    /// Decides about an item that is as it was: nothing is to be done, unless it lacks something that can be had now.
+    /// Decides what is to be done with an unchanged item. It may lack something that can be read now.
     fn complete(&self, context: &Context, folder: &str, item: &C::Item, before: Entry) -> Decision {
         if !self.collection.lacks(&before) {
             return Decision::Nothing;
         }
-        // A run that did not come to its end may have fetched it.
+        // An unfinished run may have fetched it.
         if let Some(known) = self.remembered(context, item).filter(|known| !self.collection.lacks(known)) {
             return Decision::Known(Box::new(Entry { name: before.name, ..known }));
         }
@@ -281,7 +282,7 @@ impl<C: Collection> Stock<C> {
         Decision::Known(Box::new(before))
     }
 
-    /// Returns the entry of an item that a run read which did not come to its end.
+    /// Returns the entry that an unfinished run stored for an item, if all of its content is still stored.
     fn remembered(&self, context: &Context, item: &C::Item) -> Option<Entry> {
         let version = item.version()?;
         let facts = context.store.local().unfinished(&self.unfinished, item.id().as_bytes())?;
@@ -292,10 +293,10 @@ impl<C: Collection> Stock<C> {
     }
 }
 
-/// Reads and stores what the rounds told of, folder by folder, in the order of the dates.
+/// Reads and stores the items that the rounds reported, folder by folder, sorted by date.
 ///
 /// # Errors
-/// What ends the work on the mailbox, or the run.
+/// Errors that end the work on the collection, or the run.
 pub async fn take_rows<C: Collection>(
     context: &Arc<Context>,
     rounds: &Rounds<C::Item>,
@@ -325,7 +326,7 @@ pub async fn take_rows<C: Collection>(
     Ok(())
 }
 
-/// Takes a batch of items that a round of the folder told of, as many at a time as there is room for in memory.
+/// Stores a batch of items of a folder, as many at a time as there is room for in memory.
 async fn take_batch<C: Collection>(
     context: &Arc<Context>,
     stock: &Arc<Stock<C>>,
@@ -385,7 +386,7 @@ async fn take_slice<C: Collection>(
         let work = &stock.works[&folder];
         let mut writer = Writer { context: &shared, stock: &stock, work, splitter, extra, facts: Vec::new() };
         for Fetched { item, reading, before } in fetched {
-            // A fault of this program that one item brings out must not keep all others from being stored.
+            // If this program has a fault that one item triggers, all other items must still be stored.
             let written = guarded(|| writer.write(&item, reading, before.clone()));
             written.unwrap_or_else(|fault| writer.fail(&item, fault.to_string(), before))?;
         }
@@ -400,7 +401,7 @@ struct Writer<'a, C: Collection> {
     stock: &'a Stock<C>,
     work: &'a Work,
     splitter: &'a mut Splitter,
-    /// What was read beside the bodies.
+    /// What was read beside the bodies of the items.
     extra: C::Extra,
     facts: Vec<(String, Vec<u8>)>,
 }
@@ -416,7 +417,7 @@ impl<C: Collection> Writer<'_, C> {
             Reading::Known(entry) => Source::Known(entry),
             Reading::New(body) => Source::New(body),
             Reading::Gone => {
-                // What stands in this folder stays until a round says that it left.
+                // An item that was in this folder stays until a round says that it left.
                 let stays = self.stock.stood_in(item.id(), &self.work.id);
                 self.work.done.lock().vanished += u64::from(!stays);
                 return Ok(());
@@ -435,7 +436,7 @@ impl<C: Collection> Writer<'_, C> {
         if collection.lacks(&entry) {
             self.work.done.lock().lacking += 1;
             if before.as_deref().is_some_and(|before| before.encode() == entry.encode()) {
-                // It was only to be completed, and that could not be done.
+                // It only had to be completed, and that failed.
                 return Ok(());
             }
         }
@@ -449,7 +450,7 @@ impl<C: Collection> Writer<'_, C> {
         done.edits.put(entry, &self.context.store)
     }
 
-    /// Returns the item's name here, and takes it out of the folder where it stood.
+    /// Returns the name of the item in this folder, and removes it from the folder that it was in.
     fn name(&self, item: &C::Item, before: Option<&Entry>) -> Result<String, StoreError> {
         let place = self.stock.previous.place(ItemKey::of(item.id()));
         let wanted = || match before {
@@ -470,7 +471,7 @@ impl<C: Collection> Writer<'_, C> {
         Ok(self.work.claim(self.context, &wanted())?)
     }
 
-    /// Keeps what stood for an item that cannot be read as it is now, and notes why.
+    /// Keeps the entry that an unreadable item had before, and notes why it cannot be read.
     fn fail(&mut self, item: &C::Item, reason: String, before: Option<Box<Entry>>) -> Result<(), StoreError> {
         let name = self.name(item, before.as_deref())?;
         tracing::debug!(target: CONTENT_LOG, folder = self.work.path, name, reason, "could not be read");
@@ -479,7 +480,7 @@ impl<C: Collection> Writer<'_, C> {
         let Some(mut before) = before else { return Ok(()) };
         done.failed_but_there += 1;
         done.lacking += u64::from(self.stock.collection.lacks(&before));
-        // It may have moved.
+        // The item may have moved, and have another name now.
         before.name = name.as_bytes().into();
         done.edits.put(*before, &self.context.store)
     }

@@ -17,9 +17,9 @@ use self::audit::suspect;
 use self::streams::{BACKFILLED_MAX, Exports, Stream, Wanted};
 use crate::backup::collection::item::Item;
 use crate::backup::collection::listed::{Departed, Rounds};
-use crate::backup::collection::plan::{Plan, Planned};
+use crate::backup::collection::plan::{Plan, Planned, Standing};
 use crate::backup::collection::previous::Previous;
-use crate::backup::collection::state::{CollectionState, FolderState};
+use crate::backup::collection::state::FolderState;
 use crate::backup::collection::{Amendments, Collection, Fetched, FolderNow, Reading, Source};
 use crate::backup::context::{Context, Ended};
 use crate::backup::splitter::{Split, SplitError, Splitter};
@@ -121,16 +121,12 @@ impl Collection for Mail {
     type Extra = HashMap<String, Stream>;
 
     const ITEMS: &'static str = "messages";
-    /// What stood under "mail" was stored without being compared.
+    const LISTING: &'static str = "listing messages";
+    /// Earlier versions used "mail", and stored messages there without comparing them.
     const UNFINISHED: &'static [u8] = b"\0compared mail\0";
 
-    async fn plan(
-        &self,
-        context: &Context,
-        path: &str,
-        before: Option<&CollectionState>,
-    ) -> Result<Planned, GraphError> {
-        folders::plan(context, &self.mailbox, path, before).await
+    async fn plan(&self, context: &Context, standing: &Standing<'_>) -> Result<Planned, GraphError> {
+        folders::plan(context, &self.mailbox, standing).await
     }
 
     async fn exists(&self) -> Result<bool, GraphError> {

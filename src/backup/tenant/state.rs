@@ -1,9 +1,9 @@
-//! What a snapshot says of a mailbox beside its tree: what it is for, and the states of its collections.
+//! The state of a user: the purpose of the mailbox, and the states of its collections. The state of an organisation.
 //!
-//! It is JSON and stands in the snapshot that holds the tree it describes, so that any machine can continue from there
-//! (docs/repository-format.md, "Source state").
+//! A snapshot holds the states as JSON, beside the trees that they describe. So any machine can continue from the
+//! snapshot (docs/repository-format.md, "Source state").
 
-pub use crate::backup::collection::state::{CollectionState, FolderState, Ledger};
+pub use crate::backup::collection::state::{CollectionState, FolderState, Ledger, tops_of};
 
 use crate::backup::collection::item::ItemKey;
 use crate::backup::context::Context;
@@ -19,11 +19,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const VERSION: u32 = 1;
-/// The organisation stands under this.
+/// The key of the organisation's id in the source state of a snapshot.
 const TENANT: &str = "tenant";
-/// The counts stand under this.
+/// The key of the counts in the source state of a snapshot.
 const LEDGER: &str = "ledger";
-/// States that are stored at a time.
+/// Number of states that are read from the local state at a time.
 const STATES_AT_ONCE: usize = 16;
 
 /// What the next run needs to know of a mailbox.
@@ -32,25 +32,33 @@ pub struct MailboxState {
     version: u32,
     /// The name of its user's folder in the snapshot.
     pub name: String,
-    /// What the mailbox is for: `user`, `shared`, `room`, `equipment`.
+    /// The purpose of the mailbox: `user`, `shared`, `room`, `equipment`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
-    /// Why it is kept although the service does not have it any more.
+    /// Why the mailbox is kept although the service does not have it any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
-    /// Its mail.
+    /// The state of the mail. It has no folders if the mail was never backed up.
     #[serde(flatten)]
     pub mail: CollectionState,
+    /// The state of the contacts, if they were backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contacts: Option<CollectionState>,
 }
 
 impl MailboxState {
-    /// Makes the state of a mailbox, called `name` in the snapshot.
-    pub fn new(name: String, purpose: Option<String>, mail: CollectionState) -> Self {
-        Self { version: VERSION, name, purpose, kept: None, mail }
+    /// Makes the state of the mailbox of a user whose folder is called `name`.
+    pub fn new(
+        name: String,
+        purpose: Option<String>,
+        mail: CollectionState,
+        contacts: Option<CollectionState>,
+    ) -> Self {
+        Self { version: VERSION, name, purpose, kept: None, mail, contacts }
     }
 
-    /// Reads what a snapshot whose states are `parts` knows of the mailbox of the user with this id; `None` if it knows
-    /// nothing, or a later version wrote it.
+    /// Reads the state of the user with the id `user` from `parts`, the directory of states in a snapshot. Returns
+    /// `None` if there is none, or if a later version wrote it.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -66,28 +74,31 @@ impl MailboxState {
         Ok(state.filter(|state: &Self| state.version == VERSION))
     }
 
-    /// Returns the counts of everything in it together.
+    /// Returns the sum of the counts of all collections.
     pub fn ledger(&self) -> Ledger {
-        self.mail.ledger()
+        let mut sum = self.mail.ledger();
+        self.contacts.iter().for_each(|contacts| sum += contacts.ledger());
+        sum
     }
 
     /// Counts everything as carried over from an earlier run, except what failed.
     pub fn carry(&mut self) {
         self.mail.carry();
+        self.contacts.iter_mut().for_each(CollectionState::carry);
     }
 }
 
-/// What a snapshot says of an organisation as a whole.
+/// The state of an organisation.
 #[derive(Debug, Clone, Default)]
 pub struct TenantState {
     /// The id of the organisation, if it is known.
     pub tenant: Option<String>,
-    /// The counts of all mailboxes together.
+    /// The sum of the counts of all users.
     pub ledger: Ledger,
 }
 
 impl TenantState {
-    /// Reads the state out of a snapshot; `None` if it is not one of an organisation.
+    /// Reads the state from a snapshot. Returns `None` if the snapshot is not one of an organisation.
     pub fn of(snapshot: &Snapshot) -> Option<Self> {
         let tenant = snapshot.source_state.get(TENANT)?;
         let tenant = Some(String::from_utf8_lossy(tenant).into_owned()).filter(|tenant| !tenant.is_empty());
@@ -95,7 +106,7 @@ impl TenantState {
         Some(Self { tenant, ledger: ledger.unwrap_or_default() })
     }
 
-    /// Returns what stands in the snapshot.
+    /// Returns the source state of a snapshot.
     pub fn encode(&self) -> BTreeMap<String, Vec<u8>> {
         let tenant = self.tenant.clone().unwrap_or_default().into_bytes();
         let ledger = serde_json::to_vec(&self.ledger).expect("numbers can be written as JSON");
@@ -104,11 +115,11 @@ impl TenantState {
 }
 
 impl Context {
-    /// Returns what the snapshot before knows of the mailbox of the user with this id, if that can be read.
+    /// Returns the state that the user with the id `user` has in the previous snapshot. Returns `None` if that is
+    /// damaged, or if a later version wrote it: the mailbox is listed anew then.
     ///
     /// # Errors
-    /// When the repository cannot be read. Where it is damaged, or written by a later version, the mailbox is listed
-    /// anew.
+    /// If the repository cannot be read.
     pub fn state_before(&self, user: &str) -> Result<Option<MailboxState>, ReadError> {
         let Some(parts) = &self.parts_before else { return Ok(None) };
         match MailboxState::read(&self.reader, parts, user) {
@@ -120,8 +131,8 @@ impl Context {
         }
     }
 
-    /// Keeps what the next run needs to know of the mailbox of the user with this id, until all of it goes into the
-    /// repository: thousands of mailboxes would fill the memory.
+    /// Keeps the state of the user with the id `user` in the local state until all of them go into the repository.
+    /// Thousands of states would fill the memory.
     pub fn keep_state(&self, user: &str, state: &MailboxState) -> Result<(), StoreError> {
         let json = serde_json::to_vec(state).expect("strings and numbers can be written as JSON");
         let len = (user.len() as u32).to_be_bytes();
@@ -129,7 +140,7 @@ impl Context {
         Ok(self.store.local().put_aside(self.states, &ItemKey::of(user).0, &value)?)
     }
 
-    /// Stores the states that were kept, as a directory in the order of their names.
+    /// Stores the states that were kept, as a directory sorted by name.
     pub fn store_states(&self, splitter: &mut Splitter) -> Result<Directory, StoreError> {
         let cutter = Cutter::new(self.repository.keys(), self.repository.config().node_size);
         let mut builder = TreeBuilder::new(cutter);
@@ -154,7 +165,8 @@ impl Context {
     }
 }
 
-/// Ids come from outside; what stands for them is a name in any case, and sorts as the keys do.
+/// Returns the name of a user's state. Ids come from outside and may not be legal names, so their keys are used. The
+/// names sort as the keys do.
 fn part_name(key: ItemKey) -> String {
     key.0.iter().map(|byte| format!("{byte:02x}")).collect()
 }

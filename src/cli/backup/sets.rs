@@ -24,7 +24,7 @@ pub fn run(session: &Session, named: &[String], all: bool) -> Result<Exit> {
     let mut jobs = Vec::new();
     for name in &names {
         let set = settings.set(name)?;
-        if let Some(service) = set.services.iter().find(|service| **service != Service::Outlook) {
+        if let Some(service) = set.services.iter().find(|service| !is_supported(**service)) {
             let text = format!("the set {name} asks for {}, which this version cannot back up", service.name());
             return Err(UsageError::Other(text).into());
         }
@@ -61,6 +61,11 @@ pub fn run(session: &Session, named: &[String], all: bool) -> Result<Exit> {
     }
 }
 
+/// Returns true if this version can back the service up.
+fn is_supported(service: Service) -> bool {
+    matches!(service, Service::Outlook | Service::Contacts)
+}
+
 fn back_up(session: &Session, name: &str, set: &SetSettings, cancel: &Arc<AtomicBool>) -> Result<Exit> {
     let doing = || format!("could not back up the set {name}");
     let tenant = session.settings()?.tenant(&set.tenant)?;
@@ -71,6 +76,8 @@ fn back_up(session: &Session, name: &str, set: &SetSettings, cancel: &Arc<Atomic
     let options = TenantOptions {
         backup: BackupOptions { set: name.to_owned(), host: host_name() },
         selection: set.selection.clone(),
+        mail: set.services.contains(&Service::Outlook),
+        contacts: set.services.contains(&Service::Contacts),
         licensed_only: set.licensed_only,
         hidden_folders: set.hidden_folders,
         recoverable_items: set.recoverable_items,

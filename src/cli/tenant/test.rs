@@ -97,7 +97,8 @@ impl Report<'_> {
             match service {
                 // A mailbox can only be tested if the users are known.
                 Service::Outlook if users_known => self.outlook(client, &users, sets, claims.as_ref()).await,
-                Service::Outlook => {}
+                Service::Contacts if users_known => self.contacts(client, &users, sets, claims.as_ref()).await,
+                Service::Outlook | Service::Contacts => {}
                 other => self.rows.push(Row {
                     service: other.name(),
                     what: other.name(),
@@ -111,16 +112,9 @@ impl Report<'_> {
     }
 
     async fn outlook(&mut self, client: &Client, users: &[User], sets: &[&SetSettings], claims: Option<&Claims>) {
-        let of_sets = |user: &&User| {
-            let outlook = |set: &&&SetSettings| set.services.contains(&Service::Outlook);
-            sets.is_empty() || sets.iter().filter(outlook).any(|set| takes(set, user))
-        };
-        let mut candidates: Vec<_> = users.iter().filter(of_sets).collect();
-        // A user with a licence most likely has a mailbox.
-        candidates.sort_by_key(|user| !user.is_licensed());
+        let candidates = candidates(users, sets, Service::Outlook);
         if candidates.is_empty() {
-            let detail = format!("the sets select none of {} users; look at `include` and `exclude`", users.len());
-            let outcome = Outcome::Unproven(detail);
+            let outcome = nobody_selected(users);
             return self.check("outlook", Check { what: "mail", permission: probe::MAIL, outcome });
         }
         for check in probe::mail(client, &candidates, claims).await {
@@ -131,6 +125,15 @@ impl Report<'_> {
             self.check("outlook", probe::export(client, &candidates).await);
             self.check("outlook", probe::import(claims));
         }
+    }
+
+    async fn contacts(&mut self, client: &Client, users: &[User], sets: &[&SetSettings], claims: Option<&Claims>) {
+        let candidates = candidates(users, sets, Service::Contacts);
+        let check = match candidates.is_empty() {
+            true => Check { what: "contacts", permission: probe::CONTACTS, outcome: nobody_selected(users) },
+            false => probe::contacts(client, &candidates, claims).await,
+        };
+        self.check("contacts", check);
     }
 
     fn sign_in(&mut self, status: Status, detail: String) {
@@ -248,6 +251,19 @@ impl Report<'_> {
             false => line(format_args!("{}: not ready for a backup", self.name)),
         }
     }
+}
+
+/// Returns the users that the sets with this service take. Those who most likely have a mailbox come first.
+fn candidates<'u>(users: &'u [User], sets: &[&SetSettings], service: Service) -> Vec<&'u User> {
+    let has_service = |set: &&&SetSettings| set.services.contains(&service);
+    let of_sets = |user: &&User| sets.is_empty() || sets.iter().filter(has_service).any(|set| takes(set, user));
+    let mut candidates: Vec<_> = users.iter().filter(of_sets).collect();
+    candidates.sort_by_key(|user| !user.is_licensed());
+    candidates
+}
+
+fn nobody_selected(users: &[User]) -> Outcome {
+    Outcome::Unproven(format!("the sets select none of {} users; look at `include` and `exclude`", users.len()))
 }
 
 /// Returns the text of an error, its causes, and the service's own words.

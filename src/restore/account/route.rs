@@ -5,7 +5,7 @@
 //! files, goes below the target under the names that it has.
 
 use super::options::AccountTarget;
-use crate::backup::tenant::state::{MailboxState, TenantState};
+use crate::backup::tenant::state::{MailboxState, TenantState, tops_of};
 use crate::backup::tenant::{OUTLOOK, USERS};
 use crate::format::entry::{Directory, Entry};
 use crate::format::snapshot::Snapshot;
@@ -84,6 +84,13 @@ pub(super) struct Route {
     pub parts: Vec<Part>,
 }
 
+/// What goes to which mailbox.
+pub(super) struct Routes {
+    pub all: Vec<Route>,
+    /// The number of contacts that were asked for. They are passed over, because this version cannot restore them.
+    pub contacts: u64,
+}
+
 /// Returns what goes to which mailbox.
 ///
 /// # Errors
@@ -94,7 +101,7 @@ pub(super) fn routes(
     snapshot: &Snapshot,
     paths: &[Vec<u8>],
     target: &AccountTarget,
-) -> Result<Vec<Route>, RestoreError> {
+) -> Result<Routes, RestoreError> {
     let mut finder = Finder { reader, snapshot, root: snapshot.directory(), known: HashMap::new() };
     let mut wanted = Vec::new();
     let everything = [Vec::new()];
@@ -102,6 +109,7 @@ pub(super) fn routes(
         let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
         wanted.extend(finder.expand(names.collect::<Vec<_>>().join(&b'/'))?);
     }
+    let (mut wanted, contacts) = finder.without_contacts(wanted)?;
     wanted.sort_by_key(|(_, path)| (path.iter().filter(|byte| **byte == b'/').count(), path.clone()));
     let mut routes: BTreeMap<TargetUser, Route> = BTreeMap::new();
     let mut taken: Vec<Vec<u8>> = Vec::new();
@@ -121,7 +129,7 @@ pub(super) fn routes(
         taken.push(path);
         routes.entry(to.clone()).or_insert_with(|| Route { to, parts: Vec::new() }).parts.push(part);
     }
-    Ok(routes.into_values().collect())
+    Ok(Routes { all: routes.into_values().collect(), contacts })
 }
 
 /// Returns the id of the user whose mailbox `path` of a snapshot lies in.
@@ -160,12 +168,21 @@ impl Owner {
 /// A path of the snapshot, and the user whose mailbox it lies in.
 type Wanted = (Option<Owner>, Vec<u8>);
 
+/// What a snapshot knows of the folders of a user.
+#[derive(Clone, Default)]
+struct Known {
+    /// What the mail folders are called, by their paths below the mailbox.
+    names: Arc<HashMap<Vec<u8>, Named>>,
+    /// The names of the top folders that hold contacts.
+    contacts: Vec<String>,
+}
+
 struct Finder<'a> {
     reader: &'a Reader,
     snapshot: &'a Snapshot,
     root: &'a Directory,
-    /// The names of folders, by the id of the user.
-    known: HashMap<String, Arc<HashMap<Vec<u8>, Named>>>,
+    /// What the snapshot knows of the users' folders, by the ids of the users.
+    known: HashMap<String, Known>,
 }
 
 impl Finder<'_> {
@@ -216,11 +233,60 @@ impl Finder<'_> {
         Ok(all)
     }
 
-    /// Returns the names of the folders of a user's mailbox. If the state of the mailbox is lost, the names in the
-    /// snapshot are used.
-    fn names(&mut self, user: &Owner) -> Result<Arc<HashMap<Vec<u8>, Named>>, RestoreError> {
-        if let Some(names) = self.known.get(&user.id) {
-            return Ok(names.clone());
+    /// Takes the contacts out of what is wanted, and counts them. A mailbox with contacts becomes its other folders.
+    ///
+    /// # Errors
+    /// [`RestoreError::NoMailbox`] for a path that holds nothing but contacts, [`RestoreError::Read`].
+    fn without_contacts(&mut self, wanted: Vec<Wanted>) -> Result<(Vec<Wanted>, u64), RestoreError> {
+        let (mut others, mut count) = (Vec::new(), 0);
+        for (user, path) in wanted {
+            let contacts = match &user {
+                Some(user) => self.known(user)?.contacts,
+                None => Vec::new(),
+            };
+            match user {
+                Some(user) if !contacts.is_empty() => count += self.part_mailbox(user, path, &contacts, &mut others)?,
+                user => others.push((user, path)),
+            }
+        }
+        Ok((others, count))
+    }
+
+    /// Adds `path` to `others`, or what lies in it beside the top folders `contacts`. Returns the number of contacts.
+    fn part_mailbox(
+        &self,
+        user: Owner,
+        path: Vec<u8>,
+        contacts: &[String],
+        others: &mut Vec<Wanted>,
+    ) -> Result<u64, RestoreError> {
+        let mailbox = user.mailbox();
+        let holds_contacts = |name: &[u8]| contacts.iter().any(|top| top.as_bytes() == name);
+        let below = path.strip_prefix(&*mailbox).unwrap_or_default();
+        if below.split(|byte| *byte == b'/').nth(1).is_some_and(holds_contacts) {
+            return Err(RestoreError::NoMailbox { path: printable(&path) });
+        }
+        let found = if path == mailbox { tree::find_path(self.reader, self.root, &path)? } else { None };
+        let Some(dir) = found.as_ref().and_then(|found| found.entry().directory()) else {
+            others.push((Some(user), path));
+            return Ok(0);
+        };
+        let mut count = 0;
+        for found in Entries::new(self.reader, dir)? {
+            let found = found?;
+            let entry = found.entry();
+            match holds_contacts(&entry.name) {
+                true => count += entry.sums().files,
+                false => others.push((Some(user.clone()), [&mailbox, &b"/"[..], &entry.name].concat())),
+            }
+        }
+        Ok(count)
+    }
+
+    /// Returns what the snapshot knows of a user's folders. If the state of the user is lost, it knows nothing.
+    fn known(&mut self, user: &Owner) -> Result<Known, RestoreError> {
+        if let Some(known) = self.known.get(&user.id) {
+            return Ok(known.clone());
         }
         let state = match &self.snapshot.source_parts {
             Some(parts) => match MailboxState::read(self.reader, parts, &user.id) {
@@ -229,15 +295,19 @@ impl Finder<'_> {
             },
             None => None,
         };
-        let names: Arc<HashMap<_, _>> = Arc::new(state.as_ref().map(names_of).unwrap_or_default());
-        self.known.insert(user.id.clone(), names.clone());
-        Ok(names)
+        let contacts = state.as_ref().and_then(|state| state.contacts.as_ref());
+        let known = Known {
+            names: Arc::new(state.as_ref().map(names_of).unwrap_or_default()),
+            contacts: contacts.into_iter().flat_map(|state| tops_of(&state.folders)).map(str::to_owned).collect(),
+        };
+        self.known.insert(user.id.clone(), known.clone());
+        Ok(known)
     }
 
     fn part(&mut self, user: Option<&Owner>, path: &[u8]) -> Result<Part, RestoreError> {
         let not_there = || RestoreError::NotInSnapshot { path: printable(path) };
         let (names, prefix_len) = match user {
-            Some(user) => (self.names(user)?, user.mailbox().len() + 1),
+            Some(user) => (self.known(user)?.names, user.mailbox().len() + 1),
             None => (Arc::default(), 0),
         };
         let entry = match path.is_empty() {

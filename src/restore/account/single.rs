@@ -203,7 +203,7 @@ impl ItemRestorer {
     ) -> Result<Origin, Refused> {
         let (reader, of, at) = (self.context.reader.clone(), snapshot.clone(), path.to_vec());
         let routes = blocking(move || route::routes(&reader, &of.1, &[at], &AccountTarget::Original)).await;
-        let route = routes.map_err(unreadable)?.into_iter().next();
+        let route = routes.map_err(unreadable)?.all.into_iter().next();
         let part = route.as_ref().and_then(|route| route.parts.first());
         let part = part.ok_or_else(|| Refused::ForGood("it came from no mailbox".to_owned()))?;
         let user = directory::user(&self.context.client, owner).await?;

@@ -21,6 +21,8 @@ pub struct AccountSurvey {
     pub survey: Survey,
     skipped: u64,
     replaced: u64,
+    /// What is passed over, if anything.
+    pub(super) passed_over: Option<String>,
 }
 
 /// Looks into a mailbox, and adds what there is to do.
@@ -92,7 +94,7 @@ impl AccountSurvey {
             skipped: self.skipped,
             failed: survey.impossible,
             failures: survey.problems.clone(),
-            remarks: Vec::new(),
+            remarks: self.passed_over.iter().cloned().collect(),
             stopped: None,
         }
     }
@@ -135,6 +137,9 @@ impl fmt::Display for Shown<'_> {
                 .iter()
                 .map(|failure| format!("{}: {}", printable(&failure.path), printable(failure.error.as_bytes())));
             show_some(f, lines, problems.len() as u64)?;
+        }
+        if let Some(remark) = &self.survey.passed_over {
+            writeln!(f, "{remark}")?;
         }
         let longest = estimate::longest(self.loads).map(Load::time_min).unwrap_or_default();
         match estimate::remark(self.loads) {

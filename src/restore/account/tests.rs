@@ -40,6 +40,8 @@ fn regression_a_mail_on_which_this_program_fails_is_a_failure_and_all_others_are
     let options = TenantOptions {
         backup: BackupOptions { set: "everyone".to_owned(), host: "test".to_owned() },
         selection: crate::source::selection::Selection::new::<&str>(&[], &[]).unwrap(),
+        mail: true,
+        contacts: false,
         licensed_only: false,
         hidden_folders: false,
         recoverable_items: false,

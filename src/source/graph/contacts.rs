@@ -1,7 +1,8 @@
 //! The personal contacts in a mailbox: folders and their changes, contacts and their photos.
 //!
 //! A contact has no second form: the row of a listing is all there is of it, except for its photo. So no properties are
-//! selected, and [`Contact`] keeps the text as the service sent it, with the properties that this program does not know.
+//! selected, and [`Contact`] keeps the text as the service sent it, with the properties that this program does not
+//! know.
 //!
 //! The service does not say how many folders lie in a folder, and tells no changes of nested folders. So whoever wants
 //! to know the folders lists them ([`Contacts::folders`]), with one request for each folder.
@@ -283,7 +284,7 @@ impl Contacts {
     pub async fn photo(&self, id: &str) -> Result<Option<Bytes>, GraphError> {
         let request = self.get("reading the photo of a contact", &["contacts", id, "photo", "$value"]).uncoded();
         match self.client.bytes_of(request, PHOTO_BYTES_MAX, Expected::photo()).await {
-            Ok(photo) => Ok(Some(photo)),
+            Ok(photo) => Ok(Some(photo).filter(|photo| !photo.is_empty())),
             // Whatever the code is that comes with it.
             Err(error) if error.status() == Some(404) => Ok(None),
             Err(error) => Err(error),

@@ -35,6 +35,12 @@ pub const ORGANIZATION: Permission =
     Permission { application: "Organization.Read.All", delegated: "User.Read", is_required: false };
 /// Reads mail.
 pub const MAIL: Permission = Permission { application: "Mail.Read", delegated: "Mail.Read", is_required: true };
+/// Reads contacts.
+pub const CONTACTS: Permission =
+    Permission { application: "Contacts.Read", delegated: "Contacts.Read", is_required: true };
+/// Writes contacts, and reads them, too.
+const CONTACTS_WRITTEN: Permission =
+    Permission { application: "Contacts.ReadWrite", delegated: "Contacts.ReadWrite", is_required: false };
 /// Reads the kind of a mailbox.
 pub const SETTINGS: Permission =
     Permission { application: "MailboxSettings.Read", delegated: "MailboxSettings.Read", is_required: false };
@@ -177,7 +183,7 @@ pub async fn mail(client: &Client, users: &[&User], claims: Option<&Claims>) -> 
             },
         }
     }
-    let outcome = outcome.unwrap_or_else(|| without_message(&tried, claims));
+    let outcome = outcome.unwrap_or_else(|| unread(&tried, claims, &[MAIL, RESTORE]));
     let mut checks = vec![Check { what: "mail", permission: MAIL, outcome }];
     if let Some(user) = open {
         let outcome = match directory::purpose(client, user).await {
@@ -196,12 +202,35 @@ fn works(tried: &Tried) -> Outcome {
     })
 }
 
-/// Returns the result if no message could be read in any mailbox.
-fn without_message(tried: &Tried, claims: Option<&Claims>) -> Outcome {
+/// Tries to read the contacts of one of `users`, in this order.
+pub async fn contacts(client: &Client, users: &[&User], claims: Option<&Claims>) -> Check {
+    let check = |outcome| Check { what: "contacts", permission: CONTACTS, outcome };
+    let mut tried = Tried::default();
+    for user in users.iter().take(MAILBOXES_TRIED_MAX) {
+        let request = Request::get(path(&["users", &user.id, "contacts"]), user.scope());
+        let request = request.labelled("looking for a contact").query("$select", "id").query("$top", "1");
+        let Err(error) = client.page(&request).await else {
+            return check(Outcome::Works(match tried.denied {
+                0 => "contacts can be read".to_owned(),
+                denied => format!("contacts can be read; {denied} other mailboxes are closed to this application"),
+            }));
+        };
+        match error.kind() {
+            ErrorKind::NoMailbox | ErrorKind::NotFound => tried.none += 1,
+            ErrorKind::Denied | ErrorKind::MissingPermission => tried.denied += 1,
+            ErrorKind::QuotaExceeded => tried.full += 1,
+            _ => return check(Outcome::Failed(error)),
+        }
+    }
+    check(unread(&tried, claims, &[CONTACTS, CONTACTS_WRITTEN]))
+}
+
+/// Returns the result if nothing could be read in any mailbox. Each permission in `any` is enough to read.
+fn unread(tried: &Tried, claims: Option<&Claims>, any: &[Permission]) -> Outcome {
     if tried.empty > 0 {
         return Outcome::Works("folders were read, but there was no message to try".to_owned());
     }
-    let is_granted = claims.is_some_and(|claims| grants(claims, &[MAIL, RESTORE]));
+    let is_granted = claims.is_some_and(|claims| grants(claims, any));
     match (tried.denied, is_granted) {
         (0, true) => Outcome::Unproven(format!(
             "no mailbox was found to try: {} users without one, {} over their quota",
@@ -321,16 +350,20 @@ mod tests {
     #[test]
     fn all_mailboxes_denied_means_a_missing_permission_or_a_policy() {
         let tried = Tried { denied: 3, none: 1, ..Tried::default() };
-        let outcome = |roles: &[&str], scp: &str| without_message(&tried, Some(&claims(roles, scp)));
-        assert!(matches!(without_message(&tried, None), Outcome::Missing(_)));
+        let mail = [MAIL, RESTORE];
+        let outcome = |roles: &[&str], scp: &str| unread(&tried, Some(&claims(roles, scp)), &mail);
+        assert!(matches!(unread(&tried, None, &mail), Outcome::Missing(_)));
         assert!(matches!(outcome(&["User.Read.All"], ""), Outcome::Missing(_)));
         assert!(matches!(outcome(&["Mail.Read"], ""), Outcome::Closed(_)));
         assert!(matches!(outcome(&["Mail.ReadWrite"], ""), Outcome::Closed(_)));
         assert!(matches!(outcome(&[], "openid Mail.Read"), Outcome::Closed(_)));
         let nobody = Tried { none: 4, ..Tried::default() };
-        assert!(matches!(without_message(&nobody, Some(&claims(&["Mail.Read"], ""))), Outcome::Unproven(_)));
-        assert!(matches!(without_message(&nobody, Some(&claims(&[], ""))), Outcome::Missing(_)));
-        assert!(matches!(without_message(&Tried { empty: 1, ..tried }, None), Outcome::Works(_)));
+        assert!(matches!(unread(&nobody, Some(&claims(&["Mail.Read"], "")), &mail), Outcome::Unproven(_)));
+        assert!(matches!(unread(&nobody, Some(&claims(&[], "")), &mail), Outcome::Missing(_)));
+        assert!(matches!(unread(&Tried { empty: 1, ..tried }, None, &mail), Outcome::Works(_)));
+        let contacts = [CONTACTS, CONTACTS_WRITTEN];
+        let of_mail = claims(&["Mail.Read"], "");
+        assert!(matches!(unread(&nobody, Some(&of_mail), &contacts), Outcome::Missing(_)));
     }
 
     #[test]

@@ -1,30 +1,26 @@
 //! Which folders a mailbox has now, what they are called in the snapshot, and which of them belong to it.
 
 use super::is_wanted;
-use crate::backup::collection::plan::Planned;
+use crate::backup::collection::folder_names::FolderNames;
+use crate::backup::collection::plan::{Planned, Standing};
 use crate::backup::collection::state::{CollectionState, FolderState, Ledger, parent_of, path_of};
-use crate::backup::context::{Context, REPORT_NAME, ends_the_run};
-use crate::content::names::{UniqueNames, mail_folder_name};
+use crate::backup::context::{Context, ends_the_run};
+use crate::content::names::mail_folder_name;
 use crate::source::graph::mail::{Mailbox, RECOVERABLE_ITEMS, WELL_KNOWN};
 use crate::source::graph::model::MailFolder;
 use crate::source::graph::{ErrorKind, GraphError};
 use std::collections::{HashMap, HashSet};
 
-/// Finds out which folders there are. `path` is where the mail stands in the snapshot.
+/// Finds out which folders there are, what they are called in the snapshot, and which of them belong to it.
 ///
 /// # Errors
 /// See [`GraphError`].
-pub async fn plan(
-    context: &Context,
-    mailbox: &Mailbox,
-    path: &str,
-    before: Option<&CollectionState>,
-) -> Result<Planned, GraphError> {
+pub async fn plan(context: &Context, mailbox: &Mailbox, standing: &Standing<'_>) -> Result<Planned, GraphError> {
     let is_wanted = |folder: &MailFolder| is_wanted(context, folder);
-    let known = before.map_or(&[][..], |before| &before.folders);
+    let known = standing.folders_before();
     let Tops { root, folders: tops } = tops(context, mailbox, known).await?;
     // What was left out before is not told of by changes.
-    let continued = before.filter(|before| before.hidden == context.options.hidden_folders);
+    let continued = standing.before.filter(|before| before.hidden == context.options.hidden_folders);
     let Listing { folders: mut listed, link } = match told_by_changes(mailbox, &tops, continued).await? {
         Some(told) => told,
         None => list_all(mailbox, tops.clone(), is_wanted).await?,
@@ -51,8 +47,9 @@ pub async fn plan(
             };
         }
     }
-    name(&mut folders, known);
-    select(context, path, &mut folders);
+    let names = FolderNames::new(known, &standing.taken);
+    names.name(&mut folders, |folder| mail_folder_name(&folder.display));
+    select(context, &standing.path, &mut folders);
     Ok(Planned { folders, link, root })
 }
 
@@ -286,29 +283,6 @@ fn in_order(tops: &HashSet<&str>, root: Option<&String>, listed: &[MailFolder]) 
         }
     }
     ordered
-}
-
-/// Gives folders their names. One that is called as before keeps the name it has.
-fn name(folders: &mut [FolderState], before: &[FolderState]) {
-    let mut taken: HashMap<Option<String>, UniqueNames> = HashMap::new();
-    let names = |folder: &FolderState| {
-        let old = before
-            .iter()
-            .find(|old| old.id == folder.id && old.display == folder.display && old.parent == folder.parent);
-        old.map(|old| old.name.clone())
-    };
-    for folder in &mut *folders {
-        let there = taken.entry(folder.parent.clone()).or_insert_with(|| {
-            let mut names = UniqueNames::new();
-            names.reserve(REPORT_NAME);
-            names
-        });
-        folder.name = names(folder).filter(|name| there.reserve(name)).unwrap_or_default();
-    }
-    for folder in folders.iter_mut().filter(|folder| folder.name.is_empty()) {
-        let there = taken.get_mut(&folder.parent).expect("every parent was met above");
-        folder.name = there.claim(&mail_folder_name(&folder.display));
-    }
 }
 
 /// Decides which folders belong to the snapshot.

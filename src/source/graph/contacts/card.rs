@@ -109,8 +109,9 @@ mod tests {
     #[test]
     fn what_has_another_type_counts_as_unset() {
         let odd = card(json!({
-            "id": "A", "displayName": 7, "businessPhones": "1", "emailAddresses": [null, {"address": null}, {"address": ""}],
-            "homeAddress": [], "children": [1, "Bob", null], "otherAddress": {"city": "", "street": null},
+            "id": "A", "displayName": 7, "businessPhones": "1",
+            "emailAddresses": [null, {"address": null}, {"address": ""}], "homeAddress": [],
+            "children": [1, "Bob", null], "otherAddress": {"city": "", "street": null},
         }));
         let expected = Card { uid: "A".to_owned(), children: vec!["Bob".to_owned()], ..Card::default() };
         assert_eq!(odd, expected);

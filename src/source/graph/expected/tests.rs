@@ -186,6 +186,23 @@ fn streams_and_ids_are_compared() {
     assert!(Expected::id("AAMka", "").is_err());
 }
 
+#[test]
+fn a_photo_is_a_picture_with_an_end() {
+    let photos: [&[u8]; 3] = [b"\xff\xd8\xff\xe0 \r\n\r\n \xff\xd9", b"\x89PNG..IEND\xae\x42\x60\x82", b"GIF89a;"];
+    for photo in photos {
+        assert_eq!(judged(&Expected::photo(), photo), Verdict::Right);
+        assert!(matches!(judged(&Expected::photo(), &photo[..photo.len() - 1]), Verdict::Doubtful(_)), "it is cut off");
+    }
+    assert!(matches!(judged(&Expected::photo(), b""), Verdict::Doubtful(_)));
+    assert!(matches!(judged(&Expected::photo(), b"something"), Verdict::Doubtful(_)));
+    for answer in ["{}", "{\"error\":{}}", "<!DOCTYPE html>"] {
+        assert!(matches!(judged(&Expected::photo(), answer), Verdict::Wrong(_)), "{answer}");
+    }
+    let mut expected = Expected::photo();
+    assert!(expected.accept(&Seen::of(b"odd")).is_err());
+    assert_eq!(expected.accept(&Seen::of(b"odd")), Ok(()), "the service means it");
+}
+
 proptest! {
     /// The verdict is the same for a message in pieces and as a whole.
     #[test]
