@@ -263,7 +263,7 @@ pub struct NewNode {
 
 /// Location of a referenced blob, relative to the node that is being stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum BlobLocation {
     /// The location is unknown; readers ask the index.
     Unknown,
     /// In the same block as the node itself.
@@ -304,32 +304,32 @@ mod tag {
 }
 
 /// Encodes a node as it is stored. `places` are the locations of its references, in order.
-pub fn encode_stored(node: &NewNode, places: &[Place]) -> Vec<u8> {
+pub fn encode_stored(node: &NewNode, places: &[BlobLocation]) -> Vec<u8> {
     let mut packs: Vec<PackId> = Vec::new();
     let mut tail = Vec::new();
-    let mut previous: Option<(Place, u32)> = None;
+    let mut previous: Option<(BlobLocation, u32)> = None;
     for (reference, place) in node.refs.iter().zip(places) {
         let (block, offset, len) = match *place {
-            Place::Unknown => {
+            BlobLocation::Unknown => {
                 varint(tag::UNKNOWN, &mut tail);
                 continue;
             }
-            Place::OwnBlock { offset, len } => (Place::OwnBlock { offset: 0, len: 0 }, offset, len),
-            Place::OwnPack { block_offset, block_len, offset, len } => {
-                (Place::OwnPack { block_offset, block_len, offset: 0, len: 0 }, offset, len)
+            BlobLocation::OwnBlock { offset, len } => (BlobLocation::OwnBlock { offset: 0, len: 0 }, offset, len),
+            BlobLocation::OwnPack { block_offset, block_len, offset, len } => {
+                (BlobLocation::OwnPack { block_offset, block_len, offset: 0, len: 0 }, offset, len)
             }
-            Place::Stored(Location { block, offset, len }) => {
-                (Place::Stored(Location { block, offset: 0, len: 0 }), offset, len)
+            BlobLocation::Stored(Location { block, offset, len }) => {
+                (BlobLocation::Stored(Location { block, offset: 0, len: 0 }), offset, len)
             }
         };
         match (previous, block) {
             (Some((same, end)), _) if same == block && end == offset => varint(tag::NEXT, &mut tail),
             (Some((same, _)), _) if same == block => varints(&[tag::SAME_BLOCK, offset.into()], &mut tail),
-            (_, Place::OwnBlock { .. }) => varints(&[tag::OWN_BLOCK, offset.into()], &mut tail),
-            (_, Place::OwnPack { block_offset, block_len, .. }) => {
+            (_, BlobLocation::OwnBlock { .. }) => varints(&[tag::OWN_BLOCK, offset.into()], &mut tail),
+            (_, BlobLocation::OwnPack { block_offset, block_len, .. }) => {
                 varints(&[tag::OWN_PACK, block_offset.into(), block_len.into(), offset.into()], &mut tail);
             }
-            (_, Place::Stored(Location { block, .. })) => {
+            (_, BlobLocation::Stored(Location { block, .. })) => {
                 let number = packs.iter().position(|pack| *pack == block.pack).unwrap_or_else(|| {
                     packs.push(block.pack);
                     packs.len() - 1
@@ -337,7 +337,7 @@ pub fn encode_stored(node: &NewNode, places: &[Place]) -> Vec<u8> {
                 let numbers = [tag::PACKS + number as u64, block.offset.into(), block.len.into(), offset.into()];
                 varints(&numbers, &mut tail);
             }
-            (_, Place::Unknown) => unreachable!("handled above"),
+            (_, BlobLocation::Unknown) => unreachable!("handled above"),
         }
         if matches!(reference, BlobRef::Node(_)) {
             varint(len.into(), &mut tail);
@@ -450,27 +450,29 @@ mod tests {
     use crate::format::id::ChunkId;
     use proptest::prelude::*;
 
-    fn places() -> impl Strategy<Value = Vec<(Place, bool)>> {
+    fn places() -> impl Strategy<Value = Vec<(BlobLocation, bool)>> {
         let small = || 0u32..4;
         let stored = (0u8..3, small(), small(), small(), small()).prop_map(|(pack, offset, block_len, at, len)| {
             let block = BlockLocation { pack: PackId([pack; 32]), offset, len: block_len };
-            Place::Stored(Location { block, offset: at, len })
+            BlobLocation::Stored(Location { block, offset: at, len })
         });
         let place = prop_oneof![
-            Just(Place::Unknown),
-            (small(), small()).prop_map(|(offset, len)| Place::OwnBlock { offset, len }),
+            Just(BlobLocation::Unknown),
+            (small(), small()).prop_map(|(offset, len)| BlobLocation::OwnBlock { offset, len }),
             (small(), small(), small(), small()).prop_map(|(block_offset, block_len, offset, len)| {
-                Place::OwnPack { block_offset, block_len, offset, len }
+                BlobLocation::OwnPack { block_offset, block_len, offset, len }
             }),
             stored,
         ];
         proptest::collection::vec((place, any::<bool>()), 0..20)
     }
 
-    fn len_of(place: Place) -> u32 {
+    fn len_of(place: BlobLocation) -> u32 {
         match place {
-            Place::Unknown => 7,
-            Place::OwnBlock { len, .. } | Place::OwnPack { len, .. } | Place::Stored(Location { len, .. }) => len,
+            BlobLocation::Unknown => 7,
+            BlobLocation::OwnBlock { len, .. }
+            | BlobLocation::OwnPack { len, .. }
+            | BlobLocation::Stored(Location { len, .. }) => len,
         }
     }
 
@@ -498,13 +500,13 @@ mod tests {
                 Ok::<_, NodeError>(())
             }).unwrap();
             let expected: Vec<_> = places.iter().map(|(place, _)| match *place {
-                Place::Unknown => None,
-                Place::OwnBlock { offset, len } => Some(Location { block: own, offset, len }),
-                Place::OwnPack { block_offset, block_len, offset, len } => {
+                BlobLocation::Unknown => None,
+                BlobLocation::OwnBlock { offset, len } => Some(Location { block: own, offset, len }),
+                BlobLocation::OwnPack { block_offset, block_len, offset, len } => {
                     let block = BlockLocation { pack: own.pack, offset: block_offset, len: block_len };
                     Some(Location { block, offset, len })
                 }
-                Place::Stored(location) => Some(location),
+                BlobLocation::Stored(location) => Some(location),
             }).collect();
             prop_assert_eq!(hints, expected);
         }

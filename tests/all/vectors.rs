@@ -25,7 +25,7 @@ use strongroom::format::entry::{
 use strongroom::format::id::{BlobId, ChunkId, KeyId, NodeId, PackId, RepositoryId, SnapshotId};
 use strongroom::format::index::{self, Index};
 use strongroom::format::keyslot::{PasswordCost, RecoveryKey, Slot, SlotInfo, Tried};
-use strongroom::format::node::{self, BlobRef, NewNode, Node, NodeKind, Place};
+use strongroom::format::node::{self, BlobLocation, BlobRef, NewNode, Node, NodeKind};
 use strongroom::format::pack::{self, BlobRecord, BlockLocation, Footer, Location, PackBuilder, PackKind, TRAILER_LEN};
 use strongroom::format::sealed;
 use strongroom::format::snapshot::{Failure, ROOT_NAME, Snapshot, Summary};
@@ -405,19 +405,19 @@ fn stored_nodes() {
     let node = NewNode { id: keys(Cipher::Aes256Siv).node_id(&canonical), canonical, refs: refs.collect() };
     let at = |pack: u8, block, offset, len| {
         let block = BlockLocation { pack: PackId([pack; 32]), offset: block, len: 70_000 };
-        Place::Stored(Location { block, offset, len })
+        BlobLocation::Stored(Location { block, offset, len })
     };
     // Every tag, the table of packs used twice, and the length that only a node has.
     let places = [
         at(0xaa, 0, 0, 100),
         at(0xaa, 0, 100, 100),
         at(0xaa, 0, 5000, 100),
-        Place::Unknown,
+        BlobLocation::Unknown,
         at(0xbb, 300_000, 0, 100),
         at(0xaa, 70_000, 128, 100),
-        Place::OwnBlock { offset: 16_384, len: 100 },
-        Place::OwnPack { block_offset: 400, block_len: 5000, offset: 7, len: 100 },
-        Place::OwnPack { block_offset: 400, block_len: 5000, offset: 107, len: 1234 },
+        BlobLocation::OwnBlock { offset: 16_384, len: 100 },
+        BlobLocation::OwnPack { block_offset: 400, block_len: 5000, offset: 7, len: 100 },
+        BlobLocation::OwnPack { block_offset: 400, block_len: 5000, offset: 107, len: 1234 },
     ];
     let stored = node::encode_stored(&node, &places);
     pin("node-stored", &stored);
@@ -430,10 +430,10 @@ fn stored_nodes() {
         Segment::List { node, .. } => vec![node.hint],
     });
     let expected = places.map(|place| match place {
-        Place::Unknown => None,
-        Place::Stored(location) => Some(location),
-        Place::OwnBlock { offset, len } => Some(Location { block: own, offset, len }),
-        Place::OwnPack { block_offset, block_len, offset, len } => Some(Location {
+        BlobLocation::Unknown => None,
+        BlobLocation::Stored(location) => Some(location),
+        BlobLocation::OwnBlock { offset, len } => Some(Location { block: own, offset, len }),
+        BlobLocation::OwnPack { block_offset, block_len, offset, len } => Some(Location {
             block: BlockLocation { pack: own.pack, offset: block_offset, len: block_len },
             offset,
             len,

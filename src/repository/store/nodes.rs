@@ -4,7 +4,7 @@ use super::{Store, StoreError, StoreState};
 use crate::format::compress::{Compressor, META_LEVEL};
 use crate::format::crypto::Keys;
 use crate::format::id::{BlobId, NodeId};
-use crate::format::node::{self, BlobRef, NewNode, Place};
+use crate::format::node::{self, BlobLocation, BlobRef, NewNode};
 use crate::format::pack::{BlobRecord, PackBuilder, PackKind};
 use crate::format::sealed;
 use std::collections::{HashMap, HashSet};
@@ -68,15 +68,15 @@ impl<'a> NodeWriter<'a> {
         Ok(())
     }
 
-    fn place(&self, reference: BlobRef) -> Result<Place, StoreError> {
+    fn place(&self, reference: BlobRef) -> Result<BlobLocation, StoreError> {
         let Some((block, offset, len)) = self.own.get(&reference.id()).copied() else {
-            return Store::location(&self.shared.local, reference.id()).map(Place::Stored);
+            return Store::location(&self.shared.local, reference.id()).map(BlobLocation::Stored);
         };
         Ok(match self.own_blocks.get(block) {
             Some((block_offset, block_len)) => {
-                Place::OwnPack { block_offset: *block_offset, block_len: *block_len, offset, len }
+                BlobLocation::OwnPack { block_offset: *block_offset, block_len: *block_len, offset, len }
             }
-            None => Place::OwnBlock { offset, len },
+            None => BlobLocation::OwnBlock { offset, len },
         })
     }
 
