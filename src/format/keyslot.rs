@@ -237,28 +237,28 @@ impl Slot {
     }
 
     /// Tries to open the slot with `secret`, a password or a recovery key.
-    pub fn open(&self, place: (RepositoryId, KeyId), secret: &[u8]) -> Tried {
+    pub fn open(&self, place: (RepositoryId, KeyId), secret: &[u8]) -> OpenOutcome {
         let wrapping = match &self.cost {
             Some((cost, salt)) => cost.derive(secret, salt),
             None => RecoveryKey::parse(secret).map(|key| key.siv_key()),
         };
-        let Some(wrapping) = wrapping else { return Tried::Unfit };
+        let Some(wrapping) = wrapping else { return OpenOutcome::Unfit };
         let mut wrapped = self.wrapped.clone();
         let associated = [WRAP_CONTEXT.as_bytes(), &binding(place)];
         if let Ok(opened) = wrapping.decrypt(Cipher::Aes256Siv, &associated, &mut wrapped) {
             let master = <[u8; MasterKey::LEN]>::try_from(&*opened).ok().map(MasterKey::from_bytes);
             opened.zeroize();
-            return master.map_or(Tried::Unfit, Tried::Fits);
+            return master.map_or(OpenOutcome::Unfit, OpenOutcome::Fits);
         }
         let unproven = wrapping.decrypt_unproven(&self.wrapped);
         unproven
             .and_then(|bytes| (*bytes).as_slice().try_into().ok())
-            .map_or(Tried::Unfit, |bytes| Tried::Unproven(MasterKey::from_bytes(bytes)))
+            .map_or(OpenOutcome::Unfit, |bytes| OpenOutcome::Unproven(MasterKey::from_bytes(bytes)))
     }
 }
 
 /// Result of trying a secret on a slot.
-pub enum Tried {
+pub enum OpenOutcome {
     /// The secret opened the slot; this is the master key.
     Fits(MasterKey),
     /// The secret does not open the slot in this repository, but this key came out of unwrapping. If `config` or the
@@ -337,11 +337,13 @@ mod tests {
         let recovered = Slot::for_recovery(place(1), (&master, &keys), &recovery, &info);
         for (object, secret) in [(password, b"secret".to_vec()), (recovered, recovery.reveal().as_bytes().to_vec())] {
             let slot = Slot::decode(&object).expect("a slot");
-            assert!(matches!(slot.open(place(1), &secret), Tried::Fits(found) if found.expose() == master.expose()));
-            assert!(!matches!(slot.open(place(1), b"other"), Tried::Fits(_)));
+            assert!(
+                matches!(slot.open(place(1), &secret), OpenOutcome::Fits(found) if found.expose() == master.expose())
+            );
+            assert!(!matches!(slot.open(place(1), b"other"), OpenOutcome::Fits(_)));
             // Under another id the slot does not open, but the unwrapped key is still returned.
             let tried = slot.open(place(2), &secret);
-            assert!(matches!(tried, Tried::Unproven(found) if found.expose() == master.expose()));
+            assert!(matches!(tried, OpenOutcome::Unproven(found) if found.expose() == master.expose()));
             assert_eq!(Slot::prove(&object, place(1), &keys), Ok((slot.kind, info.clone())));
             for bit in 0..object.len() * 8 {
                 let mut damaged = object.clone();

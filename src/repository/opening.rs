@@ -6,7 +6,7 @@ use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
 use crate::format::config::Config;
 use crate::format::crypto::{Cipher, Keys, MasterKey, Purpose, random};
 use crate::format::id::{KeyId, RepositoryId};
-use crate::format::keyslot::{RecoveryKey, Slot, SlotKind, Tried};
+use crate::format::keyslot::{OpenOutcome, RecoveryKey, Slot, SlotKind};
 use crate::format::sealed;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -51,9 +51,9 @@ impl FoundRepository {
             }
             tried += 1;
             match slot.open((self.config.id, *id), secret) {
-                Tried::Fits(master) => return self.with_master(master, *id),
-                Tried::Unproven(master) if unproven.len() < UNPROVEN_MAX => unproven.push(master),
-                Tried::Unproven(_) | Tried::Unfit => {}
+                OpenOutcome::Fits(master) => return self.with_master(master, *id),
+                OpenOutcome::Unproven(master) if unproven.len() < UNPROVEN_MAX => unproven.push(master),
+                OpenOutcome::Unproven(_) | OpenOutcome::Unfit => {}
             }
         }
         if self.opens_a_stored_object(&unproven) {

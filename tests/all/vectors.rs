@@ -24,7 +24,7 @@ use strongroom::format::entry::{
 };
 use strongroom::format::id::{BlobId, ChunkId, KeyId, NodeId, PackId, RepositoryId, SnapshotId};
 use strongroom::format::index::{self, Index};
-use strongroom::format::keyslot::{PasswordCost, RecoveryKey, Slot, SlotInfo, Tried};
+use strongroom::format::keyslot::{OpenOutcome, PasswordCost, RecoveryKey, Slot, SlotInfo};
 use strongroom::format::node::{self, BlobLocation, BlobRef, NewNode, Node, NodeKind};
 use strongroom::format::pack::{self, BlobRecord, BlockLocation, Footer, Location, PackBuilder, PackKind, TRAILER_LEN};
 use strongroom::format::sealed;
@@ -518,7 +518,7 @@ fn key_slots() {
     for (object, secret) in [(recovered, recovery_text), (password, "correct horse")] {
         let slot = Slot::decode(&object).expect("a slot");
         let opened = slot.open(place, secret.as_bytes());
-        assert!(matches!(opened, Tried::Fits(found) if found.expose() == master.expose()), "it opens");
+        assert!(matches!(opened, OpenOutcome::Fits(found) if found.expose() == master.expose()), "it opens");
         assert_eq!(Slot::prove(&object, place, &keys), Ok((slot.kind, info.clone())));
     }
 }
