@@ -74,7 +74,7 @@ pub trait Backend: Send + Sync {
 
     /// Tells the backend that the bytes it returned for `range` of `name` are wrong. Drops any local copy of them.
     /// Returns whether there may have been such a copy; if so, loading the range again returns what is really stored.
-    fn doubt(&self, _name: ObjectName, _range: Range<u64>) -> bool {
+    fn drop_local_copy(&self, _name: ObjectName, _range: Range<u64>) -> bool {
         false
     }
 
@@ -125,8 +125,8 @@ where
         (**self).load_up_to(name, range)
     }
 
-    fn doubt(&self, name: ObjectName, range: Range<u64>) -> bool {
-        (**self).doubt(name, range)
+    fn drop_local_copy(&self, name: ObjectName, range: Range<u64>) -> bool {
+        (**self).drop_local_copy(name, range)
     }
 
     fn list(&self, kind: ObjectKind, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), BackendError> {

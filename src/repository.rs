@@ -217,7 +217,7 @@ impl Repository {
                 | RepositoryError::Sealed { .. }
                 | RepositoryError::Pack { .. }
                 | RepositoryError::Backend(BackendError::Short { .. }),
-            ) if self.backend.doubt(name, 0..u64::MAX) => read(),
+            ) if self.backend.drop_local_copy(name, 0..u64::MAX) => read(),
             result => result,
         }
     }

@@ -10,7 +10,7 @@
 //! Invariants kept here:
 //! - the cache holds the same encrypted bytes as the backend; no plaintext reaches the disk;
 //! - a piece is returned only if its checksum proves that it is complete and the right one; a damaged piece is fetched
-//!   again. If the bytes were already wrong when they arrived, the reader reports it ([`Backend::doubt`]), and the copy
+//!   again. If the bytes were already wrong when they arrived, the reader reports it ([`Backend::drop_local_copy`]), and the copy
 //!   is dropped;
 //! - the cache never hides the backend: if anything goes wrong with the cache, the backend is asked, and its answer
 //!   counts.
@@ -449,9 +449,9 @@ impl Backend for Cached {
         }
     }
 
-    fn doubt(&self, name: ObjectName, range: Range<u64>) -> bool {
+    fn drop_local_copy(&self, name: ObjectName, range: Range<u64>) -> bool {
         self.shared.forget(name, &range);
-        self.shared.inner.doubt(name, range);
+        self.shared.inner.drop_local_copy(name, range);
         true
     }
 

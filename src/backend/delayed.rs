@@ -89,8 +89,8 @@ impl<B: Backend> Backend for Delayed<B> {
         self.request(Operation::LoadRange, name.kind(), || self.inner.load_up_to(name, range))
     }
 
-    fn doubt(&self, name: ObjectName, range: Range<u64>) -> bool {
-        self.inner.doubt(name, range)
+    fn drop_local_copy(&self, name: ObjectName, range: Range<u64>) -> bool {
+        self.inner.drop_local_copy(name, range)
     }
 
     fn list(&self, kind: ObjectKind, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), BackendError> {

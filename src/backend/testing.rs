@@ -103,7 +103,7 @@ fn loads_what_there_is_of_a_range(backend: &dyn Backend) {
         let error = backend.load_up_to(name, 257..300).unwrap_err();
         assert!(matches!(error, BackendError::Short { got: 256, .. }), "{error:?}");
         // The stored bytes are correct, so this may only drop copies.
-        backend.doubt(name, 0..256);
+        backend.drop_local_copy(name, 0..256);
         assert_eq!(backend.load_range(name, 0..256).unwrap(), data);
     }
 }

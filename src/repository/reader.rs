@@ -116,7 +116,7 @@ impl Reader {
     ) -> Result<T, ReadError> {
         match read(at) {
             Err(ReadError::Block { .. } | ReadError::Mismatch { .. })
-                if self.backend.doubt(ObjectName::pack(at.block.pack.0), stored_range(at.block)) =>
+                if self.backend.drop_local_copy(ObjectName::pack(at.block.pack.0), stored_range(at.block)) =>
             {
                 self.blocks.remove(&at.block);
                 read(at)

@@ -197,7 +197,7 @@ fn what_its_reader_doubts_is_fetched_anew() {
         if seed % 2 == 0 {
             cached.settle();
         }
-        assert!(cached.doubt(pack, 0..LEN as u64));
+        assert!(cached.drop_local_copy(pack, 0..LEN as u64));
         assert_reads(&cached, seed, 0..LEN as u64);
         inner.heal();
     }
