@@ -114,7 +114,7 @@ impl<W: Write> Lister<'_, W> {
                 "subject": entry.facts.subject,
                 "from": entry.facts.from,
             });
-            if let Some(before) = &entry.facts.before {
+            if let Some(before) = &entry.facts.mbox_before {
                 object["separator"] = String::from_utf8_lossy(before).trim().into();
             }
             return output::write_json(&mut self.out, &object);

@@ -173,7 +173,7 @@ impl Message {
         };
         let before = read(self.offset - u64::from(self.before), self.before)?;
         let behind = read(self.offset + self.len, self.behind)?;
-        Ok(Facts { date: self.date, before, behind, ..Facts::default() })
+        Ok(Facts { date: self.date, mbox_before: before, mbox_after: behind, ..Facts::default() })
     }
 }
 

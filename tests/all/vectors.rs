@@ -250,8 +250,8 @@ fn mail() -> Entry {
         change_key: None,
         reconstructed: false,
         marks: None,
-        before: None,
-        behind: None,
+        mbox_before: None,
+        mbox_after: None,
         unknown: vec![(90, [0xf5].into())],
     };
     entry.payload = Some(Content { segments: vec![Segment::Raw(vec![chunk(6, 9)])] });

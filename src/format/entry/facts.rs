@@ -36,9 +36,9 @@ pub struct Facts {
     /// The marks of a mail, as bits of [`marks`].
     pub marks: Option<u64>,
     /// The bytes before a mail in its mbox file: the separator line.
-    pub before: Option<Box<[u8]>>,
+    pub mbox_before: Option<Box<[u8]>>,
     /// The bytes after a mail in its mbox file.
-    pub behind: Option<Box<[u8]>>,
+    pub mbox_after: Option<Box<[u8]>>,
     /// Fields that a later version wrote.
     pub unknown: Fields,
 }
@@ -56,8 +56,8 @@ impl Facts {
             change_key: self.change_key.or(other.change_key),
             reconstructed: self.reconstructed || other.reconstructed,
             marks: self.marks.or(other.marks),
-            before: self.before.or(other.before),
-            behind: self.behind.or(other.behind),
+            mbox_before: self.mbox_before.or(other.mbox_before),
+            mbox_after: self.mbox_after.or(other.mbox_after),
             unknown: if self.unknown.is_empty() { other.unknown } else { self.unknown },
         }
     }
@@ -87,7 +87,7 @@ impl Facts {
         if let Some(marks) = self.marks {
             map.field(9).uint(marks);
         }
-        for (key, bytes) in [(10, &self.before), (11, &self.behind)] {
+        for (key, bytes) in [(10, &self.mbox_before), (11, &self.mbox_after)] {
             if let Some(bytes) = bytes {
                 map.field(key).bytes(bytes);
             }
@@ -109,8 +109,8 @@ impl Facts {
                 7 => facts.change_key = Some(value.text()?.to_owned()),
                 8 => facts.reconstructed = value.uint()? != 0,
                 9 => facts.marks = Some(value.uint()?),
-                10 => facts.before = Some(value.bytes()?.into()),
-                11 => facts.behind = Some(value.bytes()?.into()),
+                10 => facts.mbox_before = Some(value.bytes()?.into()),
+                11 => facts.mbox_after = Some(value.bytes()?.into()),
                 _ => return Ok::<_, CborError>(false),
             }
             Ok(true)
