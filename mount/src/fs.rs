@@ -87,7 +87,7 @@ impl Stat {
 
 /// The answer to a lookup.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Found {
+pub enum Lookup {
     /// The entry exists.
     Entry(Stat),
     /// The entry does not exist. The kernel may keep this answer for the given time.
@@ -177,16 +177,16 @@ impl Fs {
     ///
     /// # Errors
     /// [`ViewError::NotADirectory`] if `parent` is not a directory. A missing entry is an answer, not an error.
-    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Found, FsError> {
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Lookup, FsError> {
         if name.len() > NAME_LENGTH_BYTES_MAX {
             return Err(FsError::NameTooLong);
         }
         let found = match name {
-            b"." => Found::Entry(self.stat(parent)?),
-            b".." => Found::Entry(self.stat(self.parent(parent)?)?),
+            b"." => Lookup::Entry(self.stat(parent)?),
+            b".." => Lookup::Entry(self.stat(self.parent(parent)?)?),
             _ => self.child(parent, name)?,
         };
-        if let Found::Entry(stat) = &found {
+        if let Lookup::Entry(stat) = &found {
             self.referenced(stat.ino);
         }
         Ok(found)
@@ -387,12 +387,12 @@ impl Fs {
         }
     }
 
-    fn child(&self, parent: Ino, name: &[u8]) -> Result<Found, FsError> {
+    fn child(&self, parent: Ino, name: &[u8]) -> Result<Lookup, FsError> {
         let node = match (self.node(parent)?, name) {
             (Node::Entry(entry), _) => {
                 return Ok(match entry.call("lookup", |view, rank| view.lookup(rank, name))? {
-                    Some(attr) => Found::Entry(self.present(&entry, attr)?),
-                    None => Found::Nothing(TTL_FOREVER),
+                    Some(attr) => Lookup::Entry(self.present(&entry, attr)?),
+                    None => Lookup::Nothing(TTL_FOREVER),
                 });
             }
             (Node::Root, b"README.txt") => Node::Readme,
@@ -400,22 +400,22 @@ impl Fs {
             (Node::Root, b"latest") if self.latest_target().is_some() => Node::Latest,
             (Node::SideFolder(side), _) => {
                 let Some(folder) = self.listing().and_then(|listing| listing.by_name(name)) else {
-                    return Ok(Found::Nothing(TTL_CHANGING));
+                    return Ok(Lookup::Nothing(TTL_CHANGING));
                 };
                 let ino = Ino::of(side, folder.snapshot.slot, Rank::ROOT).ok_or(FsError::TooManyEntries)?;
-                return Ok(Found::Entry(self.stat(ino)?));
+                return Ok(Lookup::Entry(self.stat(ino)?));
             }
             (Node::Root, _) => match self.sides().find(|side| side.folder().as_bytes() == name) {
                 Some(side) => Node::SideFolder(side),
-                None if name == b"latest" => return Ok(Found::Nothing(TTL_CHANGING)),
+                None if name == b"latest" => return Ok(Lookup::Nothing(TTL_CHANGING)),
                 // Nothing else ever appears in the root, but file managers keep looking for `.hidden` and similar
                 // names.
-                None => return Ok(Found::Nothing(TTL_FOREVER)),
+                None => return Ok(Lookup::Nothing(TTL_FOREVER)),
             },
-            (Node::Restore, _) => return Ok(Found::Nothing(Duration::ZERO)),
+            (Node::Restore, _) => return Ok(Lookup::Nothing(Duration::ZERO)),
             (Node::Latest | Node::Readme, _) => return Err(ViewError::NotADirectory.into()),
         };
-        Ok(Found::Entry(self.own(&node)))
+        Ok(Lookup::Entry(self.own(&node)))
     }
 
     fn list_root(&self, start: u64, emit: &mut dyn FnMut(&[u8], Stat, u64) -> bool) -> Result<(), FsError> {

@@ -16,7 +16,7 @@
 mod live;
 
 use crate::error::{FsError, errno};
-use crate::fs::{BLOCK_SIZE_BYTES, Found, Fs, Listed, Stat, TTL_FOREVER};
+use crate::fs::{BLOCK_SIZE_BYTES, Fs, Listed, Lookup, Stat, TTL_FOREVER};
 use crate::inode::{Ino, fixed};
 use crate::live::Live;
 use crate::requests::{Operation, Requests};
@@ -213,8 +213,8 @@ impl Filesystem for Adapter {
             return live.lookup(parent, name, reply);
         }
         match self.fs.lookup(Ino(parent.0), name.as_bytes()) {
-            Ok(Found::Entry(stat)) => reply.entry(&stat.ttl, &attributes(&stat), GENERATION),
-            Ok(Found::Nothing(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
+            Ok(Lookup::Entry(stat)) => reply.entry(&stat.ttl, &attributes(&stat), GENERATION),
+            Ok(Lookup::Nothing(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
             Err(error) => reply.error(code(&error)),
         }
     }

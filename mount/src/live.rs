@@ -16,7 +16,7 @@ mod writing;
 
 use crate::catalog::NAME_LENGTH_BYTES_MAX;
 use crate::error::FsError;
-use crate::fs::{Found, Listed, Stat, TTL_CHANGING};
+use crate::fs::{Listed, Lookup, Stat, TTL_CHANGING};
 use crate::inode::{Ino, fixed};
 use crate::outbox::{Item, ItemKind, Outbox, OutboxError, State};
 use crate::view::{Kind, Time};
@@ -63,7 +63,7 @@ impl Live {
 
     /// Returns the entry called `name` in `folder`. A found entry counts as one reference, until [`Live::forget`]
     /// removes it.
-    pub(crate) fn lookup(&self, folder: Ino, name: &[u8]) -> Result<Found, FsError> {
+    pub(crate) fn lookup(&self, folder: Ino, name: &[u8]) -> Result<Lookup, FsError> {
         if name.len() > NAME_LENGTH_BYTES_MAX {
             return Err(FsError::NameTooLong);
         }
@@ -76,13 +76,13 @@ impl Live {
             let mut table = self.table.lock();
             if let Some(writing) = table.child(folder, name).and_then(|ino| table.writing(ino)).cloned() {
                 let (ino, _) = table.refer(folder, name);
-                return Ok(Found::Entry(self.writing_stat(ino, &writing)));
+                return Ok(Lookup::Entry(self.writing_stat(ino, &writing)));
             }
             self.path_in(&table, folder, name)?
         };
         match self.outbox.item(&path) {
-            Ok(item) => Ok(Found::Entry(self.refer(folder, name, &item))),
-            Err(OutboxError::NotFound) => Ok(Found::Nothing(TTL_CHANGING)),
+            Ok(item) => Ok(Lookup::Entry(self.refer(folder, name, &item))),
+            Err(OutboxError::NotFound) => Ok(Lookup::Nothing(TTL_CHANGING)),
             Err(error) => Err(failed("item", error)),
         }
     }

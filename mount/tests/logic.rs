@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use strongroom_mount::error::{FsError, errno};
-use strongroom_mount::fs::{Found, Fs, Presentation, Stat, TTL_CHANGING, TTL_FOREVER};
+use strongroom_mount::fs::{Fs, Lookup, Presentation, Stat, TTL_CHANGING, TTL_FOREVER};
 use strongroom_mount::inode::{Ino, fixed};
 use strongroom_mount::{Kind, Target, ViewError};
 
@@ -43,8 +43,8 @@ fn list(fs: &Fs, dir: Ino, page: usize) -> Vec<(Vec<u8>, Stat)> {
 
 fn lookup(fs: &Fs, dir: Ino, name: &[u8]) -> Option<Stat> {
     match fs.lookup(dir, name).unwrap() {
-        Found::Entry(stat) => Some(stat),
-        Found::Nothing(_) => None,
+        Lookup::Entry(stat) => Some(stat),
+        Lookup::Nothing(_) => None,
     }
 }
 
@@ -229,8 +229,8 @@ fn catalog_layout() {
     let root = lookup(&fs, fixed::SNAPSHOTS, b"new").unwrap();
     assert_eq!(root.ttl, TTL_CHANGING, "its name can go away");
     assert_eq!(lookup(&fs, root.ino, b"file").unwrap().ttl, TTL_FOREVER);
-    assert_eq!(fs.lookup(root.ino, b"none").unwrap(), Found::Nothing(TTL_FOREVER));
-    assert_eq!(fs.lookup(fixed::SNAPSHOTS, b"none").unwrap(), Found::Nothing(TTL_CHANGING));
+    assert_eq!(fs.lookup(root.ino, b"none").unwrap(), Lookup::Nothing(TTL_FOREVER));
+    assert_eq!(fs.lookup(fixed::SNAPSHOTS, b"none").unwrap(), Lookup::Nothing(TTL_CHANGING));
     assert_eq!(shelf.opened.load(Ordering::Relaxed), 1);
 
     let old = lookup(&fs, fixed::SNAPSHOTS, b"old").unwrap();

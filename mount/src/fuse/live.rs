@@ -2,7 +2,7 @@
 
 use super::{GENERATION, absent, attributes, code, file_type};
 use crate::error::FsError;
-use crate::fs::{BLOCK_SIZE_BYTES, Found, Listed, Stat};
+use crate::fs::{BLOCK_SIZE_BYTES, Listed, Lookup, Stat};
 use crate::inode::Ino;
 use crate::live::{Live, Opened, STATE_ATTRIBUTE};
 use crate::outbox::OutboxError;
@@ -113,8 +113,8 @@ impl LiveAdapter {
     pub(super) fn lookup(&self, folder: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.as_bytes().to_vec();
         self.dispatch(reply, move |live, reply| match live.lookup(Ino(folder.0), &name) {
-            Ok(Found::Entry(stat)) => reply.entry(&stat.ttl, &attributes(&stat), GENERATION),
-            Ok(Found::Nothing(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
+            Ok(Lookup::Entry(stat)) => reply.entry(&stat.ttl, &attributes(&stat), GENERATION),
+            Ok(Lookup::Nothing(ttl)) => reply.entry(&ttl, &absent(), GENERATION),
             Err(error) => reply.refuse(&error),
         });
     }

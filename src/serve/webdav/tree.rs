@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 use strongroom_mount::error::FsError;
-use strongroom_mount::fs::{BLOCK_SIZE_BYTES, Found, Fs, Presentation, Stat};
+use strongroom_mount::fs::{BLOCK_SIZE_BYTES, Fs, Lookup, Presentation, Stat};
 use strongroom_mount::inode::fixed;
 use strongroom_mount::{Kind, Target, ViewError};
 
@@ -110,8 +110,8 @@ impl Entry {
 
     fn named(&self, name: &[u8]) -> Result<Entry, FsError> {
         match self.tree.fs.lookup(self.stat.ino, name)? {
-            Found::Entry(stat) => Ok(Entry { tree: self.tree.clone(), stat }),
-            Found::Nothing(_) => Err(ViewError::NotFound.into()),
+            Lookup::Entry(stat) => Ok(Entry { tree: self.tree.clone(), stat }),
+            Lookup::Nothing(_) => Err(ViewError::NotFound.into()),
         }
     }
 
