@@ -628,7 +628,7 @@ impl Outbox for OutboxState {
         Ok(())
     }
 
-    fn news(&self) -> Vec<Vec<u8>> {
-        self.queue.lock().news()
+    fn take_changes(&self) -> Vec<Vec<u8>> {
+        self.queue.lock().take_changes()
     }
 }

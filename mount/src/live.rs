@@ -179,10 +179,10 @@ impl Live {
     }
 
     /// Asks the outbox for changes, and returns those that concern files and folders that the kernel knows.
-    pub(crate) fn news(&self) -> Vec<Changed> {
-        let news = self.outbox.news();
+    pub(crate) fn take_changes(&self) -> Vec<Changed> {
+        let changes = self.outbox.take_changes();
         let mut table = self.table.lock();
-        let known: Vec<_> = news.iter().filter_map(|path| table.at(path)).collect();
+        let known: Vec<_> = changes.iter().filter_map(|path| table.at(path)).collect();
         for ino in &known {
             if let Some(node) = table.node_mut(*ino) {
                 node.folder = None;

@@ -128,7 +128,7 @@ pub trait Outbox: Send + Sync + 'static {
 
     /// Returns the paths of items that changed since the last call. The mount calls this about once a second and tells
     /// the kernel.
-    fn news(&self) -> Vec<Vec<u8>>;
+    fn take_changes(&self) -> Vec<Vec<u8>>;
 }
 
 /// A file that is being written. Dropping a draft discards it, unless it was sealed.

@@ -330,11 +330,11 @@ impl Shared {
     /// Asks the outbox for changes until the mount ends, and tells the kernel about them.
     fn watch_outbox(&self, live: &Live, notifier: &Notifier, interval: Duration) {
         while self.wait(Some(Instant::now() + interval)) == State::Serving {
-            let news = catch_unwind(AssertUnwindSafe(|| live.news())).unwrap_or_else(|_| {
-                tracing::error!(call = "news", "the outbox panicked");
+            let changes = catch_unwind(AssertUnwindSafe(|| live.take_changes())).unwrap_or_else(|_| {
+                tracing::error!(call = "take_changes", "the outbox panicked");
                 Vec::new()
             });
-            for changed in news {
+            for changed in changes {
                 if let Err(error) = invalidate_live(notifier, &changed) {
                     tracing::debug!(%error, "the kernel was not told of a change");
                 }

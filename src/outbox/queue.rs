@@ -31,7 +31,7 @@ const RECORD_LOST: &str = "this machine's record of the file is damaged on the d
 const BYTES_LOST: &str = "this machine's record of the file is damaged on the disk, and its bytes are gone: it was \
     taken back or is restored already";
 /// Maximum number of changed paths that wait for the mount. If there are more, the mount notices the others on its own.
-const NEWS_MAX: usize = 10_000;
+const CHANGED_MAX: usize = 10_000;
 
 /// A dropped file.
 #[derive(Debug, Clone)]
@@ -106,7 +106,7 @@ pub struct Queue {
     /// The number of files that were restored.
     done: usize,
     open_job: Option<(i64, Instant)>,
-    news: HashSet<Vec<u8>>,
+    changed: HashSet<Vec<u8>>,
     /// Number of records at which the journal may be rewritten again. Set after a rewrite failed.
     compact_from: u64,
     /// Grows with every change.
@@ -178,7 +178,7 @@ impl Queue {
             open: 0,
             done: 0,
             open_job: None,
-            news: HashSet::new(),
+            changed: HashSet::new(),
             compact_from,
             version: 0,
         };
@@ -303,22 +303,22 @@ impl Queue {
 
     fn changed(&mut self, path: &[u8], job: i64) {
         self.version += 1;
-        if self.news.len() < NEWS_MAX {
-            self.news.insert(path.to_vec());
-            self.news.insert(format!("{}/{}", super::live::JOBS, super::jobs::file_name(job)).into_bytes());
-            self.news.insert(super::live::JOBS.as_bytes().to_vec());
+        if self.changed.len() < CHANGED_MAX {
+            self.changed.insert(path.to_vec());
+            self.changed.insert(format!("{}/{}", super::live::JOBS, super::jobs::file_name(job)).into_bytes());
+            self.changed.insert(super::live::JOBS.as_bytes().to_vec());
         }
     }
 
     /// Returns the paths that have changed since the last call.
-    pub fn news(&mut self) -> Vec<Vec<u8>> {
-        self.news.drain().collect()
+    pub fn take_changes(&mut self) -> Vec<Vec<u8>> {
+        self.changed.drain().collect()
     }
 
     /// Adds a path that has changed.
     pub fn tell(&mut self, path: Vec<u8>) {
-        if self.news.len() < NEWS_MAX {
-            self.news.insert(path);
+        if self.changed.len() < CHANGED_MAX {
+            self.changed.insert(path);
         }
     }
 

@@ -22,7 +22,7 @@ struct Inner {
     dropped: BTreeMap<Vec<u8>, Dropped>,
     restored: Vec<(String, Vec<u8>)>,
     withdrawn: Vec<String>,
-    news: Vec<Vec<u8>>,
+    changed: Vec<Vec<u8>>,
     drafts: usize,
     commits: usize,
     /// True if released files wait for a commit.
@@ -148,13 +148,13 @@ impl Basket {
     pub fn set_state(&self, path: &str, state: State) {
         let mut inner = self.lock();
         inner.dropped.get_mut(path.as_bytes()).unwrap().state = state;
-        inner.news.push(path.into());
+        inner.changed.push(path.into());
     }
 
     pub fn set_text(&self, path: &str, text: &str) {
         let mut inner = self.lock();
         inner.texts.insert(path.into(), text.to_owned());
-        inner.news.push(path.into());
+        inner.changed.push(path.into());
     }
 }
 
@@ -268,8 +268,8 @@ impl Outbox for Handle {
         Ok(())
     }
 
-    fn news(&self) -> Vec<Vec<u8>> {
-        std::mem::take(&mut self.0.lock().news)
+    fn take_changes(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.0.lock().changed)
     }
 }
 

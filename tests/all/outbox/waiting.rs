@@ -25,8 +25,8 @@ fn waiting_files_are_restored_at_a_commit_and_reported() {
     assert_eq!(names(outbox, "jobs").len(), 1);
     let text = reports(outbox);
     assert!(text.contains("1 restored") && text.contains(&format!("done       {path}")), "{text}");
-    assert!(outbox.news().contains(&path.into_bytes()));
-    assert!(outbox.news().is_empty());
+    assert!(outbox.take_changes().contains(&path.into_bytes()));
+    assert!(outbox.take_changes().is_empty());
     let jobs = history(&at, &house.lab.repository).unwrap();
     assert_eq!(jobs.values().map(Vec::len).collect::<Vec<_>>(), [1]);
     running.stop();
