@@ -18,7 +18,7 @@ use crate::format::id::SnapshotId;
 use crate::format::snapshot::Snapshot;
 use crate::repository::read_error::ReadError;
 use crate::repository::reader::Reader;
-use crate::repository::tree::{self, Entries, Found};
+use crate::repository::tree::{self, Entries, FoundEntry};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use strongroom_mount::{Attr, Kind, Rank, Side, Time, Totals, View, ViewError};
@@ -47,7 +47,7 @@ type SelectContent = fn(&Entry) -> Option<&Content>;
 
 /// An entry, and the rank of its folder.
 struct Located {
-    found: Found,
+    found: FoundEntry,
     parent: u64,
 }
 
@@ -111,7 +111,7 @@ impl SnapshotView {
 
     /// If files are being read one after the other, in either direction, decodes the blocks of the next files in
     /// advance.
-    fn read_ahead(&self, file: Rank, found: &Found, select: SelectContent) {
+    fn read_ahead(&self, file: Rank, found: &FoundEntry, select: SelectContent) {
         let blocks = |entry: &'_ Entry| select(entry).into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
         let direction = self.steps.lock().step(file.0);
         let neighbours = NEIGHBOURS_MAX * self.reader.guesses_wanted();

@@ -44,14 +44,14 @@ pub trait NodeSink {
 
 /// An entry and its position.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundEntry {
     leaf: Arc<Node>,
     position: usize,
     /// Sums over all entries of the directory before this one.
     pub before: Sums,
 }
 
-impl Found {
+impl FoundEntry {
     /// Returns the entry.
     pub fn entry(&self) -> &Entry {
         &leaf_entries(&self.leaf)[self.position]
@@ -96,7 +96,7 @@ fn descend(
     source: &dyn NodeSource,
     dir: &Directory,
     mut choose: impl FnMut(&Node, Sums) -> usize,
-) -> Result<Option<Found>, ReadError> {
+) -> Result<Option<FoundEntry>, ReadError> {
     let mut before = Sums::default();
     let mut node = load(source, &dir.root, None)?;
     loop {
@@ -104,7 +104,7 @@ fn descend(
         let child = match &node.kind {
             NodeKind::Leaf(entries) if position < entries.len() => {
                 before = add(before, node.sums_before(position), &dir.root)?;
-                return Ok(Some(Found { leaf: node, position, before }));
+                return Ok(Some(FoundEntry { leaf: node, position, before }));
             }
             NodeKind::Inner { level, children } if position < children.len() => (&children[position], level - 1),
             _ => return Ok(None),
@@ -123,7 +123,7 @@ fn add(before: Sums, more: Sums, root: &NodeRef) -> Result<Sums, ReadError> {
 ///
 /// # Errors
 /// See [`ReadError`].
-pub fn find(source: &dyn NodeSource, dir: &Directory, name: &[u8]) -> Result<Option<Found>, ReadError> {
+pub fn find(source: &dyn NodeSource, dir: &Directory, name: &[u8]) -> Result<Option<FoundEntry>, ReadError> {
     let found = descend(source, dir, |node, _| match &node.kind {
         NodeKind::Leaf(entries) => entries.partition_point(|entry| &*entry.name < name),
         NodeKind::Inner { children, .. } => children.partition_point(|child| &*child.last < name),
@@ -136,7 +136,7 @@ pub fn find(source: &dyn NodeSource, dir: &Directory, name: &[u8]) -> Result<Opt
 ///
 /// # Errors
 /// See [`ReadError`].
-pub fn nth(source: &dyn NodeSource, dir: &Directory, number: u64) -> Result<Option<Found>, ReadError> {
+pub fn nth(source: &dyn NodeSource, dir: &Directory, number: u64) -> Result<Option<FoundEntry>, ReadError> {
     descend(source, dir, |node, before| node.position_by(|sums| before.entries.saturating_add(sums.entries) > number))
 }
 
@@ -144,7 +144,7 @@ pub fn nth(source: &dyn NodeSource, dir: &Directory, number: u64) -> Result<Opti
 ///
 /// # Errors
 /// See [`ReadError`].
-pub fn nth_directory(source: &dyn NodeSource, dir: &Directory, number: u64) -> Result<Option<Found>, ReadError> {
+pub fn nth_directory(source: &dyn NodeSource, dir: &Directory, number: u64) -> Result<Option<FoundEntry>, ReadError> {
     descend(source, dir, |node, before| node.position_by(|sums| before.dirs.saturating_add(sums.dirs) > number))
 }
 
@@ -153,7 +153,7 @@ pub fn nth_directory(source: &dyn NodeSource, dir: &Directory, number: u64) -> R
 ///
 /// # Errors
 /// See [`ReadError`].
-pub fn at_rank(source: &dyn NodeSource, dir: &Directory, rank: u64) -> Result<Option<Found>, ReadError> {
+pub fn at_rank(source: &dyn NodeSource, dir: &Directory, rank: u64) -> Result<Option<FoundEntry>, ReadError> {
     descend(source, dir, |node, before| node.position_by(|sums| before.items.saturating_add(sums.items) > rank))
 }
 
@@ -247,14 +247,14 @@ impl<'a> Entries<'a> {
 }
 
 impl Iterator for Entries<'_> {
-    type Item = Result<Found, ReadError>;
+    type Item = Result<FoundEntry, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let (leaf, position) = self.leaf.as_mut()?;
             if *position < leaf_entries(leaf).len() {
                 let before = self.before_leaf.checked_add(leaf.sums_before(*position)).unwrap_or(self.before_leaf);
-                let found = Found { leaf: leaf.clone(), position: *position, before };
+                let found = FoundEntry { leaf: leaf.clone(), position: *position, before };
                 *position += 1;
                 return Some(Ok(found));
             }
@@ -273,7 +273,7 @@ impl Iterator for Entries<'_> {
 ///
 /// # Errors
 /// See [`ReadError`].
-pub fn find_path(source: &dyn NodeSource, dir: &Directory, path: &[u8]) -> Result<Option<Found>, ReadError> {
+pub fn find_path(source: &dyn NodeSource, dir: &Directory, path: &[u8]) -> Result<Option<FoundEntry>, ReadError> {
     let mut dir = *dir;
     let mut names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).peekable();
     while let Some(name) = names.next() {

@@ -26,7 +26,7 @@ use super::{Progress, Report, RestoreError, SHOWN_MAX, Survey, WhenExists, chain
 use crate::format::entry::{Content, Entry, EntryKind, Timestamp, is_legal_name};
 use crate::repository::read_error::ReadError;
 use crate::repository::reader::Reader;
-use crate::repository::tree::Found;
+use crate::repository::tree::FoundEntry;
 use crate::runtime::{Fault, guarded};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use extended::Losses;
@@ -324,7 +324,7 @@ fn id_of(stat: &Stat) -> (u64, u64) {
 /// An item for a worker.
 struct Job {
     folder: Arc<Folder>,
-    found: Found,
+    found: FoundEntry,
     path: Vec<u8>,
     /// The turn of a file with several names.
     turn: Option<Turn>,

@@ -8,7 +8,7 @@ use super::{RestoreError, printable};
 use crate::format::entry::{Directory, Entry};
 use crate::repository::read_error::ReadError;
 use crate::repository::reader::Reader;
-use crate::repository::tree::{self, Entries, Found, NodeSource};
+use crate::repository::tree::{self, Entries, FoundEntry, NodeSource};
 use std::collections::BTreeMap;
 
 /// Maximum depth of folders that are restored. No honest tree is deeper, and longer paths would fill the memory.
@@ -25,7 +25,7 @@ pub(super) enum Selection {
 pub(super) struct Part {
     /// The path in the snapshot, without empty names.
     path: Vec<u8>,
-    found: Found,
+    found: FoundEntry,
 }
 
 impl Selection {
@@ -63,9 +63,9 @@ impl Selection {
 /// A step of a walk. [`Walk::path`] returns its path.
 pub(super) enum Step {
     /// A folder. All steps up to its [`Step::Leave`] lie in it, unless [`Walk::skip`] is called.
-    Enter(Found),
+    Enter(FoundEntry),
     /// A file or symbolic link.
-    Item(Found),
+    Item(FoundEntry),
     /// The end of the folder that was entered last.
     Leave,
     /// A number of `entries` in the folder that was entered last could not be read.
@@ -141,7 +141,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn give(&mut self, found: Found) -> Step {
+    fn give(&mut self, found: FoundEntry) -> Step {
         match found.entry().directory() {
             Some(dir) => {
                 self.levels.push(Level::new(*dir, self.path.len()));
@@ -157,7 +157,7 @@ impl<'a> Level<'a> {
         Self { dir, entries: Position::NotBegun, passed: 0, path_len }
     }
 
-    fn next(&mut self, reader: &'a Reader) -> Option<Result<Found, (u64, ReadError)>> {
+    fn next(&mut self, reader: &'a Reader) -> Option<Result<FoundEntry, (u64, ReadError)>> {
         let next = match &mut self.entries {
             Position::At(entries) => entries.next(),
             Position::NotBegun => match Entries::new(reader, &self.dir) {

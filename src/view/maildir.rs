@@ -13,7 +13,7 @@
 
 use super::{Located, SnapshotView, attr_of, view_error};
 use crate::format::entry::{Directory, Entry, NAME_LEN_MAX, marks};
-use crate::repository::tree::{self, Entries, Found};
+use crate::repository::tree::{self, Entries, FoundEntry};
 use std::borrow::Cow;
 use strongroom_mount::{Attr, Kind, Rank, Totals, View, ViewError};
 
@@ -193,12 +193,12 @@ fn shelf(rank: Rank) -> Option<(Rank, u64)> {
     (rank.0 & SHELF_BIT != 0 && number < SHELVES.len() as u64).then_some((Rank(rank.0 & FOLDER_MASK), number))
 }
 
-fn rank_in(folder: Rank, found: &Found) -> u64 {
+fn rank_in(folder: Rank, found: &FoundEntry) -> u64 {
     found.before.items.saturating_add(folder.0 + 1)
 }
 
 /// Sets the number of links to 1: the snapshot's number does not include the folders that this view adds.
-fn folder_attr(folder: Rank, found: &Found) -> Attr {
+fn folder_attr(folder: Rank, found: &FoundEntry) -> Attr {
     Attr { links: 1, ..attr_of(found.entry(), rank_in(folder, found)) }
 }
 

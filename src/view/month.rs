@@ -8,7 +8,7 @@
 
 use super::{Located, SnapshotView, attr_of, view_error};
 use crate::format::entry::Directory;
-use crate::repository::tree::{self, Entries, Found};
+use crate::repository::tree::{self, Entries, FoundEntry};
 use std::ops::Range;
 use strongroom_mount::{Attr, Kind, Rank, Totals, View, ViewError};
 
@@ -95,14 +95,14 @@ impl MonthView {
     }
 
     /// Returns the first entry of `dir` whose name is `name` or comes after it.
-    fn first_from(&self, dir: &Directory, name: &[u8]) -> Result<Option<Found>, ViewError> {
+    fn first_from(&self, dir: &Directory, name: &[u8]) -> Result<Option<FoundEntry>, ViewError> {
         let found = Entries::from_name(&*self.items.reader, dir, name).map_err(view_error)?.next();
         found.transpose().map_err(view_error)
     }
 
     /// Returns the entries of a month as a range of their numbers in the folder, and the first of them. Returns `None`
     /// if there are none.
-    fn entries(&self, dir: &Directory, month: Month) -> Result<Option<(Range<u64>, Found)>, ViewError> {
+    fn entries(&self, dir: &Directory, month: Month) -> Result<Option<(Range<u64>, FoundEntry)>, ViewError> {
         let first = self.first_from(dir, &month.0)?.filter(|found| Month::of(&found.entry().name) == Some(month));
         let Some(first) = first else { return Ok(None) };
         let end = self.first_from(dir, &month.end())?.map_or(dir.sums.entries, |found| found.before.entries);
@@ -110,7 +110,7 @@ impl MonthView {
     }
 
     /// Returns the first entry of a year.
-    fn first_of_year(&self, dir: &Directory, year: &[u8]) -> Result<Option<Found>, ViewError> {
+    fn first_of_year(&self, dir: &Directory, year: &[u8]) -> Result<Option<FoundEntry>, ViewError> {
         for month in Month::of_year(year) {
             if let Some((_, first)) = self.entries(dir, month)? {
                 return Ok(Some(first));
@@ -143,7 +143,7 @@ impl MonthView {
         self.folder_attr(folder, kind | first)
     }
 
-    fn attr_of(&self, folder: Rank, found: &Found) -> Attr {
+    fn attr_of(&self, folder: Rank, found: &FoundEntry) -> Attr {
         let attr = attr_of(found.entry(), rank_in(folder, found));
         if attr.kind == Kind::Directory { Attr { links: 1, ..attr } } else { attr }
     }
@@ -233,7 +233,7 @@ impl MonthView {
 
 type Emit<'a> = &'a mut dyn FnMut(&[u8], Attr, u64) -> bool;
 
-fn rank_in(folder: Rank, found: &Found) -> u64 {
+fn rank_in(folder: Rank, found: &FoundEntry) -> u64 {
     found.before.items.saturating_add(folder.0 + 1)
 }
 

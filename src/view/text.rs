@@ -6,7 +6,7 @@
 
 use super::{SnapshotView, attr_of, view_error};
 use crate::format::entry::{Directory, Entry, NAME_LEN_MAX};
-use crate::repository::tree::{self, Entries, Found};
+use crate::repository::tree::{self, Entries, FoundEntry};
 use std::borrow::Cow;
 use strongroom_mount::{Attr, Kind, Rank, Totals, View, ViewError};
 
@@ -28,7 +28,7 @@ impl TextView {
         self.items.with_entry(rank, |entry| if is_shown(entry) { answer(entry) } else { Err(ViewError::NotFound) })
     }
 
-    fn find(&self, dir: &Directory, name: &[u8]) -> Result<Option<Found>, ViewError> {
+    fn find(&self, dir: &Directory, name: &[u8]) -> Result<Option<FoundEntry>, ViewError> {
         tree::find(&*self.items.reader, dir, name).map_err(view_error)
     }
 
@@ -37,11 +37,11 @@ impl TextView {
     }
 
     /// Finds the mail whose text is called `name`.
-    fn find_mail(&self, parent: Rank, dir: &Directory, name: &[u8]) -> Result<Option<(Found, Rank)>, ViewError> {
+    fn find_mail(&self, parent: Rank, dir: &Directory, name: &[u8]) -> Result<Option<(FoundEntry, Rank)>, ViewError> {
         let Some(stem) = name.strip_suffix(ENDING) else { return Ok(None) };
-        let rank = |found: &Found| Rank(found.before.items.saturating_add(parent.0 + 1));
+        let rank = |found: &FoundEntry| Rank(found.before.items.saturating_add(parent.0 + 1));
         let named = self.find(dir, stem)?.map(|found| (rank(&found), found));
-        let is_it = |(rank, found): &(Rank, Found)| {
+        let is_it = |(rank, found): &(Rank, FoundEntry)| {
             found.entry().text().is_some() && *text_name(&found.entry().name, *rank) == *name
         };
         if let Some((rank, found)) = named.filter(is_it) {

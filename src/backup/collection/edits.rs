@@ -207,7 +207,7 @@ fn read_change(value: &[u8]) -> NamedChange {
     (name.to_vec(), entry)
 }
 
-type FoundResult = Result<tree::Found, ReadError>;
+type FoundResult = Result<tree::FoundEntry, ReadError>;
 
 /// Returns true if an entry comes before `name`. An error counts as before everything, so that it is returned at once.
 fn is_before(found: &FoundResult, name: &[u8]) -> bool {
