@@ -11,7 +11,7 @@ use crate::repository::compare::{Difference, compare};
 use crate::repository::local_state::LocalState;
 use crate::repository::read_error::ReadError;
 use crate::repository::reader::Reader;
-use crate::repository::store::{Store, Stored};
+use crate::repository::store::{Store, StoredBytes};
 use crate::repository::tree::{self, NodeSource};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) struct Made<'a> {
     pub failures: &'a [Failure],
     pub source_state: BTreeMap<String, Vec<u8>>,
     pub source_parts: Option<Directory>,
-    pub stored: Stored,
+    pub stored: StoredBytes,
     /// True if everything that the root refers to is stored, carried-over items included.
     pub whole: bool,
 }

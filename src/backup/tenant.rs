@@ -31,7 +31,7 @@ use crate::format::id::SnapshotId;
 use crate::format::snapshot::{Failure, Snapshot};
 use crate::repository::local_state::LocalState;
 use crate::repository::reader::{CacheSizes, Reader};
-use crate::repository::store::{Store, StoreError, Stored};
+use crate::repository::store::{Store, StoreError, StoredBytes};
 use crate::repository::{IndexSearch, Repository};
 use crate::source::graph::{Client, Counters};
 use std::sync::Arc;
@@ -157,7 +157,7 @@ fn run(
 struct Finished {
     whole: Whole,
     local: LocalState,
-    stored: Stored,
+    stored: StoredBytes,
 }
 
 /// Makes what was stored durable, also if the run failed: that spares the next run the work.
@@ -202,7 +202,7 @@ impl Standing<'_> {
             source_state: gathered.state.encode(),
             source_parts: Some(parts),
             // The states belong to the snapshot, not to what was backed up.
-            stored: Stored { added_bytes: stored.added_bytes - parts_bytes, ..stored },
+            stored: StoredBytes { added_bytes: stored.added_bytes - parts_bytes, ..stored },
             whole: gathered.is_whole,
         };
         let (id, snapshot) = commit(self.repository, &local, self.reader, &self.options.backup, made)?;

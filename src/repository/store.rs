@@ -110,7 +110,7 @@ pub struct NewChunk<'a> {
 
 /// How many bytes were stored so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredBytes {
     /// Bytes of new chunks before compression.
     pub added_bytes: u64,
     /// Bytes of packs and index objects.
@@ -210,8 +210,8 @@ impl Store {
     }
 
     /// Returns how much was stored so far.
-    pub fn stored(&self) -> Stored {
-        Stored {
+    pub fn stored(&self) -> StoredBytes {
+        StoredBytes {
             added_bytes: self.shared.added_bytes.load(Ordering::Relaxed),
             stored_bytes: self.shared.stored_bytes.load(Ordering::Relaxed),
         }
@@ -339,7 +339,7 @@ impl Store {
     ///
     /// # Errors
     /// The first error of any stage.
-    pub fn finish(mut self) -> Result<(LocalState, Stored), StoreError> {
+    pub fn finish(mut self) -> Result<(LocalState, StoredBytes), StoreError> {
         let written = self.flush_nodes(&mut self.nodes.lock()).and_then(|()| self.flush_content());
         self.stop();
         if let Some(error) = self.shared.error.lock().take() {
