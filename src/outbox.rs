@@ -33,7 +33,7 @@ use self::contents::{Contents, ContentsError};
 use self::drafts::{DraftFile, Identifier};
 use self::jobs::Counts;
 use self::journal::{Dropped, Journal};
-use self::live::{JOBS, ORIGINAL, Spot, Target};
+use self::live::{JOBS, ORIGINAL, Target, TargetFolder};
 use self::queue::Queue;
 use self::sign_in::SignIn;
 use self::staging::{StagedId, Staging};
@@ -364,7 +364,7 @@ enum RestorePath {
     Original,
     Jobs,
     Job(i64),
-    Live(Arc<Target>, Spot),
+    Live(Arc<Target>, TargetFolder),
 }
 
 impl OutboxState {
@@ -417,7 +417,7 @@ impl OutboxState {
     fn check_folder(&self, path: &[u8]) -> Result<(), OutboxError> {
         match self.place(path)? {
             RestorePath::Original => Ok(()),
-            RestorePath::Live(target, Spot::Folder(_, folder)) => match &target.closed {
+            RestorePath::Live(target, TargetFolder::Folder(_, folder)) => match &target.closed {
                 Some(reason) => Err(OutboxError::Denied { reason: reason.clone() }),
                 None if folder.accepts => self.check_denied(path),
                 None => Err(OutboxError::NotPermitted),
@@ -516,8 +516,8 @@ impl Outbox for OutboxState {
             RestorePath::Job(job) => self.report_item(job),
             RestorePath::Live(target, spot) => {
                 let accepts = match &spot {
-                    Spot::Folder(_, folder) => folder.accepts,
-                    spot => matches!(spot, Spot::Mailbox(_)),
+                    TargetFolder::Folder(_, folder) => folder.accepts,
+                    spot => matches!(spot, TargetFolder::Mailbox(_)),
                 };
                 Ok(self.folder_item(name, accepts && target.closed.is_none()))
             }
@@ -590,7 +590,7 @@ impl Outbox for OutboxState {
                 let name = std::str::from_utf8(name).map_err(|_| OutboxError::NotPermitted)?;
                 match (&target.closed, &spot) {
                     (Some(reason), _) => Err(OutboxError::Denied { reason: reason.clone() }),
-                    (None, Spot::Mailbox(_) | Spot::Folder(..)) => self.ask(target.make(&spot, name)),
+                    (None, TargetFolder::Mailbox(_) | TargetFolder::Folder(..)) => self.ask(target.make(&spot, name)),
                     // An existing folder is found; no other folder can be made here.
                     _ => self.place(path).map(drop).map_err(|error| match error {
                         OutboxError::NotFound => OutboxError::NotPermitted,

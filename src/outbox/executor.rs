@@ -2,7 +2,7 @@
 
 use super::contents::SnapshotPath;
 use super::journal::{Dropped, Fate};
-use super::live::{ORIGINAL, Spot};
+use super::live::{ORIGINAL, TargetFolder};
 use super::queue::{self, Item};
 use super::{OutboxState, Target};
 use crate::backup::tenant::state::TenantState;
@@ -366,7 +366,7 @@ async fn live(outbox: &OutboxState, path: &[u8]) -> Result<(Arc<Target>, String,
         return Err(Refused::ForGood(reason.clone()));
     }
     match target.find(below).await {
-        Ok(Spot::Folder(user, folder)) => Ok((target.clone(), user, folder.id)),
+        Ok(TargetFolder::Folder(user, folder)) => Ok((target.clone(), user, folder.id)),
         Ok(_) | Err(OutboxError::NotFound) => Err(gone()),
         Err(OutboxError::Unreachable { reason }) => Err(Refused::ForNow(reason)),
         // The mount also gets an expired sign-in as a refusal, so it is told apart here.

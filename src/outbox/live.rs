@@ -105,7 +105,7 @@ pub struct Folder {
 
 /// The meaning of a path below a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Spot {
+pub enum TargetFolder {
     /// The target itself, which holds `Users`.
     Tenant,
     /// `Users`, which holds the accounts.
@@ -149,16 +149,16 @@ impl Target {
     ///
     /// # Errors
     /// [`OutboxError::NotFound`], [`OutboxError::Denied`], [`OutboxError::Unreachable`].
-    pub async fn find(&self, names: &[&str]) -> Result<Spot, OutboxError> {
+    pub async fn find(&self, names: &[&str]) -> Result<TargetFolder, OutboxError> {
         let (account, below) = match names {
-            [] => return Ok(Spot::Tenant),
-            [USERS] => return Ok(Spot::Users),
+            [] => return Ok(TargetFolder::Tenant),
+            [USERS] => return Ok(TargetFolder::Users),
             [USERS, account, below @ ..] => (*account, below),
             _ => return Err(OutboxError::NotFound),
         };
         let user = self.user(account).await?.ok_or(OutboxError::NotFound)?;
         let folders = match below {
-            [] => return Ok(Spot::Account),
+            [] => return Ok(TargetFolder::Account),
             [OUTLOOK, folders @ ..] => folders,
             _ => return Err(OutboxError::NotFound),
         };
@@ -168,37 +168,37 @@ impl Target {
             let parent = found.as_ref().map_or(ROOT, |folder| &folder.id);
             found = Some(tree.child(parent, name).await.map_err(refused)?.ok_or(OutboxError::NotFound)?);
         }
-        Ok(found.map_or(Spot::Mailbox(user.clone()), |folder| Spot::Folder(user, folder)))
+        Ok(found.map_or(TargetFolder::Mailbox(user.clone()), |folder| TargetFolder::Folder(user, folder)))
     }
 
-    /// Returns the names in `spot`, each with whether files may be dropped there.
+    /// Returns the names in `target_folder`, each with whether files may be dropped there.
     ///
     /// # Errors
     /// Those of [`Target::find`].
-    pub async fn list(&self, spot: &Spot) -> Result<Vec<(String, bool)>, OutboxError> {
-        let folders = match spot {
-            Spot::Tenant => return Ok(vec![(USERS.to_owned(), false)]),
-            Spot::Users => {
+    pub async fn list(&self, target_folder: &TargetFolder) -> Result<Vec<(String, bool)>, OutboxError> {
+        let folders = match target_folder {
+            TargetFolder::Tenant => return Ok(vec![(USERS.to_owned(), false)]),
+            TargetFolder::Users => {
                 let users = self.users().await.map_err(refused)?;
                 return Ok(users.keys().map(|name| (name.clone(), false)).collect());
             }
-            Spot::Account => return Ok(vec![(OUTLOOK.to_owned(), self.closed.is_none())]),
-            Spot::Mailbox(user) => self.tree(user).children(ROOT).await,
-            Spot::Folder(user, folder) => self.tree(user).children(&folder.id).await,
+            TargetFolder::Account => return Ok(vec![(OUTLOOK.to_owned(), self.closed.is_none())]),
+            TargetFolder::Mailbox(user) => self.tree(user).children(ROOT).await,
+            TargetFolder::Folder(user, folder) => self.tree(user).children(&folder.id).await,
         };
         let folders = folders.map_err(refused)?;
         let accepts = |folder: &Folder| folder.accepts && self.closed.is_none();
         Ok(folders.iter().map(|folder| (folder.name.clone(), accepts(folder))).collect())
     }
 
-    /// Makes the folder `name` in `spot`, or finds the existing one.
+    /// Makes the folder `name` in `target_folder`, or finds the existing one.
     ///
     /// # Errors
     /// [`OutboxError::NotPermitted`] where no folder can be made, and those of [`Target::find`].
-    pub async fn make(&self, spot: &Spot, name: &str) -> Result<(), OutboxError> {
-        let (user, parent) = match spot {
-            Spot::Mailbox(user) => (user, ROOT),
-            Spot::Folder(user, folder) if folder.accepts => (user, folder.id.as_str()),
+    pub async fn make(&self, target_folder: &TargetFolder, name: &str) -> Result<(), OutboxError> {
+        let (user, parent) = match target_folder {
+            TargetFolder::Mailbox(user) => (user, ROOT),
+            TargetFolder::Folder(user, folder) if folder.accepts => (user, folder.id.as_str()),
             _ => return Err(OutboxError::NotPermitted),
         };
         let tree = self.tree(user);
