@@ -9,22 +9,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// This program panicked on an item. The log says where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this program panicked on this item, which is a fault of the program")]
-pub struct Fault;
+pub struct Panicked;
 
 /// Runs `work` on one item.
 ///
 /// # Errors
-/// [`Fault`] if `work` panics. Whatever it was changing then stays half changed, so nothing else may depend on it.
-pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Fault> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Fault)
+/// [`Panicked`] if `work` panics. Whatever it was changing then stays half changed, so nothing else may depend on it.
+pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)
 }
 
 /// The same as [`guarded`], for asynchronous work.
 ///
 /// # Errors
-/// [`Fault`] if it panics.
-pub async fn guarded_async<T>(work: impl Future<Output = T>) -> Result<T, Fault> {
-    AssertUnwindSafe(work).catch_unwind().await.map_err(|_| Fault)
+/// [`Panicked`] if it panics.
+pub async fn guarded_async<T>(work: impl Future<Output = T>) -> Result<T, Panicked> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|_| Panicked)
 }
 
 /// Runs work that takes long or waits for a disk on a thread. If the work panics, this panics too.
@@ -40,8 +40,8 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 /// Runs `work` on one item on a thread.
 ///
 /// # Errors
-/// [`Fault`] if it panics.
-pub async fn guarded_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+/// [`Panicked`] if it panics.
+pub async fn guarded_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Panicked> {
     blocking(|| guarded(work)).await
 }
 
@@ -63,10 +63,13 @@ mod tests {
         assert_eq!(guarded(|| 7), Ok(7));
         assert_eq!(
             guarded(|| trip(b"Subject: a\r\nX-Test: this program fails when testing\r\n\r\n", "testing")),
-            Err(Fault)
+            Err(Panicked)
         );
-        assert_eq!(guarded_async(async { blocking(|| -> u8 { panic!("as the test asks") }).await }).await, Err(Fault));
-        assert_eq!(guarded_blocking(|| -> u8 { panic!("as the test asks") }).await, Err(Fault));
+        assert_eq!(
+            guarded_async(async { blocking(|| -> u8 { panic!("as the test asks") }).await }).await,
+            Err(Panicked)
+        );
+        assert_eq!(guarded_blocking(|| -> u8 { panic!("as the test asks") }).await, Err(Panicked));
         assert_eq!(guarded_blocking(|| 7).await, Ok(7));
     }
 }

@@ -27,7 +27,7 @@ use crate::format::entry::{Content, Entry, EntryKind, Timestamp, is_legal_name};
 use crate::repository::read_error::ReadError;
 use crate::repository::reader::Reader;
 use crate::repository::tree::FoundEntry;
-use crate::runtime::{Fault, guarded};
+use crate::runtime::{Panicked, guarded};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use extended::Losses;
 use files::{Outcome, Placed};
@@ -242,7 +242,7 @@ enum Reason {
     Read(ReadError),
     System { what: &'static str, error: Errno },
     Is(&'static str),
-    Fault(Fault),
+    Fault(Panicked),
     Interrupted,
 }
 

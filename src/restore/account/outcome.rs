@@ -2,7 +2,7 @@
 
 use crate::repository::read_error::ReadError;
 use crate::restore::chain;
-use crate::runtime::Fault;
+use crate::runtime::Panicked;
 use crate::source::graph::{ErrorKind, GraphError};
 
 /// What became of an item that did not fail.
@@ -59,8 +59,8 @@ impl From<GraphError> for ItemError {
     }
 }
 
-impl From<Fault> for ItemError {
-    fn from(fault: Fault) -> Self {
+impl From<Panicked> for ItemError {
+    fn from(fault: Panicked) -> Self {
         Self::Item(fault.to_string())
     }
 }

@@ -11,7 +11,7 @@ use crate::repository::reader::Reader;
 use crate::repository::tree::Entries;
 use crate::restore::plan::{Selection, Step, Walk};
 use crate::restore::{RestoreError, chain};
-use crate::runtime::{Fault, guarded};
+use crate::runtime::{Panicked, guarded};
 use std::hash::{BuildHasher, RandomState};
 use tokio::sync::mpsc;
 
@@ -89,7 +89,7 @@ pub(super) fn walk<T: Target>(
         }
         let walked = guarded(|| walker.walk_part::<T>(part));
         // Nobody knows how many items were not reached, so they count as one.
-        let failed = |fault: Fault| walker.unreadable(&part.path, 1, fault.to_string());
+        let failed = |fault: Panicked| walker.unreadable(&part.path, 1, fault.to_string());
         if walked.unwrap_or_else(failed).is_err() {
             return;
         }

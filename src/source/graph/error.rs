@@ -117,7 +117,7 @@ impl GraphError {
     }
 
     /// Creates the error for an answer on which this program failed.
-    pub(crate) fn fault(label: &'static str, fault: crate::runtime::Fault) -> Self {
+    pub(crate) fn fault(label: &'static str, fault: crate::runtime::Panicked) -> Self {
         Self::new(ErrorKind::Fault, label).explained(fault.to_string())
     }
 
