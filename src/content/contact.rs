@@ -9,6 +9,7 @@
 //!   control characters are left out, and no text from outside stands in a parameter.
 //! - A card has a name (`FN`), which the RFC demands.
 
+mod read;
 #[cfg(test)]
 mod tests;
 

@@ -109,8 +109,8 @@ impl DraftFile {
         if file.len() > FILE_BYTES_MAX {
             return Err(OutboxError::TooLarge);
         }
-        // Calendars and contacts cannot be restored yet. The text of a mail, and a file of many mails, are not a mail,
-        // although they may begin like one.
+        // Calendars cannot be restored yet, and contacts not by dropping them. The text of a mail, and a file of many
+        // mails, are not a mail, although they may begin like one.
         let name = name.to_ascii_lowercase();
         let is_other = [&b".ics"[..], b".vcf", b".txt", b".mbox"].iter().any(|end| name.ends_with(end));
         let start = file.read(0, HEADER_BYTES_MAX)?;

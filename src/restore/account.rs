@@ -79,8 +79,6 @@ pub struct AccountPlan {
     destinations: Vec<Destination>,
     loads: Vec<Load>,
     gone: Vec<GoneAccount>,
-    /// The number of contacts that are passed over.
-    contacts: u64,
 }
 
 /// An account of the snapshot that the organisation does not have any more.
@@ -116,7 +114,7 @@ impl AccountPlan {
             .enable_all()
             .build()
             .map_err(RestoreError::Runtime)?;
-        let route::Routes { all: routes, contacts } = route::routes(&reader, snapshot, paths, &options.target)?;
+        let routes = route::routes(&reader, snapshot, paths, &options.target, &options.into)?;
         let (mut destinations, mut loads, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         let is_one = routes.len() == 1;
         for route in routes {
@@ -127,7 +125,7 @@ impl AccountPlan {
             match asked {
                 Some(user) => {
                     loads.push(load);
-                    destinations.push(Destination { user, route: Arc::new(route) });
+                    destinations.push(Destination { user, route });
                 }
                 // If one of many accounts is gone, the others are restored all the same.
                 None if !is_one => gone.push(GoneAccount { path: format!("Users/{account}"), items: load.items }),
@@ -136,19 +134,12 @@ impl AccountPlan {
         }
         let keys = repository.keys().clone();
         let context = Arc::new(Context::new(reader.clone(), reader, keys, client, id, options));
-        Ok(Self { context, runtime, root: snapshot.root.clone(), destinations, loads, gone, contacts })
+        Ok(Self { context, runtime, root: snapshot.root.clone(), destinations, loads, gone })
     }
 
     /// Returns the client of the organisation.
     pub fn client(&self) -> &Client {
         &self.context.client
-    }
-
-    /// Says how many contacts are passed over, if any.
-    fn passed_over(&self) -> Option<String> {
-        (self.contacts > 0).then(|| {
-            format!("{} contacts are passed over: this version restores contacts to folders only", self.contacts)
-        })
     }
 
     /// Returns how much goes to each mailbox.
@@ -173,7 +164,6 @@ impl AccountPlan {
     pub fn survey(&self, cancel: &Arc<AtomicBool>) -> Result<AccountSurvey, RestoreError> {
         self.until_cancelled(cancel, async {
             let mut survey = AccountSurvey::default();
-            survey.passed_over = self.passed_over();
             for GoneAccount { path, items } in &self.gone {
                 survey.survey.problem(path.as_bytes(), *items, GONE.to_owned());
             }
@@ -210,7 +200,6 @@ impl AccountPlan {
         let mut report = run.report.into_inner();
         report.failures.sort_by(|a, b| a.path.cmp(&b.path));
         report.remarks.extend(run.losses.into_inner().into_iter().map(|(loss, items)| loss.remark(items)));
-        report.remarks.extend(self.passed_over());
         if let Err(error) = ended {
             report.stopped.get_or_insert(error);
         }

@@ -11,6 +11,7 @@ mod attributes;
 mod cli;
 mod configuration;
 mod conformance;
+mod contact_restores;
 mod crash;
 mod damage;
 mod drill;

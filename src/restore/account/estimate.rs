@@ -43,10 +43,10 @@ pub struct LoadPart {
 /// Returns how much goes to a mailbox. For a whole mailbox, also how much there is in each folder.
 pub(super) fn load_of(reader: &Reader, route: &Route) -> Load {
     let mut load = Load { mailbox: route.to.name().to_owned(), items: 0, bytes: 0, parts: Vec::new() };
-    for part in &route.parts {
-        let sums = part.entry.sums();
-        load.items += sums.files;
-        load.bytes = load.bytes.saturating_add(sums.bytes);
+    for part in route.parts() {
+        let size = part.size();
+        load.items += size.items;
+        load.bytes = load.bytes.saturating_add(size.bytes);
         let below = part.entry.directory().and_then(|dir| Entries::new(reader, dir).ok());
         for found in below.into_iter().flatten().flatten() {
             let sums = found.entry().sums();

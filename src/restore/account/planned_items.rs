@@ -8,7 +8,7 @@ use super::context::Context;
 use super::existing_items::{Counterpart, ExistingItems, TargetFolder};
 use super::folders::{Folders, MappedFolder};
 use super::mark::Mark;
-use super::route::{Part, Route};
+use super::route::Part;
 use super::target::Target;
 use super::walk::{FolderContents, WalkEvent, hash_of_id, walk};
 use crate::format::entry::Entry;
@@ -49,7 +49,7 @@ pub(super) struct PlannedItems<T> {
     target: Arc<T>,
     context: Arc<Context>,
     pub folders: Folders<T>,
-    route: Arc<Route>,
+    parts: Arc<[Part]>,
     events: mpsc::Receiver<WalkEvent>,
     levels: Vec<Level>,
     random: RandomState,
@@ -60,7 +60,7 @@ pub(super) struct PlannedItems<T> {
 }
 
 impl<T: Target> PlannedItems<T> {
-    /// Starts the walk through `route`. `root` is the root of the snapshot; `creates` is false in a dry run.
+    /// Starts the walk through `parts`. `root` is the root of the snapshot; `creates` is false in a dry run.
     ///
     /// # Errors
     /// See [`GraphError`].
@@ -68,16 +68,16 @@ impl<T: Target> PlannedItems<T> {
         context: Arc<Context>,
         target: Arc<T>,
         root: Entry,
-        route: Arc<Route>,
+        parts: Arc<[Part]>,
         creates: bool,
     ) -> Result<Self, GraphError> {
         let folders = Folders::new(target.clone(), &context.options.into, creates).await?;
         let random = RandomState::new();
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let single = single_items(&route, &random);
-        let (walked, run, hashing) = (route.clone(), context.clone(), random.clone());
+        let single = single_items(&parts, &random);
+        let (walked, run, hashing) = (parts.clone(), context.clone(), random.clone());
         tokio::task::spawn_blocking(move || walk::<T>(&run, &root, &walked, &hashing, &sender));
-        Ok(Self { target, context, folders, route, events, levels: Vec::new(), random, single, last: None })
+        Ok(Self { target, context, folders, parts, events, levels: Vec::new(), random, single, last: None })
     }
 
     /// Returns the next item, or `None` after the last one.
@@ -125,8 +125,8 @@ impl<T: Target> PlannedItems<T> {
 
     /// Finds the folder that a part goes to.
     async fn begin(&mut self, number: usize) -> Result<(), GraphError> {
-        let route = self.route.clone();
-        let part = &route.parts[number];
+        let parts = self.parts.clone();
+        let part = &parts[number];
         let mut mapped = self.folders.root().await?;
         // If the user named a folder, a part goes directly into it, under its last name.
         let above = if self.folders.has_own_root() { &[][..] } else { &part.above };
@@ -171,9 +171,9 @@ impl<T: Target> PlannedItems<T> {
     }
 }
 
-/// Returns what is known of the parts of a route that are items.
-fn single_items(route: &Route, random: &RandomState) -> FolderContents {
-    let single = || route.parts.iter().filter(|part: &&Part| part.entry.directory().is_none());
+/// Returns what is known of the parts that are items.
+fn single_items(parts: &[Part], random: &RandomState) -> FolderContents {
+    let single = || parts.iter().filter(|part: &&Part| part.entry.directory().is_none());
     let ids = single().filter_map(|part| hash_of_id(&part.entry, random)).collect();
     FolderContents { is_empty: false, items: single().count() as u64, ids }
 }

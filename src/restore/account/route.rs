@@ -7,13 +7,17 @@
 use super::options::AccountTarget;
 use crate::backup::tenant::state::{MailboxState, TenantState, tops_of};
 use crate::backup::tenant::{OUTLOOK, USERS};
-use crate::format::entry::{Directory, Entry};
+use crate::format::entry::{Directory, Entry, EntryKind, Timestamp};
 use crate::format::snapshot::Snapshot;
 use crate::repository::reader::Reader;
 use crate::repository::tree::{self, Entries};
 use crate::restore::{RestoreError, printable};
+use crate::source::graph::write::same_name;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+
+/// What people call the folder that holds all contacts.
+pub(super) const CONTACTS: &str = "Contacts";
 
 /// The user that something goes to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,12 +66,46 @@ pub(super) struct Part {
     pub above: Vec<Named>,
     /// The names of the folders of the mailbox, by their paths below it. Empty if the snapshot does not say.
     pub names: Arc<HashMap<Vec<u8>, Named>>,
-    /// The length of the path of the mailbox with the slash after it, in bytes. 0 if the part does not lie in a
-    /// mailbox.
+    /// The length of the path of the mailbox with the slash after it, in bytes. 0 if the part does not lie in a mailbox.
     pub prefix_len: usize,
+    /// Folders in it whose items are of another kind, and belong to other parts.
+    pub excluded: Vec<Excluded>,
+}
+
+/// A folder that is left out of a part.
+pub(super) struct Excluded {
+    /// Its path in the snapshot.
+    pub path: Vec<u8>,
+    size: PartSize,
+}
+
+/// How much a part holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PartSize {
+    /// The number of items.
+    pub items: u64,
+    /// The number of their bytes.
+    pub bytes: u64,
+}
+
+impl PartSize {
+    fn of(entry: &Entry) -> Self {
+        let sums = entry.sums();
+        Self { items: sums.files, bytes: sums.bytes }
+    }
 }
 
 impl Part {
+    /// Returns how much goes to the mailbox.
+    pub fn size(&self) -> PartSize {
+        let PartSize { items, bytes } = PartSize::of(&self.entry);
+        let left_out = |of: fn(&PartSize) -> u64| self.excluded.iter().map(|excluded| of(&excluded.size)).sum();
+        PartSize {
+            items: items.saturating_sub(left_out(|size| size.items)),
+            bytes: bytes.saturating_sub(left_out(|size| size.bytes)),
+        }
+    }
+
     /// Returns the name of the folder at `path` of the snapshot. `None` for the mailbox itself.
     pub fn name_of(&self, path: &[u8]) -> Option<Named> {
         let below = path.get(self.prefix_len..).filter(|below| !below.is_empty())?;
@@ -78,20 +116,35 @@ impl Part {
     }
 }
 
-/// What goes to one mailbox.
+/// What goes to one mailbox, by the kind of its items.
 pub(super) struct Route {
     pub to: TargetUser,
-    pub parts: Vec<Part>,
+    pub mail: Arc<[Part]>,
+    pub contacts: Arc<[Part]>,
 }
 
-/// What goes to which mailbox.
-pub(super) struct Routes {
-    pub all: Vec<Route>,
-    /// The number of contacts that were asked for. They are passed over, because this version cannot restore them.
-    pub contacts: u64,
+impl Route {
+    /// Returns the parts of all kinds.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.mail.iter().chain(&*self.contacts)
+    }
 }
 
-/// Returns what goes to which mailbox.
+/// The kinds of items that a mailbox has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Mail,
+    Contacts,
+}
+
+/// The parts that go to one mailbox.
+#[derive(Default)]
+struct Parts {
+    mail: Vec<Part>,
+    contacts: Vec<Part>,
+}
+
+/// Returns what goes to which mailbox. `into` is the path of the folder of the mailbox that everything goes below.
 ///
 /// # Errors
 /// [`RestoreError::NotInSnapshot`]; [`RestoreError::NoMailbox`] if something lies in no mailbox and has to go back to
@@ -101,23 +154,23 @@ pub(super) fn routes(
     snapshot: &Snapshot,
     paths: &[Vec<u8>],
     target: &AccountTarget,
-) -> Result<Routes, RestoreError> {
-    let mut finder = Finder { reader, snapshot, root: snapshot.directory(), known: HashMap::new() };
+    into: &[String],
+) -> Result<Vec<Route>, RestoreError> {
+    // Files that no service gave are of the kind of the folder that they go to.
+    let files = if into.first().is_some_and(|name| same_name(name, CONTACTS)) { Kind::Contacts } else { Kind::Mail };
+    let mut finder = Finder { reader, snapshot, root: snapshot.directory(), files, known: HashMap::new() };
     let mut wanted = Vec::new();
     let everything = [Vec::new()];
     for path in if paths.is_empty() { &everything } else { paths } {
         let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
         wanted.extend(finder.expand(names.collect::<Vec<_>>().join(&b'/'))?);
     }
-    let (mut wanted, contacts) = finder.without_contacts(wanted)?;
-    wanted.sort_by_key(|(_, path)| (path.iter().filter(|byte| **byte == b'/').count(), path.clone()));
-    let mut routes: BTreeMap<TargetUser, Route> = BTreeMap::new();
+    wanted.sort_by_key(|Wanted { path, .. }| (path.iter().filter(|byte| **byte == b'/').count(), path.clone()));
+    let mut routes: BTreeMap<TargetUser, Parts> = BTreeMap::new();
     let mut taken: Vec<Vec<u8>> = Vec::new();
-    for (user, path) in wanted {
+    for Wanted { user, path } in wanted {
         // A path below another one that was asked for is part of it.
-        let lies_in =
-            |above: &Vec<u8>| above.is_empty() || path == *above || path.starts_with(&[above, &b"/"[..]].concat());
-        if taken.iter().any(lies_in) {
+        if taken.iter().any(|above| lies_in(&path, above)) {
             continue;
         }
         let to = match (target, &user) {
@@ -125,11 +178,16 @@ pub(super) fn routes(
             (AccountTarget::Original, Some(user)) => TargetUser::Owner { id: user.id.clone(), name: user.name.clone() },
             (AccountTarget::Original, None) => return Err(RestoreError::NoMailbox { path: printable(&path) }),
         };
-        let part = finder.part(user.as_ref(), &path)?;
+        finder.add_parts(user.as_ref(), &path, routes.entry(to).or_default())?;
         taken.push(path);
-        routes.entry(to.clone()).or_insert_with(|| Route { to, parts: Vec::new() }).parts.push(part);
     }
-    Ok(Routes { all: routes.into_values().collect(), contacts })
+    let route = |(to, Parts { mail, contacts })| Route { to, mail: mail.into(), contacts: contacts.into() };
+    Ok(routes.into_iter().map(route).collect())
+}
+
+/// Returns true if `path` is `above`, or lies in it.
+fn lies_in(path: &[u8], above: &[u8]) -> bool {
+    above.is_empty() || path == above || path.starts_with(&[above, b"/"].concat())
 }
 
 /// Returns the id of the user whose mailbox `path` of a snapshot lies in.
@@ -137,7 +195,7 @@ pub(super) fn routes(
 /// # Errors
 /// [`RestoreError::NoMailbox`] if it lies in none, [`RestoreError::Read`].
 pub(super) fn owner(reader: &Reader, snapshot: &Snapshot, path: &[u8]) -> Result<String, RestoreError> {
-    let finder = Finder { reader, snapshot, root: snapshot.directory(), known: HashMap::new() };
+    let finder = Finder { reader, snapshot, root: snapshot.directory(), files: Kind::Mail, known: HashMap::new() };
     let mut names = path.split(|byte| *byte == b'/');
     let name = names.next().filter(|users| *users == USERS.as_bytes()).and(names.next());
     let owner = name.map(|name| finder.user_called(name)).transpose()?.flatten();
@@ -166,14 +224,17 @@ impl Owner {
 }
 
 /// A path of the snapshot, and the user whose mailbox it lies in.
-type Wanted = (Option<Owner>, Vec<u8>);
+struct Wanted {
+    user: Option<Owner>,
+    path: Vec<u8>,
+}
 
-/// What a snapshot knows of the folders of a user.
+/// What a snapshot says of a user's mailbox.
 #[derive(Clone, Default)]
-struct Known {
-    /// What the mail folders are called, by their paths below the mailbox.
+struct KnownMailbox {
+    /// The names of the folders, by their paths below the mailbox.
     names: Arc<HashMap<Vec<u8>, Named>>,
-    /// The names of the top folders that hold contacts.
+    /// The names of the top folders that hold contacts, in the snapshot.
     contacts: Vec<String>,
 }
 
@@ -181,8 +242,10 @@ struct Finder<'a> {
     reader: &'a Reader,
     snapshot: &'a Snapshot,
     root: &'a Directory,
-    /// What the snapshot knows of the users' folders, by the ids of the users.
-    known: HashMap<String, Known>,
+    /// The kind of files that no service gave.
+    files: Kind,
+    /// By the id of the user.
+    known: HashMap<String, KnownMailbox>,
 }
 
 impl Finder<'_> {
@@ -195,7 +258,7 @@ impl Finder<'_> {
     /// for their mailboxes.
     fn expand(&self, path: Vec<u8>) -> Result<Vec<Wanted>, RestoreError> {
         if TenantState::of(self.snapshot).is_none() {
-            return Ok(vec![(None, path)]);
+            return Ok(vec![Wanted { user: None, path }]);
         }
         let no_mailbox = |path: &[u8]| RestoreError::NoMailbox { path: printable(path) };
         let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
@@ -207,8 +270,8 @@ impl Finder<'_> {
                 let user = self.user_called(name)?.ok_or_else(not_there)?;
                 let mailbox = user.mailbox();
                 match rest {
-                    [] => Ok(vec![(Some(user), mailbox)]),
-                    [outlook, ..] if *outlook == OUTLOOK.as_bytes() => Ok(vec![(Some(user), path)]),
+                    [] => Ok(vec![Wanted { user: Some(user), path: mailbox }]),
+                    [outlook, ..] if *outlook == OUTLOOK.as_bytes() => Ok(vec![Wanted { user: Some(user), path }]),
                     _ => Err(no_mailbox(&path)),
                 }
             }
@@ -226,65 +289,16 @@ impl Finder<'_> {
                 let path = user.mailbox();
                 // A mailbox without a folder in the snapshot has nothing to restore.
                 if tree::find_path(self.reader, self.root, &path)?.is_some() {
-                    all.push((Some(user), path));
+                    all.push(Wanted { user: Some(user), path });
                 }
             }
         }
         Ok(all)
     }
 
-    /// Takes the contacts out of what is wanted, and counts them. A mailbox with contacts becomes its other folders.
-    ///
-    /// # Errors
-    /// [`RestoreError::NoMailbox`] for a path that holds nothing but contacts, [`RestoreError::Read`].
-    fn without_contacts(&mut self, wanted: Vec<Wanted>) -> Result<(Vec<Wanted>, u64), RestoreError> {
-        let (mut others, mut count) = (Vec::new(), 0);
-        for (user, path) in wanted {
-            let contacts = match &user {
-                Some(user) => self.known(user)?.contacts,
-                None => Vec::new(),
-            };
-            match user {
-                Some(user) if !contacts.is_empty() => count += self.part_mailbox(user, path, &contacts, &mut others)?,
-                user => others.push((user, path)),
-            }
-        }
-        Ok((others, count))
-    }
-
-    /// Adds `path` to `others`, or what lies in it beside the top folders `contacts`. Returns the number of contacts.
-    fn part_mailbox(
-        &self,
-        user: Owner,
-        path: Vec<u8>,
-        contacts: &[String],
-        others: &mut Vec<Wanted>,
-    ) -> Result<u64, RestoreError> {
-        let mailbox = user.mailbox();
-        let holds_contacts = |name: &[u8]| contacts.iter().any(|top| top.as_bytes() == name);
-        let below = path.strip_prefix(&*mailbox).unwrap_or_default();
-        if below.split(|byte| *byte == b'/').nth(1).is_some_and(holds_contacts) {
-            return Err(RestoreError::NoMailbox { path: printable(&path) });
-        }
-        let found = if path == mailbox { tree::find_path(self.reader, self.root, &path)? } else { None };
-        let Some(dir) = found.as_ref().and_then(|found| found.entry().directory()) else {
-            others.push((Some(user), path));
-            return Ok(0);
-        };
-        let mut count = 0;
-        for found in Entries::new(self.reader, dir)? {
-            let found = found?;
-            let entry = found.entry();
-            match holds_contacts(&entry.name) {
-                true => count += entry.sums().files,
-                false => others.push((Some(user.clone()), [&mailbox, &b"/"[..], &entry.name].concat())),
-            }
-        }
-        Ok(count)
-    }
-
-    /// Returns what the snapshot knows of a user's folders. If the state of the user is lost, it knows nothing.
-    fn known(&mut self, user: &Owner) -> Result<Known, RestoreError> {
+    /// Returns what the snapshot says of a user's mailbox. If its state is lost, the folders have the names that the
+    /// snapshot has, and all items are taken for mail.
+    fn mailbox_of(&mut self, user: &Owner) -> Result<KnownMailbox, RestoreError> {
         if let Some(known) = self.known.get(&user.id) {
             return Ok(known.clone());
         }
@@ -295,46 +309,73 @@ impl Finder<'_> {
             },
             None => None,
         };
-        let contacts = state.as_ref().and_then(|state| state.contacts.as_ref());
-        let known = Known {
-            names: Arc::new(state.as_ref().map(names_of).unwrap_or_default()),
-            contacts: contacts.into_iter().flat_map(|state| tops_of(&state.folders)).map(str::to_owned).collect(),
-        };
+        let known = state.as_ref().map(KnownMailbox::of).unwrap_or_default();
         self.known.insert(user.id.clone(), known.clone());
         Ok(known)
     }
 
-    fn part(&mut self, user: Option<&Owner>, path: &[u8]) -> Result<Part, RestoreError> {
-        let not_there = || RestoreError::NotInSnapshot { path: printable(path) };
-        let (names, prefix_len) = match user {
-            Some(user) => (self.known(user)?.names, user.mailbox().len() + 1),
-            None => (Arc::default(), 0),
+    /// Adds what is at `path` to the parts of a mailbox.
+    fn add_parts(&mut self, user: Option<&Owner>, path: &[u8], parts: &mut Parts) -> Result<(), RestoreError> {
+        let Some(user) = user else {
+            let part = self.part(path, &KnownMailbox::default(), 0)?;
+            let parts = if self.files == Kind::Contacts { &mut parts.contacts } else { &mut parts.mail };
+            parts.push(part);
+            return Ok(());
         };
+        let known = self.mailbox_of(user)?;
+        let mailbox = user.mailbox();
+        let prefix_len = mailbox.len() + 1;
+        let tops = known.contacts.iter().map(|name| [&mailbox[..], b"/", name.as_bytes()].concat());
+        let tops: Vec<_> = tops.collect();
+        if tops.iter().any(|top| lies_in(path, top)) {
+            parts.contacts.push(self.part(path, &known, prefix_len)?);
+            return Ok(());
+        }
+        let mut mail = self.part(path, &known, prefix_len)?;
+        if path == mailbox {
+            for top in tops {
+                if self.find(&top)?.is_some() {
+                    let contacts = self.part(&top, &known, prefix_len)?;
+                    mail.excluded.push(Excluded { path: top, size: contacts.size() });
+                    parts.contacts.push(contacts);
+                }
+            }
+        }
+        parts.mail.push(mail);
+        Ok(())
+    }
+
+    fn find(&self, path: &[u8]) -> Result<Option<Entry>, RestoreError> {
+        Ok(tree::find_path(self.reader, self.root, path)?.map(|found| found.entry().clone()))
+    }
+
+    fn part(&self, path: &[u8], known: &KnownMailbox, prefix_len: usize) -> Result<Part, RestoreError> {
         let entry = match path.is_empty() {
-            true => Entry::new(
-                b"",
-                crate::format::entry::EntryKind::Directory(*self.root),
-                crate::format::entry::Timestamp { secs: 0, nanos: 0 },
-            ),
-            false => tree::find_path(self.reader, self.root, path)?.ok_or_else(not_there)?.entry().clone(),
+            true => Entry::new(b"", EntryKind::Directory(*self.root), Timestamp { secs: 0, nanos: 0 }),
+            false => self.find(path)?.ok_or_else(|| RestoreError::NotInSnapshot { path: printable(path) })?,
         };
-        let mut part = Part { path: path.to_vec(), entry, above: Vec::new(), names, prefix_len };
+        let names = known.names.clone();
+        let mut part = Part { path: path.to_vec(), entry, above: Vec::new(), names, prefix_len, excluded: Vec::new() };
         let ends = path.iter().enumerate().skip(prefix_len).filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         part.above = ends.filter_map(|end| part.name_of(&path[..end])).collect();
         Ok(part)
     }
 }
 
-fn names_of(mailbox: &MailboxState) -> HashMap<Vec<u8>, Named> {
-    let mut paths: HashMap<&str, Vec<u8>> = HashMap::new();
-    let mut names = HashMap::new();
-    // Parents stand before their children.
-    for folder in &mailbox.mail.folders {
-        let above = folder.parent.as_deref().and_then(|parent| paths.get(parent));
-        let path = above.map_or_else(Vec::new, |above| [above, &b"/"[..]].concat());
-        let path = [&path, folder.name.as_bytes()].concat();
-        names.insert(path.clone(), Named { display: folder.display.clone(), well_known: folder.well_known.clone() });
-        paths.insert(&folder.id, path);
+impl KnownMailbox {
+    fn of(state: &MailboxState) -> Self {
+        let contacts = state.contacts.as_ref().map(|contacts| &contacts.folders[..]).unwrap_or_default();
+        let mut paths: HashMap<&str, Vec<u8>> = HashMap::new();
+        let mut names = HashMap::new();
+        // Parents come before their children.
+        for folder in state.mail.folders.iter().chain(contacts) {
+            let above = folder.parent.as_deref().and_then(|parent| paths.get(parent));
+            let path = above.map_or_else(Vec::new, |above| [above, &b"/"[..]].concat());
+            let path = [&path, folder.name.as_bytes()].concat();
+            let named = Named { display: folder.display.clone(), well_known: folder.well_known.clone() };
+            names.insert(path.clone(), named);
+            paths.insert(&folder.id, path);
+        }
+        Self { names: Arc::new(names), contacts: tops_of(contacts).map(str::to_owned).collect() }
     }
-    names
 }

@@ -6,8 +6,9 @@ use super::journal::{Journal, JournalError};
 use super::lock::MailboxLock;
 use super::outcome::{ItemError, ItemOutcome};
 use super::planned_items::{PlannedItem, PlannedItems};
-use super::route::Route;
+use super::route::{Part, Route};
 use super::target::{Loss, Target};
+use super::targets::contacts::ContactsTarget;
 use super::targets::mail::MailTarget;
 use crate::format::entry::Entry;
 use crate::restore::{Progress, Report, chain};
@@ -26,7 +27,7 @@ const UNANSWERED_MAX: u32 = 20;
 /// A mailbox, and what goes to it.
 pub(super) struct Destination {
     pub user: User,
-    pub route: Arc<Route>,
+    pub route: Route,
 }
 
 /// What all mailboxes of a run share.
@@ -70,7 +71,7 @@ struct InProgress<'a> {
 /// Restores everything that goes to one mailbox. The report of the run says what happened.
 pub(super) async fn restore_mailbox(run: &Run, destination: &Destination) {
     let Destination { user, route } = destination;
-    let items = route.parts.iter().map(|part| part.entry.sums().files).sum::<u64>();
+    let items = items_of(route.parts());
     let name = format!("Users/{}", route.to.name());
     let fail = |left: u64, error: String| run.report.lock().fail(name.as_bytes(), left, error);
     let options = &run.context.options;
@@ -89,21 +90,42 @@ pub(super) async fn restore_mailbox(run: &Run, destination: &Destination) {
     };
     run.report.lock().remarks.extend(journal.damage());
     let mailbox = Arc::new(MailboxContext { run: run.context.clone(), journal: Mutex::new(journal) });
-    let target = Arc::new(MailTarget::new(run.context.client.clone(), &user.id));
-    let mut in_progress = InProgress { run, items: JoinSet::new(), tried: 0, unanswered: 0 };
-    let ended = in_progress.restore_items(route, &mailbox, target).await;
-    let tried = in_progress.tried;
+    let client = &run.context.client;
+    let mail = Arc::new(MailTarget::new(client.clone(), &user.id));
+    restore_kind(run, &name, &route.mail, &mailbox, mail).await;
+    let contacts = Arc::new(ContactsTarget::new(client.clone(), &user.id));
+    restore_kind(run, &name, &route.contacts, &mailbox, contacts).await;
     if let Err(error) = mailbox.journal.lock().sync() {
         fail(1, format!("could not keep the journal of the restore: {error}"));
     }
+}
+
+/// Restores all items of one kind that go to the mailbox called `name`.
+async fn restore_kind<T: Target>(
+    run: &Run,
+    name: &str,
+    parts: &Arc<[Part]>,
+    mailbox: &Arc<MailboxContext>,
+    target: Arc<T>,
+) {
+    if parts.is_empty() || run.cancel.load(Ordering::Relaxed) {
+        return;
+    }
+    let mut in_progress = InProgress { run, items: JoinSet::new(), tried: 0, unanswered: 0 };
+    let ended = in_progress.restore_items(parts, mailbox, target).await;
     match ended {
         Err(error) if error.kind() == ErrorKind::Cancelled || run.cancel.load(Ordering::Relaxed) => {}
         Err(error) => {
-            let left = items.saturating_sub(tried).max(1);
-            fail(left, format!("the rest ({left} items) was not tried: {}", chain(&error)));
+            let left = items_of(parts.iter()).saturating_sub(in_progress.tried).max(1);
+            let reason = format!("the rest ({left} items) was not tried: {}", chain(&error));
+            run.report.lock().fail(name.as_bytes(), left, reason);
         }
         Ok(()) => {}
     }
+}
+
+fn items_of<'a>(parts: impl Iterator<Item = &'a Part>) -> u64 {
+    parts.map(|part| part.size().items).sum()
 }
 
 /// Returns the message for entries that cannot be read.
@@ -115,12 +137,12 @@ impl InProgress<'_> {
     /// Restores all items of one kind.
     async fn restore_items<T: Target>(
         &mut self,
-        route: &Arc<Route>,
+        parts: &Arc<[Part]>,
         mailbox: &Arc<MailboxContext>,
         target: Arc<T>,
     ) -> Result<(), GraphError> {
         let delivery = Arc::new(Delivery { mailbox: mailbox.clone(), target: target.clone() });
-        let ended = self.restore_all(route, &delivery).await;
+        let ended = self.restore_all(parts, &delivery).await;
         for (loss, items) in target.losses() {
             *self.run.losses.lock().entry(loss).or_default() += items;
         }
@@ -129,11 +151,11 @@ impl InProgress<'_> {
 
     async fn restore_all<T: Target>(
         &mut self,
-        route: &Arc<Route>,
+        parts: &Arc<[Part]>,
         delivery: &Arc<Delivery<T>>,
     ) -> Result<(), GraphError> {
         let (context, root) = (self.run.context.clone(), self.run.root.clone());
-        let mut planned = PlannedItems::new(context, delivery.target.clone(), root, route.clone(), true).await?;
+        let mut planned = PlannedItems::new(context, delivery.target.clone(), root, parts.clone(), true).await?;
         loop {
             self.make_room().await?;
             let next = planned.next().await;

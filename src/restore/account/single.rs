@@ -41,6 +41,9 @@ pub use self::staged::ReadRange;
 
 /// How long a mailbox stays locked after its last item, as more may come.
 const LINGER: Duration = Duration::from_secs(5);
+/// The reason for a contact that was dropped.
+const CONTACT: &str = "contacts cannot be restored by dropping them; `strongroom restore` restores them";
+const NO_MAILBOX: &str = "it came from no mailbox";
 const IN_USE: &str = "another restore is at work in this mailbox";
 
 /// An item that is to be restored.
@@ -202,10 +205,11 @@ impl ItemRestorer {
         path: &[u8],
     ) -> Result<Origin, Refused> {
         let (reader, of, at) = (self.context.reader.clone(), snapshot.clone(), path.to_vec());
-        let routes = blocking(move || route::routes(&reader, &of.1, &[at], &AccountTarget::Original)).await;
-        let route = routes.map_err(unreadable)?.all.into_iter().next();
-        let part = route.as_ref().and_then(|route| route.parts.first());
-        let part = part.ok_or_else(|| Refused::ForGood("it came from no mailbox".to_owned()))?;
+        let routes = blocking(move || route::routes(&reader, &of.1, &[at], &AccountTarget::Original, &[])).await;
+        let route = routes.map_err(unreadable)?.into_iter().next();
+        let part = route.as_ref().and_then(|route| route.mail.first());
+        let is_contact = route.as_ref().is_some_and(|route| !route.contacts.is_empty());
+        let part = part.ok_or_else(|| Refused::ForGood(if is_contact { CONTACT } else { NO_MAILBOX }.to_owned()))?;
         let user = directory::user(&self.context.client, owner).await?;
         let user = user.ok_or_else(|| Refused::ForGood("the organisation has no such user any more".to_owned()))?;
         let folders = origins.folders(&mailbox.delivery.target).await?;

@@ -5,12 +5,14 @@ use super::context::Context;
 use super::estimate::{self, Load};
 use super::existing_items::Counterpart;
 use super::planned_items::{PlannedItem, PlannedItems};
+use super::route::Part;
 use super::run::{Destination, unreadable};
 use super::target::Target;
+use super::targets::contacts::ContactsTarget;
 use super::targets::mail::MailTarget;
 use crate::format::entry::Entry;
-use crate::restore::{Report, SHOWN_MAX, Survey, WhenExists, printable, show_some};
-use crate::source::graph::GraphError;
+use crate::restore::{Report, SHOWN_MAX, Survey, WhenExists, chain, printable, show_some};
+use crate::source::graph::{ErrorKind, GraphError};
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,8 +23,6 @@ pub struct AccountSurvey {
     pub survey: Survey,
     skipped: u64,
     replaced: u64,
-    /// What is passed over, if anything.
-    pub(super) passed_over: Option<String>,
 }
 
 /// Looks into a mailbox, and adds what there is to do.
@@ -35,13 +35,38 @@ pub(super) async fn survey_mailbox(
     destination: &Destination,
     survey: &mut AccountSurvey,
 ) -> Result<(), GraphError> {
-    let target = Arc::new(MailTarget::new(context.client.clone(), &destination.user.id));
-    let route = destination.route.clone();
-    let mut planned = PlannedItems::new(context.clone(), target, root.clone(), route, false).await?;
+    let Destination { user, route } = destination;
+    let mail = Arc::new(MailTarget::new(context.client.clone(), &user.id));
+    survey_kind(context, root, &route.mail, mail, survey).await?;
+    let contacts = Arc::new(ContactsTarget::new(context.client.clone(), &user.id));
+    match survey_kind(context, root, &route.contacts, contacts, survey).await {
+        // The application may be allowed to write mail only.
+        Err(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::MissingPermission) => {
+            for part in &*route.contacts {
+                survey.survey.problem(&part.path, part.size().items, chain(&error));
+            }
+            Ok(())
+        }
+        surveyed => surveyed,
+    }
+}
+
+/// Looks for the items of one kind, and adds what there is to do.
+async fn survey_kind<T: Target>(
+    context: &Arc<Context>,
+    root: &Entry,
+    parts: &Arc<[Part]>,
+    target: Arc<T>,
+    survey: &mut AccountSurvey,
+) -> Result<(), GraphError> {
+    if parts.is_empty() {
+        return Ok(());
+    }
+    let mut planned = PlannedItems::new(context.clone(), target, root.clone(), parts.clone(), false).await?;
     while let Some(item) = planned.next().await? {
         match item {
             PlannedItem::Item { entry, path, counterpart, .. } => {
-                survey.add::<MailTarget>(&entry, &path, &counterpart, context.options.when_exists);
+                survey.add::<T>(&entry, &path, &counterpart, context.options.when_exists);
             }
             PlannedItem::Unreadable { path, entries, error } => {
                 survey.survey.problem(&path, entries, unreadable(entries, &error));
@@ -94,7 +119,7 @@ impl AccountSurvey {
             skipped: self.skipped,
             failed: survey.impossible,
             failures: survey.problems.clone(),
-            remarks: self.passed_over.iter().cloned().collect(),
+            remarks: Vec::new(),
             stopped: None,
         }
     }
@@ -137,9 +162,6 @@ impl fmt::Display for Shown<'_> {
                 .iter()
                 .map(|failure| format!("{}: {}", printable(&failure.path), printable(failure.error.as_bytes())));
             show_some(f, lines, problems.len() as u64)?;
-        }
-        if let Some(remark) = &self.survey.passed_over {
-            writeln!(f, "{remark}")?;
         }
         let longest = estimate::longest(self.loads).map(Load::time_min).unwrap_or_default();
         match estimate::remark(self.loads) {

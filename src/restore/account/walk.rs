@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::existing_items::Likeness;
 use super::maildir::{self, Maildirs};
-use super::route::{Named, Part, Route};
+use super::route::{Named, Part};
 use super::target::Target;
 use crate::backup::tenant::REPORT_NAME;
 use crate::format::entry::{Directory, Entry, Sums};
@@ -74,16 +74,16 @@ struct Walker<'a> {
     to: &'a mpsc::Sender<WalkEvent>,
 }
 
-/// Walks through the parts of a route, and sends what it meets, until the end or until nobody listens any more.
+/// Walks through the parts that go to a mailbox, and sends what it meets, until the end or until nobody listens any more.
 pub(super) fn walk<T: Target>(
     context: &Context,
     root: &Entry,
-    route: &Route,
+    parts: &[Part],
     random: &RandomState,
     to: &mpsc::Sender<WalkEvent>,
 ) {
     let walker = Walker { context, root, random, to };
-    for (number, part) in route.parts.iter().enumerate() {
+    for (number, part) in parts.iter().enumerate() {
         if walker.send(WalkEvent::Part(number)).is_err() {
             return;
         }
@@ -123,6 +123,9 @@ impl Walker<'_> {
         let mut depth = 0;
         while let Some(step) = walk.step() {
             match step {
+                Step::Enter(_) if part.excluded.iter().any(|excluded| excluded.path == walk.path()) => {
+                    walk.skip();
+                }
                 Step::Enter(found) if depth == DEPTH_MAX => {
                     self.unreadable(walk.path(), found.entry().sums().items, TOO_DEEP.to_owned())?;
                     walk.skip();

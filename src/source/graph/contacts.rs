@@ -8,6 +8,9 @@
 //! to know the folders lists them ([`Contacts::folders`]), with one request for each folder.
 
 mod card;
+mod write;
+
+pub use self::write::{ExistingContact, MadeContactFolder};
 
 use super::client::Client;
 use super::error::{ErrorKind, GraphError};

@@ -33,12 +33,12 @@ pub const ATTACHMENT_WHOLE_BYTES_MAX: usize = 3_000_000 - 1;
 /// Maximum size of a range, in bytes: 12 x 320 KiB, less than the 4 MB that the service allows.
 pub const RANGE_BYTES_MAX: usize = 12 * 320 * 1024;
 /// Maximum number of attempts at creating a folder when it is not clear whether it was created.
-const FOLDER_ATTEMPTS_MAX: usize = 4;
+pub(super) const FOLDER_ATTEMPTS_MAX: usize = 4;
 /// Maximum length of a `Message-ID` that is used in a filter. RFC 5322 limits lines to 998 bytes, and addresses have
 /// limits too.
 const FILTERED_LEN_MAX: usize = 900;
 /// Maximum size of an answer that is empty or short, such as that to a range, in bytes.
-const SMALL_ANSWER_BYTES_MAX: u64 = 64 << 10;
+pub(super) const SMALL_ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 /// A message that exists in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,12 +89,32 @@ pub fn job_property(job: &str) -> Value {
     json!({ "id": JOB, "value": job })
 }
 
-/// A message with a mark.
+/// Returns the filter for items that have this mark.
+pub(super) fn filter_mark(mark: &str) -> String {
+    format!("singleValueExtendedProperties/Any(ep: ep/id eq '{MARK}' and ep/value eq '{mark}')")
+}
+
+/// Returns the `$expand` that adds the marks of items.
+pub(super) fn expand_mark() -> String {
+    format!("singleValueExtendedProperties($filter=id eq '{MARK}')")
+}
+
+/// Returns the `$expand` that adds the jobs that created items.
+pub(super) fn expand_job() -> String {
+    format!("singleValueExtendedProperties($filter=id eq '{JOB}')")
+}
+
+/// Returns the value of the only property that was asked for.
+pub(super) fn only_value(properties: Vec<ExtendedProperty>) -> Option<String> {
+    properties.into_iter().find_map(|property| property.value)
+}
+
+/// An item with a mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marked {
     /// The immutable id.
     pub id: String,
-    /// The job that created the message.
+    /// The job that created the item.
     pub job: Option<String>,
 }
 
@@ -155,9 +175,9 @@ impl Mailbox {
     pub async fn standing(&self, folder: &str, mut each: impl FnMut(Standing)) -> Result<(), GraphError> {
         const LABEL: &str = "listing what is in a folder";
         let segments = ["mailFolders", folder, "messages"];
-        let expand = format!("singleValueExtendedProperties($filter=id eq '{MARK}')");
         let ask = |segments: &[&str]| {
-            self.get(LABEL, segments).query("$select", STANDING_FIELDS).query("$expand", &expand).prefer(PAGE_SIZE)
+            let request = self.get(LABEL, segments).query("$select", STANDING_FIELDS);
+            request.query("$expand", &expand_mark()).prefer(PAGE_SIZE)
         };
         // Only a delta is sure to list every message. A plain listing may miss a message that moves while it is read.
         let mut pages = self.client.pages(ask(&[&segments[..], &["delta"]].concat()), Ends::WithDeltaLink);
@@ -187,9 +207,8 @@ impl Mailbox {
         let Some(filter) = message_id.and_then(of_message_id).or_else(|| received.and_then(of_second)) else {
             return self.standing(folder, each).await;
         };
-        let expand = format!("singleValueExtendedProperties($filter=id eq '{MARK}')");
         let request = self.get(LABEL, &["mailFolders", folder, "messages"]).query("$filter", &filter);
-        let request = request.query("$select", STANDING_FIELDS).query("$expand", &expand);
+        let request = request.query("$select", STANDING_FIELDS).query("$expand", &expand_mark());
         let mut pages = self.client.pages(request.prefer(PAGE_SIZE), Ends::Plainly);
         while tell_page(&mut pages, &mut each).await? {}
         Ok(())
@@ -219,15 +238,13 @@ impl Mailbox {
     /// # Errors
     /// See [`GraphError`].
     pub async fn marked(&self, folder: &str, mark: &str) -> Result<Vec<Marked>, GraphError> {
-        let filter = format!("singleValueExtendedProperties/Any(ep: ep/id eq '{MARK}' and ep/value eq '{mark}')");
-        let expand = format!("singleValueExtendedProperties($filter=id eq '{JOB}')");
         let request = self.get("looking for a message", &["mailFolders", folder, "messages"]);
-        let request = request.query("$filter", &filter).query("$select", "id").query("$expand", &expand);
+        let request = request.query("$filter", &filter_mark(mark)).query("$select", "id");
+        let request = request.query("$expand", &expand_job());
         let marked = self.client.page(&request).await?;
         let marked = marked.rows::<StandingRow>().map(|row| {
             let StandingRow { id, single_value_extended_properties, .. } = row?;
-            let job = single_value_extended_properties.into_iter().find_map(|property| property.value);
-            Ok(Marked { id, job })
+            Ok(Marked { id, job: only_value(single_value_extended_properties) })
         });
         marked.collect()
     }
@@ -383,7 +400,7 @@ impl From<StandingRow> for Standing {
     fn from(row: StandingRow) -> Self {
         let date = |text: Option<String>| text.and_then(|text| parse_date(&text));
         Self {
-            mark: row.single_value_extended_properties.into_iter().find_map(|property| property.value),
+            mark: only_value(row.single_value_extended_properties),
             id: row.id,
             change_key: row.change_key,
             internet_message_id: row.internet_message_id,

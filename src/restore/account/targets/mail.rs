@@ -102,6 +102,10 @@ impl Target for MailTarget {
     const ASKED_MAX: u64 = 24;
 
     fn is_of_this_kind(entry: &Entry) -> bool {
+        // A contact has a payload, too.
+        if super::contacts::is_named_as_contact(entry) {
+            return false;
+        }
         let facts = &entry.facts;
         let has_facts = [&facts.from, &facts.message_id, &facts.subject].iter().any(|fact| fact.is_some());
         entry.payload.is_some()
@@ -187,7 +191,8 @@ impl Target for MailTarget {
         let content = entry.content().ok_or_else(|| ItemError::Item("it is no file".to_owned()))?;
         let mime = context.contents.read(content)?;
         let payload = entry.payload.as_ref().map(|payload| context.contents.read(payload)).transpose()?;
-        if payload.is_none() && !Self::is_of_this_kind(entry) && !reader::looks_like_mail(&mime) {
+        let is_mail = payload.is_some() || Self::is_of_this_kind(entry) || reader::looks_like_mail(&mime);
+        if !is_mail || super::contacts::is_named_as_contact(entry) {
             return Err(ItemError::Item(Self::NOT_OF_THIS_KIND.to_owned()));
         }
         let stored = payload.as_ref().and_then(|json| serde_json::from_slice::<StoredMessage>(json).ok());
