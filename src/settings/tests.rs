@@ -105,6 +105,16 @@ fn a_dropped_file_waits_two_seconds_by_default() {
 }
 
 #[test]
+fn mail_is_another_name_of_outlook() {
+    let services = |services: &str| {
+        let settings = parse(&with("", &format!("tenant = \"a\"\nservices = {services}"))).unwrap();
+        settings.set("s").unwrap().services.clone()
+    };
+    assert_eq!(services("[\"contacts\", \"mail\", \"outlook\"]"), [Service::Outlook, Service::Contacts]);
+    assert_eq!(services("[\"contacts\"]"), [Service::Contacts]);
+}
+
+#[test]
 fn an_empty_file_is_a_configuration() {
     let settings = parse("").unwrap();
     assert!(settings.repositories.is_empty() && settings.tenants.is_empty() && settings.sets.is_empty());

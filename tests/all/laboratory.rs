@@ -251,7 +251,7 @@ impl Laboratory {
         let mut messages = BTreeMap::new();
         let reader = self.reader();
         self.walk(&reader, root, "", &mut |path, entry, bytes| {
-            if path.ends_with(REPORT_NAME) {
+            if path.ends_with(REPORT_NAME) || path.ends_with(".vcf") {
                 return;
             }
             let id = entry.facts.source_id.clone().expect("every message has an id");

@@ -12,6 +12,7 @@ mod cli;
 mod configuration;
 mod conformance;
 mod contact_restores;
+mod contacts;
 mod crash;
 mod damage;
 mod drill;

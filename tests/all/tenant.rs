@@ -315,6 +315,23 @@ fn names_of_messages_alone_are_not_enough() {
 }
 
 #[test]
+fn contacts_are_tried_if_a_set_takes_them() {
+    let office = Office::new();
+    let set = "[sets.everyone]\ntenant = \"contoso\"\nservices = [\"mail\", \"contacts\"]\n";
+    office.configure("client_secret = { env = \"CONTOSO_SECRET\" }", set);
+    let report = office.json(&["test", "contoso"], 0);
+    let contacts = check(&report, "contacts");
+    assert_eq!((&contacts["status"], &contacts["permission"]), (&json!("ok"), &json!("Contacts.Read")));
+    office.change_rules(|rules| rules.roles.retain(|role| !role.starts_with("Contacts.")));
+    let report = office.json(&["test", "contoso"], 1);
+    assert_eq!(
+        (&check(&report, "contacts")["status"], &check(&report, "mail")["status"]),
+        (&json!("missing"), &json!("ok"))
+    );
+    assert!(report["steps"].to_string().contains("tick Contacts.Read,"), "{}", report["steps"]);
+}
+
+#[test]
 fn roles_assigned_in_exchange_count_although_no_token_names_them() {
     let office = Office::new();
     let users = office.simulator.tenant().users();

@@ -3,8 +3,7 @@
 use super::state::TenantState;
 use super::user::{self, Access};
 use crate::backup::BackupError;
-use crate::backup::collection::{Collection, Report};
-use crate::backup::collections::contacts::Contacts;
+use crate::backup::collection::Report;
 use crate::backup::context::USERS;
 use crate::format::entry::Entry;
 use crate::format::snapshot::Failure;
@@ -54,6 +53,8 @@ struct Lacking {
 struct Counts {
     read: u64,
     denied: u64,
+    /// The number of users of whom something else was read, but not this.
+    denied_in_part: u64,
 }
 
 impl Gathered {
@@ -98,11 +99,12 @@ impl Gathered {
         all.why = all.why.take().or(lacking.why);
     }
 
-    /// Notes whether a collection of a user may be read.
-    pub fn note_access(&mut self, access: &Access) {
+    /// Notes whether a collection of a user may be read. `in_part` is true if anything of the user was read.
+    pub fn note_access(&mut self, access: &Access, in_part: bool) {
         let counts = self.access.entry(access.items).or_default();
         counts.read += u64::from(access.is_read);
         counts.denied += u64::from(access.is_denied);
+        counts.denied_in_part += u64::from(access.is_denied && in_part);
     }
 
     /// Says what concerns all users together, and sorts what is reported.
@@ -116,17 +118,17 @@ impl Gathered {
             // A policy lets some mailboxes be read. This is a missing permission.
             return Err(BackupError::NothingAllowed);
         }
-        for (items, Counts { read, denied }) in access.into_iter().filter(|(_, counts)| is_denied(counts)) {
-            match (read, items) {
-                (0, items) => self.fail(
+        for (items, Counts { read, denied_in_part, .. }) in access {
+            // A user of whom nothing may be read is among those that were passed over.
+            match (read, denied_in_part) {
+                (_, 0) => {}
+                (0, _) => self.fail(
                     USERS.to_owned(),
                     format!("the application may read the {items} of nobody; `strongroom tenant test` says why"),
                 ),
-                (_, Contacts::ITEMS) => self
+                (_, users) => self
                     .warnings
-                    .push(format!("the {items} of {denied} users are outside of what the application may read")),
-                // Their mailboxes are among those that were passed over.
-                _ => {}
+                    .push(format!("the application may read mailboxes, but not the {items} in them: {users} users")),
             }
         }
         self.warn_of_lacking();

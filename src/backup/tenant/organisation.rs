@@ -170,7 +170,8 @@ impl Organisation {
     /// Takes what became of a user.
     fn take(&self, outcome: Outcome, gathered: &mut Gathered) -> Result<(), BackupError> {
         gathered.note(outcome.report);
-        outcome.access.iter().for_each(|access| gathered.note_access(access));
+        let in_part = matches!(outcome.kept, Kept::Made(_));
+        outcome.access.iter().for_each(|access| gathered.note_access(access, in_part));
         outcome.lacking.into_iter().for_each(|lacking| gathered.note_lacking(lacking));
         match outcome.kept {
             Kept::Skipped(reason) => gathered.skipped.push((outcome.name, reason)),

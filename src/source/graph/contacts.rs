@@ -235,13 +235,19 @@ impl Contacts {
         self.client.collect(request, FOLDERS_MAX).await
     }
 
-    /// Returns a folder by its id.
+    /// Returns a folder by its id. Returns `None` also for the id of a folder that is not for contacts, such as Deleted
+    /// Items, where deleted contacts lie.
     ///
     /// # Errors
     /// See [`GraphError`].
     pub async fn folder(&self, id: &str) -> Result<Option<ContactFolder>, GraphError> {
         let request = self.get("reading a contact folder", &["contactFolders", id]);
-        found(self.client.json_that(request, |found: &ContactFolder| Expected::id(id, &found.id)).await)
+        let answer = self.client.json_that(request, |found: &ContactFolder| Expected::id(id, &found.id)).await;
+        match answer {
+            // That is what the service calls an id of another kind.
+            Err(error) if error.kind() == ErrorKind::BadRequest => Ok(None),
+            answer => found(answer),
+        }
     }
 
     /// Returns true if a delta link may be followed. After a change of the configuration, an old link may lead to

@@ -24,7 +24,7 @@ pub async fn plan(context: &Context, contacts: &Contacts, standing: &Standing<'_
         None => contacts.default_folder().await?.map(|folder| folder.id),
     };
     let mut listed = contacts.folders(default.as_deref()).await?;
-    keep_what_is_still_there(contacts, known, &mut listed).await?;
+    keep_what_is_still_there(contacts, known, default.as_deref(), &mut listed).await?;
     let mut folders = in_order(default.as_deref(), &listed);
     for folder in &mut folders {
         if let Some(old) = known.iter().find(|old| old.id == folder.id) {
@@ -45,16 +45,25 @@ fn is_default(folder: &FolderState) -> bool {
 }
 
 /// Asks for each folder of the previous snapshot that is not listed now. A listing that was cut short takes nothing
-/// away.
+/// away. A folder that was moved to Deleted Items still exists, but lies in no contact folder.
 async fn keep_what_is_still_there(
     contacts: &Contacts,
     known: &[FolderState],
+    default: Option<&str>,
     listed: &mut Vec<ContactFolder>,
 ) -> Result<(), GraphError> {
     for folder in known.iter().filter(|folder| !is_default(folder)) {
-        if listed.iter().all(|now| now.id != folder.id) {
-            listed.extend(contacts.folder(&folder.id).await?);
+        if listed.iter().any(|now| now.id == folder.id) {
+            continue;
         }
+        let mut found = contacts.folder(&folder.id).await?;
+        // Parents come before their children in `known`, and are in `listed` by now if they still exist.
+        let is_placed = |found: &ContactFolder| {
+            let parent = found.parent_folder_id.as_deref();
+            default.is_none() || parent == default || listed.iter().any(|now| Some(now.id.as_str()) == parent)
+        };
+        found.take_if(|found| !is_placed(found));
+        listed.extend(found);
     }
     Ok(())
 }
