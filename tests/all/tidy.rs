@@ -122,15 +122,14 @@ fn rooms_make_no_circle() {
 }
 
 /// Circles between files of one folder that may stay, and why.
-const CIRCLES: [(&str, &[&str]); 3] = [
-    // The parts of a tenant on loopback know each other, as those of a service do.
+const CIRCLES: [(&str, &[&str]); 1] = [
+    // The router of the server knows all who answer, and they know its calls.
     (
         "tools/simulator/src",
         &[
             "auth",
             "contacts",
             "control",
-            "counters",
             "delta",
             "directory",
             "exchange",
@@ -143,8 +142,6 @@ const CIRCLES: [(&str, &[&str]); 3] = [
             "uploads",
         ],
     ),
-    ("tools/simulator/src", &["generate", "tenant"]),
-    ("tools/simulator/src/mail", &["attachments", "folders", "messages", "write"]),
 ];
 
 /// Files of one folder use each other in one direction. A file counts together with the folder of its name.

@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::server::{Operation, Route, State};
-
 /// The counts at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -127,29 +125,5 @@ impl Drop for Running {
         {
             load.running -= 1;
         }
-    }
-}
-
-impl State {
-    /// Returns all current counts.
-    pub fn counts(&self) -> Counts {
-        let faults = self.faults.injected().values().sum();
-        Counts { faults, tokens_issued: self.authority.tokens_issued(), ..self.counters.counts() }
-    }
-
-    /// Sets all counts to zero.
-    pub fn reset_counts(&self) {
-        self.counters.reset();
-        self.faults.reset_injected();
-        self.authority.reset_tokens_issued();
-    }
-
-    /// Returns the id of the user whose mailbox a route concerns. Both names of a user give the same id.
-    pub fn mailbox_of(&self, route: &Route) -> Option<String> {
-        let name = match route.operation {
-            Operation::ExchangeMailbox => return crate::exchange::owner(&self.tenant, route.rest.first()?),
-            _ => route.user.as_deref()?,
-        };
-        Some(self.tenant.user(name).map_or_else(|| name.to_owned(), |user| user.id.clone()))
     }
 }

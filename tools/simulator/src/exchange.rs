@@ -5,29 +5,30 @@
 //! from those of `mailFolders`, and item ids change with every move, whatever `Prefer` says: the documentation promises
 //! nothing about either.
 
+mod ids;
 mod items;
+mod sessions;
 mod stream;
 mod transfer;
 
+pub use ids::{mailbox_id, owner};
+pub use sessions::Transfers;
 pub use stream::{Facts, Item, NotAStream};
-pub use transfer::{Transfers, router};
+pub use transfer::router;
+
+use ids::{to_exchange_id, to_mail_folder_id};
 
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::mail::folders;
+use crate::mail::paths;
 use crate::odata::Query;
 use crate::server::{Answer, ApiError, Call, Operation, Version, json_answer, page};
-use crate::tenant::id::{FolderKey, MailboxGuid};
-use crate::tenant::{Folder, Mailbox, Tenant, UNNAMED};
+use crate::tenant::id::FolderKey;
+use crate::tenant::{Folder, Mailbox, UNNAMED};
 use crate::{delta, extended};
-
-/// How folder ids of this API begin. The rest of an id is the same as in `mailFolders`.
-const ID_PREFIX: &str = "NJWt";
-/// How folder ids of `mailFolders` begin.
-const MAIL_FOLDER_ID_PREFIX: &str = "AQMk";
 
 /// Answers a call to `settings/exchange` or below `/admin/exchange/mailboxes`.
 ///
@@ -83,24 +84,6 @@ pub fn answer(call: &Call) -> Answer {
     }
 }
 
-/// Returns the id of a mailbox in this API.
-pub fn mailbox_id(guid: &MailboxGuid, tenant: &Tenant) -> String {
-    let hex: String = guid.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("MBX:{}-{}-{}-{}-{}@{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..], tenant.id)
-}
-
-/// Returns the id of the user whose mailbox has this id.
-pub fn owner(tenant: &Tenant, id: &str) -> Option<String> {
-    let users = tenant.users();
-    let found = users.iter().find(|user| {
-        user.mailbox().is_some_and(|mailbox| {
-            let guid = mailbox.lock().guid;
-            mailbox_id(&guid, tenant).eq_ignore_ascii_case(id)
-        })
-    })?;
-    Some(found.id.clone())
-}
-
 fn settings(call: &Call) -> Answer {
     let (guid, user) = (call.with_mailbox(|mailbox| Ok(mailbox.guid))?, call.user()?);
     let primary = mailbox_id(&guid, &call.state.tenant);
@@ -113,20 +96,6 @@ fn settings(call: &Call) -> Answer {
         body["inPlaceArchiveMailboxId"] = Value::Null;
     }
     Ok(json_answer(StatusCode::OK, &body))
-}
-
-/// Converts a folder id of `mailFolders` to one of this API.
-fn to_exchange_id(id: &str) -> String {
-    id.replacen(MAIL_FOLDER_ID_PREFIX, ID_PREFIX, 1)
-}
-
-/// Converts a folder id of this API to one of `mailFolders`. Well-known names are the same in both.
-fn to_mail_folder_id(id: &str) -> Result<String, ApiError> {
-    match id.strip_prefix(ID_PREFIX) {
-        Some(rest) => Ok(format!("{MAIL_FOLDER_ID_PREFIX}{rest}")),
-        None if id.len() < 60 => Ok(id.to_owned()),
-        None => Err(ApiError::item_not_found()),
-    }
 }
 
 /// One mailbox of this API.
@@ -151,7 +120,7 @@ struct Renamed {
 impl ExchangeMailbox {
     /// Returns the folder whose children the call concerns: the one in the path, or the top folder.
     fn parent(call: &Call, mailbox: &Mailbox) -> Result<FolderKey, ApiError> {
-        folders::find(mailbox, call.route.folder.as_deref().unwrap_or("msgfolderroot"))
+        paths::find_folder(mailbox, call.route.folder.as_deref().unwrap_or("msgfolderroot"))
     }
 
     fn list(&self, call: &Call) -> Answer {
@@ -193,7 +162,7 @@ impl ExchangeMailbox {
 
     fn get(&self, call: &Call) -> Answer {
         let body = call.with_mailbox(|mailbox| {
-            let key = folders::resolve(call, mailbox)?;
+            let key = paths::resolve_folder(call, mailbox)?;
             self.json(call, mailbox, key, &call.query).ok_or_else(ApiError::item_not_found)
         })?;
         Ok(json_answer(StatusCode::OK, &body))
@@ -214,7 +183,7 @@ impl ExchangeMailbox {
     fn rename(&self, call: &Call) -> Answer {
         let renamed: Renamed = call.json()?;
         let body = call.with_mailbox(|mailbox| {
-            let key = folders::resolve(call, mailbox)?;
+            let key = paths::resolve_folder(call, mailbox)?;
             mailbox.rename_folder(key, &renamed.display_name)?;
             self.json(call, mailbox, key, &Query::default()).ok_or_else(ApiError::item_not_found)
         })?;
@@ -223,7 +192,7 @@ impl ExchangeMailbox {
 
     fn delete(&self, call: &Call) -> Answer {
         call.with_mailbox(|mailbox| {
-            let key = folders::resolve(call, mailbox)?;
+            let key = paths::resolve_folder(call, mailbox)?;
             Ok(mailbox.remove_folder(key)?)
         })?;
         Ok(StatusCode::NO_CONTENT.into_response())

@@ -8,10 +8,7 @@ use crate::odata::Query;
 use crate::odata::filter::Filter;
 use crate::server::ApiError;
 
-/// Name of the navigation property with the properties that have one value.
-pub const SINGLE: &str = "singleValueExtendedProperties";
-/// Name of the navigation property with the properties that have several values.
-pub const MULTI: &str = "multiValueExtendedProperties";
+pub use crate::odata::{MULTI, SINGLE};
 
 /// Returns the canonical spelling of a property id: `Integer 0xe08`, `String {guid} Name Marker`.
 ///

@@ -27,7 +27,7 @@
 //! ```
 //!
 //! - [`tenant`] holds the content, and lets tests change it without the clients' knowledge; [`truth`] reads it back;
-//! - [`generate`] makes the mail, [`mime`] converts MIME bytes to properties and back;
+//! - [`generate`] makes the mail and [`library`] its contents, [`mime`] converts MIME bytes to properties and back;
 //! - [`server`] decodes requests; [`directory`], [`mail`] and [`contacts`] answer them, with [`odata`] for their options,
 //!   [`delta`] for what changed, and [`extended`] for MAPI properties;
 //! - [`auth`], [`permissions`], [`throttle`] and [`faults`] check requests first; [`batch`] passes its requests through
@@ -48,6 +48,7 @@ pub mod exchange;
 pub mod extended;
 pub mod faults;
 pub mod generate;
+pub mod library;
 pub mod mail;
 pub mod mime;
 pub mod odata;
@@ -61,7 +62,7 @@ pub mod uploads;
 pub use auth::{Certificate, Rules};
 pub use counters::Counts;
 pub use faults::{Fault, Faults};
-pub use generate::Organisation;
+pub use library::Organisation;
 pub use tenant::{FlagStatus, Kind, Locale, NewContact, NewMessage, Tenant, TenantError, Unreadable, UserSpec};
 pub use throttle::Limits;
 pub use truth::{TrueContact, TrueFolder, TrueMessage, Truth};

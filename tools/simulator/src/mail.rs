@@ -8,4 +8,5 @@ pub mod json;
 pub mod mapi;
 pub mod messages;
 pub mod outlook;
+pub mod paths;
 pub mod write;

@@ -7,13 +7,17 @@ use axum::http::HeaderMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
 
-use crate::extended;
 use crate::server::ApiError;
 use filter::Filter;
 
 /// Characters to encode in a query. All others stay as they are, so that links are readable.
 const QUERY: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'$').remove(b',').remove(b'/');
+
+/// Name of the navigation property with the extended properties that have one value.
+pub const SINGLE: &str = "singleValueExtendedProperties";
+/// Name of the navigation property with the extended properties that have several values.
+pub const MULTI: &str = "multiValueExtendedProperties";
 
 /// The query options of a request.
 #[derive(Clone, Debug, Default)]
@@ -226,7 +230,7 @@ impl Select {
     /// Removes the properties that are not shown. `id`, annotations and expanded properties always stay.
     pub fn retain(&self, object: &mut Map<String, Value>) {
         if let Some(names) = &self.names {
-            let is_expanded = |key: &str| key == extended::SINGLE || key == extended::MULTI;
+            let is_expanded = |key: &str| key == SINGLE || key == MULTI;
             object.retain(|key, _| {
                 key == "id" || key.starts_with('@') || is_expanded(key) || names.contains(&key.to_ascii_lowercase())
             });

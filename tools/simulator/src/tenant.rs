@@ -30,7 +30,7 @@ use parking_lot::RwLock;
 use strongroom_corpora::rng::Rng;
 
 use crate::Switches;
-use crate::generate::{Library, Organisation};
+use crate::library::{Library, Organisation};
 use crate::mime::{self, Properties};
 
 /// A tenant of Microsoft 365.
@@ -60,13 +60,13 @@ struct Directory {
 }
 
 impl Tenant {
-    /// Returns the tenant that `organisation` describes, with all its users and mail.
+    /// Returns the tenant that `organisation` describes, but without users. `generate::populate` adds them.
     ///
     /// # Errors
     /// Fails if the corpus cannot be listed.
     pub fn new(organisation: &Organisation, switches: Switches) -> std::io::Result<Self> {
         let mut rng = Rng::for_purpose(organisation.seed, "tenant");
-        let tenant = Self {
+        Ok(Self {
             id: rng.uuid(),
             domain: "contoso.com".to_owned(),
             display_name: "Contoso".to_owned(),
@@ -75,9 +75,7 @@ impl Tenant {
             switches: RwLock::new(switches),
             library: Library::new(organisation)?,
             renderings: AtomicU64::new(0),
-        };
-        crate::generate::populate(&tenant, organisation);
-        Ok(tenant)
+        })
     }
 
     /// Returns the seed from which the tenant was generated.

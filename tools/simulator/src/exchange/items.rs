@@ -9,7 +9,7 @@ use crate::clock;
 use crate::delta::{self, Items};
 use crate::extended;
 use crate::mail::json::View;
-use crate::mail::{folders, mapi};
+use crate::mail::{mapi, paths};
 use crate::odata::Query;
 use crate::server::{Answer, ApiError, Call, PAGE_ROWS, PAGE_ROWS_MAX, collection, json_answer};
 use crate::tenant::Mailbox;
@@ -20,7 +20,7 @@ pub(super) fn list(call: &Call, exchange: &ExchangeMailbox) -> Answer {
     let size = call.page_size(PAGE_ROWS, PAGE_ROWS_MAX)?;
     let skip = call.query.number("$skip")?.unwrap_or(0);
     let (views, total) = call.with_mailbox(|mailbox| {
-        let folder = folders::resolve(call, mailbox)?;
+        let folder = paths::resolve_folder(call, mailbox)?;
         let contacts = mailbox.contacts_in(folder);
         let messages = mailbox.listing(Some(folder));
         let keys: Vec<MessageKey> = messages.iter().copied().chain(contacts).collect();
@@ -41,7 +41,7 @@ pub(super) fn list(call: &Call, exchange: &ExchangeMailbox) -> Answer {
 
 /// `GET .../folders/{f}/items/delta`
 pub(super) fn delta(call: &Call, exchange: &ExchangeMailbox) -> Answer {
-    let page = delta::read(call, Items::Any, folders::find, View::new)?;
+    let page = delta::read(call, Items::Any, paths::find_folder, View::new)?;
     let path = items_path(call, exchange)?;
     let frozen = page.frozen.clone();
     page.answer(call, &path, "mailboxItem", |view| row(call, view, &frozen))
@@ -81,7 +81,7 @@ pub(super) fn delete(call: &Call) -> Answer {
 
 /// Returns the key of the item in the path. It may be of any kind, but must be in the folder in the path.
 fn resolve(call: &Call, mailbox: &Mailbox) -> Result<MessageKey, ApiError> {
-    let folder = folders::resolve(call, mailbox)?;
+    let folder = paths::resolve_folder(call, mailbox)?;
     let key = mailbox.resolve_item(call.route.message.as_deref().unwrap_or_default());
     key.filter(|key| mailbox.message(*key).is_some_and(|record| record.folder == folder))
         .ok_or_else(ApiError::item_not_found)
@@ -89,8 +89,8 @@ fn resolve(call: &Call, mailbox: &Mailbox) -> Result<MessageKey, ApiError> {
 
 fn items_path(call: &Call, exchange: &ExchangeMailbox) -> Result<String, ApiError> {
     let id = call.with_mailbox(|mailbox| {
-        let folder = folders::resolve(call, mailbox)?;
-        Ok(super::to_exchange_id(&mailbox.folder_id(folder)))
+        let folder = paths::resolve_folder(call, mailbox)?;
+        Ok(super::ids::to_exchange_id(&mailbox.folder_id(folder)))
     })?;
     Ok(format!("{}/folders('{id}')/items", exchange.path))
 }

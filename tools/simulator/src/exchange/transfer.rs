@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,16 +10,15 @@ use axum::http::{StatusCode, header};
 use axum::routing::post;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jiff::{SignedDuration, Timestamp};
-use parking_lot::Mutex;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use strongroom_corpora::rng::Rng;
 
-use super::{Facts, Item, to_mail_folder_id};
+use super::ids::to_mail_folder_id;
+use super::stream::{Facts, Item};
 use crate::clock;
-use crate::mail::folders;
 use crate::mail::json::View;
+use crate::mail::paths;
 use crate::mime::Importance;
 use crate::server::{Answer, ApiError, Call, State, json_answer};
 use crate::tenant::id::IdFormat;
@@ -30,56 +28,8 @@ use crate::tenant::{
 
 /// Maximum number of items in one export.
 const EXPORT_MAX: usize = 20;
-/// Lifetime of an import session.
-const SESSION_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 /// Maximum length of the body of an import, in bytes: 150 MB as base64, and a little more.
 const IMPORT_BYTES_MAX: usize = 210 * 1024 * 1024;
-
-/// Numbers the exports, and holds the open import sessions.
-#[derive(Debug)]
-pub struct Transfers {
-    exports: AtomicU64,
-    sessions: Mutex<Sessions>,
-}
-
-#[derive(Debug)]
-struct Sessions {
-    rng: Rng,
-    open: HashMap<String, Session>,
-}
-
-#[derive(Debug, Clone)]
-struct Session {
-    user: String,
-    expires: Timestamp,
-}
-
-impl Transfers {
-    /// Returns no sessions. The tokens of new sessions are derived from `seed`.
-    pub fn new(seed: u64) -> Self {
-        let sessions = Sessions { rng: Rng::for_purpose(seed, "import sessions"), open: HashMap::new() };
-        Self { exports: AtomicU64::new(0), sessions: Mutex::new(sessions) }
-    }
-
-    /// Ends all import sessions early.
-    pub fn expire_sessions(&self) {
-        self.sessions.lock().open.clear();
-    }
-
-    fn open(&self, user: String, now: Timestamp) -> (String, Timestamp) {
-        let mut sessions = self.sessions.lock();
-        sessions.open.retain(|_, session| session.expires > now);
-        let token = sessions.rng.token(160);
-        let expires = now + SESSION_LIFETIME;
-        sessions.open.insert(token.clone(), Session { user, expires });
-        (token, expires)
-    }
-
-    fn user(&self, token: &str, now: Timestamp) -> Option<String> {
-        let sessions = self.sessions.lock();
-        sessions.open.get(token).filter(|session| session.expires > now).map(|session| session.user.clone())
-    }
-}
 
 #[derive(Deserialize)]
 struct ExportRequest {
@@ -101,7 +51,7 @@ pub(super) fn export(call: &Call) -> Answer {
         };
         Ok(ids.iter().map(view).collect::<Vec<_>>())
     })?;
-    let export = call.state.transfers.exports.fetch_add(1, Ordering::Relaxed);
+    let export = call.state.transfers.next_export();
     let tenant = &call.state.tenant;
     let number = if tenant.switches().unstable_exports { export + 1 } else { 0 };
     let mut rows: Vec<Value> = ids
@@ -233,7 +183,7 @@ impl ImportRequest {
             _ => return Err(invalid("Mode must be 'create' or 'update'.")),
         };
         let result = state.tenant.with_mailbox(user, |mailbox| {
-            let folder = folders::find(mailbox, &folder_id)?;
+            let folder = paths::find_folder(mailbox, &folder_id)?;
             let key = match (is_update, &self.item_id, &self.change_key) {
                 (false, None, None) => mailbox.add_message(arrival(folder, item))?,
                 (false, ..) => return Err(invalid("ItemId and ChangeKey are not allowed when an item is created.")),

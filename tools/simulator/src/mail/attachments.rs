@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::input;
 use super::json::{Shape, View};
-use super::messages::{resolve, view};
+use super::paths::{resolve_message, view};
 use crate::clock;
 use crate::mime::{self, Attachment, Payload, Properties};
 use crate::odata::{Query, Select};
@@ -205,7 +205,7 @@ pub fn create(call: &Call) -> Answer {
     let attachment = input::attachment(&call.json()?, call.route.version)?;
     // Right after a message was created, some servers do not know it yet.
     let lagging = call.with_mailbox(|mailbox| {
-        let key = resolve(call, mailbox)?;
+        let key = resolve_message(call, mailbox)?;
         Ok(mailbox.lagging.remove(&key))
     })?;
     if lagging {

@@ -1,7 +1,8 @@
 //! Deltas of the messages in a folder, and of mail folders.
 
-use super::folders::{self, check_select, find, folder_json};
+use super::folders::{self, check_select, folder_json};
 use super::json::{Shape, View};
+use super::paths::find_folder;
 use crate::delta::{Items, folders_with, read};
 use crate::odata::Query;
 use crate::server::{Answer, Call};
@@ -11,7 +12,7 @@ use crate::tenant::id::FolderKey;
 /// `GET /users/{u}/mailFolders/{f}/messages/delta`
 pub fn messages(call: &Call) -> Answer {
     let user = call.user()?;
-    let page = read(call, Items::Messages, find, View::new)?;
+    let page = read(call, Items::Messages, find_folder, View::new)?;
     let tenant = &call.state.tenant;
     let shape = Shape::new(call, &page.frozen)?;
     let folder = call.with_mailbox(|mailbox| Ok(mailbox.folder_id(page.folder)))?;

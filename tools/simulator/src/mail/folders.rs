@@ -4,7 +4,8 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 
-use super::write::{copy_message, destination};
+use super::paths::{destination, find_folder, resolve_folder};
+use crate::clock;
 use crate::extended;
 use crate::odata::{Query, Select};
 use crate::server::{Answer, ApiError, Call, Version, json_answer, page};
@@ -44,7 +45,7 @@ pub fn list_children(call: &Call) -> Answer {
     check_select(call, &call.query)?;
     let hidden = call.query.is_true("includeHiddenFolders");
     let (rows, id) = call.with_mailbox(|mailbox| {
-        let parent = resolve(call, mailbox)?;
+        let parent = resolve_folder(call, mailbox)?;
         Ok((rows(call, mailbox, children(mailbox, parent), hidden), mailbox.folder_id(parent)))
     })?;
     page(call, rows, &format!("users('{}')/mailFolders('{id}')/childFolders", call.user()?.id))
@@ -54,33 +55,11 @@ pub fn list_children(call: &Call) -> Answer {
 pub fn get(call: &Call) -> Answer {
     check_select(call, &call.query)?;
     let mut body = call.with_mailbox(|mailbox| {
-        let key = resolve(call, mailbox)?;
+        let key = resolve_folder(call, mailbox)?;
         Ok(folder_json(call, mailbox, key, &call.query.select(), &call.query))
     })?;
     body["@odata.context"] = json!(call.context(&format!("users('{}')/mailFolders/$entity", call.user()?.id)));
     Ok(json_answer(StatusCode::OK, &body))
-}
-
-/// Returns the folder in the path.
-///
-/// # Errors
-/// 404 if there is none, 400 if the id is invalid.
-pub fn resolve(call: &Call, mailbox: &Mailbox) -> Result<FolderKey, ApiError> {
-    find(mailbox, call.route.folder.as_deref().unwrap_or_default())
-}
-
-/// Returns the folder with this id or well-known name.
-///
-/// # Errors
-/// 404 if there is none, 400 if the id is invalid.
-pub fn find(mailbox: &Mailbox, id_or_name: &str) -> Result<FolderKey, ApiError> {
-    let absent = ["clutter", "scheduled", "conversationhistory", "archive"];
-    mailbox.resolve_folder(id_or_name).ok_or_else(|| {
-        // A long text was once an id, of another mailbox or of a folder that is gone. A short text is a name that
-        // Exchange does not know.
-        let known = id_or_name.len() >= 60 || absent.iter().any(|name| name.eq_ignore_ascii_case(id_or_name));
-        if known { ApiError::item_not_found() } else { ApiError::invalid_id() }
-    })
 }
 
 fn children(mailbox: &Mailbox, parent: FolderKey) -> Vec<FolderKey> {
@@ -201,12 +180,12 @@ pub fn create(call: &Call) -> Answer {
     }
     let body = call.with_mailbox(|mailbox| {
         let parent = match &call.route.folder {
-            Some(_) => resolve(call, mailbox)?,
-            None => find(mailbox, "msgfolderroot")?,
+            Some(_) => resolve_folder(call, mailbox)?,
+            None => find_folder(mailbox, "msgfolderroot")?,
         };
         let key = match &input.search {
             Some((filter, nested, sources)) => {
-                let sources = sources.iter().map(|id| find(mailbox, id)).collect::<Result<_, _>>()?;
+                let sources = sources.iter().map(|id| find_folder(mailbox, id)).collect::<Result<_, _>>()?;
                 let search = Search { filter: filter.clone(), nested: *nested, sources };
                 mailbox.add_search_folder(parent, name, search)?
             }
@@ -229,7 +208,7 @@ fn with_context(call: &Call, mut body: Value, status: StatusCode) -> Answer {
 pub fn update(call: &Call) -> Answer {
     let input = read_folder(call)?;
     let body = call.with_mailbox(|mailbox| {
-        let key = resolve(call, mailbox)?;
+        let key = resolve_folder(call, mailbox)?;
         if let Some(name) = &input.name {
             mailbox.rename_folder(key, name)?;
         }
@@ -244,7 +223,7 @@ pub fn update(call: &Call) -> Answer {
 /// `POST /users/{u}/mailFolders/{f}/move`
 pub fn move_to(call: &Call) -> Answer {
     let body = call.with_mailbox(|mailbox| {
-        let (key, target) = (resolve(call, mailbox)?, destination(call, mailbox)?);
+        let (key, target) = (resolve_folder(call, mailbox)?, destination(call, mailbox)?);
         mailbox.move_folder(key, target)?;
         Ok(folder_json(call, mailbox, key, &Select::default(), &Query::default()))
     })?;
@@ -254,7 +233,7 @@ pub fn move_to(call: &Call) -> Answer {
 /// `POST /users/{u}/mailFolders/{f}/copy`
 pub fn copy_to(call: &Call) -> Answer {
     let body = call.with_mailbox(|mailbox| {
-        let (key, target) = (resolve(call, mailbox)?, destination(call, mailbox)?);
+        let (key, target) = (resolve_folder(call, mailbox)?, destination(call, mailbox)?);
         if mailbox.lies_in(target, key) {
             return Err(MailboxError::Refused.into());
         }
@@ -269,7 +248,7 @@ fn copy(mailbox: &mut Mailbox, key: FolderKey, target: FolderKey) -> Result<Fold
     let (name, hidden, children) = (folder.name.clone(), folder.hidden, folder.children.clone());
     let copied = mailbox.add_folder(target, &name, hidden)?;
     for message in mailbox.listing(Some(key)).iter() {
-        copy_message(mailbox, *message, copied)?;
+        mailbox.copy_item(*message, copied, clock::now())?;
     }
     for child in children {
         copy(mailbox, child, copied)?;
@@ -280,7 +259,7 @@ fn copy(mailbox: &mut Mailbox, key: FolderKey, target: FolderKey) -> Result<Fold
 /// `DELETE /users/{u}/mailFolders/{f}`: to Deleted Items, and from there permanently
 pub fn delete(call: &Call) -> Answer {
     call.with_mailbox(|mailbox| {
-        let (key, deleted) = (resolve(call, mailbox)?, find(mailbox, "deleteditems")?);
+        let (key, deleted) = (resolve_folder(call, mailbox)?, find_folder(mailbox, "deleteditems")?);
         if mailbox.lies_in(key, deleted) {
             mailbox.remove_folder(key)?;
         } else {
@@ -294,7 +273,7 @@ pub fn delete(call: &Call) -> Answer {
 /// `POST /users/{u}/mailFolders/{f}/permanentDelete`
 pub fn permanently_delete(call: &Call) -> Answer {
     call.with_mailbox(|mailbox| {
-        let key = resolve(call, mailbox)?;
+        let key = resolve_folder(call, mailbox)?;
         Ok(mailbox.remove_folder(key)?)
     })?;
     Ok(StatusCode::NO_CONTENT.into_response())

@@ -7,12 +7,12 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 
+use super::attachments;
 use super::json::{Shape, View};
-use super::{attachments, folders};
+use super::paths::{resolve_folder, view};
 use crate::odata::Query;
 use crate::odata::filter::Filter;
 use crate::server::{Answer, ApiError, Call, PAGE_ROWS, PAGE_ROWS_MAX, collection, json_answer};
-use crate::tenant::Mailbox;
 use crate::tenant::id::MessageKey;
 
 /// Number of bytes of a message in one chunk of the answer.
@@ -26,7 +26,7 @@ pub fn list(call: &Call) -> Answer {
     let size = call.page_size(PAGE_ROWS, PAGE_ROWS_MAX)?;
     let skip = call.query.number("$skip")?.unwrap_or(0);
     let (keys, folder, searched) = call.with_mailbox(|mailbox| {
-        let folder = call.route.folder.as_ref().map(|_| folders::resolve(call, mailbox)).transpose()?;
+        let folder = call.route.folder.as_ref().map(|_| resolve_folder(call, mailbox)).transpose()?;
         let search = folder.and_then(|folder| mailbox.folder(folder)?.search.clone());
         let keys = match &search {
             // A search folder shows messages of other folders.
@@ -132,44 +132,13 @@ pub fn count(call: &Call) -> Answer {
     let count = call.with_mailbox(|mailbox| {
         Ok(match call.route.folder {
             Some(_) => {
-                let key = folders::resolve(call, mailbox)?;
+                let key = resolve_folder(call, mailbox)?;
                 mailbox.folder(key).map_or(0, |folder| folder.total as usize)
             }
             None => mailbox.len(),
         })
     })?;
     Ok(([(header::CONTENT_TYPE, "text/plain")], count.to_string()).into_response())
-}
-
-/// Returns the message in the path.
-///
-/// # Errors
-/// 404 if there is none, 400 if the id is invalid, and the service's error for a message that cannot be read.
-pub fn view(call: &Call) -> Result<View, ApiError> {
-    call.with_mailbox(|mailbox| {
-        let key = resolve(call, mailbox)?;
-        let record = mailbox.message(key).ok_or_else(ApiError::item_not_found)?;
-        Ok(View::new(mailbox, key, record))
-    })
-}
-
-/// Returns the key of the message in the path.
-///
-/// # Errors
-/// 404 if there is none, 400 if the id is invalid.
-pub fn resolve(call: &Call, mailbox: &Mailbox) -> Result<MessageKey, ApiError> {
-    let id = call.route.message.as_deref().unwrap_or_default();
-    let key = mailbox.resolve_message(id).ok_or_else(|| {
-        // An old id, or one of another mailbox, has the form of an id. Anything else is malformed.
-        if id.len() >= 60 { ApiError::item_not_found() } else { ApiError::invalid_id() }
-    })?;
-    if let Some(folder) = &call.route.folder {
-        let folder = folders::find(mailbox, folder)?;
-        if mailbox.message(key).is_some_and(|record| record.folder != folder) {
-            return Err(ApiError::item_not_found());
-        }
-    }
-    Ok(key)
 }
 
 /// `GET /users/{u}/messages/{m}`

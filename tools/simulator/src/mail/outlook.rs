@@ -77,7 +77,7 @@ pub fn create_rule(call: &Call) -> Answer {
 
 /// Checks that the folder is the inbox, as only the inbox has rules.
 fn check_inbox(call: &Call, mailbox: &Mailbox) -> Result<(), ApiError> {
-    let folder = super::folders::resolve(call, mailbox)?;
+    let folder = super::paths::resolve_folder(call, mailbox)?;
     if mailbox.folder(folder).is_some_and(|folder| folder.well_known == Some("inbox")) {
         return Ok(());
     }

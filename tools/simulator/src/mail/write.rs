@@ -7,13 +7,11 @@ use std::sync::atomic::Ordering;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::folders::{self, find};
 use super::input::Input;
 use super::json::{Shape, View};
-use super::messages::resolve;
+use super::paths::{destination, find_folder, resolve_folder, resolve_message, view};
 use crate::clock;
 use crate::mime::{self, Properties};
 use crate::server::{Answer, ApiError, Call, json_answer};
@@ -46,8 +44,8 @@ pub fn create(call: &Call) -> Answer {
 
 fn target_folder(call: &Call, mailbox: &Mailbox) -> Result<FolderKey, ApiError> {
     match &call.route.folder {
-        Some(_) => folders::resolve(call, mailbox),
-        None => find(mailbox, "drafts"),
+        Some(_) => resolve_folder(call, mailbox),
+        None => find_folder(mailbox, "drafts"),
     }
 }
 
@@ -138,7 +136,7 @@ fn created(call: &Call, view: &View) -> Answer {
 /// `PATCH /users/{u}/messages/{m}`
 pub fn update(call: &Call) -> Answer {
     let input = Input::read(&call.json::<Map<String, Value>>()?, call.route.version)?;
-    let before = super::messages::view(call)?;
+    let before = view(call)?;
     call.check_etag(&before.change_key())?;
     if input.changes_content() && !before.record.flags.draft {
         let text = "Set action is invalid for a property that can be changed in drafts only.";
@@ -152,7 +150,7 @@ pub fn update(call: &Call) -> Answer {
         Content::Properties(Arc::new(said))
     });
     let view = call.with_mailbox(|mailbox| {
-        let key = resolve(call, mailbox)?;
+        let key = resolve_message(call, mailbox)?;
         mailbox.change_message(key, clock::now(), |record| change(record, input, content))?;
         view_of(mailbox, key)
     })?;
@@ -192,24 +190,10 @@ fn change(record: &mut Record, mut input: Input, content: Option<Content>) {
     }
 }
 
-#[derive(Deserialize)]
-struct Destination {
-    #[serde(rename = "destinationId", alias = "DestinationId")]
-    id: String,
-}
-
-/// Returns the destination folder that the body of the request names.
-///
-/// # Errors
-/// 400 and 404 if there is none.
-pub fn destination(call: &Call, mailbox: &Mailbox) -> Result<FolderKey, ApiError> {
-    find(mailbox, &call.json::<Destination>()?.id)
-}
-
 /// `POST /users/{u}/messages/{m}/move`
 pub fn move_to(call: &Call) -> Answer {
     let view = call.with_mailbox(|mailbox| {
-        let (key, target) = (resolve(call, mailbox)?, destination(call, mailbox)?);
+        let (key, target) = (resolve_message(call, mailbox)?, destination(call, mailbox)?);
         mailbox.move_message(key, target, clock::now())?;
         view_of(mailbox, key)
     })?;
@@ -219,30 +203,20 @@ pub fn move_to(call: &Call) -> Answer {
 /// `POST /users/{u}/messages/{m}/copy`
 pub fn copy_to(call: &Call) -> Answer {
     let view = call.with_mailbox(|mailbox| {
-        let (key, target) = (resolve(call, mailbox)?, destination(call, mailbox)?);
-        let copy = copy_message(mailbox, key, target)?;
+        let (key, target) = (resolve_message(call, mailbox)?, destination(call, mailbox)?);
+        let copy = mailbox.copy_item(key, target, clock::now())?;
         view_of(mailbox, copy)
     })?;
     created(call, &view)
 }
 
-/// Copies a message into a folder and returns the copy.
-///
-/// # Errors
-/// [`crate::tenant::MailboxError::NotFound`] if the message or the folder does not exist.
-pub fn copy_message(mailbox: &mut Mailbox, key: MessageKey, target: FolderKey) -> Result<MessageKey, ApiError> {
-    let record = mailbox.message(key).ok_or_else(ApiError::item_not_found)?.clone();
-    let Record { content, flags, received, extra, .. } = record;
-    Ok(mailbox.add_message(Arrival { folder: target, content, flags, received, created: clock::now(), extra })?)
-}
-
 /// `DELETE /users/{u}/messages/{m}`: to Deleted Items, from there to the recoverable items, and no further
 pub fn delete(call: &Call) -> Answer {
     let straight = call.state.tenant.switches().deletes_go_to_recoverable_items;
-    let before = super::messages::view(call)?;
+    let before = view(call)?;
     call.check_etag(&before.change_key())?;
     call.with_mailbox(|mailbox| {
-        let key = resolve(call, mailbox)?;
+        let key = resolve_message(call, mailbox)?;
         Ok(mailbox.discard_item(key, straight, clock::now())?)
     })?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -251,7 +225,7 @@ pub fn delete(call: &Call) -> Answer {
 /// `POST /users/{u}/messages/{m}/permanentDelete`
 pub fn permanently_delete(call: &Call) -> Answer {
     call.with_mailbox(|mailbox| {
-        let key = resolve(call, mailbox)?;
+        let key = resolve_message(call, mailbox)?;
         let purges = mailbox.well_known("recoverableitemspurges").ok_or_else(ApiError::item_not_found)?;
         Ok(mailbox.move_message(key, purges, clock::now())?)
     })?;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{AttachmentItem, Progress, Target, UploadError};
-use crate::mail::{attachments, messages};
+use crate::mail::{attachments, paths};
 use crate::mime::{Attachment, Payload};
 use crate::server::{Answer, ApiError, BODY_BYTES_MAX, Call, State, json_answer};
 use crate::tenant::id::IdFormat;
@@ -41,7 +41,7 @@ pub fn create_session(call: &Call) -> Answer {
     let request: CreateRequest = call.json()?;
     let user = call.user()?;
     let (key, message) = call.with_mailbox(|mailbox| {
-        let key = messages::resolve(call, mailbox)?;
+        let key = paths::resolve_message(call, mailbox)?;
         Ok((key, message_id(&mailbox.guid, key, 0, IdFormat::Immutable)))
     })?;
     let target = Target { user: user.id.clone(), message: key };
