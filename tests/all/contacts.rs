@@ -4,14 +4,15 @@
 use crate::common;
 use crate::laboratory;
 
-use common::{Lab, no_fuse, quiet, run, text, walk, write};
+use common::{Lab, PATIENCE, eventually, no_fuse, quiet, run, text, walk, write};
 use laboratory::{Laboratory, Shape};
 use proptest::prelude::*;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use strongroom::backup::tenant::TenantReport;
 use strongroom::content::contact::photo_of;
 use strongroom::content::names::contact_folder_name;
@@ -424,6 +425,37 @@ impl Office {
         let output = run(self.command(args).arg("--json"), exit);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", text(&output.stdout)))
     }
+}
+
+#[test]
+fn a_killed_run_and_an_interrupted_one_are_continued_and_store_nothing_twice() {
+    let office = Office::new(Organisation { users: 1, messages: 2, contacts: 0, ..Organisation::default() });
+    let tenant = office.simulator.tenant();
+    let user = tenant.users()[0].principal_name();
+    const CONTACTS: usize = 200;
+    for number in 0..CONTACTS {
+        let contact = NewContact { photo: Some(jpeg(&format!("{number}"))), ..named(&format!("Contact {number}")) };
+        tenant.add_contact(&user, "contacts", contact).expect("a contact");
+    }
+    let args = ["backup", "--set", "everyone"];
+    for signal in [Signal::KILL, Signal::INT] {
+        office.simulator.reset_counters();
+        let mut child = office.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program");
+        eventually("some contacts are read", PATIENCE, || photos_asked(&office.simulator) as usize > CONTACTS / 2);
+        kill_process(Pid::from_child(&child), signal).expect("a child");
+        assert!(!child.wait().expect("a child").success(), "it ended before {signal:?}");
+        assert_eq!(office.lab.json(["snapshots"]).as_array().map(Vec::len), Some(0), "{signal:?} left no snapshot");
+    }
+    // What the interrupted run read is stored, and this machine remembers it.
+    office.simulator.reset_counters();
+    office.json(&args, 0);
+    let asked = photos_asked(&office.simulator) as usize;
+    assert!(asked < CONTACTS, "{asked} photos were fetched, as if nothing had been stored");
+    let listed = office.lab.run(["ls", "-R", &format!("latest:Users/{}/Outlook/Contacts", user.to_lowercase())], 0);
+    let listed = text(&listed.stdout);
+    assert_eq!(listed.matches(".vcf").count(), CONTACTS, "each contact once");
+    assert!(!listed.contains(" (2).vcf"), "{listed}");
+    office.json(&["check", "--read-data"], 0);
 }
 
 #[test]
