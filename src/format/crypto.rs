@@ -381,8 +381,8 @@ mod tests {
         }
     }
 
-    /// RFC 5297, appendices A.1 and A.2. Their keys have 32 bytes, so this tests the crate's `Aes128Siv`. It is the same
-    /// code, with the shorter AES, as the `Aes256Siv` that [`siv`] is compared with.
+    /// RFC 5297, appendices A.1 and A.2. Their keys have 32 bytes, so this tests the crate's `Aes128Siv`. It is the
+    /// same code, with the shorter AES, as the `Aes256Siv` that [`siv`] is compared with.
     #[test]
     fn the_examples_of_rfc_5297_come_out() {
         let examples: [Example; 2] = [

@@ -13,8 +13,8 @@
 //! - Nothing is sent to anybody: messages are created, not submitted. Nothing is deleted, except what `--when-exists
 //!   overwrite` replaces, and what this restore created itself: half an item, or one that it created twice ([`twins`]).
 //! - An item counts as restored once it was read back and compared.
-//! - The same restore twice creates nothing twice, also if answers were lost or the program was killed: every item bears
-//!   a mark ([`mark::Mark`]), by which it is found again.
+//! - The same restore twice creates nothing twice, also if answers were lost or the program was killed: every item
+//!   bears a mark ([`mark::Mark`]), by which it is found again.
 //! - Memory does not grow with the number of items, except for a few hashes for each item of the current folder.
 
 mod context;

@@ -1,5 +1,5 @@
-//! Backups of contacts. After each run every contact of the tenant is in the snapshot as a vCard, with its whole JSON and
-//! its photo; a move is a move, and nothing leaves without proof. Mail does not suffer if contacts fail.
+//! Backups of contacts. After each run every contact of the tenant is in the snapshot as a vCard, with its whole JSON
+//! and its photo; a move is a move, and nothing leaves without proof. Mail does not suffer if contacts fail.
 
 use crate::common;
 use crate::laboratory;

@@ -13,8 +13,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Maximum number of items that are restored to one mailbox at a time. It is twice the number of requests that a mailbox
-/// answers at a time, so that there is always a request to send while other items are read or compared.
+/// Maximum number of items that are restored to one mailbox at a time. It is twice the number of requests that a
+/// mailbox answers at a time, so that there is always a request to send while other items are read or compared.
 pub(super) const ITEMS_AT_ONCE: usize = 8;
 /// Maximum memory for the items of all mailboxes together, in bytes. A larger item is restored alone.
 const ROOM_BYTES: u64 = 96 << 20;

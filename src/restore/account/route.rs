@@ -66,7 +66,8 @@ pub(super) struct Part {
     pub above: Vec<Named>,
     /// The names of the folders of the mailbox, by their paths below it. Empty if the snapshot does not say.
     pub names: Arc<HashMap<Vec<u8>, Named>>,
-    /// The length of the path of the mailbox with the slash after it, in bytes. 0 if the part does not lie in a mailbox.
+    /// The length of the path of the mailbox with the slash after it, in bytes. 0 if the part does not lie in a
+    /// mailbox.
     pub prefix_len: usize,
     /// Folders in it whose items are of another kind, and belong to other parts.
     pub excluded: Vec<Excluded>,

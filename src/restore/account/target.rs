@@ -1,5 +1,5 @@
-//! A target: the items of one kind in a mailbox, such as its mail, as the service lets them be found, created, completed
-//! and compared.
+//! A target: the items of one kind in a mailbox, such as its mail, as the service lets them be found, created,
+//! completed and compared.
 //!
 //! ```text
 //! route (what goes to whom) ─► planned items (into which folder, what exists there) ─► delivery ─► report
@@ -117,8 +117,8 @@ pub(super) trait Target: Send + Sync + Sized + 'static {
         parts_left: Option<usize>,
     ) -> impl Future<Output = Result<bool, ItemError>> + Send;
 
-    /// Adds parts that are missing, and removes parts that were added twice. Called after [`Target::complete`] said that
-    /// this may have happened, and the item differs from what it should be.
+    /// Adds parts that are missing, and removes parts that were added twice. Called after [`Target::complete`] said
+    /// that this may have happened, and the item differs from what it should be.
     fn repair(
         &self,
         mailbox: &MailboxContext,

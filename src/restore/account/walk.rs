@@ -74,7 +74,8 @@ struct Walker<'a> {
     to: &'a mpsc::Sender<WalkEvent>,
 }
 
-/// Walks through the parts that go to a mailbox, and sends what it meets, until the end or until nobody listens any more.
+/// Walks through the parts that go to a mailbox, and sends what it meets, until the end or until nobody listens any
+/// more.
 pub(super) fn walk<T: Target>(
     context: &Context,
     root: &Entry,

@@ -1,7 +1,8 @@
 //! Deltas of Outlook's collections: first everything, then what changed since.
 //!
-//! Messages, contacts, items of any kind, and folders share this. A token contains the position in a log up to which the client has read, and the query of the first call. A round
-//! ends at the current end of the log, so it also reports changes that happened during the round.
+//! Messages, contacts, items of any kind, and folders share this. A token contains the position in a log up to which
+//! the client has read, and the query of the first call. A round ends at the current end of the log, so it also reports
+//! changes that happened during the round.
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -84,8 +85,8 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// Returns the answer. `show` returns the JSON of an item, `path` is the path of the collection, and `kind` the name of
-    /// the type of its items.
+    /// Returns the answer. `show` returns the JSON of an item, `path` is the path of the collection, and `kind` the
+    /// name of the type of its items.
     ///
     /// # Errors
     /// 400 if the query is invalid.
@@ -113,8 +114,8 @@ pub fn removed(kind: &str, id: String) -> Value {
     json!({"@odata.type": format!("#microsoft.graph.{kind}"), "id": id, "@removed": {"reason": "deleted"}})
 }
 
-/// Reads the page that a call asks for, from the log of the folder in its route, which `find` finds. `view` copies what the
-/// collection shows of an item.
+/// Reads the page that a call asks for, from the log of the folder in its route, which `find` finds. `view` copies what
+/// the collection shows of an item.
 ///
 /// # Errors
 /// 410 for a token that is too old, 403 for a full mailbox, 400 for a query that deltas do not support.
@@ -208,7 +209,8 @@ fn passes(row: &Row<(MessageKey, &Record)>, filter: Option<&Filter>) -> bool {
     filter.holds(&json!({"receivedDateTime": crate::clock::iso(record.received)}))
 }
 
-/// Returns the filter. Only a lower bound of the time of receipt is allowed (Graph: "message: delta"), and none for contacts.
+/// Returns the filter. Only a lower bound of the time of receipt is allowed (Graph: "message: delta"), and none for
+/// contacts.
 fn checked_filter(query: &Query, items: Items) -> Result<Option<Filter>, ApiError> {
     let filter = query.filter()?;
     let allowed = match &filter {
@@ -227,8 +229,8 @@ fn unsupported(text: &str) -> ApiError {
     ApiError::bad_request("ErrorInvalidUrlQueryFilter", text)
 }
 
-/// Answers a delta of the folders that the user sees. `show` returns the rows of the folders that it wants. `gone` gets the
-/// id of a removed folder and whether it held contacts, and returns the id to show, if the client is to be told.
+/// Answers a delta of the folders that the user sees. `show` returns the rows of the folders that it wants. `gone` gets
+/// the id of a removed folder and whether it held contacts, and returns the id to show, if the client is to be told.
 ///
 /// # Errors
 /// Those of [`read`].

@@ -28,8 +28,8 @@
 //!
 //! - [`tenant`] holds the content, and lets tests change it without the clients' knowledge; [`truth`] reads it back;
 //! - [`generate`] makes the mail and [`library`] its contents, [`mime`] converts MIME bytes to properties and back;
-//! - [`server`] decodes requests; [`directory`], [`mail`] and [`contacts`] answer them, with [`odata`] for their options,
-//!   [`delta`] for what changed, and [`extended`] for MAPI properties;
+//! - [`server`] decodes requests; [`directory`], [`mail`] and [`contacts`] answer them, with [`odata`] for their
+//!   options, [`delta`] for what changed, and [`extended`] for MAPI properties;
 //! - [`auth`], [`permissions`], [`throttle`] and [`faults`] check requests first; [`batch`] passes its requests through
 //!   them;
 //! - [`uploads`] takes large attachments, [`exchange`] exports and imports whole items;

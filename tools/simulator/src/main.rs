@@ -8,7 +8,8 @@ use clap::Parser;
 use serde_json::json;
 use strongroom_simulator::{Certificate, Faults, Limits, Options, Organisation, Simulator, Switches};
 
-/// Starts a Microsoft 365 tenant on loopback: sign-in, directory, Outlook mail and contacts, through the API of Microsoft Graph.
+/// Starts a Microsoft 365 tenant on loopback: sign-in, directory, Outlook mail and contacts, through the API of
+/// Microsoft Graph.
 ///
 /// Nothing leaves the machine, and nothing is stored: when you stop it with Ctrl-C, the tenant is gone.
 #[derive(Debug, Parser)]

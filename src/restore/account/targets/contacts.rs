@@ -1,8 +1,9 @@
 //! The contacts of a mailbox as a target.
 //!
-//! What is particular to contacts: one request creates a contact with all its properties, and another one sets the photo.
-//! The properties come from what the service said when the contact was backed up; a vCard without that is read instead
-//! ([`card`]). The service refuses a contact with an address that is not valid, so such an address goes to the notes.
+//! What is particular to contacts: one request creates a contact with all its properties, and another one sets the
+//! photo. The properties come from what the service said when the contact was backed up; a vCard without that is read
+//! instead ([`card`]). The service refuses a contact with an address that is not valid, so such an address goes to the
+//! notes.
 
 mod card;
 mod fields;

@@ -1,8 +1,8 @@
 //! Writes contacts: folders, contacts and photos.
 //!
 //! As for messages, every POST is sent once, and a contact bears a mark from the request that creates it (see
-//! [`mark_property`](crate::source::graph::write::mark_property)). After an ambiguous error, the caller looks what exists
-//! before it tries again.
+//! [`mark_property`](crate::source::graph::write::mark_property)). After an ambiguous error, the caller looks what
+//! exists before it tries again.
 
 use super::{ContactFolder, Contacts};
 use crate::source::graph::error::{ErrorKind, GraphError};

@@ -1,7 +1,7 @@
 //! The fields of a contact that clients send as JSON, checked as the service checks them.
 //!
-//! An unknown property fails the whole request. A property that only the service sets, and one that follows from others,
-//! is silently ignored.
+//! An unknown property fails the whole request. A property that only the service sets, and one that follows from
+//! others, is silently ignored.
 
 use std::collections::BTreeMap;
 
@@ -142,8 +142,8 @@ fn address(name: &str, value: &Value) -> Result<Value, ApiError> {
     Ok(Value::Object(address))
 }
 
-/// Checks an e-mail address: only SMTP addresses and X.500 distinguished names are valid. An entry without an address is
-/// a name alone.
+/// Checks an e-mail address: only SMTP addresses and X.500 distinguished names are valid. An entry without an address
+/// is a name alone.
 fn email(value: &Value) -> Result<Value, ApiError> {
     let mut email = Map::new();
     for (part, value) in value.as_object().ok_or_else(|| wrong_type("emailAddresses"))? {

@@ -149,8 +149,8 @@ pub fn json_answer(status: StatusCode, body: &Value) -> Response {
     (status, [(header::CONTENT_TYPE, JSON)], body.to_string()).into_response()
 }
 
-/// Returns the page that a call asks for of the rows that match its filter. The rows still have all that the filter needs.
-/// `path` is the path of the collection.
+/// Returns the page that a call asks for of the rows that match its filter. The rows still have all that the filter
+/// needs. `path` is the path of the collection.
 ///
 /// # Errors
 /// 400 if the query is invalid.

@@ -1,9 +1,9 @@
 //! Ids like those of Exchange: opaque to clients. Here they are decoded instead of looked up.
 //!
 //! An id contains what it identifies (mailbox, kind, key), so a million messages need no table of ids. A message or a
-//! contact has two ids: the immutable one, and the default one, which contains the number of moves and becomes invalid with the
-//! next move. An id is accepted only if encoding its meaning again gives exactly the same characters, because ids are
-//! case-sensitive, and some differ only in case.
+//! contact has two ids: the immutable one, and the default one, which contains the number of moves and becomes invalid
+//! with the next move. An id is accepted only if encoding its meaning again gives exactly the same characters, because
+//! ids are case-sensitive, and some differ only in case.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};

@@ -333,8 +333,8 @@ impl Mailbox {
     /// Moves an item to Deleted Items, or from there to the recoverable items. If `straight`, it goes there at once.
     ///
     /// # Errors
-    /// [`MailboxError::NotDeletable`] if it is in the recoverable items already, [`MailboxError::NotFound`] if it does not
-    /// exist.
+    /// [`MailboxError::NotDeletable`] if it is in the recoverable items already, [`MailboxError::NotFound`] if it does
+    /// not exist.
     pub fn discard_item(&mut self, key: MessageKey, straight: bool, now: i64) -> Result<(), MailboxError> {
         let place = self.message(key).ok_or(MailboxError::NotFound)?.folder;
         let known = |name| self.well_known(name).ok_or(MailboxError::NotFound);
