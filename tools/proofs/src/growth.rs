@@ -2,7 +2,7 @@
 
 use crate::checks::check;
 use crate::inputs::Kind;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use strongroom_corpora::rng::Rng;
 
 /// Twice the input may take this much longer; what is linear takes twice as long.
 const GROWTH_MAX: f64 = 2.5;
+/// Maximum number of times that three lengths are measured before their times count as not linear.
+const ROUNDS_MAX: usize = 16;
 /// Twice the input is tried up to this length.
 const GROWN_BYTES_MAX: usize = 2 << 20;
 /// Shorter times say nothing.
@@ -74,19 +76,31 @@ impl Growing {
         }
         let double = self.time(kind, 2 * len)?;
         if ratio(double, time) > GROWTH_MAX {
-            // Something else may have had the processor's caches: the best of some more.
-            let time = self.best(kind, len, time)?;
-            let double = self.best(kind, 2 * len, double)?;
-            let quadruple = self.best(kind, 4 * len, Duration::MAX)?;
-            let (first, second) = (ratio(double, time), ratio(quadruple, double));
-            let per_byte = quadruple.as_nanos() as f64 / (4 * len) as f64;
-            ensure!(
-                first <= GROWTH_MAX || second <= GROWTH_MAX || per_byte < TELLING_NS_PER_BYTE,
-                "time is not linear with {:?}: {len} bytes took {time:?}, twice as many {first:.1} times as long, and again {second:.1}",
-                String::from_utf8_lossy(&self.unit[..self.unit.len().min(60)])
-            );
+            self.compare(kind, len)?;
         }
         self.check_memory(kind)
+    }
+
+    /// Compares the times of `len` bytes, of twice that and of twice that again. Other programs may have had the
+    /// caches of the processor, so the three are measured in turn, and the best of each counts.
+    fn compare(&self, kind: Kind, len: usize) -> Result<()> {
+        let mut best = [Duration::MAX; 3];
+        for _ in 0..ROUNDS_MAX {
+            for (best, len) in best.iter_mut().zip([len, 2 * len, 4 * len]) {
+                *best = self.time(kind, len)?.min(*best);
+            }
+            let per_byte = best[2].as_nanos() as f64 / (4 * len) as f64;
+            if ratio(best[1], best[0]).min(ratio(best[2], best[1])) <= GROWTH_MAX || per_byte < TELLING_NS_PER_BYTE {
+                return Ok(());
+            }
+        }
+        bail!(
+            "time is not linear with {:?}: {len} bytes took {:?}, twice as many {:.1} times as long, and again {:.1}",
+            String::from_utf8_lossy(&self.unit[..self.unit.len().min(60)]),
+            best[0],
+            ratio(best[1], best[0]),
+            ratio(best[2], best[1])
+        );
     }
 
     fn time(&self, kind: Kind, len: usize) -> Result<Duration> {
@@ -99,10 +113,6 @@ impl Growing {
             ensure!(per_byte <= NS_PER_BYTE_MAX, "time for a byte: {per_byte:.0} ns, {} bytes", input.len());
         }
         Ok(time)
-    }
-
-    fn best(&self, kind: Kind, len: usize, before: Duration) -> Result<Duration> {
-        (0..4).try_fold(before, |best, _| Ok(best.min(self.time(kind, len)?)))
     }
 
     fn check_memory(&self, kind: Kind) -> Result<()> {
