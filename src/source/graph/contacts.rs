@@ -38,7 +38,7 @@ const FOLDERS_MAX: usize = 10_000;
 pub const PHOTO_BYTES_MAX: u64 = 4 << 20;
 /// The properties that the service returns of every contact, unset ones as `null` (Graph: contact). A row that lacks
 /// one of them tells only what changed.
-const PROPERTIES: [&str; 37] = [
+pub const PROPERTIES: [&str; 37] = [
     "assistantName",
     "birthday",
     "businessAddress",

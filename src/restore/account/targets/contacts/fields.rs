@@ -1,49 +1,21 @@
 //! The properties of a contact (Graph: contact): which of them are restored, and how two contacts are compared.
 
 use crate::restore::account::existing_items::Likeness;
+use crate::source::graph::contacts::PROPERTIES;
 use serde_json::{Map, Value, json};
 
-/// The properties that are restored. The service sets all others itself (`id`, `changeKey`, times, the folder, and the
-/// addresses that repeat those of `emailAddresses`), or is not known to accept them.
-const RESTORED_PROPERTIES: [&str; 33] = [
-    "assistantName",
-    "birthday",
-    "businessAddress",
-    "businessHomePage",
-    "businessPhones",
-    "categories",
-    "children",
-    "companyName",
-    "department",
-    "displayName",
-    "emailAddresses",
-    "fileAs",
-    "generation",
-    "givenName",
-    "homeAddress",
-    "homePhones",
-    "imAddresses",
-    "initials",
-    "jobTitle",
-    "manager",
-    "middleName",
-    "mobilePhone",
-    "nickName",
-    "officeLocation",
-    "otherAddress",
-    "personalNotes",
-    "profession",
-    "spouseName",
-    "surname",
-    "title",
-    "yomiCompanyName",
-    "yomiGivenName",
-    "yomiSurname",
-];
+/// The properties that only the service sets.
+const SET_BY_SERVICE: [&str; 4] = ["changeKey", "createdDateTime", "lastModifiedDateTime", "parentFolderId"];
 /// Properties that the service computes if a contact lacks them.
 const COMPUTED_PROPERTIES: [&str; 2] = ["displayName", "fileAs"];
 /// What stands before the addresses that were moved to the notes.
 const MOVED_ADDRESSES: &str = "E-mail addresses that the service did not accept:";
+
+/// Returns the names of the properties that are restored. All others are the service's own (among them `id`, and
+/// addresses that repeat those of `emailAddresses`), or are not known to be accepted.
+fn restored() -> impl Iterator<Item = &'static str> {
+    PROPERTIES.into_iter().filter(|name| !SET_BY_SERVICE.contains(name))
+}
 
 /// The properties of a contact, without empty ones.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -52,10 +24,7 @@ pub(super) struct Fields(Map<String, Value>);
 impl Fields {
     /// Takes the properties that are restored, and are not empty.
     pub fn new(properties: &Map<String, Value>) -> Self {
-        let restored = RESTORED_PROPERTIES.iter().filter_map(|name| {
-            let value = without_empty(properties.get(*name)?)?;
-            Some(((*name).to_owned(), value))
-        });
+        let restored = restored().filter_map(|name| Some((name.to_owned(), without_empty(properties.get(name)?)?)));
         Self(restored.collect())
     }
 
@@ -78,8 +47,7 @@ impl Fields {
     pub fn differences(&self, found: &Fields) -> Vec<&'static str> {
         let is_computed = |name: &str| COMPUTED_PROPERTIES.contains(&name) && !self.0.contains_key(name);
         let of = |fields: &Fields, name: &str| fields.0.get(name).map(|value| comparable(name, value));
-        let compared = RESTORED_PROPERTIES.iter().copied().filter(|name| !is_computed(name));
-        compared.filter(|name| of(self, name) != of(found, name)).collect()
+        restored().filter(|name| !is_computed(name) && of(self, name) != of(found, name)).collect()
     }
 
     /// Returns the contact with the addresses that the service does not accept in its notes. These are the addresses
