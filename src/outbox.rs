@@ -37,6 +37,7 @@ use self::live::{JOBS, ORIGINAL, Target, TargetFolder};
 use self::queue::Queue;
 use self::sign_in::SignIn;
 use self::staging::{StagedId, Staging};
+use crate::format::crypto::Keys;
 use crate::format::id::SnapshotId;
 use crate::format::snapshot::Snapshot;
 use crate::record_log::RecordLogError;
@@ -196,13 +197,7 @@ impl RunningOutbox {
     ) -> Result<Self, OpenError> {
         let disk = |source| OpenError::Disk { path: options.folder.clone(), source };
         let keys = repository.keys().clone();
-        let rest = if options.synchronous { Duration::ZERO } else { options.rest };
-        let mut queue = match Queue::open(&journal_path(&options.folder), keys.clone(), rest) {
-            Ok(queue) => queue,
-            Err(RecordLogError::Busy) => return Err(OpenError::Busy),
-            Err(RecordLogError::Newer) => return Err(OpenError::Newer),
-            Err(RecordLogError::Io(source)) => return Err(disk(source)),
-        };
+        let mut queue = open_queue(&options, &keys)?;
         let staging = Staging::open(options.folder.join("staged"), keys.clone()).map_err(disk)?;
         remove_strays(&mut queue, &staging).map_err(disk)?;
         let contents = Contents::open(&options.folder.join("contents"), keys.clone())?;
@@ -210,10 +205,7 @@ impl RunningOutbox {
         let journals = options.folder.join("mailboxes");
         if queue.counts().queued + queue.counts().waiting == 0 {
             // The journals of the mailboxes describe unfinished restores, and there are none.
-            match std::fs::remove_dir_all(&journals) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(disk(error)),
-                _ => {}
-            }
+            remove_folder(&journals).map_err(disk)?;
         }
         let target = |one: Organisation| {
             let (client, journals) = (one.client.clone(), journals.join(&one.name));
@@ -221,12 +213,7 @@ impl RunningOutbox {
             Arc::new(Target::new(one, restorer, options.believed))
         };
         let targets = organisations.into_iter().map(target).collect();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .max_blocking_threads(BLOCKING_THREADS_MAX)
-            .enable_all()
-            .build()
-            .map_err(OpenError::Runtime)?;
+        let runtime = start_runtime().map_err(OpenError::Runtime)?;
         let made = made_for(&queue);
         let shared = Arc::new_cyclic(|this| OutboxState {
             this: this.clone(),
@@ -335,6 +322,32 @@ pub fn history(folder: &Path, repository: &Repository) -> io::Result<BTreeMap<i6
         jobs.entry(one.job).or_default().push(one);
     }
     Ok(jobs)
+}
+
+/// Opens the journal of dropped files and reads the queue from it.
+fn open_queue(options: &Options, keys: &Arc<Keys>) -> Result<Queue, OpenError> {
+    let rest = if options.synchronous { Duration::ZERO } else { options.rest };
+    Queue::open(&journal_path(&options.folder), keys.clone(), rest).map_err(|error| match error {
+        RecordLogError::Busy => OpenError::Busy,
+        RecordLogError::Newer => OpenError::Newer,
+        RecordLogError::Io(source) => OpenError::Disk { path: options.folder.clone(), source },
+    })
+}
+
+fn start_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()
+}
+
+/// Removes a folder and everything in it. It is not an error if it does not exist.
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Removes staged files that are not needed: drafts that a crash left, and restored files.

@@ -166,27 +166,32 @@ pub fn mount(target: Target, at: &Path, options: &Options) -> Result<Mounted, Mo
         unmounting: Mutex::new(guard),
     });
     let mut mounted = Mounted { shared: shared.clone(), session: None, watcher: None, requests };
-    let failed = |source| MountError::Failed { path: shared.path.clone(), source };
     let serve = {
         let shared = shared.clone();
         move || shared.serve(session)
     };
-    mounted.session = Some(thread::Builder::new().name("mount".to_owned()).spawn(serve).map_err(failed)?);
+    mounted.session = Some(spawn("mount", &shared, serve)?);
     if has_catalog {
         let interval = options.poll_interval;
         if let Some(live) = live {
-            let (shared, notifier) = (shared.clone(), notifier.clone());
-            let watch = move || shared.watch_outbox(&live, &notifier, interval);
+            let (watching, notifier) = (shared.clone(), notifier.clone());
             // No thread waits for its end, because it may be waiting for the network.
-            thread::Builder::new().name("mount-news".to_owned()).spawn(watch).map_err(failed)?;
+            spawn("mount-news", &shared, move || watching.watch_outbox(&live, &notifier, interval))?;
         }
-        let watch = {
-            let shared = shared.clone();
-            move || shared.watch(&fs, &notifier, interval)
-        };
-        mounted.watcher = Some(thread::Builder::new().name("mount-watch".to_owned()).spawn(watch).map_err(failed)?);
+        let watching = shared.clone();
+        mounted.watcher = Some(spawn("mount-watch", &shared, move || watching.watch(&fs, &notifier, interval))?);
     }
     Ok(mounted)
+}
+
+/// Starts a thread of a mount.
+fn spawn<T: Send + 'static>(
+    name: &str,
+    shared: &Shared,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<thread::JoinHandle<T>, MountError> {
+    let failed = |source| MountError::Failed { path: shared.path.clone(), source };
+    thread::Builder::new().name(name.to_owned()).spawn(run).map_err(failed)
 }
 
 fn mounting_user() -> (u32, u32) {

@@ -100,22 +100,7 @@ fn parse_percent(text: &str) -> Result<u8> {
 
 fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<()> {
     if output.json {
-        return output.json(&json!({
-            "sound": report.is_sound(),
-            "snapshots": report.snapshots,
-            "packs": report.packs,
-            "packs_without_index": report.packs_without_index,
-            "bytes_read": report.bytes_read,
-            "problems": report.problems.iter()
-                .map(|problem| json!({ "object": problem.object, "error": problem.error })).collect::<Vec<_>>(),
-            "later": report.later.iter()
-                .map(|object| json!({ "object": object.object, "error": object.error })).collect::<Vec<_>>(),
-            "warnings": report.warnings,
-            "lost": report.lost.iter().map(|item| json!({
-                "snapshot": item.snapshot.to_string(), "path": String::from_utf8_lossy(&item.path),
-                "part": item.part.name(), "error": item.error,
-            })).collect::<Vec<_>>(),
-        }));
+        return output.json(&as_json(report));
     }
     for warning in &report.warnings {
         output::message(format_args!("warning: {}", output::path(warning.as_bytes())));
@@ -158,4 +143,23 @@ fn show(output: Output, report: &CheckReport, read_data: Option<u8>) -> Result<(
         line(format_args!("{} packs have no index yet; the next backup indexes them", report.packs_without_index))?;
     }
     Ok(())
+}
+
+fn as_json(report: &CheckReport) -> serde_json::Value {
+    json!({
+        "sound": report.is_sound(),
+        "snapshots": report.snapshots,
+        "packs": report.packs,
+        "packs_without_index": report.packs_without_index,
+        "bytes_read": report.bytes_read,
+        "problems": report.problems.iter()
+            .map(|problem| json!({ "object": problem.object, "error": problem.error })).collect::<Vec<_>>(),
+        "later": report.later.iter()
+            .map(|object| json!({ "object": object.object, "error": object.error })).collect::<Vec<_>>(),
+        "warnings": report.warnings,
+        "lost": report.lost.iter().map(|item| json!({
+            "snapshot": item.snapshot.to_string(), "path": String::from_utf8_lossy(&item.path),
+            "part": item.part.name(), "error": item.error,
+        })).collect::<Vec<_>>(),
+    })
 }

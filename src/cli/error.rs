@@ -149,76 +149,33 @@ fn exit_of_repository(error: &RepositoryError) -> Option<Exit> {
 }
 
 fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
-    if let Some(settings) = error.chain().find_map(|cause| cause.downcast_ref::<SettingsError>()) {
+    if let Some(settings) = cause::<SettingsError>(error) {
         return settings.hint();
     }
-    if let Some(graph) = error.chain().find_map(|cause| cause.downcast_ref::<GraphError>()) {
+    if let Some(graph) = cause::<GraphError>(error) {
         return words_of_service(graph).map(|words| format!("the service says: {words}"));
     }
-    let repository = error.chain().find_map(|cause| cause.downcast_ref::<RepositoryError>());
-    let usage = error.chain().find_map(|cause| cause.downcast_ref::<UsageError>());
-    let backend = error.chain().find_map(|cause| cause.downcast_ref::<BackendError>());
-    let mount = error.chain().find_map(|cause| cause.downcast_ref::<strongroom_mount::MountError>());
-    let hint = match (repository, usage, backend) {
-        (_, Some(UsageError::NoRepository), _) => {
-            "name it with `--repo FOLDER` or STRONGROOM_REPO, or in the configuration"
+    let known = cause::<RepositoryError>(error)
+        .and_then(hint_of_repository)
+        .or_else(|| cause::<UsageError>(error).and_then(hint_of_usage));
+    let hint = match known {
+        Some(hint) => hint,
+        None if matches!(cause(error), Some(BackendError::NoSpace { .. })) => {
+            "free some space and try again; what was stored so far is kept"
         }
-        (_, Some(UsageError::WhichRepository(_)), _) => "choose one with `--repo NAME` or STRONGROOM_REPO",
-        (_, Some(UsageError::NoPassword), _) => {
-            "give `--password-file FILE`, or set STRONGROOM_PASSWORD_FILE or STRONGROOM_PASSWORD"
-        }
-        (Some(RepositoryError::NoRepository { .. }), ..) => {
-            "`strongroom init` creates one; `--repo` or STRONGROOM_REPO says where"
-        }
-        (Some(RepositoryError::Exists { .. }), ..) => "choose another folder, or use the repository that is there",
-        (Some(RepositoryError::NoKeyFits { .. }), ..) => {
-            "check the password; the recovery key that `init` printed is accepted in its place"
-        }
-        (Some(RepositoryError::NoSnapshot { .. } | RepositoryError::Ambiguous { .. }), ..) => {
-            "`strongroom snapshots` lists them; an id may be shortened as long as it stays unambiguous"
-        }
-        (Some(RepositoryError::ForeignConfig { .. }), ..) => {
-            "put the `config` of this repository back from a copy of it; nothing else needs a change"
-        }
-        (
-            Some(
-                RepositoryError::NoConfig { .. }
-                | RepositoryError::Config(ConfigError::Malformed | ConfigError::NotAuthentic),
-            ),
-            ..,
-        ) => "put `config` back from a copy of the repository; everything else may be undamaged",
-        (Some(RepositoryError::Config(ConfigError::Version(_) | ConfigError::Features)), ..) => {
-            "use the version of this program that writes to the repository"
-        }
-        (Some(RepositoryError::SlotsContested), ..) => "look at `strongroom key list`, and try again",
-        (Some(RepositoryError::TooManySlots { .. }), ..) => "`strongroom key remove` those that nobody uses",
-        (Some(RepositoryError::UnreadRecords { .. }), ..) => {
-            "use the version of this program that wrote them (`strongroom check` names them)"
-        }
-        (Some(RepositoryError::NoSlot { .. }), ..) => "`strongroom key list` shows the key slots",
-        (Some(RepositoryError::LastSlot { .. }), ..) => "add another first: `strongroom key add`",
-        (Some(RepositoryError::Local(LocalError::Locked { .. })), ..) => {
-            "wait until the other run has ended, or give this one its own `--state-dir`"
-        }
-        (_, Some(UsageError::NoCacheDir), _) => "name a folder with `--cache-dir` or STRONGROOM_CACHE_DIR",
-        (_, Some(UsageError::CacheSize(_)), _) => {
-            "write 500M or 20G, with the letter; 64M is the least, and 0 for no cache"
-        }
-        (_, Some(UsageError::CacheInRepository(_)), _) => "name a folder elsewhere with `--cache-dir`",
-        (.., Some(BackendError::NoSpace { .. })) => "free some space and try again; what was stored so far is kept",
-        _ if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(WebdavError::Listen { .. }))) => {
+        None if matches!(cause(error), Some(WebdavError::Listen { .. })) => {
             "name another address of this machine with `--listen`; port 0 takes any that is free"
         }
-        _ if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(OpenError::Busy))) => {
+        None if matches!(cause(error), Some(OpenError::Busy)) => {
             "one at a time: unmount the other, or mount without `--restore`"
         }
-        _ if error.is::<Unsuitable>() => "name an empty folder elsewhere",
-        _ if exit == Exit::Damaged => {
+        None if error.is::<Unsuitable>() => "name an empty folder elsewhere",
+        None if exit == Exit::Damaged => {
             "`strongroom check --read-data` says what is damaged and which items that affects"
         }
-        _ => match error.chain().find_map(|cause| cause.downcast_ref::<RestoreError>()) {
+        None => match cause::<RestoreError>(error) {
             Some(error) => hint_of_restore(error)?,
-            None => return mount.and_then(strongroom_mount::MountError::hint),
+            None => return cause(error).and_then(strongroom_mount::MountError::hint),
         },
     };
     Some(hint.to_owned())
@@ -229,6 +186,61 @@ fn hint_of(error: &anyhow::Error, exit: Exit) -> Option<String> {
 pub fn words_of_service(error: &GraphError) -> Option<String> {
     let words = error.detail()?.lines().next()?.trim();
     (!words.is_empty()).then(|| output::path(words.as_bytes()))
+}
+
+/// Returns the first error of a type that `error` was caused by.
+fn cause<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
+    error.chain().find_map(|cause| cause.downcast_ref())
+}
+
+fn hint_of_usage(error: &UsageError) -> Option<&'static str> {
+    match error {
+        UsageError::NoRepository => Some("name it with `--repo FOLDER` or STRONGROOM_REPO, or in the configuration"),
+        UsageError::WhichRepository(_) => Some("choose one with `--repo NAME` or STRONGROOM_REPO"),
+        UsageError::NoPassword => {
+            Some("give `--password-file FILE`, or set STRONGROOM_PASSWORD_FILE or STRONGROOM_PASSWORD")
+        }
+        UsageError::NoCacheDir => Some("name a folder with `--cache-dir` or STRONGROOM_CACHE_DIR"),
+        UsageError::CacheSize(_) => Some("write 500M or 20G, with the letter; 64M is the least, and 0 for no cache"),
+        UsageError::CacheInRepository(_) => Some("name a folder elsewhere with `--cache-dir`"),
+        _ => None,
+    }
+}
+
+fn hint_of_repository(error: &RepositoryError) -> Option<&'static str> {
+    match error {
+        RepositoryError::NoRepository { .. } => {
+            Some("`strongroom init` creates one; `--repo` or STRONGROOM_REPO says where")
+        }
+        RepositoryError::Exists { .. } => Some("choose another folder, or use the repository that is there"),
+        RepositoryError::NoKeyFits { .. } => {
+            Some("check the password; the recovery key that `init` printed is accepted in its place")
+        }
+        RepositoryError::NoSnapshot { .. } | RepositoryError::Ambiguous { .. } => {
+            Some("`strongroom snapshots` lists them; an id may be shortened as long as it stays unambiguous")
+        }
+        RepositoryError::ForeignConfig { .. } => {
+            Some("put the `config` of this repository back from a copy of it; nothing else needs a change")
+        }
+        RepositoryError::NoConfig { .. }
+        | RepositoryError::Config(ConfigError::Malformed | ConfigError::NotAuthentic) => {
+            Some("put `config` back from a copy of the repository; everything else may be undamaged")
+        }
+        RepositoryError::Config(ConfigError::Version(_) | ConfigError::Features) => {
+            Some("use the version of this program that writes to the repository")
+        }
+        RepositoryError::SlotsContested => Some("look at `strongroom key list`, and try again"),
+        RepositoryError::TooManySlots { .. } => Some("`strongroom key remove` those that nobody uses"),
+        RepositoryError::UnreadRecords { .. } => {
+            Some("use the version of this program that wrote them (`strongroom check` names them)")
+        }
+        RepositoryError::NoSlot { .. } => Some("`strongroom key list` shows the key slots"),
+        RepositoryError::LastSlot { .. } => Some("add another first: `strongroom key add`"),
+        RepositoryError::Local(LocalError::Locked { .. }) => {
+            Some("wait until the other run has ended, or give this one its own `--state-dir`")
+        }
+        _ => None,
+    }
 }
 
 fn hint_of_restore(error: &RestoreError) -> Option<&'static str> {

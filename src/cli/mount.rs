@@ -215,6 +215,43 @@ impl Mount {
             // Errors in the configuration are reported before the second process starts.
             outbox::organisations(session)?;
         }
+        let mut child = self
+            .background_command(session)?
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("could not start the process in the background")?;
+        // The key goes only through the pipe.
+        let handover = repository.handover();
+        child.stdin.take().expect("piped above").write_all(&handover).context("could not hand over the key")?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("piped above")).read_line(&mut line)?;
+        if line.trim_end() != READY {
+            let status = child.wait()?;
+            // The second process has printed the reason.
+            return match status.code() {
+                Some(2) => Ok(Exit::Usage),
+                Some(11) => Ok(Exit::Locked),
+                Some(13) => Ok(Exit::Damaged),
+                Some(_) => Ok(Exit::Failed),
+                None => bail!("the process in the background was killed"),
+            };
+        }
+        let dir = absolute(&self.dir)?;
+        let log = log_path(session, &repository)?;
+        if self.restore {
+            tell_what_goes_on(session, &repository)?;
+        }
+        session.output().remark(format_args!(
+            "Mounted at {dir}; `fusermount3 -u {dir}` unmounts; messages go to {log}",
+            dir = output::path(dir.as_os_str().as_bytes()),
+            log = log.display()
+        ));
+        Ok(Exit::Done)
+    }
+
+    /// Returns the command of the process that serves the mount in the background, with all options of this one.
+    fn background_command(&self, session: &Session) -> Result<Command> {
         let program = std::env::current_exe().context("could not find the program itself")?;
         let mut command = Command::new(program);
         command.arg("mount").arg(absolute(&self.dir)?).arg("--background");
@@ -244,40 +281,10 @@ impl Mount {
         ];
         command.args(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| *flag));
         command.args((0..session.global.verbose).map(|_| "-v"));
-        // The key goes only through the pipe. The working folder changes, so that the process does not keep the
-        // caller's folder busy.
+        // The second process gets no password. The working folder changes, so that it does not keep the caller's
+        // folder busy.
         command.env_remove("STRONGROOM_PASSWORD").env_remove("STRONGROOM_PASSWORD_FILE").current_dir("/");
-        let handover = repository.handover();
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("could not start the process in the background")?;
-        child.stdin.take().expect("piped above").write_all(&handover).context("could not hand over the key")?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped above")).read_line(&mut line)?;
-        if line.trim_end() != READY {
-            let status = child.wait()?;
-            // The second process has printed the reason.
-            return match status.code() {
-                Some(2) => Ok(Exit::Usage),
-                Some(11) => Ok(Exit::Locked),
-                Some(13) => Ok(Exit::Damaged),
-                Some(_) => Ok(Exit::Failed),
-                None => bail!("the process in the background was killed"),
-            };
-        }
-        let dir = absolute(&self.dir)?;
-        let log = log_path(session, &repository)?;
-        if self.restore {
-            tell_what_goes_on(session, &repository)?;
-        }
-        session.output().remark(format_args!(
-            "Mounted at {dir}; `fusermount3 -u {dir}` unmounts; messages go to {log}",
-            dir = output::path(dir.as_os_str().as_bytes()),
-            log = log.display()
-        ));
-        Ok(Exit::Done)
+        Ok(command)
     }
 }
 

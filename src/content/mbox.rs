@@ -348,17 +348,7 @@ impl<R: ReadAt> Mails<R> {
         }
         let absolute = |index: usize| self.window.start() + index as u64;
         let is_start = |index: usize| absolute(index) == current.before.end;
-        let (before, after_hole) = match &bytes[..index] {
-            [.., b'\n' | b'\r'] => (index, false),
-            [.., 0] => (index, true),
-            _ if is_start(index) => (index, false),
-            [line @ .., 0xef, 0xbb, 0xbf] if line.is_empty() || matches!(line, [.., b'\n' | b'\r' | 0]) => {
-                (line.len(), line.ends_with(&[0]))
-            }
-            // A file was appended to another one whose last line had no line end.
-            line if may_end_without_eol(line) => (index, false),
-            _ => return None,
-        };
+        let (before, after_hole) = line_start(&bytes[..index], is_start(index))?;
         let within_line = before == index && !after_hole && !is_start(index) && eol_len_before(&bytes[..index]) == 0;
         // Before the byte order mark is the start of this mail: there is nothing to cut.
         if absolute(before) < current.before.end {
@@ -376,12 +366,7 @@ impl<R: ReadAt> Mails<R> {
         }
         let behind = match self.last_header {
             Some((at, header)) if at == found.next => header,
-            _ => match eol_len(&bytes[next..]) {
-                blank if blank > 0 && self.blank_behind => {
-                    header_behind_blank(&bytes[next + blank..]).unwrap_or_default()
-                }
-                _ => header::read(&bytes[next..]),
-            },
+            _ => self.header_at(&bytes[next..]),
         };
         let mail_start = current.before.end.saturating_sub(self.window.start()) as usize;
         let after_blank =
@@ -403,6 +388,15 @@ impl<R: ReadAt> Mails<R> {
             false => self.has_header(shape, after_blank, &behind),
         };
         (may_stand_here && is_enough).then_some(found)
+    }
+
+    /// Reads the header that begins with `bytes`. In a file that has a blank line behind each separator, it stands behind
+    /// that line.
+    fn header_at(&self, bytes: &[u8]) -> Header {
+        match eol_len(bytes) {
+            blank if blank > 0 && self.blank_behind => header_behind_blank(&bytes[blank..]).unwrap_or_default(),
+            _ => header::read(bytes),
+        }
     }
 
     /// Returns the current mail, which ends at `end`.
@@ -536,6 +530,22 @@ fn header_behind_blank(bytes: &[u8]) -> Option<Header> {
 /// Returns whether only a mail can have this header.
 fn is_whole(header: &Header) -> bool {
     header.known() >= 3 && header.is_own() && header.strays == 0
+}
+
+/// Returns the length of `before` up to the start of the line that follows it, and true if a lost block of the disk
+/// stands there. `None` if no line can start behind `before`. `is_start` says that a mail starts there.
+fn line_start(before: &[u8], is_start: bool) -> Option<(usize, bool)> {
+    match before {
+        [.., b'\n' | b'\r'] => Some((before.len(), false)),
+        [.., 0] => Some((before.len(), true)),
+        _ if is_start => Some((before.len(), false)),
+        // A byte order mark belongs to the line.
+        [line @ .., 0xef, 0xbb, 0xbf] if line.is_empty() || matches!(line, [.., b'\n' | b'\r' | 0]) => {
+            Some((line.len(), line.ends_with(&[0])))
+        }
+        // A file was appended to another one whose last line had no line end.
+        line => may_end_without_eol(line).then_some((line.len(), false)),
+    }
 }
 
 /// Returns whether `text` may be the end of a file without a last line end. Its last line must have text and must not

@@ -109,28 +109,18 @@ impl Target {
             let existing = folders.as_mut().filter(|_| absent == 0);
             match step {
                 Step::Enter(found) => {
-                    survey.folders += 1;
-                    match existing.map_or(Ok(false), |folders| folders.try_enter(&found.entry().name)) {
+                    let entered = existing.map_or(Ok(false), |folders| folders.try_enter(&found.entry().name));
+                    count_folder(&mut survey, walk.path(), found.entry(), &entered);
+                    match entered {
                         Ok(true) => {}
-                        Ok(false) => {
-                            survey.new_folders += 1;
-                            absent += 1;
-                        }
-                        Err(reason) => {
-                            let sums = found.entry().sums();
-                            survey.items = survey.items.saturating_add(sums.files);
-                            survey.bytes = survey.bytes.saturating_add(sums.bytes);
-                            survey.problem(walk.path(), sums.items, reason.text());
-                            walk.skip();
-                        }
+                        Ok(false) => absent += 1,
+                        Err(_) => walk.skip(),
                     }
                 }
                 Step::Leave if absent > 0 => absent -= 1,
                 Step::Leave => drop(folders.as_mut().map(|folders| folders.leave(walk.path()))),
                 Step::Item(found) => {
                     let entry = found.entry();
-                    survey.items += 1;
-                    survey.bytes = survey.bytes.saturating_add(entry.sums().bytes);
                     let looked = check(entry).and_then(|()| match existing {
                         Some(folders) => folders
                             .current()
@@ -138,14 +128,7 @@ impl Target {
                             .map_err(|error| Reason::io("look at it", error)),
                         None => Ok(None),
                     });
-                    match looked {
-                        Ok(None) => {
-                            survey.new += 1;
-                            survey.new_bytes = survey.new_bytes.saturating_add(entry.sums().bytes);
-                        }
-                        Ok(Some(stat)) => count_existing(&mut survey, walk.path(), entry, &stat),
-                        Err(reason) => survey.problem(walk.path(), 1, reason.text()),
-                    }
+                    count_item(&mut survey, walk.path(), entry, looked);
                 }
                 Step::Unreadable { entries, error } => {
                     survey.problem(walk.path(), entries, unreadable(entries, &error))
@@ -170,24 +153,7 @@ impl Target {
         let kept_open = root.try_clone().map_err(|error| self.failed(error))?;
         let mut folders = Folders::to_write(root, before);
         let root = folders.root.clone();
-        let run = Run {
-            reader,
-            when_exists,
-            progress,
-            cancel,
-            root: kept_open.as_fd(),
-            report: Mutex::default(),
-            losses: Mutex::default(),
-            links: Arc::default(),
-            halted: AtomicBool::new(false),
-            temporary_prefix: format!(
-                ".strongroom-restore-{:016x}",
-                u64::from_le_bytes(crate::format::crypto::random())
-            ),
-            temporary_next: AtomicU64::new(0),
-            kept_tag: jiff::Zoned::now().strftime("restored %Y-%m-%d %H.%M").to_string(),
-            can_give_away: rustix::process::geteuid().is_root(),
-        };
+        let run = Run::new(reader, when_exists, progress, cancel, kept_open.as_fd());
         let workers = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, WORKERS_MAX);
         let (to_workers, batches) = bounded(workers);
         std::thread::scope(|scope| {
@@ -218,6 +184,36 @@ impl Target {
             report.stopped.get_or_insert(RestoreError::Sync { dir: self.dir.clone(), source: error.into() });
         }
         Ok(report)
+    }
+}
+
+/// Counts a folder. `entered` says whether it exists, or why it cannot be opened.
+fn count_folder(survey: &mut Survey, path: &[u8], entry: &Entry, entered: &Result<bool, Reason>) {
+    survey.folders += 1;
+    match entered {
+        Ok(true) => {}
+        Ok(false) => survey.new_folders += 1,
+        Err(reason) => {
+            let sums = entry.sums();
+            survey.items = survey.items.saturating_add(sums.files);
+            survey.bytes = survey.bytes.saturating_add(sums.bytes);
+            survey.problem(path, sums.items, reason.text());
+        }
+    }
+}
+
+/// Counts an item. `existing` is what stands at its path, or why nothing can be there.
+fn count_item(survey: &mut Survey, path: &[u8], entry: &Entry, existing: Result<Option<Stat>, Reason>) {
+    let bytes = entry.sums().bytes;
+    survey.items += 1;
+    survey.bytes = survey.bytes.saturating_add(bytes);
+    match existing {
+        Ok(None) => {
+            survey.new += 1;
+            survey.new_bytes = survey.new_bytes.saturating_add(bytes);
+        }
+        Ok(Some(stat)) => count_existing(survey, path, entry, &stat),
+        Err(reason) => survey.problem(path, 1, reason.text()),
     }
 }
 
@@ -464,7 +460,32 @@ struct Run<'a> {
     can_give_away: bool,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        reader: &'a Reader,
+        when_exists: WhenExists,
+        progress: &'a Progress,
+        cancel: &'a AtomicBool,
+        root: BorrowedFd<'a>,
+    ) -> Self {
+        let random = u64::from_le_bytes(crate::format::crypto::random());
+        Run {
+            reader,
+            when_exists,
+            progress,
+            cancel,
+            root,
+            report: Mutex::default(),
+            losses: Mutex::default(),
+            links: Arc::default(),
+            halted: AtomicBool::new(false),
+            temporary_prefix: format!(".strongroom-restore-{random:016x}"),
+            temporary_next: AtomicU64::new(0),
+            kept_tag: jiff::Zoned::now().strftime("restored %Y-%m-%d %H.%M").to_string(),
+            can_give_away: rustix::process::geteuid().is_root(),
+        }
+    }
+
     fn is_halted(&self) -> bool {
         self.cancel.load(Ordering::Relaxed) || self.halted.load(Ordering::Relaxed)
     }

@@ -176,26 +176,7 @@ impl Reading<'_> {
                 return Err(self.document.invalid(&key(name), "this is not an id", hint));
             }
         }
-        let credential = match (written.client_secret, written.certificate) {
-            (Some(_), Some(_)) => {
-                let problem = "there is a client_secret too, but an application signs in with only one of them";
-                return Err(self.document.invalid(
-                    &key("certificate"),
-                    problem,
-                    "remove one of them; a certificate is safer",
-                ));
-            }
-            (Some(secret), None) => CredentialSettings::Secret(self.one_secret(&key("client_secret"), secret)?),
-            (None, Some(path)) if path.is_empty() || path.contains("-----BEGIN") => {
-                let problem = "this is not a path; a private key must not stand in this file";
-                return Err(self.document.invalid(&key("certificate"), problem, "name the PEM file that holds it"));
-            }
-            (None, Some(path)) => {
-                let location = self.document.location(&key("certificate"));
-                CredentialSettings::Certificate(SecretSource::file(self.absolute(&path), location))
-            }
-            (None, None) => CredentialSettings::Login,
-        };
+        let credential = self.credential(name, written.client_secret, written.certificate)?;
         let cloud = match written.cloud {
             None => Cloud::default(),
             Some(cloud) => Cloud::from_name(&cloud).ok_or_else(|| {
@@ -253,18 +234,7 @@ impl Reading<'_> {
         // Each pattern was checked above, so that the error could name its list.
         let selection = Selection::new(&written.include, &written.exclude)
             .map_err(|error| self.document.invalid(&["sets", name], error, PATTERN_HINT))?;
-        let concurrency = match written.concurrency {
-            None => CONCURRENCY_DEFAULT,
-            Some(asked) => match usize::try_from(asked) {
-                Ok(asked) if (1..=usize::from(CONCURRENCY_MAX)).contains(&asked) => asked,
-                _ => {
-                    let problem = format!("{asked} requests at a time are not possible");
-                    let hint =
-                        format!("write a number from 1 to {CONCURRENCY_MAX}; the default is {CONCURRENCY_DEFAULT}");
-                    return Err(self.document.invalid(&key("concurrency"), problem, hint));
-                }
-            },
-        };
+        let concurrency = self.concurrency(&key("concurrency"), written.concurrency)?;
         let mut services = written.services;
         services.sort_unstable();
         services.dedup();
@@ -283,6 +253,46 @@ impl Reading<'_> {
             recoverable_items: written.recoverable_items,
             fidelity: written.fidelity,
         })
+    }
+
+    /// Returns the number of requests that may be under way at a time.
+    fn concurrency(&self, key: &[&str], written: Option<i64>) -> Result<usize, SettingsError> {
+        let Some(asked) = written else { return Ok(CONCURRENCY_DEFAULT) };
+        match usize::try_from(asked) {
+            Ok(asked) if (1..=usize::from(CONCURRENCY_MAX)).contains(&asked) => Ok(asked),
+            _ => {
+                let problem = format!("{asked} requests at a time are not possible");
+                let hint = format!("write a number from 1 to {CONCURRENCY_MAX}; the default is {CONCURRENCY_DEFAULT}");
+                Err(self.document.invalid(key, problem, hint))
+            }
+        }
+    }
+
+    /// Returns what the application of the tenant `name` signs in with.
+    fn credential(
+        &self,
+        name: &str,
+        secret: Option<Written>,
+        certificate: Option<String>,
+    ) -> Result<CredentialSettings, SettingsError> {
+        let key = |key| ["tenants", name, key];
+        let wrong = |problem, hint| Err(self.document.invalid(&key("certificate"), problem, hint));
+        match (secret, certificate) {
+            (Some(_), Some(_)) => {
+                let problem = "there is a client_secret too, but an application signs in with only one of them";
+                wrong(problem, "remove one of them; a certificate is safer")
+            }
+            (Some(secret), None) => Ok(CredentialSettings::Secret(self.one_secret(&key("client_secret"), secret)?)),
+            (None, Some(path)) if path.is_empty() || path.contains("-----BEGIN") => {
+                let problem = "this is not a path; a private key must not stand in this file";
+                wrong(problem, "name the PEM file that holds it")
+            }
+            (None, Some(path)) => {
+                let location = self.document.location(&key("certificate"));
+                Ok(CredentialSettings::Certificate(SecretSource::file(self.absolute(&path), location)))
+            }
+            (None, None) => Ok(CredentialSettings::Login),
+        }
     }
 
     /// Returns an error if a pattern is not valid, or if it can match nothing in any snapshot.

@@ -218,17 +218,7 @@ pub(super) fn iso2022(bytes: &[u8], korean: bool) -> Read<'_> {
                     (_, None) => runs.push(None, &[byte], 0),
                     (set, Some(second)) => {
                         rest = &after[1..];
-                        match set {
-                            Set::Japanese => runs.push(Some(EUC_JP), &[byte, second], 0x80),
-                            Set::MoreJapanese => runs.push(Some(EUC_JP), &[0x8f, byte, second], 0x80),
-                            Set::Chinese => runs.push(Some(GBK), &[byte, second], 0x80),
-                            Set::Korean => runs.push(Some(EUC_KR), &[byte, second], 0x80),
-                            Set::Taiwanese => match cns_to_big5(byte, second) {
-                                Some(bytes) => runs.push(Some(BIG5), &bytes, 0),
-                                None => runs.lose(),
-                            },
-                            _ => runs.lose(),
-                        }
+                        runs.push_pair(set, byte, second);
                     }
                 }
             }
@@ -275,6 +265,21 @@ impl Runs {
             self.encoding = encoding;
         }
         self.run.extend(bytes.iter().map(|byte| byte | high));
+    }
+
+    /// Adds the letter that two bytes from 0x21 to 0x7e mean in a set of letters of two bytes.
+    fn push_pair(&mut self, set: Set, first: u8, second: u8) {
+        match set {
+            Set::Japanese => self.push(Some(EUC_JP), &[first, second], 0x80),
+            Set::MoreJapanese => self.push(Some(EUC_JP), &[0x8f, first, second], 0x80),
+            Set::Chinese => self.push(Some(GBK), &[first, second], 0x80),
+            Set::Korean => self.push(Some(EUC_KR), &[first, second], 0x80),
+            Set::Taiwanese => match cns_to_big5(first, second) {
+                Some(bytes) => self.push(Some(BIG5), &bytes, 0),
+                None => self.lose(),
+            },
+            _ => self.lose(),
+        }
     }
 
     fn lose(&mut self) {
