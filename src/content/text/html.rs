@@ -3,6 +3,9 @@
 //! The tokenizer follows the HTML standard and takes linear time. No tree is built, because building one can take
 //! quadratic time for broken nesting.
 
+mod source;
+
+use self::source::Source;
 use html5gum::emitters::callback::{CallbackEmitter, CallbackEvent};
 use html5gum::{Span, Tokenizer};
 use std::convert::Infallible;
@@ -164,7 +167,7 @@ impl Page {
         });
         emitter.naively_switch_states(true);
         // Reading from memory cannot fail.
-        let Ok(()) = Tokenizer::new_with_emitter(html, emitter).finish();
+        let Ok(()) = Tokenizer::new_with_emitter(Source::new(html), emitter).finish();
     }
 
     fn take(&mut self, event: CallbackEvent<'_>) {

@@ -295,6 +295,38 @@ proptest! {
 }
 
 #[test]
+fn a_tag_with_many_attributes_needs_little_stack() {
+    for attribute in [
+        " a=\"\"",
+        " a=\"b>\"",
+        "/a=\"\"",
+        " a=''",
+        " a",
+        "\ta = \"\"\n",
+        " a=\"&amp;\"",
+        " a\"=\"\"",
+        " a=b\"",
+        " =\"\"",
+    ] {
+        let attributes = attribute.repeat(50_000);
+        for page in
+            [format!("one<p{attributes}>two</p{attributes}>three"), format!("one<p{attributes}>two<b{attributes}")]
+        {
+            let read = std::thread::Builder::new().stack_size(256 << 10).spawn(move || html::to_text(&page)).unwrap();
+            let text = read.join().unwrap().replace("\n\n", " ");
+            assert!(["one two three", "one two"].contains(&&*text), "{attribute:?}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn quotes_behind_quotes_stay_text() {
+    let quotes = "\"".repeat(100);
+    assert_eq!(html::to_text(&format!("<p a=\"b\">{quotes}<b>{quotes}c</b>")), format!("{quotes}{quotes}c"));
+    assert_eq!(html::to_text(&format!("<a {}>x", "b=\"c\"d".repeat(100))), "x");
+}
+
+#[test]
 fn noscript_is_read_as_html() {
     let text = of_mail(
         b"Content-Type: text/html\n\n<p>one<noscript><style>p {}</style><p>two &amp; <b>three</b></p></noscript>four\
