@@ -8,9 +8,9 @@
 use html5gum::{Readable, Reader, StringReader};
 use std::convert::Infallible;
 
-/// Maximum number of values in double quotes that are read in one recursion. A level takes up to 2 KiB of stack in a
-/// debug build.
-const VALUES_MAX: u32 = 32;
+/// Maximum number of values in double quotes that are read in one recursion. A level takes 9 KiB of stack in a build
+/// without optimisation.
+const VALUES_MAX: u32 = 8;
 /// The letter that is added.
 const ADDED: u8 = b'x';
 
