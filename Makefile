@@ -17,6 +17,7 @@
 #
 # Measure it
 #   make bench        Strongroom, restic, borg and the plain disk side by side (BENCH_ARGS)
+#   make bench-documents  what a month of edited Office documents stores (BENCH_DOCUMENTS_ARGS)
 #   make bench-big    how fast one file of 1 GiB is read through the mount (BENCH_BIG_ARGS)
 #   make bench-mail   how fast mails are taken apart, beside an older version (BASE=881f9f4, BENCH_MAIL_ARGS)
 #   make bench-build  what a build costs, by settings of the compiler (BENCH_BUILD_ARGS)
@@ -52,7 +53,7 @@ ZSHDIR = $(SHAREDIR)/zsh/site-functions
 FISHDIR = $(SHAREDIR)/fish/vendor_completions.d
 UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
-.PHONY: help demo screenshot build build-demo build-release install uninstall deb test slowest test-sdk bench bench-big bench-mail bench-build \
+.PHONY: help demo screenshot build build-demo build-release install uninstall deb test slowest test-sdk bench bench-documents bench-big bench-mail bench-build \
 	drill drill-large drill-pace soak fuzz compare-mail readers scale corpus packages packages-bench lint deny test-rust clean
 
 help:
@@ -161,6 +162,14 @@ test-sdk: $(VENV)-sdk/.ready
 
 bench: build-release packages-bench
 	python3 tools/bench/bench.py --strongroom $(RELEASE) --corpora target/release/strongroom-corpora $(BENCH_ARGS)
+
+bench-documents: $(VENV)-documents/.ready build-release packages-bench
+	$(VENV)-documents/bin/python3 tools/bench/documents.py --strongroom $(RELEASE) $(BENCH_DOCUMENTS_ARGS)
+
+$(VENV)-documents/.ready: tools/bench/documents-requirements.txt
+	python3 -m venv $(VENV)-documents
+	$(VENV)-documents/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 bench-big: build-release packages-bench
 	python3 tools/bench/big.py --strongroom $(RELEASE) $(BENCH_BIG_ARGS)

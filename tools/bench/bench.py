@@ -275,6 +275,20 @@ def table(medians: dict[str, dict[str, float]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def table_of(figures: dict[str, dict[str, float]], rows: list[tuple[str, str, float]], own: str,
+             peers: tuple[str, ...]) -> str:
+    """Returns a Markdown table of sizes and times: a row a figure, a column a program, then the ratio of one program to
+    the best of its peers."""
+    head = ["", *figures, f"{own} / best of {', '.join(peers)}"]
+    lines = [head, ["---", *["--:"] * (len(head) - 1)]]
+    for label, key, scale in rows:
+        values = [values.get(key) for values in figures.values()]
+        best = min((value for name in peers if (value := figures[name].get(key))), default=None)
+        cells = ["–" if value is None else f"{value * scale:,.0f}" if scale != 1 else f"{value:.1f}" for value in values]
+        lines.append([label, *cells, ratio(figures[own].get(key), best)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def make_tenant(arguments: argparse.Namespace) -> Path:
     """Returns the tenant's folder, made new unless the same generator made one of the same sizes before."""
     sizes = {"seed": arguments.seed, "users": arguments.users, "mails-per-user": arguments.mails_per_user,
