@@ -8,6 +8,7 @@ pub mod id;
 pub mod sealed;
 
 pub mod chunker;
+pub mod deflate;
 pub mod index;
 pub mod pack;
 
