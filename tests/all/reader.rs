@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, UNIX_EPOCH};
 use strongroom::backend::local::Local;
 use strongroom::backup::{BackupOptions, Progress, Report, backup};
+use strongroom::format::deflate::{Limits, take_apart};
 use strongroom::format::entry::Segment;
 use strongroom::format::keyslot::PasswordCost;
 use strongroom::repository::local_state::LocalState;
@@ -257,5 +258,31 @@ fn the_independent_reader_refuses_what_is_not_authentic() {
         let output = reader("extract", &place, "golden").arg("latest").arg(out).output().expect("python3 runs");
         assert_eq!(output.status.code(), Some(1), "{}", path.display());
         fs::write(&path, whole).expect("it is ours");
+    }
+}
+
+/// The re-creator of deflate streams, written from "Deflated streams" of the page alone, makes all golden streams.
+#[test]
+fn deflated_streams_are_made_again_by_the_page_alone() {
+    if !can_run() {
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let vectors = |name: &str| -> Vec<(String, Vec<u8>)> {
+        let text = std::fs::read_to_string(root.join("tests/vectors/v1").join(name)).unwrap();
+        let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        let parts = text.lines().map(|line| line.split_once(' ').expect("a name and bytes"));
+        parts.map(|(name, hex)| (name.to_owned(), hex.as_bytes().chunks(2).map(digits).collect())).collect()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, corrections) = (folder.path().join("plain"), folder.path().join("corrections"));
+    let streams = [vectors("deflate-streams.txt"), vectors("deflate-others.txt")].concat();
+    for ((name, stream), (_, bytes)) in streams.iter().zip(vectors("deflate-corrections.txt")) {
+        let limits = Limits { plain_max: 1 << 20, ratio_max: 1000 };
+        std::fs::write(&plain, take_apart(stream, &limits).expect("a stream").plain).unwrap();
+        std::fs::write(&corrections, bytes).unwrap();
+        let mut python = Command::new("python3");
+        python.arg("-B").arg(root.join("tools/reader/deflated_stream.py")).arg(&plain).arg(&corrections);
+        assert!(run(&mut python).stdout == *stream, "{name}");
     }
 }

@@ -49,16 +49,21 @@ fn miniz(plain: &[u8], level: u32) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// Reads lines of a name and bytes in hexadecimal.
+fn named(lines: &'static str) -> Vec<(&'static str, Vec<u8>)> {
+    let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let parts = lines.lines().map(|line| line.split_once(' ').expect("a name and bytes"));
+    parts.map(|(name, hex)| (name, hex.as_bytes().chunks(2).map(digits).collect())).collect()
+}
+
 /// Streams that zlib 1.2.13 made of `sheet(120)`: its level or strategy, and the stream.
 fn zlib_streams() -> Vec<(&'static str, Vec<u8>)> {
-    let lines = include_str!("../../../tests/vectors/v1/deflate-streams.txt").lines();
-    lines
-        .map(|line| {
-            let (name, hex) = line.split_once(' ').expect("a name and a stream");
-            let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-            (name, hex.as_bytes().chunks(2).map(digits).collect())
-        })
-        .collect()
+    named(include_str!("../../../tests/vectors/v1/deflate-streams.txt"))
+}
+
+/// Streams that other programs made of the same plain bytes.
+fn other_streams() -> Vec<(&'static str, Vec<u8>)> {
+    named(include_str!("../../../tests/vectors/v1/deflate-others.txt"))
 }
 
 #[test]
@@ -71,6 +76,25 @@ fn streams_of_zlib_need_no_corrections() {
         assert!(taken.plain == plain, "{name}");
         assert_eq!(taken.stream_len, stream.len(), "{name}");
         assert!(taken.corrections.len() <= 30, "{name}: {} bytes", taken.corrections.len());
+    }
+}
+
+/// Golden bytes of version 1: a later version of the program must make the same streams of them.
+#[test]
+fn corrections_of_version_1_make_their_streams() {
+    let (plain, corrections) = (sheet(120), named(include_str!("../../../tests/vectors/v1/deflate-corrections.txt")));
+    let streams = [zlib_streams(), other_streams()].concat();
+    assert_eq!((streams.len(), corrections.len()), (28, 28));
+    for ((name, stream), (of, corrections)) in streams.iter().zip(&corrections) {
+        assert_eq!(name, of);
+        assert!(recreate(&plain, corrections).as_ref() == Ok(stream), "{name}");
+    }
+}
+
+#[test]
+fn streams_of_other_makers_come_back() {
+    for (name, stream) in other_streams() {
+        assert!(round_trip(&stream).plain == sheet(120), "{name}");
     }
 }
 
