@@ -24,7 +24,7 @@
 #   make drill        loses mailboxes of simulated organisations and restores them (DRILL_MESSAGES=500, DRILL_SEEDS=5)
 #   make drill-large  restores a folder of 100,000 messages and watches memory (DRILL_FOLDER=100000)
 #   make drill-pace   restores 10,200 messages at the published limits; takes half an hour (DRILL_MAILBOX=10200)
-#   make soak         backs up a million simulated messages and watches memory (SOAK_PERCENT=100)
+#   make soak         backs up a million simulated messages and watches memory (SOAK_PERCENT=100 SOAK_MAILBOXES=50)
 #   make fuzz         tries inputs that nobody wrote on all that reads mail (SECONDS=600, FUZZ_THREADS=1, SEED=1)
 #   make compare-mail  holds what is read in mails against what Python's `email` reads in them (COMPARE_ARGS)
 #   make readers      64 readers of a mount for ten minutes, while snapshots come and go (READERS_S=600)
@@ -197,8 +197,10 @@ drill-pace: packages
 	  nine_tenths published_limits
 
 SOAK_PERCENT ?= 100
+SOAK_MAILBOXES ?= 50
 soak: packages
-	STRONGROOM_SOAK_PERCENT=$(SOAK_PERCENT) cargo test --release --locked --test all -- --nocapture soak::
+	STRONGROOM_SOAK_PERCENT=$(SOAK_PERCENT) STRONGROOM_SOAK_MAILBOXES=$(SOAK_MAILBOXES) \
+	  cargo test --release --locked --test all -- --nocapture soak::
 
 # Inputs that failed are in FUZZ_OUT, each beside a small one: `strongroom-proofs check FILE` tries one again. The build
 # for tests checks arithmetic for overflows.
