@@ -5,6 +5,7 @@
 //! object of another kind. SIV is deterministic and misuse-resistant: it has no nonce that could be repeated (RFC
 //! 5297). The repository's `config` says which of the two SIV variants it uses.
 
+mod cmac;
 mod siv;
 
 use self::siv::Siv;
@@ -47,30 +48,55 @@ impl Cipher {
     }
 }
 
-/// A key of AES-256-SIV: one half for the MAC, the other for encryption.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct SivKey([u8; 64]);
+/// A text that is encrypted or decrypted together with others.
+pub struct Message<'a> {
+    /// Authenticated with the text.
+    pub bound: &'a [u8],
+    /// The tag in [`TAG_LEN`] bytes, then the text.
+    pub buffer: &'a mut [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Creates a message with which nothing else is authenticated.
+    pub fn unbound(buffer: &'a mut [u8]) -> Self {
+        Self { bound: &[], buffer }
+    }
+}
+
+/// A key of AES-256-SIV: one half for the MAC, the other for encryption. It is kept expanded.
+#[derive(ZeroizeOnDrop)]
+pub struct SivKey {
+    #[zeroize(skip)]
+    cipher: Cipher,
+    #[zeroize(skip)]
+    context: &'static [u8],
+    siv: Siv,
+    /// The key itself. PMAC needs it: the crate `aes-siv` lends an expanded key to one thread only.
+    key: [u8; 64],
+}
 
 impl SivKey {
-    /// Derives a key from `material` for the single use that `context` names.
-    pub fn derive(context: &str, material: &[u8]) -> Self {
-        let mut key = [0; 64];
-        blake3::Hasher::new_derive_key(context).update(material).finalize_xof().fill(&mut key);
-        Self(key)
+    /// Derives a key from `material` for the single use that `context` names. `context` is also authenticated with
+    /// every text, before everything else.
+    pub fn derive(cipher: Cipher, context: &'static str, material: &[u8]) -> Self {
+        let mut key = Zeroizing::new([0; 64]);
+        blake3::Hasher::new_derive_key(context).update(material).finalize_xof().fill(&mut *key);
+        Self::expand(cipher, context.as_bytes(), *key)
     }
 
-    /// Encrypts `buffer` in place, except for its first [`TAG_LEN`] bytes, which receive the tag.
+    fn expand(cipher: Cipher, context: &'static [u8], key: [u8; 64]) -> Self {
+        Self { cipher, context, siv: Siv::new(&key, context), key }
+    }
+
+    /// Encrypts `buffer` in place, except for its first [`TAG_LEN`] bytes, which receive the tag. `bound` is
+    /// authenticated with it.
     ///
     /// # Panics
     /// If `buffer` is shorter than a tag.
-    pub fn encrypt(&self, cipher: Cipher, associated: &[&[u8]], buffer: &mut [u8]) {
-        let (tag, text) = buffer.split_at_mut(TAG_LEN);
-        match cipher {
-            Cipher::Aes256Siv => tag.copy_from_slice(&Siv::new(&self.0).encrypt(associated, text)),
-            Cipher::Aes256PmacSiv => {
-                let sealed = Aes256PmacSiv::new(&self.0.into()).encrypt_inout_detached(associated, text.into());
-                tag.copy_from_slice(&sealed.expect("SIV refuses only more than 126 associated strings"));
-            }
+    pub fn encrypt(&self, bound: &[&[u8]], buffer: &mut [u8]) {
+        match self.cipher {
+            Cipher::Aes256Siv => self.siv.encrypt(bound, buffer),
+            Cipher::Aes256PmacSiv => self.pmac().encrypt(bound, buffer),
         }
     }
 
@@ -78,21 +104,39 @@ impl SivKey {
     ///
     /// # Errors
     /// [`NotAuthentic`]; then no plaintext is revealed.
-    pub fn decrypt<'a>(
-        &self,
-        cipher: Cipher,
-        associated: &[&[u8]],
-        buffer: &'a mut [u8],
-    ) -> Result<&'a mut [u8], NotAuthentic> {
-        let (tag, text) = buffer.split_first_chunk_mut::<TAG_LEN>().ok_or(NotAuthentic)?;
-        let is_authentic = match cipher {
-            Cipher::Aes256Siv => Siv::new(&self.0).decrypt(associated, *tag, text),
+    pub fn decrypt<'a>(&self, bound: &[&[u8]], buffer: &'a mut [u8]) -> Result<&'a mut [u8], NotAuthentic> {
+        match self.cipher {
+            Cipher::Aes256Siv => self.siv.decrypt(bound, buffer)?,
+            Cipher::Aes256PmacSiv => self.pmac().decrypt(bound, buffer)?,
+        }
+        Ok(&mut buffer[TAG_LEN..])
+    }
+
+    /// Encrypts messages in place as [`SivKey::encrypt`] does, but side by side: with CMAC, eight take little more time
+    /// than two.
+    ///
+    /// # Panics
+    /// If a buffer is shorter than a tag.
+    pub fn encrypt_many(&self, messages: &mut [Message<'_>]) {
+        match self.cipher {
+            Cipher::Aes256Siv => self.siv.encrypt_many(messages),
             Cipher::Aes256PmacSiv => {
-                let cipher = &mut Aes256PmacSiv::new(&self.0.into());
-                cipher.decrypt_inout_detached(associated, (&mut *text).into(), &(*tag).into()).is_ok()
+                let mut pmac = self.pmac();
+                messages.iter_mut().for_each(|message| pmac.encrypt(&[message.bound], message.buffer));
             }
-        };
-        if is_authentic { Ok(text) } else { Err(NotAuthentic) }
+        }
+    }
+
+    /// Decrypts messages in place, side by side. Returns one result for each: a damaged message fails alone, and
+    /// nothing of it is revealed.
+    pub fn decrypt_many(&self, messages: &mut [Message<'_>]) -> Vec<Result<(), NotAuthentic>> {
+        match self.cipher {
+            Cipher::Aes256Siv => self.siv.decrypt_many(messages),
+            Cipher::Aes256PmacSiv => {
+                let mut pmac = self.pmac();
+                messages.iter_mut().map(|message| pmac.decrypt(&[message.bound], message.buffer)).collect()
+            }
+        }
     }
 
     /// Decrypts `sealed` without authentication. Use it only to find out why a sealed piece is not authentic. Returns
@@ -100,8 +144,34 @@ impl SivKey {
     pub fn decrypt_unproven(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (tag, text) = sealed.split_first_chunk::<TAG_LEN>()?;
         let mut text = Zeroizing::new(text.to_vec());
-        siv::count(&siv::counter_key(&self.0[32..]), *tag, &mut text);
+        self.siv.count(*tag, &mut text);
         Some(text)
+    }
+
+    fn pmac(&self) -> Pmac {
+        Pmac { siv: Aes256PmacSiv::new(&self.key.into()), context: self.context }
+    }
+}
+
+/// AES-SIV with PMAC, as the crate `aes-siv` has it: one text at a time, on one thread.
+struct Pmac {
+    siv: Aes256PmacSiv,
+    context: &'static [u8],
+}
+
+impl Pmac {
+    fn encrypt(&mut self, bound: &[&[u8]], buffer: &mut [u8]) {
+        let (tag, text) = buffer.split_at_mut(TAG_LEN);
+        let associated = [&[self.context], bound].concat();
+        let sealed = self.siv.encrypt_inout_detached(associated, text.into());
+        tag.copy_from_slice(&sealed.expect("SIV refuses only more than 126 associated strings"));
+    }
+
+    fn decrypt(&mut self, bound: &[&[u8]], buffer: &mut [u8]) -> Result<(), NotAuthentic> {
+        let (tag, text) = buffer.split_first_chunk_mut::<TAG_LEN>().ok_or(NotAuthentic)?;
+        let associated = [&[self.context], bound].concat();
+        let opened = self.siv.decrypt_inout_detached(associated, (&mut *text).into(), &(*tag).into());
+        opened.map_err(|_| NotAuthentic)
     }
 }
 
@@ -193,8 +263,6 @@ pub fn random<const N: usize>() -> [u8; N] {
 /// The keys derived from a master key, one for each purpose.
 #[derive(ZeroizeOnDrop)]
 pub struct Keys {
-    #[zeroize(skip)]
-    cipher: Cipher,
     sealing: [SivKey; 8],
     chunk_id: [u8; 32],
     node_id: [u8; 32],
@@ -215,8 +283,7 @@ impl Keys {
     pub fn derive(master: &MasterKey, cipher: Cipher) -> Self {
         let hash_key = |context| blake3::derive_key(context, master.expose());
         Self {
-            cipher,
-            sealing: Purpose::ALL.map(|purpose| SivKey::derive(purpose.context(), master.expose())),
+            sealing: Purpose::ALL.map(|purpose| SivKey::derive(cipher, purpose.context(), master.expose())),
             chunk_id: hash_key("strongroom format 1: chunk id"),
             node_id: hash_key("strongroom format 1: node id"),
             node_cut: hash_key("strongroom format 1: node boundaries"),
@@ -228,7 +295,7 @@ impl Keys {
 
     /// Encrypts `buffer` in place for `purpose`; see [`SivKey::encrypt`]. `bound` is authenticated with it.
     pub fn encrypt(&self, purpose: Purpose, bound: &[u8], buffer: &mut [u8]) {
-        self.sealing[purpose as usize].encrypt(self.cipher, &[purpose.context().as_bytes(), bound], buffer);
+        self.sealing[purpose as usize].encrypt(&[bound], buffer);
     }
 
     /// Decrypts what [`Keys::encrypt`] made; see [`SivKey::decrypt`].
@@ -241,7 +308,17 @@ impl Keys {
         bound: &[u8],
         buffer: &'a mut [u8],
     ) -> Result<&'a mut [u8], NotAuthentic> {
-        self.sealing[purpose as usize].decrypt(self.cipher, &[purpose.context().as_bytes(), bound], buffer)
+        self.sealing[purpose as usize].decrypt(&[bound], buffer)
+    }
+
+    /// Encrypts messages in place for `purpose`, side by side; see [`SivKey::encrypt_many`].
+    pub fn encrypt_many(&self, purpose: Purpose, messages: &mut [Message<'_>]) {
+        self.sealing[purpose as usize].encrypt_many(messages);
+    }
+
+    /// Decrypts messages in place that were encrypted for `purpose`, side by side; see [`SivKey::decrypt_many`].
+    pub fn decrypt_many(&self, purpose: Purpose, messages: &mut [Message<'_>]) -> Vec<Result<(), NotAuthentic>> {
+        self.sealing[purpose as usize].decrypt_many(messages)
     }
 
     /// Returns the id of a content chunk.
@@ -290,14 +367,15 @@ mod tests {
     }
 
     fn encrypt(key: &str, associated: &[&str], plaintext: &str, cipher: Cipher) -> Vec<u8> {
-        let key = SivKey(unhex(key).try_into().expect("64 bytes"));
         let associated: Vec<_> = associated.iter().map(|text| unhex(text)).collect();
         let associated: Vec<_> = associated.iter().map(Vec::as_slice).collect();
+        let (context, bound) = associated.split_first().expect("every example has a string");
+        let key = SivKey::expand(cipher, context.to_vec().leak(), unhex(key).try_into().expect("64 bytes"));
         let mut buffer = vec![0; TAG_LEN];
         buffer.extend(unhex(plaintext));
-        key.encrypt(cipher, &associated, &mut buffer);
+        key.encrypt(bound, &mut buffer);
         let mut opened = buffer.clone();
-        assert_eq!(key.decrypt(cipher, &associated, &mut opened).expect("authentic"), unhex(plaintext));
+        assert_eq!(key.decrypt(bound, &mut opened).expect("authentic"), unhex(plaintext));
         assert_eq!(*key.decrypt_unproven(&buffer).expect("longer than a tag"), unhex(plaintext));
         buffer
     }
@@ -341,9 +419,41 @@ mod tests {
     const KEY_TWO: &str = "7f7e7d7c7b7a797877767574737271706f6e6d6c6b6a69686766656463626160\
                            404142434445464748494a4b4c4d4e4f505152535455565758595a5b5b5d5e5f";
 
+    #[test]
+    fn a_damaged_message_among_many_fails_alone_with_both_ciphers() {
+        for cipher in Cipher::ALL {
+            let keys = Keys::derive(&MasterKey::from_bytes([7; 32]), cipher);
+            let plain: Vec<Vec<u8>> =
+                (0..20).map(|number| [&[0; TAG_LEN], &vec![number + 1; 30][..]].concat()).collect();
+            let mut sealed = plain.clone();
+            let bound = |number: usize| if number.is_multiple_of(3) { &b"bound"[..] } else { b"" };
+            let messages = |buffers: &mut [Vec<u8>], test: &mut dyn FnMut(&mut [Message<'_>])| {
+                let message = |(number, buffer)| Message { bound: bound(number), buffer };
+                test(&mut buffers.iter_mut().map(Vec::as_mut_slice).enumerate().map(message).collect::<Vec<_>>());
+            };
+            messages(&mut sealed, &mut |all| keys.encrypt_many(Purpose::Index, all));
+            for (number, (plain, sealed)) in plain.iter().zip(&sealed).enumerate() {
+                let mut alone = plain.clone();
+                keys.encrypt(Purpose::Index, bound(number), &mut alone);
+                assert_eq!(alone, *sealed, "{}", cipher.name());
+            }
+            for damaged in 0..sealed.len() {
+                let mut buffers = sealed.clone();
+                buffers[damaged][damaged] ^= 1;
+                messages(&mut buffers, &mut |all| {
+                    let failed: Vec<_> = keys.decrypt_many(Purpose::Index, all).iter().map(Result::is_err).collect();
+                    let wanted: Vec<_> = (0..20).map(|number| number == damaged).collect();
+                    assert_eq!(failed, wanted, "{}", cipher.name());
+                });
+                let same = |number: usize| buffers[number][TAG_LEN..] == plain[number][TAG_LEN..];
+                assert!((0..20).all(|number| same(number) == (number != damaged)), "{}", cipher.name());
+            }
+        }
+    }
+
     /// The examples with 64-byte keys that Miscreant publishes for both variants: `aes_siv.tjson` and
     /// `aes_pmac_siv.tjson` in <https://github.com/miscreant/meta/tree/master/vectors>. RFC 5297 has no example with
-    /// keys of that length.
+    /// keys of that length; [`siv`] is tested with its examples.
     #[test]
     fn published_examples_come_out() {
         let examples: [(Cipher, Example); 4] = [
@@ -378,33 +488,6 @@ mod tests {
         ];
         for (cipher, (key, associated, plaintext, sealed)) in examples {
             assert_eq!(encrypt(key, associated, plaintext, cipher), unhex(sealed), "{}", cipher.name());
-        }
-    }
-
-    /// RFC 5297, appendices A.1 and A.2. Their keys have 32 bytes, so this tests the crate's `Aes128Siv`. It is the
-    /// same code, with the shorter AES, as the `Aes256Siv` that [`siv`] is compared with.
-    #[test]
-    fn the_examples_of_rfc_5297_come_out() {
-        let examples: [Example; 2] = [
-            (
-                "fffefdfcfbfaf9f8f7f6f5f4f3f2f1f0f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff",
-                ONE_STRING.0,
-                ONE_STRING.1,
-                "85632d07c6e8f37f950acd320a2ecc9340c02b9690c4dc04daef7f6afe5c",
-            ),
-            (
-                "7f7e7d7c7b7a79787776757473727170404142434445464748494a4b4c4d4e4f",
-                THREE_STRINGS.0,
-                THREE_STRINGS.1,
-                "7bdb6e3b432667eb06f4d14bff2fbd0fcb900f2fddbe404326601965c889bf17\
-                 dba77ceb094fa663b7a3f748ba8af829ea64ad544a272e9c485b62a3fd5c0d",
-            ),
-        ];
-        for (key, associated, plaintext, sealed) in examples {
-            let key: [u8; 32] = unhex(key).try_into().expect("32 bytes");
-            let associated: Vec<_> = associated.iter().map(|text| unhex(text)).collect();
-            let mut cipher = aes_siv::siv::Aes128Siv::new(&key.into());
-            assert_eq!(cipher.encrypt(&associated, &unhex(plaintext)).expect("few strings"), unhex(sealed));
         }
     }
 }

@@ -17,7 +17,7 @@ const VERSION: u64 = 1;
 const SALT_LEN: usize = 16;
 const KIND_PASSWORD: u64 = 1;
 const KIND_RECOVERY: u64 = 2;
-/// Context of the key derivation for keys that wrap the master key.
+/// Context of the key derivation for keys that wrap the master key. It is authenticated with what they wrap.
 const WRAP_CONTEXT: &str = "strongroom format 1: key slot";
 
 /// The cost of trying a password (Argon2id, RFC 9106).
@@ -50,7 +50,7 @@ impl PasswordCost {
         let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
         let mut key = Zeroizing::new([0; 64]);
         argon2.hash_password_into(password, salt, &mut *key).ok()?;
-        Some(SivKey::derive(WRAP_CONTEXT, &*key))
+        Some(SivKey::derive(Cipher::Aes256Siv, WRAP_CONTEXT, &*key))
     }
 }
 
@@ -75,7 +75,7 @@ impl RecoveryKey {
     }
 
     fn siv_key(&self) -> SivKey {
-        SivKey::derive(WRAP_CONTEXT, &*self.0)
+        SivKey::derive(Cipher::Aes256Siv, WRAP_CONTEXT, &*self.0)
     }
 }
 
@@ -168,7 +168,7 @@ impl Slot {
     ) -> Vec<u8> {
         let mut wrapped = vec![0; TAG_LEN];
         wrapped.extend_from_slice(master.expose());
-        wrapping.encrypt(Cipher::Aes256Siv, &[WRAP_CONTEXT.as_bytes(), &binding(place)], &mut wrapped);
+        wrapping.encrypt(&[&binding(place)], &mut wrapped);
 
         let mut map = MapWriter::default();
         map.field(1).uint(VERSION);
@@ -244,8 +244,7 @@ impl Slot {
         };
         let Some(wrapping) = wrapping else { return OpenOutcome::Unfit };
         let mut wrapped = self.wrapped.clone();
-        let associated = [WRAP_CONTEXT.as_bytes(), &binding(place)];
-        if let Ok(opened) = wrapping.decrypt(Cipher::Aes256Siv, &associated, &mut wrapped) {
+        if let Ok(opened) = wrapping.decrypt(&[&binding(place)], &mut wrapped) {
             let master = <[u8; MasterKey::LEN]>::try_from(&*opened).ok().map(MasterKey::from_bytes);
             opened.zeroize();
             return master.map_or(OpenOutcome::Unfit, OpenOutcome::Fits);

@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// The name of the file with the key.
@@ -28,7 +29,7 @@ const CONTEXT: &str = "strongroom: refresh tokens 1";
 #[derive(Clone)]
 pub struct TokenCache {
     folder: PathBuf,
-    key: SivKey,
+    key: Arc<SivKey>,
 }
 
 impl fmt::Debug for TokenCache {
@@ -65,7 +66,8 @@ impl TokenCache {
                 "the key of the token cache is damaged: delete it and sign in again",
             ));
         }
-        Ok(Self { folder: folder.to_owned(), key: SivKey::derive(CONTEXT, &material) })
+        let key = Arc::new(SivKey::derive(Cipher::Aes256Siv, CONTEXT, &material));
+        Ok(Self { folder: folder.to_owned(), key })
     }
 
     /// Creates the key. If two processes do so at the same time, the first one wins.
@@ -89,18 +91,18 @@ impl TokenCache {
             Err(error) => return Err(error),
         };
         let damaged = || io::Error::new(ErrorKind::InvalidData, "the cached sign-in is damaged: sign in again");
-        let associated = [CONTEXT.as_bytes(), holder.authority.as_bytes(), holder.client_id.as_bytes()];
-        let text = self.key.decrypt(Cipher::Aes256Siv, &associated, &mut sealed).map_err(|_| damaged())?;
+        let bound = [holder.authority.as_bytes(), holder.client_id.as_bytes()];
+        let text = self.key.decrypt(&bound, &mut sealed).map_err(|_| damaged())?;
         let text = std::str::from_utf8(text).map_err(|_| damaged())?;
         Ok(Some(Zeroizing::new(text.to_owned())))
     }
 
     /// Stores the refresh token of `holder`. Returns once it is durable.
     pub(super) fn store(&self, holder: Holder<'_>, token: &str) -> io::Result<()> {
-        let associated = [CONTEXT.as_bytes(), holder.authority.as_bytes(), holder.client_id.as_bytes()];
+        let bound = [holder.authority.as_bytes(), holder.client_id.as_bytes()];
         let mut sealed = Zeroizing::new(vec![0; TAG_LEN + token.len()]);
         sealed[TAG_LEN..].copy_from_slice(token.as_bytes());
-        self.key.encrypt(Cipher::Aes256Siv, &associated, &mut sealed);
+        self.key.encrypt(&bound, &mut sealed);
         let temporary = Temporary::write(&self.folder, &sealed)?;
         fs::rename(&temporary.path, self.file(holder))?;
         File::open(&self.folder)?.sync_all()
