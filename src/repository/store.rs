@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Every stage has its own threads and every channel between stages is short. So the stages work at the same time and
-//! memory stays flat: about `2 x pack size + (channel lengths + threads) x block size`.
+//! memory stays flat: about `2 x pack size + (channel lengths + blocks being sealed) x block size`.
 //!
 //! A node holds the location of everything it refers to, so nodes are written after their content. They wait in a
 //! queue, which is written out when it holds [`NODE_QUEUE_BYTES_MAX`] bytes. Nothing that [`Store::finish`] has
@@ -16,7 +16,7 @@ mod nodes;
 
 use self::nodes::{NodeQueue, NodeWriter};
 use crate::format::compress::{Compressor, DATA_LEVEL, META_LEVEL};
-use crate::format::crypto::Keys;
+use crate::format::crypto::{Keys, Message};
 use crate::format::entry::Segment;
 use crate::format::id::{BlobId, ChunkId, NodeId, PackId};
 use crate::format::index::BLOBS_PER_OBJECT;
@@ -36,8 +36,12 @@ use std::time::Duration;
 
 /// Canonical bytes of waiting nodes at which the queue is written out.
 const NODE_QUEUE_BYTES_MAX: usize = 16 << 20;
-/// Maximum number of blocks that wait for a sealer, and of those that wait for the packer.
-const BLOCKS_WAITING_MAX: usize = 4;
+/// Maximum number of blocks that wait for a sealer.
+const OPEN_BLOCKS_WAITING_MAX: usize = 8;
+/// Maximum number of blocks that wait for the packer.
+const SEALED_BLOCKS_WAITING_MAX: usize = 4;
+/// Maximum number of blocks that a sealer encrypts together, one for each lane of the cipher.
+const SEALED_TOGETHER_MAX: usize = 8;
 
 /// Why something could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -188,15 +192,15 @@ impl Store {
             added_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
         });
-        let (to_sealers, sealer_input) = bounded(BLOCKS_WAITING_MAX);
-        let (to_packer, packer_input) = bounded(BLOCKS_WAITING_MAX);
+        let (to_sealers, sealer_input) = bounded(OPEN_BLOCKS_WAITING_MAX);
+        let (to_packer, packer_input) = bounded(SEALED_BLOCKS_WAITING_MAX);
         // One pack is being filled while another is stored. The faster of the two stages waits for the other.
         let (to_storer, storer_input) = bounded(0);
         let sealers = std::thread::available_parallelism().map_or(1, usize::from);
         let mut threads = Vec::new();
         for _ in 0..sealers {
             let (shared, input, output) = (shared.clone(), sealer_input.clone(), to_packer.clone());
-            threads.push(std::thread::spawn(move || seal_blocks(&shared, &input, &output)));
+            threads.push(std::thread::spawn(move || seal_blocks(&shared, sealers, &input, &output)));
         }
         let (packing, storing) = (shared.clone(), shared.clone());
         threads.push(std::thread::spawn(move || pack_blocks(&packing, &packer_input, &to_storer)));
@@ -464,34 +468,49 @@ impl Drop for OnPanic<'_> {
     }
 }
 
-fn seal_blocks(shared: &StoreState, input: &Receiver<OpenBlock>, output: &Sender<ToPacker>) {
+/// Seals blocks, on each of `sealers` threads.
+fn seal_blocks(shared: &StoreState, sealers: usize, input: &Receiver<OpenBlock>, output: &Sender<ToPacker>) {
     let _on_panic = OnPanic(shared);
+    let (keys, purpose) = (shared.repository.keys(), PackKind::Data.purpose());
     let mut compressor = Compressor::new(DATA_LEVEL);
     for block in input {
-        let purpose = PackKind::Data.purpose();
-        let bytes = sealed::seal(shared.repository.keys(), purpose, &block.plaintext, &mut compressor);
+        // Blocks that wait are sealed together, which is quicker, but no more than a fair share: the other sealers want
+        // work as well.
+        let share = (input.len() / sealers).min(SEALED_TOGETHER_MAX - 1);
+        let blocks: Vec<_> = std::iter::once(block).chain(input.try_iter().take(share)).collect();
+        let plaintexts = blocks.iter().map(|block| (&[][..], block.plaintext.as_slice()));
+        let sealed = sealed::seal_many(keys, purpose, plaintexts, &mut compressor);
         // A bit may have flipped in memory since the chunks got their ids. Such damage would stay for ever: later
         // backups find the chunks in the index and do not store them again.
-        if !holds(shared.repository.keys(), bytes.clone(), &block.blobs) {
+        let mut copies = sealed.clone();
+        if !hold(keys, copies.iter_mut().zip(blocks.iter().map(|block| block.blobs.as_slice()))) {
             shared.fail(StoreError::Unsound);
-            break;
+            return;
         }
-        let sealed = SealedBlock { number: block.number, bytes, blobs: block.blobs };
-        if output.send(ToPacker::Block(sealed)).is_err() {
-            break;
+        for (block, bytes) in blocks.into_iter().zip(sealed) {
+            let sealed = SealedBlock { number: block.number, bytes, blobs: block.blobs };
+            if output.send(ToPacker::Block(sealed)).is_err() {
+                return;
+            }
         }
     }
 }
 
-/// Returns whether a sealed block opens and holds exactly `blobs`, each with the bytes that its id stands for.
-fn holds(keys: &Keys, sealed: Vec<u8>, blobs: &[BlobRecord]) -> bool {
-    let Ok(plaintext) = sealed::open(keys, PackKind::Data.purpose(), sealed) else { return false };
-    let mut rest = plaintext.as_slice();
+/// Returns whether sealed blocks open and hold exactly their blobs, each with the bytes that its id stands for. Opens
+/// them in place.
+fn hold<'a>(keys: &Keys, blocks: impl Iterator<Item = (&'a mut Vec<u8>, &'a [BlobRecord])>) -> bool {
+    let (sealed, blobs): (Vec<_>, Vec<_>) = blocks.map(|(sealed, blobs)| (Message::unbound(sealed), blobs)).unzip();
+    let mut opened = sealed::open_many(keys, PackKind::Data.purpose(), sealed).zip(blobs);
+    opened.all(|(plaintext, blobs)| plaintext.is_ok_and(|plaintext| holds(keys, &plaintext, blobs)))
+}
+
+/// Returns whether the plaintext of a block consists of exactly `blobs`.
+fn holds(keys: &Keys, mut plaintext: &[u8], blobs: &[BlobRecord]) -> bool {
     let is_own = |blob: &BlobRecord| {
-        let bytes = rest.split_off(..blob.len as usize);
+        let bytes = plaintext.split_off(..blob.len as usize);
         bytes.is_some_and(|bytes| BlobId::from(keys.chunk_id(bytes)) == blob.id)
     };
-    blobs.iter().all(is_own) && rest.is_empty()
+    blobs.iter().all(is_own) && plaintext.is_empty()
 }
 
 /// Puts blocks into packs in the order of their arrival. Answers a flush when all earlier blocks have arrived.
@@ -630,11 +649,24 @@ mod tests {
         let record = |bytes: &[u8]| BlobRecord { id: keys.chunk_id(bytes).into(), len: bytes.len() as u32 };
         let blobs: Vec<_> = chunks.iter().map(|bytes| record(bytes)).collect();
         let seal = |plain: &[u8]| sealed::seal(&keys, PackKind::Data.purpose(), plain, &mut Compressor::new(1));
-        assert!(holds(&keys, seal(b"onethree"), &blobs));
-        assert!(!holds(&keys, seal(b"onethref"), &blobs) && !holds(&keys, seal(b"onethree!"), &blobs));
-        assert!(!holds(&keys, seal(b"onethre"), &blobs) && !holds(&keys, seal(b"onethree"), &blobs[..2]));
+        // The block stands alone, and at each place among sound ones.
+        let holds = |sealed: Vec<u8>, blobs: &[BlobRecord]| {
+            let together = |before: usize, after: usize| {
+                let sound = || (seal(b"one"), &blobs[..1]);
+                let mut blocks: Vec<_> = (0..before).map(|_| sound()).collect();
+                blocks.push((sealed.clone(), blobs));
+                blocks.extend((0..after).map(|_| sound()));
+                hold(&keys, blocks.iter_mut().map(|(sealed, blobs)| (sealed, *blobs)))
+            };
+            let alone = together(0, 0);
+            assert!([(0, 9), (1, 0), (4, 4), (9, 1)].iter().all(|(before, after)| together(*before, *after) == alone));
+            alone
+        };
+        assert!(holds(seal(b"onethree"), &blobs));
+        assert!(!holds(seal(b"onethref"), &blobs) && !holds(seal(b"onethree!"), &blobs));
+        assert!(!holds(seal(b"onethre"), &blobs) && !holds(seal(b"onethree"), &blobs[..2]));
         let mut sealed = seal(b"onethree");
         sealed[3] ^= 1;
-        assert!(!holds(&keys, sealed, &blobs));
+        assert!(!holds(sealed, &blobs));
     }
 }

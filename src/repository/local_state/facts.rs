@@ -2,9 +2,10 @@
 //! values that a run sets aside for itself.
 
 use super::{LocalError, LocalState, prefixed};
-use crate::format::crypto::Purpose;
+use crate::format::crypto::{Message, Purpose};
 use crate::format::sealed;
 use rocksdb::{Direction, IteratorMode, WriteBatch};
+use std::borrow::Cow;
 
 /// A key and the value that was set aside under it.
 pub type Aside = (Vec<u8>, Vec<u8>);
@@ -21,14 +22,18 @@ impl LocalState {
     /// # Errors
     /// [`LocalError::Database`].
     pub fn put_facts<'a>(&self, facts: impl Iterator<Item = (&'a [u8; 32], &'a [u8])>) -> Result<(), LocalError> {
+        let facts: Vec<_> = facts.collect();
+        let values = facts.iter().map(|(key, value)| (key.as_slice(), *value));
         let mut batch = WriteBatch::default();
-        let mut compressor = self.compressor.lock();
-        for (key, value) in facts {
-            let sealed = sealed::seal_bound(&self.keys, Purpose::LocalState, key, value, &mut compressor);
-            batch.put(prefixed(b'f', key), sealed);
+        for ((key, _), sealed) in facts.iter().zip(self.seal(values)) {
+            batch.put(prefixed(b'f', *key), sealed);
         }
-        drop(compressor);
         self.write(batch)
+    }
+
+    /// Seals values, each bound to its key.
+    fn seal<'a>(&self, values: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Vec<Vec<u8>> {
+        sealed::seal_many(&self.keys, Purpose::LocalState, values, &mut self.compressor.lock())
     }
 
     /// Removes the facts under these keys.
@@ -58,13 +63,10 @@ impl LocalState {
         owner: &[u8; 32],
         items: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<(), LocalError> {
+        let values: Vec<_> = items.map(|(item, value)| (unfinished(owner, item), value)).collect();
+        let sealed = self.seal(values.iter().map(|(key, value)| (key.as_slice(), *value)));
         let mut batch = WriteBatch::default();
-        let mut compressor = self.compressor.lock();
-        for (item, value) in items {
-            let key = unfinished(owner, item);
-            batch.put(&key, sealed::seal_bound(&self.keys, Purpose::LocalState, &key, value, &mut compressor));
-        }
-        drop(compressor);
+        values.iter().zip(sealed).for_each(|((key, _), sealed)| batch.put(key, sealed));
         self.write(batch)
     }
 
@@ -117,12 +119,16 @@ impl LocalState {
         let mut found = Vec::new();
         for item in self.db.iterator(IteratorMode::From(&start, Direction::Forward)).take(max) {
             let (key, sealed) = item.map_err(|source| self.failed(source))?;
-            let Some(name) = key.strip_prefix(prefix.as_slice()) else { break };
-            let value = sealed::open_bound(&self.keys, Purpose::LocalState, &key, sealed.into())
-                .map_err(|_| LocalError::Unsound { path: self.path.clone() })?;
-            found.push((name.to_vec(), value));
+            if !key.starts_with(&prefix) {
+                break;
+            }
+            found.push((key, sealed));
         }
-        Ok(found)
+        let messages = found.iter_mut().map(|(key, sealed)| Message { bound: key, buffer: sealed }).collect();
+        let opened: Vec<_> = sealed::open_many(&self.keys, Purpose::LocalState, messages)
+            .map(|value| value.map(Cow::into_owned).map_err(|_| LocalError::Unsound { path: self.path.clone() }))
+            .collect::<Result<_, _>>()?;
+        Ok(found.iter().zip(opened).map(|((key, _), value)| (key[prefix.len()..].to_vec(), value)).collect())
     }
 
     /// Removes all values that were set aside in `area`, or in all areas.
