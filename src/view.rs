@@ -113,12 +113,12 @@ impl SnapshotView {
     /// advance.
     fn read_ahead(&self, file: Rank, found: &FoundEntry, select: SelectContent) {
         let blocks = |entry: &'_ Entry| select(entry).into_iter().flat_map(Content::blocks).collect::<Vec<_>>();
-        let direction = self.steps.lock().step(file.0);
-        let neighbours = NEIGHBOURS_MAX * self.reader.guesses_wanted();
+        let Some((direction, run)) = self.steps.lock().step(file.0) else { return };
+        let wanted = self.reader.guesses_wanted(run);
+        let neighbours = NEIGHBOURS_MAX * wanted;
         match direction {
-            Some(Direction::Up) => self.reader.guess(found.following().take(neighbours).flat_map(blocks)),
-            Some(Direction::Down) => self.reader.guess(found.preceding().take(neighbours).flat_map(blocks)),
-            None => {}
+            Direction::Up => self.reader.guess(wanted, found.following().take(neighbours).flat_map(blocks)),
+            Direction::Down => self.reader.guess(wanted, found.preceding().take(neighbours).flat_map(blocks)),
         }
     }
 

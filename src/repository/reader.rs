@@ -5,9 +5,12 @@
 //! Every chunk is compared with its id before its bytes are returned, every node before it is decoded. If the hint
 //! leads to no block (the pack was rewritten) or to a damaged one, the reader asks the index for another location.
 //!
+//! If a read needs several blocks, they are decrypted together ([`together`]).
+//!
 //! Methods may be called from any thread. If two threads want a block at once, it is fetched once.
 
 mod ahead;
+mod together;
 
 use self::ahead::Ahead;
 use crate::backend::{Backend, ObjectName};
@@ -48,6 +51,13 @@ pub trait Lookup: Send + Sync {
 /// Maximum number of locations that are tried for one blob. An honest repository has one, and one more for each time
 /// that the blob was damaged and stored again.
 const PLACES_TRIED_MAX: usize = 8;
+
+/// Number of bytes of content for which blocks are prepared at a time: as many as fit in the blocks of a large file
+/// that are decrypted together.
+const STRETCH_LEN: u64 = 2 << 20;
+/// Maximum depth of content lists within lists. Each level multiplies the length by hundreds, so no honest repository
+/// nests deeper.
+const LIST_DEPTH_MAX: usize = 8;
 
 /// The size of a reader's caches, in bytes of memory.
 #[derive(Debug, Clone, Copy)]
@@ -215,7 +225,14 @@ impl Reader {
     pub fn read(&self, content: &Content, offset: u64, len: usize, out: &mut Vec<u8>) -> Result<(), ReadError> {
         let end = offset.saturating_add(len as u64).min(content.len());
         let before = out.len();
-        let result = self.read_segments(&content.segments, offset..end, 0, out);
+        let mut result = Ok(());
+        let mut start = offset;
+        while start < end && result.is_ok() {
+            let stretch = start..end.min(start + STRETCH_LEN);
+            start = stretch.end;
+            self.prepare(&content.segments, &stretch);
+            result = self.read_segments(&content.segments, stretch, 0, out);
+        }
         self.delivered.fetch_add((out.len() - before) as u64, Ordering::Relaxed);
         result
     }
@@ -265,8 +282,7 @@ impl Reader {
                     return Err(ReadError::malformed_node(node.id, "is no content list"));
                 };
                 let sum = segments.iter().map(Segment::len).sum::<u64>();
-                // Each level multiplies the length by hundreds, so no honest repository nests deeper.
-                if depth > 8 || sum != *len {
+                if depth > LIST_DEPTH_MAX || sum != *len {
                     return Err(ReadError::malformed_node(node.id, "does not list the content it should"));
                 }
                 self.read_segments(segments, part, depth + 1, out)
@@ -407,10 +423,12 @@ impl<K: Hash + Eq, V> Shard<K, V> {
 mod tests {
     use super::*;
     use crate::backend::cached::{CacheOptions, Cached};
+    use crate::backend::delayed::Delayed;
     use crate::backend::mem::Mem;
     use crate::format::compress::{Compressor, META_LEVEL};
     use crate::format::crypto::{Cipher, MasterKey};
-    use crate::format::id::PackId;
+    use crate::format::id::{ChunkId, PackId};
+    use crate::format::pack::{BlobRecord, PackBuilder};
 
     /// A lookup that finds nothing: all blobs are where the hints say.
     pub(super) struct Nowhere;
@@ -418,6 +436,93 @@ mod tests {
     impl Lookup for Nowhere {
         fn find_elsewhere(&self, _: &BlobId, _: &[Location]) -> Result<Option<Location>, ReadError> {
             Ok(None)
+        }
+    }
+
+    /// Seals each content into a block of its own, in one pack. Returns the pack, and where each block is.
+    fn pack_of(keys: &Keys, contents: &[Vec<u8>]) -> (crate::format::pack::Pack, Vec<ChunkRef>) {
+        let compressor = &mut Compressor::new(1);
+        let mut builder = PackBuilder::new(PackKind::Data, 0);
+        for bytes in contents {
+            let blob = BlobRecord { id: keys.chunk_id(bytes).into(), len: bytes.len() as u32 };
+            builder.push(&sealed::seal(keys, PackKind::Data.purpose(), bytes, compressor), vec![blob]);
+        }
+        let pack = builder.finish(keys, compressor);
+        let chunk = |(id, at): (BlobId, Location)| ChunkRef { id: ChunkId(id.0), len: at.len, hint: Some(at) };
+        let chunks = pack.footer.locations(pack.id).map(chunk).collect();
+        (pack, chunks)
+    }
+
+    /// A read that needs many blocks decrypts them together. Each block is still fetched once, and a damaged one is
+    /// reported as if it had been read alone; the others are read.
+    #[test]
+    fn a_read_of_many_blocks_fetches_each_once_and_a_damaged_one_fails_alone() {
+        let keys = Arc::new(Keys::derive(&MasterKey::generate(), Cipher::Aes256Siv));
+        let contents: Vec<Vec<u8>> = (0..20).map(|number| vec![number; 100_000 + usize::from(number)]).collect();
+        let (pack, chunks) = pack_of(&keys, &contents);
+        let stored = Arc::new(Delayed::new(Mem::new(), std::time::Duration::ZERO));
+        let name = ObjectName::pack(pack.id.0);
+        let reader = || Reader::new(stored.clone(), keys.clone(), Box::new(Nowhere), CacheSizes::default());
+        let whole = Content { segments: vec![Segment::Raw(chunks.clone())] };
+        let read = |reader: &Reader, offset, len| {
+            let mut out = Vec::new();
+            reader.read(&whole, offset, len, &mut out).map(|()| out)
+        };
+
+        stored.save(name, &pack.bytes).expect("room");
+        stored.reset();
+        let sound = reader();
+        assert!(read(&sound, 0, usize::MAX).expect("sound") == contents.concat());
+        assert_eq!(stored.requests(), 20);
+        assert_eq!(sound.traffic().decoded, contents.concat().len() as u64);
+        assert!(read(&sound, 150_000, 1 << 20).expect("sound") == contents.concat()[150_000..][..1 << 20]);
+        assert_eq!(stored.requests(), 20, "all are in the cache");
+
+        const DAMAGED: usize = 5;
+        let mut bytes = pack.bytes.clone();
+        bytes[chunks[DAMAGED].hint.expect("stored").block.offset as usize + 17] ^= 1;
+        stored.remove(name).expect("it is there");
+        stored.save(name, &bytes).expect("room");
+        let damaged = reader();
+        let failed = read(&damaged, 0, usize::MAX).expect_err("one block is damaged");
+        let offset = chunks[DAMAGED].hint.expect("stored").block.offset;
+        assert!(matches!(failed, ReadError::Block { offset: found, .. } if found == offset), "{failed}");
+        let mut start = 0;
+        for (number, bytes) in contents.iter().enumerate() {
+            let result = read(&damaged, start, bytes.len());
+            assert_eq!(result.is_ok_and(|read| read == *bytes), number != DAMAGED, "block {number}");
+            start += bytes.len() as u64;
+        }
+    }
+
+    /// The blocks of one read do not push each other out of a small cache, and readers of the same blocks do not wait
+    /// for each other for ever.
+    #[test]
+    fn many_readers_with_a_small_cache_read_the_same_blocks() {
+        let keys = Arc::new(Keys::derive(&MasterKey::generate(), Cipher::Aes256Siv));
+        let contents: Vec<Vec<u8>> = (0..30).map(|number| vec![number; 20_000]).collect();
+        let (pack, chunks) = pack_of(&keys, &contents);
+        let stored = Arc::new(Mem::new());
+        stored.save(ObjectName::pack(pack.id.0), &pack.bytes).expect("room");
+        for blocks in [1, 100_000, 1 << 20, 48 << 20] {
+            let sizes = CacheSizes { blocks, nodes: 1 << 20 };
+            let reader = Reader::new(stored.clone(), keys.clone(), Box::new(Nowhere), sizes);
+            std::thread::scope(|scope| {
+                for reverse in [false, true, false, true] {
+                    let mut chunks = chunks.clone();
+                    let mut wanted = contents.clone();
+                    if reverse {
+                        chunks.reverse();
+                        wanted.reverse();
+                    }
+                    let (content, reader) = (Content { segments: vec![Segment::Raw(chunks)] }, &reader);
+                    scope.spawn(move || {
+                        let mut out = Vec::new();
+                        reader.read(&content, 0, usize::MAX, &mut out).expect("sound");
+                        assert!(out == wanted.concat());
+                    });
+                }
+            });
         }
     }
 

@@ -8,7 +8,8 @@ const STEP_MAX: u64 = 3;
 /// The files that were read last. Several programs may read in order at the same time.
 #[derive(Default)]
 pub struct Steps {
-    ranks: [u64; STEPS_KEPT],
+    /// The rank of each file, and how many files the same reader has read in order before it.
+    places: [(u64, u32); STEPS_KEPT],
     oldest: usize,
 }
 
@@ -19,17 +20,19 @@ pub enum Direction {
 }
 
 impl Steps {
-    /// Records that the file at `rank` was read. If the file follows one that was read before, returns the direction.
-    pub fn step(&mut self, rank: u64) -> Option<Direction> {
+    /// Records that the file at `rank` was read. If the file follows one that was read before, returns the direction,
+    /// and how many files the same reader has read in order before it.
+    pub fn step(&mut self, rank: u64) -> Option<(Direction, u32)> {
         // Folders may lie between two files, so their ranks need not be adjacent.
-        let near = |before: &u64| before.abs_diff(rank) <= STEP_MAX && *before != rank && *before != 0;
-        let Some(at) = self.ranks.iter().position(near) else {
-            self.ranks[self.oldest] = rank;
+        let near = |(before, _): &(u64, u32)| before.abs_diff(rank) <= STEP_MAX && *before != rank && *before != 0;
+        let Some(at) = self.places.iter().position(near) else {
+            self.places[self.oldest] = (rank, 0);
             self.oldest = (self.oldest + 1) % STEPS_KEPT;
             return None;
         };
-        let before = std::mem::replace(&mut self.ranks[at], rank);
-        Some(if before < rank { Direction::Up } else { Direction::Down })
+        let (before, run) = self.places[at];
+        self.places[at] = (rank, run.saturating_add(1));
+        Some((if before < rank { Direction::Up } else { Direction::Down }, self.places[at].1))
     }
 }
 
@@ -42,9 +45,9 @@ mod tests {
         let mut steps = Steps::default();
         assert_eq!(steps.step(100), None);
         assert_eq!(steps.step(5000), None);
-        assert_eq!(steps.step(101), Some(Direction::Up));
-        assert_eq!(steps.step(4998), Some(Direction::Down));
-        assert_eq!(steps.step(103), Some(Direction::Up));
+        assert_eq!(steps.step(101), Some((Direction::Up, 1)));
+        assert_eq!(steps.step(4998), Some((Direction::Down, 1)));
+        assert_eq!(steps.step(103), Some((Direction::Up, 2)));
         assert_eq!(steps.step(103), None, "the same again is no step");
         assert_eq!(steps.step(900), None);
         (10_000..10_000 + 10 * STEPS_KEPT as u64).step_by(10).for_each(|rank| _ = steps.step(rank));

@@ -1,20 +1,24 @@
 //! Decodes blocks on its own threads before they are asked for.
 //!
 //! Somebody who reads a folder file by file soon needs the block after the current one. Decoding that block in the
-//! background hides most of its cost. The caller guesses which blocks come next. A wrong guess costs the time of one
-//! block on an otherwise idle core, so guesses are dropped when the threads are busy.
+//! background hides most of its cost. The caller guesses which blocks come next. A wrong guess costs the time of a few
+//! blocks on an otherwise idle core, so guesses are dropped when the threads are busy, and nobody guesses further ahead
+//! than he has read.
 //!
-//! If loading a block takes no longer than decoding it, one thread is enough and only one runs. If the storage is far
-//! away, more blocks are loaded at a time: as many as one thread decodes while one block arrives.
+//! If loading a block takes no longer than decoding it, one thread is enough and only one runs. It decodes several
+//! blocks together, as that is quicker ([`super::together`]). If the storage is far away, more blocks are loaded at a
+//! time, each alone: as many as one thread decodes while one block arrives.
 
 use super::Reader;
+use super::together::TOGETHER_MAX;
 use crate::format::pack::{BlockLocation, PackKind};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// Maximum number of waiting guesses for each thread. With more, the blocks would have been read before their turn.
+/// Maximum number of waiting groups of guesses for each thread. With more, the blocks would have been read before their
+/// turn.
 const WAITING_MAX: usize = 2;
 /// Maximum number of blocks that are loaded ahead at a time.
 const THREADS_MAX: usize = 8;
@@ -22,8 +26,8 @@ const THREADS_MAX: usize = 8;
 /// The queue of the threads that decode ahead. The threads end with their reader.
 pub(super) struct Ahead {
     reader: Weak<Reader>,
-    guesses: Sender<BlockLocation>,
-    wanted: Receiver<BlockLocation>,
+    guesses: Sender<Vec<BlockLocation>>,
+    wanted: Receiver<Vec<BlockLocation>>,
     threads: Mutex<usize>,
     pace: Mutex<Pace>,
 }
@@ -64,7 +68,7 @@ impl Ahead {
         let mut threads = self.threads.lock();
         while *threads < wanted {
             let (reader, wanted) = (self.reader.clone(), self.wanted.clone());
-            let decode = move || wanted.iter().map_while(|block| decode(&reader, block)).for_each(drop);
+            let decode = move || wanted.iter().map_while(|group| decode(&reader, &group)).for_each(drop);
             if std::thread::Builder::new().name("read-ahead".to_owned()).spawn(decode).is_err() {
                 return false;
             }
@@ -79,12 +83,16 @@ impl Ahead {
     }
 }
 
-/// Decodes a block unless the cache has it. Returns `None` when the reader is gone.
-fn decode(reader: &Weak<Reader>, block: BlockLocation) -> Option<()> {
+/// Decodes the blocks that the cache lacks. Returns `None` when the reader is gone.
+fn decode(reader: &Weak<Reader>, group: &[BlockLocation]) -> Option<()> {
     let reader = reader.upgrade()?;
+    let [block] = group else {
+        reader.load_together(group);
+        return Some(());
+    };
     // A block may be guessed twice, and another thread may have begun it.
-    if !reader.blocks.contains(&block)
-        && let Err(error) = reader.block(block, PackKind::Data)
+    if !reader.blocks.contains(block)
+        && let Err(error) = reader.block(*block, PackKind::Data)
     {
         // A caller who really reads this block gets the same error and can act on it.
         tracing::debug!(%error, "decoding ahead failed");
@@ -98,33 +106,54 @@ impl Reader {
         Arc::new_cyclic(|reader| Reader { ahead: Ahead::start(reader.clone()), ..self })
     }
 
-    /// Returns how many blocks [`Reader::guess`] takes at the moment.
-    pub fn guesses_wanted(&self) -> usize {
-        self.ahead.as_ref().map_or(0, |ahead| ahead.pace.lock().depth())
+    /// Returns how many blocks a caller who has read `run` files in order should guess at the moment.
+    pub fn guesses_wanted(&self, run: u32) -> usize {
+        let Some(ahead) = &self.ahead else { return 0 };
+        match ahead.pace.lock().depth() {
+            1 => TOGETHER_MAX.min(run as usize),
+            depth => depth,
+        }
     }
 
-    /// Says that content in these blocks will probably be read next, in this order. Blocks that find no room in the
-    /// queue are dropped.
-    pub fn guess(&self, blocks: impl Iterator<Item = BlockLocation>) {
+    /// Says that content in these blocks will probably be read next, in this order. Takes up to `wanted` of them
+    /// ([`Reader::guesses_wanted`]). Blocks that find no room in the queue are dropped.
+    pub fn guess(&self, wanted: usize, blocks: impl Iterator<Item = BlockLocation>) {
         let Some(ahead) = &self.ahead else { return };
-        let depth = self.guesses_wanted();
-        let mut new = Vec::new();
+        let depth = ahead.pace.lock().depth();
+        let is_near = depth == 1;
+        let (mut next, mut missing) = (Vec::new(), Vec::new());
         for block in blocks {
-            if !new.contains(&block) && !self.blocks.contains(&block) {
-                new.push(block);
+            if !next.contains(&block) {
+                next.push(block);
+                if !self.blocks.contains(&block) {
+                    missing.push(block);
+                }
             }
-            if new.len() == depth {
+            // Far storage is asked until so many blocks are on their way. From near storage, only the next blocks matter,
+            // behind the one that is being read.
+            let is_enough = if is_near { next.len() > wanted } else { missing.len() >= wanted };
+            if is_enough {
                 break;
             }
         }
         ahead.have_threads(depth);
-        for block in new {
-            if ahead.guesses.len() >= WAITING_MAX * depth {
-                return;
+        if is_near {
+            // Blocks that have time wait until they are half of all, so that more are decoded together.
+            let is_urgent = missing.first().is_some_and(|block| next.iter().take(2).any(|next| next == block));
+            if is_urgent || 2 * missing.len() >= wanted {
+                self.send_guess(ahead, depth, missing);
             }
-            match ahead.guesses.try_send(block) {
-                Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-            }
+        } else {
+            missing.into_iter().for_each(|block| self.send_guess(ahead, depth, vec![block]));
+        }
+    }
+
+    fn send_guess(&self, ahead: &Ahead, depth: usize, group: Vec<BlockLocation>) {
+        if group.is_empty() || ahead.guesses.len() >= WAITING_MAX * depth {
+            return;
+        }
+        match ahead.guesses.try_send(group) {
+            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
         }
     }
 }
@@ -137,6 +166,7 @@ mod tests {
     use crate::format::compress::Compressor;
     use crate::format::crypto::{Cipher, Keys, MasterKey};
     use crate::format::entry::{ChunkRef, Content, Segment};
+    use crate::format::id::{BlobId, ChunkId};
     use crate::format::pack::{BlobRecord, Location, PackBuilder};
     use crate::format::sealed;
     use crate::repository::reader::CacheSizes;
@@ -159,32 +189,75 @@ mod tests {
         assert_eq!(depth(200_000, 3000), THREADS_MAX);
     }
 
-    #[test]
-    fn what_was_guessed_rightly_needs_the_storage_no_more() {
-        let keys = Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::Aes256Siv));
-        let bytes = b"the content of the block that comes next".as_slice();
-        let (id, len) = (keys.chunk_id(bytes), bytes.len() as u32);
-        let sealed = sealed::seal(&keys, PackKind::Data.purpose(), bytes, &mut Compressor::new(1));
+    /// Stores each content in a block of its own, all in one pack, and returns the content of all together.
+    fn stored(keys: &Keys, backend: &Mem, contents: &[Vec<u8>]) -> (ObjectName, Content) {
+        let compressor = &mut Compressor::new(1);
         let mut builder = PackBuilder::new(PackKind::Data, 0);
-        builder.push(&sealed, vec![BlobRecord { id: id.into(), len }]);
-        let pack = builder.finish(&keys, &mut Compressor::new(1));
-        let (backend, name) = (Arc::new(Mem::default()), ObjectName::pack(pack.id.0));
+        for bytes in contents {
+            let sealed = sealed::seal(keys, PackKind::Data.purpose(), bytes, compressor);
+            builder.push(&sealed, vec![BlobRecord { id: keys.chunk_id(bytes).into(), len: bytes.len() as u32 }]);
+        }
+        let pack = builder.finish(keys, compressor);
+        let chunk = |(id, at): (BlobId, Location)| ChunkRef { id: ChunkId(id.0), len: at.len, hint: Some(at) };
+        let chunks = pack.footer.locations(pack.id).map(chunk).collect();
+        let name = ObjectName::pack(pack.id.0);
         backend.save(name, &pack.bytes).expect("room");
-        let block = BlockLocation { pack: pack.id, offset: 0, len: sealed.len() as u32 };
-        let chunk = ChunkRef { id, len, hint: Some(Location { block, offset: 0, len }) };
-        let content = Content { segments: vec![Segment::Raw(vec![chunk])] };
+        (name, Content { segments: vec![Segment::Raw(chunks)] })
+    }
 
-        let reader = Reader::new(backend.clone(), keys, Box::new(Nowhere), CacheSizes::default()).reading_ahead();
-        reader.guess(content.blocks());
+    fn is_decoded(reader: &Reader, block: &BlockLocation) -> bool {
+        reader.blocks.get(block).is_some_and(|slot| slot.lock().is_some())
+    }
+
+    fn wait_until_decoded(reader: &Reader, block: &BlockLocation) {
         let deadline = Instant::now() + Duration::from_secs(60);
-        let is_decoded = || reader.blocks.get(&block).is_some_and(|slot| slot.lock().is_some());
-        while !is_decoded() {
+        while !is_decoded(reader, block) {
             assert!(Instant::now() < deadline, "nothing was decoded");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn what_was_guessed_rightly_needs_the_storage_no_more() {
+        let keys = Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::Aes256Siv));
+        let bytes = b"the content of the block that comes next".to_vec();
+        let backend = Arc::new(Mem::default());
+        let (name, content) = stored(&keys, &backend, std::slice::from_ref(&bytes));
+
+        let reader = Reader::new(backend.clone(), keys, Box::new(Nowhere), CacheSizes::default()).reading_ahead();
+        reader.guess(1, content.blocks());
+        wait_until_decoded(&reader, &content.blocks().next().expect("one block"));
         backend.remove(name).expect("it is there");
         let mut read = Vec::new();
         reader.read(&content, 0, usize::MAX, &mut read).expect("it is in memory");
         assert_eq!(read, bytes);
+    }
+
+    #[test]
+    fn from_near_storage_blocks_are_guessed_in_groups_that_grow_with_what_was_read() {
+        let keys = Arc::new(Keys::derive(&MasterKey::from_bytes([7; 32]), Cipher::Aes256Siv));
+        let contents: Vec<_> = (0..20).map(|number| vec![number; 1000]).collect();
+        let backend = Arc::new(Mem::default());
+        let (name, content) = stored(&keys, &backend, &contents);
+        let blocks: Vec<_> = content.blocks().collect();
+
+        let reader = Reader::new(backend.clone(), keys, Box::new(Nowhere), CacheSizes::default()).reading_ahead();
+        assert_eq!([1, 3, 8, 1000].map(|run| reader.guesses_wanted(run)), [1, 3, TOGETHER_MAX, TOGETHER_MAX]);
+        let guess_after = |read: usize| reader.guess(TOGETHER_MAX, blocks[read..].iter().copied());
+        guess_after(0);
+        blocks[..=TOGETHER_MAX].iter().for_each(|block| wait_until_decoded(&reader, block));
+        guess_after(1);
+        assert!(reader.blocks.get(&blocks[TOGETHER_MAX + 1]).is_none(), "one block has time, and waits for others");
+        guess_after(4);
+        blocks[..=TOGETHER_MAX + 4].iter().for_each(|block| wait_until_decoded(&reader, block));
+        reader.guess(TOGETHER_MAX, blocks[TOGETHER_MAX + 4..][..2].iter().copied());
+        // One block that comes next is urgent.
+        wait_until_decoded(&reader, &blocks[TOGETHER_MAX + 5]);
+        guess_after(TOGETHER_MAX + 5);
+        blocks.iter().for_each(|block| wait_until_decoded(&reader, block));
+        backend.remove(name).expect("it is there");
+        let mut read = Vec::new();
+        reader.read(&content, 0, usize::MAX, &mut read).expect("it is in memory");
+        assert!(read == contents.concat());
     }
 }
