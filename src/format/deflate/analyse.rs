@@ -36,7 +36,7 @@ struct Analysis<'a> {
 impl Analysis<'_> {
     fn block(&mut self, block: &Block, tokens: &[Token]) -> Option<()> {
         let position = self.predictor.position();
-        if block.is_flush() {
+        if block.is_flush {
             let flush = self.flushes[self.flushes_done];
             debug_assert_eq!(flush.position, position);
             self.flushes_done += 1;
@@ -128,7 +128,7 @@ impl Analysis<'_> {
 pub(super) fn flushes(parsed: &Parsed) -> Vec<Flush> {
     let (mut flushes, mut position, mut next) = (Vec::new(), 0, 0);
     for block in &parsed.blocks {
-        if block.is_flush() {
+        if block.is_flush {
             let full = !reaches_back(&parsed.tokens[next..], position);
             flushes.push(Flush { position, full });
         }

@@ -149,7 +149,7 @@ impl<'a> Trial<'a> {
 
     fn close(&mut self) {
         let block = &self.parsed.blocks[self.block];
-        if block.is_flush() {
+        if block.is_flush {
             if self.flushes[self.flushes_done].full {
                 self.predictor.forget();
             }

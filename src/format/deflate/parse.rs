@@ -26,13 +26,9 @@ pub(super) struct Block {
     /// 0 in stored blocks.
     pub(super) tokens: usize,
     pub(super) plain_len: usize,
-}
-
-impl Block {
-    /// Tells whether it is what zlib writes at a flush: an empty stored block that is not the last.
-    pub(super) fn is_flush(&self) -> bool {
-        self.kind == Kind::Stored { padding: 0 } && self.plain_len == 0 && !self.last
-    }
+    /// It is what zlib writes at a flush: an empty stored block that is not the last, with no other empty block right
+    /// before it.
+    pub(super) is_flush: bool,
 }
 
 /// A whole stream.
@@ -62,6 +58,7 @@ pub(super) struct CodeLengths {
 pub(super) fn parse(stream: &[u8], plain_max: usize) -> Option<Parsed> {
     let mut reader = BitReader::new(stream);
     let mut parsed = Parsed::default();
+    let mut behind_empty = false;
     loop {
         let last = reader.take(1) == 1;
         let start = (parsed.plain.len(), parsed.tokens.len());
@@ -90,7 +87,9 @@ pub(super) fn parse(stream: &[u8], plain_max: usize) -> Option<Parsed> {
             return None;
         }
         let plain_len = parsed.plain.len() - start.0;
-        parsed.blocks.push(Block { kind, last, tokens: parsed.tokens.len() - start.1, plain_len });
+        let is_flush = kind == Kind::Stored { padding: 0 } && plain_len == 0 && !last && !behind_empty;
+        behind_empty = plain_len == 0 && !is_flush;
+        parsed.blocks.push(Block { kind, last, tokens: parsed.tokens.len() - start.1, plain_len, is_flush });
         if last {
             break;
         }

@@ -153,6 +153,26 @@ fn padding_is_kept() {
     assert_eq!(round_trip(&last).stream_len, 2);
 }
 
+/// Excel 2007 on some machines: an empty fixed block, then the empty stored one of a flush at the same place.
+#[test]
+fn regression_an_empty_block_before_a_flush() {
+    let (plain, mut writer, mut block) = (b"abc", BitWriter::default(), Collected::new());
+    block.begin(0);
+    for &byte in plain {
+        block.frequencies.count(Token::LITERAL, byte);
+        block.tokens.push(Token::LITERAL);
+    }
+    encode::fixed(&mut writer, false, &block, plain);
+    for last in [false, true] {
+        encode::fixed(&mut writer, last, &Collected::new(), plain);
+        if !last {
+            encode::stored(&mut writer, false, 0, &[]).expect("short enough");
+        }
+    }
+    let stream = writer.finish();
+    assert_eq!(round_trip(&stream).plain, plain);
+}
+
 #[test]
 fn an_incomplete_code_is_kept() {
     // One distance code of one bit, as RFC 1951, 3.2.7 allows; the other bit is no code.
