@@ -3,6 +3,7 @@
 
     tools/bench/bench.py                        # all that are installed, three rounds, a table of medians
     tools/bench/bench.py --only restic,borg     # some of them
+    tools/bench/bench.py --large                # also with a tenant of 200,000 files, and how each cost grows
     tools/bench/bench.py --quick                # a small tenant, one round: does everything work?
 
 Each round gives each program an empty repository and measures the first backup, a second run over the unchanged source,
@@ -48,7 +49,8 @@ from contestants import Contestant
 from measure import CommandFailed
 
 PROJECT = Path(__file__).resolve().parents[2]
-READ_TIMEOUT_S = 240.0
+READ_TIMEOUT_S = 1200.0
+LARGE = {"users": 60, "mails_per_user": 3000, "files_per_user": 330}  # 200,000 files
 NEEDLE = "heliograph"  # strongroom-corpora plants it in one message in four hundred
 
 
@@ -289,10 +291,26 @@ def table_of(figures: dict[str, dict[str, float]], rows: list[tuple[str, str, fl
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def make_tenant(arguments: argparse.Namespace) -> Path:
+def growth_table(benches: list[Bench]) -> str:
+    """Returns the Markdown table of Strongroom's costs: a row a metric, a column a tenant, then how often the smallest."""
+    medians = [bench.medians().get("strongroom", {}) for bench in benches]
+    first = benches[0]
+    lines = [["", *(f"{bench.files:,} files" for bench in benches),
+              *(f"{bench.files:,} / {first.files:,} files" for bench in benches[1:])],
+             ["---", *["--:"] * (2 * len(benches) - 1)],
+             ["files", *(f"{bench.files:,}" for bench in benches),
+              *(ratio(bench.files, first.files) for bench in benches[1:])]]
+    for metric in METRICS:
+        values = [found.get(metric.key) for found in medians]
+        lines.append([f"{metric.label} ({metric.unit})", *(formatted(metric, value) for value in values),
+                      *(ratio(value, values[0]) for value in values[1:])])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def make_tenant(arguments: argparse.Namespace, changed: dict[str, int]) -> Path:
     """Returns the tenant's folder, made new unless the same generator made one of the same sizes before."""
-    sizes = {"seed": arguments.seed, "users": arguments.users, "mails-per-user": arguments.mails_per_user,
-             "files-per-user": arguments.files_per_user}
+    numbers = {**vars(arguments), **changed}
+    sizes = {name.replace("_", "-"): numbers[name] for name in ("seed", "users", "mails_per_user", "files_per_user")}
     generator: Path = arguments.corpora
     if not generator.exists():
         raise CommandFailed(f"{generator} is not there: build it (`cargo build --release -p strongroom-corpora`), or "
@@ -307,7 +325,7 @@ def make_tenant(arguments: argparse.Namespace) -> Path:
     with tempfile.TemporaryDirectory(dir=arguments.cache, prefix="tenant.") as temporary:
         options = [f"--{name}={size}" for name, size in sizes.items()]
         made = Path(temporary, "tenant")
-        measure.run([generator, "office", *options, made], 300)
+        measure.run([generator, "office", *options, made], 3600)
         shutil.rmtree(folder, ignore_errors=True)
         made.rename(folder)
     mark.write_text(digest)
@@ -324,6 +342,25 @@ def bound_lines(bench: Bench, medians: dict[str, dict[str, float]]) -> tuple[dic
         own = medians.get("strongroom", {}).get("size")
         lines.append(f"- {name}: {size / 1e6:.1f} MB" + (f"; strongroom is {own / size:.2f} of it" if own else ""))
     return found, lines
+
+
+def print_bench(arguments: argparse.Namespace, bench: Bench, versions: dict[str, str],
+                progress: Callable[[str], None]) -> dict[str, object]:
+    """Prints what one tenant's measurements gave, and returns all of it."""
+    medians = bench.medians()
+    print(f"{bench.files:,} files, {bench.source_bytes / 1e6:.1f} MB; `{arguments.word}` in {bench.hits} files. "
+          f"Medians of {arguments.rounds}. {machine()}. {'; '.join(versions.values())}.")
+    print(f"Idle CPUs {'were kept awake' if arguments.spin else 'could sleep'} during the mount measurements"
+          + ("." if bench.cold else "; NOT ROOT: caches were not dropped, \"cold\" is a fresh mount only.") + "\n")
+    print(table(medians), flush=True)
+    found: dict[str, int] = {}
+    if arguments.bounds:
+        progress("bounds")
+        found, lines = bound_lines(bench, medians)
+        print("\n" + "\n".join(lines))
+    return {"machine": machine(), "versions": versions, "files": bench.files, "spin": arguments.spin,
+            "source_bytes": bench.source_bytes, "caches_dropped": bench.cold, "medians": medians,
+            "rounds": bench.results, "bounds": found}
 
 
 def machine() -> str:
@@ -345,6 +382,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=24)
     parser.add_argument("--mails-per-user", type=int, default=500)
     parser.add_argument("--files-per-user", type=int, default=120)
+    parser.add_argument("--large", action="store_true",
+                        help="measure a tenant of 200,000 files as well, and print how each cost grows")
     parser.add_argument("--quick", action="store_true", help="a small tenant, one round")
     parser.add_argument("--source", type=Path, help="back this folder up instead of a made tenant")
     parser.add_argument("--word", default=NEEDLE, help="what rg looks for")
@@ -380,33 +419,27 @@ def main() -> int:
     try:
         kinds = [contestants.ALL[name] for name in contestants.ALL if name in arguments.only.split(",")]
         versions = {kind.name: kind.version() for kind in kinds}
-        source = arguments.source.resolve() if arguments.source else make_tenant(arguments)
-        with ExitStack() as stack:
-            work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.cache, prefix="bench.")))
-            bench = Bench(source, work, arguments.word, arguments.spin)
-            for number in range(arguments.rounds):
-                turn = number % len(kinds)
-                for kind in kinds[turn:] + kinds[:turn]:
-                    with contestants.fresh(kind, source, work) as contestant:
-                        label = f"round {number + 1} of {arguments.rounds}: {kind.name}"
-                        bench.one(contestant, lambda text, label=label: progress(f"{label}: {text}"))
-            medians = bench.medians()
-            print(f"{bench.files:,} files, {bench.source_bytes / 1e6:.1f} MB; `{arguments.word}` in {bench.hits} files. "
-                  f"Medians of {arguments.rounds}. {machine()}. {'; '.join(versions.values())}.")
-            print(f"Idle CPUs {'were kept awake' if arguments.spin else 'could sleep'} during the mount measurements"
-                  + ("." if bench.cold else "; NOT ROOT: caches were not dropped, \"cold\" is a fresh mount only.") + "\n")
-            print(table(medians), flush=True)
-            found: dict[str, int] = {}
-            if arguments.bounds:
-                progress("bounds")
-                found, lines = bound_lines(bench, medians)
-                print("\n" + "\n".join(lines))
-            if arguments.json:
-                report = {"machine": machine(), "versions": versions, "files": bench.files, "spin": arguments.spin,
-                          "source_bytes": bench.source_bytes, "caches_dropped": bench.cold, "medians": medians,
-                          "rounds": bench.results, "bounds": found}
-                arguments.json.write_text(json.dumps(report, indent=2) + "\n")
-            progress("done")
+        sources = [arguments.source.resolve() if arguments.source else make_tenant(arguments, {})]
+        if arguments.large:
+            sources.append(make_tenant(arguments, LARGE))
+        benches, reports = [], []
+        for source in sources:
+            with ExitStack() as stack:
+                work = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=arguments.cache, prefix="bench.")))
+                bench = Bench(source, work, arguments.word, arguments.spin)
+                for number in range(arguments.rounds):
+                    turn = number % len(kinds)
+                    for kind in kinds[turn:] + kinds[:turn]:
+                        with contestants.fresh(kind, source, work) as contestant:
+                            label = f"{bench.files:,} files, round {number + 1} of {arguments.rounds}: {kind.name}"
+                            bench.one(contestant, lambda text, label=label: progress(f"{label}: {text}"))
+                reports.append(print_bench(arguments, bench, versions, progress))
+                benches.append(bench)
+        if len(benches) > 1:
+            print("\n" + growth_table(benches), flush=True)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2) + "\n")
+        progress("done")
         return 0
     except (CommandFailed, FileNotFoundError) as error:
         print(f"Error: {error}", file=sys.stderr)

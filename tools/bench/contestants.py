@@ -13,7 +13,7 @@ import measure
 from measure import Mount, Usage
 
 PASSWORD = "correct horse battery staple"
-BACKUP_TIMEOUT_S = 300.0
+BACKUP_TIMEOUT_S = 1800.0
 
 
 class Contestant(ABC):
