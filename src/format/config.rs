@@ -63,7 +63,7 @@ impl Config {
             chunker: ChunkerParams::default(),
             block_size: 128 << 10,
             pack_size: 32 << 20,
-            node_size: 32 << 10,
+            node_size: 8 << 10,
         }
     }
 

@@ -10,9 +10,9 @@ use crate::format::sealed;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Length at which a block of nodes is closed, in bytes. Blocks are short, so that looking into a folder decodes
-/// little.
-const NODE_BLOCK_SIZE: usize = 256 << 10;
+/// Length at which a block of nodes is closed, in bytes. Blocks are short, so that finding one entry decodes little
+/// (docs/decisions/0025-short-blocks-of-metadata.md).
+const NODE_BLOCK_SIZE: usize = 32 << 10;
 
 /// Nodes that wait until the content that they refer to is stored.
 #[derive(Default)]
