@@ -10,6 +10,8 @@ pub mod read_error;
 pub mod reader;
 pub mod select;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod tree;
 
 mod error;

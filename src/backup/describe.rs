@@ -16,6 +16,11 @@ pub(super) fn entry_of(meta: &Meta, kind: EntryKind) -> Entry {
     entry
 }
 
+/// Returns the kind of a folder's entry until its tree is made.
+pub(super) fn unknown_folder() -> EntryKind {
+    EntryKind::Symlink(Box::default())
+}
+
 /// Adds the facts that only some items have. Attributes that are too long for an entry are stored as a content of their
 /// own.
 pub(super) fn describe(

@@ -52,7 +52,7 @@ impl Child {
         self.sums.write(out);
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, CborError> {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, CborError> {
         if reader.array()? != 3 {
             return Err(CborError::Unexpected { expected: "a child" });
         }

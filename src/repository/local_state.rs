@@ -5,7 +5,7 @@
 //! two, and starts over if a remembered pack or index object is gone. Only one process at a time may use it.
 //!
 //! The first byte of a key says what the key is: `b` blob -> location, `p` number -> pack, `i` index object read, `f`
-//! facts of a file, `m` items read by an unfinished run, `d` damaged pack, `s` snapshot or `k` key slot seen, `t` value
+//! facts of a file, `g` record of a folder, `m` items read by an unfinished run, `d` damaged pack, `s` snapshot or `k` key slot seen, `t` value
 //! that a run set aside, `w` snapshot known to be complete. There is no write-ahead log. After a crash the database is
 //! in the state of some earlier moment, and the next `sync` catches up.
 
@@ -228,12 +228,12 @@ impl LocalState {
         Ok((db, packs))
     }
 
-    /// Forgets where blobs are and the facts of files. Keeps the snapshots and key slots that were seen: damage must
+    /// Forgets where blobs are, the facts of files and the records of folders. Keeps the snapshots and key slots that were seen: damage must
     /// not hide that one of them disappeared.
     fn clear(&mut self) -> Result<(), LocalError> {
         // Deleting ranges of keys keeps the database open. `destroy` would need to close it.
         let mut batch = WriteBatch::default();
-        for prefix in [b'b', b'f', b'i', b'm', b'p', b'w'] {
+        for prefix in [b'b', b'f', b'g', b'i', b'm', b'p', b'w'] {
             batch.delete_range([prefix], [prefix + 1]);
         }
         self.write(batch)?;

@@ -490,7 +490,9 @@ fn stamp_of(stat: &Stat) -> Vec<u8> {
     let nanos = [stat.st_mtime_nsec, stat.st_ctime_nsec].map(|nanos| nanos as i64);
     let key =
         [STAMP_VERSION, stat.st_size, stat.st_mtime, nanos[0], stat.st_ctime, nanos[1], stat.st_ino.cast_signed()];
-    key.iter().flat_map(|number| number.to_le_bytes()).collect()
+    let mut stamp = Vec::with_capacity(size_of_val(&key));
+    key.iter().for_each(|number| stamp.extend_from_slice(&number.to_le_bytes()));
+    stamp
 }
 
 #[cfg(test)]

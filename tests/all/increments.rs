@@ -2,6 +2,7 @@
 //! cannot be read, with items that go away, and when it is interrupted.
 
 mod mailboxes;
+mod unchanged;
 
 use crate::common;
 

@@ -114,7 +114,7 @@ pub fn read_attributes(reader: &mut Reader<'_>, len_max: usize) -> Result<Vec<At
 }
 
 impl Special {
-    pub(super) fn write(self, out: &mut Writer) {
+    pub(crate) fn write(self, out: &mut Writer) {
         match self {
             Special::Fifo => out.array(1).uint(1),
             Special::Socket => out.array(1).uint(2),
@@ -136,7 +136,7 @@ impl Special {
 }
 
 impl Link {
-    pub(super) fn write(self, out: &mut Writer) {
+    pub(crate) fn write(self, out: &mut Writer) {
         out.array(2).uint(self.file_system).uint(self.inode);
     }
 

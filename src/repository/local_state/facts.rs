@@ -46,6 +46,46 @@ impl LocalState {
         self.write(batch)
     }
 
+    /// Removes the facts of all files.
+    #[cfg(test)]
+    pub(crate) fn forget_facts(&self) -> Result<(), LocalError> {
+        let mut batch = WriteBatch::default();
+        batch.delete_range(*b"f", *b"g");
+        self.write(batch)?;
+        self.flush()
+    }
+
+    /// Returns the record of a folder under `key`, a keyed hash of its path, unless it is missing or damaged.
+    pub fn folder_record(&self, key: &[u8; 32]) -> Option<Vec<u8>> {
+        let key = prefixed(b'g', key);
+        let sealed = self.db.get(&key).ok()??;
+        sealed::open_bound(&self.keys, Purpose::LocalState, &key, sealed).ok()
+    }
+
+    /// Stores records of folders under their keys.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn put_folders<'a>(&self, folders: impl Iterator<Item = (&'a [u8; 32], &'a [u8])>) -> Result<(), LocalError> {
+        let records: Vec<_> = folders.map(|(key, record)| (prefixed(b'g', key), record)).collect();
+        let sealed = self.seal(records.iter().map(|(key, record)| (key.as_slice(), *record)));
+        let mut batch = WriteBatch::default();
+        for ((key, _), sealed) in records.iter().zip(sealed) {
+            batch.put(key, sealed);
+        }
+        self.write(batch)
+    }
+
+    /// Removes the record of a folder.
+    ///
+    /// # Errors
+    /// [`LocalError::Database`].
+    pub fn drop_folder(&self, key: &[u8; 32]) -> Result<(), LocalError> {
+        let mut batch = WriteBatch::default();
+        batch.delete(prefixed(b'g', key));
+        self.write(batch)
+    }
+
     /// Returns what an earlier, unfinished run noted of an item of `owner`, unless it is missing or damaged.
     pub fn unfinished(&self, owner: &[u8; 32], item: &[u8]) -> Option<Vec<u8>> {
         let key = unfinished(owner, item);

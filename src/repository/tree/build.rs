@@ -122,6 +122,8 @@ pub struct TreeBuilder<'a> {
     cutter: Cutter<'a>,
     levels: Vec<Level>,
     first: u8,
+    /// The leaf that was closed last, until it is taken.
+    closed_leaf: Option<Child>,
 }
 
 impl<'a> TreeBuilder<'a> {
@@ -132,7 +134,7 @@ impl<'a> TreeBuilder<'a> {
 
     /// Starts at level `first`, for a tree whose lower levels exist already.
     pub(crate) fn above(cutter: Cutter<'a>, first: u8) -> Self {
-        Self { cutter, levels: vec![Level::default()], first }
+        Self { cutter, levels: vec![Level::default()], first, closed_leaf: None }
     }
 
     /// Adds an entry. Its name must be greater than all names before.
@@ -147,6 +149,38 @@ impl<'a> TreeBuilder<'a> {
         let ascends = open.last < entry.name || (open.is_empty() && self.levels[0].closed == 0);
         assert!(ascends, "entries of a directory arrive in ascending order");
         self.push_record(0, Record::of_entry(&mut entry), sink)
+    }
+
+    /// Returns whether the next entry begins a leaf.
+    pub(crate) fn is_between_leaves(&self) -> bool {
+        self.levels[0].open.is_empty()
+    }
+
+    /// Returns the leaf that was closed since the last call, if one was. Call this after each entry.
+    pub(crate) fn take_closed_leaf(&mut self) -> Option<Child> {
+        self.closed_leaf.take()
+    }
+
+    /// Adds a leaf that is stored already. Its names must be greater than all names before.
+    ///
+    /// The leaf must end because of its last entry, or be the last one: then the tree is the same as from its entries.
+    ///
+    /// # Errors
+    /// When the sink cannot take a node.
+    ///
+    /// # Panics
+    /// When the last entry before does not end its leaf.
+    pub(crate) fn push_leaf<S: NodeSink>(&mut self, leaf: &Child, sink: &mut S) -> Result<(), S::Error> {
+        assert!(self.is_between_leaves(), "a leaf stands behind another leaf");
+        self.push_child(0, leaf, sink)
+    }
+
+    /// Closes the open leaf, if it has entries. Nothing may follow.
+    ///
+    /// # Errors
+    /// When the sink cannot take a node.
+    pub(crate) fn close_leaf<S: NodeSink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
+        if self.is_between_leaves() { Ok(()) } else { self.close(0, sink) }
     }
 
     pub(crate) fn push_record<S: NodeSink>(
@@ -165,17 +199,24 @@ impl<'a> TreeBuilder<'a> {
         let level = self.first + position as u8;
         assert!(level < LEVEL_MAX, "every level is smaller than the one below");
         let open = std::mem::take(&mut self.levels[position].open);
-        let last = open.last.clone();
         let child = open.close(level, self.cutter, sink)?;
+        if level == 0 {
+            self.closed_leaf = Some(child.clone());
+        }
+        self.push_child(position, &child, sink)
+    }
+
+    /// Adds a closed node of the level at `position` to the level above.
+    fn push_child<S: NodeSink>(&mut self, position: usize, child: &Child, sink: &mut S) -> Result<(), S::Error> {
         let below = &mut self.levels[position];
         // Kept so that the next name can be compared with it.
-        below.open.last = last;
+        below.open.last = child.last.clone();
         below.closed += 1;
         below.first.get_or_insert(Directory { root: child.node, sums: child.sums });
         if position + 1 == self.levels.len() {
             self.levels.push(Level::default());
         }
-        self.push_record(position + 1, Record::of_child(&child), sink)
+        self.push_record(position + 1, Record::of_child(child), sink)
     }
 
     /// Closes the open nodes and returns the directory.

@@ -140,6 +140,35 @@ proptest! {
     }
 
     #[test]
+    fn a_tree_of_stored_leaves_is_the_tree_of_their_entries(
+        model in entries(), stored in proptest::collection::vec(any::<bool>(), 200), node_size in 60u32..2000
+    ) {
+        let (keys, mut nodes) = (keys(), Nodes::default());
+        let cutter = build::Cutter::new(&keys, node_size);
+        let expected = build(&model, cutter, &mut nodes);
+        // The leaves of the tree, with their entries.
+        let (mut builder, mut leaves, mut open) = (TreeBuilder::new(cutter), Vec::new(), Vec::new());
+        for entry in model.values() {
+            builder.push(entry.clone(), &mut nodes).unwrap();
+            open.push(entry.clone());
+            leaves.extend(builder.take_closed_leaf().map(|leaf| (leaf, std::mem::take(&mut open))));
+        }
+        builder.close_leaf(&mut nodes).unwrap();
+        leaves.extend(builder.take_closed_leaf().map(|leaf| (leaf, std::mem::take(&mut open))));
+        prop_assert_eq!(builder.finish(&mut nodes).unwrap(), expected);
+
+        let mut builder = TreeBuilder::new(cutter);
+        for ((leaf, entries), is_stored) in leaves.into_iter().zip(stored) {
+            prop_assert!(builder.is_between_leaves());
+            match is_stored {
+                true => builder.push_leaf(&leaf, &mut nodes).unwrap(),
+                false => entries.into_iter().for_each(|entry| builder.push(entry, &mut nodes).unwrap()),
+            }
+        }
+        prop_assert_eq!(builder.finish(&mut nodes).unwrap(), expected);
+    }
+
+    #[test]
     fn an_edited_tree_is_the_tree_built_from_scratch(model in entries(), edits in edits(), node_size in 60u32..2000) {
         let (keys, mut nodes) = (keys(), Nodes::default());
         let cutter = build::Cutter::new(&keys, node_size);

@@ -6,7 +6,7 @@
 //! above it, and must still have the same inode number.
 
 use parking_lot::Mutex;
-use rustix::fs::{FileType, Mode, OFlags, RawDir, Stat};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, SeekFrom, Stat};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
@@ -99,9 +99,13 @@ impl Folder {
         Ok(fd)
     }
 
-    /// Returns the names in the folder, in ascending order of their bytes. May be called only once.
+    /// Returns the names in the folder, in ascending order of their bytes.
     pub(super) fn names(self: &Arc<Self>) -> Result<Vec<Name>, Errno> {
         let fd = self.fd()?;
+        if self.above.is_none() {
+            // A second walk lists the roots once more; all other folders are opened anew.
+            rustix::fs::seek(&*fd, SeekFrom::Start(0))?;
+        }
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BYTES];
         let mut entries = RawDir::new(&*fd, &mut buffer);
         let mut names = Vec::new();
