@@ -12,18 +12,22 @@ use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Sender, bounded, unbounded};
 
 use super::disk::Disk;
 use super::{PIECE_LEN, PieceId};
 
-/// Maximum number of pieces that wait to be written: 16 MiB in all.
-const WAITING_MAX: usize = 64;
+/// Maximum length in bytes of all pieces that wait to be written, each rounded up to [`BLOCK_LEN`]: 64 whole pieces, or
+/// 4,096 small ones, such as snapshots.
+const WAITING_LEN_MAX: usize = 64 * PIECE_LEN;
+/// Length in bytes of a block of the file system. A file takes whole ones.
+const BLOCK_LEN: usize = 4096;
 /// How long writing pauses after a write failed.
 pub const PAUSE: Duration = Duration::from_secs(30);
 /// Age at which a temporary file is removed. A piece that old is no longer being written; a crash left it.
@@ -41,6 +45,8 @@ pub struct Keeper {
     disk: Arc<Disk>,
     bytes_max: u64,
     pause: Duration,
+    /// Length in bytes of all pieces in the queue.
+    waiting_len: Arc<AtomicUsize>,
     /// The queue of the thread, which starts with the first piece. `None` inside if it could not start, or if the cache
     /// is too small for one piece: then nothing is kept.
     jobs: OnceLock<Option<Sender<Job>>>,
@@ -49,7 +55,8 @@ pub struct Keeper {
 impl Keeper {
     /// Keeps at most `bytes_max` bytes in `folder`, and writes nothing for `pause` after a write failed.
     pub fn new(folder: PathBuf, bytes_max: u64, pause: Duration) -> Self {
-        Self { disk: Arc::new(Disk::new(folder)), bytes_max, pause, jobs: OnceLock::new() }
+        let (waiting_len, jobs) = (Arc::default(), OnceLock::new());
+        Self { disk: Arc::new(Disk::new(folder)), bytes_max, pause, waiting_len, jobs }
     }
 
     pub fn disk(&self) -> &Disk {
@@ -59,10 +66,20 @@ impl Keeper {
     /// Queues the piece to be written, if the queue has room. It is not written if something was removed since
     /// [`Disk::removals`] returned `removals`.
     pub fn keep(&self, id: PieceId, piece: Bytes, removals: u64) {
-        if let Some(jobs) = self.jobs.get_or_init(|| self.start()) {
+        let Some(jobs) = self.jobs.get_or_init(|| self.start()) else { return };
+        let len = used_len(piece.len() as u64) as usize;
+        if self.waiting_len.fetch_add(len, Ordering::Relaxed) + len > WAITING_LEN_MAX {
             // A piece that finds no room is fetched again when it is needed again.
-            let _ = jobs.try_send(Box::new(move |writer| writer.store(&id, &piece, removals)));
+            self.waiting_len.fetch_sub(len, Ordering::Relaxed);
+            return;
         }
+        let waiting_len = self.waiting_len.clone();
+        let store = move |writer: &mut Writer| {
+            writer.store(&id, &piece, removals);
+            waiting_len.fetch_sub(len, Ordering::Relaxed);
+        };
+        // If the thread has ended, nothing is kept any more.
+        let _ = jobs.send(Box::new(store));
     }
 
     fn start(&self) -> Option<Sender<Job>> {
@@ -70,7 +87,7 @@ impl Keeper {
             return None;
         }
         let mut writer = Writer::new(self.disk.clone(), self.bytes_max, self.pause);
-        let (jobs, waiting) = bounded::<Job>(WAITING_MAX);
+        let (jobs, waiting) = unbounded::<Job>();
         let write = move || waiting.iter().for_each(|job| job(&mut writer));
         thread::Builder::new().name("cache-writer".to_owned()).spawn(write).ok()?;
         Some(jobs)
@@ -207,7 +224,7 @@ fn age(now: SystemTime, stat: &Metadata) -> Duration {
 
 /// Returns roughly how much disk space a file of `len` bytes takes.
 fn used_len(len: u64) -> u64 {
-    len.next_multiple_of(4096)
+    len.next_multiple_of(BLOCK_LEN as u64)
 }
 
 #[cfg(test)]
@@ -215,6 +232,7 @@ mod tests {
     use super::*;
     use crate::backend::ObjectKind;
     use crate::backend::testing::name;
+    use std::ops::Range;
 
     fn piece(number: u32) -> PieceId {
         PieceId { name: name(ObjectKind::Pack, 1), number }
@@ -224,8 +242,10 @@ mod tests {
     fn nobody_waits_for_what_is_being_written() {
         let folder = tempfile::tempdir().unwrap();
         let keeper = Keeper::new(folder.path().to_owned(), 1 << 30, PAUSE);
-        let keep = |number| keeper.keep(piece(number), Bytes::from_static(b"piece"), 0);
-        keep(0);
+        let (whole, small) = (Bytes::from(vec![7; PIECE_LEN]), Bytes::from_static(b"piece"));
+        let keep = |number, bytes: &Bytes| keeper.keep(piece(number), bytes.clone(), 0);
+        let kept = |numbers: Range<u32>| numbers.filter(|number| keeper.disk().load(&piece(*number)).is_some()).count();
+        keep(0, &small);
         let ((begun, is_busy), (go_on, held_up)) = (bounded(0), bounded::<()>(0));
         let busy = move |_: &mut Writer| {
             begun.send(()).unwrap();
@@ -233,11 +253,16 @@ mod tests {
         };
         keeper.jobs.get().unwrap().as_ref().unwrap().send(Box::new(busy)).unwrap();
         is_busy.recv().unwrap();
-        (1..500).for_each(keep);
+        (1..500).for_each(|number| keep(number, &small));
+        (500..600).for_each(|number| keep(number, &whole));
+        (600..8000).for_each(|number| keep(number, &small));
         drop(go_on);
         keeper.settle(Duration::from_secs(60));
-        let kept = (0..500).filter(|number| keeper.disk().load(&piece(*number)).is_some()).count();
-        assert_eq!(kept, 1 + WAITING_MAX);
+        assert_eq!(kept(0..500), 500, "small pieces have room");
+        assert_eq!(kept(500..600) * PIECE_LEN + (kept(1..500) + kept(600..8000)) * BLOCK_LEN, WAITING_LEN_MAX);
+        keep(8000, &whole);
+        keeper.settle(Duration::from_secs(60));
+        assert_eq!(kept(8000..8001), 1, "there is room again");
     }
 
     #[test]
