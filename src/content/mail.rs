@@ -200,13 +200,13 @@ pub fn facts(message: &[u8]) -> MailFacts {
     }
 }
 
-/// Returns the addresses in all fields of this name.
+/// Returns the addresses in all fields of this name, at most [`address::ADDRESSES_MAX`].
 pub fn addresses<'a>(
     header: &Header<'a>,
     name: &'a str,
     charset: Option<Charset>,
 ) -> impl Iterator<Item = Address> + use<'a> {
-    header.all(name).flat_map(move |value| address::parse(value, charset))
+    header.all(name).flat_map(move |value| address::parse(value, charset)).take(address::ADDRESSES_MAX)
 }
 
 /// Returns the `Message-ID` without its angle brackets.
@@ -300,6 +300,14 @@ mod tests {
         ] {
             assert!(!looks_like_mail(start.as_bytes()), "{start:?}");
         }
+    }
+
+    #[test]
+    fn addresses_are_bounded_however_many_fields_hold_them() {
+        let mail = "To: a@b.c, d@e.f\n".repeat(address::ADDRESSES_MAX) + "Cc: g@h.i\n\n";
+        let header = header::split_message(mail.as_bytes()).header;
+        assert_eq!(addresses(&header, "To", None).count(), address::ADDRESSES_MAX);
+        assert_eq!(addresses(&header, "Cc", None).count(), 1);
     }
 
     #[test]

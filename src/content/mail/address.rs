@@ -5,8 +5,8 @@ use super::header::unfolded;
 use super::words;
 use std::borrow::Cow;
 
-/// Maximum number of addresses that are read from one field, because a hostile mail may name any number. The rest is
-/// ignored.
+/// Maximum number of addresses that are read from all fields of one name, because a hostile mail may name any number.
+/// The rest is ignored.
 pub const ADDRESSES_MAX: usize = 10_000;
 
 /// A person or mailbox that a mail comes from or goes to.
