@@ -4,6 +4,8 @@ use super::form::{Base64Form, char_count};
 use crate::content::mail::base64;
 use std::ops::Range;
 
+/// Length in bytes within which nearly all lines end.
+const USUAL_LINE_BYTES: usize = 1024;
 /// Number of decoded bytes from which a run counts as long.
 const LONG_BYTES: usize = 4096;
 
@@ -85,12 +87,18 @@ impl Run {
     }
 }
 
-/// Returns the length of the first line without its ending, and whether it ends with CR LF.
+/// Returns the length of the first line without its ending, and whether it ends with CR LF. Of a long line with other
+/// characters than those of base64, returns the length up to the first of these. So the time depends on how much text
+/// is base64: in a mail without LF the first line is all the rest, and it may be asked for behind each field.
 fn first_line(text: &[u8]) -> (usize, bool) {
-    match memchr::memchr(b'\n', text) {
+    match memchr::memchr(b'\n', &text[..text.len().min(USUAL_LINE_BYTES)]) {
         Some(end) if text[..end].ends_with(b"\r") => (end - 1, true),
         Some(end) => (end, false),
-        None => (text.len(), false),
+        None => {
+            let is_base64 = |byte: &u8| *byte == b'=' || base64::value_of(*byte).is_some();
+            let len = text.iter().position(|byte| !is_base64(byte)).unwrap_or(text.len());
+            (len, text[len..].starts_with(b"\r\n"))
+        }
     }
 }
 
