@@ -1,4 +1,5 @@
-//! Collects the steps of a walk in batches. A batch holds neighbouring items, so that they become neighbours in storage.
+//! Collects the steps of a walk in batches. A batch holds neighbouring items, so that they become neighbours in
+//! storage.
 
 use super::unchanged::Step;
 use crate::source::ItemKind;

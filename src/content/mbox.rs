@@ -390,8 +390,8 @@ impl<R: ReadAt> Mails<R> {
         (may_stand_here && is_enough).then_some(found)
     }
 
-    /// Reads the header that begins with `bytes`. In a file that has a blank line behind each separator, it stands behind
-    /// that line.
+    /// Reads the header that begins with `bytes`. In a file that has a blank line behind each separator, it stands
+    /// behind that line.
     fn header_at(&self, bytes: &[u8]) -> Header {
         match eol_len(bytes) {
             blank if blank > 0 && self.blank_behind => header_behind_blank(&bytes[blank..]).unwrap_or_default(),

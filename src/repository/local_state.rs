@@ -5,9 +5,9 @@
 //! two, and starts over if a remembered pack or index object is gone. Only one process at a time may use it.
 //!
 //! The first byte of a key says what the key is: `b` blob -> location, `p` number -> pack, `i` index object read, `f`
-//! facts of a file, `g` record of a folder, `m` items read by an unfinished run, `d` damaged pack, `s` snapshot or `k` key slot seen, `t` value
-//! that a run set aside, `w` snapshot known to be complete. There is no write-ahead log. After a crash the database is
-//! in the state of some earlier moment, and the next `sync` catches up.
+//! facts of a file, `g` record of a folder, `m` items read by an unfinished run, `d` damaged pack, `s` snapshot or `k`
+//! key slot seen, `t` value that a run set aside, `w` snapshot known to be complete. There is no write-ahead log. After
+//! a crash the database is in the state of some earlier moment, and the next `sync` catches up.
 
 mod facts;
 
@@ -228,8 +228,8 @@ impl LocalState {
         Ok((db, packs))
     }
 
-    /// Forgets where blobs are, the facts of files and the records of folders. Keeps the snapshots and key slots that were seen: damage must
-    /// not hide that one of them disappeared.
+    /// Forgets where blobs are, the facts of files and the records of folders. Keeps the snapshots and key slots that
+    /// were seen: damage must not hide that one of them disappeared.
     fn clear(&mut self) -> Result<(), LocalError> {
         // Deleting ranges of keys keeps the database open. `destroy` would need to close it.
         let mut batch = WriteBatch::default();

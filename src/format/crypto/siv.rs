@@ -1,6 +1,6 @@
 //! AES-SIV with CMAC (RFC 5297), of one text or of many texts at once. [`super::cmac`] computes the MAC, aws-lc the
-//! counter mode. docs/performance.md, "The cipher", says how fast this is beside the crate `aes-siv`, which computes the
-//! same.
+//! counter mode. docs/performance.md, "The cipher", says how fast this is beside the crate `aes-siv`, which computes
+//! the same.
 
 use super::cmac::{BLOCK_LEN, Chain, Cmac, double};
 use super::{Message, NotAuthentic, TAG_LEN};

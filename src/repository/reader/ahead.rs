@@ -129,8 +129,8 @@ impl Reader {
                     missing.push(block);
                 }
             }
-            // Far storage is asked until so many blocks are on their way. From near storage, only the next blocks matter,
-            // behind the one that is being read.
+            // Far storage is asked until so many blocks are on their way. From near storage, only the next blocks
+            // matter, behind the one that is being read.
             let is_enough = if is_near { next.len() > wanted } else { missing.len() >= wanted };
             if is_enough {
                 break;
