@@ -78,17 +78,26 @@ fn bad_blobs(keys: &Keys, footer: &Footer, bytes: &mut [u8]) -> Vec<BlobId> {
         let mut opened = sealed::open_many(keys, footer.kind.purpose(), sealed);
         for block in together {
             let plaintext = opened.next().and_then(|plaintext| plaintext.ok());
-            let mut at = 0;
-            for blob in &block.blobs {
-                let found = plaintext.as_deref().and_then(|plaintext| plaintext.get(at..at + blob.len as usize));
-                at += blob.len as usize;
-                if !found.is_some_and(|bytes| is_own(keys, footer.kind, blob.id, bytes)) {
-                    bad.push(blob.id);
-                }
-            }
+            bad.extend(bad_in_block(keys, footer.kind, block, plaintext.as_deref()));
         }
     }
     bad
+}
+
+/// Returns the blobs of a block whose bytes in `plaintext` are not those of their ids; all if it could not be opened.
+fn bad_in_block<'a>(
+    keys: &'a Keys,
+    kind: PackKind,
+    block: &'a pack::BlockRecord,
+    plaintext: Option<&'a [u8]>,
+) -> impl Iterator<Item = BlobId> {
+    let mut at = 0;
+    let is_bad = move |blob: &&pack::BlobRecord| {
+        let found = plaintext.and_then(|plaintext| plaintext.get(at..at + blob.len as usize));
+        at += blob.len as usize;
+        !found.is_some_and(|bytes| is_own(keys, kind, blob.id, bytes))
+    };
+    block.blobs.iter().filter(is_bad).map(|blob| blob.id)
 }
 
 fn blobs_of(footer: Option<Footer>) -> Vec<BlobId> {
@@ -146,14 +155,7 @@ mod tests {
             let sealed = bytes.get(start..end).map(<[u8]>::to_vec);
             let plaintext = sealed.and_then(|sealed| sealed::open(keys, footer.kind.purpose(), sealed).ok());
             start = end;
-            let mut at = 0;
-            for blob in &block.blobs {
-                let found = plaintext.as_deref().and_then(|plaintext| plaintext.get(at..at + blob.len as usize));
-                at += blob.len as usize;
-                if !found.is_some_and(|bytes| is_own(keys, footer.kind, blob.id, bytes)) {
-                    bad.push(blob.id);
-                }
-            }
+            bad.extend(bad_in_block(keys, footer.kind, block, plaintext.as_deref()));
         }
         bad
     }
