@@ -19,7 +19,7 @@ use std::sync::Arc;
 #[derive(Args)]
 #[command(after_help = "Example:\n  strongroom init --repo /srv/strongroom --password-file /etc/strongroom/password")]
 pub struct Init {
-    /// Encrypts everything with aes-256-siv (RFC 5297), or with aes-256-pmac-siv, which is faster but has no RFC
+    /// Encrypts everything with aes-256-siv (RFC 5297), or with aes-256-pmac-siv, which has no RFC
     #[arg(long, default_value = Cipher::Aes256Siv.name(), value_parser = Cipher::ALL.map(Cipher::name))]
     cipher: String,
     /// Memory that each try of the password takes, in MiB, from 1 to 1024. More makes guessing the password

@@ -26,7 +26,7 @@ pub struct NotAuthentic;
 pub enum Cipher {
     /// AES-256-SIV with CMAC, as in RFC 5297.
     Aes256Siv,
-    /// AES-256-SIV with PMAC, as in Miscreant: several times faster, but not described by an RFC.
+    /// AES-256-SIV with PMAC, as in Miscreant; not described by an RFC.
     Aes256PmacSiv,
 }
 
