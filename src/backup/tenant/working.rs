@@ -37,8 +37,9 @@ impl<I: Iterator<Item = F>, F: Future, P: Fn() -> Option<Duration>> Working<I, F
                 () = tokio::time::sleep(PAUSE_POLL_INTERVAL) => {}
             }
             let idle = (self.pause)().is_some_and(|pause| pause >= PAUSE_MIN);
-            if idle && self.running.len() < self.at_once * WAITING_MAX {
-                self.running.extend(self.waiting.by_ref().take(self.at_once));
+            if idle {
+                let room = (self.at_once * WAITING_MAX).saturating_sub(self.running.len());
+                self.running.extend(self.waiting.by_ref().take(self.at_once.min(room)));
             }
         }
     }
@@ -67,5 +68,22 @@ mod tests {
         assert_eq!(begun(None).await, 2);
         assert_eq!(begun(Some(PAUSE_MIN / 2)).await, 2);
         assert_eq!(begun(Some(Duration::from_secs(600))).await, 2 * WAITING_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_ends_makes_room_for_one_and_no_more() {
+        let (underway, most) = (Cell::new(0), Cell::new(0));
+        let users = (1..=40).map(|number| {
+            let (underway, most) = (&underway, &most);
+            async move {
+                underway.set(underway.get() + 1);
+                most.set(most.get().max(underway.get()));
+                tokio::time::sleep(Duration::from_secs(60 * number)).await;
+                underway.set(underway.get() - 1);
+            }
+        });
+        let mut working = Working::new(users, 4, || Some(Duration::from_secs(600)));
+        while working.next().await.is_some() {}
+        assert_eq!((underway.get(), most.get()), (0, 4 * WAITING_MAX));
     }
 }
