@@ -30,8 +30,7 @@ use self::describe::{Lost, describe, entry_of, unknown_folder};
 use self::trees::{Assembler, Surroundings, Trees};
 use self::unchanged::Unchanged;
 use self::worker::{Done, Worker};
-use crate::backup::splitter::Splitter;
-use crate::format::chunker::Chunker;
+use crate::backup::splitter::{Rules, Splitter};
 use crate::format::entry::Entry;
 use crate::format::id::{NodeId, SnapshotId};
 use crate::format::snapshot::{Failure, Snapshot};
@@ -220,8 +219,8 @@ impl Run<'_> {
         reader: &Reader,
     ) -> Result<Trees, BackupError> {
         let splitters = std::thread::available_parallelism().map_or(1, usize::from);
-        let chunker = Arc::new(Chunker::new(self.repository.config().chunker, self.repository.keys()));
-        let splitter = || Splitter::new(self.store.clone(), self.repository.keys().clone(), chunker.clone());
+        let rules = Rules::of(self.repository);
+        let splitter = || Splitter::new(self.store.clone(), rules.clone());
         let mut root_entry = entry_of(&root, unknown_folder());
         self.lost.note(&root, b"");
         let mut root_splitter = splitter();

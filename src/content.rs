@@ -7,6 +7,7 @@ pub mod mbox;
 pub mod mime;
 pub mod names;
 pub mod text;
+pub mod zip;
 
 #[cfg(test)]
 mod testing {

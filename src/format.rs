@@ -14,6 +14,7 @@ pub mod pack;
 
 pub mod entry;
 pub mod node;
+pub mod recipe;
 
 pub mod config;
 pub mod keyslot;

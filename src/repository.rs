@@ -33,7 +33,7 @@ pub use snapshots::{LeftOut, Snapshots, latest_first};
 
 use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
 use crate::format::compress::{Compressor, META_LEVEL};
-use crate::format::config::Config;
+use crate::format::config::{Archives, Config};
 use crate::format::crypto::{Cipher, Keys, MasterKey, Purpose};
 use crate::format::id::{IndexId, KeyId, PackId, RepositoryId};
 use crate::format::index::Index;
@@ -60,11 +60,13 @@ pub struct CreateOptions {
     pub cipher: Cipher,
     /// The memory and passes that one try of a password costs.
     pub cost: PasswordCost,
+    /// How archives are stored.
+    pub archives: Archives,
 }
 
 impl Default for CreateOptions {
     fn default() -> Self {
-        Self { cipher: Cipher::Aes256Siv, cost: PasswordCost::default() }
+        Self { cipher: Cipher::Aes256Siv, cost: PasswordCost::default(), archives: Archives::default() }
     }
 }
 

@@ -14,6 +14,7 @@ pub use document::ConfigLocation;
 pub use secret::{SecretSource, first_line, read_secret_file};
 pub use size::ByteSize;
 
+use crate::format::config::Archives;
 use crate::local_files;
 use crate::source::graph::{Cloud, Endpoints};
 use crate::source::selection::Selection;
@@ -85,6 +86,8 @@ pub struct RepositorySettings {
     pub cache_dir: Option<PathBuf>,
     /// Maximum size of the local cache.
     pub cache_size: Option<ByteSize>,
+    /// How `init` lets a new repository store archives.
+    pub archives: Option<Archives>,
 }
 
 /// A table `[tenants.NAME]`: an organisation, and how the program signs in to it.

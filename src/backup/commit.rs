@@ -106,7 +106,13 @@ pub(super) fn is_whole(entry: &Entry, store: &Store, reader: &Reader) -> bool {
 fn are_stored(segments: &[Segment], store: &Store, reader: &Reader) -> bool {
     segments.iter().all(|segment| {
         let stored = store.has_segment(segment).unwrap_or(false);
-        let Segment::List { node, .. } = segment else { return stored };
+        let node = match segment {
+            Segment::Raw(_) | Segment::Base64 { .. } => return stored,
+            Segment::Base64Of { segments, .. } | Segment::Deflated { material: segments, .. } => {
+                return stored && are_stored(segments, store, reader);
+            }
+            Segment::List { node, .. } => node,
+        };
         let listed = stored.then(|| reader.node(node).ok()).flatten();
         listed.is_some_and(|node| match &node.kind {
             NodeKind::List(segments) => are_stored(segments, store, reader),

@@ -4,11 +4,18 @@
 //! A [`Splitter`] belongs to one thread and keeps its buffers. New chunks of small items are collected and appended
 //! together, so that neighbours in a folder become neighbours in a block.
 
+mod archive;
+mod rules;
+
+pub use self::rules::Rules;
+
+use self::archive::{ARCHIVE_LEN_MAX, plain_len_max};
 use crate::content::mail;
 use crate::content::mime;
 use crate::content::text;
-use crate::format::chunker::{ChunkSizes, Chunker};
-use crate::format::crypto::Keys;
+use crate::content::zip;
+use crate::format::chunker::ChunkSizes;
+use crate::format::compress::Compressor;
 use crate::format::entry::{ChunkRef, Content, Facts, NodeRef, RefMut, Segment, for_each_ref};
 use crate::format::id::ChunkId;
 use crate::format::node::{self, BlobRef, NewNode};
@@ -110,11 +117,14 @@ impl Sink for Nowhere {
 /// Splits items, one at a time.
 pub struct Splitter {
     sink: Arc<dyn Sink>,
-    keys: Arc<Keys>,
-    chunker: Arc<Chunker>,
+    rules: Arc<Rules>,
     buffer: Vec<u8>,
     collected: Vec<u8>,
     records: Vec<(ChunkId, usize, Texture)>,
+    /// How many bytes the streams of the archives that are left in the item may hold.
+    plain_left: u64,
+    /// Tells how small the content of a stream gets.
+    compressor: Option<Compressor>,
 }
 
 /// The content of an item, and what its bytes say about it.
@@ -129,8 +139,9 @@ pub struct Split {
 
 impl Splitter {
     /// Creates a splitter that stores into `sink`.
-    pub fn new(sink: Arc<dyn Sink>, keys: Arc<Keys>, chunker: Arc<Chunker>) -> Self {
-        Self { sink, keys, chunker, buffer: Vec::new(), collected: Vec::new(), records: Vec::new() }
+    pub fn new(sink: Arc<dyn Sink>, rules: Arc<Rules>) -> Self {
+        let (buffer, collected, records) = Default::default();
+        Self { sink, rules, buffer, collected, records, plain_left: 0, compressor: None }
     }
 
     /// Reads `item` and returns its content. After [`Splitter::flush`], all its chunks are stored or in the store's
@@ -165,14 +176,25 @@ impl Splitter {
         if is_mail && !whole && len <= MAIL_LEN_MAX {
             whole = fill(reader, buffer, MAIL_LEN_MAX)?;
         }
+        let rules = self.rules.clone();
+        let is_archive = !is_mail && rules.archives.is_some() && zip::looks_like_zip(buffer);
+        let turn = (is_archive && !whole && len <= ARCHIVE_LEN_MAX).then(|| rules.one_long());
+        if turn.is_some() {
+            whole = fill(reader, buffer, ARCHIVE_LEN_MAX)?;
+        }
+        self.plain_left = plain_len_max(buffer.len() as u64);
         let facts = if is_mail { facts_of(buffer) } else { Facts::default() };
         // Make the text first: later, the start of a long mail is no longer in memory.
         let text = if is_mail && self.sink.wants_text() { self.split_text(buffer, whole)? } else { None };
         let content = match (whole, is_mail) {
             (true, true) => self.split_mail(buffer)?,
             (true, false) => {
-                let chunks = self.split_bytes(buffer, texture_of(buffer))?;
-                self.content(segments_of(chunks))?
+                let segments =
+                    match is_archive.then(|| self.split_archive(buffer, turn.is_some())).transpose()?.flatten() {
+                        Some(archive) => vec![archive],
+                        None => segments_of(self.split_bytes(buffer, texture_of(buffer))?),
+                    };
+                self.content(segments)?
             }
             (false, _) => self.split_stream(reader, len, texture_of(buffer), buffer)?,
         };
@@ -239,11 +261,16 @@ impl Splitter {
         for part in mime::split(message) {
             segments.push(match part {
                 mime::Segment::Raw(bytes) => Segment::Raw(self.split_bytes(bytes, Texture::Text)?),
-                mime::Segment::Base64 { decoded, form } => Segment::Base64 {
-                    form,
-                    decoded_len: decoded.len() as u64,
-                    chunks: self.split_bytes(&decoded, texture_of(&decoded))?,
-                },
+                mime::Segment::Base64 { decoded, form } => {
+                    let decoded_len = decoded.len() as u64;
+                    match self.split_archive(&decoded, false)? {
+                        Some(archive) => Segment::Base64Of { form, decoded_len, segments: vec![archive] },
+                        None => {
+                            let chunks = self.split_bytes(&decoded, texture_of(&decoded))?;
+                            Segment::Base64 { form, decoded_len, chunks }
+                        }
+                    }
+                }
             });
         }
         self.content(segments)
@@ -251,9 +278,9 @@ impl Splitter {
 
     /// Cuts bytes that are all in memory.
     fn split_bytes(&mut self, bytes: &[u8], texture: Texture) -> Result<Vec<ChunkRef>, SplitError> {
-        let chunker = self.chunker.clone();
+        let rules = self.rules.clone();
         let mut refs = Vec::new();
-        for chunk in chunker.chunks(bytes) {
+        for chunk in rules.chunker.chunks(bytes) {
             refs.push(self.take(chunk, texture)?);
         }
         Ok(refs)
@@ -270,7 +297,7 @@ impl Splitter {
         texture: Texture,
         buffer: &mut Vec<u8>,
     ) -> Result<Content, SplitError> {
-        let sizes = self.chunker.sizes_for(len.max(buffer.len() as u64));
+        let sizes = self.rules.chunker.sizes_for(len.max(buffer.len() as u64));
         let window = buffer.len() as u64 + 2 * u64::from(sizes.max);
         let mut lists = ListBuilder::default();
         let mut at_end = false;
@@ -297,7 +324,7 @@ impl Splitter {
     ) -> Result<usize, SplitError> {
         let mut start = 0;
         while start < window.len() && (at_end || window.len() - start >= sizes.max as usize) {
-            let len = self.chunker.cut(&window[start..], sizes);
+            let len = self.rules.chunker.cut(&window[start..], sizes);
             let chunk = self.take(&window[start..start + len], texture)?;
             lists.push(chunk, self)?;
             start += len;
@@ -307,7 +334,7 @@ impl Splitter {
 
     /// Computes the id of a chunk, and collects the chunk if the repository does not have it.
     fn take(&mut self, bytes: &[u8], texture: Texture) -> Result<ChunkRef, SplitError> {
-        let id = self.keys.chunk_id(bytes);
+        let id = self.rules.keys.chunk_id(bytes);
         if !self.sink.has_chunk(id)? {
             self.collected.extend_from_slice(bytes);
             self.records.push((id, bytes.len(), texture));
@@ -365,7 +392,7 @@ impl Splitter {
         self.flush()?;
         let len = segments.iter().map(Segment::len).sum();
         let canonical = node::list(&segments);
-        let id = self.keys.node_id(&canonical);
+        let id = self.rules.keys.node_id(&canonical);
         self.sink.put_node(NewNode { id, canonical, refs })?;
         Ok(Segment::List { len, node: NodeRef { id, hint: None } })
     }
@@ -397,8 +424,7 @@ impl ListBuilder {
                 self.open_refs -= chunks.len();
                 return chunks.iter().try_for_each(|chunk| self.push(*chunk, splitter));
             }
-            Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.last().map(|chunk| chunk.id.0),
-            Segment::List { node, .. } => Some(node.id.0),
+            segment => last_ref(segment),
         };
         self.open.push(segment);
         self.close_if(mark.map_or(1, |id| u16::from_le_bytes([id[0], id[1]])), splitter)
@@ -418,10 +444,15 @@ impl ListBuilder {
     }
 
     /// Returns the list segments, or the collected segments themselves if they are few.
-    fn finish(mut self, splitter: &mut Splitter) -> Result<Vec<Segment>, SplitError> {
+    fn finish(self, splitter: &mut Splitter) -> Result<Vec<Segment>, SplitError> {
         if self.lists.is_empty() && self.open_refs <= INLINE_REFS_MAX {
             return Ok(self.open);
         }
+        self.into_lists(splitter)
+    }
+
+    /// Returns the list segments, also if there are few references.
+    fn into_lists(mut self, splitter: &mut Splitter) -> Result<Vec<Segment>, SplitError> {
         self.close(splitter)?;
         Ok(self.lists)
     }
@@ -431,6 +462,20 @@ fn refs_in(segment: &Segment) -> usize {
     match segment {
         Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.len(),
         Segment::List { .. } => 1,
+        Segment::Base64Of { segments, .. } | Segment::Deflated { material: segments, .. } => {
+            segments.iter().map(refs_in).sum()
+        }
+    }
+}
+
+/// Returns the id of the last chunk or node that a segment refers to.
+fn last_ref(segment: &Segment) -> Option<[u8; 32]> {
+    match segment {
+        Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.last().map(|chunk| chunk.id.0),
+        Segment::List { node, .. } => Some(node.id.0),
+        Segment::Base64Of { segments, .. } | Segment::Deflated { material: segments, .. } => {
+            segments.last().and_then(last_ref)
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The splitters of a run over an organisation: they run on threads, and share the room in memory for waiting items.
 
-use super::splitter::Splitter;
-use crate::format::chunker::Chunker;
+use super::splitter::{Rules, Splitter};
 use crate::repository::Repository;
 use crate::repository::store::{Store, StoreError};
 use crate::runtime::blocking;
@@ -35,9 +34,8 @@ impl Splitters {
     /// Makes one splitter for each core.
     pub fn new(repository: &Repository, store: &Arc<Store>) -> Self {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let chunker = Arc::new(Chunker::new(repository.config().chunker, repository.keys()));
-        let idle =
-            (0..count).map(|_| Splitter::new(store.clone(), repository.keys().clone(), chunker.clone())).collect();
+        let rules = Rules::of(repository);
+        let idle = (0..count).map(|_| Splitter::new(store.clone(), rules.clone())).collect();
         Self {
             idle: Mutex::new(idle),
             free: Arc::new(Semaphore::new(count)),

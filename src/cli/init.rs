@@ -5,6 +5,7 @@ use super::error::{Exit, UsageError};
 use super::output::{self, line};
 use super::secret;
 use crate::backend::local::Local;
+use crate::format::config::Archives;
 use crate::format::crypto::Cipher;
 use crate::format::keyslot::PasswordCost;
 use crate::repository::{CreateOptions, Prepared, Repository};
@@ -26,6 +27,12 @@ pub struct Init {
     /// harder and opening the repository slower
     #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1024))]
     password_memory: u32,
+    /// Stores Office documents and other zip files by what is in them (`by-content`), or as they are (`whole`).
+    /// By content, a changed document stores little more than the change, and the first backup takes longer.
+    /// Earlier versions of this program cannot open such a repository [default: `archives` of the configuration,
+    /// or whole]
+    #[arg(long, value_name = "HOW", value_parser = Archives::ALL.map(Archives::name))]
+    archives: Option<String>,
 }
 
 impl Init {
@@ -37,7 +44,11 @@ impl Init {
         let given = secret::given(session.global.password_file.as_deref(), secret::PASSWORD)?;
         let password = secret::new_password(given, session.place()?.password(), "New password")?;
         let cost = PasswordCost { memory_kib: self.password_memory << 10, ..PasswordCost::default() };
-        let options = CreateOptions { cipher, cost };
+        let archives = match self.archives.as_deref() {
+            Some(name) => Archives::from_name(name).ok_or_else(|| UsageError::Other("no such way".to_owned()))?,
+            None => session.place()?.settings.and_then(|settings| settings.archives).unwrap_or_default(),
+        };
+        let options = CreateOptions { cipher, cost, archives };
         secret::refuse_no_reader("the recovery key")?;
         let prepared = Repository::prepare(backend, &password, &options).with_context(creating)?;
         // The key is shown before the repository exists. A repository whose recovery key nobody saw would have to be

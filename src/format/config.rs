@@ -26,7 +26,45 @@ pub struct Config {
     pub pack_size: u32,
     /// Average length of a tree node in bytes.
     pub node_size: u32,
+    /// If archives are taken apart ([`crate::format::recipe`]), the lengths of the chunks of what is in them.
+    pub archives: Option<ChunkSizes>,
 }
+
+/// How a repository stores archives: Office documents and other zip files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Archives {
+    /// By what is in them: they are taken apart. A changed document then stores what changed in it.
+    ByContent,
+    /// As they are.
+    #[default]
+    Whole,
+}
+
+impl Archives {
+    /// Both ways.
+    pub const ALL: [Self; 2] = [Self::ByContent, Self::Whole];
+
+    /// Returns the name in the configuration and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ByContent => "by-content",
+            Self::Whole => "whole",
+        }
+    }
+
+    /// Returns the way of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|way| way.name() == name)
+    }
+}
+
+/// The feature of repositories in which archives are taken apart.
+const ARCHIVES: &str = "deflated";
+
+/// The lengths of chunks of what is in archives. A change inside a document stores one chunk, and each chunk costs about
+/// 100 bytes of references (docs/decisions/0022-office-files.md).
+pub const ARCHIVE_CHUNKS: ChunkSizes = ChunkSizes { min: 2 << 10, avg: 8 << 10, max: 32 << 10 };
 
 /// Why a `config` cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +102,7 @@ impl Config {
             block_size: 128 << 10,
             pack_size: 32 << 20,
             node_size: 8 << 10,
+            archives: None,
         }
     }
 
@@ -73,14 +112,16 @@ impl Config {
         map.field(1).uint(FORMAT_VERSION);
         map.field(2).bytes(self.id.as_bytes());
         map.field(3).text(self.cipher.name());
-        for (key, sizes) in [(4, self.chunker.small), (5, self.chunker.large)] {
-            let field = map.field(key).array(3);
-            [sizes.min, sizes.avg, sizes.max].into_iter().for_each(|size| _ = field.uint(size.into()));
-        }
+        write_sizes(self.chunker.small, map.field(4));
+        write_sizes(self.chunker.large, map.field(5));
         map.field(6).uint(self.chunker.large_from);
         map.field(7).uint(self.block_size.into());
         map.field(8).uint(self.pack_size.into());
         map.field(9).uint(self.node_size.into());
+        if let Some(sizes) = self.archives {
+            map.field(10).array(1).text(ARCHIVES);
+            write_sizes(sizes, map.field(11));
+        }
         let mut out = Writer::new();
         map.finish(&mut out);
         let mut bytes = out.into_bytes();
@@ -98,7 +139,7 @@ impl Config {
         let mut version = None;
         let mut cipher = None;
         let mut sizes_given = 0;
-        let mut known_features = true;
+        let (mut known_features, mut takes_apart) = (true, false);
         let mut config = Config::new(RepositoryId([0; 16]), Cipher::Aes256Siv);
         let mut reader = Reader::new(fields);
         reader.fields(|key, value| {
@@ -113,12 +154,16 @@ impl Config {
                 7 => config.block_size = value.uint_as()?,
                 8 => config.pack_size = value.uint_as()?,
                 9 => config.node_size = value.uint_as()?,
-                // Features that a reader must know. This version knows none.
+                // Features that a reader must know. This version knows one.
                 10 => {
-                    let features = value.array()?;
-                    known_features = features == 0;
-                    (0..features).try_for_each(|_| value.skip().map(drop))?;
+                    for _ in 0..value.array()? {
+                        match value.text()? {
+                            ARCHIVES => takes_apart = true,
+                            _ => known_features = false,
+                        }
+                    }
                 }
+                11 => config.archives = Some(read_sizes(value)?),
                 _ => return Ok::<_, ConfigError>(false),
             }
             Ok(true)
@@ -132,7 +177,13 @@ impl Config {
             return Err(ConfigError::Features);
         }
         config.cipher = cipher.ok_or(ConfigError::Malformed)?;
-        let sane = reader.is_empty() && sizes_given == 6 && config.sizes_are_sane();
+        // Without the feature key 11 means nothing.
+        if !takes_apart {
+            config.archives = None;
+        }
+        let sizes_given = sizes_given + usize::from(config.archives.is_some());
+        let sizes_wanted = 6 + usize::from(takes_apart);
+        let sane = reader.is_empty() && sizes_given == sizes_wanted && config.sizes_are_sane();
         if sane { Ok(config) } else { Err(ConfigError::Malformed) }
     }
 
@@ -148,6 +199,7 @@ impl Config {
         };
         chunks_are_sane(self.chunker.small)
             && chunks_are_sane(self.chunker.large)
+            && self.archives.is_none_or(chunks_are_sane)
             && (1 << 10..=64 << 20).contains(&self.block_size)
             && (1 << 10..=128 << 20).contains(&self.pack_size)
             && (64..=16 << 20).contains(&self.node_size)
@@ -162,6 +214,10 @@ impl Config {
         // Comparing two `blake3::Hash` values takes constant time.
         if keys.config_mac(fields) == blake3::Hash::from_bytes(*code) { Ok(()) } else { Err(ConfigError::NotAuthentic) }
     }
+}
+
+fn write_sizes(sizes: ChunkSizes, out: &mut Writer) {
+    out.array(3).uint(sizes.min.into()).uint(sizes.avg.into()).uint(sizes.max.into());
 }
 
 fn read_sizes(value: &mut Reader<'_>) -> Result<ChunkSizes, ConfigError> {
@@ -179,7 +235,8 @@ mod tests {
     #[test]
     fn a_config_comes_back_and_every_flipped_bit_is_seen() {
         let keys = Keys::derive(&MasterKey::from_bytes([4; 32]), Cipher::Aes256PmacSiv);
-        let config = Config::new(RepositoryId([8; 16]), Cipher::Aes256PmacSiv);
+        let config =
+            Config { archives: Some(ARCHIVE_CHUNKS), ..Config::new(RepositoryId([8; 16]), Cipher::Aes256PmacSiv) };
         let bytes = config.encode(&keys);
         assert_eq!(Config::decode(&bytes), Ok(config));
         assert_eq!(Config::verify(&bytes, &keys), Ok(()));
@@ -189,5 +246,22 @@ mod tests {
             assert_eq!(Config::verify(&damaged, &keys), Err(ConfigError::NotAuthentic));
             let _ = Config::decode(&damaged);
         }
+    }
+
+    /// An earlier version refuses every feature, so it refuses a repository with archives taken apart. This version
+    /// refuses every other one.
+    #[test]
+    fn an_unknown_feature_is_refused() {
+        let keys = Keys::derive(&MasterKey::from_bytes([4; 32]), Cipher::Aes256Siv);
+        let plain = Config::new(RepositoryId([8; 16]), Cipher::Aes256Siv);
+        let known = Config { archives: Some(ARCHIVE_CHUNKS), ..plain.clone() };
+        let bytes = known.encode(&keys);
+        let at = bytes.windows(ARCHIVES.len()).position(|window| window == ARCHIVES.as_bytes()).expect("its name");
+        assert_eq!(bytes[at - 3..at - 1], [10, 0x81], "key 10, an array of one feature");
+        let mut other = bytes.clone();
+        other[at] ^= 1;
+        assert_eq!(Config::decode(&other), Err(ConfigError::Features));
+        assert!(!plain.encode(&keys).windows(ARCHIVES.len()).any(|window| window == ARCHIVES.as_bytes()));
+        assert_eq!(Config::decode(&plain.encode(&keys)), Ok(plain));
     }
 }

@@ -5,10 +5,8 @@ use super::live::ORIGINAL;
 use super::queue::{self, Sealed};
 use super::staging::{StagedFile, StagedId};
 use super::{FILE_BYTES_MAX, OutboxState, now};
-use crate::backup::splitter::{Nowhere, Split, SplitError, Splitter};
+use crate::backup::splitter::{Nowhere, Rules, Split, SplitError, Splitter};
 use crate::content::mail::{HEADER_BYTES_MAX, MailFacts, facts, is_named_as_mail, looks_like_mail};
-use crate::format::chunker::Chunker;
-use crate::format::crypto::Keys;
 use crate::repository::Repository;
 use crate::restore::Refused;
 use crate::source;
@@ -25,8 +23,7 @@ const IDLE_MAX: usize = 4;
 
 /// Computes the identity that contents would have in the repository.
 pub struct Identifier {
-    keys: Arc<Keys>,
-    chunker: Arc<Chunker>,
+    rules: Arc<Rules>,
     idle: Mutex<Vec<Splitter>>,
     long: Mutex<()>,
 }
@@ -34,9 +31,7 @@ pub struct Identifier {
 impl Identifier {
     /// Makes an identifier for the repository.
     pub fn new(repository: &Repository) -> Self {
-        let keys = repository.keys().clone();
-        let chunker = Arc::new(Chunker::new(repository.config().chunker, &keys));
-        Self { keys, chunker, idle: Mutex::default(), long: Mutex::default() }
+        Self { rules: Rules::of(repository), idle: Mutex::default(), long: Mutex::default() }
     }
 
     /// Splits `item` in the same way as a backup, and stores nothing.
@@ -45,7 +40,7 @@ impl Identifier {
     /// When the item cannot be read.
     pub fn split(&self, item: &dyn source::Content) -> io::Result<Split> {
         let _long = (item.len_hint() > LONG_BYTES).then(|| self.long.lock());
-        let made = || Splitter::new(Arc::new(Nowhere), self.keys.clone(), self.chunker.clone());
+        let made = || Splitter::new(Arc::new(Nowhere), self.rules.clone());
         let mut splitter = self.idle.lock().pop().unwrap_or_else(made);
         let split = splitter.split(item);
         let mut idle = self.idle.lock();

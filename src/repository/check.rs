@@ -450,7 +450,7 @@ impl Check<'_> {
         unindexed: &HashMap<BlobId, PackId>,
     ) -> Result<()> {
         let local = Arc::new(local);
-        let sizes = CacheSizes { blocks: 4 << 20, nodes: 64 << 20 };
+        let sizes = CacheSizes { blocks: 4 << 20, nodes: 64 << 20, archives: 0 };
         let search = IndexSearch::new(self.repository.clone());
         let reader = self.repository.reader(Box::new(SharedLookup { local: local.clone(), search }), sizes);
         let mut walk = Walk {

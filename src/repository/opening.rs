@@ -3,7 +3,7 @@
 use super::loading::{each_concurrently, load_short, names};
 use super::{CreateOptions, Repository, RepositoryError, Result, SMALL_LEN_MAX};
 use crate::backend::{Backend, BackendError, ObjectKind, ObjectName};
-use crate::format::config::Config;
+use crate::format::config::{ARCHIVE_CHUNKS, Archives, Config};
 use crate::format::crypto::{Cipher, Keys, MasterKey, Purpose, random};
 use crate::format::id::{KeyId, RepositoryId};
 use crate::format::keyslot::{OpenOutcome, RecoveryKey, Slot, SlotKind};
@@ -206,7 +206,8 @@ impl Repository {
         for name in names(&*backend, ObjectKind::Key)? {
             backend.remove(name)?;
         }
-        let config = Config::new(RepositoryId(random()), options.cipher);
+        let mut config = Config::new(RepositoryId(random()), options.cipher);
+        config.archives = (options.archives == Archives::ByContent).then_some(ARCHIVE_CHUNKS);
         let master = MasterKey::generate();
         let keys = Arc::new(Keys::derive(&master, config.cipher));
         let (password_id, recovery_id) = (KeyId(random()), KeyId(random()));

@@ -51,6 +51,12 @@ pub enum ReadError {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// An archive that was taken apart cannot be made again.
+    #[error("an archive {what}")]
+    Archive {
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The local index could not be read.
     #[error("could not read the local index")]
     Index(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -10,9 +10,11 @@
 //! Methods may be called from any thread. If two threads want a block at once, it is fetched once.
 
 mod ahead;
+mod archive;
 mod together;
 
 use self::ahead::Ahead;
+use self::archive::{Archive, Archives};
 use crate::backend::{Backend, ObjectName};
 use crate::format::crypto::Keys;
 use crate::format::entry::{ChunkRef, Content, NodeRef, Segment};
@@ -66,11 +68,13 @@ pub struct CacheSizes {
     pub blocks: usize,
     /// The cache of decoded tree nodes.
     pub nodes: usize,
+    /// The cache of what was made again of archives that were taken apart.
+    pub archives: usize,
 }
 
 impl Default for CacheSizes {
     fn default() -> Self {
-        Self { blocks: 48 << 20, nodes: 32 << 20 }
+        Self { blocks: 48 << 20, nodes: 32 << 20, archives: 16 << 20 }
     }
 }
 
@@ -81,6 +85,7 @@ pub struct Reader {
     lookup: Box<dyn Lookup>,
     blocks: Cache<BlockLocation, Mutex<Option<Arc<Block>>>>,
     nodes: Cache<NodeId, Node>,
+    archives: Archives,
     ahead: Option<Ahead>,
     decoded: AtomicU64,
     delivered: AtomicU64,
@@ -107,8 +112,9 @@ impl Reader {
     /// Creates a reader with empty caches.
     pub fn new(backend: Arc<dyn Backend>, keys: Arc<Keys>, lookup: Box<dyn Lookup>, sizes: CacheSizes) -> Self {
         let (blocks, nodes) = (Cache::new(sizes.blocks), Cache::new(sizes.nodes));
+        let archives = Archives::new(sizes.archives);
         let (decoded, delivered) = Default::default();
-        Self { backend, keys, lookup, blocks, nodes, ahead: None, decoded, delivered }
+        Self { backend, keys, lookup, blocks, nodes, archives, ahead: None, decoded, delivered }
     }
 
     /// Returns the traffic so far. Tree nodes are not counted.
@@ -276,6 +282,17 @@ impl Reader {
                 form.render(part, *decoded_len, &decoded, out);
                 Ok(())
             }
+            Segment::Base64Of { form, decoded_len, segments } => {
+                let span = form.decoded_span(part.clone(), *decoded_len);
+                let mut decoded = Vec::with_capacity((span.end - span.start) as usize);
+                self.read_segments(segments, span, depth + 1, &mut decoded)?;
+                form.render(part, *decoded_len, &decoded, out);
+                Ok(())
+            }
+            Segment::Deflated { len, recipe_len, material } => {
+                let archive = Archive { len: *len, recipe_len: *recipe_len, material, depth };
+                self.read_archive(archive, part, out)
+            }
             Segment::List { len, node } => {
                 let listed = self.node(node)?;
                 let NodeKind::List(segments) = &listed.kind else {
@@ -357,7 +374,7 @@ struct Shard<K, V> {
 
 impl<K: Hash + Eq + Copy, V> Cache<K, V> {
     fn new(len_max: usize) -> Self {
-        let shards = std::array::from_fn(|_| Mutex::new(Shard { values: LruCache::unbounded(), len: 0 }));
+        let shards = std::array::from_fn(|_| Mutex::new(Shard::new()));
         Self { shards, hasher: std::hash::RandomState::new(), shard_len_max: len_max / SHARDS }
     }
 
@@ -377,16 +394,7 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
 
     /// Returns the value under `key`. If there is none, calls `make`, which returns the value and its length in bytes.
     fn get_or_insert(&self, key: K, make: impl FnOnce() -> (V, usize)) -> Arc<V> {
-        let mut shard = self.shard(&key).lock();
-        if let Some((value, _)) = shard.values.get(&key) {
-            return value.clone();
-        }
-        let (value, len) = make();
-        let value = Arc::new(value);
-        shard.values.push(key, (value.clone(), len));
-        shard.len += len;
-        shard.shrink(self.shard_len_max);
-        value
+        self.shard(&key).lock().get_or_insert(key, self.shard_len_max, make)
     }
 
     /// Removes the value under `key`.
@@ -409,6 +417,22 @@ impl<K: Hash + Eq + Copy, V> Cache<K, V> {
 }
 
 impl<K: Hash + Eq, V> Shard<K, V> {
+    fn new() -> Self {
+        Self { values: LruCache::unbounded(), len: 0 }
+    }
+
+    fn get_or_insert(&mut self, key: K, len_max: usize, make: impl FnOnce() -> (V, usize)) -> Arc<V> {
+        if let Some((value, _)) = self.values.get(&key) {
+            return value.clone();
+        }
+        let (value, len) = make();
+        let value = Arc::new(value);
+        self.values.push(key, (value.clone(), len));
+        self.len += len;
+        self.shrink(len_max);
+        value
+    }
+
     fn shrink(&mut self, len_max: usize) {
         while self.len > len_max
             && self.values.len() > 1

@@ -246,6 +246,14 @@ impl Store {
                 Ok(true)
             }
             Segment::List { node, .. } => self.has_node(node.id),
+            Segment::Base64Of { segments, .. } | Segment::Deflated { material: segments, .. } => {
+                for segment in segments {
+                    if !self.has_segment(segment)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
         }
     }
 

@@ -9,7 +9,6 @@ use crate::backend::ObjectName;
 use crate::backend::mem::Mem;
 use crate::backup::{BackupOptions, backup};
 use crate::format::cbor::Writer;
-use crate::format::crypto::Cipher;
 use crate::format::entry::{ChunkRef, Content, Directory, EntryKind, NodeRef, RefMut, Segment, Timestamp};
 use crate::format::keyslot::PasswordCost;
 use crate::format::node::{self, BlobRef, Child, NewNode, Node, NodeError};
@@ -42,7 +41,7 @@ impl Fixture {
     fn new() -> Self {
         let mem = Arc::new(Mem::new());
         let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
-        let options = CreateOptions { cipher: Cipher::Aes256Siv, cost };
+        let options = CreateOptions { cost, ..CreateOptions::default() };
         let (repository, _) = Repository::create(mem.clone(), b"password", &options).unwrap();
         Self { mem, repository: Arc::new(repository), state: TempDir::new().unwrap() }
     }

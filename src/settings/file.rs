@@ -6,6 +6,7 @@ use super::{
     CONCURRENCY_DEFAULT, Commit, CredentialSettings, DROP_DELAY_DEFAULT, Fidelity, RepositorySettings, RestoreSettings,
     SecretSource, Service, SetSettings, Settings, SettingsError, TenantSettings, refuse_set_name,
 };
+use crate::format::config::Archives;
 use crate::source::graph::{Cloud, Endpoints};
 use crate::source::selection::{PATTERNS_MAX, Selection};
 use serde::Deserialize;
@@ -45,6 +46,7 @@ struct Repository {
     password: Option<Written>,
     cache_dir: Option<String>,
     cache_size: Option<String>,
+    archives: Option<Archives>,
 }
 
 #[derive(Deserialize)]
@@ -152,7 +154,13 @@ impl Reading<'_> {
             size.parse()
                 .map_err(|error| self.document.invalid(&key("cache_size"), error, "write 500M, 20G, or 0 for no cache"))
         });
-        Ok(RepositorySettings { url, password, cache_dir, cache_size: cache_size.transpose()? })
+        Ok(RepositorySettings {
+            url,
+            password,
+            cache_dir,
+            cache_size: cache_size.transpose()?,
+            archives: written.archives,
+        })
     }
 
     fn tenant(&self, name: &str, written: Tenant) -> Result<TenantSettings, SettingsError> {

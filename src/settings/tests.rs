@@ -14,6 +14,7 @@ password = { file = "password" }
 url = "s3://bucket/prefix"
 cache_dir = "cache"
 cache_size = "20G"
+archives = "by-content"
 
 [tenants.contoso]
 tenant_id = "6b1c2d3e-0000-4000-8000-000000000000"
@@ -61,10 +62,11 @@ fn every_key_is_understood() {
         settings.repositories["far"].url == "s3://bucket/prefix" && settings.repositories["far"].password.is_none()
     );
 
-    assert_eq!((&main.cache_dir, main.cache_size), (&None, None));
+    assert_eq!((&main.cache_dir, main.cache_size, main.archives), (&None, None, None));
     let far = &settings.repositories["far"];
     assert_eq!(far.cache_dir.as_deref(), Some(Path::new("/etc/strongroom/cache")));
     assert_eq!(far.cache_size, Some(ByteSize(20 << 30)));
+    assert_eq!(far.archives, Some(Archives::ByContent));
 
     let contoso = settings.tenant("contoso").unwrap();
     assert!(matches!(contoso.credential, CredentialSettings::Secret(_)));

@@ -1,7 +1,7 @@
 //! Kills a backup at any instant, and lets the storage fail at any write. Everything from before is still there, a
 //! check says so, and the next backup completes.
 
-use crate::common;
+use crate::{archives, common};
 
 use common::{Lab, NodeContent, Tree, assert_same_tree, noise, read_tree, text, write};
 use std::collections::BTreeMap;
@@ -77,6 +77,13 @@ fn make_source(root: &Path) {
         write(&root.join(format!("notes/{number}.txt")), format!("note {number}\n").repeat(number % 17));
     }
     write(&root.join("big.bin"), noise(1 << 40, 3 << 20));
+    if archives::can_make() {
+        for seed in ["a", "b", "c"] {
+            archives::document("plain", 6, seed, 0, &root.join(format!("{seed}.docx")));
+        }
+        let attached = fs::read(root.join("a.docx")).unwrap();
+        write(&root.join("mail/with a document.eml"), mail(1000, &attached));
+    }
 }
 
 /// Changes a little everywhere, so that the next backup has work.
@@ -84,6 +91,9 @@ fn change_source(root: &Path, random: &mut Random) {
     let number = random.below(120);
     write(&root.join(format!("mail/{}/{number}.eml", number % 4)), mail(number, &noise(random.next(), 20_000)));
     write(&root.join(format!("notes/{}.txt", random.below(200))), format!("{}\n", random.next()));
+    if archives::can_make() {
+        archives::document("plain", 6, "b", random.below(500) as u32, &root.join("b.docx"));
+    }
     write(&root.join(format!("new/{}", random.below(30))), noise(random.next(), 100_000 + random.below(400_000)));
     let _ = fs::remove_file(root.join(format!("new/{}", random.below(30))));
     let big = File::options().write(true).open(root.join("big.bin")).unwrap();
@@ -100,7 +110,7 @@ struct Killing {
 
 impl Killing {
     fn new() -> Self {
-        let lab = Lab::new();
+        let lab = archives::lab_by_content();
         let source = lab.dir("source");
         make_source(&source);
         let mut killing = Self { lab, source, snapshots: BTreeMap::new(), random: Random::from_env() };

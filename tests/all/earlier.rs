@@ -4,9 +4,8 @@
 use crate::laboratory::Laboratory;
 use serde_json::Value;
 use std::sync::Arc;
-use strongroom::backup::splitter::Splitter;
+use strongroom::backup::splitter::{Rules, Splitter};
 use strongroom::backup::tenant::TenantReport;
-use strongroom::format::chunker::Chunker;
 use strongroom::format::entry::{Directory, EntryKind};
 use strongroom::format::snapshot::Snapshot;
 use strongroom::repository::local_state::LocalState;
@@ -25,8 +24,7 @@ pub fn store_as_earlier(lab: &Laboratory, report: &TenantReport, change: Change)
     let mut local = LocalState::open(&lab.folder.path().join("state"), repository).expect("local state");
     let adopted = local.sync(repository).expect("the index").adopted;
     let store = Arc::new(Store::new(repository.clone(), local, adopted));
-    let chunker = Arc::new(Chunker::new(repository.config().chunker, repository.keys()));
-    let splitter = Splitter::new(store.clone(), repository.keys().clone(), chunker);
+    let splitter = Splitter::new(store.clone(), Rules::of(repository));
     let mut writer = Writer { lab, reader: lab.reader(), store, splitter };
     let root = writer.rebuild(report.snapshot.directory(), "", change);
     let forget = |_: &str, json: &[u8]| {

@@ -7,6 +7,7 @@ mod earlier;
 mod exact;
 mod laboratory;
 
+mod archives;
 mod attributes;
 mod cli;
 mod configuration;

@@ -1,6 +1,7 @@
 //! The format page is enough to read a repository. `tools/reader` was written from docs/repository-format.md in another
 //! language. It extracts what the library stored: by hints alone, by index objects alone and by pack footers alone.
 
+use crate::archives;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -13,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, UNIX_EPOCH};
 use strongroom::backend::local::Local;
 use strongroom::backup::{BackupOptions, Progress, Report, backup};
+use strongroom::format::config::Archives;
 use strongroom::format::deflate::{Limits, take_apart};
 use strongroom::format::entry::Segment;
 use strongroom::format::keyslot::PasswordCost;
@@ -79,6 +81,11 @@ fn make_source(root: &Path, version: u32) {
     let mut big = noise("big", 14 << 20);
     big[5 << 20] ^= version as u8;
     write(&root.join("big"), &big);
+    if archives::can_make() {
+        archives::document("small", 6, "a", version, &root.join("a.docx"));
+        let document = fs::read(root.join("a.docx")).expect("it was made");
+        write(&root.join("mail/document.eml"), &mail("document", &document, 76, "\r\n"));
+    }
     write(&root.join("empty"), b"");
     write(&root.join(format!("only in {version}")), b"text\n");
     for number in 0..3000 {
@@ -176,6 +183,10 @@ fn assert_variety(repository: &Arc<Repository>, report: &Report) {
     for path in ["mail/crlf.eml", "mail/bare lf.eml", "mail/one line.eml", "mail/broken.eml"] {
         assert!(segments(path).iter().any(|segment| matches!(segment, Segment::Base64 { .. })), "{path}");
     }
+    if archives::can_make() {
+        assert!(matches!(segments("a.docx")[..], [Segment::Deflated { .. }]));
+        assert!(segments("mail/document.eml").iter().any(|segment| matches!(segment, Segment::Base64Of { .. })));
+    }
 }
 
 #[test]
@@ -187,7 +198,7 @@ fn the_independent_reader_gives_back_what_was_stored() {
     let place = work.path().join("repository");
     let backend = Arc::new(Local::create(&place).expect("a folder"));
     let cost = PasswordCost { memory_kib: 64, passes: 1, lanes: 1 };
-    let options = CreateOptions { cost, ..CreateOptions::default() };
+    let options = CreateOptions { cost, archives: Archives::ByContent, ..CreateOptions::default() };
     let (repository, recovery) = Repository::create(backend, PASSWORD.as_bytes(), &options).expect("a repository");
     let repository = Arc::new(repository);
     let mut snapshots = Vec::new();

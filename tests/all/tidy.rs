@@ -58,7 +58,7 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("view", &["format", "content", "backend", "repository", "shown"]),
     ("serve", &["format"]),
     // Who runs a backup reads the configuration; who makes one is told.
-    ("settings", &["source", "local_files"]),
+    ("settings", &["format", "source", "local_files"]),
     (
         "cli",
         &[

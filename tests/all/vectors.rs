@@ -5,6 +5,8 @@
 //! compressed bytes are only read, and are written if the file is missing. docs/repository-format.md describes the
 //! format.
 
+mod archives;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -428,6 +430,7 @@ fn stored_nodes() {
     let hints = segments.iter().flat_map(|segment| match segment {
         Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.iter().map(|chunk| chunk.hint).collect(),
         Segment::List { node, .. } => vec![node.hint],
+        other => other.chunks().map(|chunk| chunk.hint).collect(),
     });
     let expected = places.map(|place| match place {
         BlobLocation::Unknown => None,
@@ -488,13 +491,23 @@ fn snapshots() {
 
 #[test]
 fn configs() {
-    for (cipher, name) in
-        [(Cipher::Aes256Siv, "config-aes-256-siv"), (Cipher::Aes256PmacSiv, "config-aes-256-pmac-siv")]
-    {
+    let sizes = ChunkSizes { min: 4 << 10, avg: 16 << 10, max: 64 << 10 };
+    for (cipher, archives, name) in [
+        (Cipher::Aes256Siv, None, "config-aes-256-siv"),
+        (Cipher::Aes256PmacSiv, None, "config-aes-256-pmac-siv"),
+        (Cipher::Aes256Siv, Some(sizes), "config-archives"),
+    ] {
         // Written out, because the defaults for new repositories may change without a change of the format.
         let id = RepositoryId([8; 16]);
-        let config =
-            Config { id, cipher, chunker: CHUNKER, block_size: 1 << 20, pack_size: 32 << 20, node_size: 32 << 10 };
+        let config = Config {
+            id,
+            cipher,
+            chunker: CHUNKER,
+            block_size: 1 << 20,
+            pack_size: 32 << 20,
+            node_size: 32 << 10,
+            archives,
+        };
         let bytes = config.encode(&keys(cipher));
         pin(name, &bytes);
         assert_eq!(Config::decode(&bytes), Ok(config));

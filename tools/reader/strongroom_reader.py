@@ -22,10 +22,13 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from deflated_stream import Stream
 
 FORMAT = "strongroom format 1: "
 PLAINTEXT_LEN_MAX, LIST_DEPTH_MAX = 256 << 20, 9
 FILE, DIRECTORY, SYMLINK = RAW, BASE64, LIST = 0, 1, 2
+DEFLATED, BASE64_OF = 3, 4
+FEATURES = {"deflated"}
 # The special files of "What a file system knows".
 SPECIAL = {1: stat.S_IFIFO, 2: stat.S_IFSOCK, 3: stat.S_IFCHR, 4: stat.S_IFBLK}
 # Where a blob lies: in which block of a pack, the first three, and where in the block's plaintext ("Packs").
@@ -47,19 +50,30 @@ class Ref:
 
 
 class Segment:
-    """A piece of content ("Content"): chunks as they are, chunks as base64 text, or a node that lists segments."""
+    """A piece of content ("Content"): chunks or segments, as they are or as base64 text, a node that lists segments, or
+    an archive that was taken apart."""
 
-    def __init__(self, item: list[Any]) -> None:
+    def __init__(self, item: list[Any], within: tuple[int, ...] = (RAW, BASE64, LIST, DEFLATED, BASE64_OF)) -> None:
         self.kind: int = item[0]
-        known = (self.kind, len(item)) in ((RAW, 2), (BASE64, 4), (LIST, 3)) and (self.kind != BASE64 or item[2] < 4)
-        require(known, "unknown segment")
+        known = (self.kind, len(item)) in ((RAW, 2), (BASE64, 4), (LIST, 3), (DEFLATED, 4), (BASE64_OF, 4))
+        require(known and self.kind in within, "unknown segment")
+        self.segments: list[Segment] = []
         if self.kind == LIST:
             self.length, self.refs = item[1], [Ref(item[2])]
             return
-        require(len(item[-1]) % 36 == 0, "chunk references of odd length")
-        self.refs = [Ref(id, length) for id, length in struct.iter_unpack("<32sI", item[-1])]
-        self.length = sum(ref.length or 0 for ref in self.refs)
-        if self.kind == BASE64:
+        if self.kind in (DEFLATED, BASE64_OF):
+            below = (RAW, LIST) if self.kind == DEFLATED else (RAW, LIST, DEFLATED)
+            self.segments = [Segment(one, below) for one in item[3]]
+            self.refs = [ref for segment in self.segments for ref in segment.refs]
+            self.length = sum(segment.length for segment in self.segments)
+            if self.kind == DEFLATED:
+                self.material_length, self.length, self.recipe_length = self.length, item[1], item[2]
+        else:
+            require(len(item[-1]) % 36 == 0, "chunk references of odd length")
+            self.refs = [Ref(id, length) for id, length in struct.iter_unpack("<32sI", item[-1])]
+            self.length = sum(ref.length or 0 for ref in self.refs)
+        if self.kind in (BASE64, BASE64_OF):
+            require(item[2] < 4, "unknown flags of base64")
             chars = -(-self.length // 3) * 4
             self.line_len = item[1] or max(chars, 1)
             self.eol, final_eol = b"\r\n" if item[2] & 1 else b"\n", item[2] >> 1
@@ -136,6 +150,7 @@ class Repository:
         data = (root / "config").read_bytes()
         config = cbor2.loads(data[:-32])
         require(config[1] == 1, f"format version {config[1]} is unknown")
+        require(set(config.get(10, [])) <= FEATURES, f"a feature of {config.get(10)} is unknown")
         require(config[3] == "aes-256-siv", f"cipher {config[3]} is not supported")
         self.master = self._unlock(config[2], secret)
         require(blake3(data[:-32], key=self.key("config")).digest() == data[-32:], "config is not authentic")
@@ -288,7 +303,10 @@ class Repository:
             chunks = (self.blob(ref)[1] for ref in segment.refs)
             if segment.kind == RAW:
                 yield from chunks
-            elif segment.kind == BASE64:
+            elif segment.kind == DEFLATED:
+                yield from self.archive(segment, depth)
+            elif segment.kind in (BASE64, BASE64_OF):
+                chunks = self.read(segment.segments, depth + 1) if segment.kind == BASE64_OF else chunks
                 text, width = base64.b64encode(b"".join(chunks)), segment.line_len
                 lines = (text[at : at + width] for at in range(0, len(text), width))
                 yield segment.eol.join(lines) + segment.final_eol
@@ -297,6 +315,33 @@ class Repository:
                 good = node.level < 0 and sum(part.length for part in node.segments) == segment.length
                 require(good and depth < LIST_DEPTH_MAX, "a list is not as it was announced")
                 yield from self.read(node.segments, depth + 1)
+
+    def archive(self, segment: Segment, depth: int) -> Iterator[bytes]:
+        """Makes an archive again that was taken apart ("Archives")."""
+        material = b"".join(self.read(segment.segments, depth + 1))
+        require(len(material) == segment.material_length, "the material of an archive is not as it was announced")
+        pieces = cbor2.loads(material[: segment.recipe_length])
+        lengths = [sum(piece[3] for piece in pieces if piece[0] == 2), sum(piece[1] for piece in pieces if piece[0] == 0)]
+        corrections_at = segment.recipe_length
+        loose_at = corrections_at + lengths[0]
+        body_at = loose_at + lengths[1]
+        written = 0
+        for kind, length, *stream in pieces:
+            if kind == 0:
+                piece, loose_at = material[loose_at : loose_at + length], loose_at + length
+            elif kind == 1:
+                piece, body_at = material[body_at : body_at + length], body_at + length
+            else:
+                require(kind == 2 and len(stream) == 3, "unknown piece of an archive")
+                plain, body_at = material[body_at : body_at + stream[0]], body_at + stream[0]
+                corrections = material[corrections_at : corrections_at + stream[1]]
+                corrections_at += stream[1]
+                piece = Stream(plain, corrections).make()
+                require(blake3(piece).digest()[:8] == stream[2], "a deflate stream was not made again as it was")
+            require(len(piece) == length, "a piece of an archive has another length than its recipe says")
+            written += length
+            yield piece
+        require(written == segment.length and body_at == len(material), "a recipe does not fit its archive")
 
 
 def extract(repository: Repository, entry: Entry, path: bytes, first: dict[Any, bytes]) -> None:

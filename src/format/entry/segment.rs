@@ -62,7 +62,38 @@ pub enum Segment {
         /// The node that lists the segments.
         node: NodeRef,
     },
+    /// The bytes that segments stand for, encoded as base64.
+    Base64Of {
+        /// The layout of the base64 text.
+        form: Base64Form,
+        /// Length in bytes of all segments together.
+        decoded_len: u64,
+        /// The segments of the decoded bytes.
+        segments: Vec<Segment>,
+    },
+    /// An archive that was taken apart: what its deflate streams hold, and how to make the archive of it again
+    /// ([`crate::format::recipe`]).
+    Deflated {
+        /// Length in bytes of the archive.
+        len: u64,
+        /// Length in bytes of the recipe, which the material begins with.
+        recipe_len: u32,
+        /// The recipe, and all that it uses.
+        material: Vec<Segment>,
+    },
 }
+
+/// Where a segment stands. Decides which kinds of segments are allowed there, so that segments nest at most twice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Content,
+    Base64,
+    Material,
+}
+
+/// Maximum length in bytes of what a base64 text encodes, if it consists of segments. The length of the text then fits
+/// 64 bits, whatever its lines look like.
+const DECODED_LEN_MAX: u64 = 1 << 48;
 
 fn chunks_len(chunks: &[ChunkRef]) -> u64 {
     chunks.iter().map(|chunk| u64::from(chunk.len)).sum()
@@ -74,7 +105,8 @@ impl Segment {
         match self {
             Segment::Raw(chunks) => chunks_len(chunks),
             Segment::Base64 { form, decoded_len, .. } => form.encoded_len(*decoded_len),
-            Segment::List { len, .. } => *len,
+            Segment::Base64Of { form, decoded_len, .. } => form.encoded_len(*decoded_len),
+            Segment::List { len, .. } | Segment::Deflated { len, .. } => *len,
         }
     }
 
@@ -90,36 +122,74 @@ impl Segment {
                 write_chunks(chunks, out);
             }
             Segment::Base64 { form, chunks, .. } => {
-                let flags = u64::from(form.crlf) | u64::from(form.final_eol) << 1;
-                out.array(4).uint(1).uint(u64::from(form.line_len)).uint(flags);
+                out.array(4).uint(1).uint(u64::from(form.line_len)).uint(flags_of(*form));
                 write_chunks(chunks, out);
             }
             Segment::List { len, node } => {
                 out.array(3).uint(2).uint(*len).bytes(node.id.as_bytes());
             }
+            Segment::Deflated { len, recipe_len, material } => {
+                out.array(4).uint(3).uint(*len).uint(u64::from(*recipe_len));
+                write_segments(material, out);
+            }
+            Segment::Base64Of { form, segments, .. } => {
+                out.array(4).uint(4).uint(u64::from(form.line_len)).uint(flags_of(*form));
+                write_segments(segments, out);
+            }
         }
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, CborError> {
+    fn read(reader: &mut Reader<'_>, within: Within) -> Result<Self, CborError> {
         let len = reader.array()?;
         match (reader.uint()?, len) {
             (0, 2) => Ok(Segment::Raw(read_chunks(reader)?)),
-            (1, 4) => {
-                let line_len = reader.uint_as()?;
-                let flags = reader.uint()?;
+            (1, 4) if within == Within::Content => {
+                let form = read_form(reader)?;
                 let chunks = read_chunks(reader)?;
-                let form = Base64Form { line_len, crlf: flags & 1 != 0, final_eol: flags & 2 != 0 };
-                if flags > 3 {
-                    return Err(CborError::Range);
-                }
                 Ok(Segment::Base64 { form, decoded_len: chunks_len(&chunks), chunks })
             }
             (2, 3) => {
                 Ok(Segment::List { len: reader.uint()?, node: NodeRef { id: NodeId(reader.array_of()?), hint: None } })
             }
+            (3, 4) if within != Within::Material => {
+                let (len, recipe_len) = (reader.uint()?, reader.uint_as()?);
+                Ok(Segment::Deflated { len, recipe_len, material: read_segments_within(reader, Within::Material)? })
+            }
+            (4, 4) if within == Within::Content => {
+                let form = read_form(reader)?;
+                let segments = read_segments_within(reader, Within::Base64)?;
+                let decoded_len = segments.iter().map(Segment::len).sum();
+                if decoded_len > DECODED_LEN_MAX {
+                    return Err(CborError::Range);
+                }
+                Ok(Segment::Base64Of { form, decoded_len, segments })
+            }
             _ => Err(CborError::Unexpected { expected: "a segment" }),
         }
     }
+
+    /// Returns the chunks that the segment refers to itself, not through a list node.
+    pub fn chunks(&self) -> Box<dyn Iterator<Item = &ChunkRef> + '_> {
+        match self {
+            Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => Box::new(chunks.iter()),
+            Segment::List { .. } => Box::new(std::iter::empty()),
+            Segment::Base64Of { segments, .. } | Segment::Deflated { material: segments, .. } => {
+                Box::new(segments.iter().flat_map(Segment::chunks))
+            }
+        }
+    }
+}
+
+fn flags_of(form: Base64Form) -> u64 {
+    u64::from(form.crlf) | u64::from(form.final_eol) << 1
+}
+
+fn read_form(reader: &mut Reader<'_>) -> Result<Base64Form, CborError> {
+    let (line_len, flags) = (reader.uint_as()?, reader.uint()?);
+    if flags > 3 {
+        return Err(CborError::Range);
+    }
+    Ok(Base64Form { line_len, crlf: flags & 1 != 0, final_eol: flags & 2 != 0 })
 }
 
 const CHUNK_REF_LEN: usize = 36;
@@ -153,7 +223,12 @@ pub(crate) fn write_segments(segments: &[Segment], out: &mut Writer) {
 
 /// Reads what [`write_segments`] wrote.
 pub(crate) fn read_segments(reader: &mut Reader<'_>) -> Result<Vec<Segment>, CborError> {
-    let mut segments: Vec<_> = (0..reader.array()?).map(|_| Segment::read(reader)).collect::<Result<_, _>>()?;
+    read_segments_within(reader, Within::Content)
+}
+
+fn read_segments_within(reader: &mut Reader<'_>, within: Within) -> Result<Vec<Segment>, CborError> {
+    let count = reader.array()?;
+    let mut segments: Vec<_> = (0..count).map(|_| Segment::read(reader, within)).collect::<Result<_, _>>()?;
     // Most contents have one segment, and caches hold many entries, so free the spare capacity.
     segments.shrink_to_fit();
     // Check the sum of all lengths once, so that later sums cannot overflow.
@@ -182,10 +257,7 @@ impl Content {
     /// Returns the blocks that hold the chunks, as far as the hints say. For long content, whose chunks are listed in a
     /// node of their own, returns none.
     pub fn blocks(&self) -> impl Iterator<Item = BlockLocation> {
-        let chunks = self.segments.iter().flat_map(|segment| match segment {
-            Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.as_slice(),
-            Segment::List { .. } => &[],
-        });
+        let chunks = self.segments.iter().flat_map(Segment::chunks);
         chunks.filter_map(|chunk| chunk.hint).map(|hint| hint.block)
     }
 
@@ -214,6 +286,9 @@ pub(crate) fn for_each_ref<E>(
                 chunks.iter_mut().try_for_each(|chunk| each(RefMut::Chunk(chunk)))?;
             }
             Segment::List { node, .. } => each(RefMut::Node(node))?,
+            Segment::Base64Of { segments, .. } | Segment::Deflated { material: segments, .. } => {
+                for_each_ref(segments, each)?;
+            }
         }
     }
     Ok(())

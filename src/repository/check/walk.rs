@@ -139,6 +139,9 @@ impl Walk<'_> {
                     chunks.iter().try_for_each(|chunk| self.chunk(chunk))?;
                 }
                 Segment::List { len, node } => self.list(*len, node)?,
+                Segment::Base64Of { segments, .. } | Segment::Deflated { material: segments, .. } => {
+                    self.segments(segments)?;
+                }
             }
         }
         Ok(())

@@ -83,6 +83,11 @@ impl Missing<'_> {
                 Segment::Base64 { form, decoded_len, chunks } => {
                     self.add_chunks(chunks, &form.decoded_span(part, *decoded_len));
                 }
+                Segment::Base64Of { form, decoded_len, segments } => {
+                    self.add_segments(segments, &form.decoded_span(part, *decoded_len), depth + 1);
+                }
+                // Its recipe says what a range of it needs, so its material is prepared when it is read.
+                Segment::Deflated { .. } => {}
                 // Whatever is wrong with the list, reading it says so.
                 Segment::List { node, .. } => {
                     if depth <= LIST_DEPTH_MAX
