@@ -63,7 +63,7 @@ impl Archives {
 const ARCHIVES: &str = "deflated";
 
 /// The lengths of chunks of what is in archives. A change inside a document stores one chunk, and each chunk costs about
-/// 100 bytes of references (docs/decisions/0022-office-files.md).
+/// 100 bytes of references (docs/decisions/0026-office-files.md).
 pub const ARCHIVE_CHUNKS: ChunkSizes = ChunkSizes { min: 2 << 10, avg: 8 << 10, max: 32 << 10 };
 
 /// Why a `config` cannot be used.

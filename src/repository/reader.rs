@@ -529,7 +529,7 @@ mod tests {
         let stored = Arc::new(Mem::new());
         stored.save(ObjectName::pack(pack.id.0), &pack.bytes).expect("room");
         for blocks in [1, 100_000, 1 << 20, 48 << 20] {
-            let sizes = CacheSizes { blocks, nodes: 1 << 20 };
+            let sizes = CacheSizes { blocks, nodes: 1 << 20, archives: 0 };
             let reader = Reader::new(stored.clone(), keys.clone(), Box::new(Nowhere), sizes);
             std::thread::scope(|scope| {
                 for reverse in [false, true, false, true] {
