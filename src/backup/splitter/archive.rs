@@ -10,9 +10,10 @@ use crate::format::chunker::ChunkSizes;
 use crate::format::compress::{Compressor, DATA_LEVEL};
 use crate::format::deflate::{Limits, Taken, take_apart};
 use crate::format::entry::{ChunkRef, Segment};
-use crate::format::recipe::{self, PLAIN_LEN_MAX, Piece, RECIPE_LEN_MAX, STREAM_LEN_MAX};
+use crate::format::recipe::{self, Origin, PLAIN_LEN_MAX, Piece, RECIPE_LEN_MAX, Recipe, STREAM_LEN_MAX};
 use crate::repository::store::Texture;
 use crate::runtime::guarded;
+use std::ops::Range;
 
 /// Maximum length in bytes of an archive that is taken apart. Longer ones are mostly pictures and films.
 pub(super) const ARCHIVE_LEN_MAX: u64 = 32 << 20;
@@ -103,6 +104,34 @@ impl<'a> Parts<'a> {
         parts.loose(&archive[at..]);
         parts
     }
+
+    /// Returns whether `recipe` puts every byte of `archive` where it was. That the streams can be made again was
+    /// proven when they were taken apart.
+    fn makes(&self, archive: &[u8], recipe: &[u8], head: &[u8], taken: &[Option<Taken>]) -> bool {
+        let body_len: usize = self.body.iter().map(|part| part.len()).sum();
+        let material_len = (head.len() + body_len) as u64;
+        let Ok(recipe) = Recipe::decode(recipe, archive.len() as u64, material_len) else { return false };
+        let (mut streams, mut body, mut body_at) = (taken.iter().flatten(), self.body.iter(), head.len() as u64);
+        let mut next_of_body = |range: Range<u64>| {
+            let part = body.next().filter(|_| range.start == body_at)?;
+            body_at = range.end;
+            (part.len() as u64 == range.end - range.start).then_some(*part)
+        };
+        recipe.overlapping(&(0..archive.len() as u64)).all(|(_, piece)| {
+            let original = &archive[piece.range.start as usize..piece.range.end as usize];
+            match &piece.origin {
+                Origin::Copied { at } if *at < head.len() as u64 => head[*at as usize..].starts_with(original),
+                Origin::Copied { at } => next_of_body(*at..at + original.len() as u64) == Some(original),
+                Origin::Stream { plain, corrections, check } => streams.next().is_some_and(|taken| {
+                    let kept = head.get(corrections.start as usize..corrections.end as usize);
+                    original.len() == taken.stream_len
+                        && *check == recipe::check_of(original)
+                        && kept == Some(&taken.corrections[..])
+                        && next_of_body(plain.clone()) == Some(&taken.plain[..])
+                }),
+            }
+        })
+    }
 }
 
 impl Splitter {
@@ -133,6 +162,10 @@ impl Splitter {
         }
         let head = [&recipe[..], &parts.corrections, &parts.loose].concat();
         if !self.saves(&head, &parts.body, bytes.len()) {
+            return Ok(None);
+        }
+        if !parts.makes(bytes, &recipe, &head, &taken) {
+            tracing::error!("this program failed to take an archive apart; it is stored as it is");
             return Ok(None);
         }
         let mut chunks = Vec::new();
@@ -229,5 +262,40 @@ impl Splitter {
             lists.push(chunk, self)?;
         }
         lists.into_lists(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A wrong recipe must not be stored: the archive is not in the source any more when somebody reads it.
+    #[test]
+    fn a_recipe_that_moves_a_byte_is_not_believed() {
+        let stream = [7; 150];
+        let taken = [
+            Some(Taken { plain: vec![1; 9000], corrections: vec![2; 5], stream_len: 150 }),
+            None,
+            Some(Taken { plain: vec![3; 400], corrections: vec![4; 6], stream_len: 140 }),
+        ];
+        let archive = [&[8; 30][..], &stream, &[9; 40], &[6; 5000], &[5; 10], &[7; 140], &[8; 22]].concat();
+        let member = |data| Member { data, plain_len: 0, method: Method::Deflated };
+        let members = [member(30..180), member(220..5220), member(5230..5370)];
+        let parts = Parts::of(&archive, &members, &taken);
+        let made = |pieces: &[Piece]| {
+            let recipe = recipe::encode(pieces);
+            let head = [&recipe[..], &parts.corrections, &parts.loose].concat();
+            parts.makes(&archive, &recipe, &head, &taken)
+        };
+        assert_eq!(parts.pieces.len(), 7);
+        assert!(made(&parts.pieces));
+        assert!(!made(&parts.pieces[1..]));
+        for one in 0..parts.pieces.len() {
+            for other in 0..one {
+                let mut pieces = parts.pieces.clone();
+                pieces.swap(one, other);
+                assert_eq!(made(&pieces), pieces == parts.pieces, "{one} in place of {other}");
+            }
+        }
     }
 }
