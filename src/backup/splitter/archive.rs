@@ -14,6 +14,7 @@ use crate::format::recipe::{self, Origin, PLAIN_LEN_MAX, Piece, RECIPE_LEN_MAX, 
 use crate::repository::store::Texture;
 use crate::runtime::guarded;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Maximum length in bytes of an archive that is taken apart. Longer ones are mostly pictures and films.
 pub(super) const ARCHIVE_LEN_MAX: u64 = 32 << 20;
@@ -43,6 +44,27 @@ const MATERIAL_REFS_MAX: usize = 3;
 /// Returns how many bytes the streams of an item of `len` bytes may hold together.
 pub(super) fn plain_len_max(len: u64) -> u64 {
     ITEM_PLAIN_LEN_MAX.min(len.saturating_mul(ITEM_RATIO_MAX).saturating_add(ITEM_PLAIN_LEN_MIN))
+}
+
+/// An archive that was taken apart.
+pub(super) struct Apart {
+    recipe_len: u32,
+    /// The chunks of its material.
+    chunks: Vec<ChunkRef>,
+}
+
+impl Apart {
+    pub(super) fn chunks_len(&self) -> usize {
+        self.chunks.len()
+    }
+}
+
+/// Identifies an archive and which of its members are to be taken apart, while the program runs.
+fn key_of(bytes: &[u8], chosen: &[bool]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(bytes);
+    chosen.iter().for_each(|chosen| _ = hasher.update(&[u8::from(*chosen)]));
+    *hasher.finalize().as_bytes()
 }
 
 /// The parts of an archive, in the order in which its material holds them.
@@ -139,14 +161,44 @@ impl Splitter {
     /// `has_turn` says whether the caller waited for [`super::Rules::one_long`].
     pub(super) fn split_archive(&mut self, bytes: &[u8], has_turn: bool) -> Result<Option<Segment>, SplitError> {
         let rules = self.rules.clone();
-        let Some(sizes) = rules.archives.filter(|_| bytes.len() as u64 <= ARCHIVE_LEN_MAX) else { return Ok(None) };
+        if rules.archives.is_none() || bytes.len() as u64 > ARCHIVE_LEN_MAX {
+            return Ok(None);
+        }
         let Some(members) = zip::members(bytes) else { return Ok(None) };
         let mut plain_len = 0;
         let chosen: Vec<_> = members.iter().map(|member| self.choose(member, &mut plain_len)).collect();
         if plain_len == 0 {
             return Ok(None);
         }
-        let _turn = (plain_len > LONG_PLAIN_LEN && !has_turn).then(|| rules.one_long());
+        // Colleagues get the same attachments, and taking a document apart costs more than all the rest of a mail.
+        let key = key_of(bytes, &chosen);
+        let apart = match rules.seen(&key) {
+            Some(None) => return Ok(None),
+            Some(Some(apart)) if self.are_stored(&apart.chunks)? => Some(apart),
+            _ => {
+                let _turn = (plain_len > LONG_PLAIN_LEN && !has_turn).then(|| rules.one_long());
+                let apart = self.take_archive(bytes, &members, &chosen)?.map(Arc::new);
+                rules.remember(key, apart.clone());
+                apart
+            }
+        };
+        let Some(apart) = apart else { return Ok(None) };
+        let material = self.material(&apart.chunks)?;
+        Ok(Some(Segment::Deflated { len: bytes.len() as u64, recipe_len: apart.recipe_len, material }))
+    }
+
+    fn are_stored(&self, chunks: &[ChunkRef]) -> Result<bool, SplitError> {
+        for chunk in chunks {
+            if !self.sink.has_chunk(chunk.id)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes the `chosen` members of an archive apart, and cuts what they hold. Returns `None` if that saves nothing.
+    fn take_archive(&mut self, bytes: &[u8], members: &[Member], chosen: &[bool]) -> Result<Option<Apart>, SplitError> {
+        let Some(sizes) = self.rules.archives else { return Ok(None) };
         let taken: Vec<_> = members
             .iter()
             .zip(chosen)
@@ -155,7 +207,7 @@ impl Splitter {
         if taken.iter().all(Option::is_none) {
             return Ok(None);
         }
-        let parts = Parts::of(bytes, &members, &taken);
+        let parts = Parts::of(bytes, members, &taken);
         let recipe = recipe::encode(&parts.pieces);
         if recipe.len() > RECIPE_LEN_MAX {
             return Ok(None);
@@ -171,8 +223,7 @@ impl Splitter {
         let mut chunks = Vec::new();
         self.cut(&head, sizes, Texture::Binary, &mut chunks)?;
         self.cut_body(&parts.body, sizes, &mut chunks)?;
-        let material = self.material(chunks)?;
-        Ok(Some(Segment::Deflated { len: bytes.len() as u64, recipe_len: recipe.len() as u32, material }))
+        Ok(Some(Apart { recipe_len: recipe.len() as u32, chunks }))
     }
 
     /// Decides by the sizes of a member whether to take it apart, and takes them from what the item may hold.
@@ -253,13 +304,13 @@ impl Splitter {
         Ok(())
     }
 
-    fn material(&mut self, chunks: Vec<ChunkRef>) -> Result<Vec<Segment>, SplitError> {
+    fn material(&mut self, chunks: &[ChunkRef]) -> Result<Vec<Segment>, SplitError> {
         if chunks.len() <= MATERIAL_REFS_MAX {
-            return Ok(vec![Segment::Raw(chunks)]);
+            return Ok(vec![Segment::Raw(chunks.to_vec())]);
         }
         let mut lists = ListBuilder::default();
         for chunk in chunks {
-            lists.push(chunk, self)?;
+            lists.push(*chunk, self)?;
         }
         lists.into_lists(self)
     }

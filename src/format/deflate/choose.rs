@@ -9,6 +9,9 @@ use super::steps_max;
 
 /// After this number of tokens the candidates are compared for the first time, then after four times as many.
 const FIRST_ROUND: usize = 2048;
+/// After this number of tokens the best one wins, unless it predicted all of them. Which one is best of those that fail
+/// here and there makes little difference, and trying them to the end takes longer than all the rest.
+const LAST_ROUND: usize = 4 * FIRST_ROUND;
 
 /// Returns the best parameters for the stream.
 pub(super) fn choose(parsed: &Parsed, flushes: &[Flush]) -> Parameters {
@@ -72,7 +75,8 @@ fn tournament(parsed: &Parsed, flushes: &[Flush], candidates: &[Parameters]) -> 
     let mut round = FIRST_ROUND;
     loop {
         trials.retain(|trial| trial.misses <= bound(least));
-        if trials.len() == 1 || round >= parsed.tokens.len() {
+        let is_decided = least > 0 && (round >= LAST_ROUND || trials.iter().all(|trial| trial.misses == least));
+        if trials.len() == 1 || is_decided || round >= parsed.tokens.len() {
             break;
         }
         round *= 4;
