@@ -363,9 +363,12 @@ impl Splitter {
     }
 
     /// Makes content of segments. Uses list nodes if there are many references.
-    fn content(&mut self, segments: Vec<Segment>) -> Result<Content, SplitError> {
+    fn content(&mut self, mut segments: Vec<Segment>) -> Result<Content, SplitError> {
         let refs = segments.iter().map(refs_in).sum::<usize>();
         if refs <= INLINE_REFS_MAX {
+            // Thousands of entries wait in memory for the rest of their folder. Most have one segment of one chunk, and
+            // room for four of both.
+            shrink(&mut segments);
             return Ok(Content { segments });
         }
         let mut lists = ListBuilder::default();
@@ -455,6 +458,18 @@ impl ListBuilder {
     fn into_lists(mut self, splitter: &mut Splitter) -> Result<Vec<Segment>, SplitError> {
         self.close(splitter)?;
         Ok(self.lists)
+    }
+}
+
+/// Frees the spare capacity of segments.
+fn shrink(segments: &mut Vec<Segment>) {
+    segments.shrink_to_fit();
+    for segment in segments {
+        match segment {
+            Segment::Raw(chunks) | Segment::Base64 { chunks, .. } => chunks.shrink_to_fit(),
+            Segment::List { .. } => {}
+            Segment::Base64Of { segments, .. } | Segment::Deflated { material: segments, .. } => shrink(segments),
+        }
     }
 }
 
