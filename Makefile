@@ -26,6 +26,7 @@
 #   make drill-pace   restores 10,200 messages at the published limits; takes half an hour (DRILL_MAILBOX=10200)
 #   make soak         backs up a million simulated messages and watches memory (SOAK_PERCENT=100 SOAK_MAILBOXES=50)
 #   make fuzz         tries inputs that nobody wrote on all that reads mail (SECONDS=600, FUZZ_THREADS=1, SEED=1)
+#   make fuzz-archives  tries damaged documents on what takes archives apart (SECONDS=600, SEED=1)
 #   make compare-mail  holds what is read in mails against what Python's `email` reads in them (COMPARE_ARGS)
 #   make readers      64 readers of a mount for ten minutes, while snapshots come and go (READERS_S=600)
 #   make scale        writes, mounts and walks a snapshot of twenty million mails (SCALE_MAILS, SCALE_FOLDER)
@@ -54,7 +55,7 @@ FISHDIR = $(SHAREDIR)/fish/vendor_completions.d
 UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
 
 .PHONY: help demo screenshot build build-demo build-release install uninstall deb test slowest test-sdk bench bench-documents bench-big bench-mail bench-build \
-	drill drill-large drill-pace soak fuzz compare-mail readers scale corpus packages packages-bench lint deny test-rust clean
+	drill drill-large drill-pace soak fuzz fuzz-archives compare-mail readers scale corpus packages packages-bench lint deny test-rust clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -212,6 +213,10 @@ fuzz: corpus
 	cargo build --locked -p strongroom-proofs
 	target/debug/strongroom-proofs fuzz --seconds $(SECONDS) --threads $(FUZZ_THREADS) --seed $(SEED) \
 	  --mails $(CACHE)/spam-assassin --out $(FUZZ_OUT)
+
+fuzz-archives:
+	cargo build --locked -p strongroom-proofs
+	target/debug/strongroom-proofs archives --seconds $(SECONDS) --seed $(SEED) --out $(FUZZ_OUT)
 
 compare-mail: corpus
 	cargo build --locked -p strongroom-proofs

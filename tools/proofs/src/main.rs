@@ -3,8 +3,10 @@
 //! - `fuzz` tries it with inputs that nobody wrote, for as long as it is told: nothing may panic, abort, take more than
 //!   linear time or too much memory, lose a byte or read the same input in two ways. Inputs that do are kept, made
 //!   small, and can be tried again with `check`.
+//! - `archives` tries damaged documents on what takes them apart.
 //! - `show` prints what it reads in the mails of a folder, for comparison with another reader.
 
+mod archives;
 mod checks;
 mod growth;
 mod hunt;
@@ -42,6 +44,16 @@ enum Command {
         #[arg(long)]
         mails: Option<PathBuf>,
         /// Where inputs that failed are kept.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Tries damaged documents on what takes archives apart, for a time.
+    Archives {
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Where the archive at hand is kept.
         #[arg(long)]
         out: PathBuf,
     },
@@ -84,6 +96,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Fuzz { seed, seconds, threads, mails, out } => {
             let faults = Hunt { seed, seconds, threads: threads.max(1), mails, out }.run()?;
             return Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Archives { seed, seconds, out } => {
+            return found(worker::bounded(move || archives::work(seed, seconds, &out))?);
         }
         Command::Check { files, grown } => {
             let inputs = files.into_iter().map(|path| {

@@ -45,7 +45,8 @@ thread_local! {
     static NUMBER: std::cell::RefCell<Option<Arc<AtomicU64>>> = const { std::cell::RefCell::new(None) };
 }
 
-fn begin_input() {
+/// Says that the next input begins, for the watch on inputs that never end.
+pub fn begin_input() {
     NUMBER.with(|number| {
         if let Some(number) = &*number.borrow() {
             number.fetch_add(1, Ordering::Relaxed);
