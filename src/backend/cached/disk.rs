@@ -30,6 +30,8 @@ use crate::local_files::{self, require_own};
 
 const MAGIC: &[u8; 8] = b"SRPIECE1";
 const HEADER_LEN: usize = MAGIC.len() + blake3::OUT_LEN;
+/// Maximum length in bytes of a file that holds a piece.
+pub const FILE_LEN_MAX: u64 = (HEADER_LEN + PIECE_LEN) as u64;
 const TEMPORARY_PREFIX: &str = ".piece-";
 /// Age from which the modification time of a used piece is set again. A smaller value would write to the disk more
 /// often.

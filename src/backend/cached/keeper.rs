@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded, unbounded};
 
-use super::disk::Disk;
+use super::disk::{Disk, FILE_LEN_MAX};
 use super::{PIECE_LEN, PieceId};
 
 /// Maximum length in bytes of all pieces that wait to be written, each rounded up to [`BLOCK_LEN`]: 64 whole pieces, or
@@ -174,10 +174,12 @@ impl Writer {
         let mut bytes_by_age = BTreeMap::<u64, u64>::new();
         self.disk.each_file(&mut |file| {
             let age = age(now, &file.stat);
-            if !file.is_temporary {
-                *bytes_by_age.entry(age.as_secs() / 60).or_default() += used_len(file.stat.len());
-            } else if age >= TEMPORARY_AGE_MAX {
+            // A file that is longer than a piece is damaged. If it counted, sound pieces would be removed for it.
+            let is_useless = file.stat.len() > FILE_LEN_MAX || file.is_temporary && age >= TEMPORARY_AGE_MAX;
+            if is_useless {
                 let _ = fs::remove_file(file.path);
+            } else if !file.is_temporary {
+                *bytes_by_age.entry(age.as_secs() / 60).or_default() += used_len(file.stat.len());
             }
         })?;
         let total: u64 = bytes_by_age.values().sum();
@@ -236,6 +238,23 @@ mod tests {
 
     fn piece(number: u32) -> PieceId {
         PieceId { name: name(ObjectKind::Pack, 1), number }
+    }
+
+    #[test]
+    fn a_file_that_became_huge_costs_no_sound_piece() {
+        let folder = tempfile::tempdir().unwrap();
+        let sound = Bytes::from_static(b"piece");
+        let keep = |numbers: Range<u32>| {
+            let keeper = Keeper::new(folder.path().to_owned(), 1 << 30, PAUSE);
+            numbers.for_each(|number| keeper.keep(piece(number), sound.clone(), 0));
+            keeper.settle(Duration::from_secs(60));
+            keeper
+        };
+        let mut paths = Vec::new();
+        keep(0..20).disk().each_file(&mut |file| paths.push(file.path)).unwrap();
+        fs::OpenOptions::new().write(true).open(&paths[10]).unwrap().set_len(1 << 40).unwrap();
+        let keeper = keep(20..21);
+        assert_eq!((0..21).filter(|number| keeper.disk().load(&piece(*number)).is_some()).count(), 20);
     }
 
     #[test]
