@@ -10,8 +10,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Maximum length in bytes of an item that waits for a splitter in memory. Longer ones stream.
 pub const WHOLE_BYTES_MAX: u64 = 4 << 20;
-/// Maximum number of bytes of all items that wait in memory: enough for 256 short ones, which is more than the limits of
-/// a service let arrive while a few are split.
+/// Maximum number of bytes of all items that wait in memory. 256 short ones fit, which is more than the limits of a
+/// service let arrive while a few are split.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 /// Room is given out in pieces of this many bytes.
 const ROOM_BYTES: u64 = 64 << 10;

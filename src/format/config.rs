@@ -62,8 +62,8 @@ impl Archives {
 /// The feature of repositories in which archives are taken apart.
 const ARCHIVES: &str = "deflated";
 
-/// The lengths of chunks of what is in archives. A change inside a document stores one chunk, and each chunk costs about
-/// 100 bytes of references (docs/decisions/0026-office-files.md).
+/// The lengths of chunks of what is in archives. A change inside a document stores one chunk, and each chunk costs
+/// about 100 bytes of references (docs/decisions/0026-office-files.md).
 pub const ARCHIVE_CHUNKS: ChunkSizes = ChunkSizes { min: 2 << 10, avg: 8 << 10, max: 32 << 10 };
 
 /// Why a `config` cannot be used.

@@ -161,9 +161,9 @@ impl Recipe {
         self.pieces.iter().enumerate().skip(first).take_while(move |(_, piece)| piece.range.start < end)
     }
 
-    /// Returns roughly how many bytes of memory the recipe occupies.
-    pub fn memory_len(&self) -> usize {
-        self.pieces.len() * size_of::<Placed>() + size_of::<Self>()
+    /// Returns the most bytes of memory that a recipe of `len` encoded bytes occupies: each piece takes three of them.
+    pub fn memory_len_max(len: usize) -> usize {
+        len / 3 * size_of::<Placed>()
     }
 }
 

@@ -26,7 +26,8 @@ const ITEM_PLAIN_LEN_MIN: u64 = 1 << 20;
 const ITEM_RATIO_MAX: u64 = 32;
 /// How many bytes one stream may hold for each of its bytes.
 const STREAM_RATIO_MAX: u64 = 256;
-/// Minimum length in bytes of a stream that is taken apart: a shorter one saves less than its place in the recipe takes.
+/// Minimum length in bytes of a stream that is taken apart. A shorter one saves less than its place in the recipe
+/// takes.
 const STREAM_LEN_MIN: usize = 128;
 /// A stream is taken apart only if its corrections are shorter than this part of it.
 const CORRECTIONS_SHARE_MAX: usize = 4;

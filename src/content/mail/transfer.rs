@@ -133,8 +133,8 @@ impl<'a> Encoded<'a> {
 /// Returns whether a body that claims to be base64 can be: nearly all characters of its first line are base64, and the
 /// line is no sentence.
 fn is_base64(body: &[u8]) -> bool {
-    /// Number of bytes of a body that are looked at. Parts in parts have bodies that overlap, so each byte may be looked
-    /// at once for each of them.
+    /// Number of bytes of a body that are looked at. Parts in parts have bodies that overlap, so each byte may be
+    /// looked at once for each of them.
     const SAMPLE_BYTES_MAX: usize = 4 << 10;
     let sample = &body[..body.len().min(SAMPLE_BYTES_MAX)];
     let line = sample.trim_ascii_start();

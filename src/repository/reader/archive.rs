@@ -113,7 +113,7 @@ impl Reader {
         if len > RECIPE_LEN_MAX {
             return Err(Archive::malformed("has a recipe that is too long"));
         }
-        let made = self.archives.get_or_make((key, None), len, || {
+        let made = self.archives.get_or_make((key, None), Recipe::memory_len_max(len), || {
             let mut bytes = Vec::with_capacity(len);
             self.read_material(archive, 0..len as u64, &mut bytes)?;
             let material_len = archive.material.iter().map(Segment::len).sum();
