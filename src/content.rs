@@ -1,7 +1,8 @@
-//! What is in items: pure functions on the bytes of mails, mbox files and contacts, and the names that items are shown
-//! under.
+//! What is in items: pure functions on the bytes of mails, mbox files, contacts and events, and the names that items
+//! are shown under.
 
 pub mod contact;
+pub mod event;
 pub mod mail;
 pub mod mbox;
 pub mod mime;

@@ -10,8 +10,8 @@ mod rules;
 pub use self::rules::Rules;
 
 use self::archive::{ARCHIVE_LEN_MAX, plain_len_max};
-use crate::content::mail;
-use crate::content::mime;
+use crate::content::mail::{self, base64};
+use crate::content::mime::{self, Base64Form};
 use crate::content::text;
 use crate::content::zip;
 use crate::format::chunker::ChunkSizes;
@@ -127,6 +127,17 @@ pub struct Splitter {
     compressor: Option<Compressor>,
 }
 
+/// A piece of a file that this program makes.
+pub enum Piece<'a> {
+    /// Text that is stored as it is.
+    Text(&'a [u8]),
+    /// The base64 text of these bytes, in one line.
+    File(&'a [u8]),
+}
+
+/// The layout of the base64 text of a [`Piece::File`].
+const IN_ONE_LINE: Base64Form = Base64Form { line_len: 0, crlf: true, final_eol: false };
+
 /// The content of an item, and what its bytes say about it.
 pub struct Split {
     /// The content.
@@ -228,6 +239,35 @@ impl Splitter {
         self.content(segments_of(chunks))
     }
 
+    /// Returns the content of a file that this program made of text and of the base64 text of other files. The other
+    /// files are stored as what they are, so that a copy in a mail costs nothing. `texture` is that of the text.
+    ///
+    /// # Errors
+    /// See [`SplitError`].
+    pub fn split_pieces(&mut self, pieces: &[Piece<'_>], texture: Texture) -> Result<Content, SplitError> {
+        let is_long = |bytes: &[u8]| bytes.len() >= mime::DECODED_BYTES_MIN;
+        let files = pieces.iter().map(|piece| if let Piece::File(bytes) = piece { bytes.len() as u64 } else { 0 });
+        self.plain_left = plain_len_max(files.sum());
+        let (mut segments, mut text) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            match piece {
+                Piece::Text(bytes) => text.extend_from_slice(bytes),
+                Piece::File(bytes) if !is_long(bytes) => base64::append(bytes, &mut text),
+                Piece::File(bytes) => {
+                    if !text.is_empty() {
+                        segments.push(Segment::Raw(self.split_bytes(&text, texture)?));
+                        text.clear();
+                    }
+                    segments.push(self.split_base64(bytes, IN_ONE_LINE)?);
+                }
+            }
+        }
+        if !text.is_empty() {
+            segments.push(Segment::Raw(self.split_bytes(&text, texture)?));
+        }
+        self.content(segments)
+    }
+
     /// Returns the content for facts about an item, such as the answer of a service or extended attributes.
     ///
     /// # Errors
@@ -261,19 +301,22 @@ impl Splitter {
         for part in mime::split(message) {
             segments.push(match part {
                 mime::Segment::Raw(bytes) => Segment::Raw(self.split_bytes(bytes, Texture::Text)?),
-                mime::Segment::Base64 { decoded, form } => {
-                    let decoded_len = decoded.len() as u64;
-                    match self.split_archive(&decoded, false)? {
-                        Some(archive) => Segment::Base64Of { form, decoded_len, segments: vec![archive] },
-                        None => {
-                            let chunks = self.split_bytes(&decoded, texture_of(&decoded))?;
-                            Segment::Base64 { form, decoded_len, chunks }
-                        }
-                    }
-                }
+                mime::Segment::Base64 { decoded, form } => self.split_base64(&decoded, form)?,
             });
         }
         self.content(segments)
+    }
+
+    /// Returns the segment of base64 text in this layout.
+    fn split_base64(&mut self, decoded: &[u8], form: Base64Form) -> Result<Segment, SplitError> {
+        let decoded_len = decoded.len() as u64;
+        Ok(match self.split_archive(decoded, false)? {
+            Some(archive) => Segment::Base64Of { form, decoded_len, segments: vec![archive] },
+            None => {
+                let chunks = self.split_bytes(decoded, texture_of(decoded))?;
+                Segment::Base64 { form, decoded_len, chunks }
+            }
+        })
     }
 
     /// Cuts bytes that are all in memory.

@@ -300,7 +300,7 @@ pub fn photo_of(vcard: &[u8]) -> Option<Vec<u8>> {
 
 /// Makes single LFs of line breaks, and leaves other control characters out. What only some programs take for a line
 /// break (such as U+2028) becomes one, too: else they would see a second line where others see one.
-fn clean(text: impl AsRef<str>) -> String {
+pub(super) fn clean(text: impl AsRef<str>) -> String {
     let mut clean = String::with_capacity(text.as_ref().len());
     let mut chars = text.as_ref().chars().peekable();
     while let Some(char) = chars.next() {

@@ -57,6 +57,12 @@ pub fn contact_folder_name(display: &str) -> String {
     folder_name(display, ".vcf")
 }
 
+/// Returns the name of a calendar that people see as `display`; never as an event could be called, which lies in the
+/// same folder.
+pub fn calendar_folder_name(display: &str) -> String {
+    folder_name(display, ".ics")
+}
+
 fn folder_name(display: &str, suffix_of_items: &str) -> String {
     let name = safe_name(display, "");
     if name.to_lowercase().ends_with(suffix_of_items) { safe_name(&format!("{name} (folder)"), "") } else { name }

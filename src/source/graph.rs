@@ -15,7 +15,7 @@
 //!
 //! - [`directory`]: the organisation, its users, and their mailboxes;
 //! - [`mail`]: folders, changes and messages of a mailbox;
-//! - [`contacts`]: folders, changes and contacts of a mailbox;
+//! - [`contacts`]: folders, changes and contacts of a mailbox; [`calendars`]: calendars and their events;
 //! - [`round`]: lists the items of a folder, or what changed in it;
 //! - [`write`](mod@write): creates folders and messages for a restore;
 //! - [`exchange`]: exports and imports messages with all their properties;
@@ -35,6 +35,7 @@
 
 mod answer;
 pub mod auth;
+pub mod calendars;
 pub mod client;
 pub mod cloud;
 mod connection;

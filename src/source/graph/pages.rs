@@ -148,6 +148,7 @@ impl Client {
             pages: 0,
             empty: 0,
             rows: 0,
+            smaller: None,
         }
     }
 
@@ -193,9 +194,31 @@ pub(super) struct Pages {
     pages: u32,
     empty: u32,
     rows: u64,
+    /// The preference for the size of pages, and those for smaller ones.
+    smaller: Option<(&'static str, &'static [&'static str])>,
 }
 
 impl Pages {
+    /// Asks for smaller pages if the service has no capacity for those that the preference `first` asks for.
+    pub(super) fn with_smaller(self, first: &'static str, smaller: &'static [&'static str]) -> Self {
+        Self { smaller: Some((first, smaller)), ..self }
+    }
+
+    /// Requests a page. If the service keeps answering 503, requests smaller ones.
+    async fn page(&mut self, request: &mut Request) -> Result<Page, GraphError> {
+        loop {
+            let error = match self.client.page(request).await {
+                Ok(page) => return Ok(page),
+                Err(error) => error,
+            };
+            let is_busy = error.kind() == ErrorKind::Unavailable && error.status() == Some(503);
+            let Some((now, [next, rest @ ..])) = self.smaller.filter(|_| is_busy) else { return Err(error) };
+            tracing::debug!(label = self.label, size = next, "smaller pages are asked for");
+            request.prefer.iter_mut().filter(|preference| *preference == now).for_each(|one| *one = (*next).to_owned());
+            self.smaller = Some((next, rest));
+        }
+    }
+
     /// Returns the next page, or `None` after the last one. An empty page may be followed by others.
     ///
     /// # Errors
@@ -203,14 +226,14 @@ impl Pages {
     /// if the collection does not end. The collection is over then, and nothing follows from the rows that it did not
     /// contain.
     pub(super) async fn next(&mut self) -> Result<Option<Page>, GraphError> {
-        let request = match std::mem::replace(&mut self.state, State::Failed) {
+        let mut request = match std::mem::replace(&mut self.state, State::Failed) {
             State::More(request) => *request,
             complete => {
                 self.state = complete;
                 return Ok(None);
             }
         };
-        let mut page = self.client.page(&request).await?;
+        let mut page = self.page(&mut request).await?;
         self.count(page.rows.len())?;
         self.state = match (page.next.take(), page.delta.take()) {
             (Some(link), _) => {
