@@ -128,6 +128,7 @@ const CIRCLES: [(&str, &[&str]); 1] = [
         "tools/simulator/src",
         &[
             "auth",
+            "calendar",
             "contacts",
             "control",
             "delta",

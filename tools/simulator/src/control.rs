@@ -6,7 +6,7 @@
 //! | `GET /control/application` | the tenant's id, and what to sign in with |
 //! | `GET /control/users`, `POST /control/users` | lists users, or adds one (see [`UserSpec`]) |
 //! | `PATCH`, `DELETE /control/users/{u}` | renames, deletes |
-//! | `GET /control/users/{u}/truth` | the mailbox as JSON lines: folders, folders for contacts, messages, contacts |
+//! | `GET /control/users/{u}/truth` | the mailbox as JSON lines: folders, folders for contacts, calendars, messages, events, contacts |
 //! | `POST /control/users/{u}/folders` | adds a folder: `parent`, `name`, `hidden` |
 //! | `PATCH`, `DELETE /control/users/{u}/folders/{f}` | renames (`name`), moves (`parent`); removes permanently |
 //! | `POST /control/users/{u}/messages` | adds a message: `folder`, `mime` (base64), `received`, `read`, `draft`, `flag`, `categories` |
@@ -14,6 +14,11 @@
 //! | `POST /control/users/{u}/contactFolders` | adds a folder for contacts: `parent`, `name`; the requests for folders change it |
 //! | `POST /control/users/{u}/contacts` | adds a contact: `folder`, `fields`, `photo` (base64), `categories` |
 //! | `PATCH`, `DELETE /control/users/{u}/contacts/{c}` | changes any of `fields` (null removes one), `photo`, `categories`, `folder`; deletes permanently |
+//! | `POST /control/users/{u}/calendars` | adds a calendar: `name`, `owner` (name and address), `readOnly`, `group`, `color`, `broken`; the requests for folders change it |
+//! | `PATCH /control/users/{u}/calendars/{c}` | replaces all of these but the name |
+//! | `POST /control/users/{u}/events` | adds an event: `calendar`, `fields`, `categories`, `attachments`, `exceptions` (each with `day`, `fields`, `attachments`), `cancelled` (days), `customZone` |
+//! | `PATCH`, `DELETE /control/users/{u}/events/{e}` | changes any of `fields`, `categories`, `attachments` (adds them), `calendar`; deletes permanently |
+//! | `PATCH`, `DELETE /control/users/{u}/events/{e}/occurrences/{day}` | changes `fields` of an occurrence, or adds `attachments`; deletes it |
 //! | `GET`, `DELETE /control/counters` | returns what clients did; sets the counts to zero |
 //! | `GET`, `PUT /control/switches` | how the service behaves (see [`Switches`]) |
 //! | `GET`, `PUT /control/rules` | what the administrator decided (see [`Rules`](crate::auth::Rules)) |
@@ -25,6 +30,7 @@
 //! | `POST /control/devices/{user_code}/approve` | signs in on a device, as the user would on the page |
 
 mod contacts;
+mod events;
 mod gates;
 
 use std::sync::Arc;
@@ -53,6 +59,7 @@ type Made = Result<Json<Value>, ApiError>;
 pub fn router() -> Router<Arc<State>> {
     gates::router()
         .merge(contacts::router())
+        .merge(events::router())
         .route("/application", get(application))
         .route("/users", get(users).post(add_user))
         .route("/users/{user}", patch(rename_user).delete(remove_user))
@@ -128,11 +135,15 @@ fn send_truth(tenant: &Tenant, user: &str, sender: &tokio::sync::mpsc::Sender<Re
     let (Ok(contact_folders), Ok(contacts)) = (tenant.true_contact_folders(user), tenant.true_contacts(user)) else {
         return;
     };
+    let (Ok(calendars), Ok(events)) = (tenant.true_calendars(user), tenant.true_events(user)) else { return };
     let folders = folders.into_iter().map(|folder| json!({ "folder": folder }));
     let contact_folders = contact_folders.into_iter().map(|folder| json!({ "contactFolder": folder }));
     let messages = messages.map(|message| json!({ "message": message }));
     let contacts = contacts.into_iter().map(|contact| json!({ "contact": contact }));
-    for line in folders.chain(contact_folders).chain(messages).chain(contacts) {
+    let calendars = calendars.into_iter().map(|calendar| json!({ "calendar": calendar }));
+    let events = events.into_iter().map(|event| json!({ "event": event }));
+    let places = folders.chain(contact_folders).chain(calendars);
+    for line in places.chain(messages).chain(events).chain(contacts) {
         if sender.blocking_send(Ok(format!("{line}\n"))).is_err() {
             return; // The client has disconnected.
         }

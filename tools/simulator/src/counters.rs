@@ -31,6 +31,12 @@ pub struct Counts {
     pub mails_sent: u64,
     /// Number of invitations that would have been sent.
     pub invitations_sent: u64,
+    /// Number of updates of meetings that would have been sent.
+    pub updates_sent: u64,
+    /// Number of cancellations of meetings that would have been sent.
+    pub cancellations_sent: u64,
+    /// Number of online meetings that would have been made.
+    pub online_meetings_made: u64,
 }
 
 /// The running counts.
@@ -41,6 +47,12 @@ pub struct Counters {
     pub mails_sent: AtomicU64,
     /// Number of invitations that would have been sent.
     pub invitations_sent: AtomicU64,
+    /// Number of updates of meetings that would have been sent.
+    pub updates_sent: AtomicU64,
+    /// Number of cancellations of meetings that would have been sent.
+    pub cancellations_sent: AtomicU64,
+    /// Number of online meetings that would have been made.
+    pub online_meetings_made: AtomicU64,
     /// Number of answers that told the client to wait.
     pub throttled: AtomicU64,
 }
@@ -104,6 +116,9 @@ impl Counters {
             tokens_issued: 0,
             mails_sent: self.mails_sent.load(Ordering::Relaxed),
             invitations_sent: self.invitations_sent.load(Ordering::Relaxed),
+            updates_sent: self.updates_sent.load(Ordering::Relaxed),
+            cancellations_sent: self.cancellations_sent.load(Ordering::Relaxed),
+            online_meetings_made: self.online_meetings_made.load(Ordering::Relaxed),
         }
     }
 
@@ -112,7 +127,8 @@ impl Counters {
         let mut inner = self.inner.lock();
         let running = std::mem::take(&mut *inner).by_mailbox.into_iter().filter(|(_, load)| load.running > 0);
         inner.by_mailbox = running.map(|(id, load)| (id, Load { requests: 0, peak: load.running, ..load })).collect();
-        for count in [&self.mails_sent, &self.invitations_sent, &self.throttled] {
+        let sent = [&self.mails_sent, &self.invitations_sent, &self.updates_sent, &self.cancellations_sent];
+        for count in sent.into_iter().chain([&self.online_meetings_made, &self.throttled]) {
             count.store(0, Ordering::Relaxed);
         }
     }

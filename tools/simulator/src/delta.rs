@@ -1,6 +1,6 @@
 //! Deltas of Outlook's collections: first everything, then what changed since.
 //!
-//! Messages, contacts, items of any kind, and folders share this. A token contains the position in a log up to which
+//! Items of one kind or of any kind, and folders share this. A token contains the position in a log up to which
 //! the client has read, and the query of the first call. A round ends at the current end of the log, so it also reports
 //! changes that happened during the round.
 
@@ -12,7 +12,7 @@ use crate::odata::filter::Filter;
 use crate::odata::{Query, token};
 use crate::server::{Answer, ApiError, Call, PAGE_ROWS, PAGE_ROWS_MAX, collection};
 use crate::tenant::id::{FolderKey, IdFormat, MessageKey, Named};
-use crate::tenant::{Event, FolderEvent, Kind, Mailbox, Record, message_id};
+use crate::tenant::{Event, FolderEvent, ItemKind, Kind, Mailbox, Record, message_id};
 
 /// Maximum number of messages that a round with a filter returns (Graph: "message: delta").
 const FILTERED_MAX: usize = 5000;
@@ -46,10 +46,8 @@ struct Token {
 /// The items of a folder that a delta reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Items {
-    /// Messages.
-    Messages,
-    /// Contacts.
-    Contacts,
+    /// Those of one kind.
+    Only(ItemKind),
     /// Items of any kind.
     Any,
 }
@@ -57,8 +55,7 @@ pub enum Items {
 impl Items {
     fn include(self, mailbox: &Mailbox, key: MessageKey) -> bool {
         match self {
-            Self::Messages => !mailbox.is_contact(key),
-            Self::Contacts => mailbox.is_contact(key),
+            Self::Only(kind) => mailbox.kind_of(key) == kind,
             Self::Any => true,
         }
     }
@@ -209,13 +206,12 @@ fn passes(row: &Row<(MessageKey, &Record)>, filter: Option<&Filter>) -> bool {
     filter.holds(&json!({"receivedDateTime": crate::clock::iso(record.received)}))
 }
 
-/// Returns the filter. Only a lower bound of the time of receipt is allowed (Graph: "message: delta"), and none for
-/// contacts.
+/// Returns the filter. Only a lower bound of the time of receipt of messages is allowed (Graph: "message: delta").
 fn checked_filter(query: &Query, items: Items) -> Result<Option<Filter>, ApiError> {
     let filter = query.filter()?;
     let allowed = match &filter {
         None => true,
-        Some(Filter::Compare(_, comparison, _)) if items != Items::Contacts => {
+        Some(Filter::Compare(_, comparison, _)) if [Items::Only(ItemKind::Message), Items::Any].contains(&items) => {
             use crate::odata::filter::Comparison;
             filter.iter().flat_map(Filter::properties).eq(["receivedDateTime".to_owned()])
                 && matches!(comparison, Comparison::Greater | Comparison::GreaterOrEqual)
@@ -230,7 +226,7 @@ fn unsupported(text: &str) -> ApiError {
 }
 
 /// Answers a delta of the folders that the user sees. `show` returns the rows of the folders that it wants. `gone` gets
-/// the id of a removed folder and whether it held contacts, and returns the id to show, if the client is to be told.
+/// the id of a removed folder and the kind of its items, and returns the id to show, if the client is to be told.
 ///
 /// # Errors
 /// Those of [`read`].
@@ -239,7 +235,7 @@ pub fn folders_with(
     path: &str,
     kind: &str,
     show: impl Fn(&Mailbox, FolderKey, &Query) -> Option<Value>,
-    gone: impl Fn(String, bool) -> Option<String>,
+    gone: impl Fn(String, ItemKind) -> Option<String>,
 ) -> Answer {
     let mut token = read_token(call)?;
     let frozen = Query::parse(&token.query);
@@ -261,8 +257,8 @@ pub fn folders_with(
                         rows.extend(show(mailbox, key, &frozen));
                     }
                 }
-                FolderEvent::Removed(key, held_contacts) if position >= token.initial_until => {
-                    let id = gone(Named::Folder(key).encode(&mailbox.guid), held_contacts);
+                FolderEvent::Removed(key, held) if position >= token.initial_until => {
+                    let id = gone(Named::Folder(key).encode(&mailbox.guid), held);
                     rows.extend(id.map(|id| removed(kind, id)));
                 }
                 FolderEvent::Removed(..) => {}
@@ -323,15 +319,18 @@ fn check(
     }
     let died = token.next && next_links_live.is_some_and(|live| mailbox.tokens - token.serial > live + 1);
     if token.generation != mailbox.generation || token.folder != folder_key || token.position > end || died {
-        let (generation, highest) = (token.generation + 148, mailbox.generation + 156);
-        return Err(ApiError::new(
-            StatusCode::GONE,
-            "SyncStateNotFound",
-            format!("The sync state generation is not found; generation={generation};[highest={highest}][{highest}]."),
-        ));
+        return Err(sync_state_lost(token.generation, mailbox.generation));
     }
     token.serial = mailbox.tokens;
     Ok(())
+}
+
+/// Returns the error for a token of a generation that the mailbox no longer knows.
+pub fn sync_state_lost(of_token: u64, of_mailbox: u64) -> ApiError {
+    let (generation, highest) = (of_token + 148, of_mailbox + 156);
+    let text =
+        format!("The sync state generation is not found; generation={generation};[highest={highest}][{highest}].");
+    ApiError::new(StatusCode::GONE, "SyncStateNotFound", text)
 }
 
 fn answer(call: &Call, mut token: Token, rows: Vec<Value>, more: bool, path: &str, kind: &str) -> Answer {

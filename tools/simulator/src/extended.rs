@@ -66,6 +66,16 @@ pub fn read(property: &Value) -> Result<(String, Value), ApiError> {
     Ok((canonical(id), value))
 }
 
+/// Removes the extended properties of a row, except for those with the ids in `asked`.
+pub fn forget(row: &mut Value, asked: &[String]) {
+    let Some(object) = row.as_object_mut() else { return };
+    let Some(Value::Array(mut shown)) = object.remove(SINGLE) else { return };
+    shown.retain(|property| asked.iter().any(|id| property["id"] == id.as_str()));
+    if !shown.is_empty() {
+        object.insert(SINGLE.to_owned(), Value::Array(shown));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

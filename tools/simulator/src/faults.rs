@@ -81,13 +81,13 @@ pub enum Fault {
     CutWithoutLength,
     /// The same, from a gateway that announced `Connection: keep-alive`.
     CutWithoutLengthKeepAlive,
-    /// 200 with another body: an error as JSON, a page of HTML, nothing, or that of another message or contact.
+    /// 200 with another body: an error as JSON, a page of HTML, nothing, or that of another item.
     OtherBody,
     /// A complete HTTP answer with only the beginning of the body.
     ShortBody,
-    /// The requested message or contact changes as soon as it was read.
+    /// The requested message, contact or event changes as soon as it was read.
     ItemChanges,
-    /// The requested folder is deleted just before.
+    /// The requested folder or calendar is deleted just before.
     FolderVanishes,
     /// The last byte of a file or of a photo that is written is another one.
     ChangesBytes,
@@ -323,11 +323,12 @@ impl Subject {
             // A GET does no work that could be late.
             Fault::LateWork => self.method != Method::GET && !self.is_sign_in(),
             Fault::ItemChanges => {
-                (self.url.contains("/messages/") || self.url.contains("/contacts/")) && self.method == Method::GET
+                let items = ["/messages/", "/contacts/", "/events/"];
+                items.iter().any(|items| self.url.contains(items)) && self.method == Method::GET
             }
             Fault::FolderVanishes => {
-                (self.url.contains("/mailFolders/") || self.url.contains("/contactFolders/"))
-                    && self.method == Method::GET
+                let folders = ["/mailFolders/", "/contactFolders/", "/calendars/"];
+                folders.iter().any(|folders| self.url.contains(folders)) && self.method == Method::GET
             }
             // For other answers, a client has no means to recognise a wrong body.
             Fault::OtherBody => self.is_message_bytes(),

@@ -1,8 +1,9 @@
-//! Generated tenants of any size: the same seed gives the same people, mail and contacts.
+//! Generated tenants of any size: the same seed gives the same people, mail, contacts and events.
 //!
 //! A generated message is only a number; the [`library`](crate::library) makes its bytes when somebody asks for them.
 
 pub mod contacts;
+pub mod events;
 mod storm;
 
 pub use crate::library::Organisation;
@@ -36,7 +37,7 @@ pub fn populate(tenant: &Tenant, organisation: &Organisation) {
         add_every_kind(tenant, organisation);
     }
     if organisation.hurting {
-        add_hurting(tenant);
+        add_hurting(tenant, organisation);
     }
 }
 
@@ -45,7 +46,7 @@ const FOLDER_NAMES: [&str; 9] =
     ["a/b", "/", ".", "..", "../../etc", "\u{1}control\u{1f}", "nul\u{0}inside", "README", "  "];
 
 /// Adds a mailbox whose folders and messages have names and bytes that break careless programs.
-fn add_hurting(tenant: &Tenant) {
+fn add_hurting(tenant: &Tenant, organisation: &Organisation) {
     let user = tenant.add_user(UserSpec {
         principal_name: "hurt".to_owned(),
         display_name: "Names/and\\bytes: that \u{202e}hurt\u{7}".to_owned(),
@@ -74,6 +75,9 @@ fn add_hurting(tenant: &Tenant) {
             put(mailbox, bytes, b"Message-ID: <twin@contoso.com>\r\nSubject: Twin\r\n\r\nTwice.\r\n".to_vec());
         }
         add_odd_contacts(mailbox);
+        if organisation.events > 0 {
+            events::add_odd(mailbox, &FOLDER_NAMES);
+        }
     });
     filled.expect("the user was just added, with a mailbox");
 }
@@ -128,6 +132,7 @@ fn add_every_kind(tenant: &Tenant, organisation: &Organisation) {
             let few = Organisation {
                 messages: organisation.messages.min(5),
                 contacts: organisation.contacts.min(2),
+                events: organisation.events.min(3),
                 ..organisation.clone()
             };
             let number = (organisation.users + number) as u64;
@@ -203,4 +208,5 @@ fn fill(tenant: &Tenant, mailbox: &mut Mailbox, organisation: &Organisation, use
         mailbox.add_message(arrival).expect("the folder was just made");
     }
     contacts::fill(mailbox, organisation.seed, user, organisation.contacts);
+    events::fill(mailbox, organisation.seed, user, organisation.events);
 }

@@ -28,8 +28,8 @@
 //!
 //! - [`tenant`] holds the content, and lets tests change it without the clients' knowledge; [`truth`] reads it back;
 //! - [`generate`] makes the mail and [`library`] its contents, [`mime`] converts MIME bytes to properties and back;
-//! - [`server`] decodes requests; [`directory`], [`mail`] and [`contacts`] answer them, with [`odata`] for their
-//!   options, [`delta`] for what changed, and [`extended`] for MAPI properties;
+//! - [`server`] decodes requests; [`directory`], [`mail`], [`contacts`] and [`calendar`] answer them, with [`odata`] for
+//!   their options, [`delta`] for what changed, and [`extended`] for MAPI properties;
 //! - [`auth`], [`permissions`], [`throttle`] and [`faults`] check requests first; [`batch`] passes its requests through
 //!   them;
 //! - [`uploads`] takes large attachments, [`exchange`] exports and imports whole items;
@@ -37,6 +37,7 @@
 
 pub mod auth;
 pub mod batch;
+pub mod calendar;
 pub mod clock;
 pub mod connection;
 pub mod contacts;
@@ -63,9 +64,13 @@ pub use auth::{Certificate, Rules};
 pub use counters::Counts;
 pub use faults::{Fault, Faults};
 pub use library::Organisation;
-pub use tenant::{FlagStatus, Kind, Locale, NewContact, NewMessage, Tenant, TenantError, Unreadable, UserSpec};
+pub use mime::{Attachment, Payload};
+pub use tenant::{
+    CalendarFacts, FlagStatus, Kind, Locale, NewCalendar, NewContact, NewEvent, NewException, NewMessage, Tenant,
+    TenantError, Unreadable, UserSpec,
+};
 pub use throttle::Limits;
-pub use truth::{TrueContact, TrueFolder, TrueMessage, Truth};
+pub use truth::{TrueAttachment, TrueCalendar, TrueContact, TrueEvent, TrueException, TrueFolder, TrueMessage, Truth};
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
@@ -119,6 +124,15 @@ pub struct Switches {
     pub new_messages_lag: bool,
     /// A contact whose photo changes gets a new change key, and deltas show it.
     pub photo_changes_show: bool,
+    /// A change of an occurrence changes neither the change key of its series nor a delta.
+    pub quiet_exceptions: bool,
+    /// v1.0 knows neither `exceptionOccurrences` nor `cancelledOccurrences`, as before they came from beta.
+    pub series_details_in_beta_only: bool,
+    /// Number of events from which a calendar is heavy: its deltas then fail with an empty 503 if pages are longer than
+    /// `heavyCalendarRows`.
+    pub heavy_calendar_events: Option<u64>,
+    /// Maximum length of a page of the deltas of a heavy calendar; with 0, they always fail.
+    pub heavy_calendar_rows: u64,
     /// `contactFolders` lists the hidden folders that programs keep there.
     pub machine_made_contact_folders: bool,
     /// Listing attachments with their contents fails with 504 if the contents are longer than this many bytes in total.

@@ -23,6 +23,8 @@ pub struct Organisation {
     pub messages: usize,
     /// Number of contacts in each mailbox.
     pub contacts: usize,
+    /// Number of events in each mailbox: appointments and series in several calendars, others' calendars among them.
+    pub events: usize,
     /// Whether to add one user of every other kind.
     pub every_kind: bool,
     /// Whether to add a user whose folders and messages have names and bytes that break careless programs.
@@ -33,7 +35,16 @@ pub struct Organisation {
 
 impl Default for Organisation {
     fn default() -> Self {
-        Self { seed: 1, users: 3, messages: 50, contacts: 5, every_kind: false, hurting: false, corpus: None }
+        Self {
+            seed: 1,
+            users: 3,
+            messages: 50,
+            contacts: 5,
+            events: 0,
+            every_kind: false,
+            hurting: false,
+            corpus: None,
+        }
     }
 }
 

@@ -249,6 +249,8 @@ pub struct Preferences {
     pub text_body: bool,
     /// Whether HTML is shown unchanged.
     pub unsafe_html: bool,
+    /// Name of the zone in which the times of events are shown.
+    pub time_zone: Option<String>,
     applied: Vec<String>,
 }
 
@@ -264,6 +266,7 @@ impl Preferences {
                     "idtype" if value.eq_ignore_ascii_case("ImmutableId") => preferences.immutable_ids = true,
                     "odata.maxpagesize" => preferences.page_size_max = value.parse().ok().filter(|size| *size > 0),
                     "outlook.body-content-type" => preferences.text_body = value.eq_ignore_ascii_case("text"),
+                    "outlook.timezone" => preferences.time_zone = Some(value.to_owned()),
                     "outlook.allow-unsafe-html" => preferences.unsafe_html = true,
                     _ => continue,
                 }

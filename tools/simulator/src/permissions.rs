@@ -92,6 +92,8 @@ const MAIL: &[&str] = &["Mail.Read", "Mail.ReadWrite"];
 const MAIL_WRITE: &[&str] = &["Mail.ReadWrite"];
 const CONTACTS: &[&str] = &["Contacts.Read", "Contacts.ReadWrite"];
 const CONTACTS_WRITE: &[&str] = &["Contacts.ReadWrite"];
+const CALENDARS: &[&str] = &["Calendars.Read", "Calendars.ReadWrite"];
+const CALENDARS_WRITE: &[&str] = &["Calendars.ReadWrite"];
 const MAIL_SEND: &[&str] = &["Mail.Send"];
 const FOLDER: &[&str] = &["MailboxFolder.Read.All", "MailboxFolder.ReadWrite.All"];
 const FOLDER_DELEGATED: &[&str] = &["MailboxFolder.Read", "MailboxFolder.ReadWrite"];
@@ -169,6 +171,32 @@ pub fn requirement(route: &Route, method: &Method) -> Option<Requirement> {
         | O::DeleteContact
         | O::PermanentlyDeleteContact
         | O::UpdateContactPhoto => (Mailbox, CONTACTS_WRITE, CONTACTS_WRITE),
+        O::ListCalendars
+        | O::ListCalendarGroups
+        | O::ListGroupCalendars
+        | O::GetCalendar
+        | O::ListEvents
+        | O::CountEvents
+        | O::EventsDelta
+        | O::GetEvent
+        | O::ListInstances
+        | O::ListCalendarView
+        | O::CalendarViewDelta
+        | O::ListEventAttachments
+        | O::GetEventAttachment
+        | O::GetEventAttachmentValue => (Mailbox, CALENDARS, CALENDARS),
+        O::CreateCalendar
+        | O::UpdateCalendar
+        | O::DeleteCalendar
+        | O::CreateEvent
+        | O::UpdateEvent
+        | O::DeleteEvent
+        | O::PermanentlyDeleteEvent
+        | O::CancelEvent
+        | O::AnswerEvent
+        | O::CreateEventAttachment
+        | O::CreateEventUploadSession
+        | O::DeleteEventAttachment => (Mailbox, CALENDARS_WRITE, CALENDARS_WRITE),
         O::GetExchangeSettings => (Beyond, FOLDER, FOLDER_DELEGATED),
         O::ExchangeMailbox => {
             let is_read = method == Method::GET || method == Method::HEAD;
@@ -290,6 +318,10 @@ mod tests {
             (Method::GET, "users/a/contacts/c/photo/$value", "Contacts.Read", "Mail.ReadWrite", ACCESS),
             (Method::POST, "users/a/contacts", "Contacts.ReadWrite", "Contacts.Read", ACCESS),
             (Method::PUT, "users/a/contacts/c/photo/$value", "Contacts.ReadWrite", "Contacts.Read", ACCESS),
+            (Method::GET, "users/a/calendars/c/events", "Calendars.Read", "Mail.ReadWrite", ACCESS),
+            (Method::GET, "users/a/events/e/attachments/x/$value", "Calendars.Read", "Mail.ReadWrite", ACCESS),
+            (Method::POST, "users/a/calendars/c/events", "Calendars.ReadWrite", "Calendars.Read", ACCESS),
+            (Method::DELETE, "users/a/events/e", "Calendars.ReadWrite", "Calendars.Read", ACCESS),
             (Method::POST, "users/a/sendMail", "Mail.Send", "Mail.ReadWrite", ACCESS),
             (Method::GET, "admin/exchange/mailboxes/m/folders", "MailboxFolder.Read.All", "Mail.Read", ACCESS),
             (

@@ -1,8 +1,8 @@
 //! The server: passes an HTTP request to the function that answers it, and adds what every answer has.
 //!
 //! The layers, from the outside: request ids and bodies of errors (here); faults; then for requests to Graph the gate
-//! (sign-in, permissions, throttling) and the functions of `directory`, `mail` and `contacts`, which get the request as
-//! a [`Route`].
+//! (sign-in, permissions, throttling) and the functions of `directory`, `mail`, `contacts` and `calendar`, which get the
+//! request as a [`Route`].
 
 mod call;
 mod error;
@@ -33,7 +33,7 @@ use axum::response::Response;
 use crate::batch::{self, InBatch};
 use crate::faults;
 use crate::odata::{Preferences, Query};
-use crate::{auth, contacts, control, directory, exchange, mail, uploads};
+use crate::{auth, calendar, contacts, control, directory, exchange, mail, uploads};
 
 /// Returns the whole service.
 pub fn router(state: Arc<State>) -> Router {
@@ -229,6 +229,31 @@ pub fn dispatch(call: &Call) -> Answer {
         O::GetContactPhoto => contacts::photo::get(call),
         O::GetContactPhotoValue => contacts::photo::value(call),
         O::UpdateContactPhoto => contacts::photo::update(call),
+        O::ListCalendars | O::ListGroupCalendars => calendar::calendars::list(call),
+        O::ListCalendarGroups => calendar::calendars::list_groups(call),
+        O::GetCalendar => calendar::calendars::get(call),
+        O::ListEvents => calendar::items::list(call),
+        O::CountEvents => calendar::items::count(call),
+        O::EventsDelta => calendar::delta::events(call),
+        O::GetEvent => calendar::items::get(call),
+        O::ListInstances => calendar::items::instances(call),
+        O::ListCalendarView => calendar::items::calendar_view(call),
+        O::CalendarViewDelta => calendar::delta::view(call),
+        O::ListEventAttachments => calendar::attachments::list(call),
+        O::GetEventAttachment => calendar::attachments::get(call),
+        O::GetEventAttachmentValue => calendar::attachments::value(call),
+        O::CreateCalendar => calendar::calendars::create(call),
+        O::UpdateCalendar => calendar::calendars::update(call),
+        O::DeleteCalendar => calendar::calendars::delete(call),
+        O::CreateEvent => calendar::write::create(call),
+        O::UpdateEvent => calendar::write::update(call),
+        O::DeleteEvent => calendar::write::delete(call),
+        O::PermanentlyDeleteEvent => calendar::write::permanently_delete(call),
+        O::CancelEvent => calendar::write::cancel(call),
+        O::AnswerEvent => calendar::write::answer(call),
+        O::CreateEventAttachment => calendar::attachments::create(call),
+        O::CreateEventUploadSession => calendar::attachments::create_session(call),
+        O::DeleteEventAttachment => calendar::attachments::delete(call),
         O::GetExchangeSettings | O::ExchangeMailbox => exchange::answer(call),
         other => Err(ApiError::new(
             StatusCode::NOT_IMPLEMENTED,

@@ -6,20 +6,28 @@
 mod change;
 pub mod contact;
 mod contacts;
+mod content;
+pub mod event;
+mod events;
 mod folder;
 pub mod id;
 mod locale;
 mod mailbox;
 mod message;
+pub mod series;
 mod user;
+pub mod zones;
 
 pub use change::{NewMessage, TenantError};
-pub use contact::{CONTACT_CLASS, Contact};
+pub use contact::Contact;
 pub use contacts::NewContact;
-pub use folder::{Event, Folder, Log, Search};
+pub use event::{Appointment, CalendarEvent};
+pub(crate) use events::event_arrival;
+pub use events::{NewCalendar, NewEvent, NewException, Occurrence, occurrence_id};
+pub use folder::{CalendarFacts, Event, Folder, Log, Search};
 pub use locale::{Locale, UNNAMED};
 pub use mailbox::{Arrival, Extended, FolderEvent, Mailbox, MailboxError, ROOT, message_id};
-pub use message::{Content, Extra, FlagStatus, Flags, Record, Unreadable};
+pub use message::{Content, Extra, FlagStatus, Flags, ItemKind, Record, Unreadable};
 pub use user::{Kind, User, UserSpec};
 
 use std::collections::HashMap;
@@ -133,8 +141,9 @@ impl Tenant {
                 let class = record.extra.as_ref().and_then(|extra| extra.class.as_deref());
                 Arc::new(mime::render_as(&dated, class, &identity))
             }
-            // A contact has no MIME. Exports carry this document instead.
+            // These have no MIME. Exports carry a document instead.
             Content::Contact(contact) => return Arc::new(contact.to_json()),
+            Content::Event(event) => return Arc::new(event.to_json()),
         };
         if self.switches.read().unstable_mime {
             let nth = self.renderings.fetch_add(1, Ordering::Relaxed);
@@ -152,6 +161,10 @@ impl Tenant {
             Content::Corpus(number) => Arc::new(mime::parse(&self.library.corpus(*number))),
             Content::Contact(contact) => {
                 let subject = contact.text("displayName").to_owned();
+                Arc::new(Properties { subject, ..Properties::default() })
+            }
+            Content::Event(event) => {
+                let subject = event.appointment.text("subject").to_owned();
                 Arc::new(Properties { subject, ..Properties::default() })
             }
         }

@@ -6,12 +6,13 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::contacts;
 use crate::mail::json::{Shape, View};
+use crate::mime::{Attachment, Payload};
 use crate::odata::Select;
 use crate::server::Version;
 use crate::tenant::id::{IdFormat, MessageKey};
-use crate::tenant::{Folder, Tenant, TenantError};
+use crate::tenant::{Folder, ItemKind, Occurrence, Tenant, TenantError};
+use crate::{calendar, contacts};
 
 /// The true state of a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -64,10 +65,78 @@ pub struct TrueContact {
     pub photo: Option<Vec<u8>>,
 }
 
-/// The true state of a mailbox: folders sorted by path, messages and contacts sorted by id.
+/// A calendar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrueCalendar {
+    /// Id, which is the same in both formats.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// True if it is the default calendar.
+    pub is_default: bool,
+    /// Name and address of its owner, if it is that of somebody else.
+    pub owner: Option<(String, String)>,
+    /// Name of its group, if it is not in the default one.
+    pub group: Option<String>,
+    /// True if its user cannot change it.
+    pub read_only: bool,
+}
+
+/// An attachment of an event.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrueAttachment {
+    /// File name.
+    pub name: String,
+    /// Media type.
+    pub content_type: String,
+    /// True if it is shown inside the body.
+    pub inline: bool,
+    /// The id by which the body refers to it.
+    pub content_id: Option<String>,
+    /// Its bytes, the attached item as JSON, or the link.
+    #[serde(serialize_with = "as_base64")]
+    pub bytes: Vec<u8>,
+}
+
+/// An exception of a series.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrueException {
+    /// Immutable id, which is valid until the pattern of the series changes.
+    pub id: String,
+    /// All its properties as v1.0 shows them with times in UTC, except for its id, its etag and that of its series.
+    pub properties: Value,
+    /// Its attachments.
+    pub attachments: Vec<TrueAttachment>,
+}
+
+/// An appointment or a series.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrueEvent {
+    /// Immutable id.
+    pub id: String,
+    /// Id of its calendar. An event that was deleted is in a mail folder, such as Deleted Items.
+    pub calendar: String,
+    /// All its properties as v1.0 shows them with times in UTC and the unchanged HTML of its body, except for its id and
+    /// its etag.
+    pub properties: Value,
+    /// Extended properties that clients set, by their canonical id.
+    pub extended: BTreeMap<String, Value>,
+    /// Its attachments.
+    pub attachments: Vec<TrueAttachment>,
+    /// Changed occurrences by their day in the zone of the series, such as `2026-03-02`.
+    pub exceptions: BTreeMap<String, TrueException>,
+    /// The days of deleted occurrences.
+    pub cancelled: Vec<String>,
+}
+
+/// The true state of a mailbox: folders sorted by path, items sorted by id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Truth {
-    /// Every folder, except for those for contacts.
+    /// Every folder for messages.
     pub folders: Vec<TrueFolder>,
     /// Every folder for contacts. The path of the default folder is its name in the language of the mailbox.
     pub contact_folders: Vec<TrueFolder>,
@@ -75,6 +144,10 @@ pub struct Truth {
     pub messages: Vec<TrueMessage>,
     /// Every contact.
     pub contacts: Vec<TrueContact>,
+    /// Every calendar, the default one first.
+    pub calendars: Vec<TrueCalendar>,
+    /// Every appointment and series.
+    pub events: Vec<TrueEvent>,
 }
 
 fn as_base64<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
@@ -101,15 +174,17 @@ impl Tenant {
             contact_folders: self.true_contact_folders(user)?,
             messages: self.true_messages(user)?.collect(),
             contacts: self.true_contacts(user)?,
+            calendars: self.true_calendars(user)?,
+            events: self.true_events(user)?,
         })
     }
 
-    /// Returns the folders of a mailbox, except for those for contacts, sorted by path.
+    /// Returns the folders for messages of a mailbox, sorted by path.
     ///
     /// # Errors
     /// Those of [`Self::truth`].
     pub fn true_folders(&self, user: &str) -> Result<Vec<TrueFolder>, TenantError> {
-        self.folders_by(user, |folder| !folder.holds_contacts())
+        self.folders_by(user, |folder| folder.holds() == ItemKind::Message)
     }
 
     /// Returns the folders for contacts of a mailbox, sorted by path.
@@ -189,6 +264,68 @@ impl Tenant {
         Ok(contacts)
     }
 
+    /// Returns the calendars of a mailbox, the default one first.
+    ///
+    /// # Errors
+    /// Those of [`Self::truth`].
+    pub fn true_calendars(&self, user: &str) -> Result<Vec<TrueCalendar>, TenantError> {
+        self.with_mailbox(user, |mailbox| {
+            let folders = mailbox.calendars().into_iter().filter_map(|key| Some((key, mailbox.folder(key)?)));
+            let calendars = folders.map(|(key, folder)| TrueCalendar {
+                id: mailbox.folder_id(key),
+                name: folder.name.clone(),
+                is_default: folder.well_known.is_some(),
+                owner: folder.calendar.owner.clone(),
+                group: folder.calendar.group.clone(),
+                read_only: folder.calendar.read_only,
+            });
+            calendars.collect()
+        })
+    }
+
+    /// Returns the appointments and series of a mailbox, sorted by immutable id.
+    ///
+    /// # Errors
+    /// Those of [`Self::truth`].
+    pub fn true_events(&self, user: &str) -> Result<Vec<TrueEvent>, TenantError> {
+        let owner = self.user(user).ok_or_else(|| TenantError::NoUser(user.to_owned()))?;
+        let shape = calendar::json::Shape::whole(&owner);
+        let properties = |view: &calendar::json::View| {
+            let mut properties = shape.event(view);
+            if let Some(object) = properties.as_object_mut() {
+                object.retain(|name, _| !["id", "@odata.etag", "seriesMasterId", "webLink"].contains(&name.as_str()));
+            }
+            properties
+        };
+        let mut events = self.with_mailbox(user, |mailbox| {
+            let events = mailbox.items_of(ItemKind::Event).map(|(key, record)| {
+                let view = calendar::json::View::new(mailbox, Occurrence { event: key, day: None }, record);
+                let event = view.event();
+                let exceptions = event.exceptions.iter().map(|(day, exception)| {
+                    let view = view.on(*day);
+                    let exception = TrueException {
+                        id: view.id(IdFormat::Immutable),
+                        properties: properties(&view),
+                        attachments: true_attachments(&exception.appointment.attachments),
+                    };
+                    (day.to_string(), exception)
+                });
+                TrueEvent {
+                    id: view.id(IdFormat::Immutable),
+                    calendar: mailbox.folder_id(record.folder),
+                    properties: properties(&view),
+                    extended: record.extra.as_deref().map(|extra| extra.extended.clone()).unwrap_or_default(),
+                    attachments: true_attachments(&event.appointment.attachments),
+                    exceptions: exceptions.collect(),
+                    cancelled: event.cancelled.iter().map(ToString::to_string).collect(),
+                }
+            });
+            events.collect::<Vec<_>>()
+        })?;
+        events.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(events)
+    }
+
     fn true_message(&self, id: String, folder: String, view: &View) -> TrueMessage {
         let shape = Shape {
             select: Select::parse(Some(PROPERTIES)),
@@ -208,14 +345,32 @@ impl Tenant {
     }
 }
 
+fn true_attachments(attachments: &[Attachment]) -> Vec<TrueAttachment> {
+    let one = |attachment: &Attachment| TrueAttachment {
+        name: attachment.name.clone(),
+        content_type: attachment.content_type.clone(),
+        inline: attachment.inline,
+        content_id: attachment.content_id.clone(),
+        bytes: match &attachment.payload {
+            Payload::File(bytes) | Payload::Message(bytes) => bytes.to_vec(),
+            Payload::Item(item) => item.to_string().into_bytes(),
+            Payload::Reference(url) => url.clone().into_bytes(),
+        },
+    };
+    attachments.iter().map(one).collect()
+}
+
 impl Truth {
-    /// Returns the lines that the control API streams, each a JSON object: folders, folders for contacts, messages,
-    /// contacts.
+    /// Returns the lines that the control API streams, each a JSON object: folders, folders for contacts, calendars,
+    /// messages, events, contacts.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         let folders = self.folders.iter().map(|folder| json!({ "folder": folder }));
         let contact_folders = self.contact_folders.iter().map(|folder| json!({ "contactFolder": folder }));
         let messages = self.messages.iter().map(|message| json!({ "message": message }));
         let contacts = self.contacts.iter().map(|contact| json!({ "contact": contact }));
-        folders.chain(contact_folders).chain(messages).chain(contacts).map(|line| line.to_string())
+        let calendars = self.calendars.iter().map(|calendar| json!({ "calendar": calendar }));
+        let events = self.events.iter().map(|event| json!({ "event": event }));
+        let places = folders.chain(contact_folders).chain(calendars);
+        places.chain(messages).chain(events).chain(contacts).map(|line| line.to_string())
     }
 }

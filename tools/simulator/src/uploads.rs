@@ -8,6 +8,7 @@ mod http;
 
 use std::collections::HashMap;
 
+use jiff::civil::Date;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use strongroom_corpora::rng::Rng;
 
 use crate::tenant::id::MessageKey;
 
-pub use http::{create_session, router};
+pub use http::{create_session, open, router};
 
 /// Minimum size of an attachment in bytes. Smaller ones are refused, because they fit into one request.
 pub const SIZE_BYTES_MIN: u64 = 3_000_000;
@@ -54,13 +55,15 @@ pub struct Session {
     pub expires: Timestamp,
 }
 
-/// The message that will get an attachment.
+/// The message or event that will get an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Id of the user.
     pub user: String,
-    /// The message.
+    /// The message or event.
     pub message: MessageKey,
+    /// The day of an occurrence of a series, by the pattern.
+    pub day: Option<Date>,
 }
 
 /// Result of uploading a range.
@@ -245,7 +248,7 @@ mod tests {
     }
 
     fn target() -> Target {
-        Target { user: "u".into(), message: MessageKey(1) }
+        Target { user: "u".into(), message: MessageKey(1), day: None }
     }
 
     fn open() -> (Uploads, String) {

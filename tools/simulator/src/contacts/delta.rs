@@ -6,7 +6,7 @@ use crate::delta::{Items, folders_with, read, removed};
 use crate::odata::Query;
 use crate::server::{Answer, Call};
 use crate::tenant::id::FolderKey;
-use crate::tenant::{Folder, Mailbox};
+use crate::tenant::{Folder, ItemKind, Mailbox};
 
 /// Name of the type of a folder.
 const FOLDER: &str = "contactFolder";
@@ -14,7 +14,7 @@ const FOLDER: &str = "contactFolder";
 /// `GET /users/{u}/contactFolders/{f}/contacts/delta`
 pub fn contacts(call: &Call) -> Answer {
     let user = call.user()?;
-    let page = read(call, Items::Contacts, find, View::new)?;
+    let page = read(call, Items::Only(ItemKind::Contact), find, View::new)?;
     let shape = Shape::new(call, &page.frozen)?;
     let folder = call.with_mailbox(|mailbox| Ok(mailbox.folder_id(page.folder)))?;
     let path = format!("users('{}')/contactFolders('{folder}')/contacts", user.id);
@@ -39,5 +39,5 @@ pub fn folders(call: &Call) -> Answer {
         query.select().retain(row.as_object_mut()?);
         Some(row)
     };
-    folders_with(call, &path, FOLDER, show, |id, held_contacts| held_contacts.then_some(id))
+    folders_with(call, &path, FOLDER, show, |id, held| (held == ItemKind::Contact).then_some(id))
 }

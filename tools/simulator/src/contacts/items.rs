@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::folders;
 use super::json::{Shape, View};
+use crate::extended;
 use crate::server::{Answer, ApiError, Call, json_answer, page_of_matches};
 use crate::tenant::Mailbox;
 use crate::tenant::id::MessageKey;
@@ -35,7 +36,8 @@ pub fn list(call: &Call) -> Answer {
     }
     if let Some(filter) = &filter {
         rows.retain(|row| filter.holds(row));
-        rows.iter_mut().for_each(|row| forget_markers(row, &asked));
+        // Those that only the filter needed.
+        rows.iter_mut().for_each(|row| extended::forget(row, &asked));
     }
     let user = call.user()?.id.clone();
     let path = match call.route.folder {
@@ -43,16 +45,6 @@ pub fn list(call: &Call) -> Answer {
         None => format!("users('{user}')/contacts"),
     };
     page_of_matches(call, rows, &path)
-}
-
-/// Removes extended properties that only the filter needed.
-fn forget_markers(row: &mut Value, asked: &[String]) {
-    let Some(object) = row.as_object_mut() else { return };
-    let Some(Value::Array(mut shown)) = object.remove(crate::extended::SINGLE) else { return };
-    shown.retain(|property| asked.iter().any(|id| property["id"] == id.as_str()));
-    if !shown.is_empty() {
-        object.insert(crate::extended::SINGLE.to_owned(), json!(shown));
-    }
 }
 
 /// `GET /users/{u}/contacts/$count` and `GET /users/{u}/contactFolders/{f}/contacts/$count`

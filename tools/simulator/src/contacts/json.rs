@@ -8,7 +8,7 @@ use crate::odata::{Query, Select};
 use crate::server::{ApiError, Call, Version};
 use crate::tenant::contact::{ADDRESS_PARTS, Contact, DERIVED_EMAILS, FIELDS, FieldKind};
 use crate::tenant::id::{IdFormat, MailboxGuid, MessageKey, Named, change_key};
-use crate::tenant::{CONTACT_CLASS, Mailbox, Record, message_id};
+use crate::tenant::{ItemKind, Mailbox, Record, message_id};
 
 /// Properties of every item.
 const OF_ITEM: [&str; 6] =
@@ -63,7 +63,7 @@ impl View {
         }
         let text = |name: &str| self.record.contact().map(|contact| json!(contact.text(name)));
         match canonical.as_str() {
-            "string 0x1a" => Some(json!(CONTACT_CLASS)),
+            "string 0x1a" => ItemKind::Contact.class().map(|class| json!(class)),
             "string 0x3001" => text("displayName"),
             "string 0x3a06" => text("givenName"),
             "string 0x3a11" => text("surname"),

@@ -21,9 +21,9 @@ pub(super) fn list(call: &Call, exchange: &ExchangeMailbox) -> Answer {
     let skip = call.query.number("$skip")?.unwrap_or(0);
     let (views, total) = call.with_mailbox(|mailbox| {
         let folder = paths::resolve_folder(call, mailbox)?;
-        let contacts = mailbox.contacts_in(folder);
         let messages = mailbox.listing(Some(folder));
-        let keys: Vec<MessageKey> = messages.iter().copied().chain(contacts).collect();
+        let others = mailbox.others().filter(|(_, record)| record.folder == folder).map(|(key, _)| key);
+        let keys: Vec<MessageKey> = messages.iter().copied().chain(others).collect();
         let page = keys.iter().skip(skip).take(size);
         let views: Vec<View> = page.filter_map(|key| Some(View::new(mailbox, *key, mailbox.message(*key)?))).collect();
         Ok((views, keys.len()))

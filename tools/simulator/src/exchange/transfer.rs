@@ -23,7 +23,7 @@ use crate::mime::Importance;
 use crate::server::{Answer, ApiError, Call, State, json_answer};
 use crate::tenant::id::IdFormat;
 use crate::tenant::{
-    Arrival, CONTACT_CLASS, Contact, Content, Extra, FlagStatus, Flags, Mailbox, Record, Tenant, Unreadable,
+    Arrival, CalendarEvent, Contact, Content, Extra, FlagStatus, Flags, ItemKind, Mailbox, Record, Tenant, Unreadable,
 };
 
 /// Maximum number of items in one export.
@@ -95,7 +95,7 @@ fn item(tenant: &Tenant, view: &View) -> Item {
         last_verb: record.flags.last_verb,
         categories: extra.categories,
         extended: extra.extended,
-        class: record.is_contact().then(|| CONTACT_CLASS.to_owned()).or(extra.class),
+        class: record.kind().class().map(str::to_owned).or(extra.class),
         importance: extra.importance.map(|importance| importance.name().to_owned()),
     };
     Item { facts, mime: tenant.mime(&view.guid, view.key, record).to_vec() }
@@ -217,13 +217,17 @@ fn identify(mailbox: &Mailbox, key: crate::tenant::id::MessageKey) -> Result<(St
 /// Returns the content of an imported item.
 fn content(item: &mut Item) -> Content {
     let bytes = std::mem::take(&mut item.mime);
-    if item.facts.class.as_deref() == Some(CONTACT_CLASS)
-        && let Some(contact) = Contact::from_json(&bytes)
-    {
+    let class = item.facts.class.as_deref();
+    let is = |kind: ItemKind| class.is_some() && class == kind.class();
+    let of_other_kind = match () {
+        () if is(ItemKind::Contact) => Contact::from_json(&bytes).map(|it| Content::Contact(Arc::new(it))),
+        () if is(ItemKind::Event) => CalendarEvent::from_json(&bytes).map(|it| Content::Event(Arc::new(it))),
+        () => None,
+    };
+    if of_other_kind.is_some() {
         item.facts.class = None;
-        return Content::Contact(Arc::new(contact));
     }
-    Content::Mime(Arc::new(bytes))
+    of_other_kind.unwrap_or_else(|| Content::Mime(Arc::new(bytes)))
 }
 
 fn arrival(folder: crate::tenant::id::FolderKey, mut item: Item) -> Arrival {
@@ -242,7 +246,7 @@ fn arrival(folder: crate::tenant::id::FolderKey, mut item: Item) -> Arrival {
 fn update(record: &mut Record, mut item: Item) {
     let content = content(&mut item);
     // An item does not change its kind.
-    if matches!(content, Content::Contact(_)) == record.is_contact() {
+    if content.kind() == record.kind() {
         record.content = content;
     }
     let (flags, extra) = state_of(&item.facts);

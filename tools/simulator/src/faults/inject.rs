@@ -17,8 +17,8 @@ use strongroom_corpora::rng::Rng;
 use super::{Fault, Faults, Subject, careless, hostile};
 use crate::connection::Connection;
 use crate::server::{ApiError, Operation, Route, State};
-use crate::tenant::Tenant;
 use crate::tenant::id::IdFormat;
+use crate::tenant::{ItemKind, Tenant};
 
 /// Time for the first part of a body to reach the client before the connection breaks.
 const FLUSH: Duration = Duration::from_millis(20);
@@ -127,7 +127,7 @@ async fn other_body(tenant: &Tenant, request: Request, next: Next, mut rng: Rng)
     }
 }
 
-/// Returns the URL of another message or contact in the same mailbox, if the request asks for one.
+/// Returns the URL of another message, contact or event in the same mailbox, if the request asks for one.
 fn neighbour(tenant: &Tenant, request: &Request, rng: &mut Rng) -> Option<Uri> {
     let route = Route::parse(request.method(), request.uri().path()).ok()?;
     let (collection, value) = match route.operation {
@@ -135,14 +135,16 @@ fn neighbour(tenant: &Tenant, request: &Request, rng: &mut Rng) -> Option<Uri> {
         Operation::GetMessageValue => ("messages", "/$value"),
         Operation::GetContact => ("contacts", ""),
         Operation::GetContactPhotoValue => ("contacts", "/photo/$value"),
+        Operation::GetEvent => ("events", ""),
         _ => return None,
     };
-    let (user, item) = (route.user.as_deref()?, route.message.as_deref().or(route.contact.as_deref())?);
+    let (user, item) = (route.user.as_deref()?, route.message.or(route.contact).or(route.event)?);
     let id = tenant.with_mailbox(user, |mailbox| {
-        let key = mailbox.resolve_item(item)?;
+        let key = mailbox.resolve_item(&item)?;
         let others: Vec<_> = match collection {
             "messages" => mailbox.listing(None).to_vec(),
-            _ => mailbox.contacts().map(|(key, _)| key).collect(),
+            "contacts" => mailbox.contacts().map(|(key, _)| key).collect(),
+            _ => mailbox.items_of(ItemKind::Event).map(|(key, _)| key).collect(),
         };
         let others: Vec<_> = others.into_iter().filter(|other| *other != key).collect();
         let other = *others.get(rng.between(0, others.len().checked_sub(1)? as u64) as usize)?;
@@ -155,10 +157,14 @@ fn neighbour(tenant: &Tenant, request: &Request, rng: &mut Rng) -> Option<Uri> {
     format!("/{}/users/{user}/{collection}/{id}{value}{query}", route.version.name()).parse().ok()
 }
 
-/// Gives the requested message one more header, or the requested contact another note.
+/// Gives the requested message one more header, the requested contact another note, or the requested event another
+/// subject.
 fn change_item(tenant: &Tenant, route: &Route) {
     if let (Some(user), Some(contact)) = (&route.user, &route.contact) {
         change_contact(tenant, user, contact);
+    }
+    if let (Some(user), Some(event)) = (&route.user, &route.event) {
+        change_event(tenant, user, event);
     }
     let (Some(user), Some(message)) = (&route.user, &route.message) else { return };
     let found = tenant.with_mailbox(user, |mailbox| {
@@ -181,7 +187,15 @@ fn change_contact(tenant: &Tenant, user: &str, contact: &str) {
     }
 }
 
-/// Deletes the requested folder, unless it is one that every mailbox has.
+fn change_event(tenant: &Tenant, user: &str, event: &str) {
+    let changes = tenant.with_mailbox(user, |mailbox| mailbox.latest_change()).unwrap_or_default();
+    let fields = [("subject".to_owned(), json!(format!("Subject {changes}")))].into_iter().collect();
+    if let Err(error) = tenant.change_event(user, event, &fields) {
+        tracing::debug!(%error, "the event did not change");
+    }
+}
+
+/// Deletes the requested folder or calendar, unless it is one that every mailbox has.
 fn delete_folder(tenant: &Tenant, route: &Route) {
     let (Some(user), Some(folder)) = (&route.user, &route.folder) else { return };
     if let Err(error) = tenant.delete_folder(user, folder) {

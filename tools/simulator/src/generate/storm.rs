@@ -2,9 +2,9 @@
 
 use strongroom_corpora::rng::Rng;
 
-use super::contacts as generated;
+use super::{contacts as generated, events};
 use crate::tenant::id::{FolderKey, IdFormat};
-use crate::tenant::{Tenant, TenantError, message_id};
+use crate::tenant::{CalendarFacts, ItemKind, NewCalendar, Tenant, TenantError, message_id};
 
 impl Tenant {
     /// Makes one change to a user's contacts or their folders, chosen by `choice`. What the mailbox refuses, such as to
@@ -46,6 +46,70 @@ impl Tenant {
         };
         match done {
             Err(TenantError::Mailbox(refused)) => tracing::debug!(%refused, "the contacts did not change"),
+            done => done?,
+        }
+        Ok(())
+    }
+
+    /// Makes one change to a user's calendars or their events, chosen by `choice`. Calendars of others stay as they are.
+    /// What the mailbox refuses, such as a name that exists, is not done.
+    ///
+    /// # Errors
+    /// [`TenantError::NoUser`] and [`TenantError::NoMailbox`].
+    pub fn change_calendars_at_random(&self, user: &str, choice: u64) -> Result<(), TenantError> {
+        let mut rng = Rng::new(choice);
+        let (calendars, events, series) = self.with_mailbox(user, |mailbox| {
+            let mut own = mailbox.calendars();
+            own.retain(|key| {
+                mailbox.folder(*key).is_some_and(|one| one.calendar.owner.is_none() && !one.calendar.read_only)
+            });
+            let events = mailbox.items_of(ItemKind::Event).filter(|(_, record)| own.contains(&record.folder));
+            let (mut ids, mut series) = (Vec::new(), Vec::new());
+            for (key, record) in events {
+                let id = message_id(&mailbox.guid, key, 0, IdFormat::Immutable);
+                let event = record.event();
+                let days = event.and_then(|event| {
+                    let days = event.recurrence.as_ref()?.days().take(30);
+                    Some(days.filter(|day| event.has(*day)).collect::<Vec<_>>())
+                });
+                if let Some(days) = days.filter(|days| !days.is_empty()) {
+                    series.push((id.clone(), days));
+                }
+                ids.push(id);
+            }
+            (own.into_iter().map(|key| mailbox.folder_id(key)).collect::<Vec<String>>(), ids, series)
+        })?;
+        let calendar = rng.pick(&calendars).clone();
+        let name = events::calendar_name(&mut rng);
+        let event = events.get(rng.index(events.len().max(1))).cloned().unwrap_or_default();
+        let occurrence = series.get(rng.index(series.len().max(1))).map(|(id, days)| (id, *rng.pick(days)));
+        // The first kinds need an event; the others work in an empty mailbox, too.
+        let kind = if events.is_empty() { rng.between(9, 15) } else { rng.below(16) };
+        let done = match (kind, occurrence) {
+            (0 | 1, _) => self.change_event(user, &event, &events::edit(&mut rng)),
+            (2, _) => self.set_event_categories(user, &event, vec![name]),
+            (3, _) => self.move_event(user, &event, &calendar),
+            (4, _) => self.discard_event(user, &event),
+            (5, _) => self.delete_event(user, &event),
+            (6, _) => {
+                let name = format!("{}.bin", rng.below(100));
+                let attachment = events::file(&mut rng, &name);
+                self.attach_to_event(user, &event, None, attachment)
+            }
+            (7, Some((series, day))) => {
+                let fields = events::exception(&mut rng, day);
+                self.change_occurrence(user, series, &day.to_string(), &fields)
+            }
+            (8, Some((series, day))) => self.cancel_occurrence(user, series, &day.to_string()),
+            (9, _) => self.add_calendar(user, NewCalendar { name, facts: CalendarFacts::default() }).map(drop),
+            (10, _) => self.rename_folder(user, &calendar, &name),
+            (11, _) if self.switches().moves_show_only_as_removal => Ok(()),
+            (11, _) if rng.chance(50) => self.discard_folder(user, &calendar),
+            (11, _) => self.delete_folder(user, &calendar),
+            _ => self.add_event(user, &calendar, events::event(&mut rng)).map(drop),
+        };
+        match done {
+            Err(TenantError::Mailbox(refused)) => tracing::debug!(%refused, "the calendars did not change"),
             done => done?,
         }
         Ok(())

@@ -55,7 +55,14 @@ pub fn get(call: &Call) -> Answer {
 
 /// `GET /users/{u}/messages/{m}/attachments/{a}/$value`
 pub fn value(call: &Call) -> Answer {
-    let (_, attachment) = find(call)?;
+    value_of(&find(call)?.1)
+}
+
+/// Returns the bytes of an attachment.
+///
+/// # Errors
+/// 405 for an attachment that is a link.
+pub fn value_of(attachment: &Attachment) -> Answer {
     let (kind, bytes) = match &attachment.payload {
         Payload::File(bytes) => (attachment.content_type.clone(), bytes.to_vec()),
         Payload::Message(mime) => ("text/plain".to_owned(), mime.to_vec()),

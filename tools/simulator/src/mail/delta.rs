@@ -6,13 +6,13 @@ use super::paths::find_folder;
 use crate::delta::{Items, folders_with, read};
 use crate::odata::Query;
 use crate::server::{Answer, Call};
-use crate::tenant::Mailbox;
 use crate::tenant::id::FolderKey;
+use crate::tenant::{ItemKind, Mailbox};
 
 /// `GET /users/{u}/mailFolders/{f}/messages/delta`
 pub fn messages(call: &Call) -> Answer {
     let user = call.user()?;
-    let page = read(call, Items::Messages, find_folder, View::new)?;
+    let page = read(call, Items::Only(ItemKind::Message), find_folder, View::new)?;
     let tenant = &call.state.tenant;
     let shape = Shape::new(call, &page.frozen)?;
     let folder = call.with_mailbox(|mailbox| Ok(mailbox.folder_id(page.folder)))?;
@@ -30,5 +30,5 @@ pub fn folders(call: &Call) -> Answer {
         let listed = mailbox.folder(key).is_some_and(|folder| folders::is_listed(folder, hidden));
         listed.then(|| folder_json(call, mailbox, key, &query.select(), query))
     };
-    folders_with(call, &path, "mailFolder", show, |id, held_contacts| (!held_contacts).then_some(id))
+    folders_with(call, &path, "mailFolder", show, |id, held| (held == ItemKind::Message).then_some(id))
 }

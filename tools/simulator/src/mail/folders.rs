@@ -10,7 +10,7 @@ use crate::extended;
 use crate::odata::{Query, Select};
 use crate::server::{Answer, ApiError, Call, Version, json_answer, page};
 use crate::tenant::id::FolderKey;
-use crate::tenant::{Folder, Mailbox, MailboxError, Search, UNNAMED};
+use crate::tenant::{Folder, ItemKind, Mailbox, MailboxError, Search, UNNAMED};
 
 const PROPERTIES: [&str; 7] =
     ["id", "displayName", "parentFolderId", "childFolderCount", "unreadItemCount", "totalItemCount", "isHidden"];
@@ -66,9 +66,9 @@ fn children(mailbox: &Mailbox, parent: FolderKey) -> Vec<FolderKey> {
     mailbox.folder(parent).map(|folder| folder.children.clone()).unwrap_or_default()
 }
 
-/// Returns whether the API of mail lists a folder. It never lists folders for contacts.
+/// Returns whether the API of mail lists a folder. It lists only folders for messages.
 pub fn is_listed(folder: &Folder, hidden: bool) -> bool {
-    (hidden || !folder.hidden) && !folder.holds_contacts()
+    (hidden || !folder.hidden) && folder.holds() == ItemKind::Message
 }
 
 fn rows(call: &Call, mailbox: &Mailbox, keys: Vec<FolderKey>, hidden: bool) -> Vec<Value> {

@@ -84,6 +84,11 @@ impl View {
         }
     }
 
+    /// Returns the view of a record.
+    pub fn of_record(guid: MailboxGuid, key: MessageKey, record: Record) -> Self {
+        Self { guid, key, record, sent_item: false, said: OnceCell::new() }
+    }
+
     /// Returns the view of a message that is in no mailbox.
     pub fn of_content(content: Content, time: i64) -> Self {
         let record = Record {
@@ -324,22 +329,27 @@ impl Shape {
     }
 
     fn body(&self, body: &Body) -> Value {
-        let (kind, content) = match (self.text_body, body.html) {
-            (true, true) => ("text", text_of(&body.content)),
-            (true, false) => ("text", body.content.clone()),
-            (false, true) if self.unsafe_html => ("html", body.content.clone()),
-            (false, true) => ("html", sanitised(&body.content)),
-            (false, false) => (
-                "html",
-                format!(
-                    "<html><head>\r\n<meta http-equiv=\"Content-Type\" content=\"text/html; charset=utf-8\"></head><body>\
-                 <div class=\"BodyFragment\"><div class=\"PlainText\">{}</div></div></body></html>",
-                    escaped(&body.content).replace('\n', "<br>\n")
-                ),
-            ),
-        };
-        json!({"contentType": kind, "content": content})
+        shown_body(body, self.text_body, self.unsafe_html)
     }
+}
+
+/// Returns the text of an item as Graph shows it: as text or as HTML, which is sanitised unless `unsafe_html` is true.
+pub fn shown_body(body: &Body, as_text: bool, unsafe_html: bool) -> Value {
+    let (kind, content) = match (as_text, body.html) {
+        (true, true) => ("text", text_of(&body.content)),
+        (true, false) => ("text", body.content.clone()),
+        (false, true) if unsafe_html => ("html", body.content.clone()),
+        (false, true) => ("html", sanitised(&body.content)),
+        (false, false) => (
+            "html",
+            format!(
+                "<html><head>\r\n<meta http-equiv=\"Content-Type\" content=\"text/html; charset=utf-8\"></head><body>\
+                 <div class=\"BodyFragment\"><div class=\"PlainText\">{}</div></div></body></html>",
+                escaped(&body.content).replace('\n', "<br>\n")
+            ),
+        ),
+    };
+    json!({"contentType": kind, "content": content})
 }
 
 /// Returns the type of a message from its class; `None` for a plain message.
@@ -366,7 +376,7 @@ fn recipients(recipients: &[Recipient]) -> Value {
 }
 
 /// Returns the first 255 characters of the text.
-fn preview(body: &Body) -> String {
+pub fn preview(body: &Body) -> String {
     let text = if body.html { text_of(&body.content) } else { body.content.clone() };
     let words: Vec<&str> = text.split_whitespace().take(255).collect();
     words.join(" ").chars().take(255).collect()

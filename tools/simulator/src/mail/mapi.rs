@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::clock;
 use crate::extended::canonical;
 use crate::mime::Properties;
-use crate::tenant::{CONTACT_CLASS, Record};
+use crate::tenant::Record;
 
 /// Returns the value of a message's property with this id, if it has one.
 ///
@@ -39,10 +39,8 @@ pub fn of_message(id: &str, record: &Record, said: &Properties, mime_len: impl F
 
 /// Returns the class of an item.
 pub fn class(record: &Record) -> &str {
-    match &record.extra {
-        _ if record.is_contact() => CONTACT_CLASS,
-        extra => extra.as_ref().and_then(|extra| extra.class.as_deref()).unwrap_or("IPM.Note"),
-    }
+    let of_message = || record.extra.as_ref().and_then(|extra| extra.class.as_deref()).unwrap_or("IPM.Note");
+    record.kind().class().unwrap_or_else(of_message)
 }
 
 /// PidTagMessageFlags: read 1, unmodified 2, unsent 8, has attachments 0x10 ([MS-OXCMSG] 2.2.1.6).

@@ -153,7 +153,7 @@ pub fn translate_ids(call: &Call) -> Answer {
                     let key = mailbox.resolve_item(&rest)?;
                     message_id(&mailbox.guid, key, mailbox.message(key)?.moves, target_id_type.ids())
                 }
-                Named::Attachment { .. } => return None,
+                Named::Attachment { .. } | Named::Occurrence { .. } => return None,
             };
             Some(target_id_type.write(rest))
         };

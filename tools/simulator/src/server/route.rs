@@ -171,6 +171,58 @@ operations! {
     GetContactPhotoValue
     /// `PUT` and `PATCH /users/{u}[/contactFolders/{f}]/contacts/{c}/photo/$value`
     UpdateContactPhoto
+    /// `GET /users/{u}/calendars`
+    ListCalendars
+    /// `POST /users/{u}/calendars`
+    CreateCalendar
+    /// `GET /users/{u}/calendarGroups`
+    ListCalendarGroups
+    /// `GET /users/{u}/calendarGroups/{g}/calendars`
+    ListGroupCalendars
+    /// `GET /users/{u}/calendar` and `GET /users/{u}/calendars/{c}`
+    GetCalendar
+    /// `PATCH /users/{u}/calendars/{c}`
+    UpdateCalendar
+    /// `DELETE /users/{u}/calendars/{c}`
+    DeleteCalendar
+    /// `GET /users/{u}[/calendars/{c}]/events`
+    ListEvents
+    /// `GET /users/{u}[/calendars/{c}]/events/$count`
+    CountEvents
+    /// `POST /users/{u}[/calendars/{c}]/events`
+    CreateEvent
+    /// `GET /users/{u}[/calendars/{c}]/events/delta`
+    EventsDelta
+    /// `GET /users/{u}[/calendars/{c}]/events/{e}`
+    GetEvent
+    /// `PATCH /users/{u}[/calendars/{c}]/events/{e}`
+    UpdateEvent
+    /// `DELETE /users/{u}[/calendars/{c}]/events/{e}`
+    DeleteEvent
+    /// `POST /users/{u}[/calendars/{c}]/events/{e}/permanentDelete`
+    PermanentlyDeleteEvent
+    /// `POST /users/{u}[/calendars/{c}]/events/{e}/cancel`
+    CancelEvent
+    /// `POST /users/{u}[/calendars/{c}]/events/{e}/accept`, `decline`, `tentativelyAccept` and `forward`
+    AnswerEvent
+    /// `GET /users/{u}[/calendars/{c}]/events/{e}/instances`
+    ListInstances
+    /// `GET /users/{u}[/calendars/{c}]/calendarView`
+    ListCalendarView
+    /// `GET /users/{u}[/calendars/{c}]/calendarView/delta`
+    CalendarViewDelta
+    /// `GET /users/{u}[/calendars/{c}]/events/{e}/attachments`
+    ListEventAttachments
+    /// `POST /users/{u}[/calendars/{c}]/events/{e}/attachments`
+    CreateEventAttachment
+    /// `POST /users/{u}[/calendars/{c}]/events/{e}/attachments/createUploadSession`
+    CreateEventUploadSession
+    /// `GET /users/{u}[/calendars/{c}]/events/{e}/attachments/{a}`
+    GetEventAttachment
+    /// `GET /users/{u}[/calendars/{c}]/events/{e}/attachments/{a}/$value`
+    GetEventAttachmentValue
+    /// `DELETE /users/{u}[/calendars/{c}]/events/{e}/attachments/{a}`
+    DeleteEventAttachment
     /// `POST /$batch`
     Batch
     /// `GET /users/{u}/settings/exchange`
@@ -188,15 +240,19 @@ pub struct Route {
     pub operation: Operation,
     /// Id or principal name of the user; `me` for the signed-in user, until the gate replaces it.
     pub user: Option<String>,
-    /// Id or well-known name of the folder, for mail or for contacts.
+    /// Id or well-known name of the folder, for mail or for contacts; id of the calendar.
     pub folder: Option<String>,
+    /// Id of the group of calendars.
+    pub group: Option<String>,
     /// Id of the message.
     pub message: Option<String>,
     /// Id of the contact.
     pub contact: Option<String>,
+    /// Id of the event or of the occurrence.
+    pub event: Option<String>,
     /// Id of the attachment.
     pub attachment: Option<String>,
-    /// The rest of the path: the property of `mailboxSettings`, or the path inside an Exchange mailbox (first its id).
+    /// The rest of the path: the property of `mailboxSettings`, the answer to a meeting, or the path inside an Exchange mailbox (first its id).
     pub rest: Vec<String>,
 }
 
@@ -235,8 +291,10 @@ impl Route {
             operation: Operation::Batch,
             user: None,
             folder: None,
+            group: None,
             message: None,
             contact: None,
+            event: None,
             attachment: None,
             rest: Vec::new(),
         };
@@ -315,7 +373,76 @@ impl Route {
             }
             ["messages", ..] => self.of_messages(method, lower, raw, &by),
             ["contactfolders" | "contacts", ..] => self.of_contacts(method, lower, raw, &by),
+            ["calendars" | "calendar" | "calendargroups" | "events" | "calendarview", ..] => {
+                self.of_calendars(method, lower, raw, &by)
+            }
             [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+        }
+    }
+
+    /// Routes calendars, events and views, and the path after them.
+    fn of_calendars(
+        &mut self,
+        method: &Method,
+        lower: &[&str],
+        raw: &[String],
+        by: &By<'_>,
+    ) -> Result<Operation, NoRoute> {
+        use Operation as O;
+        match lower {
+            ["calendars"] => by(Some(O::ListCalendars), Some(O::CreateCalendar), None, None),
+            ["calendargroups"] => by(Some(O::ListCalendarGroups), None, None, None),
+            ["calendargroups", _, "calendars"] => {
+                self.group = Some(raw[1].clone());
+                by(Some(O::ListGroupCalendars), None, None, None)
+            }
+            ["calendar"] => by(Some(O::GetCalendar), None, Some(O::UpdateCalendar), None),
+            ["calendars", _] => {
+                self.folder = Some(raw[1].clone());
+                by(Some(O::GetCalendar), None, Some(O::UpdateCalendar), Some(O::DeleteCalendar))
+            }
+            ["calendars", _, "permanentdelete"] => {
+                self.folder = Some(raw[1].clone());
+                by(None, Some(O::DeleteCalendar), None, None)
+            }
+            ["calendar", "events" | "calendarview", ..] => self.of_calendars(method, &lower[1..], &raw[1..], by),
+            ["calendars", _, "events" | "calendarview", ..] => {
+                self.folder = Some(raw[1].clone());
+                self.of_calendars(method, &lower[2..], &raw[2..], by)
+            }
+            ["calendarview"] => by(Some(O::ListCalendarView), None, None, None),
+            ["calendarview", "delta" | "delta()"] => by(Some(O::CalendarViewDelta), None, None, None),
+            ["events"] => by(Some(O::ListEvents), Some(O::CreateEvent), None, None),
+            ["events", "$count"] => by(Some(O::CountEvents), None, None, None),
+            ["events", "delta" | "delta()"] => by(Some(O::EventsDelta), None, None, None),
+            ["events", _, rest @ ..] => {
+                self.event = Some(raw[1].clone());
+                match rest {
+                    [] => by(Some(O::GetEvent), None, Some(O::UpdateEvent), Some(O::DeleteEvent)),
+                    ["permanentdelete"] => by(None, Some(O::PermanentlyDeleteEvent), None, None),
+                    ["cancel"] => by(None, Some(O::CancelEvent), None, None),
+                    ["accept" | "decline" | "tentativelyaccept" | "forward"] => {
+                        self.rest = raw[2..].to_vec();
+                        by(None, Some(O::AnswerEvent), None, None)
+                    }
+                    ["instances"] => by(Some(O::ListInstances), None, None, None),
+                    ["attachments"] => by(Some(O::ListEventAttachments), Some(O::CreateEventAttachment), None, None),
+                    ["attachments", "createuploadsession"] if *method == Method::POST => {
+                        Ok(O::CreateEventUploadSession)
+                    }
+                    ["attachments", _, rest @ ..] => {
+                        self.attachment = Some(raw[3].clone());
+                        match rest {
+                            [] => by(Some(O::GetEventAttachment), None, None, Some(O::DeleteEventAttachment)),
+                            ["$value"] => by(Some(O::GetEventAttachmentValue), None, None, None),
+                            [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+                        }
+                    }
+                    [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+                }
+            }
+            [.., other] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+            [] => Err(NoRoute::UnknownSegment(String::new())),
         }
     }
 
@@ -460,6 +587,24 @@ mod tests {
         let put = Route::parse(&Method::PUT, "/v1.0/users/u/contacts/c/photo/$value").expect("a route");
         assert_eq!(put.operation, Operation::UpdateContactPhoto);
         assert_eq!(Route::parse(&Method::PUT, "/v1.0/users/u/contacts/c"), Err(NoRoute::MethodNotAllowed));
+    }
+
+    #[test]
+    fn events_are_found_with_and_without_calendar() {
+        let value = route("/v1.0/users('u')/calendars('c')/events('e')/attachments/a/$value").expect("a route");
+        assert_eq!(value.operation, Operation::GetEventAttachmentValue);
+        assert_eq!((value.folder.as_deref(), value.event.as_deref()), (Some("c"), Some("e")));
+        for (path, operation) in [
+            ("/v1.0/me/calendar/events", Operation::ListEvents),
+            ("/v1.0/me/events/e/instances", Operation::ListInstances),
+            ("/v1.0/me/calendarView/delta()", Operation::CalendarViewDelta),
+            ("/v1.0/me/calendar", Operation::GetCalendar),
+            ("/v1.0/me/calendarGroups/g/calendars", Operation::ListGroupCalendars),
+        ] {
+            let route = route(path).expect("a route");
+            assert_eq!((route.operation, route.folder), (operation, None), "{path}");
+        }
+        assert_eq!(route("/v1.0/me/calendar/frobs"), Err(NoRoute::UnknownSegment("frobs".to_owned())));
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub enum TenantError {
     /// No contact of the mailbox has this id.
     #[error("there is no contact {0}")]
     NoContact(String),
+    /// No event of the mailbox has this id, or the series has no occurrence on this day.
+    #[error("there is no event {0}")]
+    NoEvent(String),
     /// The mailbox refused.
     #[error(transparent)]
     Mailbox(#[from] MailboxError),

@@ -64,9 +64,6 @@ pub const DERIVED_EMAILS: [&str; EMAILS_MAX] = ["primaryEmailAddress", "secondar
 /// Parts of a postal address (Graph: "physicalAddress resource type").
 pub const ADDRESS_PARTS: [&str; 5] = ["street", "city", "state", "countryOrRegion", "postalCode"];
 
-/// Class of contacts.
-pub const CONTACT_CLASS: &str = "IPM.Contact";
-
 /// The content of a contact.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contact {

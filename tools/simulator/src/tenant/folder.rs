@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::id::{FolderKey, MessageKey};
+use super::message::ItemKind;
 
 /// A folder of a mailbox.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Folder {
     pub order: Option<Arc<Vec<MessageKey>>>,
     /// Extended properties by their canonical id.
     pub extended: BTreeMap<String, serde_json::Value>,
+    /// What only a calendar has.
+    pub calendar: CalendarFacts,
 }
 
 /// What a search folder shows.
@@ -50,10 +53,14 @@ pub struct Search {
 }
 
 impl Folder {
-    /// Returns whether it is a folder for contacts, which the API of mail does not list.
+    /// Returns the kind of the items that it is for. The API of mail lists only folders for messages.
+    pub fn holds(&self) -> ItemKind {
+        ItemKind::of_folder_class(&self.class)
+    }
+
+    /// Returns whether it is a folder for contacts.
     pub fn holds_contacts(&self) -> bool {
-        let class = self.class.to_ascii_lowercase();
-        class == "ipf.contact" || class.starts_with("ipf.contact.")
+        self.holds() == ItemKind::Contact
     }
 
     /// Returns an empty mail folder.
@@ -73,8 +80,25 @@ impl Folder {
             log: Log::default(),
             order: None,
             extended: BTreeMap::new(),
+            calendar: CalendarFacts::default(),
         }
     }
+}
+
+/// What a calendar has besides its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CalendarFacts {
+    /// Name and address of its owner, if the calendar is that of somebody else.
+    pub owner: Option<(String, String)>,
+    /// True if its user cannot change it, as with a calendar from the internet.
+    pub read_only: bool,
+    /// Name of its group; the default group if absent.
+    pub group: Option<String>,
+    /// Its colour; `auto` if empty.
+    pub color: String,
+    /// True if listing its events fails with 500 for now.
+    pub broken: bool,
 }
 
 /// Log of the changes of a folder's messages, oldest first, with four bytes per event.

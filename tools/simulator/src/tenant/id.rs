@@ -1,7 +1,7 @@
 //! Ids like those of Exchange: opaque to clients. Here they are decoded instead of looked up.
 //!
-//! An id contains what it identifies (mailbox, kind, key), so a million messages need no table of ids. A message or a
-//! contact has two ids: the immutable one, and the default one, which contains the number of moves and becomes invalid
+//! An id contains what it identifies (mailbox, kind, key), so a million messages need no table of ids. An item has two
+//! ids: the immutable one, and the default one, which contains the number of moves and becomes invalid
 //! with the next move. An id is accepted only if encoding its meaning again gives exactly the same characters, because
 //! ids are case-sensitive, and some differ only in case.
 
@@ -16,7 +16,7 @@ pub type MailboxGuid = [u8; 16];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FolderKey(pub u32);
 
-/// Identifies an item of a mailbox, which is a message or a contact, even after moves.
+/// Identifies an item of a mailbox, which is a message, a contact or an event, even after moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageKey(pub u32);
 
@@ -35,9 +35,9 @@ pub enum IdFormat {
 pub enum Named {
     /// A folder. Its id is the same in both formats.
     Folder(FolderKey),
-    /// A message or a contact by its immutable id.
+    /// An item by its immutable id.
     Message(MessageKey),
-    /// A message or a contact by its default id, which is valid while the message has made this many moves.
+    /// An item by its default id, which is valid while the item has made this many moves.
     MessageInPlace(MessageKey, u32),
     /// An attachment: its message, the edition of the message's content, and its number. A default id also contains the
     /// moves.
@@ -51,6 +51,17 @@ pub enum Named {
         /// Number of the attachment in the message.
         number: u32,
     },
+    /// An occurrence of a series, or the exception in its place.
+    Occurrence {
+        /// The series.
+        event: MessageKey,
+        /// Number of moves of the series, in a default id.
+        moves: Option<u32>,
+        /// Edition of the series. The ids of all occurrences change when its pattern changes.
+        edition: u32,
+        /// The day of the occurrence by the pattern, in days since 1970.
+        day: i32,
+    },
 }
 
 const FOLDER: u8 = 1;
@@ -58,9 +69,12 @@ const MESSAGE: u8 = 2;
 const MESSAGE_IN_PLACE: u8 = 3;
 const ATTACHMENT: u8 = 4;
 const ATTACHMENT_IN_PLACE: u8 = 5;
+const OCCURRENCE: u8 = 6;
+const OCCURRENCE_IN_PLACE: u8 = 7;
 
 impl Named {
-    /// Returns the characters of the id: 120 for folders, 72 or 152 for messages, 108 or 196 for attachments.
+    /// Returns the characters of the id: 120 for folders, 72 or 152 for items, 108 or 196 for attachments, 144 or 228
+    /// for occurrences.
     pub fn encode(self, mailbox: &MailboxGuid) -> String {
         // Ids of Exchange begin with `AQMk`, `AAMk` or `AAkA`. A length of 3n + 2 bytes makes them end with one `=`.
         let (kind, prefix, len, numbers): (u8, [u8; 3], usize, [u32; 4]) = match self {
@@ -72,6 +86,12 @@ impl Named {
             }
             Self::Attachment { message, moves: Some(moves), edition, number } => {
                 (ATTACHMENT_IN_PLACE, [0x00, 0x03, 0x24], 146, [moves, message.0, edition, number])
+            }
+            Self::Occurrence { event, moves: None, edition, day } => {
+                (OCCURRENCE, [0x00, 0x09, 0x00], 107, [0, event.0, edition, day.cast_unsigned()])
+            }
+            Self::Occurrence { event, moves: Some(moves), edition, day } => {
+                (OCCURRENCE_IN_PLACE, [0x00, 0x03, 0x24], 170, [moves, event.0, edition, day.cast_unsigned()])
             }
         };
         let mut bytes = Vec::with_capacity(len);
@@ -105,6 +125,12 @@ impl Named {
                 moves: if kind == ATTACHMENT { None } else { Some(number(4)?) },
                 edition: number(2)?,
                 number: number(1)?,
+            },
+            OCCURRENCE | OCCURRENCE_IN_PLACE => Self::Occurrence {
+                event: MessageKey(number(3)?),
+                moves: if kind == OCCURRENCE { None } else { Some(number(4)?) },
+                edition: number(2)?,
+                day: number(1)?.cast_signed(),
             },
             _ => return None,
         };
@@ -156,6 +182,8 @@ mod tests {
                 Named::MessageInPlace(message, moves),
                 Named::Attachment { message, moves: None, edition, number },
                 Named::Attachment { message, moves: Some(moves), edition, number },
+                Named::Occurrence { event: message, moves: None, edition, day: number.cast_signed() },
+                Named::Occurrence { event: message, moves: Some(moves), edition, day: number.cast_signed() },
             ] {
                 let id = named.encode(&mailbox);
                 prop_assert_eq!(Named::decode(&id, &mailbox), Some(named));

@@ -173,6 +173,13 @@ pub const DEFAULT_FOLDERS: &[DefaultFolder] = &[
     },
     machine_made("Recipient Cache", "IPF.Contact.RecipientCache"),
     machine_made("GAL Contacts", "IPF.Contact.GalContacts"),
+    DefaultFolder {
+        well_known: Some("calendar"),
+        parent: "msgfolderroot",
+        hidden: false,
+        class: "IPF.Appointment",
+        names: ["Calendar", "Kalender", "Calendrier", "行事曆", "日历", "予定表"],
+    },
     // Copies of chat messages. A client that lists messages by folder does not see them.
     DefaultFolder {
         well_known: None,

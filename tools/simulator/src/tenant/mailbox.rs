@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::folder::{Event, Folder};
 use super::id::{FolderKey, IdFormat, MailboxGuid, MessageKey, Named};
 use super::locale::Locale;
-use super::message::{Content, Extra, Flags, Record, Unreadable};
+use super::message::{Content, Extra, Flags, ItemKind, Record, Unreadable};
 
 /// The root, which users do not see.
 pub const ROOT: FolderKey = FolderKey(0);
@@ -59,10 +59,10 @@ pub struct Mailbox {
     /// True if deltas show a move only as a removal from the source folder.
     pub moves_show_only_as_removal: bool,
     folders: Vec<Option<Folder>>,
-    /// The items: messages and contacts.
+    /// The items of all kinds.
     messages: Vec<Option<Record>>,
-    /// Every key that was ever given to a contact.
-    contact_keys: BTreeSet<MessageKey>,
+    /// Every key that was ever given to an item that is no message, and its kind.
+    other_kinds: BTreeMap<MessageKey, ItemKind>,
     /// Number of messages.
     live: usize,
     folder_log: Vec<FolderEvent>,
@@ -76,8 +76,8 @@ pub struct Mailbox {
 pub enum FolderEvent {
     /// The folder was added or changed.
     Changed(FolderKey),
-    /// The folder was removed. The flag says whether it held contacts.
-    Removed(FolderKey, bool),
+    /// The folder was removed. It was for items of this kind.
+    Removed(FolderKey, ItemKind),
 }
 
 /// An item to add to a mailbox.
@@ -113,7 +113,7 @@ impl Mailbox {
             moves_show_only_as_removal: false,
             folders: vec![Some(Folder { well_known: Some("root"), ..Folder::new("Root", None) })],
             messages: Vec::new(),
-            contact_keys: BTreeSet::new(),
+            other_kinds: BTreeMap::new(),
             live: 0,
             folder_log: Vec::new(),
             change: 0,
@@ -134,7 +134,7 @@ impl Mailbox {
         mailbox
     }
 
-    fn next_change(&mut self) -> u64 {
+    pub(super) fn next_change(&mut self) -> u64 {
         self.change += 1;
         self.change
     }
@@ -144,24 +144,34 @@ impl Mailbox {
         self.change
     }
 
-    /// Returns the record of an item: a message or a contact.
+    /// Returns the record of an item of any kind.
     pub fn message(&self, key: MessageKey) -> Option<&Record> {
         self.messages.get(key.0 as usize)?.as_ref()
     }
 
     /// Returns every message.
     pub fn messages(&self) -> impl Iterator<Item = (MessageKey, &Record)> {
-        self.items().filter(|(_, record)| !record.is_contact())
+        self.items().filter(|(_, record)| record.kind() == ItemKind::Message)
     }
 
     /// Returns every contact, in the order of their creation.
     pub fn contacts(&self) -> impl Iterator<Item = (MessageKey, &Record)> {
-        self.contact_keys.iter().filter_map(|key| Some((*key, self.message(*key)?)))
+        self.items_of(ItemKind::Contact)
     }
 
-    /// Returns whether a key belongs or belonged to a contact.
-    pub fn is_contact(&self, key: MessageKey) -> bool {
-        self.contact_keys.contains(&key)
+    /// Returns every item of a kind other than messages, in the order of their creation.
+    pub fn items_of(&self, kind: ItemKind) -> impl Iterator<Item = (MessageKey, &Record)> {
+        self.others().filter(move |(_, record)| record.kind() == kind)
+    }
+
+    /// Returns every item that is no message, in the order of their creation.
+    pub fn others(&self) -> impl Iterator<Item = (MessageKey, &Record)> {
+        self.other_kinds.keys().filter_map(|key| Some((*key, self.message(*key)?)))
+    }
+
+    /// Returns the kind of the item to which a key belongs or belonged.
+    pub fn kind_of(&self, key: MessageKey) -> ItemKind {
+        self.other_kinds.get(&key).copied().unwrap_or(ItemKind::Message)
     }
 
     fn items(&self) -> impl Iterator<Item = (MessageKey, &Record)> {
@@ -191,12 +201,12 @@ impl Mailbox {
 
     /// Returns the message with this id: its immutable id, or the default id of its current place.
     pub fn resolve_message(&self, id: &str) -> Option<MessageKey> {
-        self.resolve_item(id).filter(|key| !self.is_contact(*key))
+        self.resolve_item(id).filter(|key| self.kind_of(*key) == ItemKind::Message)
     }
 
     /// Returns the contact with this id: its immutable id, or the default id of its current place.
     pub fn resolve_contact(&self, id: &str) -> Option<MessageKey> {
-        self.resolve_item(id).filter(|key| self.is_contact(*key))
+        self.resolve_item(id).filter(|key| self.kind_of(*key) == ItemKind::Contact)
     }
 
     /// Returns the item of any kind with this id.
@@ -228,7 +238,7 @@ impl Mailbox {
         let Arrival { folder, content, flags, received, created, extra } = arrival;
         self.folder(folder).ok_or(MailboxError::NotFound)?;
         let key = MessageKey(u32::try_from(self.messages.len()).expect("fewer than a billion messages"));
-        let is_contact = matches!(content, Content::Contact(_));
+        let kind = content.kind();
         let change = self.next_change();
         let place = self.folder_mut(folder).ok_or(MailboxError::NotFound)?;
         let position = place.log.push(Event::Changed(key));
@@ -247,10 +257,10 @@ impl Mailbox {
             content,
             extra,
         }));
-        if is_contact {
-            self.contact_keys.insert(key);
+        if kind != ItemKind::Message {
+            self.other_kinds.insert(key, kind);
         }
-        self.live += usize::from(!is_contact);
+        self.live += usize::from(kind == ItemKind::Message);
         Ok(key)
     }
 
@@ -352,7 +362,7 @@ impl Mailbox {
     /// [`MailboxError::NotFound`] if the message does not exist.
     pub fn remove_message(&mut self, key: MessageKey) -> Result<(), MailboxError> {
         let record = self.messages.get_mut(key.0 as usize).and_then(Option::take).ok_or(MailboxError::NotFound)?;
-        self.live -= usize::from(!record.is_contact());
+        self.live -= usize::from(record.kind() == ItemKind::Message);
         self.next_change();
         if let Some(place) = self.folder_mut(record.folder) {
             place.log.push(Event::Removed(key, record.moves));

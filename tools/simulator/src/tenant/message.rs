@@ -1,4 +1,4 @@
-//! Items, which are messages and contacts: a small record for each, and a reference to its content.
+//! Items, which are messages, contacts and events: a small record for each, and a reference to its content.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::contact::Contact;
+use super::event::CalendarEvent;
 use super::id::FolderKey;
 use crate::mime::{Importance, Properties};
 
@@ -39,9 +40,42 @@ pub struct Record {
 }
 
 impl Record {
-    /// Returns whether the item is a contact.
-    pub fn is_contact(&self) -> bool {
-        matches!(self.content, Content::Contact(_))
+    /// Returns the kind of the item.
+    pub fn kind(&self) -> ItemKind {
+        self.content.kind()
+    }
+}
+
+/// Kind of an item, and of the items that a folder is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ItemKind {
+    /// A message.
+    Message,
+    /// A contact.
+    Contact,
+    /// An event of a calendar: one appointment, or a series.
+    Event,
+}
+
+impl ItemKind {
+    /// Returns the class of the items of this kind; `None` for messages, which have several.
+    pub fn class(self) -> Option<&'static str> {
+        match self {
+            Self::Message => None,
+            Self::Contact => Some("IPM.Contact"),
+            Self::Event => Some("IPM.Appointment"),
+        }
+    }
+
+    /// Returns the kind of the items in folders of this class, such as `IPF.Contact.GalContacts`.
+    pub fn of_folder_class(class: &str) -> Self {
+        let class = class.to_ascii_lowercase();
+        let is = |name: &str| class.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        match () {
+            () if is("ipf.contact") => Self::Contact,
+            () if is("ipf.appointment") => Self::Event,
+            () => Self::Message,
+        }
     }
 }
 
@@ -103,6 +137,19 @@ pub enum Content {
     Properties(Arc<Properties>),
     /// The item is a contact, not a message.
     Contact(Arc<Contact>),
+    /// The item is an event of a calendar.
+    Event(Arc<CalendarEvent>),
+}
+
+impl Content {
+    /// Returns the kind of the item.
+    pub fn kind(&self) -> ItemKind {
+        match self {
+            Self::Generated(_) | Self::Corpus(_) | Self::Mime(_) | Self::Properties(_) => ItemKind::Message,
+            Self::Contact(_) => ItemKind::Contact,
+            Self::Event(_) => ItemKind::Event,
+        }
+    }
 }
 
 /// State that few messages have.

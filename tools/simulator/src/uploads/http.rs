@@ -13,11 +13,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{AttachmentItem, Progress, Target, UploadError};
+use crate::calendar;
 use crate::mail::{attachments, paths};
 use crate::mime::{Attachment, Payload};
 use crate::server::{Answer, ApiError, BODY_BYTES_MAX, Call, State, json_answer};
 use crate::tenant::id::IdFormat;
-use crate::tenant::message_id;
+use crate::tenant::{ItemKind, Mailbox, Occurrence, message_id};
 
 #[derive(Deserialize)]
 struct CreateRequest {
@@ -38,19 +39,27 @@ impl From<UploadError> for ApiError {
 /// # Errors
 /// 404 if the message does not exist, 400 if the attachment cannot have a session.
 pub fn create_session(call: &Call) -> Answer {
-    let request: CreateRequest = call.json()?;
     let user = call.user()?;
     let (key, message) = call.with_mailbox(|mailbox| {
         let key = paths::resolve_message(call, mailbox)?;
         Ok((key, message_id(&mailbox.guid, key, 0, IdFormat::Immutable)))
     })?;
-    let target = Target { user: user.id.clone(), message: key };
+    let target = Target { user: user.id.clone(), message: key, day: None };
+    open(call, target, &format!("messages('{message}')"))
+}
+
+/// Opens a session for an attachment of `target`, whose place is `item` in URLs.
+///
+/// # Errors
+/// 400 if the attachment cannot have a session.
+pub fn open(call: &Call, target: Target, item: &str) -> Answer {
+    let request: CreateRequest = call.json()?;
+    let user = target.user.clone();
     let session = call.state.uploads.create(target, request.item, Timestamp::now())?;
     let upload_url = format!(
-        "{}/outlook.office.com/api/g{}/users('{}')/messages('{message}')/AttachmentSessions('{}')?authtoken={}",
+        "{}/outlook.office.com/api/g{}/users('{user}')/{item}/AttachmentSessions('{}')?authtoken={}",
         call.state.url,
         call.route.version.name(),
-        user.id,
         &session.token[..40],
         session.token
     );
@@ -115,12 +124,14 @@ fn put(state: &State, token: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
     match state.uploads.put(token, range, body, Timestamp::now())? {
         Progress::Next { from, expires } => Ok(progress((from, expires))),
         Progress::Complete { target, item, bytes } => {
-            let message = state.tenant.with_mailbox(&target.user, |mailbox| {
-                message_id(&mailbox.guid, target.message, 0, IdFormat::Immutable)
+            let (kind, message) = state.tenant.with_mailbox(&target.user, |mailbox| {
+                let is_event = mailbox.kind_of(target.message) == ItemKind::Event;
+                let kind = if is_event { "Events" } else { "Messages" };
+                (kind, message_id(&mailbox.guid, target.message, 0, IdFormat::Immutable))
             })?;
             let id = attach(state, &target, item, bytes)?;
             let location = format!(
-                "https://outlook.office.com/api/v2.0/Users('{}')/Messages('{message}')/Attachments('{id}')",
+                "https://outlook.office.com/api/v2.0/Users('{}')/{kind}('{message}')/Attachments('{id}')",
                 target.user
             );
             Ok((StatusCode::CREATED, [(header::LOCATION, location)]).into_response())
@@ -145,6 +156,12 @@ fn attach(state: &State, target: &Target, item: AttachmentItem, bytes: Vec<u8>) 
         content_location: None,
         payload: Payload::File(Arc::new(bytes)),
     };
+    let is_event = |mailbox: &mut Mailbox| mailbox.kind_of(target.message) == ItemKind::Event;
+    if state.tenant.with_mailbox(&target.user, is_event)? {
+        let at = Occurrence { event: target.message, day: target.day };
+        let number = calendar::attachments::attach(state, &target.user, at, attachment)?;
+        return calendar::attachments::id(state, &target.user, at, number);
+    }
     let number = attachments::attach(&state.tenant, &target.user, target.message, attachment)?;
     Ok(attachments::ids(&state.tenant, &target.user, target.message, number)?.0)
 }

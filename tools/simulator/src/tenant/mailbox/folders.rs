@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{FolderEvent, Mailbox, MailboxError, ROOT};
-use crate::tenant::folder::{Folder, Search};
+use crate::tenant::folder::{CalendarFacts, Folder, Search};
 use crate::tenant::id::{FolderKey, Named};
 use crate::tenant::locale::UNNAMED;
+use crate::tenant::message::ItemKind;
 
 impl Mailbox {
     /// Returns a folder.
@@ -145,6 +146,16 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Sets what a calendar has besides its name.
+    ///
+    /// # Errors
+    /// [`MailboxError::NotFound`] if the folder does not exist.
+    pub fn set_calendar_facts(&mut self, key: FolderKey, facts: CalendarFacts) -> Result<(), MailboxError> {
+        self.folder_mut(key).ok_or(MailboxError::NotFound)?.calendar = facts;
+        self.touch_folder(key);
+        Ok(())
+    }
+
     /// Sets an extended property of a folder.
     ///
     /// # Errors
@@ -211,14 +222,14 @@ impl Mailbox {
         let subtree: BTreeSet<FolderKey> = self.subtree(key).into_iter().collect();
         for slot in &mut self.messages {
             if let Some(record) = slot.take_if(|record| subtree.contains(&record.folder)) {
-                self.live -= usize::from(!record.is_contact());
+                self.live -= usize::from(record.kind() == ItemKind::Message);
             }
         }
         for gone in subtree {
             let folder = self.folders[gone.0 as usize].take();
-            let held_contacts = folder.is_some_and(|folder| folder.holds_contacts());
+            let held = folder.map_or(ItemKind::Message, |folder| folder.holds());
             self.next_change();
-            self.folder_log.push(FolderEvent::Removed(gone, held_contacts));
+            self.folder_log.push(FolderEvent::Removed(gone, held));
         }
         Ok(())
     }
