@@ -140,6 +140,7 @@ const CIRCLES: [(&str, &[&str]); 1] = [
             "odata",
             "permissions",
             "server",
+            "todo",
             "uploads",
         ],
     ),

@@ -6,7 +6,7 @@
 //! | `GET /control/application` | the tenant's id, and what to sign in with |
 //! | `GET /control/users`, `POST /control/users` | lists users, or adds one (see [`UserSpec`]) |
 //! | `PATCH`, `DELETE /control/users/{u}` | renames, deletes |
-//! | `GET /control/users/{u}/truth` | the mailbox as JSON lines: folders, folders for contacts, calendars, messages, events, contacts |
+//! | `GET /control/users/{u}/truth` | the mailbox as JSON lines: folders, folders for contacts, calendars, task lists, messages, events, tasks, contacts |
 //! | `POST /control/users/{u}/folders` | adds a folder: `parent`, `name`, `hidden` |
 //! | `PATCH`, `DELETE /control/users/{u}/folders/{f}` | renames (`name`), moves (`parent`); removes permanently |
 //! | `POST /control/users/{u}/messages` | adds a message: `folder`, `mime` (base64), `received`, `read`, `draft`, `flag`, `categories` |
@@ -19,6 +19,9 @@
 //! | `POST /control/users/{u}/events` | adds an event: `calendar`, `fields`, `categories`, `attachments`, `exceptions` (each with `day`, `fields`, `attachments`), `cancelled` (days), `customZone` |
 //! | `PATCH`, `DELETE /control/users/{u}/events/{e}` | changes any of `fields`, `categories`, `attachments` (adds them), `calendar`; deletes permanently |
 //! | `PATCH`, `DELETE /control/users/{u}/events/{e}/occurrences/{day}` | changes `fields` of an occurrence, or adds `attachments`; deletes it |
+//! | `POST /control/users/{u}/taskLists` | adds a task list: `name`, `shared`, `ofOthers`; the requests for folders change it |
+//! | `POST /control/users/{u}/tasks` | adds a task: `list`, `fields`, `categories`, `checklist`, `links`, `attachments` |
+//! | `PATCH`, `DELETE /control/users/{u}/tasks/{t}` | changes any of `fields`, `categories`, `list`, and returns the id, which is new after a move; deletes permanently |
 //! | `GET`, `DELETE /control/counters` | returns what clients did; sets the counts to zero |
 //! | `GET`, `PUT /control/switches` | how the service behaves (see [`Switches`]) |
 //! | `GET`, `PUT /control/rules` | what the administrator decided (see [`Rules`](crate::auth::Rules)) |
@@ -32,6 +35,7 @@
 mod contacts;
 mod events;
 mod gates;
+mod tasks;
 
 use std::sync::Arc;
 
@@ -60,6 +64,7 @@ pub fn router() -> Router<Arc<State>> {
     gates::router()
         .merge(contacts::router())
         .merge(events::router())
+        .merge(tasks::router())
         .route("/application", get(application))
         .route("/users", get(users).post(add_user))
         .route("/users/{user}", patch(rename_user).delete(remove_user))
@@ -136,14 +141,17 @@ fn send_truth(tenant: &Tenant, user: &str, sender: &tokio::sync::mpsc::Sender<Re
         return;
     };
     let (Ok(calendars), Ok(events)) = (tenant.true_calendars(user), tenant.true_events(user)) else { return };
+    let (Ok(task_lists), Ok(tasks)) = (tenant.true_task_lists(user), tenant.true_tasks(user)) else { return };
     let folders = folders.into_iter().map(|folder| json!({ "folder": folder }));
     let contact_folders = contact_folders.into_iter().map(|folder| json!({ "contactFolder": folder }));
     let messages = messages.map(|message| json!({ "message": message }));
     let contacts = contacts.into_iter().map(|contact| json!({ "contact": contact }));
     let calendars = calendars.into_iter().map(|calendar| json!({ "calendar": calendar }));
     let events = events.into_iter().map(|event| json!({ "event": event }));
-    let places = folders.chain(contact_folders).chain(calendars);
-    for line in places.chain(messages).chain(events).chain(contacts) {
+    let task_lists = task_lists.into_iter().map(|list| json!({ "taskList": list }));
+    let tasks = tasks.into_iter().map(|task| json!({ "task": task }));
+    let places = folders.chain(contact_folders).chain(calendars).chain(task_lists);
+    for line in places.chain(messages).chain(events).chain(tasks).chain(contacts) {
         if sender.blocking_send(Ok(format!("{line}\n"))).is_err() {
             return; // The client has disconnected.
         }

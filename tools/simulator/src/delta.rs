@@ -89,8 +89,8 @@ impl<T> Page<T> {
     /// 400 if the query is invalid.
     pub fn answer(mut self, call: &Call, path: &str, kind: &str, show: impl Fn(&T) -> Value) -> Answer {
         let guid = call.with_mailbox(|mailbox| Ok(mailbox.guid))?;
-        // The import and export API has default ids, whatever the client prefers.
-        let format = if kind == "mailboxItem" { IdFormat::Default } else { call.id_format() };
+        // Tasks, and the import and export API, have default ids, whatever the client prefers.
+        let format = if ["mailboxItem", "todoTask"].contains(&kind) { IdFormat::Default } else { call.id_format() };
         let rows = std::mem::take(&mut self.rows).into_iter().map(|row| match row {
             Row::Changed(item) => {
                 let mut row = show(&item);

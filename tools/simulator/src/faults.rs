@@ -85,9 +85,9 @@ pub enum Fault {
     OtherBody,
     /// A complete HTTP answer with only the beginning of the body.
     ShortBody,
-    /// The requested message, contact or event changes as soon as it was read.
+    /// The requested message, contact, event or task changes as soon as it was read.
     ItemChanges,
-    /// The requested folder or calendar is deleted just before.
+    /// The requested folder, calendar or task list is deleted just before.
     FolderVanishes,
     /// The last byte of a file or of a photo that is written is another one.
     ChangesBytes,
@@ -323,11 +323,11 @@ impl Subject {
             // A GET does no work that could be late.
             Fault::LateWork => self.method != Method::GET && !self.is_sign_in(),
             Fault::ItemChanges => {
-                let items = ["/messages/", "/contacts/", "/events/"];
+                let items = ["/messages/", "/contacts/", "/events/", "/tasks/"];
                 items.iter().any(|items| self.url.contains(items)) && self.method == Method::GET
             }
             Fault::FolderVanishes => {
-                let folders = ["/mailFolders/", "/contactFolders/", "/calendars/"];
+                let folders = ["/mailFolders/", "/contactFolders/", "/calendars/", "/todo/lists/"];
                 folders.iter().any(|folders| self.url.contains(folders)) && self.method == Method::GET
             }
             // For other answers, a client has no means to recognise a wrong body.

@@ -1,10 +1,11 @@
-//! Generated tenants of any size: the same seed gives the same people, mail, contacts and events.
+//! Generated tenants of any size: the same seed gives the same people, mail, contacts, events and tasks.
 //!
 //! A generated message is only a number; the [`library`](crate::library) makes its bytes when somebody asks for them.
 
 pub mod contacts;
 pub mod events;
 mod storm;
+pub mod tasks;
 
 pub use crate::library::Organisation;
 
@@ -78,6 +79,9 @@ fn add_hurting(tenant: &Tenant, organisation: &Organisation) {
         if organisation.events > 0 {
             events::add_odd(mailbox, &FOLDER_NAMES);
         }
+        if organisation.tasks > 0 {
+            tasks::add_odd(mailbox, &FOLDER_NAMES);
+        }
     });
     filled.expect("the user was just added, with a mailbox");
 }
@@ -133,6 +137,7 @@ fn add_every_kind(tenant: &Tenant, organisation: &Organisation) {
                 messages: organisation.messages.min(5),
                 contacts: organisation.contacts.min(2),
                 events: organisation.events.min(3),
+                tasks: organisation.tasks.min(3),
                 ..organisation.clone()
             };
             let number = (organisation.users + number) as u64;
@@ -209,4 +214,5 @@ fn fill(tenant: &Tenant, mailbox: &mut Mailbox, organisation: &Organisation, use
     }
     contacts::fill(mailbox, organisation.seed, user, organisation.contacts);
     events::fill(mailbox, organisation.seed, user, organisation.events);
+    tasks::fill(mailbox, organisation.seed, user, organisation.tasks);
 }

@@ -28,8 +28,8 @@
 //!
 //! - [`tenant`] holds the content, and lets tests change it without the clients' knowledge; [`truth`] reads it back;
 //! - [`generate`] makes the mail and [`library`] its contents, [`mime`] converts MIME bytes to properties and back;
-//! - [`server`] decodes requests; [`directory`], [`mail`], [`contacts`] and [`calendar`] answer them, with [`odata`] for
-//!   their options, [`delta`] for what changed, and [`extended`] for MAPI properties;
+//! - [`server`] decodes requests; [`directory`], [`mail`], [`contacts`], [`calendar`] and [`todo`] answer them, with
+//!   [`odata`] for their options, [`delta`] for what changed, and [`extended`] for MAPI properties;
 //! - [`auth`], [`permissions`], [`throttle`] and [`faults`] check requests first; [`batch`] passes its requests through
 //!   them;
 //! - [`uploads`] takes large attachments, [`exchange`] exports and imports whole items;
@@ -57,6 +57,7 @@ pub mod permissions;
 pub mod server;
 pub mod tenant;
 pub mod throttle;
+pub mod todo;
 pub mod truth;
 pub mod uploads;
 
@@ -66,11 +67,14 @@ pub use faults::{Fault, Faults};
 pub use library::Organisation;
 pub use mime::{Attachment, Payload};
 pub use tenant::{
-    CalendarFacts, FlagStatus, Kind, Locale, NewCalendar, NewContact, NewEvent, NewException, NewMessage, Tenant,
-    TenantError, Unreadable, UserSpec,
+    CalendarFacts, FlagStatus, Kind, ListFacts, Locale, NewCalendar, NewContact, NewEvent, NewException, NewMessage,
+    NewTask, Tenant, TenantError, Unreadable, UserSpec,
 };
 pub use throttle::Limits;
-pub use truth::{TrueAttachment, TrueCalendar, TrueContact, TrueEvent, TrueException, TrueFolder, TrueMessage, Truth};
+pub use truth::{
+    TrueAttachment, TrueCalendar, TrueContact, TrueEvent, TrueException, TrueFolder, TrueMessage, TrueTask,
+    TrueTaskList, Truth,
+};
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
@@ -126,6 +130,8 @@ pub struct Switches {
     pub photo_changes_show: bool,
     /// A change of an occurrence changes neither the change key of its series nor a delta.
     pub quiet_exceptions: bool,
+    /// The delta of tasks needs the permission to write.
+    pub task_delta_needs_write: bool,
     /// v1.0 knows neither `exceptionOccurrences` nor `cancelledOccurrences`, as before they came from beta.
     pub series_details_in_beta_only: bool,
     /// Number of events from which a calendar is heavy: its deltas then fail with an empty 503 if pages are longer than

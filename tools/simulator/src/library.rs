@@ -25,6 +25,8 @@ pub struct Organisation {
     pub contacts: usize,
     /// Number of events in each mailbox: appointments and series in several calendars, others' calendars among them.
     pub events: usize,
+    /// Number of tasks in each mailbox, in several lists, one of somebody else among them.
+    pub tasks: usize,
     /// Whether to add one user of every other kind.
     pub every_kind: bool,
     /// Whether to add a user whose folders and messages have names and bytes that break careless programs.
@@ -41,6 +43,7 @@ impl Default for Organisation {
             messages: 50,
             contacts: 5,
             events: 0,
+            tasks: 0,
             every_kind: false,
             hurting: false,
             corpus: None,

@@ -8,7 +8,7 @@ use clap::Parser;
 use serde_json::json;
 use strongroom_simulator::{Certificate, Faults, Limits, Options, Organisation, Simulator, Switches};
 
-/// Starts a Microsoft 365 tenant on loopback: sign-in, directory, Outlook mail, calendars and contacts, through the API of
+/// Starts a Microsoft 365 tenant on loopback: sign-in, directory, Outlook mail, calendars, tasks and contacts, through the API of
 /// Microsoft Graph.
 ///
 /// Nothing leaves the machine, and nothing is stored: when you stop it with Ctrl-C, the tenant is gone.
@@ -33,6 +33,9 @@ struct Arguments {
     /// Number of events in the calendars of each mailbox
     #[arg(long, default_value_t = 20, value_name = "N")]
     events: usize,
+    /// Number of tasks in the lists of each mailbox
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    tasks: usize,
     /// Distribute the .eml files of a folder among the mailboxes instead of generating messages
     #[arg(long, value_name = "DIR", conflicts_with = "messages")]
     corpus: Option<PathBuf>,
@@ -107,7 +110,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { port, seed, users, messages, contacts, events, corpus, .. } = arguments;
+    let Arguments { port, seed, users, messages, contacts, events, tasks, corpus, .. } = arguments;
     let Arguments { every_kind, hurting, unstable_mime, .. } = arguments;
     let faults = match arguments.faults {
         FaultsArgument::BadDay(one_in) => Faults::bad_day(seed, one_in),
@@ -119,7 +122,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let simulator = Simulator::start(Options {
         port,
-        organisation: Organisation { seed, users, messages, contacts, events, every_kind, hurting, corpus },
+        organisation: Organisation { seed, users, messages, contacts, events, tasks, every_kind, hurting, corpus },
         limits: arguments.limits,
         faults,
         switches: Switches { unstable_mime, ..Switches::default() },

@@ -94,6 +94,11 @@ const CONTACTS: &[&str] = &["Contacts.Read", "Contacts.ReadWrite"];
 const CONTACTS_WRITE: &[&str] = &["Contacts.ReadWrite"];
 const CALENDARS: &[&str] = &["Calendars.Read", "Calendars.ReadWrite"];
 const CALENDARS_WRITE: &[&str] = &["Calendars.ReadWrite"];
+const TASKS: &[&str] = &["Tasks.Read.All", "Tasks.ReadWrite.All"];
+const TASKS_DELEGATED: &[&str] = &["Tasks.Read", "Tasks.ReadWrite"];
+/// Permissions to write tasks, of which the delta of tasks may need one, too.
+pub const TASKS_WRITE: &[&str] = &["Tasks.ReadWrite.All"];
+const TASKS_WRITE_DELEGATED: &[&str] = &["Tasks.ReadWrite"];
 const MAIL_SEND: &[&str] = &["Mail.Send"];
 const FOLDER: &[&str] = &["MailboxFolder.Read.All", "MailboxFolder.ReadWrite.All"];
 const FOLDER_DELEGATED: &[&str] = &["MailboxFolder.Read", "MailboxFolder.ReadWrite"];
@@ -197,6 +202,31 @@ pub fn requirement(route: &Route, method: &Method) -> Option<Requirement> {
         | O::CreateEventAttachment
         | O::CreateEventUploadSession
         | O::DeleteEventAttachment => (Mailbox, CALENDARS_WRITE, CALENDARS_WRITE),
+        O::ListTaskLists
+        | O::TaskListsDelta
+        | O::GetTaskList
+        | O::ListTasks
+        | O::TasksDelta
+        | O::GetTask
+        | O::ListChecklistItems
+        | O::ListLinkedResources
+        | O::GetChecklistItem
+        | O::GetLinkedResource
+        | O::ListTaskAttachments
+        | O::GetTaskAttachment
+        | O::GetTaskAttachmentValue => (Beyond, TASKS, TASKS_DELEGATED),
+        O::CreateTaskList
+        | O::UpdateTaskList
+        | O::DeleteTaskList
+        | O::CreateTask
+        | O::UpdateTask
+        | O::DeleteTask
+        | O::WriteChecklistItem
+        | O::WriteLinkedResource
+        | O::CreateTaskAttachment
+        | O::CreateTaskUploadSession
+        | O::DeleteTaskAttachment
+        | O::UploadTaskAttachment => (Beyond, TASKS_WRITE, TASKS_WRITE_DELEGATED),
         O::GetExchangeSettings => (Beyond, FOLDER, FOLDER_DELEGATED),
         O::ExchangeMailbox => {
             let is_read = method == Method::GET || method == Method::HEAD;
@@ -322,6 +352,8 @@ mod tests {
             (Method::GET, "users/a/events/e/attachments/x/$value", "Calendars.Read", "Mail.ReadWrite", ACCESS),
             (Method::POST, "users/a/calendars/c/events", "Calendars.ReadWrite", "Calendars.Read", ACCESS),
             (Method::DELETE, "users/a/events/e", "Calendars.ReadWrite", "Calendars.Read", ACCESS),
+            (Method::GET, "users/a/todo/lists/l/tasks/delta", "Tasks.Read.All", "Mail.ReadWrite", ACCESS),
+            (Method::POST, "users/a/todo/lists/l/tasks", "Tasks.ReadWrite.All", "Tasks.Read.All", ACCESS),
             (Method::POST, "users/a/sendMail", "Mail.Send", "Mail.ReadWrite", ACCESS),
             (Method::GET, "admin/exchange/mailboxes/m/folders", "MailboxFolder.Read.All", "Mail.Read", ACCESS),
             (
@@ -361,6 +393,7 @@ mod tests {
         assert_eq!(decide(&rules, &roles, Method::GET, "users/b/messages", "b"), Err("Access to OData is disabled."));
         assert_eq!(decide(&rules, &roles, Method::GET, "users/b", "b"), Ok(()));
         assert_eq!(decide(&rules, &roles, Method::GET, "users/b/settings/exchange", "b"), Ok(()));
+        assert_eq!(decide(&rules, &["Tasks.Read.All"], Method::GET, "users/b/todo/lists", "b"), Ok(()));
 
         let rules = Rules { access_policy: AccessPolicy::Deny(only_a), ..Rules::default() };
         assert_eq!(decide(&rules, &roles, Method::GET, "users/a/messages", "a"), Err("Access to OData is disabled."));

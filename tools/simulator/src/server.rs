@@ -1,8 +1,8 @@
 //! The server: passes an HTTP request to the function that answers it, and adds what every answer has.
 //!
 //! The layers, from the outside: request ids and bodies of errors (here); faults; then for requests to Graph the gate
-//! (sign-in, permissions, throttling) and the functions of `directory`, `mail`, `contacts` and `calendar`, which get the
-//! request as a [`Route`].
+//! (sign-in, permissions, throttling) and the functions of `directory`, `mail`, `contacts`, `calendar` and `todo`,
+//! which get the request as a [`Route`].
 
 mod call;
 mod error;
@@ -33,7 +33,8 @@ use axum::response::Response;
 use crate::batch::{self, InBatch};
 use crate::faults;
 use crate::odata::{Preferences, Query};
-use crate::{auth, calendar, contacts, control, directory, exchange, mail, uploads};
+use crate::todo::parts::{self, Parts};
+use crate::{auth, calendar, contacts, control, directory, exchange, mail, todo, uploads};
 
 /// Returns the whole service.
 pub fn router(state: Arc<State>) -> Router {
@@ -254,6 +255,33 @@ pub fn dispatch(call: &Call) -> Answer {
         O::CreateEventAttachment => calendar::attachments::create(call),
         O::CreateEventUploadSession => calendar::attachments::create_session(call),
         O::DeleteEventAttachment => calendar::attachments::delete(call),
+        O::ListTaskLists => todo::lists::list(call),
+        O::CreateTaskList => todo::lists::create(call),
+        O::TaskListsDelta => todo::delta::task_lists(call),
+        O::GetTaskList => todo::lists::get(call),
+        O::UpdateTaskList => todo::lists::update(call),
+        O::DeleteTaskList => todo::lists::delete(call),
+        O::ListTasks => todo::tasks::list(call),
+        O::CreateTask => todo::tasks::create(call),
+        O::TasksDelta => todo::delta::tasks(call),
+        O::GetTask => todo::tasks::get(call),
+        O::UpdateTask => todo::tasks::update(call),
+        O::DeleteTask => todo::tasks::delete(call),
+        O::ListChecklistItems => parts::collection(call, Parts::Checklist),
+        O::ListLinkedResources => parts::collection(call, Parts::Links),
+        O::GetChecklistItem => parts::one(call, Parts::Checklist),
+        O::GetLinkedResource => parts::one(call, Parts::Links),
+        O::WriteChecklistItem if call.route.part.is_none() => parts::collection(call, Parts::Checklist),
+        O::WriteLinkedResource if call.route.part.is_none() => parts::collection(call, Parts::Links),
+        O::WriteChecklistItem => parts::one(call, Parts::Checklist),
+        O::WriteLinkedResource => parts::one(call, Parts::Links),
+        O::ListTaskAttachments => todo::attachments::list(call),
+        O::CreateTaskAttachment => todo::attachments::create(call),
+        O::CreateTaskUploadSession => todo::attachments::create_session(call),
+        O::GetTaskAttachment => todo::attachments::get(call),
+        O::GetTaskAttachmentValue => todo::attachments::value(call),
+        O::DeleteTaskAttachment => todo::attachments::delete(call),
+        O::UploadTaskAttachment => todo::attachments::session(call),
         O::GetExchangeSettings | O::ExchangeMailbox => exchange::answer(call),
         other => Err(ApiError::new(
             StatusCode::NOT_IMPLEMENTED,

@@ -15,6 +15,8 @@ mod locale;
 mod mailbox;
 mod message;
 pub mod series;
+pub mod task;
+mod tasks;
 mod user;
 pub mod zones;
 
@@ -24,10 +26,13 @@ pub use contacts::NewContact;
 pub use event::{Appointment, CalendarEvent};
 pub(crate) use events::event_arrival;
 pub use events::{NewCalendar, NewEvent, NewException, Occurrence, occurrence_id};
-pub use folder::{CalendarFacts, Event, Folder, Log, Search};
+pub use folder::{CalendarFacts, Event, Folder, ListFacts, Log, Search};
 pub use locale::{Locale, UNNAMED};
 pub use mailbox::{Arrival, Extended, FolderEvent, Mailbox, MailboxError, ROOT, message_id};
 pub use message::{Content, Extra, FlagStatus, Flags, ItemKind, Record, Unreadable};
+pub use task::Task;
+pub use tasks::NewTask;
+pub(crate) use tasks::task_arrival;
 pub use user::{Kind, User, UserSpec};
 
 use std::collections::HashMap;
@@ -144,6 +149,7 @@ impl Tenant {
             // These have no MIME. Exports carry a document instead.
             Content::Contact(contact) => return Arc::new(contact.to_json()),
             Content::Event(event) => return Arc::new(event.to_json()),
+            Content::Task(task) => return Arc::new(task.to_json()),
         };
         if self.switches.read().unstable_mime {
             let nth = self.renderings.fetch_add(1, Ordering::Relaxed);
@@ -161,6 +167,10 @@ impl Tenant {
             Content::Corpus(number) => Arc::new(mime::parse(&self.library.corpus(*number))),
             Content::Contact(contact) => {
                 let subject = contact.text("displayName").to_owned();
+                Arc::new(Properties { subject, ..Properties::default() })
+            }
+            Content::Task(task) => {
+                let subject = task.text("title").to_owned();
                 Arc::new(Properties { subject, ..Properties::default() })
             }
             Content::Event(event) => {

@@ -12,7 +12,7 @@ use crate::odata::Select;
 use crate::server::Version;
 use crate::tenant::id::{IdFormat, MessageKey};
 use crate::tenant::{Folder, ItemKind, Occurrence, Tenant, TenantError};
-use crate::{calendar, contacts};
+use crate::{calendar, contacts, todo};
 
 /// The true state of a folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -133,6 +133,40 @@ pub struct TrueEvent {
     pub cancelled: Vec<String>,
 }
 
+/// A task list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrueTaskList {
+    /// Id.
+    pub id: String,
+    /// Its name. Several lists may have the same.
+    pub name: String,
+    /// `defaultList`, `flaggedEmails` or `none`.
+    pub well_known: String,
+    /// True if the user owns it.
+    pub is_owner: bool,
+    /// True if it is shared.
+    pub is_shared: bool,
+}
+
+/// A task.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrueTask {
+    /// Id, which is valid until the task moves.
+    pub id: String,
+    /// Id of its list. A task that was deleted is in a mail folder, such as Deleted Items.
+    pub list: String,
+    /// All its properties as Graph shows them, except for its id. The etag, which is new after every change, is there.
+    pub properties: Value,
+    /// Its steps, without their ids.
+    pub checklist: Vec<Value>,
+    /// Its links, without their ids.
+    pub links: Vec<Value>,
+    /// Its attachments.
+    pub attachments: Vec<TrueAttachment>,
+}
+
 /// The true state of a mailbox: folders sorted by path, items sorted by id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Truth {
@@ -148,6 +182,10 @@ pub struct Truth {
     pub calendars: Vec<TrueCalendar>,
     /// Every appointment and series.
     pub events: Vec<TrueEvent>,
+    /// Every task list, the default one first and that of flagged messages last.
+    pub task_lists: Vec<TrueTaskList>,
+    /// Every task. Flagged messages, which have a list of their own, are not among them.
+    pub tasks: Vec<TrueTask>,
 }
 
 fn as_base64<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
@@ -176,6 +214,8 @@ impl Tenant {
             contacts: self.true_contacts(user)?,
             calendars: self.true_calendars(user)?,
             events: self.true_events(user)?,
+            task_lists: self.true_task_lists(user)?,
+            tasks: self.true_tasks(user)?,
         })
     }
 
@@ -326,6 +366,52 @@ impl Tenant {
         Ok(events)
     }
 
+    /// Returns the task lists of a mailbox, the default one first and that of flagged messages last.
+    ///
+    /// # Errors
+    /// Those of [`Self::truth`].
+    pub fn true_task_lists(&self, user: &str) -> Result<Vec<TrueTaskList>, TenantError> {
+        self.with_mailbox(user, |mailbox| {
+            let folders = mailbox.task_lists().into_iter().filter_map(|key| Some((key, mailbox.folder(key)?)));
+            let lists = folders.map(|(key, folder)| TrueTaskList {
+                id: mailbox.folder_id(key),
+                name: folder.name.clone(),
+                well_known: todo::lists::well_known(folder).to_owned(),
+                is_owner: !folder.list.of_others,
+                is_shared: folder.list.shared || folder.list.of_others,
+            });
+            lists.collect()
+        })
+    }
+
+    /// Returns the tasks of a mailbox, sorted by id.
+    ///
+    /// # Errors
+    /// Those of [`Self::truth`].
+    pub fn true_tasks(&self, user: &str) -> Result<Vec<TrueTask>, TenantError> {
+        let without_id = |mut part: Value| {
+            part.as_object_mut().map(|part| part.remove("id"));
+            part
+        };
+        let views = self.with_mailbox(user, |mailbox| {
+            let tasks = mailbox.items_of(ItemKind::Task);
+            let tasks = tasks
+                .map(|(key, record)| (todo::json::View::new(mailbox, key, record), mailbox.folder_id(record.folder)));
+            tasks.collect::<Vec<_>>()
+        })?;
+        let tasks = views.into_iter().map(|(view, list)| TrueTask {
+            id: view.id(),
+            list,
+            properties: without_id(todo::json::task_json(self, &view, &Select::default())),
+            checklist: todo::json::checklist(self, &view).into_iter().map(without_id).collect(),
+            links: todo::json::links(self, &view).into_iter().map(without_id).collect(),
+            attachments: true_attachments(&view.task(self).attachments),
+        });
+        let mut tasks: Vec<TrueTask> = tasks.collect();
+        tasks.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(tasks)
+    }
+
     fn true_message(&self, id: String, folder: String, view: &View) -> TrueMessage {
         let shape = Shape {
             select: Select::parse(Some(PROPERTIES)),
@@ -362,7 +448,7 @@ fn true_attachments(attachments: &[Attachment]) -> Vec<TrueAttachment> {
 
 impl Truth {
     /// Returns the lines that the control API streams, each a JSON object: folders, folders for contacts, calendars,
-    /// messages, events, contacts.
+    /// task lists, messages, events, tasks, contacts.
     pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
         let folders = self.folders.iter().map(|folder| json!({ "folder": folder }));
         let contact_folders = self.contact_folders.iter().map(|folder| json!({ "contactFolder": folder }));
@@ -370,7 +456,9 @@ impl Truth {
         let contacts = self.contacts.iter().map(|contact| json!({ "contact": contact }));
         let calendars = self.calendars.iter().map(|calendar| json!({ "calendar": calendar }));
         let events = self.events.iter().map(|event| json!({ "event": event }));
-        let places = folders.chain(contact_folders).chain(calendars);
-        places.chain(messages).chain(events).chain(contacts).map(|line| line.to_string())
+        let task_lists = self.task_lists.iter().map(|list| json!({ "taskList": list }));
+        let tasks = self.tasks.iter().map(|task| json!({ "task": task }));
+        let places = folders.chain(contact_folders).chain(calendars).chain(task_lists);
+        places.chain(messages).chain(events).chain(tasks).chain(contacts).map(|line| line.to_string())
     }
 }

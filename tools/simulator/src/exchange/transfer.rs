@@ -23,7 +23,8 @@ use crate::mime::Importance;
 use crate::server::{Answer, ApiError, Call, State, json_answer};
 use crate::tenant::id::IdFormat;
 use crate::tenant::{
-    Arrival, CalendarEvent, Contact, Content, Extra, FlagStatus, Flags, ItemKind, Mailbox, Record, Tenant, Unreadable,
+    Arrival, CalendarEvent, Contact, Content, Extra, FlagStatus, Flags, ItemKind, Mailbox, Record, Task, Tenant,
+    Unreadable,
 };
 
 /// Maximum number of items in one export.
@@ -221,6 +222,7 @@ fn content(item: &mut Item) -> Content {
     let is = |kind: ItemKind| class.is_some() && class == kind.class();
     let of_other_kind = match () {
         () if is(ItemKind::Contact) => Contact::from_json(&bytes).map(|it| Content::Contact(Arc::new(it))),
+        () if is(ItemKind::Task) => Task::from_json(&bytes).map(|it| Content::Task(Arc::new(it))),
         () if is(ItemKind::Event) => CalendarEvent::from_json(&bytes).map(|it| Content::Event(Arc::new(it))),
         () => None,
     };

@@ -157,14 +157,17 @@ fn neighbour(tenant: &Tenant, request: &Request, rng: &mut Rng) -> Option<Uri> {
     format!("/{}/users/{user}/{collection}/{id}{value}{query}", route.version.name()).parse().ok()
 }
 
-/// Gives the requested message one more header, the requested contact another note, or the requested event another
-/// subject.
+/// Gives the requested message one more header, the requested contact another note, the requested event another
+/// subject, or the requested task another title.
 fn change_item(tenant: &Tenant, route: &Route) {
     if let (Some(user), Some(contact)) = (&route.user, &route.contact) {
         change_contact(tenant, user, contact);
     }
     if let (Some(user), Some(event)) = (&route.user, &route.event) {
         change_event(tenant, user, event);
+    }
+    if let (Some(user), Some(task)) = (&route.user, &route.task) {
+        change_task(tenant, user, task);
     }
     let (Some(user), Some(message)) = (&route.user, &route.message) else { return };
     let found = tenant.with_mailbox(user, |mailbox| {
@@ -195,7 +198,15 @@ fn change_event(tenant: &Tenant, user: &str, event: &str) {
     }
 }
 
-/// Deletes the requested folder or calendar, unless it is one that every mailbox has.
+fn change_task(tenant: &Tenant, user: &str, task: &str) {
+    let changes = tenant.with_mailbox(user, |mailbox| mailbox.latest_change()).unwrap_or_default();
+    let fields = [("title".to_owned(), json!(format!("Title {changes}")))].into_iter().collect();
+    if let Err(error) = tenant.change_task(user, task, &fields) {
+        tracing::debug!(%error, "the task did not change");
+    }
+}
+
+/// Deletes the requested folder, calendar or task list, unless it is one that every mailbox has.
 fn delete_folder(tenant: &Tenant, route: &Route) {
     let (Some(user), Some(folder)) = (&route.user, &route.folder) else { return };
     if let Err(error) = tenant.delete_folder(user, folder) {

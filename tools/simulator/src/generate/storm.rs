@@ -2,9 +2,9 @@
 
 use strongroom_corpora::rng::Rng;
 
-use super::{contacts as generated, events};
+use super::{contacts as generated, events, tasks};
 use crate::tenant::id::{FolderKey, IdFormat};
-use crate::tenant::{CalendarFacts, ItemKind, NewCalendar, Tenant, TenantError, message_id};
+use crate::tenant::{CalendarFacts, ItemKind, ListFacts, NewCalendar, Record, Tenant, TenantError, message_id};
 
 impl Tenant {
     /// Makes one change to a user's contacts or their folders, chosen by `choice`. What the mailbox refuses, such as to
@@ -110,6 +110,58 @@ impl Tenant {
         };
         match done {
             Err(TenantError::Mailbox(refused)) => tracing::debug!(%refused, "the calendars did not change"),
+            done => done?,
+        }
+        Ok(())
+    }
+
+    /// Makes one change to a user's task lists or their tasks, chosen by `choice`. Lists of others stay as they are.
+    /// What the mailbox refuses is not done.
+    ///
+    /// # Errors
+    /// [`TenantError::NoUser`] and [`TenantError::NoMailbox`].
+    pub fn change_tasks_at_random(&self, user: &str, choice: u64) -> Result<(), TenantError> {
+        let mut rng = Rng::new(choice);
+        let (lists, found) = self.with_mailbox(user, |mailbox| {
+            let mut own = mailbox.task_lists();
+            own.retain(|key| mailbox.folder(*key).is_some_and(|one| !one.list.of_others && !one.shows_flagged()));
+            let of_lists = mailbox.items_of(ItemKind::Task).filter(|(_, record)| own.contains(&record.folder));
+            let id = |(key, record): (_, &Record)| message_id(&mailbox.guid, key, record.moves, IdFormat::Default);
+            let found: Vec<String> = of_lists.map(id).collect();
+            (own.into_iter().map(|key| mailbox.folder_id(key)).collect::<Vec<String>>(), found)
+        })?;
+        let list = rng.pick(&lists).clone();
+        let name = tasks::list_name(&mut rng);
+        let task = found.get(rng.index(found.len().max(1))).cloned().unwrap_or_default();
+        // The first kinds need a task; the others work in an empty mailbox, too.
+        let kind = if found.is_empty() { rng.between(8, 12) } else { rng.below(13) };
+        let done = match kind {
+            0 | 1 => self.change_task(user, &task, &tasks::edit(&mut rng)),
+            2 => self.set_task_categories(user, &task, vec![name]),
+            3 => self.move_task(user, &task, &list).map(drop),
+            4 => self.delete_task(user, &task),
+            5 | 6 => {
+                let step = tasks::step(&mut rng);
+                self.edit_task(user, &task, |task| {
+                    let number = task.next_part();
+                    task.checklist.insert(number, step);
+                })
+            }
+            7 => {
+                let attachment = events::file(&mut rng, &name);
+                self.edit_task(user, &task, |task| {
+                    task.attach(attachment);
+                })
+            }
+            8 => self.add_task_list(user, &name, ListFacts::default()).map(drop),
+            9 => self.rename_folder(user, &list, &name),
+            // Nobody tells of a task that moved out of a list that is gone.
+            10 if self.switches().moves_show_only_as_removal => Ok(()),
+            10 => self.delete_folder(user, &list),
+            _ => self.add_task(user, &list, tasks::task(&mut rng)).map(drop),
+        };
+        match done {
+            Err(TenantError::Mailbox(refused)) => tracing::debug!(%refused, "the tasks did not change"),
             done => done?,
         }
         Ok(())

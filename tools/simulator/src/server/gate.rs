@@ -50,9 +50,12 @@ impl State {
         }
         let mailbox = self.mailbox_of(route);
         let running = self.counters.begin(route.operation.name(), mailbox.clone());
-        let Some(requirement) = permissions::requirement(route, method) else {
+        let Some(mut requirement) = permissions::requirement(route, method) else {
             return self.admit(Cost::Free, running);
         };
+        if route.operation == Operation::TasksDelta && self.tenant.switches().task_delta_needs_write {
+            requirement.application = permissions::TASKS_WRITE;
+        }
         self.authority
             .with_rules(|rules| permissions::check(rules, &caller, &requirement, mailbox.as_deref()))
             .map_err(|forbidden| ApiError::new(StatusCode::FORBIDDEN, forbidden.code, forbidden.message))?;

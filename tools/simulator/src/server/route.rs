@@ -223,6 +223,56 @@ operations! {
     GetEventAttachmentValue
     /// `DELETE /users/{u}[/calendars/{c}]/events/{e}/attachments/{a}`
     DeleteEventAttachment
+    /// `GET /users/{u}/todo/lists`
+    ListTaskLists
+    /// `POST /users/{u}/todo/lists`
+    CreateTaskList
+    /// `GET /users/{u}/todo/lists/delta`
+    TaskListsDelta
+    /// `GET /users/{u}/todo/lists/{l}`
+    GetTaskList
+    /// `PATCH /users/{u}/todo/lists/{l}`
+    UpdateTaskList
+    /// `DELETE /users/{u}/todo/lists/{l}`
+    DeleteTaskList
+    /// `GET /users/{u}/todo/lists/{l}/tasks`
+    ListTasks
+    /// `POST /users/{u}/todo/lists/{l}/tasks`
+    CreateTask
+    /// `GET /users/{u}/todo/lists/{l}/tasks/delta`
+    TasksDelta
+    /// `GET /users/{u}/todo/lists/{l}/tasks/{t}`
+    GetTask
+    /// `PATCH /users/{u}/todo/lists/{l}/tasks/{t}`
+    UpdateTask
+    /// `DELETE /users/{u}/todo/lists/{l}/tasks/{t}`
+    DeleteTask
+    /// `GET .../tasks/{t}/checklistItems`
+    ListChecklistItems
+    /// `GET .../tasks/{t}/linkedResources`
+    ListLinkedResources
+    /// `GET .../tasks/{t}/checklistItems/{c}`
+    GetChecklistItem
+    /// `GET .../tasks/{t}/linkedResources/{r}`
+    GetLinkedResource
+    /// `POST`, `PATCH` and `DELETE` of a checklist item
+    WriteChecklistItem
+    /// `POST`, `PATCH` and `DELETE` of a linked resource
+    WriteLinkedResource
+    /// `GET .../tasks/{t}/attachments`
+    ListTaskAttachments
+    /// `POST .../tasks/{t}/attachments`
+    CreateTaskAttachment
+    /// `POST .../tasks/{t}/attachments/createUploadSession`
+    CreateTaskUploadSession
+    /// `GET .../tasks/{t}/attachments/{a}`
+    GetTaskAttachment
+    /// `GET .../tasks/{t}/attachments/{a}/$value`
+    GetTaskAttachmentValue
+    /// `DELETE .../tasks/{t}/attachments/{a}`
+    DeleteTaskAttachment
+    /// `PUT .../tasks/{t}/attachmentSessions/{s}/content`, `GET` and `DELETE .../attachmentSessions/{s}`
+    UploadTaskAttachment
     /// `POST /$batch`
     Batch
     /// `GET /users/{u}/settings/exchange`
@@ -240,7 +290,7 @@ pub struct Route {
     pub operation: Operation,
     /// Id or principal name of the user; `me` for the signed-in user, until the gate replaces it.
     pub user: Option<String>,
-    /// Id or well-known name of the folder, for mail or for contacts; id of the calendar.
+    /// Id or well-known name of the folder, for mail or for contacts; id of the calendar or of the task list.
     pub folder: Option<String>,
     /// Id of the group of calendars.
     pub group: Option<String>,
@@ -250,6 +300,10 @@ pub struct Route {
     pub contact: Option<String>,
     /// Id of the event or of the occurrence.
     pub event: Option<String>,
+    /// Id of the task.
+    pub task: Option<String>,
+    /// Id of the checklist item, the linked resource or the upload session of the task.
+    pub part: Option<String>,
     /// Id of the attachment.
     pub attachment: Option<String>,
     /// The rest of the path: the property of `mailboxSettings`, the answer to a meeting, or the path inside an Exchange mailbox (first its id).
@@ -295,6 +349,8 @@ impl Route {
             message: None,
             contact: None,
             event: None,
+            task: None,
+            part: None,
             attachment: None,
             rest: Vec::new(),
         };
@@ -375,6 +431,68 @@ impl Route {
             ["contactfolders" | "contacts", ..] => self.of_contacts(method, lower, raw, &by),
             ["calendars" | "calendar" | "calendargroups" | "events" | "calendarview", ..] => {
                 self.of_calendars(method, lower, raw, &by)
+            }
+            ["todo", "lists", ..] => self.of_tasks(method, &lower[1..], &raw[1..], &by),
+            [.., other] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+        }
+    }
+
+    /// Routes task lists and the path after them.
+    fn of_tasks(&mut self, method: &Method, lower: &[&str], raw: &[String], by: &By<'_>) -> Result<Operation, NoRoute> {
+        use Operation as O;
+        match lower {
+            ["lists"] => by(Some(O::ListTaskLists), Some(O::CreateTaskList), None, None),
+            ["lists", "delta" | "delta()"] => by(Some(O::TaskListsDelta), None, None, None),
+            ["lists", _, rest @ ..] => {
+                self.folder = Some(raw[1].clone());
+                match rest {
+                    [] => by(Some(O::GetTaskList), None, Some(O::UpdateTaskList), Some(O::DeleteTaskList)),
+                    ["tasks"] => by(Some(O::ListTasks), Some(O::CreateTask), None, None),
+                    ["tasks", "delta" | "delta()"] => by(Some(O::TasksDelta), None, None, None),
+                    ["tasks", _, rest @ ..] => {
+                        self.task = Some(raw[3].clone());
+                        self.of_task(method, rest, &raw[4..], by)
+                    }
+                    [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+                }
+            }
+            _ => Err(NoRoute::UnknownSegment("todo".to_owned())),
+        }
+    }
+
+    /// Routes the path after a task.
+    fn of_task(&mut self, method: &Method, lower: &[&str], raw: &[String], by: &By<'_>) -> Result<Operation, NoRoute> {
+        use Operation as O;
+        let (steps, links) = (O::WriteChecklistItem, O::WriteLinkedResource);
+        match lower {
+            [] => by(Some(O::GetTask), None, Some(O::UpdateTask), Some(O::DeleteTask)),
+            ["checklistitems"] => by(Some(O::ListChecklistItems), Some(steps), None, None),
+            ["linkedresources"] => by(Some(O::ListLinkedResources), Some(links), None, None),
+            ["checklistitems", _] => {
+                self.part = Some(raw[1].clone());
+                by(Some(O::GetChecklistItem), None, Some(steps), Some(steps))
+            }
+            ["linkedresources", _] => {
+                self.part = Some(raw[1].clone());
+                by(Some(O::GetLinkedResource), None, Some(links), Some(links))
+            }
+            ["attachmentsessions", _] => {
+                self.part = Some(raw[1].clone());
+                by(Some(O::UploadTaskAttachment), None, None, Some(O::UploadTaskAttachment))
+            }
+            ["attachmentsessions", _, "content"] if method == Method::PUT => {
+                self.part = Some(raw[1].clone());
+                Ok(O::UploadTaskAttachment)
+            }
+            ["attachments"] => by(Some(O::ListTaskAttachments), Some(O::CreateTaskAttachment), None, None),
+            ["attachments", "createuploadsession"] if method == Method::POST => Ok(O::CreateTaskUploadSession),
+            ["attachments", _, rest @ ..] => {
+                self.attachment = Some(raw[1].clone());
+                match rest {
+                    [] => by(Some(O::GetTaskAttachment), None, None, Some(O::DeleteTaskAttachment)),
+                    ["$value"] => by(Some(O::GetTaskAttachmentValue), None, None, None),
+                    [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
+                }
             }
             [other, ..] => Err(NoRoute::UnknownSegment((*other).to_owned())),
         }
@@ -605,6 +723,18 @@ mod tests {
             assert_eq!((route.operation, route.folder), (operation, None), "{path}");
         }
         assert_eq!(route("/v1.0/me/calendar/frobs"), Err(NoRoute::UnknownSegment("frobs".to_owned())));
+    }
+
+    #[test]
+    fn tasks_are_found_in_their_lists() {
+        let value = route("/v1.0/users('u')/todo/lists('l')/tasks('t')/attachments/a/$value").expect("a route");
+        assert_eq!(value.operation, Operation::GetTaskAttachmentValue);
+        assert_eq!((value.folder.as_deref(), value.task.as_deref()), (Some("l"), Some("t")));
+        let session = "/v1.0/me/todo/lists/l/tasks/t/attachmentSessions/s";
+        let put = Route::parse(&Method::PUT, &format!("{session}/content")).expect("a route");
+        assert_eq!((put.operation, put.part.as_deref()), (Operation::UploadTaskAttachment, Some("s")));
+        assert_eq!(Route::parse(&Method::PUT, session), Err(NoRoute::MethodNotAllowed));
+        assert_eq!(route("/v1.0/me/todo"), Err(NoRoute::UnknownSegment("todo".to_owned())));
     }
 
     #[test]

@@ -33,6 +33,9 @@ pub enum TenantError {
     /// No event of the mailbox has this id, or the series has no occurrence on this day.
     #[error("there is no event {0}")]
     NoEvent(String),
+    /// No task of the mailbox has this id.
+    #[error("there is no task {0}")]
+    NoTask(String),
     /// The mailbox refused.
     #[error(transparent)]
     Mailbox(#[from] MailboxError),

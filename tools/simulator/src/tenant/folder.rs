@@ -39,6 +39,8 @@ pub struct Folder {
     pub extended: BTreeMap<String, serde_json::Value>,
     /// What only a calendar has.
     pub calendar: CalendarFacts,
+    /// What only a task list has.
+    pub list: ListFacts,
 }
 
 /// What a search folder shows.
@@ -81,8 +83,19 @@ impl Folder {
             order: None,
             extended: BTreeMap::new(),
             calendar: CalendarFacts::default(),
+            list: ListFacts::default(),
         }
     }
+}
+
+/// What a task list has besides its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ListFacts {
+    /// True if its owner shares it.
+    pub shared: bool,
+    /// True if somebody else owns it.
+    pub of_others: bool,
 }
 
 /// What a calendar has besides its name.

@@ -16,7 +16,7 @@ pub type MailboxGuid = [u8; 16];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FolderKey(pub u32);
 
-/// Identifies an item of a mailbox, which is a message, a contact or an event, even after moves.
+/// Identifies an item of a mailbox, which is a message, a contact, an event or a task, even after moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageKey(pub u32);
 

@@ -180,6 +180,28 @@ pub const DEFAULT_FOLDERS: &[DefaultFolder] = &[
         class: "IPF.Appointment",
         names: ["Calendar", "Kalender", "Calendrier", "行事曆", "日历", "予定表"],
     },
+    DefaultFolder {
+        well_known: Some("tasks"),
+        parent: "msgfolderroot",
+        hidden: false,
+        class: "IPF.Task",
+        names: ["Tasks", "Aufgaben", "Tâches", "工作", "任务", "タスク"],
+    },
+    // The list that shows flagged messages as tasks. No item is in it.
+    DefaultFolder {
+        well_known: None,
+        parent: "msgfolderroot",
+        hidden: true,
+        class: "IPF.Task.Flagged",
+        names: [
+            "Flagged Emails",
+            "Gekennzeichnete E-Mails",
+            "E-mails avec indicateur",
+            "已標幟的電子郵件",
+            "标记的电子邮件",
+            "フラグを設定したメール",
+        ],
+    },
     // Copies of chat messages. A client that lists messages by folder does not see them.
     DefaultFolder {
         well_known: None,

@@ -1,4 +1,4 @@
-//! Items, which are messages, contacts and events: a small record for each, and a reference to its content.
+//! Items, which are messages, contacts, events and tasks: a small record for each, and a reference to its content.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::contact::Contact;
 use super::event::CalendarEvent;
 use super::id::FolderKey;
+use super::task::Task;
 use crate::mime::{Importance, Properties};
 
 /// The stored state of an item. Large mailboxes have a million of these, so each stays under 100 bytes.
@@ -55,6 +56,8 @@ pub enum ItemKind {
     Contact,
     /// An event of a calendar: one appointment, or a series.
     Event,
+    /// A task.
+    Task,
 }
 
 impl ItemKind {
@@ -64,6 +67,7 @@ impl ItemKind {
             Self::Message => None,
             Self::Contact => Some("IPM.Contact"),
             Self::Event => Some("IPM.Appointment"),
+            Self::Task => Some("IPM.Task"),
         }
     }
 
@@ -74,6 +78,7 @@ impl ItemKind {
         match () {
             () if is("ipf.contact") => Self::Contact,
             () if is("ipf.appointment") => Self::Event,
+            () if is("ipf.task") => Self::Task,
             () => Self::Message,
         }
     }
@@ -139,6 +144,8 @@ pub enum Content {
     Contact(Arc<Contact>),
     /// The item is an event of a calendar.
     Event(Arc<CalendarEvent>),
+    /// The item is a task.
+    Task(Arc<Task>),
 }
 
 impl Content {
@@ -148,6 +155,7 @@ impl Content {
             Self::Generated(_) | Self::Corpus(_) | Self::Mime(_) | Self::Properties(_) => ItemKind::Message,
             Self::Contact(_) => ItemKind::Contact,
             Self::Event(_) => ItemKind::Event,
+            Self::Task(_) => ItemKind::Task,
         }
     }
 }

@@ -93,6 +93,10 @@ async fn session(
     }
     let token = query.get("authtoken").map_or("", String::as_str);
     let target = state.uploads.target(token, Timestamp::now())?;
+    // An attachment of a task goes to Graph itself.
+    if state.tenant.with_mailbox(&target.user, |mailbox| mailbox.kind_of(target.message))? == ItemKind::Task {
+        return Err(UploadError::Unknown.into());
+    }
     let len = if parts.method == Method::PUT { content_length(&parts.headers)? } else { 0 };
     let entry = state.enter_by_url("UploadAttachment", &target.user, len)?;
     let answer = match parts.method {
