@@ -162,10 +162,10 @@ test-sdk: $(VENV)-sdk/.ready
 	cargo test --locked -p strongroom-simulator --test sdk -- --nocapture
 
 bench: build-release packages-bench
-	python3 tools/bench/bench.py --strongroom $(RELEASE) --corpora target/release/strongroom-corpora $(BENCH_ARGS)
+	PATH="$$(tools/bench/restic.sh $(CACHE)/restic):$$PATH" python3 tools/bench/bench.py --strongroom $(RELEASE) --corpora target/release/strongroom-corpora $(BENCH_ARGS)
 
 bench-documents: $(VENV)-documents/.ready build-release packages-bench
-	$(VENV)-documents/bin/python3 tools/bench/documents.py --strongroom $(RELEASE) $(BENCH_DOCUMENTS_ARGS)
+	PATH="$$(tools/bench/restic.sh $(CACHE)/restic):$$PATH" $(VENV)-documents/bin/python3 tools/bench/documents.py --strongroom $(RELEASE) $(BENCH_DOCUMENTS_ARGS)
 
 $(VENV)-documents/.ready: tools/bench/documents-requirements.txt
 	python3 -m venv $(VENV)-documents

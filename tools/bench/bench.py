@@ -4,22 +4,23 @@
     tools/bench/bench.py                        # all that are installed, three rounds, a table of medians
     tools/bench/bench.py --only restic,borg     # some of them
     tools/bench/bench.py --large                # also with a tenant of 200,000 files, and how each cost grows
+    tools/bench/bench.py --before PATH          # an older build of Strongroom takes part as well
     tools/bench/bench.py --quick                # a small tenant, one round: does everything work?
 
 Each round gives each program an empty repository and measures the first backup, a second run over the unchanged source,
-and fresh mounts: one for `find` and `ls`, one for `ls` alone, one for ripgrep, one for `cp -r` of one person's mail to memory, one
-for 1,000 single mails in random order. The order
-of the programs changes from round to round. The source is read once before each backup, so that all of them find it in
-memory and the disk decides nothing; "cold" means a fresh mount after the kernel has dropped its caches (as root), "warm"
-the same command again. Counts and hits through a mount must equal those of the source, or the run fails.
+and fresh mounts: one for `find` and `ls`, one for `ls` alone, one for ripgrep, one for `cp -r` of one person's mail to
+memory, one for 1,000 single mails in random order. The order of the programs changes from round to round. The source is
+read once before each backup, so that all of them find it in memory and the disk decides nothing; "cold" means a fresh
+mount after the kernel has dropped its caches (as root), "warm" the same command again. Counts and hits through a mount
+must equal those of the source, or the run fails.
 
 On machines whose idle CPUs sleep deeply (virtual machines above all), a request to a file system in user space takes
 five times as long when the daemon's CPU has to be woken for it, and the figures then say more about the machine than
 about the program. ``--spin`` keeps the CPUs awake during the mount measurements with one process per CPU at nice 19,
 which gives way to everything else: for all programs alike, and noted under the table.
 
-Only Python's standard library is used. restic, borg, ripgrep and zstd come from the distribution; rustic takes part where it is
-installed (`cargo install rustic-rs --features mount`).
+Only Python's standard library is used. borg, ripgrep and zstd come from the distribution, and restic from the next one
+(tools/bench/restic.sh). rustic takes part where it is installed (`cargo install rustic-rs --features mount`).
 """
 
 from __future__ import annotations
@@ -264,6 +265,7 @@ def table(medians: dict[str, dict[str, float]]) -> str:
     head = ["", *names]
     if ratios:
         others = [name for name in contestants.BACKUP_PROGRAMS if name in names]
+        head += ["strongroom / before"] if "before" in names else []
         head += [f"strongroom / best of {', '.join(others) or 'none'}", "strongroom / plain"]
     lines = [head, ["---", *["--:"] * (len(head) - 1)]]
     for metric in METRICS:
@@ -271,6 +273,7 @@ def table(medians: dict[str, dict[str, float]]) -> str:
         line = [f"{metric.label} ({metric.unit})", *(formatted(metric, values[name]) for name in names)]
         if ratios:
             best = min((value for name in others if (value := values.get(name))), default=None)
+            line += [ratio(values["strongroom"], values["before"])] if "before" in names else []
             line += [ratio(values["strongroom"], best),
                      ratio(values["strongroom"], values.get("plain"))]
         lines.append(line)
@@ -375,6 +378,7 @@ def parse() -> argparse.Namespace:
     """Returns the arguments of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--strongroom", type=Path, default=PROJECT / "target/release/strongroom", metavar="PATH")
+    parser.add_argument("--before", type=Path, metavar="PATH", help="an older build of Strongroom, which takes part")
     parser.add_argument("--corpora", type=Path, default=PROJECT / "target/release/strongroom-corpora", metavar="PATH")
     parser.add_argument("--only", default=",".join(contestants.USUALLY), help="programs, separated by commas")
     parser.add_argument("--rounds", type=int, default=3)
@@ -397,6 +401,8 @@ def parse() -> argparse.Namespace:
     if arguments.quick:
         arguments.users, arguments.mails_per_user, arguments.files_per_user, arguments.rounds = 4, 200, 60, 1
     arguments.cache = arguments.cache.resolve()
+    if arguments.before:
+        arguments.only += ",before"
     unknown = set(arguments.only.split(",")) - set(contestants.ALL)
     if unknown:
         parser.error(f"--only knows {', '.join(contestants.ALL)}; not {', '.join(sorted(unknown))}")
@@ -411,6 +417,8 @@ def main() -> int:
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     contestants.Strongroom.binary = arguments.strongroom.resolve()
+    if arguments.before:
+        contestants.Before.binary = arguments.before.resolve()
     started = time.monotonic()
 
     def progress(text: str) -> None:

@@ -93,6 +93,16 @@ class Strongroom(Contestant):
             yield mount
 
 
+class Before(Strongroom):
+    """An older build of the same program (--before)."""
+
+    name = "before"
+
+    @classmethod
+    def version(cls) -> str:
+        return f"before: {super().version()}"
+
+
 class Restic(Contestant):
     """restic with its defaults: zstd, AES-256-CTR with Poly1305."""
 
@@ -192,9 +202,9 @@ class Plain(Contestant):
         yield Mount(self.source, self.source, 0.0, 0)
 
 
-ALL: dict[str, type[Contestant]] = {kind.name: kind for kind in (Strongroom, Restic, Borg, Rustic, Plain)}
+ALL: dict[str, type[Contestant]] = {kind.name: kind for kind in (Strongroom, Before, Restic, Borg, Rustic, Plain)}
 # What takes part unless somebody asks for others: rustic, where it is installed.
-USUALLY = [name for name in ALL if name != "rustic" or shutil.which("rustic")]
+USUALLY = [name for name in ALL if name != "before" and (name != "rustic" or shutil.which("rustic"))]
 BACKUP_PROGRAMS = ("restic", "borg", "rustic")
 
 
