@@ -16,6 +16,7 @@ mod mount;
 mod outbox;
 mod output;
 mod progress;
+mod remembered;
 mod restore;
 mod secret;
 mod snapshots;
@@ -31,11 +32,12 @@ use crate::local_files;
 use crate::repository::local_state::LocalState;
 use crate::repository::reader::{CacheSizes, Reader};
 use crate::repository::{IndexSearch, Repository, RepositoryError};
-use crate::settings::{ByteSize, RepositorySettings, SecretSource, Settings};
+use crate::settings::{ByteSize, Period, RepositorySettings, SecretSource, Settings};
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use error::{Exit, UsageError};
 use output::Output;
+use remembered::RememberedKey;
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -83,6 +85,10 @@ struct Global {
     /// Reads the password, or the recovery key, from the first line of FILE
     #[arg(long, global = true, env = "STRONGROOM_PASSWORD_FILE", value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Lets the kernel keep the key of the opened repository for TIME, such as 15m (at most 24h). Until then your
+    /// commands with this option need no password and start faster; `strongroom key forget` ends it
+    #[arg(long, global = true, env = "STRONGROOM_REMEMBER_KEY", value_name = "TIME")]
+    remember_key: Option<Period>,
     /// Reads the configuration from FILE [default: ~/.config/strongroom/strongroom.toml]
     #[arg(long, global = true, env = "STRONGROOM_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -340,8 +346,28 @@ impl Session {
             Err(error @ RepositoryError::NoRepository { .. }) => return Err(error.into()),
             found => found.with_context(opening)?,
         };
+        let period = self.global.remember_key.or(self.place()?.settings.and_then(|settings| settings.remember_key));
+        let remembered = period.map(|period| (RememberedKey::of(found.id()), period));
+        if let Some((remembered, _)) = &remembered
+            && let Some(key) = remembered.get()
+            && let Some(repository) = found.open_again(&key).with_context(opening)?
+        {
+            return Ok(Arc::new(repository));
+        }
         let secret = self.password()?;
-        Ok(Arc::new(found.open(&secret).with_context(opening)?))
+        let repository = found.open(&secret).with_context(opening)?;
+        if let Some((remembered, period)) = remembered
+            && let Err(error) = remembered.keep(&repository.handover(), period.0)
+        {
+            tracing::warn!("the key is not remembered: {error:#}");
+        }
+        Ok(Arc::new(repository))
+    }
+
+    /// Returns the place where the kernel keeps this repository's key.
+    fn remembered(&self) -> Result<RememberedKey> {
+        let found = Repository::find(self.stored()?)?;
+        Ok(RememberedKey::of(found.id()))
     }
 
     fn state_dir(&self) -> Result<PathBuf> {

@@ -7,10 +7,12 @@
 
 mod document;
 mod file;
+mod period;
 mod secret;
 mod size;
 
 pub use document::ConfigLocation;
+pub use period::Period;
 pub use secret::{SecretSource, first_line, read_secret_file};
 pub use size::ByteSize;
 
@@ -88,6 +90,8 @@ pub struct RepositorySettings {
     pub cache_size: Option<ByteSize>,
     /// How `init` lets a new repository store archives.
     pub archives: Option<Archives>,
+    /// How long the kernel keeps the key of the opened repository.
+    pub remember_key: Option<Period>,
 }
 
 /// A table `[tenants.NAME]`: an organisation, and how the program signs in to it.

@@ -37,6 +37,9 @@ enum Action {
         #[arg(value_name = "KEY")]
         id: String,
     },
+    /// Makes the kernel forget the key that `--remember-key` keeps; needs no password
+    #[command(after_help = "Example:\n  strongroom key forget")]
+    Forget,
 }
 
 #[derive(Args)]
@@ -64,6 +67,7 @@ impl Key {
             Action::List => list(session),
             Action::Add(add) => add.run(session),
             Action::Remove { id } => remove(session, &id),
+            Action::Forget => forget(session),
         }
     }
 }
@@ -143,6 +147,16 @@ fn remove(session: &Session, asked: &str) -> Result<Exit> {
     match session.output().json {
         true => session.output().json(&json!({ "removed": id.to_string() }))?,
         false => line(format_args!("Removed key slot {id}"))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn forget(session: &Session) -> Result<Exit> {
+    let forgotten = session.remembered()?.forget()?;
+    match (session.output().json, forgotten) {
+        (true, _) => session.output().json(&json!({ "forgotten": forgotten }))?,
+        (false, true) => line("The key is forgotten")?,
+        (false, false) => line("No key was remembered")?,
     }
     Ok(Exit::Done)
 }

@@ -62,6 +62,27 @@ impl FoundRepository {
         Err(RepositoryError::NoKeyFits { tried, untried })
     }
 
+    /// Opens the repository with the result of an earlier [`Repository::handover`]. Tries no password. Returns `None` if
+    /// the key slot that opened it then was removed, or if the key is not the key of this repository.
+    ///
+    /// # Errors
+    /// An error of the storage.
+    pub fn open_again(&self, handover: &[u8]) -> Result<Option<Repository>> {
+        let Some((master, slot, _)) = handed_over(handover) else { return Ok(None) };
+        match self.backend.size(ObjectName::key(slot.0)) {
+            Ok(_) => {}
+            Err(BackendError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        let found = Self { backend: self.backend.clone(), object: self.object.clone(), config: self.config.clone() };
+        Ok(found.with_master(master, slot).ok())
+    }
+
+    /// Returns the repository's id.
+    pub fn id(&self) -> RepositoryId {
+        self.config.id
+    }
+
     /// Returns the key slots that can be tried, the cheapest first, and the number of all other slots.
     fn slots(&self) -> Result<(Vec<(KeyId, Slot)>, usize)> {
         let mut names = names(&*self.backend, ObjectKind::Key)?;
@@ -257,9 +278,16 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError::NoKeyFits`] if `handover` is malformed, or [`RepositoryError::Config`].
     pub fn open_handed_over(backend: Arc<dyn Backend>, handover: &[u8]) -> Result<Self> {
-        let parts = handover.split_first_chunk().and_then(|(master, rest)| Some((*master, rest.split_first_chunk()?)));
-        let (master, (slot, object)) = parts.ok_or(RepositoryError::NoKeyFits { tried: 0, untried: 0 })?;
+        let parts = handed_over(handover);
+        let (master, slot, object) = parts.ok_or(RepositoryError::NoKeyFits { tried: 0, untried: 0 })?;
         let found = FoundRepository { backend, object: object.to_vec(), config: Config::decode(object)? };
-        found.with_master(MasterKey::from_bytes(master), KeyId(*slot))
+        found.with_master(master, slot)
     }
+}
+
+/// Returns the parts of the result of [`Repository::handover`]: the master key, the slot that gave it, and `config`.
+fn handed_over(handover: &[u8]) -> Option<(MasterKey, KeyId, &[u8])> {
+    let (master, rest) = handover.split_first_chunk()?;
+    let (slot, config) = rest.split_first_chunk()?;
+    Some((MasterKey::from_bytes(*master), KeyId(*slot), config))
 }

@@ -47,6 +47,7 @@ struct Repository {
     cache_dir: Option<String>,
     cache_size: Option<String>,
     archives: Option<Archives>,
+    remember_key: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -154,12 +155,17 @@ impl Reading<'_> {
             size.parse()
                 .map_err(|error| self.document.invalid(&key("cache_size"), error, "write 500M, 20G, or 0 for no cache"))
         });
+        let remember_key = written.remember_key.map(|period| {
+            let hint = "write a time from 1s to 24h, such as 15m";
+            period.parse().map_err(|error| self.document.invalid(&key("remember_key"), error, hint))
+        });
         Ok(RepositorySettings {
             url,
             password,
             cache_dir,
             cache_size: cache_size.transpose()?,
             archives: written.archives,
+            remember_key: remember_key.transpose()?,
         })
     }
 

@@ -15,6 +15,7 @@ url = "s3://bucket/prefix"
 cache_dir = "cache"
 cache_size = "20G"
 archives = "by-content"
+remember_key = "15m"
 
 [tenants.contoso]
 tenant_id = "6b1c2d3e-0000-4000-8000-000000000000"
@@ -67,6 +68,7 @@ fn every_key_is_understood() {
     assert_eq!(far.cache_dir.as_deref(), Some(Path::new("/etc/strongroom/cache")));
     assert_eq!(far.cache_size, Some(ByteSize(20 << 30)));
     assert_eq!(far.archives, Some(Archives::ByContent));
+    assert_eq!((main.remember_key, far.remember_key), (None, Some(Period(Duration::from_secs(900)))));
 
     let contoso = settings.tenant("contoso").unwrap();
     assert!(matches!(contoso.credential, CredentialSettings::Secret(_)));

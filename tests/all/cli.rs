@@ -5,7 +5,7 @@ mod output;
 
 use crate::common;
 
-use common::{Lab, PASSWORD, commands_of, fails, noise, run, text, write};
+use common::{Lab, PASSWORD, commands_of, eventually, fails, noise, run, text, write};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -15,6 +15,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use strongroom::backend::local::Local;
+use strongroom::repository::Repository;
 
 #[track_caller]
 fn keys_of(value: &Value) -> BTreeSet<&str> {

@@ -252,3 +252,67 @@ fn a_repository_shows_no_names_without_a_key() {
         }
     }
 }
+
+/// A program that may not use keyrings (in some containers) says so, and asks for the password as before.
+#[test]
+fn a_remembered_key_opens_the_repository_without_a_password_until_it_ends() {
+    let lab = Lab::new();
+    let command = |arguments: &[&str], password: Option<&str>| {
+        let mut command = lab.command(arguments);
+        match password {
+            Some(password) => command.env("STRONGROOM_PASSWORD", password),
+            None => command.env_remove("STRONGROOM_PASSWORD"),
+        };
+        command
+    };
+    let remembering = ["snapshots", "--remember-key", "10m"];
+    let said = text(&run(&mut command(&remembering, Some(PASSWORD)), 0).stderr);
+    if said.contains("the kernel does not keep the key") {
+        fails(&mut command(&remembering, None), 2);
+        return;
+    }
+    assert_eq!(said, "");
+    run(&mut command(&remembering, None), 0);
+    run(&mut command(&["key", "list", "--remember-key", "1s"], None), 0);
+    let said = fails(&mut command(&["snapshots"], None), 2);
+    assert!(said.contains("password"), "only who asks for it gets it: {said}");
+
+    // Forgotten when somebody says so, and only once.
+    assert_eq!(text(&run(&mut command(&["key", "forget"], None), 0).stdout), "The key is forgotten\n");
+    fails(&mut command(&remembering, None), 2);
+    assert_eq!(lab.json(["key", "forget"]), json!({ "forgotten": false }));
+
+    // Forgotten when the time is over.
+    run(&mut command(&["snapshots", "--remember-key", "1s"], Some(PASSWORD)), 0);
+    let mut again = command(&["snapshots", "--remember-key", "1s"], None);
+    eventually("the kernel forgets the key", common::PATIENCE, || again.output().unwrap().status.code() == Some(2));
+
+    // Forgotten when the password is not one of the repository any more.
+    let added = run(
+        command(&["key", "add", "--password-memory", "1", "--json"], Some(PASSWORD))
+            .env("STRONGROOM_NEW_PASSWORD", "second"),
+        0,
+    );
+    let added: Value = serde_json::from_slice(&added.stdout).unwrap();
+    run(&mut command(&remembering, Some("second")), 0);
+    run(&mut command(&remembering, None), 0);
+    run(&mut command(&["key", "remove", added["id"].as_str().unwrap()], Some(PASSWORD)), 0);
+    fails(&mut command(&remembering, None), 2);
+    run(&mut command(&["key", "forget"], None), 0);
+
+    for wrong in ["0s", "25h", "15", "soon"] {
+        run(&mut command(&["snapshots", "--remember-key", wrong], Some(PASSWORD)), 2);
+    }
+}
+
+/// The key of one repository does not open another, even if somebody puts it there.
+#[test]
+fn a_remembered_key_is_looked_at_before_it_counts() {
+    let lab = Lab::new();
+    let repository = lab.open();
+    let other = Lab::new();
+    let found = || Repository::find(Arc::new(Local::open(&other.repository()).unwrap())).unwrap();
+    assert!(found().open_again(&repository.handover()).unwrap().is_none());
+    assert!(found().open_again(b"too short").unwrap().is_none());
+    assert_eq!(found().open_again(&other.open().handover()).unwrap().unwrap().id(), found().id());
+}
