@@ -33,6 +33,7 @@ use crate::content::mail::address::one_line;
 use crate::content::mail::charset::{self, Charset};
 use crate::content::mail::structure::{Kind, Outside, PARTS_MAX, Part, Structure};
 use crate::content::mail::words;
+use ahash::AHashSet;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
@@ -190,7 +191,7 @@ impl Text {
         // For each `multipart/alternative` with HTML, the words of its plain parts.
         let with_html: HashSet<usize> =
             bodies.iter().filter(|body| body.is_html).filter_map(|body| body.alternative).collect();
-        let mut plain: HashMap<usize, HashSet<&str>> = HashMap::new();
+        let mut plain: HashMap<usize, AHashSet<&str>> = HashMap::new();
         for body in bodies.iter().filter(|body| !body.is_html) {
             if let Some(group) = body.alternative.filter(|group| with_html.contains(group)) {
                 plain.entry(group).or_default().extend(words_in(&body.text));
@@ -288,7 +289,7 @@ fn words_in(text: &str) -> impl Iterator<Item = &str> {
 
 /// Returns the lines with words that are not in `known`. If these lines are more than half of the text, returns all of
 /// it.
-fn what_is_new<'a>(text: &'a str, known: &HashSet<&str>) -> Cow<'a, str> {
+fn what_is_new<'a>(text: &'a str, known: &AHashSet<&str>) -> Cow<'a, str> {
     let mut new = String::new();
     let (mut letters, mut new_letters) = (0, 0);
     for line in text.lines() {

@@ -8,6 +8,8 @@ use std::io;
 pub const DATA_LEVEL: i32 = 3;
 /// zstd level for metadata. Metadata is small, and every walk through a snapshot reads it, so a higher level pays.
 pub const META_LEVEL: i32 = 6;
+/// zstd level for the local state. A first backup writes a value for each file, and few of them are ever read.
+pub const LOCAL_LEVEL: i32 = 1;
 
 /// A compression context. Creating one allocates megabytes, so each thread keeps its own.
 pub struct Compressor {

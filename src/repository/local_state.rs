@@ -14,7 +14,7 @@ mod facts;
 pub use facts::Aside;
 
 use crate::backend::ObjectName;
-use crate::format::compress::{Compressor, META_LEVEL};
+use crate::format::compress::{Compressor, LOCAL_LEVEL};
 use crate::format::crypto::Keys;
 use crate::format::id::{BlobId, IndexId, KeyId, PackId, RepositoryId, SnapshotId};
 use crate::format::index::Index;
@@ -187,7 +187,7 @@ impl LocalState {
     }
 
     fn new(path: PathBuf, db: DB, keys: std::sync::Arc<Keys>, packs: Packs) -> Result<Self, LocalError> {
-        let compressor = Mutex::new(Compressor::new(META_LEVEL));
+        let compressor = Mutex::new(Compressor::new(LOCAL_LEVEL));
         let local = Self { path, db, keys, packs: RwLock::new(packs), damaged: RwLock::default(), compressor };
         let damaged = local.ids(b'd')?.into_iter().map(PackId).collect();
         Ok(Self { damaged: RwLock::new(damaged), ..local })
@@ -517,6 +517,9 @@ fn options() -> Options {
     options.create_if_missing(true);
     options.set_block_based_table_factory(&table);
     options.set_write_buffer_size(16 << 20);
+    // The same for keys that are not in a file yet. The ratio is of the write buffer: 320 KiB, or 20 bits for each key.
+    options.set_memtable_prefix_bloom_ratio(0.02);
+    options.set_memtable_whole_key_filtering(true);
     options.set_max_open_files(128);
     options.set_keep_log_file_num(1);
     options.set_max_background_jobs(1);
