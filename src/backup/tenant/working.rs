@@ -10,7 +10,7 @@ const PAUSE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// Maximum number of users at work if all of them wait for the limits of the service, as a multiple of `at_once`. It is
 /// low, because each user takes memory: up to 4 MiB with twenty thousand messages.
-const WAITING_MAX: usize = 2;
+const WAITING_MAX: usize = 3;
 
 /// The users who are worked on. Usually there are `at_once` of them. If all of them wait for the limits of the service,
 /// as long as `pause` says, there are more.
