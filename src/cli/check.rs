@@ -1,9 +1,9 @@
 //! `strongroom check`
 
-use super::Session;
 use super::error::{Exit, UsageError};
 use super::output::{self, Output, bytes, line};
 use super::progress;
+use super::{Session, allocator};
 use crate::repository::check::{self, CheckOptions, CheckReport, LostPart};
 use crate::repository::{Repository, RepositoryError};
 use anyhow::{Context, Result};
@@ -28,6 +28,7 @@ pub struct Check {
 
 impl Check {
     pub fn run(self, session: &Session) -> Result<Exit> {
+        allocator::bound();
         let read_data = self.read_data.as_deref().map(parse_percent).transpose()?;
         let repository = session.open_stored()?;
         session.repository_state(&repository)?;

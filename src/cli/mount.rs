@@ -5,7 +5,7 @@
 //! the second process says that the folder is ready. So an error of mounting is an error of the command.
 
 use super::error::{Exit, Unsuitable, UsageError};
-use super::{Session, absolute, canonical, outbox, output, reader};
+use super::{Session, absolute, allocator, canonical, outbox, output, reader};
 use crate::outbox::jobs::Counts;
 use crate::outbox::{RunningOutbox, history};
 use crate::repository::Repository;
@@ -95,6 +95,7 @@ impl From<Layout> for view::Layout {
 
 impl Mount {
     pub fn run(self, session: &Session) -> Result<Exit> {
+        allocator::bound();
         if !self.foreground && !self.background {
             return self.start_background(session);
         }

@@ -8,7 +8,7 @@ mod dropped;
 
 use super::error::{Exit, UsageError};
 use super::output;
-use super::{Session, absolute, progress, reader};
+use super::{Session, absolute, allocator, progress, reader};
 use crate::format::id::SnapshotId;
 use crate::format::snapshot::{Failure, Snapshot};
 use crate::repository::Repository;
@@ -86,6 +86,7 @@ fn when_exists_parser() -> impl TypedValueParser<Value = WhenExists> {
 
 impl Restore {
     pub fn run(self, session: &Session) -> Result<Exit> {
+        allocator::bound();
         match &self.dropped {
             Some(Dropped::Commit(command)) => return command.run(session),
             Some(Dropped::Jobs(command)) => return command.run(session),

@@ -1,7 +1,7 @@
 //! `strongroom webdav`
 
 use super::error::Exit;
-use super::{Session, mount, output, reader};
+use super::{Session, allocator, mount, output, reader};
 use crate::serve::webdav::Server;
 use crate::view::{Layout, RepositoryCatalog, SnapshotView};
 use anyhow::Result;
@@ -32,6 +32,7 @@ pub struct Webdav {
 
 impl Webdav {
     pub fn run(self, session: &Session) -> Result<Exit> {
+        allocator::bound();
         let repository = session.open()?;
         mount::warn_of_missing(session, &repository)?;
         let reader = reader(&repository);

@@ -74,7 +74,7 @@ pub struct CacheSizes {
 
 impl Default for CacheSizes {
     fn default() -> Self {
-        Self { blocks: 48 << 20, nodes: 32 << 20, archives: 16 << 20 }
+        Self { blocks: 32 << 20, nodes: 16 << 20, archives: 16 << 20 }
     }
 }
 
