@@ -311,7 +311,7 @@ fn a_remembered_key_is_looked_at_before_it_counts() {
     let lab = Lab::new();
     let repository = lab.open();
     let other = Lab::new();
-    let found = || Repository::find(Arc::new(Local::open(&other.repository()).unwrap())).unwrap();
+    let found = || Repository::find(Arc::new(Local::open(other.repository()).unwrap())).unwrap();
     assert!(found().open_again(&repository.handover()).unwrap().is_none());
     assert!(found().open_again(b"too short").unwrap().is_none());
     assert_eq!(found().open_again(&other.open().handover()).unwrap().unwrap().id(), found().id());
