@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-/// Time between two times that freed memory is given back, while the process uses at least a twentieth of a core. A
-/// mount that is read quickly keeps 50 MiB more with five seconds.
-const INTERVAL_BUSY: Duration = Duration::from_secs(1);
-/// The same while the process does little. An idle mount should seldom wake the processor.
-const INTERVAL_IDLE: Duration = Duration::from_secs(5);
+/// Time between two times that freed memory is given back. A mount that is read quickly keeps 50 MiB more with five
+/// seconds.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Processor time for each [`INTERVAL`] below which nothing worth giving back was freed.
+const IDLE_MAX: Duration = Duration::from_millis(20);
 
 /// Keeps the memory of a long run close to what it uses. By default glibc opens an arena for nearly every thread and
 /// keeps large freed buffers. That takes a third more memory for the first backup of an organisation. It also keeps
 /// what is freed between two buffers that are in use: as much as is used, after an hour. A thread gives that back every
-/// second or every few seconds.
+/// second.
 ///
 /// Call it before any other thread starts.
 #[cfg(target_env = "gnu")]
@@ -31,14 +31,16 @@ pub fn bound() {
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "the standard library cannot ask the allocator for this")]
 fn give_back_freed() {
-    let mut interval = INTERVAL_IDLE;
+    let (mut used, mut was_busy) = (cpu_time(), true);
     loop {
-        let before = cpu_time();
-        std::thread::sleep(interval);
-        // SAFETY: `malloc_trim` takes an integer, locks what it looks at, and frees only what nobody uses.
-        unsafe { libc::malloc_trim(0) };
-        let is_busy = cpu_time().saturating_sub(before) > interval / 20;
-        interval = if is_busy { INTERVAL_BUSY } else { INTERVAL_IDLE };
+        std::thread::sleep(INTERVAL);
+        let now = cpu_time();
+        let is_busy = now.saturating_sub(used) > IDLE_MAX;
+        if is_busy || was_busy {
+            // SAFETY: `malloc_trim` takes an integer, locks what it looks at, and frees only what nobody uses.
+            unsafe { libc::malloc_trim(0) };
+        }
+        (used, was_busy) = (now, is_busy);
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 const PAUSE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Minimum pause after which the work on another user begins. Shorter pauses are over before it could use them.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
-/// Maximum number of users at work if all of them wait for the limits of the service, as a multiple of `at_once`. It is
-/// low, because each user takes memory: up to 4 MiB with twenty thousand messages.
-const WAITING_MAX: usize = 3;
+/// Maximum number of users at work if all of them wait for the limits of the service, in halves of `at_once`. It is low,
+/// because each user takes memory: up to 4 MiB with twenty thousand messages.
+const HALVES_MAX: usize = 5;
 
 /// The users who are worked on. Usually there are `at_once` of them. If all of them wait for the limits of the service,
 /// as long as `pause` says, there are more.
@@ -38,7 +38,7 @@ impl<I: Iterator<Item = F>, F: Future, P: Fn() -> Option<Duration>> Working<I, F
             }
             let idle = (self.pause)().is_some_and(|pause| pause >= PAUSE_MIN);
             if idle {
-                let room = (self.at_once * WAITING_MAX).saturating_sub(self.running.len());
+                let room = (self.at_once * HALVES_MAX / 2).saturating_sub(self.running.len());
                 self.running.extend(self.waiting.by_ref().take(self.at_once.min(room)));
             }
         }
@@ -67,7 +67,7 @@ mod tests {
     async fn mailboxes_that_wait_for_their_limits_hold_up_no_others() {
         assert_eq!(begun(None).await, 2);
         assert_eq!(begun(Some(PAUSE_MIN / 2)).await, 2);
-        assert_eq!(begun(Some(Duration::from_secs(600))).await, 2 * WAITING_MAX);
+        assert_eq!(begun(Some(Duration::from_secs(600))).await, 2 * HALVES_MAX / 2);
     }
 
     #[tokio::test(start_paused = true)]
@@ -84,6 +84,6 @@ mod tests {
         });
         let mut working = Working::new(users, 4, || Some(Duration::from_secs(600)));
         while working.next().await.is_some() {}
-        assert_eq!((underway.get(), most.get()), (0, 4 * WAITING_MAX));
+        assert_eq!((underway.get(), most.get()), (0, 4 * HALVES_MAX / 2));
     }
 }
