@@ -9,6 +9,7 @@ import base64
 import os
 import sys
 import traceback
+from datetime import date
 from email import message_from_bytes
 
 import httpx
@@ -23,14 +24,34 @@ from msgraph import GraphRequestAdapter, GraphServiceClient
 from msgraph.generated.models.attachment_item import AttachmentItem
 from msgraph.generated.models.attachment_type import AttachmentType
 from msgraph.generated.models.body_type import BodyType
+from msgraph.generated.models.calendar import Calendar
+from msgraph.generated.models.checklist_item import ChecklistItem
+from msgraph.generated.models.date_time_time_zone import DateTimeTimeZone
+from msgraph.generated.models.day_of_week import DayOfWeek
 from msgraph.generated.models.email_address import EmailAddress
+from msgraph.generated.models.event import Event
+from msgraph.generated.models.event_type import EventType
 from msgraph.generated.models.file_attachment import FileAttachment
+from msgraph.generated.models.importance import Importance
 from msgraph.generated.models.item_body import ItemBody
+from msgraph.generated.models.linked_resource import LinkedResource
 from msgraph.generated.models.mail_folder import MailFolder
 from msgraph.generated.models.message import Message
 from msgraph.generated.models.o_data_errors.o_data_error import ODataError
+from msgraph.generated.models.patterned_recurrence import PatternedRecurrence
 from msgraph.generated.models.recipient import Recipient
+from msgraph.generated.models.recurrence_pattern import RecurrencePattern
+from msgraph.generated.models.recurrence_pattern_type import RecurrencePatternType
+from msgraph.generated.models.recurrence_range import RecurrenceRange
+from msgraph.generated.models.recurrence_range_type import RecurrenceRangeType
 from msgraph.generated.models.single_value_legacy_extended_property import SingleValueLegacyExtendedProperty
+from msgraph.generated.models.task_file_attachment import TaskFileAttachment
+from msgraph.generated.models.task_status import TaskStatus
+from msgraph.generated.models.todo_task import TodoTask
+from msgraph.generated.models.todo_task_list import TodoTaskList
+from msgraph.generated.models.wellknown_list_name import WellknownListName
+from msgraph.generated.users.item.events.item.event_item_request_builder import EventItemRequestBuilder
+from msgraph.generated.users.item.events.item.instances.instances_request_builder import InstancesRequestBuilder
 from msgraph.generated.users.item.mail_folders.item.copy.copy_post_request_body import (
     CopyPostRequestBody as CopyFolderBody,
 )
@@ -40,6 +61,9 @@ from msgraph.generated.users.item.messages.item.attachments.create_upload_sessio
 from msgraph.generated.users.item.messages.item.copy.copy_post_request_body import CopyPostRequestBody
 from msgraph.generated.users.item.messages.item.move.move_post_request_body import MovePostRequestBody
 from msgraph.generated.users.item.messages.messages_request_builder import MessagesRequestBuilder
+from msgraph.generated.users.item.todo.lists.item.tasks.item.todo_task_item_request_builder import (
+    TodoTaskItemRequestBuilder,
+)
 from msgraph.generated.users.users_request_builder import UsersRequestBuilder
 from msgraph_core import PageIterator
 from msgraph_core.requests.batch_request_content import BatchRequestContent
@@ -310,6 +334,87 @@ class Suite:
         assert reply.status_code == 200 and reply.json()["itemId"], reply.text
         again = await mailbox.folders.by_mailbox_folder_id("inbox").get()
         assert again.total_item_count == inbox.total_item_count + 1
+
+    async def test_a_series_has_instances_and_exceptions(self):
+        user = await self.user()
+        calendars = await self.all(await user.calendars.get())
+        default = await user.calendar.get()
+        assert default.id in {calendar.id for calendar in calendars} and default.is_default_calendar
+        made = await user.calendars.post(Calendar(name="Made by the SDK"))
+        calendar = user.calendars.by_calendar_id(made.id)
+        zone = "Pacific Standard Time"
+        pattern = RecurrencePattern(
+            type=RecurrencePatternType.Weekly, interval=1, days_of_week=[DayOfWeek.Wednesday]
+        )
+        range_ = RecurrenceRange(
+            type=RecurrenceRangeType.NoEnd, start_date=date(2026, 3, 4), recurrence_time_zone=zone
+        )
+        event = await calendar.events.post(
+            Event(
+                subject="Weekly",
+                start=DateTimeTimeZone(date_time="2026-03-04T09:00:00", time_zone=zone),
+                end=DateTimeTimeZone(date_time="2026-03-04T10:00:00", time_zone=zone),
+                recurrence=PatternedRecurrence(pattern=pattern, range=range_),
+                transaction_id="3f8c",
+            )
+        )
+        assert event.type == EventType.SeriesMaster and event.is_organizer
+        assert event.recurrence.range.recurrence_time_zone == zone
+        parameters = InstancesRequestBuilder.InstancesRequestBuilderGetQueryParameters(
+            start_date_time="2026-03-01T00:00:00Z", end_date_time="2026-04-01T00:00:00Z", top=2
+        )
+        series = user.events.by_event_id(event.id)
+        instances = await self.all(await series.instances.get(RequestConfiguration(query_parameters=parameters)))
+        starts = [instance.start.date_time[:16] for instance in instances]
+        assert starts == ["2026-03-04T17:00", "2026-03-11T16:00", "2026-03-18T16:00", "2026-03-25T16:00"], starts
+        changed = await user.events.by_event_id(instances[1].id).patch(Event(subject="Changed"))
+        assert changed.type == EventType.Exception and changed.original_start.hour == 16
+        await user.events.by_event_id(instances[2].id).delete()
+        parameters = EventItemRequestBuilder.EventItemRequestBuilderGetQueryParameters(
+            select=["subject", "cancelledOccurrences"], expand=["exceptionOccurrences"]
+        )
+        read = await series.get(RequestConfiguration(query_parameters=parameters))
+        assert [one.subject for one in read.exception_occurrences] == ["Changed"]
+        assert [day.rsplit(".", 1)[1] for day in read.cancelled_occurrences] == ["2026-03-18"]
+        attachment = FileAttachment(
+            odata_type="#microsoft.graph.fileAttachment", name="a.txt", content_bytes=b"Hello"
+        )
+        await series.attachments.post(attachment)
+        attachments = await series.attachments.get()
+        assert [(one.name, one.size > 5) for one in attachments.value] == [("a.txt", True)]
+        await calendar.delete()
+
+    async def test_tasks_have_steps_and_deltas(self):
+        user = await self.user()
+        made = await user.todo.lists.post(TodoTaskList(display_name="Made by the SDK"))
+        assert made.is_owner and made.wellknown_list_name == WellknownListName.None_
+        list_ = user.todo.lists.by_todo_task_list_id(made.id)
+        page = await list_.tasks.delta.get()
+        due = DateTimeTimeZone(date_time="2026-03-04T12:00:00", time_zone="UTC")
+        task = await list_.tasks.post(TodoTask(title="Order", importance=Importance.High, due_date_time=due))
+        assert task.due_date_time.date_time.startswith("2026-03-04T00:00:00") and task.status == TaskStatus.NotStarted
+        builder = list_.tasks.by_todo_task_id(task.id)
+        await builder.checklist_items.post(ChecklistItem(display_name="One", is_checked=True))
+        await builder.linked_resources.post(LinkedResource(web_url="https://contoso.com/1", application_name="Contoso"))
+        await builder.attachments.post(
+            TaskFileAttachment(
+                odata_type="#microsoft.graph.taskFileAttachment", name="a.txt", content_bytes=b"Hello"
+            )
+        )
+        parameters = TodoTaskItemRequestBuilder.TodoTaskItemRequestBuilderGetQueryParameters(
+            expand=["checklistItems", "linkedResources"]
+        )
+        read = await builder.get(RequestConfiguration(query_parameters=parameters))
+        assert [step.display_name for step in read.checklist_items] == ["One"] and read.has_attachments
+        assert read.linked_resources[0].web_url == "https://contoso.com/1"
+        attached = (await builder.attachments.get()).value[0]
+        whole = await builder.attachments.by_attachment_base_id(attached.id).get()
+        assert whole.content_bytes and attached.size == 5
+        changes = await list_.tasks.delta.with_url(page.odata_delta_link).get()
+        assert [row.title for row in changes.value] == ["Order"]
+        await builder.patch(TodoTask(status=TaskStatus.Completed))
+        assert (await builder.get()).completed_date_time
+        await list_.delete()
 
     async def test_the_sdk_waits_when_it_is_told_to(self):
         """The SDK's own retry handler reads `Retry-After`."""
