@@ -30,6 +30,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{Instrument, debug, debug_span, warn};
 use url::Url;
 
+mod batch;
 #[cfg(test)]
 mod tests;
 
@@ -229,8 +230,9 @@ impl Client {
             loop {
                 let answer = match attempts.attempt().await {
                     // The service has carried out the request. From here on, a repetition does the same again.
-                    Ok(body) => {
+                    Ok(mut body) => {
                         let rest = body.rest(max).await.map_err(Failure::after_success);
+                        drop(body);
                         rest.and_then(|(body, room)| read(&body).map(|answer| (answer, room)))
                     }
                     Err(failure) => Err(failure),
@@ -326,6 +328,8 @@ struct RequestAttempts<'a> {
     url: Url,
     attempts: Attempts,
     sent: u32,
+    /// If the request is a batch, the number of requests in it.
+    batched: u64,
 }
 
 /// A failed attempt.
@@ -389,13 +393,18 @@ impl Failure {
 impl<'a> RequestAttempts<'a> {
     fn new(shared: &'a Arc<Shared>, request: &'a Request) -> Result<Self, GraphError> {
         let url = request.resolve(&shared.endpoints)?;
-        Ok(Self { shared, request, url, attempts: Attempts::default(), sent: 0 })
+        Ok(Self { shared, request, url, attempts: Attempts::default(), sent: 0, batched: 0 })
     }
 
     /// Sends the request once.
     async fn attempt(&mut self) -> Result<Body, Failure> {
         let Request { scope, size_hint, payload, label, .. } = self.request;
-        let permit = self.shared.gate.enter(scope, *size_hint, payload.len()).await.map_err(|closed| {
+        let gate = &self.shared.gate;
+        let permit = match self.batched {
+            0 => gate.enter(scope, *size_hint, payload.len()).await,
+            requests => gate.enter_with_batch(scope, payload.len(), requests).await,
+        };
+        let permit = permit.map_err(|closed| {
             let why = format!("the service accepts no requests for another {} s", closed.wait.as_secs());
             Failure::new(GraphError::new(ErrorKind::Throttled, label).explained(why), None)
         })?;
@@ -435,7 +444,7 @@ impl<'a> RequestAttempts<'a> {
                 return Err(Failure::after_success(error));
             }
             let arrival = Arrival::new(shared.http.pace);
-            return Ok(Body { shared: Arc::clone(shared), response, arrival, label, _permit: permit });
+            return Ok(Body { shared: Arc::clone(shared), response, arrival, label, permit });
         }
         let headers = response.headers().clone();
         // The body of the error may be missing: the status is enough.
@@ -522,7 +531,7 @@ pub struct Body {
     response: Response,
     arrival: Arrival,
     label: &'static str,
-    _permit: Permit,
+    permit: Permit,
 }
 
 impl fmt::Debug for Body {
@@ -560,7 +569,7 @@ impl Body {
     }
 
     /// Returns the rest of the body. If it is large, a permit for the memory that it takes comes with it.
-    async fn rest(mut self, max: u64) -> Result<(Bytes, Option<OwnedSemaphorePermit>), GraphError> {
+    async fn rest(&mut self, max: u64) -> Result<(Bytes, Option<OwnedSemaphorePermit>), GraphError> {
         let first = self.chunk().await?.unwrap_or_default();
         if first.len() as u64 > max {
             return Err(GraphError::endless(self.label, max));

@@ -4,12 +4,50 @@
 //! hold halves of surrogate pairs, where a text was cut in the middle of a character. Neither is valid JSON (RFC 8259),
 //! but neither is a reason to lose a page of messages.
 
-use serde::de::{DeserializeOwned, Error};
-use std::fmt::Write;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt::{self, Write};
 
 /// Maximum number of values in an answer. A text of 64 MiB that consists of empty lists would take gigabytes once it is
 /// parsed. A message with 1,500 recipients has ten thousand values.
 const VALUES_MAX: usize = 200_000;
+
+/// The text of the error for a list with too many elements.
+const TOO_MANY: &str = "a list has too many elements";
+
+/// The unparsed elements of a list, at most `MAX` of them.
+pub(super) struct Texts<'a, const MAX: usize>(pub(super) Vec<&'a RawValue>);
+
+/// Returns true if a list had more elements than its [`Texts`] may have.
+pub(super) fn is_too_long(error: &serde_json::Error) -> bool {
+    error.is_data() && error.to_string().starts_with(TOO_MANY)
+}
+
+impl<'de: 'a, 'a, const MAX: usize> Deserialize<'de> for Texts<'a, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect<const MAX: usize>;
+        impl<'de, const MAX: usize> Visitor<'de> for Collect<MAX> {
+            type Value = Texts<'de, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element::<&'de RawValue>()? {
+                    if texts.len() == MAX {
+                        // The rest may be millions of elements, so it is not even looked at.
+                        return Err(A::Error::custom(TOO_MANY));
+                    }
+                    texts.push(text);
+                }
+                Ok(Texts(texts))
+            }
+        }
+        deserializer.deserialize_seq(Collect)
+    }
+}
 
 /// Parses `body` as JSON. If it is not valid, repairs it first: escapes control characters, and replaces halves of
 /// surrogate pairs and bytes that are not UTF-8 by U+FFFD.

@@ -6,14 +6,12 @@
 
 use super::client::{Client, Failure};
 use super::error::{ErrorKind, GraphError};
-use super::json;
+use super::json::{self, Texts, is_too_long};
 use super::request::{Request, Target};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, Error, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use serde::de::DeserializeOwned;
 use std::collections::HashSet;
-use std::fmt;
 use tokio::sync::OwnedSemaphorePermit;
 
 #[cfg(test)]
@@ -52,8 +50,20 @@ impl Page {
     /// # Errors
     /// [`ErrorKind::Malformed`] for each row that is not of type `T`.
     pub(super) fn rows<T: DeserializeOwned>(&self) -> impl Iterator<Item = Result<T, GraphError>> + '_ {
-        self.rows.iter().map(|row| {
-            let read = if row.len() <= ROW_BYTES_MAX { json::read(row).ok() } else { None };
+        self.rows_with(Bytes::clone)
+    }
+
+    /// Returns the rows of the page, each as `change` makes it.
+    ///
+    /// # Errors
+    /// As [`Page::rows`].
+    pub(super) fn rows_with<'a, T: DeserializeOwned>(
+        &'a self,
+        change: impl Fn(&Bytes) -> Bytes + 'a,
+    ) -> impl Iterator<Item = Result<T, GraphError>> + 'a {
+        self.rows.iter().map(move |row| {
+            let row = change(row);
+            let read = if row.len() <= ROW_BYTES_MAX { json::read(&row).ok() } else { None };
             read.ok_or_else(|| {
                 let why = format!("a row of {} bytes is not of the expected type", row.len());
                 GraphError::malformed(self.label).explained(why)
@@ -66,58 +76,25 @@ impl Page {
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
-    value: Rows<'a>,
+    value: Texts<'a, PAGE_ROWS_MAX>,
     #[serde(rename = "@odata.nextLink")]
     next: Option<String>,
     #[serde(rename = "@odata.deltaLink")]
     delta: Option<String>,
 }
 
-/// The unparsed rows of a page.
-struct Rows<'a>(Vec<&'a RawValue>);
-
-/// The text of the error for a page with too many rows.
-const TOO_MANY: &str = "a page has too many rows";
-
-impl<'de: 'a, 'a> Deserialize<'de> for Rows<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Rows<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("rows")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<Self::Value, A::Error> {
-                let mut texts = Vec::new();
-                while let Some(text) = rows.next_element::<&'de RawValue>()? {
-                    if texts.len() == PAGE_ROWS_MAX {
-                        // The rest may be millions of rows, so it is not even looked at.
-                        return Err(A::Error::custom(TOO_MANY));
-                    }
-                    texts.push(text);
-                }
-                Ok(Rows(texts))
-            }
-        }
-        deserializer.deserialize_seq(Collect)
-    }
-}
-
 /// Reads a page from the text of an answer.
 fn read(body: &Bytes, label: &'static str) -> Result<Page, Failure> {
     let parse = |body: &Bytes| -> Result<Page, serde_json::Error> {
-        let Envelope { value: Rows(texts), next, delta } = serde_json::from_slice(body)?;
+        let Envelope { value: Texts(texts), next, delta } = serde_json::from_slice(body)?;
         let rows = texts.iter().map(|text| body.slice_ref(text.get().as_bytes())).collect();
         Ok(Page { label, rows, next, delta, _room: None })
     };
-    let has_too_many = |error: &serde_json::Error| error.is_data() && error.to_string().starts_with(TOO_MANY);
-    let parsed = parse(body).or_else(|error| match has_too_many(&error) {
+    let parsed = parse(body).or_else(|error| match is_too_long(&error) {
         true => Err(error),
         false => json::mend(body).map_or(Err(error), |mended| parse(&Bytes::from(mended))),
     });
-    parsed.map_err(|error| match has_too_many(&error) {
+    parsed.map_err(|error| match is_too_long(&error) {
         true => {
             let why = format!("a page has more than {PAGE_ROWS_MAX} rows");
             Failure::after_success(GraphError::new(ErrorKind::TooLarge, label).explained(why))
@@ -143,6 +120,7 @@ impl Client {
             client: self.clone(),
             label: first.label,
             ends,
+            begun: None,
             state: State::More(Box::new(first)),
             links: HashSet::new(),
             pages: 0,
@@ -160,6 +138,29 @@ impl Client {
         let (mut pages, mut rows) = (self.pages(first, Ends::Plainly), Vec::new());
         pages.collect_into(&mut rows, max).await?;
         Ok(rows)
+    }
+
+    /// Returns all rows of several collections of one mailbox, at most `max` of each, as [`Client::collect`] does. Their
+    /// first pages are requested together ([`Client::batch`]).
+    pub(super) async fn collect_each<T: DeserializeOwned>(
+        &self,
+        firsts: Vec<Request>,
+        max: usize,
+    ) -> Vec<Result<Vec<T>, GraphError>> {
+        let begun = self.batch(&firsts, |request, body| read(body, request.label)).await;
+        let mut all = Vec::new();
+        for (first, page) in firsts.into_iter().zip(begun) {
+            let (mut pages, mut rows) = (self.pages(first, Ends::Plainly), Vec::new());
+            let collected = match page {
+                Ok(page) => {
+                    pages.begun = Some(page);
+                    pages.collect_into(&mut rows, max).await
+                }
+                Err(error) => Err(error),
+            };
+            all.push(collected.map(|()| rows));
+        }
+        all
     }
 
     /// Returns true if `link` may be followed: it leads to the Graph endpoint, and is not too long.
@@ -189,6 +190,8 @@ pub(super) struct Pages {
     label: &'static str,
     ends: Ends,
     state: State,
+    /// The page that `state` asks for, if it was already read.
+    begun: Option<Page>,
     /// Hashes of the links that were followed.
     links: HashSet<[u8; 16]>,
     pages: u32,
@@ -233,7 +236,10 @@ impl Pages {
                 return Ok(None);
             }
         };
-        let mut page = self.page(&mut request).await?;
+        let mut page = match self.begun.take() {
+            Some(page) => page,
+            None => self.page(&mut request).await?,
+        };
         self.count(page.rows.len())?;
         self.state = match (page.next.take(), page.delta.take()) {
             (Some(link), _) => {

@@ -142,6 +142,24 @@ impl Gate {
         size_hint: Option<u64>,
         upload: u64,
     ) -> Result<Permit, Closed> {
+        self.enter_with(scope, Load { size_hint, upload, requests: 1 }).await
+    }
+
+    /// Waits until `requests` may be sent to `scope` as one that carries `upload` bytes. The service counts each, and
+    /// runs one at a time.
+    ///
+    /// # Errors
+    /// As [`Gate::enter`].
+    pub(crate) async fn enter_with_batch(
+        self: &Arc<Self>,
+        scope: &Scope,
+        upload: u64,
+        requests: u64,
+    ) -> Result<Permit, Closed> {
+        self.enter_with(scope, Load { size_hint: None, upload, requests }).await
+    }
+
+    async fn enter_with(self: &Arc<Self>, scope: &Scope, load: Load) -> Result<Permit, Closed> {
         let notify = Arc::new(Notify::new());
         let mut waiter = {
             let mut state = self.state.lock();
@@ -149,7 +167,7 @@ impl Gate {
             if let Some(until) = state.schedule.closed_until(scope, now) {
                 return Err(Closed { wait: until.saturating_duration_since(now) });
             }
-            let key = state.schedule.enqueue(now, scope, Load { size_hint, upload });
+            let key = state.schedule.enqueue(now, scope, load);
             state.waiting.insert(key.1, Arc::clone(&notify));
             state.dispatch(now);
             Waiter { gate: Arc::clone(self), scope: scope.clone(), key, is_done: false }

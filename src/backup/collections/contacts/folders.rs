@@ -23,7 +23,8 @@ pub async fn plan(context: &Context, contacts: &Contacts, standing: &Standing<'_
         Some(before) => Some(before.id.clone()),
         None => contacts.default_folder().await?.map(|folder| folder.id),
     };
-    let mut listed = contacts.folders(default.as_deref()).await?;
+    let nested = known.iter().filter(|folder| !is_default(folder)).map(|folder| folder.id.as_str());
+    let mut listed = contacts.folders(default.as_deref(), &nested.collect::<Vec<_>>()).await?;
     keep_what_is_still_there(contacts, known, default.as_deref(), &mut listed).await?;
     let mut folders = in_order(default.as_deref(), &listed);
     for folder in &mut folders {

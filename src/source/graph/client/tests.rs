@@ -1,5 +1,6 @@
 //! The client against a service with prepared answers.
 
+mod batches;
 mod bodies;
 
 use super::*;

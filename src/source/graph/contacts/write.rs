@@ -4,7 +4,7 @@
 //! [`mark_property`](crate::source::graph::write::mark_property)). After an ambiguous error, the caller looks what
 //! exists before it tries again.
 
-use super::{ContactFolder, Contacts};
+use super::{ContactFolder, Contacts, FOLDERS_MAX};
 use crate::source::graph::error::{ErrorKind, GraphError};
 use crate::source::graph::mail::{PAGE_SIZE, found};
 use crate::source::graph::model::ExtendedProperty;
@@ -68,7 +68,7 @@ impl Contacts {
     /// # Errors
     /// See [`GraphError`].
     pub async fn folders_in(&self, folder: &str) -> Result<Vec<ContactFolder>, GraphError> {
-        self.folder_pages(&["contactFolders", folder, "childFolders"]).await
+        self.client.collect(self.child_request(folder), FOLDERS_MAX).await
     }
 
     /// Returns the folder called `name` directly in `parent`. Creates it if it is missing.

@@ -28,6 +28,8 @@ pub(super) struct Load {
     pub(super) size_hint: Option<u64>,
     /// How many bytes the request carries.
     pub(super) upload: u64,
+    /// As how many requests it counts: a batch counts as all requests in it.
+    pub(super) requests: u64,
 }
 
 /// The waiting requests, the requests in flight, and what was sent before.
@@ -204,7 +206,7 @@ impl Lane {
     }
 
     fn ready_at(&mut self, now: Instant, load: Load) -> Instant {
-        let budget = self.requests.ready_at(now, 1).max(self.uploads.ready_at(now, load.upload));
+        let budget = self.requests.ready_at(now, load.requests).max(self.uploads.ready_at(now, load.upload));
         self.fence.until(now).map_or(budget, |fence| budget.max(fence))
     }
 
@@ -316,7 +318,7 @@ impl Schedule {
                 continue;
             }
             lane.waiting.remove(&key);
-            lane.requests.charge(now, 1);
+            lane.requests.charge(now, load.requests);
             lane.uploads.charge(now, load.upload);
             lane.in_flight += 1;
             self.in_flight += 1;

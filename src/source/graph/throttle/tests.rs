@@ -442,7 +442,7 @@ proptest! {
                 match agenda.pop_first().expect("there is a first").1 {
                     Happening::Arrives { index } => {
                         let arrival = &arrivals[index];
-                        let load = Load { size_hint: arrival.size, upload: arrival.upload };
+                        let load = Load { size_hint: arrival.size, upload: arrival.upload, requests: 1 };
                         let key = schedule.enqueue(now, &mailbox(arrival.mailbox), load);
                         waiting.insert(key.1, (key, index));
                         if let Some(patience) = arrival.patience_ms {
