@@ -1,12 +1,14 @@
-//! What is in items: pure functions on the bytes of mails, mbox files, contacts and events, and the names that items
-//! are shown under.
+//! What is in items: pure functions on the bytes of mails, mbox files, contacts, events and tasks, and the names that
+//! items are shown under.
 
 pub mod contact;
 pub mod event;
+pub mod ical;
 pub mod mail;
 pub mod mbox;
 pub mod mime;
 pub mod names;
+pub mod task;
 pub mod text;
 pub mod zip;
 

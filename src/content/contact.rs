@@ -13,6 +13,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+pub(super) use super::ical::clean;
 use super::names::safe_name;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -24,7 +25,11 @@ use calcard::vcard::{
 use calcard::{Entry, Parser};
 use jiff::Timestamp;
 use jiff::civil::Date;
+use std::ops::Range;
 
+/// The first and the last line of a vCard.
+const BEGIN: &[u8] = b"BEGIN:VCARD";
+const END: &[u8] = b"END:VCARD";
 /// The name of a contact that says nothing of itself.
 const UNNAMED: &str = "Unnamed contact";
 
@@ -288,6 +293,40 @@ impl Entries {
     }
 }
 
+/// Returns true if the start of a file is that of a vCard.
+pub fn looks_like_vcard(start: &[u8]) -> bool {
+    let start = start.strip_prefix("\u{feff}".as_bytes()).unwrap_or(start).trim_ascii_start();
+    start.get(..BEGIN.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(BEGIN))
+}
+
+/// Returns where the vCards of a file stand, each with its last line break. `None` if the file has anything else, or
+/// none.
+pub fn cards(file: &[u8]) -> Option<Vec<Range<usize>>> {
+    let mut at = if file.starts_with("\u{feff}".as_bytes()) { 3 } else { 0 };
+    let (mut cards, mut start, mut depth) = (Vec::new(), 0, 0u32);
+    for line in file[at..].split_inclusive(|byte| *byte == b'\n') {
+        let end = at + line.len();
+        // Only the end is trimmed: a line that begins with a space belongs to the line before.
+        let text = line.trim_ascii_end();
+        if text.eq_ignore_ascii_case(BEGIN) {
+            if depth == 0 {
+                start = at;
+            }
+            depth += 1;
+        } else if text.eq_ignore_ascii_case(END) && depth > 0 {
+            // Old vCards may hold others (vCard 2.1: AGENT).
+            depth -= 1;
+            if depth == 0 {
+                cards.push(start..end);
+            }
+        } else if depth == 0 && !text.is_empty() {
+            return None;
+        }
+        at = end;
+    }
+    (depth == 0 && !cards.is_empty()).then_some(cards)
+}
+
 /// Returns the photo in a vCard that [`Card::vcard`] made.
 pub fn photo_of(vcard: &[u8]) -> Option<Vec<u8>> {
     let Entry::VCard(card) = Parser::new(std::str::from_utf8(vcard).ok()?).entry() else { return None };
@@ -296,23 +335,6 @@ pub fn photo_of(vcard: &[u8]) -> Option<Vec<u8>> {
         VCardValue::Text(uri) => STANDARD.decode(uri.split_once(";base64,")?.1).ok(),
         _ => None,
     }
-}
-
-/// Makes single LFs of line breaks, and leaves other control characters out. What only some programs take for a line
-/// break (such as U+2028) becomes one, too: else they would see a second line where others see one.
-pub(super) fn clean(text: impl AsRef<str>) -> String {
-    let mut clean = String::with_capacity(text.as_ref().len());
-    let mut chars = text.as_ref().chars().peekable();
-    while let Some(char) = chars.next() {
-        match char {
-            '\r' if chars.peek() == Some(&'\n') => {}
-            '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => clean.push('\n'),
-            '\n' | '\t' => clean.push(char),
-            _ if char.is_control() => {}
-            _ => clean.push(char),
-        }
-    }
-    clean
 }
 
 /// Returns whether a text is a URI (RFC 3986, 3) that stands in a line as it is.

@@ -63,6 +63,11 @@ pub fn calendar_folder_name(display: &str) -> String {
     folder_name(display, ".ics")
 }
 
+/// Returns the name of a list of tasks that people see as `display`; never as a task could be called.
+pub fn task_list_name(display: &str) -> String {
+    folder_name(display, ".ics")
+}
+
 fn folder_name(display: &str, suffix_of_items: &str) -> String {
     let name = safe_name(display, "");
     if name.to_lowercase().ends_with(suffix_of_items) { safe_name(&format!("{name} (folder)"), "") } else { name }

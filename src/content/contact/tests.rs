@@ -260,3 +260,19 @@ proptest! {
 fn text_of(name: &str) -> String {
     name.to_owned()
 }
+
+#[test]
+fn several_cards_in_a_file_are_told_apart() {
+    let (one, two) = ("BEGIN:VCARD\r\nFN:A\r\nNOTE:x\r\n END:VCARD\r\nEND:VCARD\r\n", "begin:vcard\nFN:B\nend:vcard");
+    let ranges =
+        |file: &str| super::cards(file.as_bytes()).map(|all| all.into_iter().map(|at| file[at].to_owned()).collect());
+    let both: Option<Vec<String>> = ranges(&format!("\u{feff}{one}\r\n\n{two}"));
+    assert_eq!(both, Some(vec![one.to_owned(), two.to_owned()]));
+    let nested = format!("BEGIN:VCARD\nAGENT:\n{two}\nEND:VCARD\n");
+    assert_eq!(ranges(&nested), Some(vec![nested.clone()]));
+    let begun = one.replace("END:VCARD\r\n", "");
+    for other in ["", "\n", "Dear all\n", &format!("{one}and more"), &begun, "END:VCARD\n"] {
+        assert_eq!(super::cards(other.as_bytes()), None, "{other:?}");
+    }
+    assert!(looks_like_vcard(b"\xef\xbb\xbf\nbegin:VCARD\n") && !looks_like_vcard(b"BEGIN:VCALENDAR"));
+}

@@ -178,6 +178,12 @@ impl GraphError {
         self
     }
 
+    /// Makes an error of another kind of this one. Its facts stay.
+    pub(crate) fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     /// Returns true if the text contains our own explanation.
     pub(crate) fn has_explanation(&self) -> bool {
         self.0.explanation.is_some()
