@@ -15,6 +15,7 @@
 //! `live` knows the folders of the organisations, and `jobs` writes the reports. docs/semantics.md says what users can
 //! rely on.
 
+mod cards;
 pub mod contents;
 mod drafts;
 mod executor;
@@ -43,7 +44,7 @@ use crate::format::snapshot::Snapshot;
 use crate::record_log::RecordLogError;
 use crate::repository::Repository;
 use crate::repository::reader::Reader;
-use crate::restore::ItemRestorer;
+use crate::restore::{ItemRestorer, Kind};
 use crate::source::graph::Client;
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -426,13 +427,13 @@ impl OutboxState {
         self.made.lock().get(parent).is_some_and(|names| names.contains(name))
     }
 
-    /// Returns whether files may be dropped into the folder at `path`.
-    fn check_folder(&self, path: &[u8]) -> Result<(), OutboxError> {
+    /// Returns the kind of files that may be dropped into the folder at `path`. `None` means any.
+    fn check_folder(&self, path: &[u8]) -> Result<Option<Kind>, OutboxError> {
         match self.place(path)? {
-            RestorePath::Original => Ok(()),
+            RestorePath::Original => Ok(None),
             RestorePath::Live(target, TargetFolder::Folder(_, folder)) => match &target.closed {
                 Some(reason) => Err(OutboxError::Denied { reason: reason.clone() }),
-                None if folder.accepts => self.check_denied(path),
+                None if folder.accepts => self.check_denied(path).map(|()| Some(folder.kind)),
                 None => Err(OutboxError::NotPermitted),
             },
             _ => Err(OutboxError::NotPermitted),

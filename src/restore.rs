@@ -34,7 +34,7 @@ use std::sync::atomic::AtomicBool;
 pub use crate::backup::Progress;
 pub use crate::shown::name as printable;
 pub use account::{
-    AccountOptions, AccountPlan, AccountSurvey, AccountTarget, ItemOutcome, ItemRestorer, Load, LoadPart, Origin,
+    AccountOptions, AccountPlan, AccountSurvey, AccountTarget, ItemOutcome, ItemRestorer, Kind, Load, LoadPart, Origin,
     ReadRange, Refused, SingleItem, attached_files,
 };
 

@@ -166,7 +166,7 @@ pub trait Draft: Send {
     /// released yet.
     ///
     /// # Errors
-    /// What is wrong with the file: [`OutboxError::NotMail`], [`OutboxError::TooLarge`], [`OutboxError::Unknown`], or
+    /// What is wrong with the file: [`OutboxError::WrongKind`], [`OutboxError::TooLarge`], [`OutboxError::Unknown`], or
     /// [`OutboxError::NotPermitted`] if a different file was dropped there before.
     fn seal(&mut self, path: &[u8], mtime: Option<Time>) -> Result<(), OutboxError>;
 
@@ -193,9 +193,9 @@ pub enum OutboxError {
         /// The reason that it gave.
         reason: String,
     },
-    /// The file is not a mail.
-    #[error("the file is not a mail")]
-    NotMail,
+    /// The file is not of the kind that the folder takes.
+    #[error("the file is not of the kind that this folder takes")]
+    WrongKind,
     /// In `original/`: no item in the snapshots has this content, or several have it.
     #[error("the origin of the file is unknown: {reason}")]
     Unknown {

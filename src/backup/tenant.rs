@@ -17,6 +17,7 @@ pub mod state;
 mod user;
 mod working;
 
+pub use super::collections::contacts::CONTACTS;
 pub use super::context::{OUTLOOK, REPORT_NAME, TenantOptions, USERS};
 
 use self::organisation::{Organisation, Whole};

@@ -1,5 +1,6 @@
 //! Files that are being written: what happens on `write`, `fsync` and `close`.
 
+use super::cards::{self, holds_contacts};
 use super::journal::{Dropped, Fate};
 use super::live::ORIGINAL;
 use super::queue::{self, Sealed};
@@ -7,8 +8,9 @@ use super::staging::{StagedFile, StagedId};
 use super::{FILE_BYTES_MAX, OutboxState, now};
 use crate::backup::splitter::{Nowhere, Rules, Split, SplitError, Splitter};
 use crate::content::mail::{HEADER_BYTES_MAX, MailFacts, facts, is_named_as_mail, looks_like_mail};
+use crate::format::entry::Content;
 use crate::repository::Repository;
-use crate::restore::Refused;
+use crate::restore::{Kind, Refused};
 use crate::source;
 use parking_lot::Mutex;
 use std::io;
@@ -39,10 +41,22 @@ impl Identifier {
     /// # Errors
     /// When the item cannot be read.
     pub fn split(&self, item: &dyn source::Content) -> io::Result<Split> {
-        let _long = (item.len_hint() > LONG_BYTES).then(|| self.long.lock());
+        self.with_splitter(item.len_hint(), |splitter| splitter.split(item))
+    }
+
+    /// Splits a file that a backup makes, such as a vCard, in the same way as a backup, and stores nothing.
+    ///
+    /// # Errors
+    /// If it cannot be split.
+    pub fn split_made(&self, file: &[u8]) -> io::Result<Content> {
+        self.with_splitter(file.len() as u64, |splitter| splitter.split_made(file))
+    }
+
+    fn with_splitter<T>(&self, len: u64, split: impl FnOnce(&mut Splitter) -> Result<T, SplitError>) -> io::Result<T> {
+        let _long = (len > LONG_BYTES).then(|| self.long.lock());
         let made = || Splitter::new(Arc::new(Nowhere), self.rules.clone());
         let mut splitter = self.idle.lock().pop().unwrap_or_else(made);
-        let split = splitter.split(item);
+        let split = split(&mut splitter);
         let mut idle = self.idle.lock();
         if idle.len() < IDLE_MAX {
             idle.push(splitter);
@@ -100,30 +114,46 @@ impl DraftFile {
     fn check(&self, path: &[u8]) -> Result<[u8; 32], OutboxError> {
         let file = self.file();
         let (folder, name) = queue::split(path);
-        self.outbox.check_folder(folder)?;
+        let takes = self.outbox.check_folder(folder)?;
         if file.len() > FILE_BYTES_MAX {
             return Err(OutboxError::TooLarge);
         }
-        // Calendars cannot be restored yet, and contacts not by dropping them. The text of a mail, and a file of many
-        // mails, are not a mail, although they may begin like one.
+        let is_original = path.starts_with(ORIGINAL.as_bytes()) && path.get(ORIGINAL.len()) == Some(&b'/');
+        if takes != Some(Kind::Mail) && holds_contacts(file, name)? {
+            cards::check(file)?;
+            let split = |bytes: &[u8]| self.outbox.identifier.split_made(bytes);
+            if is_original {
+                let placed = cards::placed(file, split)?;
+                placed.iter().try_for_each(|card| self.check_origin(&card.content.identity(), path))?;
+            }
+            return Ok(*split(&file.read(0, file.len() as usize)?)?.identity().as_bytes());
+        }
+        // Calendars cannot be restored yet. The text of a mail, and a file of many mails, are not a mail, although they
+        // may begin like one.
         let name = name.to_ascii_lowercase();
         let is_other = [&b".ics"[..], b".vcf", b".txt", b".mbox"].iter().any(|end| name.ends_with(end));
         let start = file.read(0, HEADER_BYTES_MAX)?;
         // A file with the name of a mail must at least have a header with one known field.
         let is_poor_mail = || is_named_as_mail(path) && facts(&start) != MailFacts::default();
-        if is_other || !(looks_like_mail(&start) || is_poor_mail()) {
-            return Err(OutboxError::NotMail);
+        if takes == Some(Kind::Contacts) || is_other || !(looks_like_mail(&start) || is_poor_mail()) {
+            return Err(OutboxError::WrongKind);
         }
-        let content = *self.outbox.identifier.split(file)?.content.identity().as_bytes();
-        let is_original = path.starts_with(ORIGINAL.as_bytes()) && path.get(ORIGINAL.len()) == Some(&b'/');
-        // If the contents are not complete yet, the executor checks this later.
-        if is_original
-            && self.outbox.contents.is_complete()
-            && let Err(Refused::ForGood(reason)) = self.outbox.origin(&content.into(), path)
+        let content = self.outbox.identifier.split(file)?.content.identity();
+        if is_original {
+            self.check_origin(&content, path)?;
+        }
+        Ok(*content.as_bytes())
+    }
+
+    /// Checks that a content can go back to where it came from. If the contents of the snapshots are not complete yet,
+    /// the executor checks this later.
+    fn check_origin(&self, content: &blake3::Hash, path: &[u8]) -> Result<(), OutboxError> {
+        if self.outbox.contents.is_complete()
+            && let Err(Refused::ForGood(reason)) = self.outbox.origin(content, path)
         {
             return Err(OutboxError::Unknown { reason });
         }
-        Ok(content)
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Restores the files of the queue, in the background.
 
+use super::cards::{self, PlacedCard};
 use super::contents::SnapshotPath;
 use super::journal::{Dropped, Fate};
 use super::live::{ORIGINAL, TargetFolder};
@@ -11,7 +12,7 @@ use crate::format::entry::{Entry, EntryKind, Timestamp};
 use crate::format::id::SnapshotId;
 use crate::format::snapshot::Snapshot;
 use crate::repository::tree;
-use crate::restore::{ItemOutcome, ReadRange, Refused, SingleItem, chain};
+use crate::restore::{ItemOutcome, Origin, ReadRange, Refused, SingleItem, chain};
 use crate::runtime::{blocking, guarded_async};
 use crate::source::graph::{ErrorKind, directory};
 use std::io;
@@ -193,21 +194,43 @@ impl OutboxState {
         Ok(ours)
     }
 
+    /// Returns the items in a dropped file.
+    fn parts_of(&self, dropped: &Dropped) -> Result<Vec<Part>, Refused> {
+        let failed = |error: io::Error| Refused::Doubtful(chain(&error));
+        let file = self.staging.reopen(dropped.id, dropped.len).map_err(failed)?;
+        let (_, name) = queue::split(&dropped.path);
+        let hash = blake3::Hash::from(dropped.content);
+        if !cards::holds_contacts(&file, name).map_err(failed)? {
+            return Ok(vec![Part { hash, card: None }]);
+        }
+        let cards = cards::placed(&file, |bytes| self.identifier.split_made(bytes)).map_err(failed)?;
+        Ok(cards.into_iter().map(|card| Part { hash: card.content.identity(), card: Some(card) }).collect())
+    }
+
     /// Returns the item of a dropped file that is in no snapshot.
-    fn import(&self, dropped: &Dropped) -> Result<SingleItem, Refused> {
+    fn import(&self, dropped: &Dropped, part: &Part) -> Result<SingleItem, Refused> {
+        let mtime = Timestamp { secs: dropped.mtime.secs, nanos: dropped.mtime.nanos };
+        let (_, name) = queue::split(&dropped.path);
+        let (staging, id, len) = (self.staging.clone(), dropped.id, dropped.len);
+        if let Some(PlacedCard { range: card, content }) = &part.card {
+            let entry = Entry::new(name, EntryKind::File(content.clone()), mtime);
+            let card = card.clone();
+            let bytes: ReadRange = Arc::new(move |range| {
+                let start = card.start.saturating_add(range.start).min(card.end);
+                staging.reopen(id, len)?.read(start as u64, range.len().min(card.end - start))
+            });
+            return Ok(SingleItem { entry, bytes: Some(bytes), owner: None });
+        }
         let failed = |error: io::Error| Refused::Doubtful(chain(&error));
         let file = self.staging.reopen(dropped.id, dropped.len).map_err(failed)?;
         let split = self.identifier.split(&file).map_err(failed)?;
         if split.content.identity().as_bytes() != &dropped.content {
             return Err(Refused::ForGood("the dropped file is damaged on this machine's disk".to_owned()));
         }
-        let mtime = Timestamp { secs: dropped.mtime.secs, nanos: dropped.mtime.nanos };
-        let (_, name) = queue::split(&dropped.path);
         let mut entry = Entry::new(name, EntryKind::File(split.content), mtime);
         entry.facts = split.facts;
         // The date identifies the item: it tells whether the mailbox has it already, as for an item of a snapshot.
         entry.facts.date = arrival(&file.read(0, HEADER_BYTES_MAX).map_err(failed)?);
-        let (staging, id, len) = (self.staging.clone(), dropped.id, dropped.len);
         let bytes: ReadRange = Arc::new(move |range| staging.reopen(id, len)?.read(range.start as u64, range.len()));
         Ok(SingleItem { entry, bytes: Some(bytes), owner: None })
     }
@@ -271,17 +294,55 @@ struct SnapshotItem {
     entry: Entry,
 }
 
-/// What a dropped file is.
+/// What a part of a dropped file is.
 enum DroppedItem {
     /// An item of a snapshot.
     In(SnapshotItem),
-    /// A mail that is in no snapshot.
+    /// An item that is in no snapshot.
     Nowhere(SingleItem),
 }
 
+/// An item in a dropped file.
+struct Part {
+    /// The hash of its content.
+    hash: blake3::Hash,
+    /// Where it stands, if it is a contact. A mail is the whole file.
+    card: Option<PlacedCard>,
+}
+
+/// Restores every item in a dropped file. However often this is called, each exists once.
 async fn bring(outbox: Arc<OutboxState>, dropped: Dropped) -> Result<ItemOutcome, Refused> {
+    let parts = blocking({
+        let (outbox, dropped) = (outbox.clone(), dropped.clone());
+        move || outbox.parts_of(&dropped)
+    });
+    let parts = parts.await?;
+    let all = parts.len();
+    let (mut outcomes, mut refused, mut failed) = (Vec::new(), None, 0);
+    for part in parts {
+        match bring_part(&outbox, &dropped, part).await {
+            Ok(outcome) => outcomes.push(outcome),
+            // One contact that the service does not take keeps none of the others from coming.
+            Err(error @ (Refused::ForGood(_) | Refused::Doubtful(_))) if all > 1 => {
+                failed += 1;
+                refused = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let of_all = |reason| format!("{failed} of the {all} contacts in it failed; the last one because: {reason}");
+    match refused {
+        Some(Refused::ForGood(reason)) => return Err(Refused::ForGood(of_all(reason))),
+        Some(Refused::Doubtful(reason)) => return Err(Refused::Doubtful(of_all(reason))),
+        _ => {}
+    }
+    let any = |outcome| outcomes.contains(&outcome).then_some(outcome);
+    Ok(any(ItemOutcome::Restored).or(any(ItemOutcome::Skipped)).unwrap_or(ItemOutcome::AlreadyThere))
+}
+
+async fn bring_part(outbox: &Arc<OutboxState>, dropped: &Dropped, part: Part) -> Result<ItemOutcome, Refused> {
     let this = outbox.clone();
-    let (content, path) = (blake3::Hash::from(dropped.content), dropped.path.clone());
+    let (content, path) = (part.hash, dropped.path.clone());
     if path.split(|byte| *byte == b'/').next() == Some(ORIGINAL.as_bytes()) {
         let found = blocking(move || this.item_of(|| this.origin(&content, &path).map(Some)));
         let SnapshotItem { snapshot, place, entry } = found.await?.expect("without a place there is an error");
@@ -298,11 +359,11 @@ async fn bring(outbox: Arc<OutboxState>, dropped: Dropped) -> Result<ItemOutcome
         return last;
     }
     let (folder, _) = queue::split(&dropped.path);
-    let (target, user, to) = live(&outbox, folder).await?;
+    let (target, to) = live(outbox, folder).await?;
     let (folder, file) = (folder.to_vec(), dropped.clone());
     let found = blocking(move || match this.item_of(|| Ok(this.places(&content, &path)?.into_iter().next()))? {
         Some(stored) => Ok(DroppedItem::In(stored)),
-        None => this.import(&file).map(DroppedItem::Nowhere),
+        None => this.import(&file, &part).map(DroppedItem::Nowhere),
     });
     let item = match found.await? {
         DroppedItem::Nowhere(item) => item,
@@ -311,7 +372,7 @@ async fn bring(outbox: Arc<OutboxState>, dropped: Dropped) -> Result<ItemOutcome
             SingleItem { entry, bytes: None, owner }
         }
     };
-    let brought = of_this_application(&target, target.restorer.restore(&user, &to, &item).await).await;
+    let brought = of_this_application(&target, target.restorer.restore(&to, &item).await).await;
     if let Err(Refused::Denied(reason)) = &brought {
         // The next file that is dropped there is refused at once.
         outbox.denied.lock().insert(folder, (Instant::now(), reason.clone()));
@@ -350,11 +411,11 @@ async fn bring_home(
     }
     let origin = target.restorer.origin(snapshot, &place.path).await?;
     item.owner = Some(origin.user.clone());
-    target.restorer.restore(&origin.user, &origin.folder, item).await
+    target.restorer.restore(&origin, item).await
 }
 
-/// Returns the target, the user and the id of the mailbox folder at `path`.
-async fn live(outbox: &OutboxState, path: &[u8]) -> Result<(Arc<Target>, String, String), Refused> {
+/// Returns the target and the mailbox folder at `path`.
+async fn live(outbox: &OutboxState, path: &[u8]) -> Result<(Arc<Target>, Origin), Refused> {
     let gone = || Refused::ForGood("its folder is gone".to_owned());
     let path = std::str::from_utf8(path).map_err(|_| gone())?;
     let names: Vec<&str> = path.split('/').collect();
@@ -366,7 +427,10 @@ async fn live(outbox: &OutboxState, path: &[u8]) -> Result<(Arc<Target>, String,
         return Err(Refused::ForGood(reason.clone()));
     }
     match target.find(below).await {
-        Ok(TargetFolder::Folder(user, folder)) => Ok((target.clone(), user, folder.id)),
+        Ok(TargetFolder::Folder(user, folder)) => {
+            let id = target.id_of(&user, &folder).await?.ok_or_else(gone)?;
+            Ok((target.clone(), Origin { user, folder: id, kind: folder.kind }))
+        }
         Ok(_) | Err(OutboxError::NotFound) => Err(gone()),
         Err(OutboxError::Unreachable { reason }) => Err(Refused::ForNow(reason)),
         // The mount also gets an expired sign-in as a refusal, so it is told apart here.

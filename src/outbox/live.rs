@@ -4,6 +4,7 @@
 //! ```text
 //! original/...                                              back to where a file came from; folders are only names
 //! TENANT/Users/ACCOUNT/Outlook/FOLDER/...                   into that folder of that mailbox
+//! TENANT/Users/ACCOUNT/Outlook/Contacts/FOLDER/...          into that folder for contacts
 //! ```
 //!
 //! Accounts and folders have the same names as in a snapshot ([`crate::content::names`]). Folders that every mailbox
@@ -11,9 +12,10 @@
 //! folders from which the service sends mail by itself.
 
 use super::Organisation;
-use crate::backup::tenant::{OUTLOOK, REPORT_NAME, USERS};
-use crate::content::names::{UniqueNames, mail_folder_name, safe_name};
-use crate::restore::{ItemRestorer, chain};
+use crate::backup::tenant::{CONTACTS, OUTLOOK, REPORT_NAME, USERS};
+use crate::content::names::{UniqueNames, contact_folder_name, mail_folder_name, safe_name};
+use crate::restore::{ItemRestorer, Kind, chain};
+use crate::source::graph::contacts::{ContactFolder, Contacts, DEFAULT_FOLDER};
 use crate::source::graph::mail::{Mailbox, WELL_KNOWN};
 use crate::source::graph::model::MailFolder;
 use crate::source::graph::{Client, ErrorKind, GraphError, directory};
@@ -87,6 +89,9 @@ impl<T> Kept<T> {
 /// The folders of a mailbox, by their parent folder.
 struct Tree {
     mailbox: Mailbox,
+    contacts: Contacts,
+    /// The id of the folder that holds all contacts.
+    default_contacts: tokio::sync::OnceCell<String>,
     well_known: tokio::sync::OnceCell<HashMap<String, &'static str>>,
     children: tokio::sync::Mutex<HashMap<String, Kept<Vec<Folder>>>>,
     believed: Duration,
@@ -99,8 +104,17 @@ pub struct Folder {
     pub id: String,
     /// Its name in the mount.
     pub name: String,
-    /// True if messages may be put into it.
+    /// True if items may be put into it.
     pub accepts: bool,
+    /// The kind of its items.
+    pub kind: Kind,
+}
+
+impl Folder {
+    /// Returns the folder that holds all contacts. Its id is a well-known name, so nobody has to be asked.
+    fn contacts() -> Self {
+        Self { id: DEFAULT_FOLDER.to_owned(), name: CONTACTS.to_owned(), accepts: true, kind: Kind::Contacts }
+    }
 }
 
 /// The meaning of a path below a target.
@@ -165,8 +179,8 @@ impl Target {
         let tree = self.tree(&user);
         let mut found: Option<Folder> = None;
         for name in folders {
-            let parent = found.as_ref().map_or(ROOT, |folder| &folder.id);
-            found = Some(tree.child(parent, name).await.map_err(refused)?.ok_or(OutboxError::NotFound)?);
+            let child = tree.child(found.as_ref(), name).await.map_err(refused)?;
+            found = Some(child.ok_or(OutboxError::NotFound)?);
         }
         Ok(found.map_or(TargetFolder::Mailbox(user.clone()), |folder| TargetFolder::Folder(user, folder)))
     }
@@ -183,8 +197,8 @@ impl Target {
                 return Ok(users.keys().map(|name| (name.clone(), false)).collect());
             }
             TargetFolder::Account => return Ok(vec![(OUTLOOK.to_owned(), self.closed.is_none())]),
-            TargetFolder::Mailbox(user) => self.tree(user).children(ROOT).await,
-            TargetFolder::Folder(user, folder) => self.tree(user).children(&folder.id).await,
+            TargetFolder::Mailbox(user) => self.tree(user).children(None).await,
+            TargetFolder::Folder(user, folder) => self.tree(user).children(Some(folder)).await,
         };
         let folders = folders.map_err(refused)?;
         let accepts = |folder: &Folder| folder.accepts && self.closed.is_none();
@@ -197,26 +211,51 @@ impl Target {
     /// [`OutboxError::NotPermitted`] where no folder can be made, and those of [`Target::find`].
     pub async fn make(&self, target_folder: &TargetFolder, name: &str) -> Result<(), OutboxError> {
         let (user, parent) = match target_folder {
-            TargetFolder::Mailbox(user) => (user, ROOT),
-            TargetFolder::Folder(user, folder) if folder.accepts => (user, folder.id.as_str()),
+            TargetFolder::Mailbox(user) => (user, None),
+            TargetFolder::Folder(user, folder) if folder.accepts => (user, Some(folder)),
             _ => return Err(OutboxError::NotPermitted),
         };
         let tree = self.tree(user);
         if tree.child(parent, name).await.map_err(refused)?.is_some() {
             return Ok(());
         }
-        let made = tree.mailbox.make_folder(parent, name).await;
+        let kind = parent.map_or(Kind::Mail, |parent| parent.kind);
+        let parent = parent.map_or(ROOT, |parent| &parent.id);
+        let (made, shown) = match kind {
+            Kind::Mail => (tree.mailbox.make_folder(parent, name).await, mail_folder_name(name)),
+            Kind::Contacts => {
+                let made = tree.contacts.make_folder(parent, name).await;
+                (made.map(|made| (made.id, made.is_new)), contact_folder_name(name))
+            }
+        };
         let mut children = tree.children.lock().await;
         match (&made, children.get_mut(parent).and_then(|kept| kept.0.as_mut())) {
             // The new folder is added to the kept list, so that copying a tree of folders does not list each folder
             // again.
-            (Ok((id, true)), Some((_, folders))) if mail_folder_name(name) == name => {
-                let folder = Folder { id: id.clone(), name: name.to_owned(), accepts: true };
+            (Ok((id, true)), Some((_, folders))) if shown == name => {
+                let folder = Folder { id: id.clone(), name: name.to_owned(), accepts: true, kind };
                 Arc::make_mut(folders).push(folder);
             }
             _ => drop(children.remove(parent)),
         }
         made.map(drop).map_err(refused)
+    }
+
+    /// Returns the id that the service gave a folder in the mailbox of `user`.
+    ///
+    /// # Errors
+    /// See [`GraphError`]. There is none if the mailbox has no such folder.
+    pub async fn id_of(&self, user: &str, folder: &Folder) -> Result<Option<String>, GraphError> {
+        if folder.kind == Kind::Mail || folder.id != DEFAULT_FOLDER {
+            return Ok(Some(folder.id.clone()));
+        }
+        let tree = self.tree(user);
+        if let Some(id) = tree.default_contacts.get() {
+            return Ok(Some(id.clone()));
+        }
+        let Some(found) = tree.contacts.default_folder().await? else { return Ok(None) };
+        // The id never changes.
+        Ok(Some(tree.default_contacts.get_or_init(async || found.id).await.clone()))
     }
 
     /// Returns the id of the user whose folder is called `name`.
@@ -266,6 +305,8 @@ impl Target {
         let made = || {
             Arc::new(Tree {
                 mailbox: Mailbox::new(self.client.clone(), user, false),
+                contacts: Contacts::new(self.client.clone(), user),
+                default_contacts: tokio::sync::OnceCell::new(),
                 well_known: tokio::sync::OnceCell::new(),
                 children: tokio::sync::Mutex::default(),
                 believed: self.believed,
@@ -280,28 +321,38 @@ fn folder_of(user: &directory::User) -> String {
 }
 
 impl Tree {
-    /// Returns the folders in the folder `parent`.
-    async fn children(&self, parent: &str) -> Result<Arc<Vec<Folder>>, GraphError> {
+    /// Returns the folders in the folder `parent`, or the top folders of the mailbox.
+    async fn children(&self, parent: Option<&Folder>) -> Result<Arc<Vec<Folder>>, GraphError> {
         let mut children = self.children.lock().await;
-        let kept = children.entry(parent.to_owned()).or_default();
+        let id = parent.map_or(ROOT, |parent| &parent.id);
+        let kept = children.entry(id.to_owned()).or_default();
         if let Some(folders) = kept.fresh(self.believed) {
             return Ok(folders);
         }
+        if let Some(parent) = parent.filter(|parent| parent.kind == Kind::Contacts) {
+            let listed = self.contacts.folders_in(&parent.id).await;
+            return kept.keep(listed.map(named_for_contacts));
+        }
         let well_known = self.well_known.get_or_try_init(async || self.mailbox.well_known().await).await?;
         let listed = match parent {
-            ROOT => self.mailbox.top_folders().await,
-            parent => self.mailbox.child_folders(parent).await,
+            None => self.mailbox.top_folders().await,
+            Some(parent) => self.mailbox.child_folders(&parent.id).await,
         };
-        kept.keep(listed.map(|folders| named(folders, well_known)))
+        // Every mailbox has contacts, and they do not stand among the folders for mail.
+        let contacts = parent.is_none().then(Folder::contacts);
+        kept.keep(listed.map(|folders| named(folders, well_known, contacts)))
     }
 
     /// Returns the folder called `name` in `parent`. At the top, the English name of a well-known folder works too.
-    async fn child(&self, parent: &str, name: &str) -> Result<Option<Folder>, GraphError> {
+    async fn child(&self, parent: Option<&Folder>, name: &str) -> Result<Option<Folder>, GraphError> {
+        if parent.is_none() && name == CONTACTS {
+            return Ok(Some(Folder::contacts()));
+        }
         let folders = self.children(parent).await?;
         if let Some(folder) = folders.iter().find(|folder| folder.name == name) {
             return Ok(Some(folder.clone()));
         }
-        let english = WELL_KNOWN.iter().find(|(_, english)| parent == ROOT && *english == name);
+        let english = WELL_KNOWN.iter().find(|(_, english)| parent.is_none() && *english == name);
         let well_known = self.well_known.get();
         let meant = |(known, _): &(&str, &str)| {
             let id = well_known?.iter().find(|(_, name)| *name == known)?.0;
@@ -311,16 +362,36 @@ impl Tree {
     }
 }
 
-/// Gives folders the same names as in a snapshot.
-fn named(mut folders: Vec<MailFolder>, well_known: &HashMap<String, &'static str>) -> Vec<Folder> {
+/// Gives folders the same names as in a snapshot. `other` is a folder of another kind that stands among them.
+fn named(
+    mut folders: Vec<MailFolder>,
+    well_known: &HashMap<String, &'static str>,
+    other: Option<Folder>,
+) -> Vec<Folder> {
     folders.retain(|folder| !folder.is_search() && !folder.is_hidden);
     folders.sort_by(|a, b| (&a.display_name, &a.id).cmp(&(&b.display_name, &b.id)));
     let mut names = UniqueNames::new();
     names.reserve(REPORT_NAME);
+    other.iter().for_each(|other| _ = names.reserve(&other.name));
     let folder = |folder: MailFolder| Folder {
         name: names.claim(&mail_folder_name(folder.display_name.as_deref().unwrap_or_default())),
         accepts: !well_known.get(&folder.id).is_some_and(|known| CLOSED_FOLDERS.contains(known)),
         id: folder.id,
+        kind: Kind::Mail,
+    };
+    folders.into_iter().map(folder).chain(other).collect()
+}
+
+/// Gives folders for contacts the same names as in a snapshot.
+fn named_for_contacts(mut folders: Vec<ContactFolder>) -> Vec<Folder> {
+    folders.sort_by(|a, b| (&a.display_name, &a.id).cmp(&(&b.display_name, &b.id)));
+    let mut names = UniqueNames::new();
+    names.reserve(REPORT_NAME);
+    let folder = |folder: ContactFolder| Folder {
+        name: names.claim(&contact_folder_name(folder.display_name.as_deref().unwrap_or_default())),
+        accepts: true,
+        id: folder.id,
+        kind: Kind::Contacts,
     };
     folders.into_iter().map(folder).collect()
 }

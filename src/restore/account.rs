@@ -62,6 +62,7 @@ use tokio::runtime::Runtime;
 pub use estimate::{Load, LoadPart};
 pub use options::{AccountOptions, AccountTarget};
 pub use outcome::ItemOutcome;
+pub use route::Kind;
 pub use single::{ItemRestorer, Origin, ReadRange, Refused, SingleItem};
 pub use survey::AccountSurvey;
 pub use targets::mail::attached_files;

@@ -12,6 +12,7 @@ mod attributes;
 mod cli;
 mod configuration;
 mod conformance;
+mod contact_drops;
 mod contact_restores;
 mod contacts;
 mod crash;

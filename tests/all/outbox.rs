@@ -345,7 +345,7 @@ fn any_mail_can_be_dropped_and_no_other_file() {
         ("a.mbox", &own),
     ] {
         let refused = drop_file(outbox, &format!("{inbox}/{name}"), bytes);
-        assert!(matches!(refused, Err(OutboxError::NotMail)), "{name}: {refused:?}");
+        assert!(matches!(refused, Err(OutboxError::WrongKind)), "{name}: {refused:?}");
     }
     for folder in ["", "jobs", "contoso", "contoso/Users", &format!("contoso/Users/{}/Outlook", house.bob)] {
         let refused = outbox.begin(folder.as_bytes()).err();

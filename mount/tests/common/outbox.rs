@@ -320,7 +320,7 @@ impl Draft for Paper {
     fn seal(&mut self, path: &[u8], mtime: Option<Time>) -> Result<(), OutboxError> {
         let mut inner = self.basket.reach()?;
         if !self.bytes.starts_with(b"Subject:") {
-            return Err(OutboxError::NotMail);
+            return Err(OutboxError::WrongKind);
         }
         if !Inner::accepts(parent(path)) {
             return Err(OutboxError::NotPermitted);

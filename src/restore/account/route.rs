@@ -132,9 +132,11 @@ impl Route {
 }
 
 /// The kinds of items that a mailbox has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Messages.
     Mail,
+    /// Contacts.
     Contacts,
 }
 

@@ -8,19 +8,17 @@
 mod open_mailbox;
 mod staged;
 
-use self::open_mailbox::{OpenMailbox, OriginFolders};
+use self::open_mailbox::{OpenItems, OpenMailbox};
 use self::staged::StagedOrStored;
 use super::context::{Context, ITEMS_AT_ONCE, MailboxContext};
-use super::delivery::Delivery;
 use super::existing_items::Counterpart;
 use super::journal::Journal;
 use super::lock::MailboxLock;
 use super::mark::Mark;
 use super::options::{AccountOptions, AccountTarget};
 use super::outcome::{ItemError, ItemOutcome};
-use super::route;
+use super::route::{self, Kind, Part};
 use super::target::Target;
-use super::targets::mail::MailTarget;
 use crate::format::crypto::Keys;
 use crate::format::entry::Entry;
 use crate::format::id::SnapshotId;
@@ -41,8 +39,6 @@ pub use self::staged::ReadRange;
 
 /// How long a mailbox stays locked after its last item, as more may come.
 const LINGER: Duration = Duration::from_secs(5);
-/// The reason for a contact that was dropped.
-const CONTACT: &str = "contacts cannot be restored by dropping them; `strongroom restore` restores them";
 const NO_MAILBOX: &str = "it came from no mailbox";
 const IN_USE: &str = "another restore is at work in this mailbox";
 
@@ -100,7 +96,7 @@ impl From<ItemError> for Refused {
 pub struct ItemRestorer {
     context: Arc<Context>,
     staged: Arc<StagedOrStored>,
-    mailboxes: Mutex<HashMap<String, Arc<OpenMailbox<MailTarget>>>>,
+    mailboxes: Mutex<HashMap<String, Arc<OpenMailbox>>>,
     /// Mailboxes of which the log says that another restore is at work in them.
     in_use: Mutex<HashSet<String>>,
 }
@@ -131,14 +127,13 @@ impl ItemRestorer {
     /// Lets other restores into the mailboxes to which nothing was restored for a while, and forgets what is known of
     /// them.
     pub fn rest(&self) {
-        let is_in_use = |mailbox: &Arc<OpenMailbox<MailTarget>>| {
-            Arc::strong_count(mailbox) > 1 || mailbox.used.lock().elapsed() < LINGER
-        };
+        let is_in_use =
+            |mailbox: &Arc<OpenMailbox>| Arc::strong_count(mailbox) > 1 || mailbox.used.lock().elapsed() < LINGER;
         self.mailboxes.lock().retain(|_, mailbox| is_in_use(mailbox));
     }
 
     /// Returns the mailbox of `user`, which nobody else restores to.
-    fn mailbox(&self, user: &str) -> Result<Arc<OpenMailbox<MailTarget>>, Refused> {
+    fn mailbox(&self, user: &str) -> Result<Arc<OpenMailbox>, Refused> {
         let mut mailboxes = self.mailboxes.lock();
         if let Some(mailbox) = mailboxes.get(user) {
             *mailbox.used.lock() = Instant::now();
@@ -148,9 +143,8 @@ impl ItemRestorer {
         let lock = self.lock(user)?;
         let journal = Journal::open(&run.options.journals, &run.journal_name(user), run.keys.clone());
         let journal = Mutex::new(journal.map_err(|error| Refused::ForNow(chain(&error)))?);
-        let target = Arc::new(MailTarget::new(run.client.clone(), user));
-        let delivery = Delivery { mailbox: Arc::new(MailboxContext { run, journal }), target };
-        let mailbox = Arc::new(OpenMailbox::new(lock, delivery, ITEMS_AT_ONCE));
+        let context = Arc::new(MailboxContext { run, journal });
+        let mailbox = Arc::new(OpenMailbox::new(lock, &context, user, ITEMS_AT_ONCE));
         mailboxes.insert(user.to_owned(), mailbox.clone());
         Ok(mailbox)
     }
@@ -187,63 +181,83 @@ impl ItemRestorer {
         let mailbox = self.mailbox(&owner)?;
         let folder_path = path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |end| &path[..end]);
         let key = (snapshot.0, folder_path.to_vec());
-        let mut origins = mailbox.origins.lock().await;
-        if let Some(origin) = origins.known.get(&key) {
-            return Ok(origin.clone());
+        // All items of a folder are of one kind.
+        let known = [mailbox.mail.known_origin(&key).await, mailbox.contacts.known_origin(&key).await];
+        if let Some(origin) = known.into_iter().flatten().next() {
+            return Ok(origin);
         }
-        let origin = self.find_origin(&mailbox, &mut origins, &owner, snapshot, path).await?;
-        origins.known.insert(key, origin.clone());
-        Ok(origin)
-    }
-
-    async fn find_origin(
-        &self,
-        mailbox: &OpenMailbox<MailTarget>,
-        origins: &mut OriginFolders<MailTarget>,
-        owner: &str,
-        snapshot: &Arc<(SnapshotId, Snapshot)>,
-        path: &[u8],
-    ) -> Result<Origin, Refused> {
         let (reader, of, at) = (self.context.reader.clone(), snapshot.clone(), path.to_vec());
         let routes = blocking(move || route::routes(&reader, &of.1, &[at], &AccountTarget::Original, &[])).await;
         let route = routes.map_err(unreadable)?.into_iter().next();
-        let part = route.as_ref().and_then(|route| route.mail.first());
-        let is_contact = route.as_ref().is_some_and(|route| !route.contacts.is_empty());
-        let part = part.ok_or_else(|| Refused::ForGood(if is_contact { CONTACT } else { NO_MAILBOX }.to_owned()))?;
+        let parts = route.as_ref().map(|route| (route.mail.first(), route.contacts.first()));
+        match parts {
+            Some((Some(part), _)) => self.find_origin(&mailbox.mail, key, Kind::Mail, &owner, part).await,
+            Some((None, Some(part))) => self.find_origin(&mailbox.contacts, key, Kind::Contacts, &owner, part).await,
+            _ => Err(Refused::ForGood(NO_MAILBOX.to_owned())),
+        }
+    }
+
+    async fn find_origin<T: Target>(
+        &self,
+        items: &OpenItems<T>,
+        key: (SnapshotId, Vec<u8>),
+        kind: Kind,
+        owner: &str,
+        part: &Part,
+    ) -> Result<Origin, Refused> {
+        let mut origins = items.origins.lock().await;
+        if let Some(origin) = origins.known.get(&key) {
+            return Ok(origin.clone());
+        }
         let user = directory::user(&self.context.client, owner).await?;
         let user = user.ok_or_else(|| Refused::ForGood("the organisation has no such user any more".to_owned()))?;
-        let folders = origins.folders(&mailbox.delivery.target).await?;
+        let folders = origins.folders(&items.delivery.target).await?;
         let mut folder = folders.root().await?;
         for above in &part.above {
             folder = folders.below(&folder, above, false).await?;
         }
         let folder = folder.id.ok_or_else(|| Refused::ForGood("its folder could not be made".to_owned()))?;
-        Ok(Origin { user: user.id, folder })
+        let origin = Origin { user: user.id, folder, kind };
+        origins.known.insert(key, origin.clone());
+        Ok(origin)
     }
 
-    /// Restores an item to a folder of the mailbox of `user`; both are ids. However often this is called, also after a
-    /// crash, the item exists there once.
+    /// Restores an item to a folder of its kind in a mailbox. However often this is called, also after a crash, the
+    /// item exists there once.
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn restore(&self, user: &str, folder: &str, item: &SingleItem) -> Result<ItemOutcome, Refused> {
-        let mailbox = self.mailbox(user)?;
-        let restored = self.restore_to(&mailbox, user, folder, item).await;
-        if restored.is_err() {
-            // What is known of the mailbox may be wrong.
-            mailbox.forget(folder).await;
+    pub async fn restore(&self, to: &Origin, item: &SingleItem) -> Result<ItemOutcome, Refused> {
+        let mailbox = self.mailbox(&to.user)?;
+        let _slot = mailbox.slots.acquire().await.expect("the semaphore is never closed");
+        match to.kind {
+            Kind::Mail => self.restore_to(&mailbox.mail, &to.user, &to.folder, item).await,
+            Kind::Contacts => self.restore_to(&mailbox.contacts, &to.user, &to.folder, item).await,
         }
-        restored
     }
 
     async fn restore_to<T: Target>(
         &self,
-        mailbox: &OpenMailbox<T>,
+        items: &OpenItems<T>,
+        user: &str,
+        folder: &str,
+        item: &SingleItem,
+    ) -> Result<ItemOutcome, Refused> {
+        let restored = self.try_restore(items, user, folder, item).await;
+        if restored.is_err() {
+            // What is known of the mailbox may be wrong.
+            items.forget(folder).await;
+        }
+        restored
+    }
+
+    async fn try_restore<T: Target>(
+        &self,
+        mailbox: &OpenItems<T>,
         user: &str,
         folder_id: &str,
         item: &SingleItem,
     ) -> Result<ItemOutcome, Refused> {
-        let _slot = mailbox.slots.acquire().await.expect("the semaphore is never closed");
         let entry = &item.entry;
         let mark = Mark::of(entry, &self.context.keys);
         // The same item, dropped twice, is restored once and then found.
@@ -278,7 +292,8 @@ impl ItemRestorer {
     /// When the disk fails.
     pub fn sync(&self) -> io::Result<()> {
         let mailboxes: Vec<_> = self.mailboxes.lock().values().cloned().collect();
-        mailboxes.iter().try_for_each(|mailbox| mailbox.delivery.mailbox.journal.lock().sync())
+        // Items of all kinds share a journal.
+        mailboxes.iter().try_for_each(|mailbox| mailbox.mail.delivery.mailbox.journal.lock().sync())
     }
 }
 

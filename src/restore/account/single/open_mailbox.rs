@@ -1,13 +1,18 @@
-//! A mailbox that single items are being restored to: its lock, its journal, and what is known of its folders.
+//! A mailbox that single items are being restored to: its lock, its journal, and what is known of its folders, for the
+//! items of each kind.
 
 use crate::format::entry::Entry;
 use crate::format::id::SnapshotId;
+use crate::restore::account::context::MailboxContext;
 use crate::restore::account::delivery::Delivery;
 use crate::restore::account::existing_items::{Counterpart, ExistingItems, Likeness, TargetFolder};
 use crate::restore::account::folders::Folders;
 use crate::restore::account::lock::MailboxLock;
 use crate::restore::account::mark::Mark;
+use crate::restore::account::route::Kind;
 use crate::restore::account::target::Target;
+use crate::restore::account::targets::contacts::ContactsTarget;
+use crate::restore::account::targets::mail::MailTarget;
 use crate::source::graph::GraphError;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -30,16 +35,40 @@ pub struct Origin {
     pub user: String,
     /// The id of the folder.
     pub folder: String,
+    /// The kind of the items in the folder.
+    pub kind: Kind,
 }
 
 /// A mailbox that single items are being restored to.
-pub(super) struct OpenMailbox<T> {
+pub(super) struct OpenMailbox {
     /// No other restore works in the mailbox meanwhile.
     _lock: MailboxLock,
     pub used: Mutex<Instant>,
-    pub delivery: Delivery<T>,
     /// Limits the number of items that are restored at a time.
     pub slots: Semaphore,
+    pub mail: OpenItems<MailTarget>,
+    pub contacts: OpenItems<ContactsTarget>,
+}
+
+impl OpenMailbox {
+    /// Opens a mailbox whose lock was taken. At most `at_once` items are restored at a time.
+    pub fn new(lock: MailboxLock, mailbox: &Arc<MailboxContext>, user: &str, at_once: usize) -> Self {
+        let client = &mailbox.run.client;
+        let mail = Arc::new(MailTarget::new(client.clone(), user));
+        let contacts = Arc::new(ContactsTarget::new(client.clone(), user));
+        Self {
+            _lock: lock,
+            used: Mutex::new(Instant::now()),
+            slots: Semaphore::new(at_once),
+            mail: OpenItems::new(Delivery { mailbox: mailbox.clone(), target: mail }),
+            contacts: OpenItems::new(Delivery { mailbox: mailbox.clone(), target: contacts }),
+        }
+    }
+}
+
+/// The items of one kind in a mailbox, as far as they are known.
+pub(super) struct OpenItems<T> {
+    pub delivery: Delivery<T>,
     turns: [tokio::sync::Mutex<()>; TURNS],
     random: RandomState,
     folders: tokio::sync::Mutex<HashMap<String, KnownFolder>>,
@@ -77,19 +106,21 @@ impl<T: Target> OriginFolders<T> {
     }
 }
 
-impl<T: Target> OpenMailbox<T> {
-    /// Opens a mailbox whose lock was taken. At most `at_once` items are restored at a time.
-    pub fn new(lock: MailboxLock, delivery: Delivery<T>, at_once: usize) -> Self {
+impl<T: Target> OpenItems<T> {
+    /// Starts without any knowledge.
+    pub fn new(delivery: Delivery<T>) -> Self {
         Self {
-            _lock: lock,
-            used: Mutex::new(Instant::now()),
             delivery,
-            slots: Semaphore::new(at_once),
             turns: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             random: RandomState::new(),
             folders: tokio::sync::Mutex::default(),
             origins: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// Returns what is known of the folder that an item came from.
+    pub async fn known_origin(&self, key: &(SnapshotId, Vec<u8>)) -> Option<Origin> {
+        self.origins.lock().await.known.get(key).cloned()
     }
 
     /// Waits until the same item is not being restored.
