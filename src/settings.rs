@@ -139,11 +139,15 @@ pub enum Fidelity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Service {
-    /// The mail of mailboxes.
-    #[serde(alias = "mail")]
+    /// All that this version backs up of mailboxes. A set has the services that it stands for in its place
+    /// ([`Service::OF_MAILBOXES`]).
     Outlook,
+    /// The mail of mailboxes.
+    Mail,
     /// The contacts of mailboxes.
     Contacts,
+    /// The tasks of mailboxes (Microsoft To Do).
+    Tasks,
     /// The OneDrive files of each user.
     Onedrive,
     /// The SharePoint sites behind the users' OneDrives.
@@ -157,11 +161,21 @@ pub enum Service {
 }
 
 impl Service {
+    /// The services that `outlook` stands for.
+    pub const OF_MAILBOXES: [Service; 3] = [Service::Mail, Service::Contacts, Service::Tasks];
+
+    /// Returns the services that a name in the configuration stands for.
+    pub fn meant(self) -> Vec<Service> {
+        if self == Service::Outlook { Self::OF_MAILBOXES.to_vec() } else { vec![self] }
+    }
+
     /// Returns the name of the service in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Service::Outlook => "outlook",
+            Service::Mail => "mail",
             Service::Contacts => "contacts",
+            Service::Tasks => "tasks",
             Service::Onedrive => "onedrive",
             Service::PersonalSite => "personal-site",
             Service::Sharepoint => "sharepoint",

@@ -139,7 +139,8 @@ pub trait Collection: Send + Sync + Sized + 'static {
     /// Returns the file name for an item that is new in the snapshot.
     fn name(&self, item: &Self::Item) -> String;
 
-    /// Stores an item, and returns its entry. The caller adds the name and the payload. Called on a thread.
+    /// Stores an item, and returns its entry. The caller adds the name, and the row of the item as the payload if the
+    /// entry has none. Called on a thread.
     fn entry(
         &self,
         splitter: &mut Splitter,

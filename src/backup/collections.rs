@@ -2,3 +2,4 @@
 
 pub mod contacts;
 pub mod mail;
+pub mod tasks;

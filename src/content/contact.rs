@@ -13,7 +13,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-pub(super) use super::ical::clean;
+use super::ical::clean;
 use super::names::safe_name;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -25,7 +25,7 @@ mod zone;
 use self::properties::{Entries, describe, is_media_type, parameter, people, states};
 use self::recurrence::Beginning;
 use self::zone::{Zone, partial, partial_date, partial_utc};
-use super::contact::clean;
+use super::ical::clean;
 use super::names::safe_name;
 use calcard::common::PartialDateTime;
 use calcard::icalendar::{

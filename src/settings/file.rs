@@ -94,9 +94,9 @@ struct Set {
     fidelity: Fidelity,
 }
 
-/// The services that this version can back up.
+/// The services of a set that names none. Others need further permissions.
 fn services_default() -> Vec<Service> {
-    vec![Service::Outlook]
+    vec![Service::Mail]
 }
 
 pub fn parse(file: &Path, text: &str) -> Result<Settings, SettingsError> {
@@ -249,11 +249,11 @@ impl Reading<'_> {
         let selection = Selection::new(&written.include, &written.exclude)
             .map_err(|error| self.document.invalid(&["sets", name], error, PATTERN_HINT))?;
         let concurrency = self.concurrency(&key("concurrency"), written.concurrency)?;
-        let mut services = written.services;
+        let mut services: Vec<_> = written.services.into_iter().flat_map(Service::meant).collect();
         services.sort_unstable();
         services.dedup();
         if services.is_empty() {
-            let hint = "name at least one: services = [\"outlook\"]";
+            let hint = "name at least one: services = [\"mail\"]";
             return Err(self.document.invalid(&key("services"), "a set without services backs up nothing", hint));
         }
         Ok(SetSettings {

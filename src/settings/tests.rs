@@ -82,14 +82,14 @@ fn every_key_is_understood() {
     let everyone = settings.set("everyone").unwrap();
     assert_eq!((everyone.tenant.as_str(), everyone.concurrency), ("contoso", 32));
     assert_eq!(everyone.repositories, ["main", "far"]);
-    assert_eq!(everyone.services, [Service::Outlook, Service::Onedrive], "each once");
+    assert_eq!(everyone.services, [Service::Mail, Service::Contacts, Service::Tasks, Service::Onedrive], "each once");
     assert!(everyone.licensed_only && everyone.hidden_folders && everyone.recoverable_items);
     assert_eq!(everyone.fidelity, Fidelity::Full);
     assert!(everyone.selection.selects("Users/alice/Outlook/Inbox"));
     assert!(!everyone.selection.selects("Users/alice/Outlook/Junk Email"));
 
     let small = settings.set("small").unwrap();
-    assert_eq!((small.concurrency, &small.services), (CONCURRENCY_DEFAULT, &vec![Service::Outlook]));
+    assert_eq!((small.concurrency, &small.services), (CONCURRENCY_DEFAULT, &vec![Service::Mail]));
     assert!(!small.licensed_only && !small.hidden_folders && !small.recoverable_items);
     assert_eq!(small.fidelity, Fidelity::Mime);
     assert!(small.repositories.is_empty() && small.selection.selects("anything"));
@@ -109,13 +109,15 @@ fn a_dropped_file_waits_two_seconds_by_default() {
 }
 
 #[test]
-fn mail_is_another_name_of_outlook() {
+fn outlook_is_all_that_a_mailbox_has() {
     let services = |services: &str| {
         let settings = parse(&with("", &format!("tenant = \"a\"\nservices = {services}"))).unwrap();
         settings.set("s").unwrap().services.clone()
     };
-    assert_eq!(services("[\"contacts\", \"mail\", \"outlook\"]"), [Service::Outlook, Service::Contacts]);
-    assert_eq!(services("[\"contacts\"]"), [Service::Contacts]);
+    assert_eq!(services("[\"contacts\", \"mail\", \"outlook\"]"), Service::OF_MAILBOXES);
+    assert_eq!(services("[\"outlook\"]"), Service::OF_MAILBOXES);
+    assert_eq!(services("[\"contacts\", \"mail\"]"), [Service::Mail, Service::Contacts]);
+    assert_eq!(services("[\"tasks\"]"), [Service::Tasks]);
 }
 
 #[test]

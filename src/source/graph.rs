@@ -16,6 +16,7 @@
 //! - [`directory`]: the organisation, its users, and their mailboxes;
 //! - [`mail`]: folders, changes and messages of a mailbox;
 //! - [`contacts`]: folders, changes and contacts of a mailbox; [`calendars`]: calendars and their events;
+//! - [`tasks`]: lists, changes and tasks of a user;
 //! - [`round`]: lists the items of a folder, or what changed in it;
 //! - [`write`](mod@write): creates folders and messages for a restore;
 //! - [`exchange`]: exports and imports messages with all their properties;
@@ -55,6 +56,7 @@ pub mod probe;
 pub mod request;
 pub mod retry;
 pub mod round;
+pub mod tasks;
 #[cfg(test)]
 mod testing;
 pub mod throttle;

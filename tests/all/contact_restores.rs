@@ -32,7 +32,7 @@ impl Office {
         let text = format!(
             "[tenants.contoso]\ntenant_id = \"{}\"\nclient_id = \"{}\"\nendpoints = {{ login = \"{url}\", graph = \"{url}\" }}\n\
              client_secret = {{ env = \"CONTOSO_SECRET\" }}\n\
-             [sets.everyone]\ntenant = \"contoso\"\nservices = [\"outlook\", \"contacts\"]\n",
+             [sets.everyone]\ntenant = \"contoso\"\nservices = [\"mail\", \"contacts\"]\n",
             simulator.tenant_id(),
             simulator.client_id(),
             url = simulator.url()

@@ -118,6 +118,7 @@ impl Laboratory {
             selection: Selection::new::<&str>(&[], &[]).expect("no patterns"),
             mail: true,
             contacts: false,
+            tasks: false,
             licensed_only: false,
             hidden_folders: false,
             recoverable_items: false,

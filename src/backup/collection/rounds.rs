@@ -169,9 +169,12 @@ impl<C: Collection> Filling<'_, C> {
 
     /// Asks for the items with partial rows.
     async fn complete(&mut self, partial: Vec<String>) -> Result<(), Ended> {
-        for id in partial {
+        let collection = self.collection;
+        let asking = partial.into_iter().map(|id| async move { (collection.item(&id).await, id) });
+        let mut asking = std::pin::pin!(futures_util::stream::iter(asking).buffer_unordered(MAILBOX_CONCURRENCY_MAX));
+        while let Some((answer, id)) = asking.next().await {
             self.context.check()?;
-            match self.collection.item(&id).await? {
+            match answer? {
                 Some(whole) => self.listed.take(&whole, self.context)?,
                 None => self.listed.leave(&id),
             }

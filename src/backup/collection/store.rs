@@ -430,7 +430,9 @@ impl<C: Collection> Writer<'_, C> {
             Err(SplitError::Store(error)) => return Err(error),
             Err(SplitError::Item(error)) => return self.fail(item, error.to_string(), before),
         };
-        entry.payload = Some(self.splitter.split_payload(item.json().as_bytes())?);
+        if entry.payload.is_none() {
+            entry.payload = Some(self.splitter.split_payload(item.json().as_bytes())?);
+        }
         let name = self.name(item, before.as_deref())?;
         entry.name = name.as_bytes().into();
         if collection.lacks(&entry) {

@@ -178,7 +178,7 @@ impl Organisation {
             Kept::Nothing => {}
             Kept::Before(entry, state) => {
                 gathered.is_whole &= self.users.get(&outcome.user).is_some_and(|before| before.is_whole);
-                self.carry(&outcome.user, &outcome.name, *entry, state, gathered)?;
+                self.carry(&outcome.user, &outcome.name, *entry, state.map(|state| *state), gathered)?;
             }
             Kept::Made(made) => {
                 let user::Made { entry, state, is_whole, unfinished } = *made;

@@ -44,6 +44,9 @@ pub struct MailboxState {
     /// The state of the contacts, if they were backed up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contacts: Option<CollectionState>,
+    /// The state of the tasks, if they were backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<CollectionState>,
 }
 
 impl MailboxState {
@@ -53,8 +56,9 @@ impl MailboxState {
         purpose: Option<String>,
         mail: CollectionState,
         contacts: Option<CollectionState>,
+        tasks: Option<CollectionState>,
     ) -> Self {
-        Self { version: VERSION, name, purpose, kept: None, mail, contacts }
+        Self { version: VERSION, name, purpose, kept: None, mail, contacts, tasks }
     }
 
     /// Reads the state of the user with the id `user` from `parts`, the directory of states in a snapshot. Returns
@@ -77,14 +81,14 @@ impl MailboxState {
     /// Returns the sum of the counts of all collections.
     pub fn ledger(&self) -> Ledger {
         let mut sum = self.mail.ledger();
-        self.contacts.iter().for_each(|contacts| sum += contacts.ledger());
+        self.contacts.iter().chain(&self.tasks).for_each(|collection| sum += collection.ledger());
         sum
     }
 
     /// Counts everything as carried over from an earlier run, except what failed.
     pub fn carry(&mut self) {
         self.mail.carry();
-        self.contacts.iter_mut().for_each(CollectionState::carry);
+        self.contacts.iter_mut().chain(&mut self.tasks).for_each(CollectionState::carry);
     }
 }
 

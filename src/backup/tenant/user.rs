@@ -11,6 +11,7 @@ use crate::backup::collection::state::{CollectionState, tops_of};
 use crate::backup::collection::{Assembled, Collection, Report, Tops, join, unfinished_key};
 use crate::backup::collections::contacts::{CONTACTS, Contacts};
 use crate::backup::collections::mail::{self, Mail};
+use crate::backup::collections::tasks::{TASKS, Tasks};
 use crate::backup::context::{Context, Ended, OUTLOOK, USERS, ends_the_run};
 use crate::format::entry::{Directory, Entry};
 use crate::format::snapshot::Failure;
@@ -62,7 +63,7 @@ pub enum Kept {
     /// Nothing, and that is a failure.
     Nothing,
     /// The folder of the previous snapshot, and its state.
-    Before(Box<Entry>, Option<MailboxState>),
+    Before(Box<Entry>, Option<Box<MailboxState>>),
     /// A folder that this run made.
     Made(Box<Made>),
 }
@@ -156,6 +157,13 @@ impl Part {
 struct Parts {
     mail: Part,
     contacts: Part,
+    tasks: Part,
+}
+
+impl Parts {
+    fn all(&self) -> [(&'static str, &Part); 3] {
+        [(Mail::ITEMS, &self.mail), (Contacts::ITEMS, &self.contacts), (Tasks::ITEMS, &self.tasks)]
+    }
 }
 
 /// Backs up one user.
@@ -173,9 +181,7 @@ pub async fn back_up(context: Arc<Context>, account: Account) -> Result<Outcome,
     context.progress.current.lock().clone_from(&format!("{USERS}/{}", account.name).into_bytes());
     work.outlook = work.outlook_before()?;
     let parts = work.parts().await?;
-    work.outcome
-        .access
-        .extend(parts.mail.access(Mail::ITEMS).into_iter().chain(parts.contacts.access(Contacts::ITEMS)));
+    work.outcome.access.extend(parts.all().into_iter().filter_map(|(items, part)| part.access(items)));
     work.close(parts).await
 }
 
@@ -219,7 +225,7 @@ impl Outcome {
         if before.state.is_none() {
             self.fail(OUTLOOK, PIECES_MISSING.to_owned());
         }
-        self.kept = Kept::Before(Box::new(entry), state);
+        self.kept = Kept::Before(Box::new(entry), state.map(Box::new));
     }
 
     /// Notes a failure at `path` in the user's folder.
@@ -262,25 +268,34 @@ impl Work<'_> {
             true => self.mail().await?,
             false => Part::NotAsked,
         };
-        let contacts = match (options.contacts, &mail) {
-            (false, _) => Part::NotAsked,
-            (true, Part::Failed(error)) if has_no_mailbox(error) => Part::NotAsked,
-            (true, mail) => {
-                let taken = self.names_of_mail(mail);
-                self.contacts(taken).await?
-            }
+        let is_without = mail.error().is_some_and(has_no_mailbox);
+        let kept = self.before.kept.as_ref().and_then(|kept| kept.state.as_ref());
+        let mut taken = names_of(&mail, kept.map(|state| &state.mail));
+        let contacts = match options.contacts && !is_without {
+            true => self.contacts(taken.iter().cloned().chain(self.reserved(false)).collect()).await?,
+            false => Part::NotAsked,
         };
-        Ok(Parts { mail, contacts })
+        let kept = self.before.kept.as_ref().and_then(|kept| kept.state.as_ref());
+        taken.extend(names_of(&contacts, kept.and_then(|state| state.contacts.as_ref())));
+        let tasks = match options.tasks && !is_without {
+            true => self.tasks(taken).await?,
+            false => Part::NotAsked,
+        };
+        Ok(Parts { mail, contacts, tasks })
+    }
+
+    /// Returns the names that collections have or should get which are backed up later than the mail, or later than the
+    /// contacts.
+    fn reserved(&self, for_mail: bool) -> Vec<String> {
+        let options = &self.context.options;
+        let contacts = (for_mail && options.contacts).then(|| self.name_of_contacts());
+        contacts.into_iter().chain(options.tasks.then(|| self.name_of_tasks())).collect()
     }
 
     async fn mail(&mut self) -> Result<Part, BackupError> {
         let mail = Arc::new(Mail::new(self.context, &self.account.user.id));
-        let taken = match self.context.options.contacts {
-            true => vec![self.name_of_contacts()],
-            false => Vec::new(),
-        };
         let state = self.before.state.as_ref().map(|state| state.mail.clone());
-        let part = self.part(&mail, state.as_ref(), taken).await?;
+        let part = self.part(&mail, state.as_ref(), self.reserved(true)).await?;
         if let Part::Made(made) = &part {
             let (items, why) = (made.state.ledger().streamless, mail.why_lacking());
             self.outcome.lacking.push(Lacking { noun: Mail::ITEMS, what: mail::LACKING, items, why });
@@ -292,6 +307,12 @@ impl Work<'_> {
         let contacts = Arc::new(Contacts::new(self.context, &self.account.user.id));
         let state = self.before.state.as_ref().and_then(|state| state.contacts.clone());
         self.part(&contacts, state.as_ref(), taken).await
+    }
+
+    async fn tasks(&mut self, taken: Vec<String>) -> Result<Part, BackupError> {
+        let tasks = Arc::new(Tasks::new(self.context, &self.account.user.id));
+        let state = self.before.state.as_ref().and_then(|state| state.tasks.clone());
+        self.part(&tasks, state.as_ref(), taken).await
     }
 
     /// Backs up one collection.
@@ -345,26 +366,20 @@ impl Work<'_> {
     /// Returns the name that the contacts have, or should get.
     fn name_of_contacts(&self) -> String {
         let known = self.before.kept.as_ref().and_then(|kept| kept.state.as_ref()?.contacts.as_ref());
-        let top = known.and_then(|state| tops_of(&state.folders).next());
-        top.unwrap_or(CONTACTS).to_owned()
+        top_of(known, CONTACTS)
     }
 
-    /// Returns the names of the top folders of the mail, as they will stand in the snapshot.
-    fn names_of_mail(&self, mail: &Part) -> Vec<String> {
-        let kept = self.before.kept.as_ref().and_then(|kept| kept.state.as_ref());
-        let state = match mail {
-            Part::Made(made) => Some(&made.state),
-            Part::Failed(_) => kept.map(|state| &state.mail),
-            Part::NotAsked => None,
-        };
-        state.map_or_else(Vec::new, |state| tops_of(&state.folders).map(str::to_owned).collect())
+    /// Returns the name that the tasks have, or should get.
+    fn name_of_tasks(&self) -> String {
+        let known = self.before.kept.as_ref().and_then(|kept| kept.state.as_ref()?.tasks.as_ref());
+        top_of(known, TASKS)
     }
 
     /// Decides what stands for the user in the snapshot.
     async fn close(mut self, parts: Parts) -> Result<Outcome, BackupError> {
-        let all = [&parts.mail, &parts.contacts];
-        let is_read = all.iter().any(|part| matches!(part, Part::Made(_)));
-        let error = match all.iter().find_map(|part| part.error()).filter(|_| !is_read).cloned() {
+        let all = parts.all();
+        let is_read = all.iter().any(|(_, part)| matches!(part, Part::Made(_)));
+        let error = match all.iter().find_map(|(_, part)| part.error()).filter(|_| !is_read).cloned() {
             Some(error) => error,
             None => match self.folder(parts).await {
                 Ok(made) => {
@@ -386,11 +401,14 @@ impl Work<'_> {
             None => purpose(context, account).await?,
         };
         let known = self.before.kept.as_ref().and_then(|kept| kept.state.clone());
-        let (mail_before, contacts_before) = known.map_or((None, None), |state| (Some(state.mail), state.contacts));
+        let (mail_before, contacts_before, tasks_before) =
+            known.map_or((None, None, None), |state| (Some(state.mail), state.contacts, state.tasks));
         let mut joined = Joined { tops: Vec::new(), unfinished: Vec::new(), is_whole: true };
         let mail = self.take::<Mail>(parts.mail, mail_before, OUTLOOK.to_owned(), &mut joined)?;
         let path = format!("{OUTLOOK}/{}", self.name_of_contacts());
         let contacts = self.take::<Contacts>(parts.contacts, contacts_before, path, &mut joined)?;
+        let path = format!("{OUTLOOK}/{}", self.name_of_tasks());
+        let tasks = self.take::<Tasks>(parts.tasks, tasks_before, path, &mut joined)?;
         let Joined { tops, unfinished, is_whole } = joined;
         let dir = join(context, self.base(), tops).await?;
         let outlook = context.folder_entry(OUTLOOK, dir, self.outlook.as_ref());
@@ -400,7 +418,7 @@ impl Work<'_> {
         });
         let mut entry = context.folder_entry(&account.name, dir.await?, self.before.entry.as_ref());
         entry.facts.source_id = Some(account.user.id.clone());
-        let state = MailboxState::new(account.name.clone(), purpose, mail.unwrap_or_default(), contacts);
+        let state = MailboxState::new(account.name.clone(), purpose, mail.unwrap_or_default(), contacts, tasks);
         Ok(Made { entry, state, is_whole, unfinished })
     }
 
@@ -464,6 +482,22 @@ impl Work<'_> {
             found => Ok(found?),
         }
     }
+}
+
+/// Returns the names of the top folders of a collection, as they will stand in the snapshot. `before` is the state that
+/// the previous snapshot has.
+fn names_of(part: &Part, before: Option<&CollectionState>) -> Vec<String> {
+    let state = match part {
+        Part::Made(made) => Some(&made.state),
+        Part::Failed(_) => before,
+        Part::NotAsked => None,
+    };
+    state.map_or_else(Vec::new, |state| tops_of(&state.folders).map(str::to_owned).collect())
+}
+
+/// Returns the name of the only top folder of a collection, or the usual one if there is none.
+fn top_of(known: Option<&CollectionState>, usual: &str) -> String {
+    known.and_then(|state| tops_of(&state.folders).next()).unwrap_or(usual).to_owned()
 }
 
 /// What the collections of a user bring into the folder [`OUTLOOK`].

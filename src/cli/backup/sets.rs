@@ -63,7 +63,7 @@ pub fn run(session: &Session, named: &[String], all: bool) -> Result<Exit> {
 
 /// Returns true if this version can back the service up.
 fn is_supported(service: Service) -> bool {
-    matches!(service, Service::Outlook | Service::Contacts)
+    matches!(service, Service::Mail | Service::Contacts | Service::Tasks)
 }
 
 fn back_up(session: &Session, name: &str, set: &SetSettings, cancel: &Arc<AtomicBool>) -> Result<Exit> {
@@ -76,8 +76,9 @@ fn back_up(session: &Session, name: &str, set: &SetSettings, cancel: &Arc<Atomic
     let options = TenantOptions {
         backup: BackupOptions { set: name.to_owned(), host: host_name() },
         selection: set.selection.clone(),
-        mail: set.services.contains(&Service::Outlook),
+        mail: set.services.contains(&Service::Mail),
         contacts: set.services.contains(&Service::Contacts),
+        tasks: set.services.contains(&Service::Tasks),
         licensed_only: set.licensed_only,
         hidden_folders: set.hidden_folders,
         recoverable_items: set.recoverable_items,

@@ -90,15 +90,16 @@ impl Report<'_> {
         let users_known = check.is_fine();
         self.check("directory", check);
         let services: BTreeSet<Service> = match sets {
-            [] => BTreeSet::from([Service::Outlook]),
+            [] => BTreeSet::from([Service::Mail]),
             sets => sets.iter().flat_map(|set| set.services.iter().copied()).collect(),
         };
         for service in services {
             match service {
                 // A mailbox can only be tested if the users are known.
-                Service::Outlook if users_known => self.outlook(client, &users, sets, claims.as_ref()).await,
+                Service::Mail if users_known => self.mail(client, &users, sets, claims.as_ref()).await,
                 Service::Contacts if users_known => self.contacts(client, &users, sets, claims.as_ref()).await,
-                Service::Outlook | Service::Contacts => {}
+                Service::Tasks if users_known => self.tasks(client, &users, sets, claims.as_ref()).await,
+                Service::Mail | Service::Contacts | Service::Tasks => {}
                 other => self.rows.push(Row {
                     service: other.name(),
                     what: other.name(),
@@ -111,19 +112,19 @@ impl Report<'_> {
         }
     }
 
-    async fn outlook(&mut self, client: &Client, users: &[User], sets: &[&SetSettings], claims: Option<&Claims>) {
-        let candidates = candidates(users, sets, Service::Outlook);
+    async fn mail(&mut self, client: &Client, users: &[User], sets: &[&SetSettings], claims: Option<&Claims>) {
+        let candidates = candidates(users, sets, Service::Mail);
         if candidates.is_empty() {
             let outcome = nobody_selected(users);
-            return self.check("outlook", Check { what: "mail", permission: probe::MAIL, outcome });
+            return self.check("mail", Check { what: "mail", permission: probe::MAIL, outcome });
         }
         for check in probe::mail(client, &candidates, claims).await {
-            self.check("outlook", check);
+            self.check("mail", check);
         }
-        self.check("outlook", probe::restore(claims));
+        self.check("mail", probe::restore(claims));
         if sets.iter().any(|set| set.fidelity == Fidelity::Full) {
-            self.check("outlook", probe::export(client, &candidates).await);
-            self.check("outlook", probe::import(claims));
+            self.check("mail", probe::export(client, &candidates).await);
+            self.check("mail", probe::import(claims));
         }
     }
 
@@ -134,6 +135,15 @@ impl Report<'_> {
             false => probe::contacts(client, &candidates, claims).await,
         };
         self.check("contacts", check);
+    }
+
+    async fn tasks(&mut self, client: &Client, users: &[User], sets: &[&SetSettings], claims: Option<&Claims>) {
+        let candidates = candidates(users, sets, Service::Tasks);
+        let check = match candidates.is_empty() {
+            true => Check { what: "tasks", permission: probe::TASKS, outcome: nobody_selected(users) },
+            false => probe::tasks(client, &candidates, claims).await,
+        };
+        self.check(Service::Tasks.name(), check);
     }
 
     fn sign_in(&mut self, status: Status, detail: String) {
@@ -189,7 +199,14 @@ impl Report<'_> {
                 false => "wait a few minutes: only new tokens have a new permission".to_owned(),
             });
         }
-        if with(Status::Closed).next().is_some() {
+        if with(Status::Closed).any(|row| row.service == Service::Tasks.name()) {
+            steps.push(
+                "this organisation does not let applications read Microsoft To Do: take `tasks` out of `services` of its \
+                 sets, or let each person back up their own tasks with `strongroom tenant login`"
+                    .to_owned(),
+            );
+        }
+        if with(Status::Closed).any(|row| row.service != Service::Tasks.name()) {
             steps.push(format!(
                 "in Exchange Online PowerShell, `Get-ApplicationAccessPolicy | where AppId -eq {}` shows the policy: \
                  add the mailboxes to its group (it may take more than an hour), or remove the policy",

@@ -5,7 +5,7 @@
 //! files, goes below the target under the names that it has.
 
 use super::options::AccountTarget;
-use crate::backup::tenant::state::{MailboxState, TenantState, tops_of};
+use crate::backup::tenant::state::{CollectionState, FolderState, MailboxState, TenantState, tops_of};
 use crate::backup::tenant::{OUTLOOK, USERS};
 use crate::format::entry::{Directory, Entry, EntryKind, Timestamp};
 use crate::format::snapshot::Snapshot;
@@ -16,6 +16,8 @@ use crate::source::graph::write::same_name;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+/// Why tasks are not restored to a mailbox.
+pub(super) const TASKS_REFUSED: &str = "tasks cannot be restored to an account yet; `strongroom restore --to local:DIR` writes them as files that task lists import";
 /// What people call the folder that holds all contacts.
 pub(super) const CONTACTS: &str = "Contacts";
 
@@ -122,12 +124,14 @@ pub(super) struct Route {
     pub to: TargetUser,
     pub mail: Arc<[Part]>,
     pub contacts: Arc<[Part]>,
+    /// Tasks. They cannot be restored to a mailbox ([`TASKS_REFUSED`]).
+    pub tasks: Arc<[Part]>,
 }
 
 impl Route {
     /// Returns the parts of all kinds.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.mail.iter().chain(&*self.contacts)
+        self.mail.iter().chain(&*self.contacts).chain(&*self.tasks)
     }
 }
 
@@ -145,6 +149,7 @@ pub enum Kind {
 struct Parts {
     mail: Vec<Part>,
     contacts: Vec<Part>,
+    tasks: Vec<Part>,
 }
 
 /// Returns what goes to which mailbox. `into` is the path of the folder of the mailbox that everything goes below.
@@ -184,7 +189,10 @@ pub(super) fn routes(
         finder.add_parts(user.as_ref(), &path, routes.entry(to).or_default())?;
         taken.push(path);
     }
-    let route = |(to, Parts { mail, contacts })| Route { to, mail: mail.into(), contacts: contacts.into() };
+    let route = |(to, parts)| {
+        let Parts { mail, contacts, tasks } = parts;
+        Route { to, mail: mail.into(), contacts: contacts.into(), tasks: tasks.into() }
+    };
     Ok(routes.into_iter().map(route).collect())
 }
 
@@ -239,6 +247,8 @@ struct KnownMailbox {
     names: Arc<HashMap<Vec<u8>, Named>>,
     /// The names of the top folders that hold contacts, in the snapshot.
     contacts: Vec<String>,
+    /// The names of the top folders that hold tasks.
+    tasks: Vec<String>,
 }
 
 struct Finder<'a> {
@@ -328,19 +338,23 @@ impl Finder<'_> {
         let known = self.mailbox_of(user)?;
         let mailbox = user.mailbox();
         let prefix_len = mailbox.len() + 1;
-        let tops = known.contacts.iter().map(|name| [&mailbox[..], b"/", name.as_bytes()].concat());
-        let tops: Vec<_> = tops.collect();
-        if tops.iter().any(|top| lies_in(path, top)) {
-            parts.contacts.push(self.part(path, &known, prefix_len)?);
+        let tops = |names: &[String]| -> Vec<Vec<u8>> {
+            names.iter().map(|name| [&mailbox[..], b"/", name.as_bytes()].concat()).collect()
+        };
+        let mut others = [(tops(&known.contacts), &mut parts.contacts), (tops(&known.tasks), &mut parts.tasks)];
+        if let Some((_, parts)) = others.iter_mut().find(|(tops, _)| tops.iter().any(|top| lies_in(path, top))) {
+            parts.push(self.part(path, &known, prefix_len)?);
             return Ok(());
         }
         let mut mail = self.part(path, &known, prefix_len)?;
         if path == mailbox {
-            for top in tops {
-                if self.find(&top)?.is_some() {
-                    let contacts = self.part(&top, &known, prefix_len)?;
-                    mail.excluded.push(Excluded { path: top, size: contacts.size() });
-                    parts.contacts.push(contacts);
+            for (tops, parts) in others {
+                for top in tops {
+                    if self.find(&top)?.is_some() {
+                        let part = self.part(&top, &known, prefix_len)?;
+                        mail.excluded.push(Excluded { path: top, size: part.size() });
+                        parts.push(part);
+                    }
                 }
             }
         }
@@ -367,11 +381,14 @@ impl Finder<'_> {
 
 impl KnownMailbox {
     fn of(state: &MailboxState) -> Self {
-        let contacts = state.contacts.as_ref().map(|contacts| &contacts.folders[..]).unwrap_or_default();
+        let folders = |collection: &Option<CollectionState>| {
+            collection.as_ref().map(|collection| collection.folders.clone()).unwrap_or_default()
+        };
+        let (contacts, tasks) = (folders(&state.contacts), folders(&state.tasks));
         let mut paths: HashMap<&str, Vec<u8>> = HashMap::new();
         let mut names = HashMap::new();
         // Parents come before their children.
-        for folder in state.mail.folders.iter().chain(contacts) {
+        for folder in state.mail.folders.iter().chain(&contacts).chain(&tasks) {
             let above = folder.parent.as_deref().and_then(|parent| paths.get(parent));
             let path = above.map_or_else(Vec::new, |above| [above, &b"/"[..]].concat());
             let path = [&path, folder.name.as_bytes()].concat();
@@ -379,6 +396,7 @@ impl KnownMailbox {
             names.insert(path.clone(), named);
             paths.insert(&folder.id, path);
         }
-        Self { names: Arc::new(names), contacts: tops_of(contacts).map(str::to_owned).collect() }
+        let tops = |folders: &[FolderState]| tops_of(folders).map(str::to_owned).collect();
+        Self { names: Arc::new(names), contacts: tops(&contacts), tasks: tops(&tasks) }
     }
 }

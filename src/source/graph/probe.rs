@@ -11,6 +11,7 @@ use super::directory::{self, Organization, User};
 use super::error::{ErrorKind, GraphError};
 use super::mail::Mailbox;
 use super::request::Request;
+use super::tasks::Tasks;
 use super::urls::path;
 use serde::Deserialize;
 
@@ -41,6 +42,11 @@ pub const CONTACTS: Permission =
 /// Writes contacts, and reads them, too.
 const CONTACTS_WRITTEN: Permission =
     Permission { application: "Contacts.ReadWrite", delegated: "Contacts.ReadWrite", is_required: false };
+/// Reads tasks.
+pub const TASKS: Permission = Permission { application: "Tasks.Read.All", delegated: "Tasks.Read", is_required: true };
+/// Writes tasks, and reads them, too.
+const TASKS_WRITTEN: Permission =
+    Permission { application: "Tasks.ReadWrite.All", delegated: "Tasks.ReadWrite", is_required: false };
 /// Reads the kind of a mailbox.
 pub const SETTINGS: Permission =
     Permission { application: "MailboxSettings.Read", delegated: "MailboxSettings.Read", is_required: false };
@@ -223,6 +229,47 @@ pub async fn contacts(client: &Client, users: &[&User], claims: Option<&Claims>)
         }
     }
     check(unread(&tried, claims, &[CONTACTS, CONTACTS_WRITTEN]))
+}
+
+/// Tries to read the tasks of one of `users`, in this order: the lists, and what changed in one of them.
+pub async fn tasks(client: &Client, users: &[&User], claims: Option<&Claims>) -> Check {
+    let check = |outcome| Check { what: "tasks", permission: TASKS, outcome };
+    let mut tried = Tried::default();
+    for user in users.iter().take(MAILBOXES_TRIED_MAX) {
+        let tasks = Tasks::new(client.clone(), &user.id);
+        let error = match tasks.lists().await {
+            Ok(lists) => {
+                let list = lists.iter().find(|list| !list.is_of_others());
+                let changes = match list {
+                    Some(list) => tasks.changes(&list.id, None).next().await.map(drop),
+                    None => Ok(()),
+                };
+                return check(match changes {
+                    Ok(()) => Outcome::Works("tasks can be read".to_owned()),
+                    Err(error) if error.kind() == ErrorKind::DeltaUnsupported => Outcome::Works(
+                        "tasks can be read, but not what changed in them: each run lists them all".to_owned(),
+                    ),
+                    Err(error) => Outcome::Failed(error),
+                });
+            }
+            Err(error) => error,
+        };
+        match error.kind() {
+            ErrorKind::NoMailbox | ErrorKind::NotFound => tried.none += 1,
+            ErrorKind::Denied | ErrorKind::MissingPermission => tried.denied += 1,
+            ErrorKind::QuotaExceeded => tried.full += 1,
+            _ => return check(Outcome::Failed(error)),
+        }
+    }
+    let is_granted = claims.is_some_and(|claims| grants(claims, &[TASKS, TASKS_WRITTEN]));
+    check(match tried.denied {
+        // No policy of Exchange applies to tasks.
+        denied if denied > 0 && is_granted => Outcome::Closed(format!(
+            "the permission is granted, but this organisation does not let applications read tasks: access was denied \
+             to those of all {denied} users tried"
+        )),
+        _ => unread(&tried, claims, &[TASKS, TASKS_WRITTEN]),
+    })
 }
 
 /// Returns the result if nothing could be read in any mailbox. Each permission in `any` is enough to read.
