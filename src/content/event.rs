@@ -458,3 +458,11 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     value.get(name).and_then(Value::as_array).into_iter().flatten()
 }
+
+/// Returns the rule of something that recurs on whole days from `first` on, such as a task (Graph:
+/// patternedRecurrence). `None` for a pattern that this version does not know.
+pub fn rule_of_days(recurrence: &Value, first: Date) -> Option<calcard::icalendar::ICalendarRecurrenceRule> {
+    let zone = Zone::utc();
+    let beginning = Beginning { local: first.to_datetime(Time::midnight()), zone: &zone, is_all_day: true };
+    recurrence::rule(recurrence, &beginning)
+}

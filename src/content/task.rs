@@ -8,7 +8,8 @@
 //!   control characters are left out, and quotes in parameters become apostrophes.
 //! - Days are days: a task is due on a date, wherever its reader lives.
 
-use super::ical::{Recurrence, calendar, clean, date, is_date, parameter, time};
+use super::event::rule_of_days;
+use super::ical::{calendar, clean, date, is_date, parameter, time};
 use super::names::safe_name;
 use super::text;
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use calcard::icalendar::{
 };
 use jiff::Timestamp;
 use jiff::civil::Date;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The name of a task that has no title.
 const UNNAMED: &str = "Unnamed task";
@@ -50,8 +51,8 @@ pub struct Task {
     pub completed: Option<Timestamp>,
     /// When to remind of it.
     pub reminder: Option<Timestamp>,
-    /// How it recurs.
-    pub recurrence: Option<Recurrence>,
+    /// How it recurs (Graph: patternedRecurrence).
+    pub recurrence: Option<Value>,
     /// The day with which the recurrence begins.
     pub recurs_from: Option<Date>,
     /// Categories.
@@ -240,9 +241,8 @@ impl Task {
         if let Some(due) = self.due {
             todo.add_property_with_params(ICalendarProperty::Due, [is_date()], date(due));
         }
-        if let Some(recurrence) = self.recurrence.as_ref().filter(|_| start.is_some()) {
-            todo.add_property(ICalendarProperty::Rrule, recurrence.rule(date));
-        }
+        let rule = self.recurrence.as_ref().zip(start).and_then(|(how, start)| rule_of_days(how, start));
+        rule.into_iter().for_each(|rule| todo.add_property(ICalendarProperty::Rrule, rule));
     }
 
     fn add_links(&self, todo: &mut ICalendarComponent) {
@@ -299,9 +299,12 @@ fn is_media_type(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ical::{Pattern, RecurrenceEnd};
     use super::*;
     use calcard::{Entry, Parser};
+
+    fn every_other_day(range: Value) -> Value {
+        json!({ "pattern": { "type": "daily", "interval": 2 }, "range": range })
+    }
 
     fn whole() -> Task {
         let step = |title: &str, is_done| Step { title: title.to_owned(), is_done };
@@ -317,7 +320,7 @@ mod tests {
             due: Some(jiff::civil::date(2026, 11, 4)),
             completed: None,
             reminder: "2026-11-04T07:00:00Z".parse().ok(),
-            recurrence: Some(Recurrence { pattern: Pattern::Daily, interval: 2, end: RecurrenceEnd::Times(3) }),
+            recurrence: Some(every_other_day(json!({ "type": "numbered", "numberOfOccurrences": 3 }))),
             recurs_from: Some(jiff::civil::date(2026, 11, 4)),
             categories: vec!["Red, light".to_owned()],
             steps: vec![step("the whole", false), step("the half", true)],
@@ -353,7 +356,7 @@ mod tests {
             "CATEGORIES:Red\\, light",
             "URL;VALUE=URI:https://contoso.com/a?b=c%2Cd",
             "TRIGGER;VALUE=DATE-TIME:20261104T070000Z",
-            "ATTACH;ENCODING=BASE64;FMTTYPE=text/plain;FILENAME=list '1'.txt;VALUE=BINARY:bWlsaw==",
+            "ATTACH;ENCODING=BASE64;FMTTYPE=text/plain;FILENAME=\"list '1'.txt\";VALUE=BINARY:bWlsaw==",
         ] {
             assert!(lines.contains(&line), "{line}\n{text}");
         }
@@ -386,7 +389,7 @@ mod tests {
 
     #[test]
     fn what_recurs_has_a_start_that_is_not_after_it_is_due() {
-        let recurrence = Some(Recurrence { pattern: Pattern::Daily, interval: 1, end: RecurrenceEnd::Never });
+        let recurrence = Some(every_other_day(json!({ "type": "noEnd", "startDate": "2026-11-03" })));
         let day = |day| Some(jiff::civil::date(2026, 11, day));
         let start = |start, due, recurs_from| {
             let text = unfolded(&Task { start, due, recurs_from, recurrence: recurrence.clone(), ..Task::default() });

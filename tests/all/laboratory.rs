@@ -252,7 +252,7 @@ impl Laboratory {
         let mut messages = BTreeMap::new();
         let reader = self.reader();
         self.walk(&reader, root, "", &mut |path, entry, bytes| {
-            if path.ends_with(REPORT_NAME) || path.ends_with(".vcf") {
+            if path.ends_with(REPORT_NAME) || path.ends_with(".vcf") || path.ends_with(".ics") {
                 return;
             }
             let id = entry.facts.source_id.clone().expect("every message has an id");

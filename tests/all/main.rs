@@ -40,6 +40,7 @@ mod round_trip;
 mod sets;
 mod soak;
 mod streams;
+mod tasks;
 mod tenant;
 mod text;
 mod tidy;

@@ -6,9 +6,11 @@
 
 mod lists;
 
-use crate::backup::collection::item::Item;
-use crate::backup::collection::plan::{Planned, Standing};
-use crate::backup::collection::{Collection, FolderNow, Reading, Source};
+use crate::backup::collection::item::{Item, ItemKey};
+use crate::backup::collection::listed::{Departed, Listed, Rounds};
+use crate::backup::collection::plan::{Plan, Planned, Standing};
+use crate::backup::collection::previous::Previous;
+use crate::backup::collection::{Amendments, Collection, FolderNow, Reading, Source};
 use crate::backup::context::{Context, Ended, ends_the_run};
 use crate::backup::splitter::{SplitError, Splitter};
 use crate::backup::splitters::{ROOM_AT_ONCE_MAX, room_of};
@@ -17,6 +19,7 @@ use crate::format::entry::{Entry, EntryKind, Facts, Timestamp};
 use crate::source::graph::round::Round;
 use crate::source::graph::tasks::{Task, Tasks as Service};
 use crate::source::graph::{ErrorKind, GraphError};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The name of the tasks in a user's `Outlook`, in every language.
@@ -49,6 +52,27 @@ impl Tasks {
         let Some(task) = self.service.task(id).await? else { return Ok(None) };
         let files = self.files(&task).await?;
         Ok(Some(Body { task, files }))
+    }
+
+    /// Adds the tasks of a list to its round of changes that are new and were not reported.
+    async fn find_unreported(
+        &self,
+        context: &Context,
+        list: &str,
+        previous: &Previous,
+        listed: &mut Listed<Task>,
+    ) -> Result<(), Ended> {
+        let mut round = self.service.listing(list);
+        while let Some(page) = round.next().await? {
+            for row in page.rows() {
+                let row = row?;
+                let is_known = previous.place(ItemKey::of(Task::id(&row))).is_some() || listed.tells_of(Task::id(&row));
+                if Task::is_whole(&row) && !is_known {
+                    listed.take(&row, context)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reads the files of a task.
@@ -145,6 +169,36 @@ impl Collection for Tasks {
 
     async fn item(&self, id: &str) -> Result<Option<Task>, GraphError> {
         self.service.task(id).await
+    }
+
+    /// A task that moves to another list gets another id, so asking for the old id does not find it. The service may tell
+    /// a move only as a departure. So if anything left a list, all lists are looked through for tasks that no round
+    /// reported.
+    async fn amend(
+        &self,
+        context: &Arc<Context>,
+        plan: &Plan<'_>,
+        previous: &Previous,
+        rounds: &mut Rounds<Task>,
+        departed: &Departed,
+    ) -> Result<Amendments, Ended> {
+        if departed.values().all(HashSet::is_empty) {
+            return Ok(Amendments::default());
+        }
+        for (index, listed) in rounds.complete.iter_mut().filter(|(_, listed)| !listed.full) {
+            context.check()?;
+            if let Err(error) = self.find_unreported(context, &plan.folders[*index].id, previous, listed).await {
+                match error {
+                    Ended::Mailbox(error) if !ends_the_run(&error) => {
+                        // The next run lists it in full.
+                        tracing::debug!(%error, "a list could not be looked through");
+                        listed.link = None;
+                    }
+                    error => return Err(error),
+                }
+            }
+        }
+        Ok(Amendments::default())
     }
 
     fn room(&self, task: &Task) -> u32 {

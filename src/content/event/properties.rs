@@ -1,8 +1,8 @@
 //! The properties of an event that do not say when it is, and the list that properties are collected in.
 
 use super::{list, text};
-use crate::content::ical::clean;
 use crate::content::event::zone::partial_utc;
+use crate::content::ical::clean;
 use crate::content::text::of_html;
 use calcard::icalendar::{
     ICalendarClassification, ICalendarComponent, ICalendarEntry, ICalendarParameter, ICalendarParticipationRole,

@@ -1,9 +1,8 @@
 //! What a task of the service says, as a task of a file.
 
 use super::Task;
-use crate::content::ical::{Pattern, Recurrence, RecurrenceEnd};
 use crate::content::task::{AttachedFile, Body, Importance, Status, Step, Task as Todo};
-use jiff::civil::{Date, DateTime, Time, Weekday};
+use jiff::civil::{Date, DateTime, Time};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -44,7 +43,7 @@ impl Task {
             due: day(json.get("dueDateTime")),
             completed: moment(json.get("completedDateTime")),
             reminder: moment(json.get("reminderDateTime")).filter(|_| is_reminder_on),
-            recurrence: recurrence.and_then(read_recurrence),
+            recurrence: recurrence.cloned(),
             recurs_from: recurrence.and_then(|recurrence| date(&recurrence["range"]["startDate"])),
             categories: list(&json, "categories").filter_map(Value::as_str).map(str::to_owned).collect(),
             steps: list(&json, "checklistItems").map(step).collect(),
@@ -104,57 +103,6 @@ fn date(json: &Value) -> Option<Date> {
     json.as_str()?.parse().ok().filter(|date: &Date| date.year() > 1)
 }
 
-/// Reads how a task recurs (Graph: patternedRecurrence). `None` if it makes no sense.
-fn read_recurrence(json: &Value) -> Option<Recurrence> {
-    let (pattern, range) = (&json["pattern"], &json["range"]);
-    let number = |json: &Value, name: &str| json.get(name).and_then(Value::as_i64);
-    let day = || i8::try_from(number(pattern, "dayOfMonth")?).ok().filter(|day| (1..=31).contains(day));
-    let month = || i8::try_from(number(pattern, "month")?).ok().filter(|month| (1..=12).contains(month));
-    let days = || {
-        let days: Vec<_> = list(pattern, "daysOfWeek").filter_map(Value::as_str).filter_map(weekday).collect();
-        (!days.is_empty()).then_some(days)
-    };
-    let nth = match text(pattern, "index").as_str() {
-        "second" => 2,
-        "third" => 3,
-        "fourth" => 4,
-        "last" => -1,
-        _ => 1,
-    };
-    let read = match text(pattern, "type").as_str() {
-        "daily" => Pattern::Daily,
-        "weekly" => {
-            let first = weekday(&text(pattern, "firstDayOfWeek")).unwrap_or(Weekday::Sunday);
-            Pattern::Weekly { days: days()?, first }
-        }
-        "absoluteMonthly" => Pattern::Monthly { day: day()? },
-        "relativeMonthly" => Pattern::MonthlyOn { days: days()?, nth },
-        "absoluteYearly" => Pattern::Yearly { month: month()?, day: day()? },
-        "relativeYearly" => Pattern::YearlyOn { month: month()?, days: days()?, nth },
-        _ => return None,
-    };
-    let end = match text(range, "type").as_str() {
-        "endDate" => RecurrenceEnd::On(date(&range["endDate"])?),
-        "numbered" => RecurrenceEnd::Times(u32::try_from(number(range, "numberOfOccurrences")?).ok()?),
-        _ => RecurrenceEnd::Never,
-    };
-    let interval = number(pattern, "interval").and_then(|interval| u16::try_from(interval).ok()).unwrap_or(1).max(1);
-    Some(Recurrence { pattern: read, interval, end })
-}
-
-fn weekday(name: &str) -> Option<Weekday> {
-    Some(match name.to_ascii_lowercase().as_str() {
-        "monday" => Weekday::Monday,
-        "tuesday" => Weekday::Tuesday,
-        "wednesday" => Weekday::Wednesday,
-        "thursday" => Weekday::Thursday,
-        "friday" => Weekday::Friday,
-        "saturday" => Weekday::Saturday,
-        "sunday" => Weekday::Sunday,
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,25 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn what_recurs_is_read() {
-        let rule = |pattern: Value, range: Value| {
-            let read = todo(json!({ "recurrence": { "pattern": pattern, "range": range } }));
-            read.recurrence.map(|recurrence| recurrence.rule(crate::content::ical::date).to_string())
-        };
-        let weekly = json!({ "type": "weekly", "interval": 2, "month": 0, "dayOfMonth": 0,
-            "daysOfWeek": ["monday", "friday"], "firstDayOfWeek": "sunday", "index": "first" });
-        let until = json!({ "type": "endDate", "startDate": "2017-09-04", "endDate": "2017-12-31" });
-        let expected = "FREQ=WEEKLY;UNTIL=20171231;INTERVAL=2;BYDAY=MO,FR;WKST=SU";
-        assert_eq!(rule(weekly.clone(), until).as_deref(), Some(expected));
-        let times = json!({ "type": "numbered", "startDate": "2017-09-04", "numberOfOccurrences": 3 });
-        let last = json!({ "type": "relativeMonthly", "interval": 1, "daysOfWeek": ["friday"], "index": "last" });
-        assert_eq!(rule(last, times).as_deref(), Some("FREQ=MONTHLY;COUNT=3;BYDAY=FR;BYSETPOS=-1"));
-        let never = json!({ "type": "noEnd", "startDate": "2017-09-04", "endDate": "0001-01-01" });
-        let day = json!({ "type": "absoluteMonthly", "interval": 1, "dayOfMonth": 0 });
-        assert_eq!(rule(day, never.clone()), None, "no month has such a day");
-        assert_eq!(rule(json!({ "type": "hourly" }), never), None);
-        let read = todo(json!({ "recurrence": { "pattern": weekly, "range": { "startDate": "2017-09-04" } } }));
-        assert_eq!(read.recurs_from, Some(jiff::civil::date(2017, 9, 4)));
+    fn what_recurs_has_a_first_day() {
+        let recurrence = json!({ "pattern": { "type": "daily" }, "range": { "startDate": "2017-09-04" } });
+        let read = todo(json!({ "recurrence": recurrence }));
+        assert_eq!((read.recurs_from, read.recurrence), (Some(jiff::civil::date(2017, 9, 4)), Some(recurrence)));
+        let read = todo(json!({ "recurrence": null }));
+        assert_eq!((read.recurs_from, read.recurrence), (None, None));
     }
 
     #[test]
