@@ -121,7 +121,7 @@ fn a_contact_is_copied_to_another_account_and_back_to_where_it_came_from() {
     let mount = office.lab.mount(&["--restore"]);
     let ann = office.stored(&mount).join("Ann Canary.vcf");
     let to = office.bobs(&mount, "Contacts");
-    assert!(names(&office.bobs(&mount, "")).contains(&"Contacts".to_owned()));
+    assert!(names(office.bobs(&mount, "")).contains(&"Contacts".to_owned()));
     tool("cp", args![&ann, &to]);
     restored(&to.join("Ann Canary.vcf"));
     let [(folder, found)] = &office.called(&office.bob, "Ann Canary")[..] else { panic!("not once") };
