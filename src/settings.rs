@@ -148,6 +148,8 @@ pub enum Service {
     Contacts,
     /// The tasks of mailboxes (Microsoft To Do).
     Tasks,
+    /// The calendars of mailboxes.
+    Calendar,
     /// The OneDrive files of each user.
     Onedrive,
     /// The SharePoint sites behind the users' OneDrives.
@@ -162,7 +164,7 @@ pub enum Service {
 
 impl Service {
     /// The services that `outlook` stands for.
-    pub const OF_MAILBOXES: [Service; 3] = [Service::Mail, Service::Contacts, Service::Tasks];
+    pub const OF_MAILBOXES: [Service; 4] = [Service::Mail, Service::Contacts, Service::Tasks, Service::Calendar];
 
     /// Returns the services that a name in the configuration stands for.
     pub fn meant(self) -> Vec<Service> {
@@ -176,6 +178,7 @@ impl Service {
             Service::Mail => "mail",
             Service::Contacts => "contacts",
             Service::Tasks => "tasks",
+            Service::Calendar => "calendar",
             Service::Onedrive => "onedrive",
             Service::PersonalSite => "personal-site",
             Service::Sharepoint => "sharepoint",

@@ -34,6 +34,8 @@ pub struct TenantOptions {
     pub contacts: bool,
     /// True to back up the tasks of mailboxes.
     pub tasks: bool,
+    /// True to back up the calendars of mailboxes.
+    pub calendars: bool,
     /// True if users without a licence are left out: shared, room and equipment mailboxes.
     pub licensed_only: bool,
     /// True if the set takes mail folders that Outlook does not show.

@@ -268,6 +268,18 @@ impl Splitter {
         self.content(segments)
     }
 
+    /// Returns the content of the text that people read of an item, unless the repository takes no texts.
+    ///
+    /// # Errors
+    /// See [`SplitError`].
+    pub fn split_reading(&mut self, text: &str) -> Result<Option<Content>, SplitError> {
+        if !self.sink.wants_text() {
+            return Ok(None);
+        }
+        let chunks = self.split_bytes(text.as_bytes(), Texture::Reading)?;
+        self.content(segments_of(chunks)).map(Some)
+    }
+
     /// Returns the content for facts about an item, such as the answer of a service or extended attributes.
     ///
     /// # Errors

@@ -17,6 +17,7 @@
 //!   left out.
 
 mod properties;
+mod reading;
 mod recurrence;
 #[cfg(test)]
 mod tests;

@@ -82,7 +82,8 @@ fn every_key_is_understood() {
     let everyone = settings.set("everyone").unwrap();
     assert_eq!((everyone.tenant.as_str(), everyone.concurrency), ("contoso", 32));
     assert_eq!(everyone.repositories, ["main", "far"]);
-    assert_eq!(everyone.services, [Service::Mail, Service::Contacts, Service::Tasks, Service::Onedrive], "each once");
+    let all = [Service::Mail, Service::Contacts, Service::Tasks, Service::Calendar, Service::Onedrive];
+    assert_eq!(everyone.services, all, "each once");
     assert!(everyone.licensed_only && everyone.hidden_folders && everyone.recoverable_items);
     assert_eq!(everyone.fidelity, Fidelity::Full);
     assert!(everyone.selection.selects("Users/alice/Outlook/Inbox"));
@@ -118,6 +119,7 @@ fn outlook_is_all_that_a_mailbox_has() {
     assert_eq!(services("[\"outlook\"]"), Service::OF_MAILBOXES);
     assert_eq!(services("[\"contacts\", \"mail\"]"), [Service::Mail, Service::Contacts]);
     assert_eq!(services("[\"tasks\"]"), [Service::Tasks]);
+    assert_eq!(services("[\"calendar\"]"), [Service::Calendar]);
 }
 
 #[test]

@@ -119,6 +119,7 @@ impl Laboratory {
             mail: true,
             contacts: false,
             tasks: false,
+            calendars: false,
             licensed_only: false,
             hidden_folders: false,
             recoverable_items: false,

@@ -9,6 +9,7 @@ mod laboratory;
 
 mod archives;
 mod attributes;
+mod calendars;
 mod cli;
 mod configuration;
 mod conformance;

@@ -332,6 +332,21 @@ fn contacts_are_tried_if_a_set_takes_them() {
 }
 
 #[test]
+fn calendars_are_tried_if_a_set_takes_them() {
+    let office = Office::new();
+    let set = "[sets.everyone]\ntenant = \"contoso\"\nservices = [\"mail\", \"calendar\"]\n";
+    office.configure("client_secret = { env = \"CONTOSO_SECRET\" }", set);
+    let report = office.json(&["test", "contoso"], 0);
+    let calendars = check(&report, "calendars");
+    assert_eq!((&calendars["status"], &calendars["permission"]), (&json!("ok"), &json!("Calendars.Read")));
+    office.change_rules(|rules| rules.roles.retain(|role| !role.starts_with("Calendars.")));
+    let report = office.json(&["test", "contoso"], 1);
+    let statuses = (&check(&report, "calendars")["status"], &check(&report, "mail")["status"]);
+    assert_eq!(statuses, (&json!("missing"), &json!("ok")));
+    assert!(report["steps"].to_string().contains("tick Calendars.Read,"), "{}", report["steps"]);
+}
+
+#[test]
 fn roles_assigned_in_exchange_count_although_no_token_names_them() {
     let office = Office::new();
     let users = office.simulator.tenant().users();

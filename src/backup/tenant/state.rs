@@ -47,6 +47,9 @@ pub struct MailboxState {
     /// The state of the tasks, if they were backed up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<CollectionState>,
+    /// The state of the calendars, if they were backed up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calendars: Option<CollectionState>,
 }
 
 impl MailboxState {
@@ -57,8 +60,9 @@ impl MailboxState {
         mail: CollectionState,
         contacts: Option<CollectionState>,
         tasks: Option<CollectionState>,
+        calendars: Option<CollectionState>,
     ) -> Self {
-        Self { version: VERSION, name, purpose, kept: None, mail, contacts, tasks }
+        Self { version: VERSION, name, purpose, kept: None, mail, contacts, tasks, calendars }
     }
 
     /// Reads the state of the user with the id `user` from `parts`, the directory of states in a snapshot. Returns
@@ -81,14 +85,18 @@ impl MailboxState {
     /// Returns the sum of the counts of all collections.
     pub fn ledger(&self) -> Ledger {
         let mut sum = self.mail.ledger();
-        self.contacts.iter().chain(&self.tasks).for_each(|collection| sum += collection.ledger());
+        self.contacts
+            .iter()
+            .chain(&self.tasks)
+            .chain(&self.calendars)
+            .for_each(|collection| sum += collection.ledger());
         sum
     }
 
     /// Counts everything as carried over from an earlier run, except what failed.
     pub fn carry(&mut self) {
         self.mail.carry();
-        self.contacts.iter_mut().chain(&mut self.tasks).for_each(CollectionState::carry);
+        self.contacts.iter_mut().chain(&mut self.tasks).chain(&mut self.calendars).for_each(CollectionState::carry);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::backup::collection::plan::{Owner, Standing};
 use crate::backup::collection::run::back_up as back_up_collection;
 use crate::backup::collection::state::{CollectionState, tops_of};
 use crate::backup::collection::{Assembled, Collection, Report, Tops, join, unfinished_key};
+use crate::backup::collections::calendars::{CALENDAR, Calendars};
 use crate::backup::collections::contacts::{CONTACTS, Contacts};
 use crate::backup::collections::mail::{self, Mail};
 use crate::backup::collections::tasks::{TASKS, Tasks};
@@ -158,11 +159,17 @@ struct Parts {
     mail: Part,
     contacts: Part,
     tasks: Part,
+    calendars: Part,
 }
 
 impl Parts {
-    fn all(&self) -> [(&'static str, &Part); 3] {
-        [(Mail::ITEMS, &self.mail), (Contacts::ITEMS, &self.contacts), (Tasks::ITEMS, &self.tasks)]
+    fn all(&self) -> [(&'static str, &Part); 4] {
+        [
+            (Mail::ITEMS, &self.mail),
+            (Contacts::ITEMS, &self.contacts),
+            (Tasks::ITEMS, &self.tasks),
+            (Calendars::ITEMS, &self.calendars),
+        ]
     }
 }
 
@@ -278,10 +285,16 @@ impl Work<'_> {
         let kept = self.before.kept.as_ref().and_then(|kept| kept.state.as_ref());
         taken.extend(names_of(&contacts, kept.and_then(|state| state.contacts.as_ref())));
         let tasks = match options.tasks && !is_without {
-            true => self.tasks(taken).await?,
+            true => self.tasks(taken.iter().cloned().chain(self.reserved_for_calendars()).collect()).await?,
             false => Part::NotAsked,
         };
-        Ok(Parts { mail, contacts, tasks })
+        let kept = self.before.kept.as_ref().and_then(|kept| kept.state.as_ref());
+        taken.extend(names_of(&tasks, kept.and_then(|state| state.tasks.as_ref())));
+        let calendars = match options.calendars && !is_without {
+            true => self.calendars(taken).await?,
+            false => Part::NotAsked,
+        };
+        Ok(Parts { mail, contacts, tasks, calendars })
     }
 
     /// Returns the names that collections have or should get which are backed up later than the mail, or later than the
@@ -289,7 +302,13 @@ impl Work<'_> {
     fn reserved(&self, for_mail: bool) -> Vec<String> {
         let options = &self.context.options;
         let contacts = (for_mail && options.contacts).then(|| self.name_of_contacts());
-        contacts.into_iter().chain(options.tasks.then(|| self.name_of_tasks())).collect()
+        let tasks = options.tasks.then(|| self.name_of_tasks());
+        contacts.into_iter().chain(tasks).chain(self.reserved_for_calendars()).collect()
+    }
+
+    /// Returns the name that the calendars have or should get, which are backed up last.
+    fn reserved_for_calendars(&self) -> Option<String> {
+        self.context.options.calendars.then(|| self.name_of_calendars())
     }
 
     async fn mail(&mut self) -> Result<Part, BackupError> {
@@ -313,6 +332,12 @@ impl Work<'_> {
         let tasks = Arc::new(Tasks::new(self.context, &self.account.user.id));
         let state = self.before.state.as_ref().and_then(|state| state.tasks.clone());
         self.part(&tasks, state.as_ref(), taken).await
+    }
+
+    async fn calendars(&mut self, taken: Vec<String>) -> Result<Part, BackupError> {
+        let calendars = Arc::new(Calendars::new(self.context, &self.account.user.id));
+        let state = self.before.state.as_ref().and_then(|state| state.calendars.clone());
+        self.part(&calendars, state.as_ref(), taken).await
     }
 
     /// Backs up one collection.
@@ -375,6 +400,12 @@ impl Work<'_> {
         top_of(known, TASKS)
     }
 
+    /// Returns the name that the calendars have, or should get.
+    fn name_of_calendars(&self) -> String {
+        let known = self.before.kept.as_ref().and_then(|kept| kept.state.as_ref()?.calendars.as_ref());
+        top_of(known, CALENDAR)
+    }
+
     /// Decides what stands for the user in the snapshot.
     async fn close(mut self, parts: Parts) -> Result<Outcome, BackupError> {
         let all = parts.all();
@@ -401,14 +432,16 @@ impl Work<'_> {
             None => purpose(context, account).await?,
         };
         let known = self.before.kept.as_ref().and_then(|kept| kept.state.clone());
-        let (mail_before, contacts_before, tasks_before) =
-            known.map_or((None, None, None), |state| (Some(state.mail), state.contacts, state.tasks));
+        let (mail_before, contacts_before, tasks_before, calendars_before) = known
+            .map_or((None, None, None, None), |state| (Some(state.mail), state.contacts, state.tasks, state.calendars));
         let mut joined = Joined { tops: Vec::new(), unfinished: Vec::new(), is_whole: true };
         let mail = self.take::<Mail>(parts.mail, mail_before, OUTLOOK.to_owned(), &mut joined)?;
         let path = format!("{OUTLOOK}/{}", self.name_of_contacts());
         let contacts = self.take::<Contacts>(parts.contacts, contacts_before, path, &mut joined)?;
         let path = format!("{OUTLOOK}/{}", self.name_of_tasks());
         let tasks = self.take::<Tasks>(parts.tasks, tasks_before, path, &mut joined)?;
+        let path = format!("{OUTLOOK}/{}", self.name_of_calendars());
+        let calendars = self.take::<Calendars>(parts.calendars, calendars_before, path, &mut joined)?;
         let Joined { tops, unfinished, is_whole } = joined;
         let dir = join(context, self.base(), tops).await?;
         let outlook = context.folder_entry(OUTLOOK, dir, self.outlook.as_ref());
@@ -418,7 +451,8 @@ impl Work<'_> {
         });
         let mut entry = context.folder_entry(&account.name, dir.await?, self.before.entry.as_ref());
         entry.facts.source_id = Some(account.user.id.clone());
-        let state = MailboxState::new(account.name.clone(), purpose, mail.unwrap_or_default(), contacts, tasks);
+        let mail = mail.unwrap_or_default();
+        let state = MailboxState::new(account.name.clone(), purpose, mail, contacts, tasks, calendars);
         Ok(Made { entry, state, is_whole, unfinished })
     }
 

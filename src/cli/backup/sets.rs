@@ -63,7 +63,7 @@ pub fn run(session: &Session, named: &[String], all: bool) -> Result<Exit> {
 
 /// Returns true if this version can back the service up.
 fn is_supported(service: Service) -> bool {
-    matches!(service, Service::Mail | Service::Contacts | Service::Tasks)
+    matches!(service, Service::Mail | Service::Contacts | Service::Tasks | Service::Calendar)
 }
 
 fn back_up(session: &Session, name: &str, set: &SetSettings, cancel: &Arc<AtomicBool>) -> Result<Exit> {
@@ -79,6 +79,7 @@ fn back_up(session: &Session, name: &str, set: &SetSettings, cancel: &Arc<Atomic
         mail: set.services.contains(&Service::Mail),
         contacts: set.services.contains(&Service::Contacts),
         tasks: set.services.contains(&Service::Tasks),
+        calendars: set.services.contains(&Service::Calendar),
         licensed_only: set.licensed_only,
         hidden_folders: set.hidden_folders,
         recoverable_items: set.recoverable_items,

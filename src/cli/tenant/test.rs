@@ -99,7 +99,8 @@ impl Report<'_> {
                 Service::Mail if users_known => self.mail(client, &users, sets, claims.as_ref()).await,
                 Service::Contacts if users_known => self.contacts(client, &users, sets, claims.as_ref()).await,
                 Service::Tasks if users_known => self.tasks(client, &users, sets, claims.as_ref()).await,
-                Service::Mail | Service::Contacts | Service::Tasks => {}
+                Service::Calendar if users_known => self.calendars(client, &users, sets, claims.as_ref()).await,
+                Service::Mail | Service::Contacts | Service::Tasks | Service::Calendar => {}
                 other => self.rows.push(Row {
                     service: other.name(),
                     what: other.name(),
@@ -144,6 +145,15 @@ impl Report<'_> {
             false => probe::tasks(client, &candidates, claims).await,
         };
         self.check(Service::Tasks.name(), check);
+    }
+
+    async fn calendars(&mut self, client: &Client, users: &[User], sets: &[&SetSettings], claims: Option<&Claims>) {
+        let candidates = candidates(users, sets, Service::Calendar);
+        let check = match candidates.is_empty() {
+            true => Check { what: "calendars", permission: probe::CALENDARS, outcome: nobody_selected(users) },
+            false => probe::calendars(client, &candidates, claims).await,
+        };
+        self.check(Service::Calendar.name(), check);
     }
 
     fn sign_in(&mut self, status: Status, detail: String) {

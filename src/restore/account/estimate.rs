@@ -43,7 +43,7 @@ pub struct LoadPart {
 /// Returns how much goes to a mailbox. For a whole mailbox, also how much there is in each folder.
 pub(super) fn load_of(reader: &Reader, route: &Route) -> Load {
     let mut load = Load { mailbox: route.to.name().to_owned(), items: 0, bytes: 0, parts: Vec::new() };
-    // Tasks are not restored.
+    // Tasks and events are not restored.
     for part in route.mail.iter().chain(&*route.contacts) {
         let size = part.size();
         load.items += size.items;

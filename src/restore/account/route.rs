@@ -17,7 +17,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Why tasks are not restored to a mailbox.
-pub(super) const TASKS_REFUSED: &str = "tasks cannot be restored to an account yet; `strongroom restore --to local:DIR` writes them as files that task lists import";
+const TASKS_REFUSED: &str = "tasks cannot be restored to an account yet; `strongroom restore --to local:DIR` writes them as files that task lists import";
+/// Why events are not restored to a mailbox.
+const EVENTS_REFUSED: &str = "events cannot be restored to an account yet; `strongroom restore --to local:DIR` writes them as files that calendars open";
 /// What people call the folder that holds all contacts.
 pub(super) const CONTACTS: &str = "Contacts";
 
@@ -124,14 +126,14 @@ pub(super) struct Route {
     pub to: TargetUser,
     pub mail: Arc<[Part]>,
     pub contacts: Arc<[Part]>,
-    /// Tasks. They cannot be restored to a mailbox ([`TASKS_REFUSED`]).
-    pub tasks: Arc<[Part]>,
+    /// What cannot be restored to a mailbox, with the reason: tasks and events.
+    pub refused: Arc<[(Part, &'static str)]>,
 }
 
 impl Route {
     /// Returns the parts of all kinds.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
-        self.mail.iter().chain(&*self.contacts).chain(&*self.tasks)
+        self.mail.iter().chain(&*self.contacts).chain(self.refused.iter().map(|(part, _)| part))
     }
 }
 
@@ -150,6 +152,7 @@ struct Parts {
     mail: Vec<Part>,
     contacts: Vec<Part>,
     tasks: Vec<Part>,
+    calendars: Vec<Part>,
 }
 
 /// Returns what goes to which mailbox. `into` is the path of the folder of the mailbox that everything goes below.
@@ -190,8 +193,10 @@ pub(super) fn routes(
         taken.push(path);
     }
     let route = |(to, parts)| {
-        let Parts { mail, contacts, tasks } = parts;
-        Route { to, mail: mail.into(), contacts: contacts.into(), tasks: tasks.into() }
+        let Parts { mail, contacts, tasks, calendars } = parts;
+        let tasks = tasks.into_iter().map(|part| (part, TASKS_REFUSED));
+        let refused = tasks.chain(calendars.into_iter().map(|part| (part, EVENTS_REFUSED))).collect();
+        Route { to, mail: mail.into(), contacts: contacts.into(), refused }
     };
     Ok(routes.into_iter().map(route).collect())
 }
@@ -249,6 +254,8 @@ struct KnownMailbox {
     contacts: Vec<String>,
     /// The names of the top folders that hold tasks.
     tasks: Vec<String>,
+    /// The names of the top folders that hold calendars.
+    calendars: Vec<String>,
 }
 
 struct Finder<'a> {
@@ -341,7 +348,11 @@ impl Finder<'_> {
         let tops = |names: &[String]| -> Vec<Vec<u8>> {
             names.iter().map(|name| [&mailbox[..], b"/", name.as_bytes()].concat()).collect()
         };
-        let mut others = [(tops(&known.contacts), &mut parts.contacts), (tops(&known.tasks), &mut parts.tasks)];
+        let mut others = [
+            (tops(&known.contacts), &mut parts.contacts),
+            (tops(&known.tasks), &mut parts.tasks),
+            (tops(&known.calendars), &mut parts.calendars),
+        ];
         if let Some((_, parts)) = others.iter_mut().find(|(tops, _)| tops.iter().any(|top| lies_in(path, top))) {
             parts.push(self.part(path, &known, prefix_len)?);
             return Ok(());
@@ -384,11 +395,11 @@ impl KnownMailbox {
         let folders = |collection: &Option<CollectionState>| {
             collection.as_ref().map(|collection| collection.folders.clone()).unwrap_or_default()
         };
-        let (contacts, tasks) = (folders(&state.contacts), folders(&state.tasks));
+        let [contacts, tasks, calendars] = [&state.contacts, &state.tasks, &state.calendars].map(folders);
         let mut paths: HashMap<&str, Vec<u8>> = HashMap::new();
         let mut names = HashMap::new();
         // Parents come before their children.
-        for folder in state.mail.folders.iter().chain(&contacts).chain(&tasks) {
+        for folder in state.mail.folders.iter().chain(&contacts).chain(&tasks).chain(&calendars) {
             let above = folder.parent.as_deref().and_then(|parent| paths.get(parent));
             let path = above.map_or_else(Vec::new, |above| [above, &b"/"[..]].concat());
             let path = [&path, folder.name.as_bytes()].concat();
@@ -397,6 +408,7 @@ impl KnownMailbox {
             paths.insert(&folder.id, path);
         }
         let tops = |folders: &[FolderState]| tops_of(folders).map(str::to_owned).collect();
-        Self { names: Arc::new(names), contacts: tops(&contacts), tasks: tops(&tasks) }
+        let (contacts, tasks, calendars) = (tops(&contacts), tops(&tasks), tops(&calendars));
+        Self { names: Arc::new(names), contacts, tasks, calendars }
     }
 }

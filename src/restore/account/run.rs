@@ -6,7 +6,7 @@ use super::journal::{Journal, JournalError};
 use super::lock::MailboxLock;
 use super::outcome::{ItemError, ItemOutcome};
 use super::planned_items::{PlannedItem, PlannedItems};
-use super::route::{Part, Route, TASKS_REFUSED};
+use super::route::{Part, Route};
 use super::target::{Loss, Target};
 use super::targets::contacts::ContactsTarget;
 use super::targets::mail::MailTarget;
@@ -95,8 +95,8 @@ pub(super) async fn restore_mailbox(run: &Run, destination: &Destination) {
     restore_kind(run, &name, &route.mail, &mailbox, mail).await;
     let contacts = Arc::new(ContactsTarget::new(client.clone(), &user.id));
     restore_kind(run, &name, &route.contacts, &mailbox, contacts).await;
-    for part in &*route.tasks {
-        run.report.lock().fail(&part.path, part.size().items, TASKS_REFUSED.to_owned());
+    for (part, why) in &*route.refused {
+        run.report.lock().fail(&part.path, part.size().items, (*why).to_owned());
     }
     if let Err(error) = mailbox.journal.lock().sync() {
         fail(1, format!("could not keep the journal of the restore: {error}"));

@@ -5,7 +5,7 @@ use super::context::Context;
 use super::estimate::{self, Load};
 use super::existing_items::Counterpart;
 use super::planned_items::{PlannedItem, PlannedItems};
-use super::route::{Part, TASKS_REFUSED};
+use super::route::Part;
 use super::run::{Destination, unreadable};
 use super::target::Target;
 use super::targets::contacts::ContactsTarget;
@@ -38,8 +38,8 @@ pub(super) async fn survey_mailbox(
     let Destination { user, route } = destination;
     let mail = Arc::new(MailTarget::new(context.client.clone(), &user.id));
     survey_kind(context, root, &route.mail, mail, survey).await?;
-    for part in &*route.tasks {
-        survey.survey.problem(&part.path, part.size().items, TASKS_REFUSED.to_owned());
+    for (part, why) in &*route.refused {
+        survey.survey.problem(&part.path, part.size().items, (*why).to_owned());
     }
     let contacts = Arc::new(ContactsTarget::new(context.client.clone(), &user.id));
     match survey_kind(context, root, &route.contacts, contacts, survey).await {

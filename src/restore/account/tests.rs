@@ -43,6 +43,7 @@ fn regression_a_mail_on_which_this_program_fails_is_a_failure_and_all_others_are
         mail: true,
         contacts: false,
         tasks: false,
+        calendars: false,
         licensed_only: false,
         hidden_folders: false,
         recoverable_items: false,

@@ -42,6 +42,12 @@ pub const CONTACTS: Permission =
 /// Writes contacts, and reads them, too.
 const CONTACTS_WRITTEN: Permission =
     Permission { application: "Contacts.ReadWrite", delegated: "Contacts.ReadWrite", is_required: false };
+/// Reads calendars.
+pub const CALENDARS: Permission =
+    Permission { application: "Calendars.Read", delegated: "Calendars.Read", is_required: true };
+/// Writes calendars, and reads them, too.
+const CALENDARS_WRITTEN: Permission =
+    Permission { application: "Calendars.ReadWrite", delegated: "Calendars.ReadWrite", is_required: false };
 /// Reads tasks.
 pub const TASKS: Permission = Permission { application: "Tasks.Read.All", delegated: "Tasks.Read", is_required: true };
 /// Writes tasks, and reads them, too.
@@ -210,25 +216,42 @@ fn works(tried: &Tried) -> Outcome {
 
 /// Tries to read the contacts of one of `users`, in this order.
 pub async fn contacts(client: &Client, users: &[&User], claims: Option<&Claims>) -> Check {
-    let check = |outcome| Check { what: "contacts", permission: CONTACTS, outcome };
+    let outcome = outlook_items(client, users, claims, "contacts", &[CONTACTS, CONTACTS_WRITTEN]).await;
+    Check { what: "contacts", permission: CONTACTS, outcome }
+}
+
+/// Tries to read the calendars of one of `users`, in this order.
+pub async fn calendars(client: &Client, users: &[&User], claims: Option<&Claims>) -> Check {
+    let outcome = outlook_items(client, users, claims, "events", &[CALENDARS, CALENDARS_WRITTEN]).await;
+    Check { what: "calendars", permission: CALENDARS, outcome }
+}
+
+/// Tries to list the items of one of `users` that lie below this name in the user. Each permission in `any` is enough.
+async fn outlook_items(
+    client: &Client,
+    users: &[&User],
+    claims: Option<&Claims>,
+    items: &'static str,
+    any: &[Permission],
+) -> Outcome {
     let mut tried = Tried::default();
     for user in users.iter().take(MAILBOXES_TRIED_MAX) {
-        let request = Request::get(path(&["users", &user.id, "contacts"]), user.scope());
-        let request = request.labelled("looking for a contact").query("$select", "id").query("$top", "1");
+        let request = Request::get(path(&["users", &user.id, items]), user.scope());
+        let request = request.labelled("looking for an item").query("$select", "id").query("$top", "1");
         let Err(error) = client.page(&request).await else {
-            return check(Outcome::Works(match tried.denied {
-                0 => "contacts can be read".to_owned(),
-                denied => format!("contacts can be read; {denied} other mailboxes are closed to this application"),
-            }));
+            return Outcome::Works(match tried.denied {
+                0 => format!("{items} can be read"),
+                denied => format!("{items} can be read; {denied} other mailboxes are closed to this application"),
+            });
         };
         match error.kind() {
             ErrorKind::NoMailbox | ErrorKind::NotFound => tried.none += 1,
             ErrorKind::Denied | ErrorKind::MissingPermission => tried.denied += 1,
             ErrorKind::QuotaExceeded => tried.full += 1,
-            _ => return check(Outcome::Failed(error)),
+            _ => return Outcome::Failed(error),
         }
     }
-    check(unread(&tried, claims, &[CONTACTS, CONTACTS_WRITTEN]))
+    unread(&tried, claims, any)
 }
 
 /// Tries to read the tasks of one of `users`, in this order: the lists, and what changed in one of them.

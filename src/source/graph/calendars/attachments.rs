@@ -1,7 +1,7 @@
 //! The attachments of events and of changed instances.
 //!
-//! `hasAttachments` is false if the text of an event shows all of its attachments. So they are asked for if the text
-//! refers to any, too ([`WholeEvent::with_attachments`]).
+//! `hasAttachments` is false if all attachments of an event are shown inside its text, and a text need not refer to them.
+//! So the attachments of every event and of every changed instance are listed ([`WholeEvent::ids`]).
 
 use super::{Calendars, WholeEvent};
 use crate::source::graph::error::{ErrorKind, GraphError};
@@ -37,28 +37,21 @@ pub fn sizes(listed: &[(String, Value)]) -> u64 {
 }
 
 impl WholeEvent {
-    /// Returns the ids of the event and of the changed instances that have attachments.
-    pub fn with_attachments(&self) -> Vec<String> {
+    /// Returns the ids of the event and of its changed instances.
+    pub fn ids(&self) -> Vec<String> {
         #[derive(Deserialize, Default)]
         #[serde(rename_all = "camelCase", default)]
         struct Part {
             id: String,
-            has_attachments: Option<bool>,
-            body: Value,
             exception_occurrences: Vec<Part>,
         }
         let texts = std::iter::once(&self.raw).chain(&self.further);
         let parts = texts.filter_map(|text| serde_json::from_str::<Part>(text.get()).ok());
-        let parts = parts.flat_map(|mut part| {
-            let below = std::mem::take(&mut part.exception_occurrences);
-            std::iter::once(part).chain(below)
+        let ids = parts.flat_map(|part| {
+            let below = part.exception_occurrences.into_iter().map(|below| below.id);
+            std::iter::once(part.id).chain(below)
         });
-        let refers = |part: &Part| {
-            let content = part.body.get("content").and_then(Value::as_str).unwrap_or_default();
-            content.to_ascii_lowercase().contains("cid:")
-        };
-        let has = |part: &Part| part.has_attachments != Some(false) || refers(part);
-        parts.filter(|part| !part.id.is_empty() && has(part)).map(|part| part.id).collect()
+        ids.filter(|id| !id.is_empty()).collect()
     }
 }
 
@@ -143,22 +136,15 @@ mod tests {
     use crate::source::graph::testing::{Service, error, json};
     use serde_json::json as value;
 
-    fn whole(raw: &Value) -> WholeEvent {
-        let raw = serde_json::value::to_raw_value(raw).unwrap();
-        WholeEvent { raw, further: Vec::new(), cancelled: Vec::new() }
-    }
-
     #[test]
-    fn attachments_that_a_text_shows_are_asked_for() {
-        let shows = value!({ "content": "<img src=\"CID:a\">" });
-        let event = whole(&value!({
-            "id": "a", "hasAttachments": false, "body": {"content": "none"},
-            "exceptionOccurrences": [
-                {"id": "b", "hasAttachments": false, "body": shows}, {"id": "c", "hasAttachments": true},
-                {"id": "d", "hasAttachments": false},
-            ],
-        }));
-        assert_eq!(event.with_attachments(), ["b", "c"]);
+    fn every_changed_instance_may_have_attachments() {
+        let raw = |json: Value| serde_json::value::to_raw_value(&json).unwrap();
+        let event = WholeEvent {
+            raw: raw(value!({"id": "a", "hasAttachments": false, "exceptionOccurrences": [{"id": "b", "new": 1}]})),
+            further: vec![raw(value!({"id": "c"}))],
+            cancelled: Vec::new(),
+        };
+        assert_eq!(event.ids(), ["a", "b", "c"]);
     }
 
     #[tokio::test]
