@@ -8,6 +8,7 @@ mod call;
 mod error;
 mod gate;
 mod gzip;
+mod operation;
 mod route;
 mod state;
 
@@ -16,7 +17,8 @@ pub use call::{
 };
 pub use error::ApiError;
 pub use gate::Entry;
-pub use route::{NoRoute, Operation, Route, Version};
+pub use operation::Operation;
+pub use route::{NoRoute, Route, Version};
 pub use state::State;
 
 use std::sync::Arc;

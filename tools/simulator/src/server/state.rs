@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::route::{Operation, Route};
+use super::operation::Operation;
+use super::route::Route;
 use crate::auth::{self, Authority};
 use crate::counters::{Counters, Counts};
 use crate::exchange::{Transfers, owner};

@@ -1,6 +1,8 @@
 //! A small client for tests: signs in, follows links, and nothing clever.
 #![allow(dead_code)] // Each test binary uses its part.
 
+pub mod calendars;
+
 use reqwest::Method;
 use serde_json::Value;
 use strongroom_simulator::Simulator;
