@@ -66,7 +66,11 @@ impl Calendars {
     /// Returns the number of the interval in which a run is, for a calendar. Intervals begin at another time for each
     /// calendar, so that not all of them are read again on one day.
     fn interval(context: &Context, calendar: &str) -> u32 {
-        let length = (context.options.listed_anew.as_secs() as i64).max(1);
+        let length = context.options.listed_anew.as_secs() as i64;
+        if length == 0 {
+            // Each run is an interval of its own, also if several begin in one second.
+            return context.started.nanos;
+        }
         let key = ItemKey::of(calendar).0;
         let shift = i64::from(u32::from_be_bytes([key[0], key[1], key[2], key[3]])) % length;
         u32::try_from((context.started.secs + shift) / length).unwrap_or(u32::MAX)
