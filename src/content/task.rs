@@ -181,7 +181,10 @@ impl Task {
         if !self.steps.is_empty() {
             let steps = self.steps.iter().map(|step| json!({ "displayName": step.title, "isChecked": step.is_done }));
             let steps = clean(steps.collect::<serde_json::Value>().to_string());
-            todo.add_property(ICalendarProperty::Other(CHECKLIST.to_owned()), steps);
+            // Some readers take back what is escaped only of what says that it is text.
+            let entry = ICalendarEntry::new(ICalendarProperty::Other(CHECKLIST.to_owned()));
+            let entry = entry.with_param(ICalendarParameter::value(ICalendarValueType::Text));
+            todo.entries.push(entry.with_value(steps));
         }
         for file in &self.files {
             todo.entries.push(file.entry());
@@ -360,7 +363,7 @@ mod tests {
         ] {
             assert!(lines.contains(&line), "{line}\n{text}");
         }
-        assert!(text.contains("X-STRONGROOM-CHECKLIST:[{\"displayName\":\"the whole\"\\,"), "{text}");
+        assert!(text.contains("X-STRONGROOM-CHECKLIST;VALUE=TEXT:[{\"displayName\":\"the whole\"\\,"), "{text}");
         assert!(!text.contains("javascript"));
         assert_eq!(whole().file_name(), "Buy milk; and 'more', soon.ics");
     }
