@@ -420,8 +420,9 @@ fn attachments_are_files_with_sessions_on_the_host_of_graph() {
         let headers = [&[("content-range", range.as_str())], more].concat();
         scene.client.send(Method::PUT, url, &headers, Some(bytes[from..to].to_vec()))
     };
-    assert_eq!(put(&url, 0, 2_000_000, &[]).status, 405);
-    assert_eq!(put(&content, 0, 2_000_000, &[("authorization", "")]).status, 401, "it needs a token");
+    // Short ones, because the service answers these without reading what comes, and then ends the connection.
+    assert_eq!(put(&url, 0, 1_000, &[]).status, 405);
+    assert_eq!(put(&content, 0, 1_000, &[("authorization", "")]).status, 401, "it needs a token");
     let first = put(&content, 0, 2_000_000, &[]);
     assert_eq!((first.status, &first.json()["nextExpectedRanges"]), (200, &json!(["2000000-"])));
     assert_eq!(put(&content, 0, 2_000_000, &[]).status, 416, "in order");
