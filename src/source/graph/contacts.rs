@@ -218,20 +218,26 @@ impl Contacts {
         let requests = std::iter::once(first).chain(asked.iter().map(|id| self.child_request(id)));
         let mut answers = self.client.collect_each(requests.collect(), FOLDERS_MAX).await.into_iter();
         add(&mut all, answers.next().expect("each request has an answer")?)?;
-        for children in answers {
-            add(&mut all, found(children)?.unwrap_or_default())?;
+        // Folders in one that was thrown away exist as well. So an answer counts only if the list leads to its folder.
+        let mut answered = HashMap::new();
+        for (id, children) in asked.into_iter().zip(answers) {
+            answered.insert(id.to_owned(), found(children)?.unwrap_or_default());
         }
-        let mut asked: HashSet<String> = asked.into_iter().map(str::to_owned).collect();
+        let mut visited = HashSet::new();
         // The list should have what lies in the default folder. If nothing in it says so, the folder itself is asked.
-        let lies_in_default = |folder: &ContactFolder| folder.parent_folder_id.as_deref() == default;
-        let default = default.filter(|id| !all.iter().any(lies_in_default) && asked.insert((*id).to_owned()));
-        let mut next: Vec<String> = default.iter().map(|id| (*id).to_owned()).collect();
+        let lies_in_default = all.iter().any(|folder| folder.parent_folder_id.as_deref() == default);
+        let mut next: Vec<String> = default.filter(|_| !lies_in_default).map(str::to_owned).into_iter().collect();
         loop {
-            next.extend(all.iter().map(|folder| &folder.id).filter(|id| asked.insert((*id).clone())).cloned());
+            next.extend(all.iter().map(|folder| folder.id.clone()));
+            next.retain(|id| visited.insert(id.clone()));
             if next.is_empty() {
                 return Ok(all);
             }
-            let requests = next.drain(..).map(|id| self.child_request(&id)).collect();
+            let (known, unasked): (Vec<_>, Vec<_>) = next.drain(..).partition(|id| answered.contains_key(id));
+            for id in known {
+                add(&mut all, answered.remove(&id).unwrap_or_default())?;
+            }
+            let requests = unasked.iter().map(|id| self.child_request(id)).collect();
             for children in self.client.collect_each(requests, FOLDERS_MAX).await {
                 add(&mut all, found(children)?.unwrap_or_default())?;
             }
